@@ -1,0 +1,1 @@
+"""unetkit: from annotated microscopy images to seamless segmentations of slides of any size."""

@@ -1,0 +1,1 @@
+"""Floor 4: Typer and rich live here only."""

@@ -1,0 +1,102 @@
+"""The exceptions that a user can cause or meet, each with the exit code that a shell script sees.
+
+    UnetkitError
+    ├── UsageError        2   an option or its value
+    ├── InputError        3   data or a model file: missing, damaged, unsuitable
+    │   ├── MissingError      nothing there
+    │   └── LabelError        labels that can't be what they are said to be
+    ├── OutputError       4   exists, is the input, or a partial made with other settings
+    ├── SurroundingsError 5   disk, memory, workers, plugins, optional dependencies
+    ├── NumbersError      6   NaN or Inf in the input or the loss
+    ├── CheckError        7   a check did not hold
+    ├── TryAgainError     75  a scheduler or a remote store can't be reached
+    └── StoppedError      128 + n, ended by signal n
+
+Every message reads: what must hold, what was got, what would do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class UnetkitError(Exception):
+    """Anything that the command line turns into one sentence and an exit code."""
+
+    code: ClassVar[int] = 1
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a command that ends with this error."""
+        return self.code
+
+
+class UsageError(UnetkitError, ValueError):
+    """An option or its value can't be used."""
+
+    code = 2
+
+
+class InputError(UnetkitError, ValueError):
+    """Data or a model file is damaged or unsuitable."""
+
+    code = 3
+
+
+class MissingError(InputError, FileNotFoundError):
+    """There is nothing at a path."""
+
+
+class LabelError(InputError):
+    """Labels are not what they are said to be."""
+
+
+class OutputError(UnetkitError, FileExistsError):
+    """The output exists, is the input, or is a partial made with other settings."""
+
+    code = 4
+
+
+class SurroundingsError(UnetkitError, RuntimeError):
+    """Disk, memory, workers, plugins or an optional dependency fall short."""
+
+    code = 5
+
+
+class NumbersError(UnetkitError, ArithmeticError):
+    """NaN or Inf in the input or in the loss."""
+
+    code = 6
+
+
+class CheckError(UnetkitError, RuntimeError):
+    """A check that was asked for did not hold."""
+
+    code = 7
+
+
+class TryAgainError(UnetkitError, ConnectionError):
+    """A scheduler or a remote store can't be reached now."""
+
+    code = 75
+
+
+class StoppedError(UnetkitError, RuntimeError):
+    """A signal ended the work at a safe place.
+
+    Parameters
+    ----------
+    message : str
+        What was reached, and how to go on.
+    signal : int
+        The number of the signal.
+    """
+
+    def __init__(self, message: str, *, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number, as a shell reports it."""
+        return 128 + self.signal

@@ -1,0 +1,1 @@
+"""Floor 1: torch modules, each with a size contract."""

@@ -1,0 +1,34 @@
+"""How the library tells whoever watches what it is doing; it does not know a terminal."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """What a pipeline function calls while it works; `unetkit.cli.console` draws it."""
+
+    def start(self, what: str, *, total: int) -> None:
+        """Begin a stage of `total` equal parts, and end the one before."""
+
+    def advance(self, parts: int = 1, *, status: str = "") -> None:
+        """Say that `parts` more are done; `status` is a short text such as a loss."""
+
+    def note(self, text: str) -> None:
+        """Tell the user one sentence that they should read."""
+
+
+class Silent:
+    """A `Progress` that says nothing: the default of every function."""
+
+    def start(self, what: str, *, total: int) -> None:
+        """Ignore the start."""
+
+    def advance(self, parts: int = 1, *, status: str = "") -> None:
+        """Ignore the step."""
+
+    def note(self, text: str) -> None:
+        """Ignore the sentence."""
+
+
+SILENT = Silent()

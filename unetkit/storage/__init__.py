@@ -1,0 +1,1 @@
+"""Floor 1: what lies on disk or in a bucket; the only rooms that import zarr."""
