@@ -17,7 +17,8 @@ Every message reads: what must hold, what was got, what would do.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 
 class UnetkitError(Exception):
@@ -95,6 +96,10 @@ class StoppedError(UnetkitError, RuntimeError):
     def __init__(self, message: str, *, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would call the class without `signal` in the process that unpickles it.
+        return partial(type(self), signal=self.signal), self.args
 
     @property
     def exit_code(self) -> int:

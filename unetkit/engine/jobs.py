@@ -1,0 +1,166 @@
+"""Run many small jobs as dask tasks, a bounded number at a time.
+
+A job is a small picklable record, and `function` a module-level function of one job. Only jobs
+that are about to run exist at all, so a slide of a million tiles needs no more memory than one of
+a hundred. Nothing is shared between jobs: each opens what it names.
+"""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dask
+from dask.callbacks import Callback
+from distributed import KilledWorker, as_completed, wait
+from distributed.client import FutureCancelledError
+from distributed.comm import CommClosedError
+
+from unetkit.engine.schedulers import Scheduler, open_scheduler
+from unetkit.errors import SurroundingsError, TryAgainError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+# Jobs a worker that are handed to a local scheduler in one go. Between two goes workers wait for
+# the slowest of them, so a go has to be long; records are small, so it may be.
+JOBS_PER_WORKER = 64
+
+
+def run_jobs(
+    function: Callable[[J], R],
+    jobs: Iterable[J],
+    *,
+    scheduler: str | Scheduler = "threads",
+    workers: int | None = None,
+    on_done: Callable[[J, R], None] | None = None,
+) -> None:
+    """Run `function` on every job.
+
+    Parameters
+    ----------
+    function : callable
+        Takes one job; module-level, so that it can be sent to other processes.
+    jobs : iterable
+        Small picklable records, drawn as they are needed.
+    scheduler : str or Scheduler
+        A name as for `open_scheduler`, or a scheduler that is already open; it stays so
+        unless the run fails.
+    workers : int, optional
+        How many jobs run at once. An open scheduler has its own number.
+    on_done : callable, optional
+        Called with a job and its result in the calling thread as each finishes. What it raises
+        ends the run. The result is not kept afterwards.
+
+    Raises
+    ------
+    Exception
+        What a job or `on_done` raised first, as it was raised. Jobs that are running by then come
+        to their end before this function does; no other one is started.
+    SurroundingsError
+        If a worker process died.
+    TryAgainError
+        If the cluster can't be reached.
+    """
+    if not isinstance(scheduler, Scheduler):
+        with open_scheduler(scheduler, workers) as opened:
+            return run_jobs(function, jobs, scheduler=opened, on_done=on_done)
+    run = _run_on_cluster if scheduler.kind == "cluster" else _run_locally
+    try:
+        return run(function, iter(jobs), scheduler, on_done)
+    except BaseException:
+        # Nothing may still be writing when the caller clears up.
+        scheduler.close()
+        raise
+
+
+class _HandOver(Callback):  # type: ignore[misc]
+    """Passes each result on in the calling thread, and lets go of it."""
+
+    def __init__(self, wave: dict[str, Any], on_done: Callable[[Any, Any], None] | None) -> None:
+        super().__init__()
+        self._wave = wave
+        self._on_done = on_done
+
+    def _posttask(
+        self, key: str, result: Any, dsk: Any, state: dict[str, Any], worker_id: Any
+    ) -> None:
+        if self._on_done is not None:
+            self._on_done(self._wave[key], result)
+        # Dask would keep every result until the last task of the graph is done.
+        state["cache"][key] = None
+
+
+def _run_locally(
+    function: Callable[[J], R],
+    jobs: Iterator[J],
+    scheduler: Scheduler,
+    on_done: Callable[[J, R], None] | None,
+) -> None:
+    # Of tasks alike dask takes the highest key first; counting down keeps the order of the jobs.
+    keys = (f"job-{number}" for number in itertools.count(10**12 - 1, -1))
+    wave_size = JOBS_PER_WORKER * scheduler.workers
+    while wave := dict(zip(keys, itertools.islice(jobs, wave_size), strict=False)):
+        tasks = [_task(function, job)(dask_key_name=key) for key, job in wave.items()]
+        try:
+            with _HandOver(wave, on_done):
+                # Dask sends six tasks at a time to a process unless told otherwise.
+                dask.compute(*tasks, scheduler=scheduler.kind, pool=scheduler.pool, chunksize=1)
+        except BrokenProcessPool as error:
+            raise _lost_worker(scheduler.name) from error
+
+
+def _task(function: Callable[[J], R], job: J) -> Any:
+    # A job that is an argument would be searched for dask collections and rebuilt.
+    return dask.delayed(partial(function, job), pure=False, traverse=False)
+
+
+def _run_on_cluster(
+    function: Callable[[J], R],
+    jobs: Iterator[J],
+    scheduler: Scheduler,
+    on_done: Callable[[J, R], None] | None,
+) -> None:
+    """Keep one job more than there are workers in flight, so that none waits for the next.
+
+    Dask's callbacks say nothing about a cluster, hence the futures.
+    """
+    client = scheduler.client
+    running: dict[Any, J] = {}
+
+    def submit(job: J) -> Any:
+        future = client.submit(function, job, pure=False)
+        running[future] = job
+        return future
+
+    try:
+        flight = as_completed(
+            [submit(job) for job in itertools.islice(jobs, scheduler.workers + 1)]
+        )
+        for future in flight:
+            result = future.result()
+            job = running.pop(future)
+            if on_done is not None:
+                on_done(job, result)
+            for following in itertools.islice(jobs, 1):
+                flight.add(submit(following))
+    except KilledWorker as error:
+        raise _lost_worker(scheduler.name) from error
+    except (FutureCancelledError, CommClosedError) as error:
+        message = f"scheduler '{scheduler.name}' must stay reachable, but it went away"
+        raise TryAgainError(f"{message}; run the command again when it is back") from error
+    finally:
+        if client.status == "running":
+            wait(list(running))
+
+
+def _lost_worker(name: str) -> SurroundingsError:
+    return SurroundingsError(
+        f"every worker of scheduler '{name}' must stay alive, but one was killed, "
+        "perhaps for want of memory; use fewer --workers or a smaller --tile"
+    )

@@ -1,0 +1,86 @@
+"""Read a tile with its mirrored surroundings, write its box, and look at a whole image once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from unetkit.arrays import normalization
+from unetkit.geometry.tiles import mirror
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from unetkit.arrays.normalization import Normalization
+    from unetkit.geometry.tiles import Tile
+    from unetkit.storage.planes import PlaneArray
+
+
+def read_tile(data: PlaneArray, plane: int, tile: Tile) -> NDArray[Any]:
+    """Read a tile's read box; what overhangs the plane is mirrored at its edges.
+
+    Parameters
+    ----------
+    data : PlaneArray
+        An image, labels or weights.
+    plane : int
+        Which of the planes along t and z.
+    tile : Tile
+        Its read box may overhang the plane by any amount.
+
+    Returns
+    -------
+    ndarray, shape (C, Y, X) or (Y, X)
+        As `data` reads. Equal to the same box of the plane padded with
+        `numpy.pad(mode="reflect")`.
+    """
+    rows = mirror(tile.read_y0, tile.read_y1, data.height)
+    columns = mirror(tile.read_x0, tile.read_x1, data.width)
+    top, left = min(rows), min(columns)
+    # One contiguous read and an index in memory: a store is slow at picking single rows.
+    block = data.read(plane, top, max(rows) + 1, left, max(columns) + 1)
+    if tile.read_y0 < 0 or tile.read_y1 > data.height:
+        block = block[..., [row - top for row in rows], :]
+    if tile.read_x0 < 0 or tile.read_x1 > data.width:
+        block = block[..., [column - left for column in columns]]
+    return block
+
+
+def write_tile(data: PlaneArray, plane: int, tile: Tile, block: NDArray[Any]) -> None:
+    """Write a tile's write box.
+
+    Parameters
+    ----------
+    data : PlaneArray
+        The output; the box has to be made of whole chunks of it, or end at the plane's edge.
+    plane : int
+        Which of the planes along t and z.
+    tile : Tile
+        Says where.
+    block : ndarray, shape (C, Y, X) or (Y, X)
+        The write box alone, without context.
+    """
+    data.write(plane, tile.y0, tile.x0, block)
+
+
+def fit_image(
+    data: PlaneArray,
+    method: str = "percentile",
+    nonfinite: Literal["error", "fill"] = "error",
+) -> Normalization:
+    """Fit a normalization to a whole image, so that every tile of it is treated alike.
+
+    Parameters
+    ----------
+    data : PlaneArray
+        The image.
+    method : str
+        One of `arrays.normalization.METHODS`.
+    nonfinite : {"error", "fill"}
+        What to do about NaN and Inf: refuse, or count them as 0.
+
+    Raises
+    ------
+    NumbersError
+        If the image has NaN or Inf and `nonfinite` is "error".
+    """
+    return normalization.fit(data.blocks, method=method, nonfinite=nonfinite)
