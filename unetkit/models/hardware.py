@@ -1,0 +1,200 @@
+"""Which device, which precision, and how a network is run on it; it does not know any network."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import os
+import platform
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from unetkit.errors import SurroundingsError, UsageError
+from unetkit.models.precision import PRECISIONS, computing
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = [
+    "PRECISIONS",
+    "computing",
+    "forward",
+    "low_precision",
+    "pick_device",
+    "thread_count",
+    "tune_allocator",
+]
+
+_LAYOUT_LOCK = threading.Lock()
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that a user's word names.
+
+    Parameters
+    ----------
+    name : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` and so on, or ``mps``. ``auto`` is the first GPU,
+        or the processor where there is none.
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    UsageError
+        If `name` is none of these words.
+    SurroundingsError
+        If this machine has no such device.
+    """
+    kind, colon, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (
+        colon and (kind != "cuda" or not (number.isascii() and number.isdigit()))
+    ):
+        raise UsageError(
+            f"device must be auto, cpu, cuda, cuda:NUMBER or mps, got {name!r}; leave it out for"
+            " auto"
+        )
+    present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(_has_mps())}
+    if kind == "auto":
+        kind = next(k for k in ("cuda", "mps", "cpu") if present[k])
+    if int(number or 0) >= present[kind]:
+        raise SurroundingsError(
+            f"device must be there, got {name!r} with {present[kind]} {kind} devices on this"
+            " machine; use --device cpu"
+        )
+    return torch.device(kind, int(number)) if number else torch.device(kind)
+
+
+def low_precision(device: torch.device) -> Literal["bfloat16", "float16"] | None:
+    """Return the 16-bit precision that `device` computes in hardware, or None.
+
+    A processor without such instructions would only emulate it, more slowly than float32.
+    """
+    if device.type == "cpu":
+        return "bfloat16" if _processor_has_bfloat16() else None
+    if device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(device)
+        # bfloat16 came with compute capability 8.0, fast float16 with 7.0.
+        return "bfloat16" if major >= 8 else "float16" if major >= 7 else None
+    return "float16" if device.type == "mps" else None
+
+
+def forward(module: nn.Module, batch: Tensor, *, precision: str) -> Tensor:
+    """Run a network on a batch; train and predict both go through here.
+
+    The network's weights are laid out in memory as the precision wants them, once. Whether
+    gradients are kept is the caller's choice: predict under ``torch.inference_mode()``.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network, on the batch's device.
+    batch : Tensor of float32, shape (N, C, Y, X)
+        Normalized images of a size that the network takes.
+    precision : str
+        ``exact``: float32 with kernels whose sums run in one order for every input size and
+        thread count; ``float32``; ``bfloat16``; ``float16``.
+
+    Returns
+    -------
+    Tensor of float32, shape (N, K, Y', X')
+        The logits.
+
+    Raises
+    ------
+    UsageError
+        If `precision` is none of these words.
+    """
+    layout = torch.contiguous_format if precision == "exact" else torch.channels_last
+    with computing(batch.device, precision):
+        _lay_out(module, layout)
+        logits: Tensor = module(batch.contiguous(memory_format=layout))
+    return logits.float().contiguous()
+
+
+@functools.cache
+def tune_allocator() -> bool:
+    """Keep large blocks of memory in the process instead of giving them back each time.
+
+    By default glibc returns every large activation to the kernel, which then hands out and
+    clears fresh pages for the next one. Call it before the first tensor; later calls do nothing.
+
+    Returns
+    -------
+    bool
+        Whether the C library is glibc and took the settings.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    # M_MMAP_MAX and M_TRIM_THRESHOLD in glibc's malloc.h; mallopt returns 1 for done.
+    return bool(mallopt(-4, 0) and mallopt(-1, 2**31 - 1))
+
+
+def thread_count(workers: int = 1) -> int:
+    """Return how many threads torch should use in each of `workers` that compute at once.
+
+    Counts the processors that this process may use: its affinity, the quota of its container,
+    and ``OMP_NUM_THREADS`` where that is set.
+
+    Parameters
+    ----------
+    workers : int
+        Threads or processes that each run a network.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    return max(1, _processors() // max(1, workers))
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    limits = [count, _quota(Path("/sys/fs/cgroup/cpu.max"))]
+    return min([*limits, int(wish)] if wish.isdecimal() and int(wish) else limits)
+
+
+def _quota(limits: Path) -> int:
+    """Return the processors that a container's `limits` grant; a large number for no limit."""
+    try:
+        share, period = limits.read_text().split()
+        return max(1, math.ceil(int(share) / int(period)))
+    except (OSError, ValueError):
+        return 1 << 16
+
+
+def _has_mps() -> bool:
+    return torch.backends.mps.is_available()
+
+
+def _processor_has_bfloat16() -> bool:
+    # The instructions' names: x86 AVX-512, x86 AMX, ARM.
+    names = ("avx512_bf16", "amx_bf16", "bf16")
+    facts = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    onednn: Any = torch.backends.mkldnn
+    return bool(onednn.is_available()) and any(facts.get(name) for name in names)
+
+
+def _lay_out(module: nn.Module, layout: torch.memory_format) -> None:
+    if _is_laid_out(module, layout):
+        return
+    # Weights made in inference mode could never be trained again.
+    with _LAYOUT_LOCK, torch.inference_mode(False), torch.no_grad():
+        module.to(memory_format=layout)
+
+
+def _is_laid_out(module: nn.Module, layout: torch.memory_format) -> bool:
+    kernels = (p for p in module.parameters() if p.dim() == 4)
+    return all(kernel.is_contiguous(memory_format=layout) for kernel in kernels)

@@ -1,0 +1,254 @@
+"""The U-Net of 2015, unpadded, as its paper describes it; it does not know tiles or files."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from unetkit.errors import UsageError
+from unetkit.geometry.sizes import SizeContract
+
+
+def size_contract(depth: int) -> SizeContract:
+    """Return the sizes that an unpadded U-Net with two 3x3 convolutions a level takes.
+
+    Parameters
+    ----------
+    depth : int
+        How many times the network halves its input.
+
+    Returns
+    -------
+    SizeContract
+        Step ``2**depth`` and margin ``6 * 2**depth - 4``; the minimum is the smallest input that
+        leaves at least one pixel after every convolution.
+
+    Examples
+    --------
+    >>> size_contract(4)
+    SizeContract(step=16, minimum=188, margin=92, halo=0, exact=True)
+    """
+    bottom = next(b for b in range(1, 9) if _output(b, depth=depth) > 0)
+    margin = 6 * 2**depth - 4
+    return SizeContract(
+        step=2**depth, minimum=_output(bottom, depth=depth) + 2 * margin, margin=margin
+    )
+
+
+def _output(bottom: int, *, depth: int) -> int:
+    """Follow `bottom` pixels up the expanding path; 0 where a level has none left."""
+    size = bottom
+    for _ in range(depth):
+        size = max(2 * size - 4, 0)
+    return size
+
+
+class UNet(nn.Module):
+    """The classic network: unpadded 3x3 convolutions, so every output pixel saw true context.
+
+    ::
+
+        input  -> 2 conv ----------------- crop, concatenate -> 2 conv -> 1x1 -> logits
+                    | pool                              ^ up
+                  2 conv -------------- crop, concatenate
+                    | pool                       ^ up
+                    +---- 2 conv, drop-out ------+
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the image.
+    classes : int
+        Classes that the last layer tells apart.
+    depth : int
+        How many times the input is halved.
+    width : int
+        Channels of the first level; each level down has twice as many.
+    dropout : float
+        Share of the values that drop-out sets to 0 at the end of the contracting path.
+
+    Attributes
+    ----------
+    contract : SizeContract
+        The input sizes that the network takes.
+
+    References
+    ----------
+    Ronneberger, Fischer, Brox (2015), U-Net: Convolutional Networks for Biomedical Image
+    Segmentation, section 2 and figure 1.
+    """
+
+    def __init__(
+        self, *, in_channels: int, classes: int, depth: int, width: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.contract = size_contract(depth)
+        self.in_channels = in_channels
+        widths = [width * 2**level for level in range(depth + 1)]
+        inputs = [in_channels, *widths]
+        self.down = nn.ModuleList(
+            _two_convolutions(inputs[level], widths[level]) for level in range(depth)
+        )
+        self.pool = nn.MaxPool2d(2)
+        self.bottom = _two_convolutions(inputs[depth], widths[depth])
+        self.dropout = nn.Dropout(dropout)
+        upwards = range(depth - 1, -1, -1)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(2 * widths[level], widths[level], kernel_size=2, stride=2)
+            for level in upwards
+        )
+        self.merge = nn.ModuleList(
+            _two_convolutions(2 * widths[level], widths[level]) for level in upwards
+        )
+        # No activation after it: a ReLU here would leave classes that can only lose.
+        self.head = nn.Conv2d(width, classes, kernel_size=1)
+        self.apply(_initialise)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the logits of every class for the pixels inside the margin.
+
+        Parameters
+        ----------
+        image : Tensor of float, shape (N, C, Y, X)
+            Normalized images; Y and X of legal sizes.
+
+        Returns
+        -------
+        Tensor of float, shape (N, K, Y - 2 * margin, X - 2 * margin)
+
+        Raises
+        ------
+        UsageError
+            If Y or X is not legal, or C is not what the network was built for.
+        """
+        if image.shape[1] != self.in_channels:
+            raise UsageError(
+                f"input must have {self.in_channels} channels, got {image.shape[1]};"
+                " choose channels, or build the model for these"
+            )
+        for size in image.shape[2:]:
+            self.contract.output(size)
+        features, skips = image, []
+        for block in self.down:
+            features = block(features)
+            skips.append(features)
+            features = self.pool(features)
+        features = self.dropout(self.bottom(features))
+        for up, merge in zip(self.up, self.merge, strict=True):
+            features = up(features)
+            skip = crop(skips.pop(), height=features.shape[2], width=features.shape[3])
+            features = merge(torch.cat([skip, features], dim=1))
+        logits: Tensor = self.head(features)
+        return logits
+
+
+def crop(features: Tensor, *, height: int, width: int) -> Tensor:
+    """Cut the same number of pixels off opposite sides.
+
+    Parameters
+    ----------
+    features : Tensor, shape (N, C, Y, X)
+        What is to be cut.
+    height, width : int
+        What is to be left of Y and X.
+
+    Returns
+    -------
+    Tensor, shape (N, C, height, width)
+
+    Raises
+    ------
+    UsageError
+        If an odd number of pixels would have to go, which would shift the picture by half a
+        pixel, or there are too few.
+    """
+    starts = []
+    for have, want in zip(features.shape[2:], (height, width), strict=True):
+        if have < want or (have - want) % 2:
+            raise UsageError(
+                f"a crop must take an even number of pixels off {have}, got a wish for {want};"
+                " use a legal input size"
+            )
+        starts.append((have - want) // 2)
+    top, left = starts
+    return features[:, :, top : top + height, left : left + width]
+
+
+def build(
+    *, in_channels: int, classes: int, depth: int = 4, width: int = 64, dropout: float = 0.5
+) -> UNet:
+    """Build the classic U-Net with fresh weights.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the image.
+    classes : int
+        Classes that the last layer tells apart, at least 2.
+    depth : int
+        How many times the input is halved, 1 to 6; 4 in the paper.
+    width : int
+        Channels of the first level; 64 in the paper.
+    dropout : float
+        Drop-out at the end of the contracting path, from 0 to below 1. The paper names the
+        place but no rate; 0.5 is our choice, the rate that drop-out is mostly used with.
+
+    Returns
+    -------
+    UNet
+        With weights from a normal distribution of standard deviation sqrt(2/N), where N is the
+        number of inputs of one neuron, and biases of 0.
+
+    Raises
+    ------
+    UsageError
+        If a number is out of its range.
+
+    References
+    ----------
+    Ronneberger, Fischer, Brox (2015), U-Net, sections 2 and 3.
+
+    Examples
+    --------
+    >>> network = build(in_channels=1, classes=2)
+    >>> network.contract.output(572), sum(p.numel() for p in network.parameters())
+    (388, 31030658)
+    """
+    ranges = {
+        "in_channels": (in_channels >= 1, "at least 1", in_channels),
+        "classes": (classes >= 2, "at least 2", classes),
+        "depth": (1 <= depth <= 6, "from 1 to 6", depth),
+        "width": (width >= 1, "at least 1", width),
+        "dropout": (0 <= dropout < 1, "from 0 to below 1", dropout),
+    }
+    for name, (holds, rule, value) in ranges.items():
+        if not holds:
+            raise UsageError(
+                f"{name} of model 'unet' must be {rule}, got {value}; choose one in that range"
+            )
+    return UNet(in_channels=in_channels, classes=classes, depth=depth, width=width, dropout=dropout)
+
+
+def _two_convolutions(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel_size=3),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(outputs, outputs, kernel_size=3),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _initialise(layer: nn.Module) -> None:
+    """Draw He's weights for one layer, section 3 of the paper."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        # With stride 2 and a 2x2 kernel each output pixel sees one input pixel of each channel.
+        neuron_inputs = layer.in_channels
+    elif isinstance(layer, nn.Conv2d):
+        neuron_inputs = layer.in_channels * math.prod(layer.kernel_size)
+    else:
+        return
+    nn.init.normal_(layer.weight, std=math.sqrt(2 / neuron_inputs))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
