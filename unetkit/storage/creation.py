@@ -1,0 +1,96 @@
+"""New arrays and groups, and the attributes of those there are; it never replaces what exists."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from unetkit.errors import InputError, OutputError, SurroundingsError
+from unetkit.storage.nodes import ArrayNode, read_node
+from unetkit.storage.urls import exists
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def create_array(
+    url: str,
+    *,
+    shape: Sequence[int],
+    axes: str,
+    dtype: np.dtype[Any],
+    chunks: Sequence[int],
+    fill_value: float = 0,
+) -> ArrayNode:
+    """Create an array where nothing is yet: format v3, zstd with a checksum, named dimensions.
+
+    The checksum of four bytes a chunk turns a flipped bit from a wrong pixel into an error.
+
+    Raises
+    ------
+    InputError
+        If an axis is of size 0.
+    OutputError
+        If something is there.
+    """
+    if len(shape) != len(axes) or min(shape, default=0) < 1:
+        raise InputError(
+            f"an image must have at least one pixel along each of its axes {axes!r}, "
+            f"got shape {tuple(shape)}"
+        )
+    if exists(url):
+        raise OutputError(f"{url} must not exist yet, got something there; remove it first")
+    try:
+        zarr.create_array(
+            store=url,
+            shape=tuple(int(n) for n in shape),
+            chunks=tuple(min(int(c), int(n)) for c, n in zip(chunks, shape, strict=True)),
+            dtype=dtype,
+            compressors=ZstdCodec(level=3, checksum=True),
+            fill_value=fill_value,
+            dimension_names=tuple(axes),
+            zarr_format=3,
+            overwrite=False,
+        )
+    except OSError as error:
+        raise SurroundingsError(f"{url} must be writable, got: {error}") from error
+    node = read_node(url)
+    if not isinstance(node, ArrayNode):
+        raise SurroundingsError(f"{url} must hold what was just written, got nothing there")
+    return node
+
+
+def create_group(url: str, attributes: Mapping[str, Any]) -> None:
+    """Create a group of format v3 where none is yet."""
+    try:
+        zarr.create_group(store=url, attributes=plain(attributes), zarr_format=3, overwrite=False)
+    except OSError as error:
+        raise SurroundingsError(f"{url} must be writable, got: {error}") from error
+
+
+def replace_attributes(url: str, attributes: Mapping[str, Any]) -> None:
+    """Replace the named top-level attributes of a group, and keep the others."""
+    group = zarr.open_group(url, mode="r+", use_consolidated=False)
+    group.update_attributes(plain(attributes))
+
+
+def plain(value: Any) -> Any:
+    """Turn numpy numbers, tuples and the like into what strict JSON can hold; NaN becomes null.
+
+    zarr keeps a value that it could not write in memory and fails on every later write.
+    """
+    if isinstance(value, dict) or hasattr(value, "items"):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return str(value)

@@ -1,0 +1,240 @@
+"""One Zarr array or group: its metadata is judged before zarr sees it, it is opened once a process.
+
+Stores come from anywhere, so a document is read with a size limit, and shapes, chunks, dtypes and
+codecs are held against lists of what is safe and sensible. zarr always gets an explicit mode.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+
+from unetkit.errors import InputError
+from unetkit.storage.urls import join, read_small
+
+# A document above this is no metadata; the largest known are those of datasets with 10^5 samples.
+DOCUMENT_LIMIT = 16 * 2**20
+CHUNK_BYTES_LIMIT = 2**30
+CHUNK_COUNT_LIMIT = 2**26
+ELEMENTS_LIMIT = 2**62
+DIMENSIONS_LIMIT = 8
+
+DTYPES = r"bool|u?int(8|16|32|64)|float(16|32|64)"
+# Codecs that turn bytes into numbers and can do nothing else. Any codec may come through an entry
+# point, that is as foreign code, and numcodecs' pickle runs what it decodes.
+CODECS = "bytes|endian|crc32c|zstd|gzip|blosc|transpose|sharding_indexed"
+CODECS_V2 = (
+    "zstd|gzip|zlib|bz2|lzma|lz4|blosc|delta|shuffle|crc32|crc32c|adler32|fletcher32|"
+    "fixedscaleoffset|bitround|packbits"
+)
+
+
+@dataclass(frozen=True)
+class ArrayNode:
+    """What the metadata of an array says, checked; `chunks` is the unit that is stored whole."""
+
+    url: str
+    zarr_format: Literal[2, 3]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...]
+    dimension_names: tuple[str, ...] | None
+    attributes: dict[str, Any]
+    version: int
+
+
+@dataclass(frozen=True)
+class GroupNode:
+    """What the metadata of a group says."""
+
+    url: str
+    zarr_format: Literal[2, 3]
+    attributes: dict[str, Any]
+
+
+def read_node(url: str) -> ArrayNode | GroupNode | None:
+    """Read and judge the metadata at a path or URL; None where there is no Zarr.
+
+    Raises
+    ------
+    InputError
+        If the metadata is damaged, or asks for what this library refuses to decode.
+    """
+    found = _document(join(url, "zarr.json"))
+    if found is not None:
+        document, version = found
+        attributes = _object(document.get("attributes", {}), url, "attributes")
+        if document.get("zarr_format") != 3:
+            raise _refusal(url, "its zarr_format", "be 3 in zarr.json", document.get("zarr_format"))
+        if document.get("node_type") == "group":
+            return GroupNode(url, 3, attributes)
+        return _array_v3(url, document, attributes, version=version)
+    for name in (".zarray", ".zgroup"):
+        found = _document(join(url, name))
+        if found is not None:
+            attributes = (_document(join(url, ".zattrs")) or ({}, 0))[0]
+            if name == ".zgroup":
+                return GroupNode(url, 2, attributes)
+            return _array_v2(url, found[0], attributes, version=found[1])
+    return None
+
+
+def _document(url: str) -> tuple[dict[str, Any], int] | None:
+    data = read_small(url, limit=DOCUMENT_LIMIT)
+    if data is None:
+        return None
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{url} must be a JSON document, got one that can't be read ({error!s:.100}); "
+            "restore it from the original"
+        ) from error
+    return _object(document, url, "the document"), zlib.crc32(data)
+
+
+def _object(value: object, url: str, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _refusal(url, what, "be a JSON object", value)
+    return value
+
+
+def _refusal(url: str, what: str, rule: str, value: object) -> InputError:
+    return InputError(
+        f"{what} of {url} must {rule}, got {value!r:.100}; import the data again from the original"
+    )
+
+
+def _array_v3(
+    url: str, document: dict[str, Any], attributes: dict[str, Any], *, version: int
+) -> ArrayNode:
+    name = document.get("data_type")
+    if not _among(name, DTYPES):
+        raise _refusal(url, "data_type", "be a number type", name)
+    _check_codecs_v3(url, document.get("codecs"))
+    grid = _object(document.get("chunk_grid"), url, "chunk_grid")
+    if grid.get("name") != "regular":
+        raise _refusal(url, "chunk_grid", "be regular", grid.get("name"))
+    configuration = _object(grid.get("configuration"), url, "chunk_grid")
+    dtype = np.dtype(name)
+    shape, chunks = _sizes(
+        url, document.get("shape"), configuration.get("chunk_shape"), itemsize=dtype.itemsize
+    )
+    names = _names(document.get("dimension_names"), shape)
+    return ArrayNode(url, 3, shape, dtype, chunks, names, attributes, version)
+
+
+def _check_codecs_v3(url: str, codecs: object) -> None:
+    if not isinstance(codecs, list) or not codecs:
+        raise _refusal(url, "codecs", "be a list", codecs)
+    for codec in codecs:
+        name = codec.get("name") if isinstance(codec, dict) else codec
+        if not _among(name, CODECS):
+            raise _refusal(url, "codecs", f"be among {CODECS.replace('|', ', ')}", name)
+        if name == "sharding_indexed":
+            inner = _object(codec.get("configuration"), url, "sharding_indexed")
+            _check_codecs_v3(url, inner.get("codecs"))
+            _check_codecs_v3(url, inner.get("index_codecs"))
+
+
+def _array_v2(
+    url: str, document: dict[str, Any], attributes: dict[str, Any], *, version: int
+) -> ArrayNode:
+    name = document.get("dtype")
+    if not (isinstance(name, str) and re.fullmatch(r"[<>|](b1|[iu][1248]|f[248])", name)):
+        raise _refusal(url, "dtype", "be a number type", name)
+    dtype = np.dtype(name)
+    filters = document.get("filters") or []
+    if not isinstance(filters, list):
+        raise _refusal(url, "filters", "be a list", filters)
+    for codec in [document.get("compressor"), *filters]:
+        kind = codec.get("id") if isinstance(codec, dict) else codec
+        if kind is not None and not _among(kind, CODECS_V2):
+            rule = f"be among {CODECS_V2.replace('|', ', ')}"
+            raise _refusal(url, "compressor and filters", rule, kind)
+    shape, chunks = _sizes(
+        url, document.get("shape"), document.get("chunks"), itemsize=dtype.itemsize
+    )
+    names = _names(attributes.get("_ARRAY_DIMENSIONS"), shape)
+    return ArrayNode(url, 2, shape, dtype, chunks, names, attributes, version)
+
+
+def _among(name: object, allowed: str) -> bool:
+    return isinstance(name, str) and re.fullmatch(allowed, name) is not None
+
+
+def _names(names: object, shape: tuple[int, ...]) -> tuple[str, ...] | None:
+    if not isinstance(names, list) or len(names) != len(shape):
+        return None
+    return tuple(str(name) for name in names)
+
+
+def _sizes(
+    url: str, shape: Any, chunks: Any, *, itemsize: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Judge shape and chunks, so that no loop over chunks and no chunk can exhaust the machine."""
+    if not _is_ints(shape, least=0) or len(shape) > DIMENSIONS_LIMIT:
+        raise _refusal(url, "shape", f"be at most {DIMENSIONS_LIMIT} whole numbers", shape)
+    if 0 in shape:
+        raise _refusal(url, "shape", "have no axis of size 0", shape)
+    if not _is_ints(chunks, least=1) or len(chunks) != len(shape):
+        raise _refusal(url, "chunks", "be one whole number above 0 for each axis", chunks)
+    if math.prod(shape) > ELEMENTS_LIMIT:
+        raise _refusal(url, "shape", "hold at most 2^62 values", shape)
+    if math.prod(chunks) * itemsize > CHUNK_BYTES_LIMIT:
+        raise _refusal(url, "chunks", "hold at most 1 GiB each", chunks)
+    if math.prod(-(-n // c) for n, c in zip(shape, chunks, strict=True)) > CHUNK_COUNT_LIMIT:
+        raise _refusal(url, "chunks", "be at most 2^26 in number", f"{chunks} for shape {shape}")
+    return tuple(shape), tuple(chunks)
+
+
+def _is_ints(value: Any, *, least: int) -> bool:
+    return isinstance(value, list) and all(type(n) is int and n >= least for n in value)
+
+
+@lru_cache(maxsize=512)
+def _opened(
+    url: str, zarr_format: Literal[2, 3], mode: Literal["r", "r+"], version: int
+) -> zarr.Array[Any]:
+    try:
+        return zarr.open_array(url, mode=mode, zarr_format=zarr_format)
+    except Exception as error:  # zarr and its codecs raise a zoo of types here
+        raise InputError(f"{url} must be an array that zarr can open, got: {error}") from error
+
+
+def opened(
+    url: str, *, zarr_format: Literal[2, 3], version: int, mode: Literal["r", "r+"] = "r"
+) -> zarr.Array[Any]:
+    """Open an array, once a process for each state of its metadata.
+
+    `version` is the checksum of the metadata that was judged, so that an array written anew at the
+    same place is never mistaken for the one that was there before.
+    """
+    return _opened(url, zarr_format, mode, version)
+
+
+def first_damaged(
+    array: zarr.Array[Any], selection: tuple[Any, ...]
+) -> tuple[tuple[int, ...], Exception] | None:
+    """Find the first stored chunk under a selection that does not decode, and why."""
+    units = array.shards or array.chunks
+    touched = []
+    for where, unit, size in zip(selection, units, array.shape, strict=True):
+        indices = range(size)[where] if isinstance(where, slice) else where
+        wanted = [indices] if isinstance(indices, int) else indices
+        touched.append(sorted({index // unit for index in wanted}))
+    for place in itertools.product(*touched):
+        try:
+            array[tuple(slice(p * u, (p + 1) * u) for p, u in zip(place, units, strict=True))]
+        except Exception as cause:  # codecs raise a zoo of types
+            return place, cause
+    return None

@@ -1,0 +1,291 @@
+"""A Zarr array of any axes, seen as a row of 2-D planes; it travels to workers as a few words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from unetkit.errors import InputError, SurroundingsError, UsageError
+from unetkit.storage.nodes import first_damaged, opened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import zarr
+
+    from unetkit.storage.nodes import ArrayNode
+
+# Statistics of more pixels than this come from an evenly spaced choice of blocks.
+SAMPLED_ABOVE = 2**28
+# Blocks are no smaller than this on a side, so that tiny chunks do not mean a loop over millions.
+BLOCK_SIDE = 512
+
+
+@dataclass(frozen=True)
+class PlaneArray:
+    """A stored array as planes (Y, X) of its t and z axes.
+
+    It holds no open file: it is cheap to make and to pickle, and each process opens the array
+    once, when it first reads.
+
+    Parameters
+    ----------
+    url : str
+        Where the array lies.
+    axes : str
+        One letter of t, c, z, y, x for each axis.
+    shape : tuple of int
+        The stored size of each axis.
+    dtype : numpy.dtype
+        What `read` returns, in the byte order of this machine; stored bool reads as uint8.
+    chunks : tuple of int
+        What is stored whole, along each axis: the least that may be written.
+    has_channels : bool
+        True for images, which read as (C, Y, X), with C = 1 where there is no c axis; False for
+        labels, weights and masks, which read as (Y, X).
+    picked : tuple of int, optional
+        The chosen channels, in order.
+    item : int, optional
+        The place along a leading axis that is not among `axes`, in a stack.
+    """
+
+    url: str
+    axes: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...]
+    has_channels: bool
+    picked: tuple[int, ...] | None = None
+    item: int | None = None
+    zarr_format: Literal[2, 3] = 3
+    version: int = 0
+
+    def size(self, axis: str) -> int:
+        """Return the size along an axis letter, 1 where the array has no such axis."""
+        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    @property
+    def height(self) -> int:
+        """Rows of a plane."""
+        return self.size("y")
+
+    @property
+    def width(self) -> int:
+        """Columns of a plane."""
+        return self.size("x")
+
+    @property
+    def planes(self) -> int:
+        """How many planes there are: the sizes of t and z, multiplied."""
+        return self.size("t") * self.size("z")
+
+    @property
+    def channels(self) -> int | None:
+        """How many channels were chosen; None without a c axis."""
+        if not self.has_channels or "c" not in self.axes:
+            return None
+        return self.size("c") if self.picked is None else len(self.picked)
+
+    @property
+    def channel_count(self) -> int:
+        """The C of what `read` returns: 1 for an image without a c axis."""
+        return 1 if self.channels is None else self.channels
+
+    @property
+    def chunk(self) -> tuple[int, int]:
+        """Height and width of a chunk."""
+        sizes = dict(zip(self.axes, self.chunks, strict=True))
+        return sizes["y"], sizes["x"]
+
+    def pick(self, channels: Sequence[int]) -> PlaneArray:
+        """Return the same array with these channels only, in this order.
+
+        Raises
+        ------
+        UsageError
+            If a channel is not there.
+        """
+        current = self.picked or tuple(range(self.channel_count))
+        for channel in channels:
+            if not 0 <= channel < len(current):
+                raise UsageError(
+                    f"channel must be below {len(current)} for {self.url}, got {channel}; "
+                    f"there are {', '.join(map(str, range(len(current))))}"
+                )
+        if "c" not in self.axes or tuple(channels) == tuple(range(len(current))):
+            return self
+        return replace(self, picked=tuple(current[channel] for channel in channels))
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray[Any, Any]:
+        """Read a box of a plane, rows `y0` to `y1` and columns `x0` to `x1`, the ends excluded.
+
+        Returns
+        -------
+        ndarray, shape (C, Y, X) for an image, (Y, X) otherwise
+            A contiguous copy.
+
+        Raises
+        ------
+        InputError
+            If a chunk is damaged; it is named with the pixels that it holds.
+        """
+        selection = self._selection(plane, slice(y0, y1), slice(x0, x1))
+        array = self._open("r")
+        try:
+            block = array[selection] if self.picked is None else array.oindex[selection]
+        except Exception as error:  # codecs raise a zoo of types, with no chunk in their words
+            raise self._damage(selection, error) from error
+        return self._arranged(np.asarray(block))
+
+    def write(self, plane: int, y0: int, x0: int, block: np.ndarray[Any, Any]) -> None:
+        """Store a block of a plane, from row `y0` and column `x0` on.
+
+        Two writers that share a chunk lose pixels without a word, so that a block must cover whole
+        chunks: begin on the chunk grid, and end on it or at the end of the plane.
+
+        Parameters
+        ----------
+        plane : int
+            Which plane, in t, z order.
+        y0, x0 : int
+            Where the block begins.
+        block : ndarray, shape (C, Y, X) for an image, (Y, X) otherwise
+            Values that fit the array's dtype.
+
+        Raises
+        ------
+        ValueError
+            If the block is not of whole chunks, or of another shape than the array takes.
+        InputError
+            If a value does not fit the dtype.
+        SurroundingsError
+            If the disk is full or refuses.
+        """
+        y1, x1 = y0 + block.shape[-2], x0 + block.shape[-1]
+        self._check_writable(y0, y1, x0, x1)
+        if block.shape[:-2] != ((self.channel_count,) if self.has_channels else ()):
+            raise ValueError(f"block must match the axes of {self.url}, got shape {block.shape}")
+        selection = self._selection(plane, slice(y0, y1), slice(x0, x1))
+        values = self._fitting(block)
+        if self.has_channels and "c" not in self.axes:
+            values = values[0]
+        letters = "cyx"[-values.ndim :]
+        values = values.transpose([letters.index(axis) for axis in self.axes if axis in letters])
+        try:
+            self._open("r+")[selection] = values
+        except OSError as error:
+            raise SurroundingsError(f"{self.url} must be writable, got: {error}") from error
+
+    @property
+    def boxes(self) -> list[tuple[int, int, int, int, int]]:
+        """The (plane, y0, y1, x0, x1) that `blocks` reads: all, or an evenly spaced choice."""
+        high, wide = (chunk * -(-BLOCK_SIDE // chunk) for chunk in self.chunk)
+        rows, columns = -(-self.height // high), -(-self.width // wide)
+        total = self.planes * rows * columns
+        kept = total
+        if self.planes * self.height * self.width > SAMPLED_ABOVE:
+            kept = min(total, max(1, SAMPLED_ABOVE // (high * wide)))
+        boxes = []
+        for number in (index * total // kept for index in range(kept)):
+            plane, rest = divmod(number, rows * columns)
+            y0, x0 = rest // columns * high, rest % columns * wide
+            boxes.append((plane, y0, min(y0 + high, self.height), x0, min(x0 + wide, self.width)))
+        return boxes
+
+    def blocks(self) -> Iterator[np.ndarray[Any, Any]]:
+        """Read block after block, as `read` does, each of whole chunks; for statistics.
+
+        Above 2^28 pixels it is an evenly spaced choice (see `boxes`), the same one every time. A
+        chunk that was never written comes as the fill value, without a read.
+        """
+        for box in self.boxes:
+            yield self.read(*box)
+
+    def _open(self, mode: Literal["r", "r+"]) -> zarr.Array[Any]:
+        return opened(self.url, zarr_format=self.zarr_format, version=self.version, mode=mode)
+
+    def _selection(self, plane: int, rows: slice, columns: slice) -> tuple[Any, ...]:
+        """Index one plane: whole numbers for t and z, slices for y and x, the channels for c."""
+        if not 0 <= plane < self.planes:
+            raise IndexError(f"plane must be below {self.planes}, got {plane}")
+        if not (0 <= rows.start < rows.stop <= self.height):
+            raise IndexError(f"rows must lie within 0 to {self.height}, got {rows}")
+        if not (0 <= columns.start < columns.stop <= self.width):
+            raise IndexError(f"columns must lie within 0 to {self.width}, got {columns}")
+        t, z = divmod(plane, self.size("z"))
+        channels: Any = 0
+        if self.has_channels:
+            channels = slice(None) if self.picked is None else list(self.picked)
+        where = {"t": t, "z": z, "y": rows, "x": columns, "c": channels}
+        chosen = tuple(where[axis] for axis in self.axes)
+        return chosen if self.item is None else (self.item, *chosen)
+
+    def _arranged(self, block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        kept = "cyx" if self.has_channels else "yx"
+        order = [axis for axis in self.axes if axis in kept]
+        block = block.transpose([order.index(axis) for axis in kept if axis in order])
+        if self.has_channels and "c" not in order:
+            block = block[np.newaxis]
+        return np.ascontiguousarray(block, dtype=self.dtype)
+
+    def _check_writable(self, y0: int, y1: int, x0: int, x1: int) -> None:
+        if self.picked is not None or self.item is not None:
+            raise ValueError(f"{self.url} must be written whole, not by chosen channels or items")
+        (high, wide), ends = self.chunk, (self.height, self.width)
+        for start, stop, step, end in ((y0, y1, high, ends[0]), (x0, x1, wide, ends[1])):
+            if start % step or (stop % step and stop != end):
+                raise ValueError(
+                    f"a block of {self.url} must cover whole chunks of {high} x {wide}, "
+                    f"got rows {y0}:{y1}, columns {x0}:{x1}"
+                )
+
+    def _fitting(self, block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Cast without a silent loss: integers must be in range, floats may only be rounded."""
+        if np.can_cast(block.dtype, self.dtype, "safe"):
+            return block.astype(self.dtype, copy=False)
+        if block.dtype.kind in "iu" and self.dtype.kind in "iu":
+            limits = np.iinfo(self.dtype)
+            low, high = int(block.min()), int(block.max())
+            if limits.min <= low and high <= limits.max:
+                return block.astype(self.dtype)
+            raise InputError(f"values of {self.url} must fit {self.dtype}, got {low} to {high}")
+        if self.dtype.kind == "f":
+            return block.astype(self.dtype)
+        raise InputError(f"values of {self.url} must fit {self.dtype}, got {block.dtype}")
+
+    def _damage(self, selection: tuple[Any, ...], error: Exception) -> InputError:
+        """Say which chunk does not decode, and which pixels it holds."""
+        array = self._open("r")
+        found = first_damaged(array, selection)
+        if found is None:
+            return InputError(f"{self.url} must be readable, got: {error}; check the disk")
+        place, cause = found
+        y, x = (place[self.axes.index(axis) - len(self.axes)] for axis in "yx")
+        high, wide = self.chunk
+        rows = f"{y * high}:{min((y + 1) * high, self.height)}"
+        columns = f"{x * wide}:{min((x + 1) * wide, self.width)}"
+        return InputError(
+            f"{self.url} chunk {array.metadata.encode_chunk_key(place)} (rows {rows}, columns "
+            f"{columns}) must be readable, got {type(cause).__name__}: {cause!s:.100}; "
+            "restore it from the original"
+        )
+
+
+def plane_array(
+    node: ArrayNode, *, axes: str, has_channels: bool, item: int | None = None
+) -> PlaneArray:
+    """See a judged array as planes; a stack's array has a leading axis besides `axes`."""
+    skip = 0 if item is None else 1
+    return PlaneArray(
+        url=node.url,
+        axes=axes,
+        shape=node.shape[skip:],
+        dtype=np.dtype(np.uint8) if node.dtype.kind == "b" else node.dtype.newbyteorder("="),
+        chunks=node.chunks[skip:],
+        has_channels=has_channels,
+        item=item,
+        zarr_format=node.zarr_format,
+        version=node.version,
+    )
