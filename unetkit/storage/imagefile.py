@@ -1,0 +1,189 @@
+"""What a reader makes of an image file: what is in it, and its pixels strip by strip."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unetkit.errors import InputError, MissingError, UnetkitError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+AXES = "tczyx"
+Strip = tuple[int, int, NDArray[Any]]
+
+# What an image is stored as; every other kind of number becomes float32.
+STORED = {"uint8": "uint8", "bool": "uint8", "uint16": "uint16"}
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file that was opened, looked at and closed again.
+
+    Parameters
+    ----------
+    path : str
+        Where the file lies.
+    axes : str
+        The letters of its axes, in the order t, c, z, y, x; at least y and x.
+    shape : tuple of int
+        Sizes along `axes`.
+    dtype : numpy.dtype
+        Of the pixels.
+    strips : callable
+        `strips(height)` opens the file again and yields `(plane, y0, block)`: the planes along t
+        and z one after the other, each in full-width blocks (C, Y, X) of `height` rows from row
+        `y0` on, the last one lower. A reader holds one block and what it must decode for it.
+    pixel_size : dict of str to float, optional
+        Micrometres along y, x and perhaps z, where the file says so in a form meant for
+        microscopy; a printing resolution is not one.
+    channel_names : tuple of str
+        One name a channel, or none at all.
+    alpha_dropped : bool
+        Whether the file has an alpha channel, which is not among the channels.
+    lossy : bool
+        Whether the pixels were compressed with loss, so that they can't be labels.
+    remarks : tuple of str
+        What a user should know, each as the end of the sentence "3 files ...".
+    """
+
+    path: str
+    axes: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    strips: Callable[[int], Iterator[Strip]]
+    pixel_size: dict[str, float] | None = None
+    channel_names: tuple[str, ...] = ()
+    alpha_dropped: bool = False
+    lossy: bool = False
+    remarks: tuple[str, ...] = ()
+
+    def size(self, axis: str) -> int:
+        """Return the size along an axis; 1 where the file has no such axis."""
+        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+    @property
+    def planes(self) -> int:
+        """How many planes (Y, X) there are along t and z."""
+        return self.size("t") * self.size("z")
+
+    def load(self) -> NDArray[Any]:
+        """Read everything.
+
+        Returns
+        -------
+        ndarray, shape as `axes` says
+        """
+        sizes = tuple(self.size(axis) for axis in "tzcyx")
+        whole = np.empty((self.planes, *sizes[2:]), dtype=self.dtype)
+        for plane, y0, block in self.strips(sizes[3]):
+            whole[plane, :, y0 : y0 + block.shape[1]] = block
+        return whole.reshape(sizes).transpose(0, 2, 1, 3, 4).reshape(self.shape)
+
+    def stored(self) -> ImageFile:
+        """Return this file with pixels of a type that images are stored as.
+
+        Returns
+        -------
+        ImageFile
+            Of uint8, uint16 or float32; integers that have more or signed bits become float32,
+            which is exact up to 2^24.
+
+        Raises
+        ------
+        InputError
+            If the pixels are not real numbers.
+        """
+        if self.dtype.kind not in "buif":
+            raise InputError(
+                f"pixels of {self.path!r} must be real numbers, got {self.dtype};"
+                " save them as integers or floats"
+            )
+        dtype = np.dtype(STORED.get(self.dtype.name, "float32"))
+        if dtype == self.dtype:
+            return self
+        remarks = self.remarks
+        if self.dtype.kind != "b":
+            remarks = (*remarks, f"came in as float32 instead of {self.dtype}")
+        return replace(self, dtype=dtype, strips=_converted(self.strips, dtype), remarks=remarks)
+
+    def pick(self, channels: list[int]) -> ImageFile:
+        """Return this file with the chosen channels, in the chosen order."""
+        at = self.axes.index("c")
+        return replace(
+            self,
+            shape=(*self.shape[:at], len(channels), *self.shape[at + 1 :]),
+            strips=_picked(self.strips, channels),
+            channel_names=tuple(self.channel_names[c] for c in channels if self.channel_names),
+        )
+
+
+def _converted(
+    strips: Callable[[int], Iterator[Strip]], dtype: np.dtype[Any]
+) -> Callable[[int], Iterator[Strip]]:
+    def convert(height: int) -> Iterator[Strip]:
+        for plane, y0, block in strips(height):
+            # A float64 beyond float32 becomes infinite, which is judged where images are used.
+            with np.errstate(over="ignore"):
+                converted = block.astype(dtype)
+            yield plane, y0, converted
+
+    return convert
+
+
+def _picked(
+    strips: Callable[[int], Iterator[Strip]], channels: list[int]
+) -> Callable[[int], Iterator[Strip]]:
+    def pick(height: int) -> Iterator[Strip]:
+        for plane, y0, block in strips(height):
+            yield plane, y0, block[channels]
+
+    return pick
+
+
+def check_axes(axes: str) -> str:
+    """Return axes in lower case.
+
+    Raises
+    ------
+    UsageError
+        If a letter is unknown or comes twice, or y or x is missing.
+    """
+    letters = axes.lower()
+    if set(letters) - set(AXES) or len(set(letters)) < len(letters) or not {"y", "x"} <= {*letters}:
+        raise UsageError(
+            f"axes must be different letters of {AXES} with y and x among them, got {axes!r};"
+            " for example zyx"
+        )
+    return letters
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turn whatever a decoder raises over a damaged file into one sentence.
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    InputError
+        If the file can't be read.
+    """
+    try:
+        yield
+    except (UnetkitError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise MissingError(f"image file must exist, got {path!r}") from error
+    # Decoders raise errors of every kind over foreign bytes, their own base classes included.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"image file must be readable, got {path!r} ({reason});"
+            " it may be damaged or cut short: save or copy it again"
+        ) from error

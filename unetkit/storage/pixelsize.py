@@ -1,0 +1,85 @@
+"""Pixel sizes, as people write them and as image files do, in micrometres."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from unetkit.errors import UsageError
+
+MICROMETRES = {
+    "pm": 1e-6,
+    "nm": 1e-3,
+    "um": 1.0,
+    "µm": 1.0,  # the micro sign
+    "μm": 1.0,  # the Greek letter
+    "micron": 1.0,
+    "microns": 1.0,
+    "micrometer": 1.0,
+    "micrometre": 1.0,
+    "mm": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+}
+# The axes that one, two or three numbers stand for.
+AXES = {1: ("y", "x"), 2: ("y", "x"), 3: ("z", "y", "x")}
+
+
+def micrometres(value: float, unit: str) -> float | None:
+    """Return a length in micrometres; None where the unit is unknown or the length is no length.
+
+    Examples
+    --------
+    >>> micrometres(250, "nm")
+    0.25
+    """
+    factor = MICROMETRES.get(unit.strip().replace("\\u00B5", "µ"))
+    if factor is None or not math.isfinite(value) or value <= 0:
+        return None
+    return float(f"{value * factor:.12g}")
+
+
+def parse_pixel_size(text: str) -> dict[str, float]:
+    """Read a pixel size as a user types it.
+
+    Parameters
+    ----------
+    text : str
+        One number for y and x, two for y, x or three for z, y, x; each may have a unit,
+        micrometres where it has none.
+
+    Returns
+    -------
+    dict of str to float
+        Micrometres by axis.
+
+    Raises
+    ------
+    UsageError
+        If this can't be read.
+
+    Examples
+    --------
+    >>> parse_pixel_size("250nm")
+    {'y': 0.25, 'x': 0.25}
+    >>> parse_pixel_size("2,0.5,0.25")
+    {'z': 2.0, 'y': 0.5, 'x': 0.25}
+    """
+    sizes = [_length(part) for part in text.split(",")]
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes) or len(sizes) not in AXES:
+        raise UsageError(
+            "pixel size must be one to three lengths above 0 (y and x, or y,x, or z,y,x),"
+            f" got {text!r}; for example 0.25 or 250nm or 0.5,0.25"
+        )
+    return dict(zip(AXES[len(known)], known * 2 if len(known) == 1 else known, strict=True))
+
+
+def _length(text: str) -> float | None:
+    match = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([a-zµμ]*)\s*", text)
+    if not match:
+        return None
+    try:
+        return micrometres(float(match[1]), match[2] or "um")
+    except ValueError:
+        return None

@@ -1,0 +1,188 @@
+"""Image files to arrays, by suffix: PNG and JPEG here, TIFF next door, others by plugins."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import imagecodecs
+import numpy as np
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from unetkit.errors import InputError
+from unetkit.registry import Registry
+from unetkit.storage.imagefile import ImageFile, Strip, check_axes, reading
+from unetkit.storage.tiff import open_tiff
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+__all__ = ["open_file", "open_picture", "open_tiff", "suffixes"]
+
+READERS = Registry("unetkit.readers", noun="reader")
+
+PNG = b"\x89PNG\r\n\x1a\n"
+JPEG = b"\xff\xd8\xff"
+# Our own choice: PNG and JPEG have to be decoded whole. 4 GiB is a square of 65,536 grey pixels;
+# what is larger belongs in a tiled TIFF, and what is small and claims more is a bomb.
+LARGEST = 2**32
+ORIENTATION = 0x0112  # the EXIF tag
+NAMES = {1: (), 3: ("red", "green", "blue")}
+# Bytes a pixel that decoding takes at most, by Pillow's mode.
+GREY, COLOUR = ("1", "L", "LA", "I;16", "I;16B", "I"), ("RGB", "RGBA")
+
+
+def suffixes() -> tuple[str, ...]:
+    """Return the suffixes that can be read, such as ``.png``, without importing a reader."""
+    return tuple(f".{name.rpartition('/')[2].lower()}" for name in READERS.names())
+
+
+def open_file(path: str, *, axes: str | None = None, labels: bool = False) -> ImageFile:
+    """Look into an image file.
+
+    Parameters
+    ----------
+    path : str
+        Its suffix chooses the reader.
+    axes : str, optional
+        What the dimensions in the file stand for, where the file does not say it.
+    labels : bool
+        Whether the file holds labels: pixels of a coloured palette are then its indices, not
+        its colours, and all pixels keep their type.
+
+    Returns
+    -------
+    ImageFile
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    InputError
+        If no reader takes it, or it is damaged.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in suffixes():
+        raise InputError(
+            f"image file must end in one of {', '.join(suffixes())}, got {path!r};"
+            " save it as TIFF or PNG"
+        )
+    reader = READERS.get(suffix[1:])
+    image: ImageFile = reader(path, axes=axes and check_axes(axes), labels=labels)
+    return image if labels else image.stored()
+
+
+def open_picture(path: str, *, axes: str | None = None, labels: bool = False) -> ImageFile:
+    """Look into a PNG or JPEG, whichever of the two the bytes are.
+
+    Grey, colours and palettes of 1 to 16 bits. A palette of greys gives its greys; any other gives
+    its colours, or as labels its indices. Alpha is dropped. An EXIF orientation is not applied,
+    because masks are drawn on, and other tools read, the pixels as they are stored.
+
+    Parameters
+    ----------
+    path, axes, labels
+        As for `open_file`; the axes can only be those that the picture has.
+
+    Returns
+    -------
+    ImageFile
+
+    Raises
+    ------
+    InputError
+        If it is neither, is damaged, is larger than 4 GiB, or is of the colours of print.
+    """
+    with reading(path), _open(path) as picture:
+        _check(picture, path)
+        mode, deep = picture.mode, _is_deep(picture)
+        grey = mode in GREY or (mode == "P" and (labels or _is_grey(picture)))
+        grey = grey or (deep and str(picture.tile[0].args).startswith("LA"))
+        alpha = mode in ("LA", "RGBA") or (mode == "P" and "transparency" in picture.info)
+        lossy = isinstance(picture, JpegImageFile)
+        turned = lossy and picture.getexif().get(ORIENTATION, 1) != 1
+        width, height = picture.size
+        dtype = np.dtype("uint16" if deep or mode.startswith("I") else "uint8")
+    shape = (height, width) if grey else (3, height, width)
+    own = "yx" if grey else "cyx"
+    if axes is not None and not labels and set(axes) != set(own):
+        raise InputError(
+            f"axes must be those of the picture {path!r}, {own}, got {axes!r}; leave them out"
+        )
+    return ImageFile(
+        path,
+        own,
+        shape,
+        dtype,
+        partial(_strips, path, labels),
+        channel_names=() if grey else NAMES[3],
+        alpha_dropped=alpha,
+        lossy=lossy,
+        remarks=("carry an EXIF orientation, which was not applied",) if turned else (),
+    )
+
+
+def _open(path: str) -> PngImageFile | JpegImageFile:
+    # The bytes choose the format: a JPEG named .png must not pass for lossless. The classes are
+    # made directly because Image.open holds a limit on pixels for the whole process.
+    with Path(path).open("rb") as file:
+        start = file.read(len(PNG))
+    if start == PNG:
+        return PngImageFile(path)
+    if start.startswith(JPEG):
+        return JpegImageFile(path)
+    raise InputError(f"image file must be a PNG or a JPEG, got other bytes in {path!r}")
+
+
+def _check(picture: PngImageFile | JpegImageFile, path: str) -> None:
+    if picture.mode not in (*GREY, *COLOUR, "P"):
+        raise InputError(
+            f"picture {path!r} must be grey, RGB or of a palette, got {picture.mode};"
+            " save it as RGB"
+        )
+    size = picture.width * picture.height * (len(picture.mode) if picture.mode in COLOUR else 2)
+    if size > LARGEST:
+        raise InputError(
+            f"picture must need at most 4 GiB, got {picture.height} x {picture.width} pixels in"
+            f" {path!r}; save it as a tiled TIFF"
+        )
+
+
+def _is_deep(picture: PngImageFile | JpegImageFile) -> bool:
+    # Pillow would cut 16-bit colours and grey + alpha down to 8 bits.
+    return bool(picture.tile) and picture.tile[0].args in ("RGB;16B", "RGBA;16B", "LA;16B")
+
+
+def _is_grey(picture: Image) -> bool:
+    colours = np.asarray(picture.getpalette(), dtype=np.uint8).reshape(-1, 3)
+    return bool((colours == colours[:, :1]).all())
+
+
+def _strips(path: str, labels: bool, height: int) -> Iterator[Strip]:
+    with reading(path):
+        pixels = _pixels(path, labels)
+    for y0 in range(0, pixels.shape[1], height):
+        yield 0, y0, pixels[:, y0 : y0 + height]
+
+
+def _pixels(path: str, labels: bool) -> NDArray[Any]:
+    with _open(path) as picture:
+        if _is_deep(picture):
+            pixels = imagecodecs.png_decode(Path(path).read_bytes())
+        elif picture.mode == "P" and labels and not _is_grey(picture):
+            pixels = np.asarray(picture)
+        elif picture.mode == "P":
+            colours = np.asarray(picture.convert("RGB"))
+            pixels = colours[..., :1] if labels or _is_grey(picture) else colours
+        else:
+            pixels = np.asarray(picture)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    colours_kept = 1 if pixels.shape[2] < 3 else 3
+    dtype = np.uint16 if pixels.dtype.itemsize > 1 else np.uint8
+    return np.moveaxis(pixels[..., :colours_kept], -1, 0).astype(dtype, copy=False)
