@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from unetkit.arrays import normalization
 from unetkit.geometry.tiles import mirror
@@ -15,13 +15,28 @@ if TYPE_CHECKING:
     from unetkit.storage.planes import PlaneArray
 
 
-def read_tile(data: PlaneArray, plane: int, tile: Tile) -> NDArray[Any]:
+class Plane(Protocol):
+    """What `read_tile` asks of its input; a `PlaneArray` is one."""
+
+    @property
+    def height(self) -> int:
+        """Rows of a plane."""
+
+    @property
+    def width(self) -> int:
+        """Columns of a plane."""
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
+        """Read a box that lies inside the plane."""
+
+
+def read_tile(data: Plane, plane: int, tile: Tile) -> NDArray[Any]:
     """Read a tile's read box; what overhangs the plane is mirrored at its edges.
 
     Parameters
     ----------
-    data : PlaneArray
-        An image, labels or weights.
+    data : Plane
+        An image, labels or weights, stored or in memory.
     plane : int
         Which of the planes along t and z.
     tile : Tile

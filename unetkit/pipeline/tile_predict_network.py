@@ -1,0 +1,246 @@
+"""A network over one tile: from pixels with their context to probabilities and classes.
+
+Whatever is predicted, a slide on a cluster or a validation image in memory, goes through here.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from unetkit.engine.tileio import read_tile
+from unetkit.errors import InputError, NumbersError
+from unetkit.geometry.tiles import cover
+from unetkit.models import hardware, modelfile
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
+
+    from unetkit.geometry.sizes import SizeContract
+    from unetkit.geometry.tiles import Tile
+
+_LOADING = threading.Lock()
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: str, sha256: str, device: str) -> torch.nn.Module:
+    hardware.tune_allocator()
+    found = modelfile.load(path)
+    if found.sha256 != sha256:
+        raise InputError(
+            f"{path} must stay as it was when the prediction began, got other bytes; "
+            "put the model file back, or start again"
+        )
+    return found.module.to(device).eval()
+
+
+def load_network(path: str, *, sha256: str, device: str) -> torch.nn.Module:
+    """Load a model file's network, once in each process.
+
+    Parameters
+    ----------
+    path : str
+        The model file, as this process finds it.
+    sha256 : str
+        What its bytes must hash to.
+    device : str
+        Where the network computes.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or not the one that was meant.
+    """
+    with _LOADING:  # the cache alone would let two threads load it twice
+        return _loaded(path, sha256, device)
+
+
+@lru_cache(maxsize=8)
+def turns(count: int | None) -> AbstractContextManager[Any]:
+    """Let at most `count` threads of this process compute at once; None for any number.
+
+    A network that has all cores gains nothing from a second beside it, which would double the
+    memory, while reading and writing of other tiles go on meanwhile.
+    """
+    return nullcontext() if count is None else threading.BoundedSemaphore(count)
+
+
+def tile_logits(
+    module: torch.nn.Module,
+    block: NDArray[np.float32],
+    tile: Tile,
+    *,
+    margin: int,
+    precision: str,
+) -> torch.Tensor:
+    """Run a network on a read box and keep what belongs to the write box.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network, ready to predict.
+    block : ndarray of float32, shape (C, Y, X)
+        The normalized read box.
+    tile : Tile
+        Says which part of it is the write box.
+    margin : int
+        Pixels that the network takes off each side.
+    precision : str
+        As for `hardware.forward`.
+
+    Returns
+    -------
+    Tensor of float32, shape (K, Y, X), in the processor's memory
+    """
+    device = next(module.parameters()).device
+    with torch.inference_mode():
+        batch = torch.from_numpy(block)[None].to(device)
+        logits = hardware.forward(module, batch, precision=precision)[0]
+        rows, columns = tile.crop(margin)
+        return logits[:, rows, columns].contiguous().cpu()
+
+
+def to_probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
+    """Turn logits (K, Y, X) into probabilities that add up to 1 at each pixel."""
+    return np.asarray(torch.softmax(logits, dim=0).numpy())
+
+
+def to_classes(
+    logits: torch.Tensor, probabilities: NDArray[np.float32], *, threshold: float, positive: int
+) -> NDArray[np.uint8]:
+    """Choose a class for each pixel.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (K, Y, X)
+        Where they are equal, the lower class wins.
+    probabilities : ndarray, shape (K, Y, X)
+        The same, as probabilities.
+    threshold : float
+        With two classes, `positive` is chosen where it is at least as probable as this.
+    positive : int
+        The class that the threshold is about.
+
+    Returns
+    -------
+    ndarray of uint8, shape (Y, X)
+    """
+    if len(probabilities) == 2 and threshold != 0.5:
+        chosen = probabilities[positive] >= threshold
+        return np.where(chosen, positive, 1 - positive).astype(np.uint8)
+    # Probabilities are rounded: of two that look alike one logit may be larger.
+    return logits.argmax(dim=0).to(torch.uint8).numpy()
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    """An array that `read_tile` takes for a stored image of one plane."""
+
+    image: NDArray[Any]
+
+    @property
+    def height(self) -> int:
+        return int(self.image.shape[1])
+
+    @property
+    def width(self) -> int:
+        return int(self.image.shape[2])
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
+        return self.image[:, y0:y1, x0:x1]
+
+
+def predict_array(
+    module: torch.nn.Module,
+    image: NDArray[np.float32],
+    *,
+    contract: SizeContract,
+    tile: int | None = None,
+    overlap: int | None = None,
+    device: torch.device | str | None = None,
+    precision: str = "float32",
+) -> NDArray[np.float32]:
+    """Predict an image in memory, tile by tile, exactly as `tile_predict` does a stored one.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network. It predicts in evaluation mode, and is given back in the mode it came in.
+    image : ndarray of float32, shape (C, Y, X)
+        Normalized intensities.
+    contract : SizeContract
+        The network's.
+    tile : int, optional
+        Size of a tile in pixels, a multiple of the contract's step; left out: the whole image
+        up to 512.
+    overlap : int, optional
+        Context on each side in pixels; left out, what the contract needs.
+    device : torch.device or str, optional
+        Where to compute; left out, where the network is.
+    precision : str
+        As for `hardware.forward`.
+
+    Returns
+    -------
+    ndarray of float32, shape (K, Y, X)
+        Class probabilities.
+
+    Raises
+    ------
+    UsageError
+        If tile or overlap break the contract.
+    NumbersError
+        If the network's output is not finite.
+    """
+    height, width = image.shape[1:]
+    name = type(module).__name__
+    if tile is None:
+        tile = -(-min(512, max(height, width)) // contract.step) * contract.step
+    contract.check_tile(tile, model=name)
+    context = contract.overlap(overlap, model=name)
+    tiles = cover(
+        height, width, tile=tile, overlap=context, size=contract.legal(tile + 2 * context)
+    )
+    if device is not None:
+        module.to(device)
+    training = module.training
+    module.eval()
+    result = np.empty((0, height, width), np.float32)
+    try:
+        for box in tiles:
+            block = np.array(read_tile(_InMemory(image), 0, box), np.float32, order="C")
+            logits = tile_logits(module, block, box, margin=contract.margin, precision=precision)
+            check_finite(logits, box)
+            if len(result) != len(logits):
+                result = np.empty((len(logits), height, width), np.float32)
+            result[:, box.y0 : box.y1, box.x0 : box.x1] = to_probabilities(logits)
+    finally:
+        module.train(training)
+    return result
+
+
+def check_finite(logits: torch.Tensor, tile: Tile) -> None:
+    """Refuse what a network computed when it is NaN or Inf.
+
+    An argmax over NaN is class 0, so that damage would pass for background.
+
+    Raises
+    ------
+    NumbersError
+        Naming the tile.
+    """
+    if bool(torch.isfinite(logits).all()):
+        return
+    bad = int((~torch.isfinite(logits)).any(dim=0).sum())
+    raise NumbersError(
+        f"the network's output must be finite, got NaN or Inf at {bad} pixels of the tile at "
+        f"row {tile.y0}, column {tile.x0}; use --precision float32, or train the model again"
+    )
