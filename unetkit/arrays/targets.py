@@ -1,0 +1,208 @@
+"""Turn labels into what the network learns; the one place where that is decided.
+
+Everything here looks at a pixel and its eight neighbours only, so a tile read with two pixels of
+context gives what the whole image gives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+
+from unetkit.errors import LabelError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+TARGETS = ("foreground", "foreground+boundary", "boundary", "classes")
+
+_NAMES = {
+    "foreground": ("background", "foreground"),
+    "foreground+boundary": ("background", "interior", "boundary"),
+    "boundary": ("inside", "boundary"),
+}
+
+
+def cut_gaps(labels: NDArray[Any]) -> NDArray[Any]:
+    """Separate touching instances by a one-pixel gap of background.
+
+    A pixel becomes background where its left, upper-left, upper or upper-right neighbour belongs
+    to another instance. No two instances touch afterwards, not even by a corner, so cutting again
+    changes nothing::
+
+        1 1 2 2      1 1 . 2
+        1 1 2 2  ->  1 1 . 2
+        3 3 3 3      . . . .
+        3 3 3 3      3 3 3 3
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (Y, X)
+        Instance ids; 0 is background.
+
+    Returns
+    -------
+    ndarray, shape (Y, X)
+        A new array of the same dtype.
+
+    Raises
+    ------
+    LabelError
+        If `labels` is not two-dimensional or not of an integer dtype.
+
+    References
+    ----------
+    The rule of Freiburg's own release of 2019, Unet-Segmentation, ``TrainingSample.java``; the
+    paper of 2015 says "morphological operations" only.
+
+    Examples
+    --------
+    >>> cut_gaps(np.array([[1, 1, 2, 2]]))
+    array([[1, 1, 0, 2]])
+    """
+    labels = integer_labels(labels)
+    out = np.empty(labels.shape, labels.dtype)
+    _cut(labels, out)
+    return out
+
+
+def make_target(labels: NDArray[Any], target: str) -> NDArray[np.uint8]:
+    """Give each pixel the class that the network should answer there.
+
+    Gaps are cut first (see `cut_gaps`; labels that are cut already stay as they are), except for
+    ``classes``.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (Y, X)
+        Instance ids, or classes 0 to 255 for the target ``classes``.
+    target : str
+        ``foreground``: 1 in a cell. ``boundary``: 0 in a cell, 1 elsewhere.
+        ``foreground+boundary``: 1 in a cell, 2 on its outermost pixels (those with an edge on
+        another label) and on background with two cells among its eight neighbours.
+        ``classes``: the labels.
+
+    Returns
+    -------
+    ndarray of uint8, shape (Y, X)
+
+    Raises
+    ------
+    LabelError
+        If the labels are not two-dimensional integers, or a class is not within 0 to 255.
+    UsageError
+        If there is no such target.
+
+    Examples
+    --------
+    >>> make_target(np.array([[0, 1, 1, 2, 2]]), "foreground")
+    array([[0, 1, 1, 0, 1]], dtype=uint8)
+    """
+    check_target(target)
+    if target == "classes":
+        return _classes(integer_labels(labels))
+    cut = cut_gaps(labels)
+    if target == "foreground":
+        return (cut > 0).astype(np.uint8)
+    if target == "boundary":
+        return (cut == 0).astype(np.uint8)
+    out = np.empty(cut.shape, np.uint8)
+    _interior_and_boundary(cut, out)
+    return out
+
+
+def target_names(target: str, class_names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Name the classes of a target, in the order of their numbers.
+
+    Parameters
+    ----------
+    target : str
+        One of `TARGETS`.
+    class_names : sequence of str
+        What the classes of a class map are called; used by ``classes`` alone.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    UsageError
+        If there is no such target.
+    """
+    check_target(target)
+    return _NAMES.get(target, tuple(class_names))
+
+
+def default_target(kind: str) -> str:
+    """Return the target that labels of a kind (``instances`` or ``classes``) are learned by."""
+    return "classes" if kind == "classes" else "foreground"
+
+
+def check_target(target: str) -> None:
+    """Raise `UsageError` unless `target` is one of `TARGETS`."""
+    if target not in TARGETS:
+        raise UsageError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
+
+
+def integer_labels(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return labels as a C-contiguous, writable (Y, X) array of integers, or raise `LabelError`."""
+    if labels.dtype.kind not in "iu" or labels.ndim != 2:
+        raise LabelError(
+            f"labels must be integers of shape (Y, X), got {labels.dtype} of shape {labels.shape}; "
+            "interpolated or colour masks are no labels"
+        )
+    return np.require(labels, requirements=["C", "W"])
+
+
+def _classes(labels: NDArray[Any]) -> NDArray[np.uint8]:
+    if labels.dtype != np.uint8 and labels.size:
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high > 255:
+            raise LabelError(
+                f"classes must be within 0 to 255, got {low} to {high}; these look like instances"
+            )
+    return labels.astype(np.uint8)
+
+
+@numba.njit(nogil=True, cache=True)
+def _cut(labels, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    height, width = labels.shape
+    for y in range(height):
+        for x in range(width):
+            own = labels[y, x]
+            out[y, x] = own
+            if own == 0:
+                continue
+            for dy, dx in ((0, -1), (-1, -1), (-1, 0), (-1, 1)):
+                v, u = y + dy, x + dx
+                if v >= 0 and 0 <= u < width:
+                    other = labels[v, u]
+                    if other != 0 and other != own:
+                        out[y, x] = 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _interior_and_boundary(labels, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    height, width = labels.shape
+    for y in range(height):
+        for x in range(width):
+            own = labels[y, x]
+            first = own
+            boundary = False
+            for dy in range(-1, 2):
+                for dx in range(-1, 2):
+                    v, u = y + dy, x + dx
+                    if not (0 <= v < height and 0 <= u < width):
+                        continue
+                    other = labels[v, u]
+                    if own != 0:
+                        boundary |= other != own and dy * dx == 0
+                    elif other != 0:
+                        boundary |= first != 0 and other != first
+                        first = other
+            out[y, x] = 2 if boundary else (1 if own != 0 else 0)
