@@ -113,7 +113,7 @@ def _two_nearest(labels, offsets, y, x, reaches):  # type: ignore[no-untyped-def
             if v < 0 or v >= labels.shape[0]:
                 continue
             for k in range(2):
-                offset = np.int64(offsets[k, v, x])
+                offset = int(offsets[k, v, x])
                 if offset == _NONE:
                     break
                 other = labels[v, x + offset]

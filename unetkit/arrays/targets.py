@@ -106,12 +106,11 @@ def make_target(labels: NDArray[Any], target: str) -> NDArray[np.uint8]:
     if target == "classes":
         return _classes(integer_labels(labels))
     cut = cut_gaps(labels)
-    if target == "foreground":
-        return (cut > 0).astype(np.uint8)
-    if target == "boundary":
-        return (cut == 0).astype(np.uint8)
     out = np.empty(cut.shape, np.uint8)
-    _interior_and_boundary(cut, out)
+    if target == "foreground+boundary":
+        _interior_and_boundary(cut, out)
+    else:
+        out[:] = cut > 0 if target == "foreground" else cut == 0
     return out
 
 
