@@ -109,8 +109,18 @@ def tile_logits(
 
 
 def to_probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
-    """Turn logits (K, Y, X) into probabilities that add up to 1 at each pixel."""
-    return np.asarray(torch.softmax(logits, dim=0).numpy())
+    """Turn logits (K, Y, X) into probabilities that add up to 1 at each pixel.
+
+    Each pixel is computed alike wherever it lies in the tile. torch's soft-max is not so: its
+    last bit depends on how the tile is shared out among threads, and NumPy's sum over an axis
+    on the other axes' sizes.
+    """
+    values = logits.numpy()
+    powers = np.exp(values - values.max(axis=0))
+    total = powers[0].copy()
+    for power in powers[1:]:
+        total += power
+    return np.asarray(powers / total)
 
 
 def to_classes(
