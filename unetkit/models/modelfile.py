@@ -1,0 +1,292 @@
+"""Models by name and models in files: one .safetensors file with a JSON header, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from unetkit.errors import (
+    InputError,
+    NumbersError,
+    SurroundingsError,
+    UnetkitError,
+    UsageError,
+)
+from unetkit.geometry.sizes import SizeContract
+from unetkit.models.modelheader import (
+    KEY,
+    ModelHeader,
+    check_prefix,
+    damaged,
+    open_model,
+    parse_header,
+    read_header,
+)
+from unetkit.models.options import complete, parse_texts
+from unetkit.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+__all__ = [
+    "LoadedModel",
+    "ModelHeader",
+    "load",
+    "make",
+    "models",
+    "parse_options",
+    "read_header",
+    "to_bytes",
+]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to predict.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network with its weights, in evaluation mode, on the processor.
+    header : ModelHeader
+        What its file says.
+    sha256 : str
+        The hash of the file.
+    """
+
+    module: nn.Module
+    header: ModelHeader
+    sha256: str
+
+
+def models() -> Registry:
+    """Return the models that are installed, by name."""
+    return Registry("unetkit.models", noun="model")
+
+
+def parse_options(texts: Sequence[str], name: str) -> dict[str, Any]:
+    """Read ``key=value`` texts as options of a model, typed from its build function.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Such as ``width=16``.
+    name : str
+        The model's registry name.
+
+    Returns
+    -------
+    dict of str to object
+        What was set, and no defaults.
+
+    Raises
+    ------
+    UsageError
+        If the model, an option or a value is unknown; the message lists the options.
+    """
+    return parse_texts(texts, models().get(name), model=name)
+
+
+def make(
+    name: str, *, in_channels: int, classes: int, options: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """Build an installed model with fresh weights.
+
+    Parameters
+    ----------
+    name : str
+        Its registry name, or ``distribution/name``.
+    in_channels : int
+        Channels of the images.
+    classes : int
+        Classes to tell apart.
+    options : mapping of str to object, optional
+        The model's own options; those left out take their defaults.
+
+    Returns
+    -------
+    nn.Module
+        With a `SizeContract` as its `contract`.
+
+    Raises
+    ------
+    UsageError
+        If the model or an option is unknown, or a value is of another type or out of its range.
+    SurroundingsError
+        If the model can't be built: its distribution is broken, or memory does not suffice.
+    """
+    build = models().get(name)
+    chosen = complete(options or {}, build, model=name)
+    try:
+        module = build(in_channels=in_channels, classes=classes, **chosen)
+    except UnetkitError:
+        raise
+    except Exception as error:
+        raise SurroundingsError(
+            f"model {name!r} must be able to be built, got {type(error).__name__}:"
+            f" {error!s:.200}; give it smaller options, or install it again"
+        ) from error
+    contract = getattr(module, "contract", None)
+    if not isinstance(module, nn.Module) or not isinstance(contract, SizeContract):
+        raise SurroundingsError(
+            f"model {name!r} must be a torch module with a size contract, got"
+            f" {type(module).__name__}; run unetkit.testing.check_model on it"
+        )
+    return module
+
+
+def to_bytes(module: nn.Module, header: ModelHeader) -> bytes:
+    """Return a model as the bytes of a model file; the same model gives the same bytes.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network, on any device.
+    header : ModelHeader
+        What to say about it. Who offers the model, its number of parameters and the defaults of
+        its options are added.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    UsageError
+        If the header does not describe the module, or holds what JSON can't.
+    NumbersError
+        If a weight is NaN or infinite.
+    """
+    if getattr(module, "contract", None) != header.contract:
+        raise UsageError(
+            f"the header must have the contract of its module, got {header.contract};"
+            " copy module.contract"
+        )
+    state = {name: _plain(tensor) for name, tensor in module.state_dict().items()}
+    if (name := _first_nonfinite(state)) is not None:
+        raise NumbersError(
+            f"weights must be finite, got NaN or Inf in {name!r}; train with a lower learning rate"
+        )
+    registry = models()
+    entry = registry.entry(header.full_name)
+    full = replace(
+        header,
+        options=complete(header.options, registry.get(entry.full_name), model=header.model),
+        distribution=entry.distribution,
+        version=header.version or entry.version,
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+    )
+    content: bytes = safetensors.torch.save(state, metadata={KEY: full.to_json()})
+    return content
+
+
+def load(path: str) -> LoadedModel:
+    """Read a model file and build its network; nothing in the file can run code.
+
+    Parameters
+    ----------
+    path : str
+        A file that `unetkit train` wrote.
+
+    Returns
+    -------
+    LoadedModel
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    InputError
+        If it is damaged, none of ours, or does not fit its network.
+    SurroundingsError
+        If the distribution that offers the network is not installed or broken.
+    """
+    with open_model(path) as stream:
+        prefix = stream.read(8)
+        check_prefix(prefix, path=path)
+        content = prefix + stream.read()
+    try:
+        state = safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise damaged(path, error) from error
+    header = parse_header(content[8 : 8 + int.from_bytes(prefix, "little")], path=path)
+    module = _rebuild(header, state, path=path)
+    module.load_state_dict(state, strict=True)
+    if (name := _first_nonfinite(state)) is not None:
+        raise InputError(
+            f"weights in model file {path!r} must be finite, got NaN or Inf in {name!r};"
+            " train it again"
+        )
+    return LoadedModel(module.eval(), header, hashlib.sha256(content).hexdigest())
+
+
+def _rebuild(header: ModelHeader, state: Mapping[str, Tensor], *, path: str) -> nn.Module:
+    """Build the network that a header names, once its weights are known to fit."""
+    name = _installed(header, path=path)
+    wish = {"in_channels": header.in_channels, "classes": len(header.class_names)}
+    try:
+        # Shapes only: a forged header must not make this process fill its memory.
+        with torch.device("meta"):
+            outline: nn.Module | None = make(name, options=header.options, **wish)
+    except UsageError as error:
+        raise InputError(f"model file {path!r} can't be used: {error}") from error
+    except SurroundingsError:
+        # Some networks compute with values while they are built, which shapes don't have.
+        outline = None
+    if outline is not None:
+        _check_fit(outline, state, path=path)
+    with torch.random.fork_rng(devices=[]):
+        module = make(name, options=header.options, **wish)
+    _check_fit(module, state, path=path)
+    if module.contract != header.contract:
+        raise InputError(
+            f"model file {path!r} must have the size contract of model {header.model!r}, got"
+            f" {header.contract}; use {header.distribution} {header.version}, or train it again"
+        )
+    return module
+
+
+def _installed(header: ModelHeader, *, path: str) -> str:
+    try:
+        return models().entry(header.full_name).full_name
+    except UsageError as error:
+        raise SurroundingsError(
+            f"model file {path!r} needs model {header.model!r} of {header.distribution}"
+            f" {header.version}: {error}; pip install {header.distribution}"
+        ) from error
+
+
+def _check_fit(module: nn.Module, state: Mapping[str, Tensor], *, path: str) -> None:
+    want = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    have = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if want == have:
+        return
+    odd = {
+        "missing": sorted(want.keys() - have.keys()),
+        "unknown": sorted(have.keys() - want.keys()),
+        "of another shape": sorted(k for k in want.keys() & have.keys() if want[k] != have[k]),
+    }
+    said = ", ".join(
+        f"{len(names)} {what} ({names[0]!r:.80})" for what, names in odd.items() if names
+    )
+    raise InputError(
+        f"model file {path!r} must hold exactly the weights of its network, got {said};"
+        " train it again"
+    )
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    # A copy, since two names may share one tensor, which the format does not know.
+    return tensor.detach().cpu().contiguous().clone()
+
+
+def _first_nonfinite(state: Mapping[str, Tensor]) -> str | None:
+    return next((name for name in sorted(state) if not bool(state[name].isfinite().all())), None)

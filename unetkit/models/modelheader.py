@@ -1,0 +1,289 @@
+"""What a model file says about itself; read without torch and without trusting the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from unetkit.errors import InputError, MissingError, UsageError
+from unetkit.geometry.sizes import SizeContract
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEY = "unetkit"
+SCHEMA = 1
+
+# A header of ours takes a few kilobytes; the list of a large model's tensors some more.
+LARGEST_HEADER = 16 * 2**20
+
+_FOREIGN = {
+    b"PK": "a zip file (PyTorch and Keras write these; PyTorch's hold a pickle)",
+    b"\x80": "a Python pickle (old PyTorch files are such)",
+    b"\x89HDF": "an HDF5 file (Keras writes these)",
+    b"\x1f\x8b": "a gzip file",
+    b"{": "a JSON file",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelHeader:
+    """Everything that a prediction must know about a model besides its weights.
+
+    Parameters
+    ----------
+    model : str
+        Its registry name.
+    options : dict
+        The options that it was built with; `unetkit.models.modelfile.to_bytes` adds the defaults.
+    in_channels : int
+        Channels of the images that it takes.
+    class_names : tuple of str
+        Its classes, in the order of the logits.
+    target : str
+        What it learned, one of `unetkit.arrays.targets.TARGETS`.
+    contract : SizeContract
+        The input sizes that it takes.
+    normalization : str
+        The method that makes its input from raw intensities.
+    channels : str, optional
+        The choice of channels that it was trained with.
+    pixel_size : dict of str to float, optional
+        Micrometres along ``y``, ``x`` and perhaps ``z`` of the images that it was trained with.
+    scores : dict
+        What it reached on the validation images.
+    provenance : dict
+        Where it comes from: data, recipe, versions.
+    distribution, version : str
+        Who offers the model; left out: filled in on writing.
+    parameters : int
+        How many numbers were learned; left out: filled in on writing.
+    schema : int
+        The version of this list.
+    """
+
+    model: str
+    options: dict[str, Any]
+    in_channels: int
+    class_names: tuple[str, ...]
+    target: str
+    contract: SizeContract
+    normalization: str
+    channels: str | None = None
+    pixel_size: dict[str, float] | None = None
+    scores: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    distribution: str = ""
+    version: str = ""
+    parameters: int = 0
+    schema: int = SCHEMA
+
+    @property
+    def full_name(self) -> str:
+        """The registry name that is never ambiguous."""
+        return f"{self.distribution}/{self.model}" if self.distribution else self.model
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dict that JSON can hold."""
+        return {**asdict(self), "class_names": list(self.class_names)}
+
+    def to_json(self) -> str:
+        """Return the header as strict JSON, the same text for the same header.
+
+        Raises
+        ------
+        UsageError
+            If a field holds what JSON can't, such as NaN.
+        """
+        try:
+            return json.dumps(self.to_dict(), allow_nan=False, sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"a model header must hold what JSON can, got {error}; use null where a number"
+                " is missing"
+            ) from error
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelHeader:
+        """Rebuild a header from what `to_json` returned.
+
+        Raises
+        ------
+        InputError
+            If the text is no JSON, is of a newer schema, or has other fields or types.
+        """
+        try:
+            stored = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"the header must be strict JSON, got {error!s:.200}") from error
+        schema = stored.get("schema") if isinstance(stored, dict) else None
+        if schema != SCHEMA:
+            raise InputError(f"the header must be of schema {SCHEMA}, got {schema!r:.80}")
+        if set(stored) != {f.name for f in fields(cls)}:
+            odd = sorted(set(stored) ^ {f.name for f in fields(cls)})
+            raise InputError(f"the header must have all its fields and no other, got {odd!r:.200}")
+        for name, holds in _CHECKS.items():
+            if not holds(stored[name]):
+                raise InputError(f"{name} of the header is unfit, got {stored[name]!r:.200}")
+        contract = SizeContract.from_dict(stored["contract"])
+        header = cls(**{**stored, "contract": contract})
+        return replace(header, class_names=tuple(header.class_names))
+
+
+def read_header(path: str) -> ModelHeader:
+    """Read what a model file says about itself, without its weights and without torch.
+
+    Parameters
+    ----------
+    path : str
+        A file that `unetkit train` wrote.
+
+    Returns
+    -------
+    ModelHeader
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    InputError
+        If it is damaged, or none of ours.
+    """
+    with open_model(path) as stream:
+        prefix = stream.read(8)
+        check_prefix(prefix, path=path)
+        content = stream.read(min(int.from_bytes(prefix, "little"), LARGEST_HEADER))
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except SafetensorError as error:
+        raise damaged(path, error) from error
+    return parse_header(content, path=path)
+
+
+def open_model(path: str) -> Any:
+    """Open a model file for reading bytes.
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    InputError
+        If it can't be read.
+    """
+    try:
+        return Path(path).open("rb")
+    except FileNotFoundError as error:
+        raise MissingError(
+            f"the model file must exist, got {os.fspath(path)!r}; name one with --model, or run"
+            " 'unetkit train' first"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"the model must be a file that can be read, got {os.fspath(path)!r}"
+            f" ({error.strerror}); name one with --model"
+        ) from error
+
+
+def check_prefix(prefix: bytes, *, path: str) -> None:
+    """Refuse a file that is no safetensors file by its first 8 bytes, naming what it is.
+
+    Raises
+    ------
+    InputError
+        If it is of another format, or its header is larger than any real one.
+    """
+    size = int.from_bytes(prefix, "little")
+    if len(prefix) == 8 and 2 <= size <= LARGEST_HEADER:
+        return
+    other = next((name for magic, name in _FOREIGN.items() if prefix.startswith(magic)), None)
+    raise InputError(
+        f"a model file must be a .safetensors file written by 'unetkit train', got"
+        f" {other or 'something else'} in {path!r}; nothing else is opened, since a pickle can"
+        " run code"
+    )
+
+
+def parse_header(content: bytes, *, path: str) -> ModelHeader:
+    """Return our header from the JSON at the start of a checked safetensors file.
+
+    Raises
+    ------
+    InputError
+        If the file holds no header of ours.
+    """
+    try:
+        text = json.loads(content).get("__metadata__", {}).get(KEY)
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise damaged(path, error) from error
+    if not isinstance(text, str):
+        raise InputError(
+            f"a model file must be written by 'unetkit train', got a .safetensors file without"
+            f" its header in {path!r}; train a model, or name another with --model"
+        )
+    try:
+        return ModelHeader.from_json(text)
+    except InputError as error:
+        raise InputError(
+            f"model file {path!r} can't be read: {error}; train it again, or use the version of"
+            " unetkit that wrote it"
+        ) from error
+
+
+def damaged(path: str, error: Exception) -> InputError:
+    """Return the error that says that a model file is damaged."""
+    return InputError(
+        f"a model file must be whole, got a damaged one in {path!r} ({error!s:.200}); copy it"
+        " again or train it again"
+    )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value)
+
+
+def _are_sizes(value: Any) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, dict) and all(
+        isinstance(size, int | float) and size > 0 for size in value.values()
+    )
+
+
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "model": _is(str),
+    "options": _is(dict),
+    "in_channels": lambda value: _is_count(value) and value > 0,
+    "class_names": _are_names,
+    "target": _is(str),
+    "contract": _is(dict),
+    "normalization": _is(str),
+    "channels": _is_text_or_none,
+    "pixel_size": _are_sizes,
+    "scores": _is(dict),
+    "provenance": _is(dict),
+    "distribution": _is(str),
+    "version": _is(str),
+    "parameters": _is_count,
+}
