@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from unetkit.errors import InputError
 from unetkit.registry import Registry
-from unetkit.storage.imagefile import ImageFile, Strip, check_axes, reading
+from unetkit.storage.image_file import ImageFile, Strip, check_axes, reading
 from unetkit.storage.tiff import open_tiff
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree
 
-from unetkit.storage.pixelsize import micrometres
+from unetkit.storage.pixel_size import micrometres
 
 # What ImageJ writes for a picture that was never calibrated.
 PRINTING = ("inch", "pixel", "pixels", "")
