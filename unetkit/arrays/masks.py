@@ -1,4 +1,4 @@
-"""Pixels of a mask file to labels: one whole number a pixel, ignored pixels apart, classes in order.
+"""Pixels of a mask file to labels: one whole number a pixel, ignored ones apart, classes in order.
 
 What this module does not know: files, and what all masks together mean (`mask_survey`).
 """
