@@ -1,1 +1,70 @@
-"""unetkit: from annotated microscopy images to seamless segmentations of slides of any size."""
+"""unetkit: from annotated microscopy images to seamless segmentations of slides of any size.
+
+Every command of the command line is a function of the same job here, with the same options:
+`import_images`, `augment`, `weights`, `train`, `tile_predict`, `evaluate`, `info` and `demo`.
+`open_dataset` and `open_image` read what they write. Names load their module on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unetkit.errors import UnetkitError
+    from unetkit.pipeline.augment import augment
+    from unetkit.pipeline.demo import demo
+    from unetkit.pipeline.evaluate import evaluate
+    from unetkit.pipeline.import_images import import_images
+    from unetkit.pipeline.info import info
+    from unetkit.pipeline.tile_predict import tile_predict
+    from unetkit.pipeline.train import train
+    from unetkit.pipeline.weights import weights
+    from unetkit.storage.datasets import open_dataset
+    from unetkit.storage.images import open_image
+
+__all__ = [
+    "UnetkitError",
+    "augment",
+    "demo",
+    "evaluate",
+    "import_images",
+    "info",
+    "open_dataset",
+    "open_image",
+    "tile_predict",
+    "train",
+    "weights",
+]
+
+_HOMES = {
+    "UnetkitError": "unetkit.errors",
+    "augment": "unetkit.pipeline.augment",
+    "demo": "unetkit.pipeline.demo",
+    "evaluate": "unetkit.pipeline.evaluate",
+    "import_images": "unetkit.pipeline.import_images",
+    "info": "unetkit.pipeline.info",
+    "open_dataset": "unetkit.storage.datasets",
+    "open_image": "unetkit.storage.images",
+    "tile_predict": "unetkit.pipeline.tile_predict",
+    "train": "unetkit.pipeline.train",
+    "weights": "unetkit.pipeline.weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on its first use (PEP 562), so that `import unetkit` stays light."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("unetkit")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'unetkit' has no attribute {name!r}")
+    found = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,188 @@
+"""The commands that make and use a model: train, tile-predict."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from unetkit.cli import console
+from unetkit.cli.options import (
+    HARDWARE,
+    Axes,
+    Channels,
+    DefaultedOutput,
+    Device,
+    Json,
+    Nonfinite,
+    Output,
+    Overwrite,
+    Precision,
+    Quiet,
+    Scheduler,
+    Seed,
+    Workers,
+)
+
+MODEL = "Model"
+TILES = "Tiles"
+RESULT = "Result"
+
+
+def train(
+    source: Annotated[str, typer.Argument(show_default=False, help="A dataset with labels.")],
+    *,
+    output: Output = "model.safetensors",
+    model: Annotated[
+        str, typer.Option(rich_help_panel=MODEL, help="Name of an installed model.")
+    ] = "unet",
+    options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            rich_help_panel=MODEL,
+            metavar="KEY=VALUE",
+            show_default=False,
+            help="An option of the model, such as width=16; may be repeated.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="How to learn: 'default', or 'paper' for the original's settings.")
+    ] = "default",
+    steps: Annotated[int, typer.Option(min=1, help="Updates of the network.")] = 1000,
+    time_budget: Annotated[
+        str | None,
+        typer.Option(
+            show_default=False, help="End by then instead of after --steps: '90s', '20m', '1h'."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            show_default="by the labels",
+            help="What to learn: foreground, foreground+boundary, boundary or classes.",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    channels: Channels = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=HARDWARE,
+            show_default="by the machine",
+            help="Threads that draw samples.",
+        ),
+    ] = None,
+    nonfinite: Nonfinite = "error",
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn from a dataset and write a model file."""
+    from unetkit.pipeline.train import train as run
+
+    with console.progress(quiet=quiet) as progress:
+        report = run(
+            source,
+            output=output,
+            model=model,
+            options=tuple(options or ()),
+            recipe=recipe,
+            steps=steps,
+            time_budget=time_budget,
+            target=target,
+            seed=seed,
+            channels=channels,
+            device=device,
+            precision=precision,
+            workers=workers,
+            nonfinite=nonfinite,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    console.written(report, json=json)
+
+
+def tile_predict(
+    source: Annotated[str, typer.Argument(show_default=False, help="An image or a dataset.")],
+    *,
+    model: Annotated[str, typer.Option(help="The model file.")] = "model.safetensors",
+    output: DefaultedOutput = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=TILES,
+            show_default="by the image",
+            help="Side of a tile, in pixels; a multiple of the model's step.",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            rich_help_panel=TILES,
+            show_default="by the model",
+            help="Pixels of context that a tile sees on each side.",
+        ),
+    ] = None,
+    probabilities: Annotated[
+        Literal["uint8", "float32"],
+        typer.Option(rich_help_panel=RESULT, help="How class probabilities are stored."),
+    ] = "uint8",
+    threshold: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, rich_help_panel=RESULT, help="Probability from which it is foreground."
+        ),
+    ] = 0.5,
+    grow: Annotated[
+        int,
+        typer.Option(
+            min=0, rich_help_panel=RESULT, help="Pixels by which objects grow into their gaps."
+        ),
+    ] = 1,
+    channels: Channels = None,
+    axes: Axes = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    scheduler: Scheduler = "threads",
+    workers: Workers = None,
+    nonfinite: Nonfinite = "error",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Segment images of any size in tiles, without seams."""
+    from unetkit.pipeline.tile_predict import tile_predict as run
+
+    with console.progress(quiet=quiet) as progress:
+        report = run(
+            source,
+            model=model,
+            output=output,
+            tile=tile,
+            overlap=overlap,
+            probabilities=probabilities,
+            threshold=threshold,
+            grow=grow,
+            channels=channels,
+            axes=axes,
+            device=device,
+            precision=precision,
+            scheduler=scheduler,
+            workers=workers,
+            nonfinite=nonfinite,
+            resume=resume,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    console.written(report, json=json)

@@ -1,0 +1,160 @@
+"""Two ways to draw `unetkit.progress.Progress`: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import Lock
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.table import Column
+from rich.text import Text
+
+from unetkit.cli.text import duration, safe
+
+# Own choice: often enough to see life in a log, seldom enough for a night's run.
+_SECONDS_BETWEEN_LINES = 30.0
+# Own choice: below this many characters the bar itself has no room.
+_NARROW = 60
+
+
+class Bar:
+    """A rich bar for each stage, one under the other; notes appear above them.
+
+    Parameters
+    ----------
+    console : Console
+        A terminal.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._rich = RichProgress(
+            *_columns(console.width),
+            console=console,
+            refresh_per_second=4,
+            # A stage may have few and slow parts: judge its speed over ten minutes.
+            speed_estimate_period=600.0,
+        )
+        self._task: TaskID | None = None
+
+    def start(self, what: str, *, total: int) -> None:
+        """Begin a stage under the ones before."""
+        self._finish()
+        self._rich.start()
+        self._task = self._rich.add_task(safe(what), total=total, status="")
+
+    def advance(self, parts: int = 1, *, status: str = "") -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._rich.update(self._task, advance=parts, status=safe(status))
+
+    def note(self, text: str) -> None:
+        """Print a sentence above the bars."""
+        self._rich.console.print(Text(safe(text)), soft_wrap=True)
+
+    def close(self, *, done: bool) -> None:
+        """Stop drawing; after success the last bar is full."""
+        if done:
+            self._finish()
+        self._rich.stop()
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            task = next(task for task in self._rich.tasks if task.id == self._task)
+            self._rich.update(self._task, completed=task.total or 0)
+            self._task = None
+
+
+class Lines:
+    """A line when a stage starts, one about every half minute, and one when it ends.
+
+    Parameters
+    ----------
+    console : Console
+        A file or a pipe.
+    clock : callable
+        Seconds that only grow.
+    """
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._lock = Lock()
+        self._what: str | None = None
+        self._total = self._done = 0
+        self._began = self._told = 0.0
+
+    def start(self, what: str, *, total: int) -> None:
+        """Say that a stage begins."""
+        with self._lock:
+            self._finish()
+            self._what, self._total, self._done = what, total, 0
+            self._began = self._told = self._clock()
+            self._print(f"{what}: {total} to do")
+
+    def advance(self, parts: int = 1, *, status: str = "") -> None:
+        """Count, and say so when the last line is old."""
+        with self._lock:
+            self._done += parts
+            now = self._clock()
+            if self._what is None or now - self._told < _SECONDS_BETWEEN_LINES:
+                return
+            self._told = now
+            left = (now - self._began) / max(self._done, 1) * max(self._total - self._done, 0)
+            facts = [f"{self._done} of {self._total}", status, f"about {duration(left)} left"]
+            self._print(f"{self._what}: {', '.join(fact for fact in facts if fact)}")
+
+    def note(self, text: str) -> None:
+        """Print the sentence."""
+        with self._lock:
+            self._print(text)
+
+    def close(self, *, done: bool) -> None:
+        """Say how the last stage ended."""
+        with self._lock:
+            if done:
+                self._finish()
+            elif self._what is not None:
+                self._print(f"{self._what}: stopped after {self._done} of {self._total}")
+                self._what = None
+
+    def _finish(self) -> None:
+        if self._what is not None:
+            self._print(f"{self._what}: done in {duration(self._clock() - self._began)}")
+            self._what = None
+
+    def _print(self, text: str) -> None:
+        self._console.print(Text(safe(text)), soft_wrap=True)
+
+
+def _columns(width: int) -> list[ProgressColumn]:
+    """Choose what there is room for."""
+    what = TextColumn(
+        "{task.description}",
+        markup=False,
+        table_column=Column(no_wrap=True, overflow="ellipsis", ratio=2, max_width=30),
+    )
+    left = TimeRemainingColumn(compact=True, elapsed_when_finished=True)
+    if width < _NARROW:
+        return [what, MofNCompleteColumn(), left]
+    status = TextColumn(
+        "{task.fields[status]}",
+        markup=False,
+        table_column=Column(no_wrap=True, overflow="ellipsis", ratio=2),
+    )
+    return [
+        what,
+        BarColumn(bar_width=None, table_column=Column(ratio=3)),
+        MofNCompleteColumn(),
+        left,
+        status,
+    ]

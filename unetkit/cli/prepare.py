@@ -1,0 +1,201 @@
+"""The commands that make a dataset: import, augment, weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from unetkit.cli import console
+from unetkit.cli.options import (
+    OUTPUT,
+    Axes,
+    Channels,
+    Json,
+    Overwrite,
+    Preview,
+    Quiet,
+    Scheduler,
+    Seed,
+    Workers,
+)
+
+LABELS = "Labels"
+
+
+def import_images(
+    source: Annotated[
+        str,
+        typer.Argument(show_default=False, help="A folder, a quoted glob or one image file."),
+    ],
+    output: Annotated[str, typer.Argument(show_default=False, help="The Zarr to write.")],
+    *,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=LABELS,
+            show_default=False,
+            help="Masks: a folder with files of the same stems, one file, or a pattern such as "
+            "'DIR/{stem}_mask.png'.",
+        ),
+    ] = None,
+    kind: Annotated[
+        Literal["instances", "classes"],
+        typer.Option(
+            rich_help_panel=LABELS,
+            help="What a mask's values are: one id an object, or one value a class.",
+        ),
+    ] = "instances",
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=LABELS,
+            show_default=False,
+            help="Class names in the order of their values: 'background,myelin,axon'.",
+        ),
+    ] = None,
+    ignore: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=LABELS,
+            show_default=False,
+            help="The mask value of pixels that nobody judged.",
+        ),
+    ] = None,
+    connected_components: Annotated[
+        bool,
+        typer.Option(
+            "--connected-components",
+            rich_help_panel=LABELS,
+            help="Number the separate pieces of a yes/no mask; touching objects become one.",
+        ),
+    ] = False,
+    axes: Axes = None,
+    channels: Channels = None,
+    pixel_size: Annotated[
+        str | None,
+        typer.Option(
+            show_default="from the file",
+            help="Micrometres a pixel: '0.25', '250nm', or 'y,x' as '0.5,0.25'.",
+        ),
+    ] = None,
+    append: Annotated[
+        bool,
+        typer.Option("--append", rich_help_panel=OUTPUT, help="Add to a dataset that is there."),
+    ] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Turn image files, with or without masks, into Zarr.
+
+    A folder becomes a dataset; one file without masks becomes one image, such as a slide.
+    """
+    from unetkit.pipeline.import_images import import_images as run
+
+    with console.progress(quiet=quiet) as progress:
+        report = run(
+            source,
+            output,
+            labels=labels,
+            kind=kind,
+            classes=classes,
+            ignore=ignore,
+            connected_components=connected_components,
+            axes=axes,
+            channels=channels,
+            pixel_size=pixel_size,
+            append=append,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    console.written(report, json=json)
+
+
+def augment(
+    source: Annotated[str, typer.Argument(show_default=False, help="A dataset.")],
+    output: Annotated[str, typer.Argument(show_default=False, help="The dataset to write.")],
+    *,
+    copies: Annotated[
+        int, typer.Option(min=1, help="Deformed copies of each sample, beside the original.")
+    ] = 10,
+    grid: Annotated[
+        int, typer.Option(min=2, help="Displaced points along each side; the paper has 3.")
+    ] = 3,
+    sigma: Annotated[
+        float,
+        typer.Option(min=0, help="Standard deviation of their displacements, in pixels."),
+    ] = 10.0,
+    seed: Seed = 0,
+    preview: Preview = None,
+    scheduler: Scheduler = "threads",
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Add elastically deformed copies of every sample, labels and weights along with the image."""
+    from unetkit.pipeline.augment import augment as run
+
+    with console.progress(quiet=quiet) as progress:
+        report = run(
+            source,
+            output,
+            copies=copies,
+            grid=grid,
+            sigma=sigma,
+            seed=seed,
+            preview=preview,
+            scheduler=scheduler,
+            workers=workers,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    console.written(report, json=json)
+
+
+def weights(
+    source: Annotated[str, typer.Argument(show_default=False, help="A dataset with labels.")],
+    *,
+    preset: Annotated[
+        Literal["paper2015", "freiburg2019"],
+        typer.Option(help="Which published weights."),
+    ] = "paper2015",
+    w0: Annotated[
+        float | None,
+        typer.Option(show_default="by the preset", help="Weight in a gap of zero width."),
+    ] = None,
+    sigma: Annotated[
+        float | None,
+        typer.Option(show_default="by the preset", help="Width of the fall-off, in pixels."),
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="What the network will learn: foreground, foreground+boundary, …")
+    ] = "foreground",
+    preview: Preview = None,
+    scheduler: Scheduler = "threads",
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Weight every pixel: more in narrow gaps between objects, balanced over the classes.
+
+    The weights are stored beside the labels.
+    """
+    from unetkit.pipeline.weights import weights as run
+
+    with console.progress(quiet=quiet) as progress:
+        report = run(
+            source,
+            preset=preset,
+            w0=w0,
+            sigma=sigma,
+            target=target,
+            preview=preview,
+            scheduler=scheduler,
+            workers=workers,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    console.written(report, json=json)

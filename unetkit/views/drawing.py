@@ -1,0 +1,219 @@
+"""Pixels made visible: stretched grey values, outlines, colour maps; no files and no text."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Rgb = npt.NDArray[np.uint8]  # shape (Y, X, 3)
+
+# Own choice: eight hues that stay apart on a grey image, bright enough for a dark one.
+PALETTE: Rgb = np.array(
+    [
+        (255, 214, 10),
+        (64, 196, 255),
+        (255, 105, 97),
+        (120, 230, 110),
+        (214, 130, 255),
+        (255, 159, 28),
+        (60, 230, 200),
+        (255, 128, 190),
+    ],
+    dtype=np.uint8,
+)
+
+# Own choice: what the first channels of a picture without colours of its own look like.
+_CHANNEL_COLOURS = np.array(
+    [(1, 0, 1), (0, 1, 0), (1, 0.75, 0), (0, 0.6, 1), (1, 1, 1), (1, 0.2, 0.2)], dtype=np.float32
+)
+
+# Own choice: dark to light in even steps of lightness, through blue, red and orange.
+_HEAT = np.array(
+    [(8, 8, 30), (50, 20, 110), (130, 30, 125), (205, 60, 85), (250, 135, 45), (252, 245, 165)],
+    dtype=np.float64,
+)
+
+
+def to_grey8(image: npt.NDArray[np.generic], *, low: float = 1.0, high: float = 99.5) -> Rgb:
+    """Stretch the mean of the channels so that it fills black to white.
+
+    Parameters
+    ----------
+    image : ndarray, shape (C, Y, X)
+        Any real dtype; what is not finite counts as 0.
+    low, high : float
+        Percentiles that become black and white.
+
+    Returns
+    -------
+    ndarray of uint8, shape (Y, X)
+        All 0 where the image is constant.
+    """
+    return _stretch(_finite(image).mean(axis=0), low=low, high=high)
+
+
+def to_rgb8(image: npt.NDArray[np.generic], *, low: float = 1.0, high: float = 99.5) -> Rgb:
+    """Show every channel: one as grey, three as red, green, blue, others in colours of their own.
+
+    Parameters
+    ----------
+    image : ndarray, shape (C, Y, X)
+        Any real dtype; what is not finite counts as 0. Channels after the sixth are left out.
+    low, high : float
+        Percentiles that become black and white, for each channel.
+
+    Returns
+    -------
+    ndarray of uint8, shape (Y, X, 3)
+    """
+    if len(image) == 1:
+        return np.repeat(to_grey8(image, low=low, high=high)[..., None], 3, axis=2)
+    planes = _finite(image[: len(_CHANNEL_COLOURS)])
+    if len(image) == 3:
+        return np.moveaxis(_stretch(planes, low=low, high=high), 0, 2)
+    mixed = np.zeros((*planes.shape[1:], 3), dtype=np.float32)
+    for plane, colour in zip(planes, _CHANNEL_COLOURS, strict=False):
+        mixed += _stretch(plane, low=low, high=high)[..., None] * colour
+    return np.minimum(mixed, 255).astype(np.uint8)
+
+
+def edges(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Mark the pixels of each object that have a pixel of something else beside them.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (Y, X)
+        Instance ids or classes; 0 is background.
+
+    Returns
+    -------
+    ndarray of bool, shape (Y, X)
+        The picture's border is no edge: an object that goes on beyond it stays open there.
+    """
+    rim = np.zeros(labels.shape, dtype=np.bool_)
+    down = labels[1:] != labels[:-1]
+    across = labels[:, 1:] != labels[:, :-1]
+    rim[1:] |= down
+    rim[:-1] |= down
+    rim[:, 1:] |= across
+    rim[:, :-1] |= across
+    edge: npt.NDArray[np.bool_] = rim & (labels != 0)
+    return edge
+
+
+def colours(labels: npt.NDArray[np.integer]) -> Rgb:
+    """Give each object a colour of `PALETTE`, neighbours different ones.
+
+    Objects at most two pixels apart count as neighbours, so that two outlines side by side can be
+    told apart. Going through the objects in the order of their ids, each takes the colour that
+    none of its neighbours has and that was taken least.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (Y, X)
+        Instance ids or classes; 0 is background.
+
+    Returns
+    -------
+    ndarray of uint8, shape (Y, X, 3)
+        Black on the background.
+    """
+    ids, dense = np.unique(labels, return_inverse=True)
+    dense = dense.reshape(labels.shape)
+    background = ids == 0
+    neighbours: list[set[int]] = [set() for _ in ids]
+    for a, b in _near(dense):
+        neighbours[a].add(b)
+        neighbours[b].add(a)
+    chosen = np.full(len(ids), -1)
+    taken = np.zeros(len(PALETTE), dtype=np.int64)
+    for index in np.flatnonzero(~background):
+        blocked = np.zeros(len(PALETTE), dtype=np.int64)
+        for other in neighbours[index]:
+            if chosen[other] >= 0:
+                blocked[chosen[other]] += 1
+        chosen[index] = np.lexsort((taken, blocked))[0]
+        taken[chosen[index]] += 1
+    table: Rgb = PALETTE[chosen]
+    table[background] = 0
+    painted: Rgb = table[dense]
+    return painted
+
+
+def outlined(picture: Rgb, labels: npt.NDArray[np.integer], *, fill: float = 0.0) -> Rgb:
+    """Draw the outline of every object over a picture.
+
+    Parameters
+    ----------
+    picture : ndarray of uint8, shape (Y, X, 3)
+        Left as it is.
+    labels : ndarray of int, shape (Y, X)
+        Instance ids or classes; 0 is background.
+    fill : float
+        How strongly the inside is tinted, 0 to 1.
+
+    Returns
+    -------
+    ndarray of uint8, shape (Y, X, 3)
+    """
+    painted = colours(labels)
+    result = picture.copy()
+    if fill > 0:
+        inside = labels != 0
+        mixed = (1 - fill) * picture[inside] + fill * painted[inside]
+        result[inside] = np.round(mixed).astype(np.uint8)
+    rim = edges(labels)
+    result[rim] = painted[rim]
+    return result
+
+
+def heat(values: npt.NDArray[np.floating], *, low: float, high: float) -> Rgb:
+    """Show numbers as colours from dark to light.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (Y, X)
+        What is not finite counts as `low`.
+    low, high : float
+        The values of the darkest and the lightest colour; beyond them nothing changes.
+
+    Returns
+    -------
+    ndarray of uint8, shape (Y, X, 3)
+    """
+    span = high - low if high > low else 1.0
+    part = np.nan_to_num((np.asarray(values, dtype=np.float64) - low) / span).clip(0, 1)
+    steps = np.linspace(0, 1, len(_HEAT))
+    bands = [np.interp(part, steps, _HEAT[:, band]) for band in range(3)]
+    return np.round(np.stack(bands, axis=-1)).astype(np.uint8)
+
+
+def _finite(image: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    return np.nan_to_num(image.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _stretch(planes: npt.NDArray[np.float32], *, low: float, high: float) -> Rgb:
+    """Stretch each (Y, X) plane between two of its percentiles."""
+    # The lower pixel value, not one in between: a constant plane keeps a span of exactly 0.
+    ends = np.percentile(planes, (low, high), axis=(-2, -1), keepdims=True, method="lower")
+    widest = np.percentile(planes, (0, 100), axis=(-2, -1), keepdims=True)
+    # A few bright specks on an even ground lie beyond both percentiles: show them all the same.
+    bottom, top = np.where(ends[1] > ends[0], ends, widest)
+    span = np.where(top > bottom, top - bottom, np.inf)
+    part = ((planes - bottom) / span).clip(0, 1)
+    result: Rgb = np.round(part * 255).astype(np.uint8)
+    return result
+
+
+def _near(dense: npt.NDArray[np.integer]) -> list[tuple[int, int]]:
+    """List the pairs of labels that lie at most two pixels apart along a row or a column."""
+    pairs: set[tuple[int, int]] = set()
+    for step in (1, 2, 3):
+        for first, second in (
+            (dense[step:], dense[:-step]),
+            (dense[:, step:], dense[:, :-step]),
+        ):
+            unequal = first != second
+            found = np.unique(np.stack([first[unequal], second[unequal]], axis=1), axis=0)
+            pairs.update((int(a), int(b)) for a, b in found)
+    return sorted(pairs)
