@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unetkit.arrays.dtypes import cast
 from unetkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -135,13 +136,13 @@ def apply_appearance(
     values = image.astype(np.float32) if normalization is None else normalization.apply(image)
     values = _changed(values, appearance, stream=stream)
     if normalization is None:
-        return _as_dtype(values, image.dtype)
+        return cast(values, image.dtype)
     out = image.copy()
     for c, (offset, scale) in enumerate(
         zip(normalization.offset, normalization.scale, strict=True)
     ):
         if scale > 0:
-            out[c] = _as_dtype(values[c] / np.float32(scale) + np.float32(offset), image.dtype)
+            out[c] = cast(values[c] / np.float32(scale) + np.float32(offset), image.dtype)
     return out
 
 
@@ -149,9 +150,9 @@ def _changed(
     values: NDArray[np.float32], appearance: Appearance, *, stream: int
 ) -> NDArray[np.float32]:
     if appearance.gamma != 1:
-        positive = np.maximum(values, 0)
+        positive = np.maximum(values, np.float32(0))
         # What lies below 0 is left as it is.
-        values = values - positive + positive ** np.float32(appearance.gamma)
+        values = values - positive + np.power(positive, np.float32(appearance.gamma))
     values = (values - np.float32(0.5)) * np.float32(appearance.gain)
     values += np.float32(0.5 + appearance.bias)
     if appearance.noise_sigma > 0:
@@ -159,10 +160,3 @@ def _changed(
         noise = rng.standard_normal(values.shape, dtype=np.float32)
         values += noise * np.float32(appearance.noise_sigma)
     return values
-
-
-def _as_dtype(values: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if dtype.kind not in "iu":
-        return values.astype(dtype)
-    limits = np.iinfo(dtype)
-    return np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max).astype(dtype)

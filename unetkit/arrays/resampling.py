@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
+from unetkit.arrays.dtypes import cast
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -123,7 +125,7 @@ class Sampler:
         out = np.empty(planes.shape, real)
         kernel = _cubic if kind == "cubic" else _linear
         kernel(_plain(plain), self._affine, self._rows, self._columns, out)
-        return _as_dtype(out, array.dtype).reshape(array.shape)
+        return cast(out, array.dtype).reshape(array.shape)
 
     def _nearest(self, array: NDArray[Any]) -> NDArray[Any]:
         # Only bits are moved: one kernel for each size of integer.
@@ -136,14 +138,6 @@ class Sampler:
 def _plain(array: NDArray[Any]) -> NDArray[Any]:
     """Contiguous and writable, since the kernels are compiled for that."""
     return np.require(array, requirements=["C", "W"])
-
-
-def _as_dtype(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if dtype.kind not in "iub":
-        return values.astype(dtype, copy=False)
-    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    np.floor(values + 0.5, out=values)
-    return np.clip(values, low, high, out=values).astype(dtype)
 
 
 @numba.njit(nogil=True, cache=True)
