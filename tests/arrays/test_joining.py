@@ -1,0 +1,123 @@
+"""Objects joined across block faces: any tiling equals the whole image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from skimage.measure import label
+
+from unetkit.arrays.instances import components
+from unetkit.arrays.joining import id_dtype, join, merge, summarize, touching
+
+VOLUMES = arrays(bool, array_shapes(min_dims=3, max_dims=3, max_side=13))
+
+
+def tiled(volume, tile, min_size=0):
+    """Label a stack of planes block by block, as a tiled prediction does."""
+    planes, height, width = volume.shape
+    tops, lefts = range(0, height, tile[0]), range(0, width, tile[1])
+    boxes = [
+        np.s_[plane, y : y + tile[0], x : x + tile[1]]
+        for plane in range(planes)
+        for y in tops
+        for x in lefts
+    ]
+    labelled = [components(volume[box]) for box in boxes]
+    summaries = [
+        summarize(
+            *found,
+            y0=box[1].start,
+            x0=box[2].start,
+            width=width,
+            start=box[0] * height * width,
+        )
+        for found, box in zip(labelled, boxes, strict=True)
+    ]
+    joined = join(summaries, grid=(planes, len(tops), len(lefts)), min_size=min_size)
+    whole = np.zeros(volume.shape, joined.ids.dtype)
+    for number, (found, box) in enumerate(zip(labelled, boxes, strict=True)):
+        whole[box] = joined.lookup(number)[found[0]]
+    return whole, joined
+
+
+def at_once(volume):
+    """Label each plane as a whole, with ids that run on from plane to plane."""
+    whole = np.zeros(volume.shape, np.uint32)
+    for plane, mask in enumerate(volume):
+        found = label(mask, connectivity=1)
+        whole[plane] = np.where(found > 0, found + whole.max(), 0)
+    return whole
+
+
+@given(volume=VOLUMES, tile=st.tuples(st.integers(1, 14), st.integers(1, 14)))
+@settings(max_examples=150, deadline=None)
+def test_any_tiling_gives_the_ids_of_the_whole_image(volume, tile):
+    whole, joined = tiled(volume, tile)
+    expected = at_once(volume)
+    np.testing.assert_array_equal(whole, expected)
+    assert joined.count == expected.max()
+    np.testing.assert_array_equal(joined.sizes, np.bincount(expected.ravel())[1:])
+
+
+@given(volume=VOLUMES, tile=st.tuples(st.integers(1, 14), st.integers(1, 14)))
+@settings(max_examples=50, deadline=None)
+def test_small_objects_go_by_their_whole_size_and_leave_no_gap_in_the_ids(volume, tile):
+    whole, joined = tiled(volume, tile, min_size=3)
+    expected = at_once(volume)
+    sizes = np.bincount(expected.ravel())
+    kept = np.flatnonzero((sizes >= 3) & (np.arange(len(sizes)) > 0))
+    ids = np.zeros(len(sizes), int)
+    ids[kept] = np.arange(1, len(kept) + 1)
+    np.testing.assert_array_equal(whole, ids[expected])
+    np.testing.assert_array_equal(joined.sizes, sizes[kept])
+
+
+def test_a_spiral_through_many_blocks_is_one_object():
+    spiral = np.array(
+        [
+            [1, 1, 1, 1, 1, 1],
+            [0, 0, 0, 0, 0, 1],
+            [1, 1, 1, 1, 0, 1],
+            [1, 0, 0, 1, 0, 1],
+            [1, 0, 0, 0, 0, 1],
+            [1, 1, 1, 1, 1, 1],
+        ],
+        bool,
+    )
+    whole, joined = tiled(spiral[None], (2, 2))
+    assert joined.count == 1
+    np.testing.assert_array_equal(whole[0], spiral)
+    # Without what meets across faces it falls apart.
+    blocks = [components(spiral[:, :3]), components(spiral[:, 3:])]
+    apart = merge([summarize(*b, y0=0, x0=3 * i, width=6) for i, b in enumerate(blocks)], [])
+    assert apart.count > 1
+
+
+def test_corner_contact_across_four_blocks_does_not_join():
+    assert tiled(np.eye(2, dtype=bool)[None], (1, 1))[1].count == 2
+
+
+def test_touching_lists_each_pair_once_and_no_background():
+    face, other = np.array([0, 1, 1, 2, 3, 0]), np.array([5, 4, 4, 0, 4, 0])
+    assert touching(face, other).tolist() == [[1, 4], [3, 4]]
+
+
+def test_an_image_without_objects():
+    whole, joined = tiled(np.zeros((2, 3, 4), bool), (2, 2))
+    assert joined.count == 0
+    assert not whole.any()
+    assert merge([], []).count == 0
+
+
+def test_ids_are_32_bits_wide_until_they_do_not_fit():
+    assert id_dtype(2**32 - 1) == np.uint32
+    assert id_dtype(2**32) == np.uint64
+
+
+def test_a_grid_of_another_number_of_blocks_is_refused():
+    summary = summarize(*components(np.ones((2, 2), bool)), y0=0, x0=0, width=2)
+    with pytest.raises(ValueError, match="grid must hold 1 blocks"):
+        join([summary], grid=(1, 2, 1))
