@@ -1,0 +1,248 @@
+"""Outputs without surprises: they appear whole, by rename, and nothing foreign is ever lost."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unetkit.errors import OutputError, SurroundingsError, UsageError
+from unetkit.storage.atomic import (
+    check_parent,
+    sync_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from unetkit.storage.ownership import is_ours
+from unetkit.storage.urls import base_name, is_remote, join, remote, stem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = [
+    "check_output",
+    "collide",
+    "discard",
+    "output_name",
+    "partial_url",
+    "publish",
+    "remove_output",
+    "staged",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+
+def check_output(url: str, *, inputs: Sequence[str] = (), overwrite: bool = False) -> None:
+    """Refuse an output that would destroy something.
+
+    Parameters
+    ----------
+    url : str
+        What is to be written.
+    inputs : sequence of str
+        What is read: the output may be none of them, nor lie inside one or around one, by
+        whatever path it is named.
+    overwrite : bool
+        Whether an earlier output of this library may be replaced; nothing else ever may.
+
+    Raises
+    ------
+    OutputError
+        If the output exists or collides with an input, or its folder does not exist.
+    SurroundingsError
+        If its folder can't be written to.
+    """
+    if is_remote(url):
+        filesystem, place = remote(url)
+        if filesystem.exists(place):
+            raise OutputError(f"{url} must not exist yet, got something there; choose another name")
+        return
+    for source in inputs:
+        if not is_remote(source) and collide(url, source):
+            raise OutputError(
+                f"output {url} must lie apart from its input, got {source}; choose another name "
+                "with -o"
+            )
+    check_parent(url)
+    if not os.path.lexists(url):
+        return
+    if not overwrite:
+        remedy = "add --overwrite to replace it" if is_ours(url) else "choose another name"
+        raise OutputError(f"output {url} must not exist yet, got something there; {remedy}")
+    _check_ours(url)
+
+
+def _check_ours(url: str) -> None:
+    if not is_ours(url):
+        raise OutputError(
+            f"output {url} must be an earlier output of unetkit to be replaced by --overwrite, got "
+            "something else; choose another name"
+        )
+
+
+def collide(first: str, second: str) -> bool:
+    """Tell whether two paths are the same or one lies inside the other.
+
+    Folders are compared by device and inode, so that links, `..` and mounts make no difference.
+    """
+    above_first, above_second = _chain(first), _chain(second)
+    own_first, own_second = above_first[0], above_second[0]
+    return own_first in above_second or own_second in above_first
+
+
+def _chain(path: str) -> list[tuple[int, int] | str]:
+    """Identify a path and the folders above it; by name where nothing is there yet."""
+    whole = Path(path).resolve()
+    chain: list[tuple[int, int] | str] = []
+    for folder in (whole, *whole.parents):
+        try:
+            found = folder.stat()
+            chain.append((found.st_dev, found.st_ino))
+        except OSError:
+            chain.append(str(folder))
+    return chain
+
+
+def partial_url(url: str) -> str:
+    """Name the folder beside an output in which it is made.
+
+    >>> partial_url("data/slide.prediction.zarr")
+    'data/.slide.prediction.zarr.unetkit-partial'
+    """
+    clean = url.rstrip("/")
+    name = base_name(clean)
+    return f"{clean[: len(clean) - len(name)]}.{name}.unetkit-partial"
+
+
+@contextmanager
+def staged(url: str, *, inputs: Sequence[str] = (), overwrite: bool = False) -> Iterator[str]:
+    """Make an output beside its place, and put it there when it is complete.
+
+    Parameters
+    ----------
+    url, inputs, overwrite
+        As `check_output` takes them.
+
+    Yields
+    ------
+    str
+        The partial: nothing is there yet, and what an earlier run left was removed. After an
+        exception it is removed, and the output's place is as it was.
+
+    Raises
+    ------
+    OutputError
+        If the output may not be written.
+    """
+    check_output(url, inputs=inputs, overwrite=overwrite)
+    partial = partial_url(url)
+    discard(partial)
+    try:
+        yield partial
+        publish(partial, url, overwrite=overwrite)
+    finally:
+        discard(partial)
+
+
+def publish(partial: str, url: str, *, overwrite: bool) -> None:
+    """Put a complete partial in its place, all at once, once it is safe on the disk.
+
+    Parameters
+    ----------
+    partial : str
+        What was made.
+    url : str
+        Its place.
+    overwrite : bool
+        Whether an earlier output of this library may be replaced.
+
+    Raises
+    ------
+    OutputError
+        If something is there that may not be replaced.
+    SurroundingsError
+        If the rename fails.
+    """
+    if is_remote(url):
+        raise UsageError(f"output must be a local path for now, got {url}; name one with -o")
+    check_output(url, overwrite=overwrite)
+    if hasattr(os, "sync"):
+        os.sync()
+    aside = _aside(url) if os.path.lexists(url) else None
+    try:
+        if aside is not None:
+            Path(url).rename(aside)
+        Path(partial).rename(url.rstrip("/"))
+        sync_folder(Path(url).parent)
+    except OSError as error:
+        if aside is not None and not os.path.lexists(url):
+            aside.rename(url)
+        raise SurroundingsError(f"{url} must be writable, got: {error}") from error
+    if aside is not None:
+        _delete(aside)
+
+
+def remove_output(url: str) -> None:
+    """Remove an earlier output of this library: out of sight at once, then from the disk.
+
+    Raises
+    ------
+    OutputError
+        If it is not one.
+    """
+    if not os.path.lexists(url):
+        return
+    _check_ours(url)
+    discard(url)
+
+
+def discard(url: str) -> None:
+    """Remove what this library made itself and nobody else has seen, such as a partial."""
+    if is_remote(url):
+        filesystem, place = remote(url)
+        if filesystem.exists(place):
+            filesystem.rm(place, recursive=True)
+        return
+    if os.path.lexists(url):
+        aside = _aside(url)
+        Path(url).rename(aside)
+        _delete(aside)
+
+
+def _aside(url: str) -> Path:
+    place = Path(url.rstrip("/"))
+    return place.with_name(f".{place.name[:200]}.{secrets.token_hex(8)}.unetkit-old")
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def output_name(url_in: str, suffix: str) -> str:
+    """Name an output after its input, beside it.
+
+    >>> output_name("scans/slide.ome.zarr/", ".prediction.zarr")
+    'scans/slide.prediction.zarr'
+
+    Raises
+    ------
+    UsageError
+        If the input is a URL, or has no name of its own to build on.
+    """
+    clean = url_in.rstrip("/")
+    name = base_name(clean)
+    if is_remote(url_in) or name in ("", ".", ".."):
+        raise UsageError(f"output must be named for the input {url_in}; add -o NAME{suffix}")
+    parent = clean[: len(clean) - len(name)]
+    if Path(join(parent or ".", "zarr.json")).is_file():
+        raise UsageError(f"output must be named for {url_in}, inside a store; add -o NAME{suffix}")
+    return f"{parent}{stem(clean)}{suffix}"
