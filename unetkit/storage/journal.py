@@ -1,0 +1,163 @@
+"""Which parts of an unfinished output are done: one line a part, and what the output depends on.
+
+Whether a chunk is there does not tell: one that holds background only is never stored.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any, Self
+
+from unetkit.errors import InputError, SurroundingsError
+from unetkit.storage.atomic import write_json
+from unetkit.storage.creation import plain
+
+FOLDER = ".unetkit"
+LINES = "journal.txt"
+FINGERPRINT = "fingerprint.json"
+# Stands for a value that only one of two fingerprints has.
+ABSENT = "nothing"
+
+
+class Journal:
+    """An append-only record in the folder of a partial.
+
+    A line is the checksum of the rest, and a JSON list of the part's key and the part's own
+    checksum. A line that was torn, or that is not ours, says nothing: its part is not done.
+    Nothing is created before something is recorded.
+
+    Parameters
+    ----------
+    folder : str
+        The partial, or a finished output that kept its fingerprint.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder, FOLDER)
+        self._handle: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write_fingerprint(self, fingerprint: dict[str, Any]) -> None:
+        """Store what the output's bytes depend on.
+
+        Parameters
+        ----------
+        fingerprint : dict
+            Settings and checksums; nested dicts are compared entry by entry.
+        """
+        self._make_folder()
+        write_json(str(self.folder / FINGERPRINT), plain(fingerprint))
+
+    def read_fingerprint(self) -> dict[str, Any] | None:
+        """Return the stored fingerprint; None where there is none that can be read."""
+        try:
+            found = json.loads((self.folder / FINGERPRINT).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def differences(self, fingerprint: dict[str, Any]) -> list[str]:
+        """Say in which entries a fingerprint differs from the stored one.
+
+        Returns
+        -------
+        list of str
+            Such as `plan.tile: 512 before, 1024 now`; empty if they are equal.
+        """
+        before = _flat(self.read_fingerprint() or {})
+        now = _flat(plain(fingerprint))
+        return [
+            f"{key}: {before.get(key, ABSENT)!s:.80} before, {now.get(key, ABSENT)!s:.80} now"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key, ABSENT) != now.get(key, ABSENT)
+        ]
+
+    def record(self, key: str, *, checksum: int | None) -> None:
+        """Say that a part is done.
+
+        Parameters
+        ----------
+        key : str
+            Of the part.
+        checksum : int or None
+            Of what was stored, for those who check it later; None where there is nothing to check.
+
+        Raises
+        ------
+        SurroundingsError
+            If the disk is full or refuses.
+        """
+        text = json.dumps([key, checksum])
+        try:
+            # One write a line: lines of two threads never mix.
+            os.write(self._open(), f"{zlib.crc32(text.encode()):08x} {text}\n".encode())
+        except OSError as error:
+            raise SurroundingsError(f"{self.folder} must be writable, got: {error}") from error
+
+    def done(self) -> dict[str, int | None]:
+        """Return the parts that are done, each with its checksum; the last line on a part holds."""
+        path = self.folder / LINES
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise InputError(f"{path} must be readable, got: {error}") from error
+        # The piece behind the last line end is torn, or empty.
+        return dict(entry for line in lines[:-1] if (entry := _parsed(line)) is not None)
+
+    def close(self) -> None:
+        """Close the file; recording opens it again."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SurroundingsError(f"{self.folder} must be writable, got: {error}") from error
+
+    def _open(self) -> int:
+        if self._handle is None:
+            self._make_folder()
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+            self._handle = os.open(self.folder / LINES, flags, 0o666)
+            size = os.fstat(self._handle).st_size
+            if size and os.pread(self._handle, 1, size - 1) != b"\n":
+                # Ends a line that was torn, so that the next one is not lost with it.
+                os.write(self._handle, b"\n")
+        return self._handle
+
+
+def _parsed(line: bytes) -> tuple[str, int | None] | None:
+    head, _, text = line.partition(b" ")
+    if head != f"{zlib.crc32(text):08x}".encode():
+        return None
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    match entry:
+        case [str(key), int() | None as checksum]:
+            return key, checksum
+    return None
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name nested entries by their path."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            flat |= _flat(item, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = item
+    return flat
