@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from unetkit.arrays.contingency import Contingency
     from unetkit.arrays.scores import Scores
+    from unetkit.geometry.tiles import Cover
     from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.planes import PlaneArray
 
@@ -268,7 +269,8 @@ def _count(
         tallies[block.sample].add(table)
         progress.advance()
 
-    progress.start("score", total=sum(_tiles(ours, kind) for ours, _ in pairs))
+    found = [ours.image.labels[kind] for ours, _ in pairs]
+    progress.start("score", total=sum(part.planes * len(_cover(part)) for part in found))
     run_jobs(count_block, _blocks(pairs, kind), scheduler=scheduler, workers=workers, on_done=add)
     return [tally.total() for tally in tallies]
 
@@ -279,21 +281,16 @@ def _blocks(pairs: Sequence[Pair], kind: str) -> Iterator[Block]:
         found, wanted = ours.image.labels[kind], theirs.image.labels[kind]
         ignore = theirs.image.labels.get("ignore")
         for plane in range(found.planes):
-            for tile in cover(found.height, found.width, tile=_side(found)):
+            for tile in _cover(found):
                 rows, columns = (tile.y0, tile.y1), (tile.x0, tile.x1)
                 yield Block(number, plane, rows, columns, found, wanted, ignore)
 
 
-def _tiles(ours: Sample, kind: str) -> int:
-    """Count the blocks of a sample."""
-    found = ours.image.labels[kind]
-    return found.planes * len(cover(found.height, found.width, tile=_side(found)))
-
-
-def _side(labels: PlaneArray) -> int:
-    """Choose a block size of whole chunks, so that few chunks are decoded twice."""
+def _cover(labels: PlaneArray) -> Cover:
+    """Cut a plane into blocks of whole chunks, so that few chunks are decoded twice."""
     chunk = max(labels.chunk)
-    return chunk * (BLOCK // chunk) if chunk <= BLOCK else min(chunk, 2 * BLOCK)
+    side = chunk * (BLOCK // chunk) if chunk <= BLOCK else min(chunk, 2 * BLOCK)
+    return cover(labels.height, labels.width, tile=side)
 
 
 def _score(table: Contingency, kind: str, class_names: Sequence[str]) -> Scores:
