@@ -18,8 +18,6 @@ from unetkit.storage.creation import plain
 FOLDER = ".unetkit"
 LINES = "journal.txt"
 FINGERPRINT = "fingerprint.json"
-# Stands for a value that only one of two fingerprints has.
-ABSENT = "nothing"
 
 
 class Journal:
@@ -75,9 +73,9 @@ class Journal:
         before = _flat(self.read_fingerprint() or {})
         now = _flat(plain(fingerprint))
         return [
-            f"{key}: {before.get(key, ABSENT)!s:.80} before, {now.get(key, ABSENT)!s:.80} now"
+            f"{key}: {before.get(key)!s:.80} before, {now.get(key)!s:.80} now"
             for key in sorted(before.keys() | now.keys())
-            if before.get(key, ABSENT) != now.get(key, ABSENT)
+            if before.get(key) != now.get(key)
         ]
 
     def record(self, key: str, *, checksum: int | None) -> None:
@@ -131,10 +129,11 @@ class Journal:
             self._make_folder()
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
             self._handle = os.open(self.folder / LINES, flags, 0o666)
-            size = os.fstat(self._handle).st_size
-            if size and os.pread(self._handle, 1, size - 1) != b"\n":
-                # Ends a line that was torn, so that the next one is not lost with it.
-                os.write(self._handle, b"\n")
+            if os.lseek(self._handle, 0, os.SEEK_END):
+                os.lseek(self._handle, -1, os.SEEK_END)
+                if os.read(self._handle, 1) != b"\n":
+                    # Ends a line that was torn, so that the next one is not lost with it.
+                    os.write(self._handle, b"\n")
         return self._handle
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import InputError, LabelError, UsageError
 from unetkit.storage.detection import node_at
@@ -21,6 +21,9 @@ from unetkit.storage.metadata import (
 from unetkit.storage.nodes import ArrayNode, GroupNode, read_node
 from unetkit.storage.planes import PlaneArray, plane_array
 from unetkit.storage.urls import base_name, inside, join, stem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LABELS = ("instances", "classes", "ignore")
 
@@ -209,20 +212,45 @@ def choose_channels(image: Image, channels: str | None) -> Image:
     """
     if channels is None:
         return image
-    chosen: list[int] = []
+    numbers = channel_numbers(channels, image.channel_names, of=image.url)
+    names = tuple(image.channel_names[number] for number in numbers)
+    return replace(image, data=image.data.pick(numbers), channel_names=names)
+
+
+def channel_numbers(channels: str, names: Sequence[str], *, of: str) -> list[int]:
+    """Turn what `--channels` names into numbers; a name counts before a number.
+
+    >>> channel_numbers("GFP,0", ["DAPI", "GFP"], of="slide.zarr")
+    [1, 0]
+
+    Parameters
+    ----------
+    channels : str
+        Names or numbers, separated by commas.
+    names : sequence of str
+        The names of the channels that there are.
+    of : str
+        What has them, for the error.
+
+    Raises
+    ------
+    UsageError
+        If a channel is not there or named twice.
+    """
+    numbers: list[int] = []
     for word in (word.strip() for word in channels.split(",")):
-        if word in image.channel_names:
-            number = image.channel_names.index(word)
-        elif word.isdecimal() and int(word) < len(image.channel_names):
+        if word in names:
+            number = list(names).index(word)
+        elif word.isdecimal() and int(word) < len(names):
             number = int(word)
         else:
-            there = ", ".join(image.channel_names)
             raise UsageError(
-                f"channels must be among those of {base_name(image.url)}, got {word!r}; "
-                f"there are {there}"
+                f"channels must be among those of {base_name(of)}, got {word!r}; there are "
+                + ", ".join(f"{i} ({n})" if n != str(i) else n for i, n in enumerate(names))
             )
-        if number in chosen:
-            raise UsageError(f"channels must name each channel once, got {channels!r}")
-        chosen.append(number)
-    names = tuple(image.channel_names[number] for number in chosen)
-    return replace(image, data=image.data.pick(chosen), channel_names=names)
+        if number in numbers:
+            raise UsageError(
+                f"channels must name each channel once, got {channels!r}; name the others"
+            )
+        numbers.append(number)
+    return numbers
