@@ -31,8 +31,9 @@ def cut_gaps(labels: NDArray[Any]) -> NDArray[Any]:
     """Separate touching instances by a one-pixel gap of background.
 
     A pixel becomes background where its left, upper-left, upper or upper-right neighbour belongs
-    to another instance. No two instances touch afterwards, not even by a corner, so cutting again
-    changes nothing::
+    to another instance. The upper-right one counts only where the pixel above is background: else
+    that pixel's own rule separates the two, and the gap would be two pixels wide. No two instances
+    touch afterwards, not even by a corner, so cutting again changes nothing::
 
         1 1 2 2      1 1 . 2
         1 1 2 2  ->  1 1 . 2
@@ -179,10 +180,12 @@ def _cut(labels, out):  # type: ignore[no-untyped-def]  # pragma: no cover
                 continue
             for dy, dx in ((0, -1), (-1, -1), (-1, 0), (-1, 1)):
                 v, u = y + dy, x + dx
-                if v >= 0 and 0 <= u < width:
-                    other = labels[v, u]
-                    if other != 0 and other != own:
-                        out[y, x] = 0
+                if v < 0 or u < 0 or u >= width:
+                    continue
+                if dx == 1 and labels[v, x] != 0:
+                    continue
+                if labels[v, u] != 0 and labels[v, u] != own:
+                    out[y, x] = 0
 
 
 @numba.njit(nogil=True, cache=True)

@@ -1,0 +1,270 @@
+"""Movements of images, against numpy's mirror, scipy's interpolation and the paper's numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.ndimage import map_coordinates
+
+from unetkit.arrays.deformation import (
+    Deformation,
+    deform,
+    draw_deformation,
+    field,
+    identity,
+    source_positions,
+)
+from unetkit.errors import InputError, UsageError
+
+DTYPES = (np.uint8, np.uint16, np.int16, np.float32)
+
+
+def picture(shape, dtype=np.uint8, seed=0):
+    return np.random.default_rng(seed).integers(0, 200, shape).astype(dtype)
+
+
+def constant(dy, dx):
+    return Deformation(grid=np.stack([np.full((3, 3), float(dy)), np.full((3, 3), float(dx))]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_zero_grid_is_the_identity_to_the_bit(dtype):
+    image, labels = picture((2, 13, 9), dtype), picture((13, 9), np.uint32)
+    weights = np.random.default_rng(1).random((13, 9), np.float32)
+    out = deform(image, identity(), labels=labels, weights=weights, ignore=labels)
+    assert (out.image == image).all()
+    assert (out.labels == labels).all()
+    assert (out.weights == weights).all()
+    assert (out.ignore == labels).all()
+    assert out.image.dtype == dtype
+    assert not np.shares_memory(out.image, image)
+    # The kernels themselves, not only the way round them, keep every bit.
+    turned = deform(image, Deformation(angle=360.0), labels=labels, weights=weights)
+    assert (turned.image == image).all()
+    assert (turned.labels == labels).all()
+    assert (turned.weights == weights).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    dy=st.integers(-50, 50),
+    dx=st.integers(-50, 50),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_a_constant_grid_is_a_shift_of_the_mirrored_image(height, width, dy, dx, dtype):
+    image = picture((2, height, width), dtype)
+    labels, weights = picture((height, width), np.int64), image[0].astype(np.float32)
+    out = deform(image, constant(dy, dx), labels=labels, weights=weights)
+    for found, given_ in ((out.image, image), (out.labels, labels), (out.weights, weights)):
+        padding = [(0, 0)] * (given_.ndim - 2) + [(50, 50)] * 2
+        mirrored = np.pad(given_, padding, mode="reflect")
+        wanted = mirrored[..., 50 + dy : 50 + dy + height, 50 + dx : 50 + dx + width]
+        assert (found == wanted).all()
+
+
+def test_content_moves_down_and_right_by_the_shift():
+    image = picture((1, 12, 15))
+    out = deform(image, Deformation(shift=(3, 2))).image
+    assert (out[:, 3:, 2:] == image[:, :-3, :-2]).all()
+
+
+@pytest.mark.parametrize("size", [8, 9])
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_rotation_by_90_degrees_is_a_quarter_turn(size, turns):
+    image, labels = picture((1, size, size)), picture((size, size), np.uint16)
+    turned = deform(image, Deformation(quarter_turns=turns), labels=labels)
+    rotated = deform(image, Deformation(angle=90.0 * turns), labels=labels)
+    assert (turned.image == np.rot90(image, turns, axes=(1, 2))).all()
+    assert (rotated.image == turned.image).all()
+    assert (rotated.labels == turned.labels).all()
+
+
+def test_flips_and_quarter_turns_are_exact_and_swap_the_shape():
+    image, labels = picture((2, 7, 11)), picture((7, 11), np.uint8)
+    out = deform(image, Deformation(flip_y=True, flip_x=True, quarter_turns=1), labels=labels)
+    assert out.image.shape == (2, 11, 7)
+    assert (out.image == np.rot90(image[:, ::-1, ::-1], axes=(1, 2))).all()
+    assert (out.labels == np.rot90(labels[::-1, ::-1])).all()
+
+
+def test_a_growing_scale_shows_the_middle_larger():
+    labels = np.zeros((41, 41), np.uint8)
+    labels[18:23, 18:23] = 1
+    grown = deform(None, Deformation(scale=3.0), labels=labels).labels
+    assert grown.sum() == pytest.approx(9 * labels.sum(), rel=0.1)
+    assert (grown == grown[::-1, ::-1]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    points=st.integers(2, 5),
+    steps=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    seed=st.integers(0, 999),
+)
+def test_the_field_takes_the_drawn_values_at_the_grid_points(points, steps, seed):
+    grid = np.random.default_rng(seed).normal(0, 10, (2, points, points))
+    height, width = ((points - 1) * step + 1 for step in steps)
+    assert (field(grid, (height, width))[:, :: steps[0], :: steps[1]] == grid).all()
+
+
+def test_the_field_of_a_constant_grid_is_constant_and_that_of_a_ramp_runs_evenly_inside():
+    assert field(np.full((2, 3, 3), 7.0), (20, 31)) == pytest.approx(np.full((2, 20, 31), 7.0))
+    ramp = np.broadcast_to(np.arange(6.0), (2, 6, 6))
+    across = field(ramp, (51, 51))[0, 5]
+    # Keys' cubic reproduces lines; only the outermost cells see the repeated edge.
+    assert np.diff(across)[10:40] == pytest.approx(np.full(30, 0.1))
+
+
+def test_the_drawn_displacements_spread_by_sigma():
+    grids = [draw_deformation(np.random.default_rng([3, i])).grid for i in range(300)]
+    drawn = np.stack(grids)
+    assert drawn.shape == (300, 2, 3, 3)
+    # 5400 values: the standard error of their deviation is 1 %.
+    assert drawn.std() == pytest.approx(10, rel=0.04)
+    assert drawn.mean() == pytest.approx(0, abs=0.5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), shape=st.tuples(st.integers(2, 30), st.integers(2, 30)))
+def test_labels_and_weights_are_sampled_as_scipy_does_at_the_stated_positions(seed, shape):
+    rng = np.random.default_rng(seed)
+    drawn = draw_deformation(rng, rotation=180, scale=1.5)
+    moved = dataclasses.replace(drawn, flip_x=False, quarter_turns=0)
+    labels, weights = picture(shape, np.uint32), rng.random(shape, np.float32)
+    out = deform(None, moved, labels=labels, weights=weights)
+    positions = source_positions(moved, shape)
+    wanted = map_coordinates(weights.astype(float), positions, order=1, mode="mirror")
+    np.testing.assert_allclose(out.weights, wanted, atol=1e-4)
+    near_tie = (np.abs(positions % 1 - 0.5) < 1e-4).any(axis=0)
+    nearest = map_coordinates(labels, positions, order=0, mode="mirror")
+    assert ((out.labels == nearest) | near_tie).all()
+
+
+def test_the_image_is_sampled_by_keys_cubic():
+    image = picture((1, 9, 40), np.float32)
+    found = deform(image, constant(0, 0.5)).image[0, :, 1:-3]
+    left, mid, right, far = (image[0, :, k : 36 + k] for k in range(4))
+    np.testing.assert_allclose(found, 0.5625 * (mid + right) - 0.0625 * (left + far), rtol=1e-5)
+
+
+def test_a_smooth_image_is_moved_to_a_fraction_of_a_grey_level():
+    y, x = np.mgrid[:80, :90].astype(float)
+    image = np.sin(x / 9)[None] + np.cos(y / 8)
+    moved = Deformation(angle=20.0, grid=np.random.default_rng(0).normal(0, 4, (2, 3, 3)))
+    positions = source_positions(moved, (80, 90))
+    found = deform(image, moved).image[0, 25:55, 25:65]
+    wanted = (np.sin(positions[1] / 9) + np.cos(positions[0] / 8))[25:55, 25:65]
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    labels=hnp.arrays(
+        st.sampled_from([np.uint8, np.int32, np.uint32, np.uint64]),
+        st.tuples(st.integers(1, 25), st.integers(1, 25)),
+        elements=st.sampled_from([0, 3, 77, 255]),
+    ),
+    seed=st.integers(0, 10**6),
+)
+def test_no_id_is_invented(labels, seed):
+    drawn = draw_deformation(np.random.default_rng(seed), rotation=180, scale=2)
+    out = deform(None, drawn, labels=labels).labels
+    assert out.dtype == labels.dtype
+    assert set(np.unique(out)) <= set(np.unique(labels))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32])
+def test_integers_are_clipped_to_their_range_not_wrapped(dtype):
+    limits = np.iinfo(dtype)
+    image = np.full((1, 20, 20), limits.min, dtype)
+    image[:, :, 10:] = limits.max
+    out = deform(image, constant(0, 0.5)).image
+    # Keys' cubic overshoots beside an edge; wrapped, the bright side would hold dark pixels.
+    assert (out[:, :, :9] == limits.min).all()
+    assert (out[:, :, 10:18] == limits.max).all()
+
+
+def test_constant_arrays_stay_constant():
+    drawn = draw_deformation(np.random.default_rng(4), rotation=180)
+    weights = np.full((33, 20), 2.5, np.float32)
+    out = deform(np.full((1, 33, 20), 77, np.uint8), drawn, weights=weights)
+    assert (out.image == 77).all()
+    assert out.weights == pytest.approx(np.full(out.weights.shape, 2.5))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.float16, np.float64, np.uint32, np.uint64])
+def test_uncommon_dtypes_are_kept(dtype):
+    image = (picture((1, 9, 9)) % 2).astype(dtype)
+    out = deform(image, constant(1, 0)).image
+    assert out.dtype == dtype
+    assert (out[:, :-1] == image[:, 1:]).all()
+
+
+def test_read_only_and_strided_arrays_are_taken():
+    image = picture((9, 9, 2)).transpose(2, 0, 1)
+    labels = picture((9, 9))
+    labels.setflags(write=False)
+    out = deform(image, constant(1, 0), labels=labels)
+    assert (out.image[:, :-1] == image[:, 1:]).all()
+    assert (out.labels[:-1] == labels[1:]).all()
+
+
+def test_same_generator_same_movement_and_another_seed_another_one():
+    one, again, other = (draw_deformation(np.random.default_rng(s)) for s in (1, 1, 2))
+    assert one.to_dict() == again.to_dict()
+    assert one.to_dict() != other.to_dict()
+    assert Deformation.from_dict(one.to_dict()).to_dict() == one.to_dict()
+
+
+def test_strengths_bound_what_is_drawn():
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        drawn = draw_deformation(rng, rotation=5, shift=3, scale=1.2, sigma=0, flips=False)
+        assert abs(drawn.angle) <= 5
+        assert max(map(abs, drawn.shift)) <= 3
+        assert 1 / 1.2 <= drawn.scale <= 1.2
+        assert not drawn.grid.any()
+        assert (drawn.flip_y, drawn.flip_x, drawn.quarter_turns) == (False, False, 0)
+
+
+def test_all_eight_orientations_are_drawn():
+    drawn = [draw_deformation(np.random.default_rng(seed)) for seed in range(200)]
+    assert len({(d.flip_x, d.quarter_turns) for d in drawn}) == 8
+
+
+def test_with_everything_off_nothing_is_resampled():
+    off = draw_deformation(np.random.default_rng(0), sigma=0, rotation=0, shift=0, flips=False)
+    assert not off.resamples
+    assert Deformation(angle=1).resamples
+
+
+@pytest.mark.parametrize(
+    ("strength", "words"),
+    [
+        ({"points": 1}, "grid must be 2 to 64 points a side, got 1"),
+        ({"sigma": -1}, "sigma must be 0 or more, got -1"),
+        ({"rotation": math.nan}, "rotation must be 0 or more, got nan"),
+        ({"shift": math.inf}, "shift must be 0 or more, got inf"),
+        ({"scale": 0.9}, r"scale must be 1 or more, got 0\.9"),
+    ],
+)
+def test_strengths_that_can_not_be_used_are_refused(strength, words):
+    with pytest.raises(UsageError, match=words):
+        draw_deformation(np.random.default_rng(0), **strength)
+
+
+def test_arrays_of_different_size_are_refused():
+    image = picture((1, 8, 8))
+    assert deform(image, identity(), labels=image[0]).labels.shape == (8, 8)
+    with pytest.raises(InputError, match="must have one height and width, got"):
+        deform(image, identity(), labels=picture((8, 9)))
+    with pytest.raises(InputError, match="got no array"):
+        deform(None, identity())

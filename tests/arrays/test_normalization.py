@@ -1,0 +1,158 @@
+"""Normalization, against numpy's own percentiles, means and deviations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from unetkit.arrays.normalization import METHODS, Normalization, fit
+from unetkit.errors import InputError, NumbersError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+DTYPES = (np.uint8, np.uint16, np.int16, np.float32)
+
+
+def cut_up(image: np.ndarray[Any, Any], at: int) -> Callable[[], Iterable[np.ndarray[Any, Any]]]:
+    return lambda: iter([image[:, :at], image[:, at:]])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    image=st.sampled_from(DTYPES).flatmap(
+        lambda dtype: hnp.arrays(
+            dtype,
+            st.tuples(st.integers(1, 3), st.integers(2, 12), st.integers(1, 12)),
+            elements=st.floats(-1000, 1000, width=32) if dtype is np.float32 else None,
+        )
+    ),
+    at=st.integers(1, 11),
+)
+def test_percentiles_are_those_of_numpy_however_the_image_is_cut(image, at):
+    fitted = fit(cut_up(image, at))
+    for c, channel in enumerate(image.astype(np.float64)):
+        low, high = np.percentile(channel, [1, 99.8])
+        if low == high:
+            low, high = channel.min(), channel.max()
+        assert fitted.offset[c] == pytest.approx(low, rel=1e-6, abs=1e-6)
+        if high > low:
+            assert 1 / fitted.scale[c] == pytest.approx(high - low, rel=1e-5)
+        else:
+            assert fitted.scale[c] == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_percentiles_become_0_and_1_without_clipping(dtype):
+    image = np.random.default_rng(0).integers(0, 200, (2, 50, 40)).astype(dtype)
+    out = fit(lambda: [image]).apply(image)
+    assert out.dtype == np.float32
+    low, high = np.percentile(out.reshape(2, -1), [1, 99.8], axis=1)
+    assert low == pytest.approx([0, 0], abs=1e-5)
+    assert high == pytest.approx([1, 1], abs=1e-5)
+    assert out.min() < 0
+
+
+def test_the_full_range_becomes_0_to_1():
+    image = np.array([[[5, 15, 25]]], np.uint16)
+    assert fit(lambda: [image], method="range").apply(image).tolist() == [[[0, 0.5, 1]]]
+
+
+def test_zscore_has_mean_0_and_deviation_1_over_blocks_of_unequal_size():
+    image = np.random.default_rng(1).normal(1e4, 3, (2, 31, 17)).astype(np.float32)
+    fitted = fit(cut_up(image, 4), method="zscore")
+    flat = image.reshape(2, -1).astype(np.float64)
+    assert fitted.offset == pytest.approx(flat.mean(axis=1), rel=1e-9)
+    assert 1 / np.array(fitted.scale) == pytest.approx(flat.std(axis=1), rel=1e-9)
+
+
+def test_none_leaves_the_numbers_as_they_are():
+    image = np.full((1, 3, 3), 7, np.uint8)
+    assert (fit(lambda: [image], method="none").apply(image) == 7).all()
+
+
+@pytest.mark.parametrize("method", ["percentile", "range", "zscore"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_constant_channel_becomes_0_and_no_other_does(method, dtype):
+    image = np.zeros((2, 4, 4), dtype)
+    image[0] = 9
+    image[1] = np.arange(16).reshape(4, 4)
+    out = fit(lambda: [image], method=method).apply(image)
+    assert (out[0] == 0).all()
+    assert out[1].any()
+
+
+def test_a_few_bright_spots_on_flat_ground_are_kept_apart():
+    # Both percentiles are 0 here; without the fall-back the channel would count as constant.
+    image = np.zeros((1, 100, 100), np.uint8)
+    image[0, 5, 5:10] = 200
+    assert fit(lambda: [image]).apply(image).max() == 1
+
+
+def test_one_hot_pixel_does_not_squeeze_the_rest():
+    image = np.random.default_rng(2).normal(0, 1, (1, 64, 64)).astype(np.float32)
+    calm = fit(lambda: [image])
+    image[0, 0, 0] = 1e30
+    assert fit(lambda: [image]).scale == pytest.approx(calm.scale, rel=0.2)
+
+
+def test_an_image_is_fitted_alike_whatever_its_channel_order():
+    image = np.random.default_rng(3).normal(0, 1, (3, 20, 20)).astype(np.float32)
+    forth, back = fit(lambda: [image]), fit(lambda: [image[::-1]])
+    assert forth.offset == back.offset[::-1]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nan_and_inf_are_refused_and_named(method, bad):
+    image = np.ones((2, 4, 4), np.float32)
+    assert fit(lambda: [image], method=method)
+    image[1, 2, 2] = bad
+    with pytest.raises(NumbersError, match=r"sample 'a' must hold finite .* got 1 .* channel 1"):
+        fit(lambda: [image], method=method, where="sample 'a'")
+
+
+def test_too_large_for_float32_is_refused():
+    with pytest.raises(NumbersError, match="fit float32"):
+        fit(lambda: [np.full((1, 2, 2), 1e300)])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_fill_counts_nan_as_0(method):
+    image = np.random.default_rng(4).normal(5, 1, (1, 8, 8)).astype(np.float32)
+    image[0, 0] = np.nan
+    filled = np.nan_to_num(image, nan=0.0)
+    fitted = fit(lambda: [image], method=method, nonfinite="fill")
+    assert fitted == fit(lambda: [filled], method=method)
+    assert (fitted.apply(image, fill=True) == fitted.apply(filled)).all()
+
+
+def test_unknown_words_are_refused():
+    with pytest.raises(UsageError, match="normalization must be one of percentile, zscore"):
+        fit(lambda: [], method="minmax")
+    with pytest.raises(UsageError, match="nonfinite must be one of error, fill"):
+        fit(lambda: [], nonfinite="drop")
+
+
+def test_another_number_of_channels_is_refused():
+    fitted = Normalization("none", (0.0,), (1.0,))
+    assert fitted.apply(np.ones((1, 2, 2))).any()
+    with pytest.raises(InputError, match=r"1 channels .* got shape \(2, 2, 2\)"):
+        fitted.apply(np.ones((2, 2, 2)))
+
+
+def test_round_trip_through_a_dict():
+    fitted = fit(lambda: [np.arange(32, dtype=np.uint8).reshape(2, 4, 4)])
+    assert Normalization.from_dict(fitted.to_dict()) == fitted
+
+
+def test_apply_does_not_touch_its_input():
+    image = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
+    before = image.copy()
+    fit(lambda: [image]).apply(image)
+    assert (image == before).all()

@@ -1,0 +1,218 @@
+"""Weight maps, against one distance transform a cell and the paper's numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import distance_transform_edt
+
+from unetkit.arrays.targets import cut_gaps, make_target
+from unetkit.arrays.weightmap import (
+    PRESETS,
+    TOLERANCE,
+    Preset,
+    border_weight,
+    choose_preset,
+    class_weights,
+    reach,
+    weight_map,
+)
+from unetkit.errors import LabelError, UsageError
+
+
+def distances(labels):
+    """Return d1 and d2 at every pixel, inf where there is no such cell."""
+    ids = [i for i in np.unique(labels) if i]
+    each = [distance_transform_edt(labels != i) for i in ids]
+    stack = np.stack([*each, *[np.full(labels.shape, np.inf)] * 2])
+    return np.sort(stack, axis=0)[:2]
+
+
+def naive_border(labels, *, w0, sigma):
+    near, second = distances(labels)
+    term = w0 * np.exp(-((near + second) ** 2) / (2 * sigma**2))
+    term[(term < TOLERANCE) | (labels != 0)] = 0
+    return term
+
+
+@st.composite
+def label_maps(draw):
+    """Boxes of random size and id, over one another: touching, nested, thin, on the border."""
+    height, width = draw(st.integers(1, 48)), draw(st.integers(1, 48))
+    labels = np.zeros((height, width), draw(st.sampled_from([np.uint32, np.int64, np.uint64])))
+    for _ in range(draw(st.integers(0, 7))):
+        y, x = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
+        high, wide = draw(st.integers(1, 20)), draw(st.integers(1, 20))
+        labels[y : y + high, x : x + wide] = draw(st.integers(0, 2**32 - 1))
+    return labels
+
+
+def ring():
+    labels = np.zeros((21, 21), np.int64)
+    labels[2:19, 2:19] = 2**32
+    labels[5:16, 5:16] = 0
+    labels[9:12, 9:12] = 7
+    return labels
+
+
+@settings(max_examples=120, deadline=None)
+@given(label_maps(), st.sampled_from([(10.0, 5.0), (50.0, 6.0), (1.0, 1.0), (10.0, 0.5)]))
+@example(np.zeros((3, 3), np.int64), (10.0, 5.0))
+@example(np.eye(30, dtype=np.int64) * np.arange(1, 31), (10.0, 5.0))
+@example(ring(), (10.0, 5.0))
+def test_the_border_term_is_that_of_one_transform_a_cell(labels, numbers):
+    w0, sigma = numbers
+    found = border_weight(labels, w0=w0, sigma=sigma)
+    wanted = naive_border(labels, w0=w0, sigma=sigma)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert ((found == 0) == (wanted == 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("gap", "golden"), [(1, 9.2312), (2, 8.3527), (9, 1.3534), (19, 0.0033546)]
+)
+def test_golden_values_of_the_paper(gap, golden):
+    labels = np.zeros((3, 10 + gap), np.int32)
+    labels[:, :5] = 1
+    labels[:, 5 + gap :] = 2
+    across = border_weight(labels)[1, 5 : 5 + gap]
+    # d1 + d2 is the same all the way across a straight gap.
+    assert across == pytest.approx([golden] * gap, rel=1e-4)
+    assert border_weight(labels.T.copy())[5, 1] == pytest.approx(golden, rel=1e-4)
+
+
+def test_a_cut_between_touching_cells_gets_the_highest_weight():
+    labels = cut_gaps(np.repeat([[1, 2]], 6, axis=0).repeat(6, axis=1))
+    assert border_weight(labels).max() == pytest.approx(9.2312, rel=1e-4)
+
+
+@pytest.mark.parametrize("cells", [0, 1])
+def test_fewer_than_two_cells_have_no_border(cells):
+    labels = np.zeros((40, 40), np.uint16)
+    labels[10:20, 10:20] = cells
+    assert (border_weight(labels) == 0).all()
+
+
+def test_it_is_0_on_cells_and_beyond_the_reach():
+    labels = np.zeros((1, 80), np.int64)
+    labels[0, 0], labels[0, 40] = 1, 2
+    assert reach() == pytest.approx(28.4, abs=0.05)
+    assert (border_weight(labels) == 0).all()
+    labels[0, 20] = 3
+    assert (border_weight(labels) > 0)[0, :40].sum() == 38
+    assert (border_weight(labels)[labels > 0] == 0).all()
+
+
+def test_the_reach_is_where_the_term_meets_the_tolerance():
+    assert 10 * np.exp(-(reach(w0=10, sigma=5) ** 2) / 50) == pytest.approx(TOLERANCE)
+    assert reach(w0=TOLERANCE / 2, sigma=5) == 0
+
+
+def test_a_tile_with_its_halo_gives_the_bits_of_the_whole():
+    rng = np.random.default_rng(0)
+    labels = np.zeros((150, 160), np.uint32)
+    for number in range(1, 60):
+        y, x = rng.integers(0, 150), rng.integers(0, 160)
+        labels[y : y + 12, x : x + 12] = number
+    for preset in PRESETS.values():
+        whole, size, halo = _mapped(labels, preset), 40, preset.halo
+        for y in range(0, 150, size):
+            for x in range(0, 160, size):
+                top, left = max(0, y - halo), max(0, x - halo)
+                part = _mapped(labels[top : y + size + halo, left : x + size + halo], preset)
+                part = part[y - top : y - top + size, x - left : x - left + size]
+                assert (part == whole[y : y + size, x : x + size]).all()
+
+
+def test_a_smaller_halo_does_not():
+    # The negative control of the test above: the second cell lies just outside.
+    labels = np.zeros((1, 60), np.int64)
+    labels[0, 5], labels[0, 30] = 1, 2
+    assert border_weight(labels)[0, 6] > 0
+    assert border_weight(labels[:, :29])[0, 6] == 0
+
+
+def _mapped(labels, preset):
+    cut = cut_gaps(labels)
+    target = make_target(cut, "foreground")
+    return weight_map(cut, target=target, class_weight=(0.5, 2.0), preset=preset)
+
+
+def test_class_weights_are_inverse_frequencies_of_mean_1():
+    assert class_weights([300, 100]) == pytest.approx((2 / 3, 2))
+    counts = np.array([5, 1000, 30])
+    found = np.array(class_weights(counts.tolist()))
+    assert (counts * found).sum() / counts.sum() == pytest.approx(1)
+    assert found[0] > found[2] > found[1]
+
+
+def test_an_absent_class_weighs_1_and_nothing_is_nan():
+    assert class_weights([0, 10]) == (1, 1)
+    assert class_weights([0, 0]) == (1, 1)
+
+
+def test_paper_weights_are_class_balance_plus_border():
+    labels = ring()
+    target = make_target(labels, "foreground")
+    found = weight_map(labels, target=target, class_weight=(0.5, 2.0))
+    wanted = np.where(labels > 0, 2.0, 0.5) + naive_border(labels, w0=10, sigma=5)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(label_maps())
+def test_freiburg_weights_are_those_of_their_release(labels):
+    target = make_target(labels, "foreground")
+    found = weight_map(labels, target=target, class_weight=(9.0, 9.0), preset="freiburg2019")
+    near, second = distances(labels)
+    background = (
+        0.1
+        + 50 * np.exp(-((near + second) ** 2) / (2 * 6**2))
+        + 0.9 * np.exp(-(near**2) / (2 * 10**2))
+    )
+    np.testing.assert_allclose(found, np.where(labels > 0, 1, background), atol=1e-5)
+
+
+def test_class_maps_weigh_by_class_alone():
+    target = np.array([[0, 1, 2]], np.uint8)
+    found = weight_map(None, target=target, class_weight=(1, 2, 3), preset="freiburg2019")
+    assert found.tolist() == [[1, 2, 3]]
+
+
+def test_ignored_pixels_weigh_0():
+    labels = ring()
+    target, ignore = make_target(labels, "foreground"), labels == 7
+    kept = weight_map(labels, target=target, class_weight=(1, 1))
+    found = weight_map(labels, target=target, class_weight=(1, 1), ignore=ignore)
+    assert (found[ignore] == 0).all()
+    assert (found[~ignore] == kept[~ignore]).all()
+    assert (kept > 0).all()
+
+
+def test_presets_can_be_changed_in_part():
+    assert choose_preset("freiburg2019", sigma=3.0).w0 == 50
+    labels = np.array([[1, 0, 2]])
+    target = make_target(labels, "foreground")
+    found = weight_map(labels, target=target, class_weight=(0, 0), w0=20.0)
+    assert found[0, 1] == pytest.approx(2 * 9.2312, rel=1e-4)
+
+
+def test_numbers_that_can_not_be_used_are_refused():
+    with pytest.raises(UsageError, match="preset must be one of paper2015, freiburg2019, got 'x'"):
+        choose_preset("x")
+    with pytest.raises(UsageError, match="w0 must be 0 or more, got -1"):
+        choose_preset("paper2015", w0=-1)
+    for sigma in (0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="sigma must be more than 0 pixels, got"):
+            choose_preset("paper2015", sigma=sigma)
+    preset, labels = Preset(source="", w0=1, sigma=1), np.zeros((1, 1), int)
+    with pytest.raises(UsageError, match="w0 and sigma must come with the name"):
+        weight_map(labels, target=labels, class_weight=(1, 1), preset=preset, w0=2)
+
+
+def test_labels_that_are_none_are_refused():
+    with pytest.raises(LabelError, match="labels must be integers"):
+        border_weight(np.zeros((3, 3)))
