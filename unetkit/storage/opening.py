@@ -25,6 +25,9 @@ from unetkit.storage.urls import base_name, inside, join, stem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 LABELS = ("instances", "classes", "ignore")
 
 
@@ -83,19 +86,29 @@ def bare_image(node: ArrayNode, *, axes: str | None) -> Image:
 
 
 def array_axes(node: ArrayNode, *, ndim: int, axes: str | None) -> str:
-    """Find the axes of the last `ndim` dimensions of an array: as told, by name, or y, x."""
-    if axes is not None:
-        return check_axes(axes, ndim, url=node.url)
+    """Find the axes of the last `ndim` dimensions of an array: as told, by name, or y, x.
+
+    Raises
+    ------
+    InputError
+        If nothing says what they are; the error names `--axes`.
+    """
+    found = check_axes(axes, ndim, url=node.url) if axes is not None else named_axes(node, ndim)
+    if found is None:
+        example = "cyx" if ndim == 3 else AXES[-ndim:]
+        raise InputError(
+            f"{node.url} must name its {ndim} dimensions, got shape {node.shape} and names "
+            f"{list(node.dimension_names or ())}; add --axes, such as --axes {example}"
+        )
+    return found
+
+
+def named_axes(node: ArrayNode, ndim: int) -> str | None:
+    """Return what the names of the last `ndim` dimensions say; two without names are y, x."""
     names = [name.lower() for name in (node.dimension_names or ())[-ndim:]]
-    if are_axes("".join(names), ndim) and all(len(name) == 1 for name in names):
+    if all(len(name) == 1 for name in names) and are_axes("".join(names), ndim):
         return "".join(names)
-    if ndim == 2:
-        return "yx"
-    example = "cyx" if ndim == 3 else AXES[-ndim:]
-    raise InputError(
-        f"{node.url} must name its {ndim} dimensions, got shape {node.shape} and names "
-        f"{list(node.dimension_names or ())}; add --axes, such as --axes {example}"
-    )
+    return "yx" if ndim == 2 else None
 
 
 def ome_image(node: GroupNode, *, axes: str | None = None) -> Image:

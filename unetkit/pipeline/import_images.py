@@ -1,0 +1,185 @@
+"""Image files to Zarr: a folder becomes a dataset, one file without masks an image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unetkit.errors import InputError, UsageError
+from unetkit.pipeline.import_files import Pair, pair_files
+from unetkit.pipeline.import_masks import MaskRules, survey
+from unetkit.pipeline.import_report import ImportReport, notes
+from unetkit.pipeline.import_target import Target
+from unetkit.progress import SILENT, Progress
+from unetkit.storage.image_file import ImageFile, check_axes
+from unetkit.storage.opening import channel_numbers
+from unetkit.storage.pixel_size import parse_pixel_size
+from unetkit.storage.readers import open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+KINDS = ("instances", "classes")
+
+
+def import_images(
+    source: str,
+    output: str,
+    *,
+    labels: str | None = None,
+    kind: str = "instances",
+    classes: str | None = None,
+    ignore: int | None = None,
+    connected_components: bool = False,
+    axes: str | None = None,
+    channels: str | None = None,
+    pixel_size: str | None = None,
+    append: bool = False,
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+) -> ImportReport:
+    """Turn image files, with or without masks, into Zarr.
+
+    Parameters
+    ----------
+    source : str
+        A folder, a glob or one file: PNG, JPEG, TIFF, or what an installed reader takes.
+    output : str
+        The dataset to write; for one file without masks, an image. It appears complete or not at
+        all.
+    labels : str, optional
+        Masks: a folder or glob, paired with the images by stem; a path with ``{stem}``; or a file
+        for one image. Images without a mask come in unlabelled.
+    kind : {"instances", "classes"}
+        Whether a mask holds one number for each object or one for each class.
+    classes : str, optional
+        Names of the classes in the order of their values, such as ``background,myelin,axon``.
+    ignore : int, optional
+        The value of pixels that nobody annotated; they become background and a mask of their own.
+    connected_components : bool
+        Whether the separate pieces of a binary mask become the instances.
+    axes : str, optional
+        What the dimensions in the files stand for, where these do not say it, such as ``zyx``.
+    channels : str, optional
+        Which channels, in which order: names or numbers, separated by commas.
+    pixel_size : str, optional
+        Such as ``0.25`` (micrometres), ``250nm`` or ``0.5,0.25`` (y, x); by default what the
+        metadata of OME or ImageJ say.
+    append : bool
+        Whether the samples are added to a dataset that is there.
+    overwrite : bool
+        Whether an earlier output may be replaced.
+    progress : Progress
+        Is told of files and of what a user should know.
+
+    Returns
+    -------
+    ImportReport
+
+    Raises
+    ------
+    UsageError
+        If options do not fit each other or can't be read.
+    InputError
+        If files are missing, damaged or do not fit together; a `LabelError` where masks are not
+        what they are said to be.
+    OutputError
+        If the output is there, or a sample of this name is.
+    """
+    rules = _rules(labels, kind, classes, ignore=ignore, split=connected_components, axes=axes)
+    if append and overwrite:
+        raise UsageError("append must come without overwrite, got both; leave one out")
+    size = parse_pixel_size(pixel_size) if pixel_size is not None else None
+    pairs, found = pair_files(source, labels)
+    files = _open_all(pairs, axes=axes, channels=channels, size=size)
+    here = Target(output, append=append, overwrite=overwrite)
+    if append:
+        rules = here.check_appended(pairs, files, rules, labelled=labels is not None)
+    masks = [(p.mask, f) for p, f in zip(pairs, files, strict=True) if p.mask]
+    if masks:
+        rules = survey(masks, rules, known=here.known)
+    made = "dataset"
+    if labels is None and not append and Path(source).is_file():
+        made = "image"
+        here.write_image(files[0], pairs[0], progress)
+    else:
+        here.write_dataset(pairs, files, rules, progress=progress)
+    report = ImportReport(
+        output,
+        made,
+        len(pairs),
+        len(masks),
+        len(pairs) - len(masks),
+        found.hidden,
+        len(found.other),
+        sum(file.alpha_dropped for file in files),
+        rules.kind if masks else None,
+        {str(value): number for value, number in rules.mapping.items()},
+        rules.class_names,
+        tuple(sorted({file.axes for file in files})),
+        files[0].pixel_size if all(f.pixel_size == files[0].pixel_size for f in files) else None,
+    )
+    for sentence in notes(report, files, rules, asked=labels is not None):
+        progress.note(sentence)
+    return report
+
+
+def _rules(
+    labels: str | None,
+    kind: str,
+    classes: str | None,
+    *,
+    ignore: int | None,
+    split: bool,
+    axes: str | None,
+) -> MaskRules:
+    if kind not in KINDS:
+        raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    given = {
+        "--kind classes": kind == "classes",
+        "--classes": classes is not None,
+        "--ignore": ignore is not None,
+        "--connected-components": split,
+    }
+    if labels is None and any(given.values()):
+        name = next(name for name, there in given.items() if there)
+        raise UsageError(f"{name} must come with --labels, got no masks; name their folder")
+    if classes is not None and kind != "classes":
+        raise UsageError("--classes must come with --kind classes, got instances; add it")
+    if split and kind == "classes":
+        raise UsageError(
+            "--connected-components must come with instances, got --kind classes; leave one out"
+        )
+    names = tuple(name.strip() for name in classes.split(",")) if classes is not None else None
+    if names is not None and (not all(names) or len(set(names)) < len(names)):
+        raise UsageError(f"classes must be different names with commas between, got {classes!r}")
+    return MaskRules(kind, names, ignore, split, check_axes(axes) if axes else None)
+
+
+def _open_all(
+    pairs: Sequence[Pair],
+    *,
+    axes: str | None,
+    channels: str | None,
+    size: dict[str, float] | None,
+) -> list[ImageFile]:
+    files = []
+    for pair in pairs:
+        file = open_file(pair.image, axes=axes)
+        names = file.channel_names or tuple(map(str, range(file.size("c"))))
+        if channels is not None:
+            numbers = channel_numbers(channels, names, of=pair.image)
+            file = file.pick(numbers) if "c" in file.axes else file
+        sizes = {**(file.pixel_size or {}), **(size or {})}
+        known = {axis: sizes[axis] for axis in file.axes if axis in sizes}
+        files.append(replace(file, pixel_size=known or None))
+    first = files[0]
+    for file in files:
+        if file.size("c") != first.size("c"):
+            raise InputError(
+                f"images must have equally many channels, got {first.size('c')} in {first.path!r}"
+                f" and {file.size('c')} in {file.path!r}; choose some with --channels, or import"
+                " them apart"
+            )
+    return files
