@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import InputError
@@ -108,7 +108,9 @@ class Dataset:
         )
 
 
-def open_dataset(url: str, *, axes: str | None = None, channels: str | None = None) -> Dataset:
+def open_dataset(
+    url: str, *, axes: str | None = None, channels: str | None = None, mixed: bool = False
+) -> Dataset:
     """Open a dataset; an image, a stack or a bare array counts as one too.
 
     Parameters
@@ -119,6 +121,8 @@ def open_dataset(url: str, *, axes: str | None = None, channels: str | None = No
         The axes of a bare array or of a stack's images, where they are not named.
     channels : str, optional
         Which channels, in which order: `0,2` or `DAPI,GFP`.
+    mixed : bool
+        Whether samples may differ in their channel counts, or be none at all.
 
     Returns
     -------
@@ -143,12 +147,13 @@ def open_dataset(url: str, *, axes: str | None = None, channels: str | None = No
     elif kind == "stack":
         images = list(stack_images(node, axes=axes))
     else:
-        return _listed(node, channels=channels)
-    samples = [Sample(image.name, image.name, image, dataset=url) for image in images]
-    return _checked(Dataset(url, kind, tuple(samples), marks(node)), channels)
+        samples = _listed(node)
+        return _checked(Dataset(url, kind, samples, marks(node)), channels, mixed=mixed)
+    alone = tuple(Sample(image.name, image.name, image, dataset=url) for image in images)
+    return _checked(Dataset(url, kind, alone, marks(node)), channels, mixed=mixed)
 
 
-def _listed(node: GroupNode, *, channels: str | None) -> Dataset:
+def _listed(node: GroupNode) -> tuple[Sample, ...]:
     samples = []
     for name, source, place in listed_samples(node):
         group = node_at(place)
@@ -158,15 +163,16 @@ def _listed(node: GroupNode, *, channels: str | None) -> Dataset:
                 "import the data again"
             )
         samples.append(Sample(name, source, ome_image(group), dataset=node.url))
-    return _checked(Dataset(node.url, "dataset", tuple(samples), marks(node)), channels)
+    return tuple(samples)
 
 
-def _checked(dataset: Dataset, channels: str | None) -> Dataset:
+def _checked(dataset: Dataset, channels: str | None, *, mixed: bool) -> Dataset:
     """Choose channels in every sample, and make sure that they have equally many."""
     samples = tuple(
-        Sample(s.name, s.source, choose_channels(s.image, channels), dataset=s.dataset)
-        for s in dataset.samples
+        replace(sample, image=choose_channels(sample.image, channels)) for sample in dataset.samples
     )
+    if mixed:
+        return replace(dataset, samples=samples)
     if not samples:
         raise InputError(f"{dataset.url} must hold at least one sample, got none; import images")
     first = samples[0]
@@ -177,4 +183,4 @@ def _checked(dataset: Dataset, channels: str | None) -> Dataset:
                 f"{first.data.channel_count} in {first.name!r} and {sample.data.channel_count} in "
                 f"{sample.name!r}; choose some with --channels, or import them apart"
             )
-    return Dataset(dataset.url, dataset.kind, samples, dataset.attributes)
+    return replace(dataset, samples=samples)
