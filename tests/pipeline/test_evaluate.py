@@ -26,7 +26,7 @@ def write(url: str, samples: dict[str, dict[str, Any] | None]) -> str:
         image = given.pop("image", None)
         if image is None:
             image = np.zeros(given["labels"].shape, np.uint8)
-        writer.add(name, image, axes="zyx"[-image.ndim :], **given)
+        writer.add(name, image, axes="czyx"[-image.ndim :], **given)
     writer.finish()
     return url
 
@@ -192,7 +192,8 @@ def test_a_stack_needs_its_axes_and_the_prediction_does_not(place):
     group = zarr.open_group(place("stack.zarr"), mode="w")
     group.create_array("images", data=stack)
     group.create_array("labels", data=stack)
-    prediction = write(place("p.zarr"), {"a": {"labels": stack[0]}})
+    channels = np.zeros((3, 2, 8, 8), np.uint8)
+    prediction = write(place("p.zarr"), {"a": {"image": channels, "labels": stack[0]}})
     assert evaluate(prediction, place("stack.zarr"), axes="zyx").overall.seg == 1
     with pytest.raises(InputError, match="must name its 3 dimensions"):
         evaluate(prediction, place("stack.zarr"))

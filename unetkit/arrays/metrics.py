@@ -136,7 +136,7 @@ def adapted_rand_error(table: Contingency) -> float | None:
     with np.errstate(invalid="ignore", divide="ignore"):
         error = float(skimage_metrics.adapted_rand_error(table=matrix)[0])
     # No two pixels share a segment on either side: the two agree.
-    return max(0.0, error) if np.isfinite(error) else 0.0
+    return max(error, 0.0) if np.isfinite(error) else 0.0
 
 
 def variation_of_information(table: Contingency) -> tuple[float, float] | None:
