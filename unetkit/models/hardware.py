@@ -98,8 +98,7 @@ def forward(module: nn.Module, batch: Tensor, *, precision: str) -> Tensor:
     batch : Tensor of float32, shape (N, C, Y, X)
         Normalized images of a size that the network takes.
     precision : str
-        ``exact``: float32 with kernels whose sums run in one order for every input size and
-        thread count; ``float32``; ``bfloat16``; ``float16``.
+        ``exact``, ``float32``, ``bfloat16`` or ``float16``; see `computing`.
 
     Returns
     -------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unetkit.errors import UsageError
+from unetkit.models.fixed_order import FixedOrder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,15 +26,17 @@ _BACKENDS: Any = torch.backends
 def computing(device: torch.device, precision: str) -> Iterator[None]:
     """Let torch compute in `precision` inside a ``with`` block.
 
-    Several threads may be inside at once. While one of them computes ``exact``, the others do
-    so too, which costs time but no correctness.
+    Several threads may be inside at once, each with its own precision.
 
     Parameters
     ----------
     device : torch.device
         Where the work runs.
     precision : str
-        One of `PRECISIONS`.
+        One of `PRECISIONS`. ``exact`` is float32 with convolutions that give a pixel the same
+        bits wherever it lies in a tile of whatever size, with any number of threads. On a GPU it
+        means deterministic kernels: the same bits for the same tile. With gradients the processor
+        uses torch's own kernels.
 
     Raises
     ------
@@ -51,7 +54,8 @@ def computing(device: torch.device, precision: str) -> Iterator[None]:
         else:
             stack.enter_context(_FULL_FLOAT32)
         if precision == "exact":
-            stack.enter_context(_FIXED_ORDER)
+            stack.enter_context(_REPEATABLE)
+            stack.enter_context(FixedOrder())
         yield
 
 
@@ -94,7 +98,7 @@ def _switch_off_tf32() -> Undo:
     return undo
 
 
-def _fix_order_of_sums() -> Undo:
+def _choose_repeatable_kernels() -> Undo:
     deterministic = torch.are_deterministic_algorithms_enabled()
     onednn, benchmark = _BACKENDS.mkldnn.enabled, _BACKENDS.cudnn.benchmark
     (nnpack,) = _BACKENDS.nnpack.set_flags(False)
@@ -113,4 +117,4 @@ def _fix_order_of_sums() -> Undo:
 
 
 _FULL_FLOAT32 = _SharedSetting(_switch_off_tf32)
-_FIXED_ORDER = _SharedSetting(_fix_order_of_sums)
+_REPEATABLE = _SharedSetting(_choose_repeatable_kernels)
