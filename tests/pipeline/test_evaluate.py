@@ -193,7 +193,8 @@ def test_a_stack_needs_its_axes_and_the_prediction_does_not(place):
     group.create_array("images", data=stack)
     group.create_array("labels", data=stack)
     channels = np.zeros((3, 2, 8, 8), np.uint8)
-    prediction = write(place("p.zarr"), {"a": {"image": channels, "labels": stack[0]}})
+    write(place("p.zarr"), {"a": {"image": channels, "labels": stack[0]}})
+    prediction = place("p.zarr/a")  # an image whose own axes are czyx
     assert evaluate(prediction, place("stack.zarr"), axes="zyx").overall.seg == 1
     with pytest.raises(InputError, match="must name its 3 dimensions"):
         evaluate(prediction, place("stack.zarr"))
