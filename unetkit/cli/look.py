@@ -34,7 +34,7 @@ def evaluate(
             workers=workers,
             progress=progress,
         )
-    console.found(report.to_dict(), json=json, layout=tables.details)
+    console.found(report.to_dict(), json=json, layout=tables.scores)
 
 
 def info(

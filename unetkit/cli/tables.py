@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from rich import box
@@ -25,6 +26,36 @@ def details(document: Document) -> list[RenderableType]:
         Strings, numbers, lists and mappings, as for JSON.
     """
     return list(_parts(document, indent=0))
+
+
+def scores(document: Document) -> list[RenderableType]:
+    """Lay out what `unetkit eval` found: overall, then by class and by sample.
+
+    Parameters
+    ----------
+    document : mapping
+        An evaluation report; every threshold of the average precision is only there.
+    """
+    alone = len(document["samples"]) == 1
+    columns = (
+        {"": document["overall"]}
+        if alone
+        else {
+            "overall": document["overall"],
+            "mean of samples": document["mean"],
+        }
+    )
+    rows = [
+        {"score": label} | {name: pick(column) for name, column in columns.items()}
+        for label, pick in _SCORES[document["kind"]]
+    ]
+    parts: list[RenderableType] = [table(rows)]
+    if document["kind"] == "classes":
+        shown = ("name", "dice", "iou", "pixels_true", "pixels_predicted")
+        parts.append(table([_only(row, shown) for row in document["overall"]["classes"]]))
+    if not alone:
+        parts.append(table([_sample(row, document["kind"]) for row in document["samples"]]))
+    return parts
 
 
 def table(rows: Sequence[Document], *, title: str = "") -> Table:
@@ -71,6 +102,51 @@ def value(item: object) -> str:
     if isinstance(item, list | tuple):
         return ", ".join(value(part) for part in item) or "-"
     return safe(item)
+
+
+def _at(threshold: str) -> Callable[[Document], object]:
+    return lambda scores: (scores["average_precision_at"] or {}).get(threshold)
+
+
+_PIXELS: list[tuple[str, Callable[[Document], object]]] = [
+    ("Dice", itemgetter("dice")),
+    ("IoU", itemgetter("iou")),
+    ("pixel error", itemgetter("pixel_error")),
+]
+# What is shown for each kind of labels: a name, and where it stands among the scores.
+_SCORES: dict[str, list[tuple[str, Callable[[Document], object]]]] = {
+    "instances": [
+        ("average precision at IoU 0.5", _at("0.50")),
+        ("average precision at IoU 0.75", _at("0.75")),
+        ("average precision, mean of 0.5 to 0.95", itemgetter("average_precision")),
+        ("SEG", itemgetter("seg")),
+        *_PIXELS,
+        ("adapted Rand error", itemgetter("adapted_rand_error")),
+        ("variation of information", itemgetter("voi")),
+        ("objects predicted", itemgetter("objects_predicted")),
+        ("objects in the truth", itemgetter("objects_true")),
+        ("objects matched at IoU 0.5", itemgetter("objects_matched")),
+    ],
+    "classes": _PIXELS,
+}
+
+
+def _sample(row: Document, kind: str) -> Document:
+    """Choose the few scores of a sample that fit on a line."""
+    if kind == "classes":
+        return {"sample": row["name"], "Dice": row["dice"], "IoU": row["iou"]}
+    return {
+        "sample": row["name"],
+        "AP 0.5": _at("0.50")(row),
+        "AP": row["average_precision"],
+        "Dice": row["dice"],
+        "predicted": row["objects_predicted"],
+        "true": row["objects_true"],
+    }
+
+
+def _only(row: Document, names: Sequence[str]) -> Document:
+    return {name: row[name] for name in names}
 
 
 def _cell(item: object) -> Text:

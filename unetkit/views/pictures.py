@@ -31,6 +31,7 @@ def image_panel(
     labels: npt.NDArray[np.integer] | None = None,
     fill: float = 0.0,
     grid_lines: npt.NDArray[np.floating] | None = None,
+    scale: float | None = None,
 ) -> Panel:
     """Show an image at a size that can be looked at, with what belongs over it.
 
@@ -46,9 +47,11 @@ def image_panel(
         How strongly the objects are tinted, 0 to 1.
     grid_lines : ndarray of float, shape (2, P, Q), optional
         y and x of the crossings of a grid, in pixels of the image.
+    scale : float, optional
+        Pixels of the picture for one of the image; left out, what suits a screen.
     """
     shape = image.shape[1:]
-    size = _panel_size(shape)
+    size = _panel_size(shape, scale=scale)
     picture = _resized(to_rgb8(image), size)
     if labels is not None:
         # Outlines are drawn after the change of size, so that they are one fine line everywhere.
@@ -130,13 +133,14 @@ def weight_picture(
     side_by_side(path, panels, title=title)
 
 
-def _panel_size(shape: tuple[int, ...]) -> tuple[int, int]:
+def _panel_size(shape: tuple[int, ...], *, scale: float | None = None) -> tuple[int, int]:
     """Choose height and width: small images enlarged by a whole number, large ones reduced."""
     height, width = int(shape[0]), int(shape[1])
     longest = max(height, width)
-    scale: float = max(1, math.ceil(_SMALLEST / longest))
-    if longest > _LARGEST:
+    if scale is None and longest > _LARGEST:
         scale = _LARGEST / longest
+    elif scale is None:
+        scale = max(1, math.ceil(_SMALLEST / longest))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from unetkit.storage.files import write_bytes
 from unetkit.views.drawing import heat
@@ -62,7 +63,10 @@ def png_bytes(array: npt.NDArray[np.generic]) -> bytes:
         The pixels.
     """
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG", optimize=True)
+    # By this mark a later run knows that the file is its own and may be replaced.
+    mark = PngInfo()
+    mark.add_text("Software", "unetkit")
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG", pnginfo=mark)
     return buffer.getvalue()
 
 

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unetkit.cli import console
+from unetkit.cli.tables import details
+from unetkit.progress import SILENT
+
+
+@dataclass(frozen=True)
+class Report:
+    output: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"output": self.output, "samples": 2}
+
+
+def run(code: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run a line of Python in a process of its own, so that its streams are real."""
+    program = f"from unetkit.cli import console, tables\n{code}\n"
+    return subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, **options
+    )
+
+
+def test_a_path_is_all_that_stands_on_stdout(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    console.written(Report("a b[red].zarr"), json=False)
+    assert capfdbinary.readouterr() == (b"a b[red].zarr\n", b"")
+
+
+def test_a_path_that_is_piped_keeps_its_bytes() -> None:
+    strange = b"x\x1b[2J\xff\n.zarr"
+    done = run(f"console.emit_path({os.fsdecode(strange)!r})")
+    assert done.stdout == strange + b"\n"
+
+
+def test_json_is_one_strict_object(capsys: pytest.CaptureFixture[str]) -> None:
+    console.written(Report("größe \x1b.zarr"), json=True)
+    out = capsys.readouterr().out
+    assert json.loads(out) == {"output": "größe \x1b.zarr", "samples": 2}
+    assert out.isascii()
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_json_holds_no_number_that_json_does_not_have(number: float) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        console.emit_json({"score": number})
+
+
+def test_what_is_found_is_laid_out_or_json(capsys: pytest.CaptureFixture[str]) -> None:
+    console.found({"kind": "image", "name": "[x]\x1b"}, json=False, layout=details)
+    assert capsys.readouterr().out == "kind  image\nname  [x]\\x1b\n"
+    console.found({"kind": "image"}, json=True, layout=details)
+    assert json.loads(capsys.readouterr().out) == {"kind": "image"}
+
+
+def test_a_table_that_is_piped_is_not_folded() -> None:
+    long = "word " * 100
+    done = run(f"console.found({{'a': {long!r}}}, json=False, layout=tables.details)")
+    assert done.stdout.decode().splitlines() == [f"a  {long}".rstrip()]
+
+
+def test_an_error_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    console.fail("tile must be\na multiple of 16, got [red]\x1b[2J" + " and so on" * 40)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: tile must be a multiple of 16, got [red]\\x1b[2J and so on")
+    assert err.count("\n") == 1
+
+
+def test_quiet_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress(quiet=True) as progress:
+        assert progress is SILENT
+        progress.note("nobody hears")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_goes_to_stderr_and_tells_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        with console.progress(quiet=False) as progress:
+            progress.start("tiles", total=4)
+            progress.advance(3)
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail()
+    assert capsys.readouterr() == ("", "tiles: 4 to do\ntiles: stopped after 3 of 4\n")
+
+
+def test_a_reader_that_went_away_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    program = "from unetkit.cli import console; console.emit('x' * 100_000)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_stdout_may_be_closed() -> None:
+    shell = f"{sys.executable} -c \"from unetkit.cli import console; console.emit('x')\" >&-"
+    done = subprocess.run(shell, shell=True, check=False, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_stdout_is_told_once() -> None:
+    program = (
+        "from unetkit.cli import console\n"
+        "from unetkit.errors import SurroundingsError\n"
+        "try:\n    console.emit('x')\n"
+        "except SurroundingsError as error:\n    console.fail(str(error))\n"
+    )
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], check=False, stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 0
+    assert done.stderr.startswith(b"error: stdout must take the result, got 'No space left")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"PYTHONUTF8": "0", "LANG": "C"}],
+)
+def test_any_encoding_will_do(environment: dict[str, str]) -> None:
+    program = (
+        "console.fail('größe 細胞')\n"
+        "console.found({'größe': '細胞', 'rows': [{'µ': 1}]}, json=False, layout=tables.details)\n"
+        "with console.progress(quiet=False) as progress:\n"
+        "    progress.start('größe', total=1)\n"
+        "    progress.note('細胞')\n"
+    )
+    done = run(program, env={"PATH": os.environ["PATH"], **environment})
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_no_colour_holds() -> None:
+    shell = "console.fail('x')"
+    plain = run(shell, env={**os.environ, "FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": "1"})
+    coloured = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+    control = run(shell, env={**coloured, "FORCE_COLOR": "1", "TERM": "xterm"})
+    assert b"31m" not in plain.stderr
+    assert b"31m" in control.stderr
