@@ -209,7 +209,7 @@ def source_positions(deformation: Deformation, shape: tuple[int, int]) -> NDArra
     ndarray of float64, shape (2, Y, X)
         Positions y, x in pixels; they may lie outside the array.
     """
-    matrix, offset = _affine(deformation, shape)
+    matrix, offset = affine(deformation, shape)
     pixels = np.indices(shape, dtype=np.float64)
     moved = np.einsum("ij,jyx->iyx", matrix, pixels) + offset[:, None, None]
     return np.asarray(moved + field(deformation.grid, shape))
@@ -254,7 +254,7 @@ def deform(
     shape = _common_shape(image, labels, weights, ignore)
     sampler = None
     if deformation.resamples:
-        matrix, offset = _affine(deformation, shape)
+        matrix, offset = affine(deformation, shape)
         sampler = resampling.Sampler(matrix, offset, deformation.grid, shape)
 
     def moved(array: NDArray[Any] | None, kind: str) -> NDArray[Any] | None:
@@ -281,10 +281,10 @@ def _common_shape(*arrays: NDArray[Any] | None) -> tuple[int, int]:
     return height, width
 
 
-def _affine(
+def affine(
     deformation: Deformation, shape: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return M and the constant part of ``c + M (p - shift - c)``."""
+    """Return M and the constant part of ``c + M (p - shift - c)`` for an array of this shape."""
     angle = math.radians(deformation.angle)
     cos, sin = math.cos(angle) / deformation.scale, math.sin(angle) / deformation.scale
     matrix = np.array([[cos, sin], [-sin, cos]])

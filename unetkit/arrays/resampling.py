@@ -66,12 +66,29 @@ def grid_weights(size: int, points: int) -> NDArray[np.float64]:
     pixels = np.arange(size, dtype=np.float64)
     # A single pixel lies in the middle of the grid.
     at = pixels * (points - 1) / (size - 1) if size > 1 else np.array([(points - 1) / 2])
+    return point_weights(at, points)
+
+
+def point_weights(at: NDArray[np.float64], points: int) -> NDArray[np.float64]:
+    """Return how much each grid point counts at given positions; the outermost are repeated.
+
+    Parameters
+    ----------
+    at : ndarray of float, shape (N,)
+        Positions from 0 to ``points - 1``.
+    points : int
+        How many grid points there are; at least 2.
+
+    Returns
+    -------
+    ndarray of float64, shape (N, points)
+    """
     start = np.minimum(np.floor(at), points - 2).astype(int)
     taps = keys_weights(at - start)
-    weights = np.zeros((size, points))
+    weights = np.zeros((len(at), points))
     for k in range(4):
         point = np.clip(start + k - 1, 0, points - 1)
-        np.add.at(weights, (np.arange(size), point), taps[:, k])
+        np.add.at(weights, (np.arange(len(at)), point), taps[:, k])
     return weights
 
 
