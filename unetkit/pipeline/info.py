@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import InputError
+from unetkit.models.modelheader import read_header
 from unetkit.storage.creation import plain
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.detection import kind_of, node_at
-from unetkit.storage.nodes import ArrayNode
+from unetkit.storage.nodes import ArrayNode, read_node
 from unetkit.storage.opening import named_axes
-from unetkit.storage.urls import base_name, bytes_on_disk
+from unetkit.storage.urls import base_name, bytes_on_disk, join
 
 if TYPE_CHECKING:
     from unetkit.storage.datasets import Sample
@@ -57,15 +58,21 @@ def info(source: str) -> dict[str, Any]:
         raise InputError(
             f"{source} must be a store, got the record inside one; name the folder around it"
         )
+    return _plain({"source": source, **_store(source), "bytes": bytes_on_disk(source)})
+
+
+def _store(source: str) -> dict[str, Any]:
     node = node_at(source)
-    if isinstance(node, ArrayNode) and named_axes(node, len(node.shape)) is None:
-        return _nameless(source, node)
-    if kind_of(node) in ("image", "array"):
+    kind = kind_of(node)
+    array = read_node(join(source, "images")) if kind == "stack" else node
+    if isinstance(array, ArrayNode):
+        dimensions = len(array.shape) - (kind == "stack")
+        if named_axes(array, dimensions) is None:
+            return _nameless(kind, array)
+    if kind in ("image", "array"):
         (sample,) = open_dataset(source).samples
-        about = {"kind": kind_of(node), "source": source, **_image(sample.image)}
-    else:
-        about = _dataset(source)
-    return _plain({**about, "bytes": bytes_on_disk(source)})
+        return {"kind": kind, **_image(sample.image)}
+    return _dataset(source)
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
@@ -73,20 +80,15 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model(source: str) -> dict[str, Any]:
-    # The one command that may meet a machine where no model was ever used: loaded when needed.
-    from unetkit.models.modelheader import read_header
-
     header = read_header(source)
-    return _plain(
-        {"kind": "model", "source": source, **header.to_dict(), "bytes": bytes_on_disk(source)}
-    )
+    size = bytes_on_disk(source)
+    return _plain({"source": source, "kind": "model", **header.to_dict(), "bytes": size})
 
 
 def _dataset(source: str) -> dict[str, Any]:
     dataset = open_dataset(source, mixed=True)
     return {
         "kind": dataset.kind,
-        "source": source,
         "count": len(dataset.samples),
         "labelled": sum(sample.label_kind is not None for sample in dataset.samples),
         "sources": len({sample.source for sample in dataset.samples}),
@@ -141,16 +143,14 @@ def _array(array: PlaneArray) -> dict[str, Any]:
     }
 
 
-def _nameless(source: str, node: ArrayNode) -> dict[str, Any]:
+def _nameless(kind: str, array: ArrayNode) -> dict[str, Any]:
     """Describe an array whose axes nothing tells; commands that read it take `--axes`."""
     return {
-        "kind": "array",
-        "source": source,
+        "kind": kind,
         "axes": None,
-        "shape": list(node.shape),
-        "dtype": str(node.dtype),
-        "chunks": list(node.chunks),
-        "bytes": bytes_on_disk(source),
+        "shape": array.shape,
+        "dtype": str(array.dtype),
+        "chunks": array.chunks,
     }
 
 

@@ -57,12 +57,11 @@ def check_output(url: str, *, inputs: Sequence[str] = (), overwrite: bool = Fals
         If the output exists or collides with an input, or its folder does not exist.
     SurroundingsError
         If its folder can't be written to.
+    UsageError
+        If it is a URL: there is no rename that would publish it all at once.
     """
     if is_remote(url):
-        filesystem, place = remote(url)
-        if filesystem.exists(place):
-            raise OutputError(f"{url} must not exist yet, got something there; choose another name")
-        return
+        raise UsageError(f"output must be a local path for now, got {url}; name one with -o")
     for source in inputs:
         if not is_remote(source) and collide(url, source):
             raise OutputError(
@@ -169,8 +168,6 @@ def publish(partial: str, url: str, *, overwrite: bool) -> None:
     SurroundingsError
         If the rename fails.
     """
-    if is_remote(url):
-        raise UsageError(f"output must be a local path for now, got {url}; name one with -o")
     check_output(url, overwrite=overwrite)
     if hasattr(os, "sync"):
         os.sync()

@@ -201,7 +201,7 @@ def _is_ints(value: Any, *, least: int) -> bool:
     return isinstance(value, list) and all(type(n) is int and n >= least for n in value)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=1024)
 def _opened(
     url: str, zarr_format: Literal[2, 3], mode: Literal["r", "r+"], version: int
 ) -> zarr.Array[Any]:
