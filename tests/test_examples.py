@@ -1,0 +1,72 @@
+"""Every example runs as it stands, is short, and says what it claims."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted(p for p in (ROOT / "examples").iterdir() if p.suffix in (".py", ".sh"))
+PROGRAMS = [p for p in EXAMPLES if p.suffix == ".py"]
+
+
+def run(command: list[str], folder: Path, **environment: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.name)
+def test_an_example_has_at_most_60_lines(example: Path) -> None:
+    assert len(example.read_text().splitlines()) <= 60
+
+
+@pytest.mark.parametrize("example", PROGRAMS, ids=lambda p: p.name)
+def test_a_python_example_runs(example: Path, tmp_path: Path) -> None:
+    assert run([sys.executable, str(example)], tmp_path)
+
+
+def test_tiles_on_the_grid_equal_the_whole_and_others_do_not(tmp_path: Path) -> None:
+    text = run([sys.executable, str(ROOT / "examples" / "tiles_equal_the_whole.py")], tmp_path)
+    lines = [line for line in text.splitlines() if line.startswith("tiles of")]
+    on = [float(line.split()[-1]) for line in lines if "on the grid" in line]
+    off = [float(line.split()[-1]) for line in lines if "off the grid" in line]
+    assert len(on) == 3
+    assert set(on) == {0.0}
+    assert min(off) > 0.01
+
+
+def test_the_border_weights_are_the_papers(tmp_path: Path) -> None:
+    text = run([sys.executable, str(ROOT / "examples" / "border_weights.py")], tmp_path)
+    table = dict(re.findall(r"^ *(\d+)  ([\d.]+)$", text, flags=re.M))
+    assert table["1"] == "9.2312"
+    assert table["9"] == "1.3534"
+
+
+def test_the_shell_script_goes_from_images_to_a_prediction_and_again(
+    lab: Path, tmp_path: Path
+) -> None:
+    script = str(ROOT / "examples" / "five_images.sh")
+    command = [script, str(lab / "images"), str(lab / "masks"), str(lab / "big.tif")]
+    # The same lines, only narrower and shorter.
+    short = {"TRAIN": "--set width=4 --set depth=2 --steps 2", "BUDGET": "30s"}
+    work = tmp_path / "work"
+    work.mkdir()
+    first = run(command, work, **short)
+    assert "slide.prediction.zarr" in first
+    assert (work / "slide.prediction.zarr" / "zarr.json").exists()
+    run(command, work, **short)

@@ -1,0 +1,165 @@
+"""What goes wrong ends in one sentence and the right exit code; nothing is created or lost."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from unetkit.pipeline.train import train
+
+from unetkit.cli.app import main
+from unetkit.pipeline.import_images import import_images
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Return every file below a folder with its hash, and every folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_file()
+        else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a dataset, a slide, a model, a prediction's truth and odd things, once."""
+    folder = tmp_path_factory.mktemp("made")
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks", "larger_masks", "foreign.zarr", "empty"):
+        (folder / kind).mkdir()
+    labels = np.zeros((64, 72), np.uint8)
+    for k in range(6):
+        labels[8 + 20 * (k // 2) : 20 + 20 * (k // 2), 8 + 30 * (k % 2) : 22 + 30 * (k % 2)] = k + 1
+    picture = (40 + 120 * (labels > 0) + rng.integers(0, 30, labels.shape)).astype(np.uint8)
+    for name in ("a", "b"):
+        Image.fromarray(picture).save(folder / "images" / f"{name}.png")
+        Image.fromarray(labels).save(folder / "masks" / f"{name}.png")
+    Image.fromarray(np.pad(labels, 3)).save(folder / "larger_masks" / "a.png")
+    Image.fromarray(np.pad(labels, 3)).save(folder / "larger_masks" / "b.png")
+    (folder / "foreign.zarr" / "thesis.docx").write_text("three years of work")
+    (folder / "not_a_model.safetensors").write_bytes(b"PK\x03\x04 something else")
+
+    def at(name: str) -> str:
+        return str(folder / name)
+
+    import_images(at("images"), at("data.zarr"), labels=at("masks"))
+    import_images(at("images/a.png"), at("slide.zarr"))
+    hole = picture.astype(np.float32)
+    hole[30, 40] = np.nan
+    tifffile.imwrite(folder / "hole.tif", hole)
+    import_images(at("hole.tif"), at("hole.zarr"))
+    Image.fromarray(np.pad(picture, 3)).save(folder / "padded.png")
+    import_images(at("padded.png"), at("padded.zarr"), labels=at("larger_masks/a.png"))
+    train(
+        at("data.zarr"),
+        output=at("model.safetensors"),
+        options=("width=2", "depth=4"),
+        steps=1,
+        device="cpu",
+        precision="float32",
+    )
+    return folder
+
+
+@pytest.fixture
+def lab(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a copy that each test may break."""
+    folder = tmp_path / "lab"
+    shutil.copytree(made, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+FAILURES = [
+    ("import nowhere/ out.zarr", 3, "nowhere"),
+    ("import empty/ out.zarr", 3, "empty"),
+    ("import images/ --labels larger_masks/ out.zarr", 3, "70 x 78|64 x 72"),
+    ("import images/ --labels masks/ data.zarr", 4, "--overwrite"),
+    ("import images/ --labels masks/ foreign.zarr --overwrite", 4, "foreign.zarr"),
+    ("import images/ --kind shapes out.zarr", 2, "shapes"),
+    ("augment nowhere.zarr out.zarr", 3, "nowhere.zarr"),
+    ("augment data.zarr data.zarr", 4, "data.zarr"),
+    ("augment data.zarr data.zarr --overwrite", 4, "data.zarr"),
+    ("augment data.zarr ./images/../data.zarr/ --overwrite", 4, "data.zarr"),
+    ("weights nowhere.zarr", 3, "nowhere.zarr"),
+    ("weights empty", 3, "empty"),
+    ("weights slide.zarr", 3, "label"),
+    ("train nowhere.zarr", 3, "nowhere.zarr"),
+    ("train slide.zarr -o out.safetensors", 3, "--labels"),
+    ("train data.zarr", 4, "model.safetensors"),
+    ("train data.zarr -o out.safetensors --model unett", 2, "did you mean 'unet'"),
+    ("train data.zarr -o out.safetensors --set wide=3", 2, "width"),
+    ("train data.zarr -o out.safetensors --set width=broad", 2, "width"),
+    ("train data.zarr -o out.safetensors --time-budget soon", 2, "soon"),
+    ("train data.zarr -o out.safetensors --device abacus", 2, "abacus"),
+    ("tile-predict nowhere.zarr", 3, "nowhere.zarr"),
+    ("tile-predict empty", 3, "empty"),
+    ("tile-predict images/a.png", 3, "unetkit import"),
+    ("tile-predict slide.zarr --model unet", 3, "unet"),
+    ("tile-predict slide.zarr --model not_a_model.safetensors", 3, "not_a_model"),
+    ("tile-predict slide.zarr --overlap 91", 2, "overlap must be at least 92"),
+    ("tile-predict slide.zarr --tile 500", 2, "tile must be a multiple of 16 .* 496 or 512"),
+    ("tile-predict slide.zarr -o slide.zarr", 4, "slide.zarr"),
+    ("tile-predict slide.zarr -o slide.zarr --overwrite", 4, "slide.zarr"),
+    ("tile-predict slide.zarr -o data.zarr", 4, "--overwrite"),
+    ("tile-predict slide.zarr -o foreign.zarr --overwrite", 4, "foreign.zarr"),
+    ("tile-predict slide.zarr --channels 3", 2, "3"),
+    ("tile-predict hole.zarr", 6, "NaN"),
+    ("eval nowhere.zarr data.zarr", 3, "nowhere.zarr"),
+    ("eval data.zarr slide.zarr", 3, "label|truth|sample"),
+    ("eval slide.zarr padded.zarr", 3, "70|label"),
+    ("info nowhere.zarr", 3, "nowhere.zarr"),
+    ("info empty", 3, "empty"),
+    ("info images/a.png", 3, "unetkit import"),
+    ("bake data.zarr", 2, "bake"),
+    ("train data.zarr --temperature 180", 2, "temperature"),
+]
+
+
+@pytest.mark.parametrize(("command", "code", "words"), FAILURES, ids=[f[0] for f in FAILURES])
+def test_one_sentence_the_right_code_nothing_created_nothing_lost(
+    command: str, code: int, words: str, lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = snapshot(lab)
+    assert main(command.split()) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    last = captured.err.strip().splitlines()[-1]
+    assert "Traceback" not in captured.err
+    assert re.search(words, captured.err), captured.err
+    assert last.startswith("error: ")
+    assert snapshot(lab) == before
+
+
+def test_without_a_model_file_the_option_is_named(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (lab / "model.safetensors").unlink()
+    before = snapshot(lab)
+    assert main(["tile-predict", "slide.zarr"]) == 3
+    assert "--model" in capsys.readouterr().err
+    assert snapshot(lab) == before
+
+
+def test_the_same_commands_succeed_where_nothing_is_wrong(lab: Path) -> None:
+    """Show that the failures above are not those of a lab in which nothing works."""
+    for command in (
+        "import images/ --labels masks/ out.zarr",
+        "augment data.zarr more.zarr --copies 1",
+        "weights data.zarr",
+        "tile-predict slide.zarr --overlap 92 --precision float32",
+        "tile-predict hole.zarr --nonfinite fill --precision float32",
+        "eval data.zarr data.zarr",
+        "info slide.prediction.zarr",
+    ):
+        assert main(command.split()) == 0, command
