@@ -98,6 +98,9 @@ def test_an_augmentation_sheet_has_two_panels_a_row(tmp_path: Path) -> None:
     augmentation_sheet(str(one), [full])
     augmentation_sheet(str(two), [full, bare])
     augmentation_sheet(str(many), [bare] * 40)
-    heights = [Image.open(path).size[1] for path in (one, two, many)]
+    heights = []
+    for path in (one, two, many):
+        with Image.open(path) as picture:
+            heights.append(picture.size[1])
     assert heights[1] > 1.8 * heights[0]
     assert heights[2] < 25 * heights[0]

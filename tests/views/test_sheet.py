@@ -23,9 +23,14 @@ def panel(
     return Panel(picture, **more)  # type: ignore[arg-type]
 
 
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
 def area(path: Path, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
     """Return the box (y0, y1, x0, x1) of a colour."""
-    ys, xs = np.nonzero((np.asarray(Image.open(path)) == colour).all(axis=-1))
+    ys, xs = np.nonzero((pixels(path) == colour).all(axis=-1))
     return int(ys.min()), int(ys.max()) + 1, int(xs.min()), int(xs.max()) + 1
 
 
@@ -52,7 +57,7 @@ def test_a_caption_never_changes_the_size(tmp_path: Path, caption: str) -> None:
     path, control = tmp_path / "sheet.png", tmp_path / "control.png"
     side_by_side(str(path), [panel(RED, caption=caption), panel(BLUE, caption="a")])
     side_by_side(str(control), [panel(RED, caption="a"), panel(BLUE, caption="a")])
-    assert Image.open(path).size == Image.open(control).size
+    assert pixels(path).shape == pixels(control).shape
 
 
 def test_captions_and_bars_leave_ink(tmp_path: Path) -> None:
@@ -63,7 +68,7 @@ def test_captions_and_bars_leave_ink(tmp_path: Path) -> None:
     )
 
     def colours(path: Path) -> int:
-        return len(np.unique(np.asarray(Image.open(path)).reshape(-1, 3), axis=0))
+        return len(np.unique(pixels(path).reshape(-1, 3), axis=0))
 
     assert colours(plain) == 2
     assert colours(full) > 100
@@ -75,7 +80,7 @@ def test_a_png_holds_the_very_pixels(tmp_path: Path, dtype: type) -> None:
     array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (5, 7)).astype(dtype)
     path = tmp_path / "a.png"
     path.write_bytes(png_bytes(array[:, ::-1]))
-    np.testing.assert_array_equal(np.asarray(Image.open(path)), array[:, ::-1])
+    np.testing.assert_array_equal(pixels(path), array[:, ::-1])
 
 
 def test_a_png_is_known_as_an_earlier_output(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def emit_table(*parts: RenderableType) -> None:
     with console.capture() as captured:
         for part in parts:
             console.print(part)
-    emit("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    emit("\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines()))
 
 
 def written(report: Report, *, json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich import box
 from rich.console import RenderableType
+from rich.filesize import decimal
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -52,34 +53,33 @@ def scores(document: Document) -> list[RenderableType]:
     parts: list[RenderableType] = [table(rows)]
     if document["kind"] == "classes":
         shown = ("name", "dice", "iou", "pixels_true", "pixels_predicted")
-        parts.append(table([_only(row, shown) for row in document["overall"]["classes"]]))
+        parts += ["", table([_only(row, shown) for row in document["overall"]["classes"]])]
     if not alone:
-        parts.append(table([_sample(row, document["kind"]) for row in document["samples"]]))
+        parts += ["", table([_sample(row, document["kind"]) for row in document["samples"]])]
     return parts
 
 
-def table(rows: Sequence[Document], *, title: str = "") -> Table:
-    """Lay out mappings as rows; the columns are their names, in the order of appearance.
+def table(rows: Sequence[Document]) -> Table:
+    """Lay out mappings as rows; the columns are the names that hold something in any row.
 
     Parameters
     ----------
     rows : sequence of mappings
         Names and plain values.
-    title : str
-        What stands above.
     """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    said = (name for row in rows for name, item in row.items() if not _empty(item))
+    columns = list(dict.fromkeys(said))
     numeric = {
         name
         for name in columns
         if all(isinstance(row.get(name), int | float | None) for row in rows)
     }
-    result = Table(box=box.SIMPLE_HEAD, title=Text(safe(title)) if title else None, pad_edge=False)
+    result = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for name in columns:
         heading = Text(safe(name.replace("_", " ")))
         result.add_column(heading, justify="right" if name in numeric else "left", overflow="fold")
     for row in rows:
-        result.add_row(*(_cell(row.get(name)) for name in columns))
+        result.add_row(*(_aligned(row.get(name), name) for name in columns))
     return result
 
 
@@ -149,8 +149,22 @@ def _only(row: Document, names: Sequence[str]) -> Document:
     return {name: row[name] for name in names}
 
 
-def _cell(item: object) -> Text:
+def _cell(item: object, name: str) -> Text:
+    """Say a value in the unit that its name calls for."""
+    if name in ("shape", "chunks", "size") and isinstance(item, list | tuple):
+        return Text(" x ".join(value(part) for part in item))
+    if name == "bytes" and isinstance(item, int):
+        return Text(decimal(item))
     return Text(value(item))
+
+
+def _aligned(item: object, name: str) -> Text:
+    """Say a value so that the decimal points of a column stand under each other."""
+    return Text(f"{item:.3f}") if isinstance(item, float) else _cell(item, name)
+
+
+def _empty(item: object) -> bool:
+    return item is None or item in ([], (), {}, "")
 
 
 def _parts(document: Document, *, indent: int) -> Iterator[RenderableType]:
@@ -161,7 +175,7 @@ def _parts(document: Document, *, indent: int) -> Iterator[RenderableType]:
         grid.add_column(style="bold", no_wrap=True)
         grid.add_column(overflow="fold")
         for name, item in plain.items():
-            grid.add_row(Text(safe(name.replace("_", " "))), _cell(item))
+            grid.add_row(Text(safe(name.replace("_", " "))), _cell(item, name))
         yield Padding(grid, (0, 0, 0, indent))
     for name, item in document.items():
         if not _nested(item):
@@ -170,7 +184,26 @@ def _parts(document: Document, *, indent: int) -> Iterator[RenderableType]:
         if isinstance(item, Mapping):
             yield from _parts(item, indent=indent + 2)
         else:
-            yield Padding(table(item), (0, 0, 0, indent + 2))
+            yield from _listed(item, indent=indent + 2)
+
+
+def _listed(rows: Sequence[Document], *, indent: int) -> Iterator[RenderableType]:
+    """Say what all rows share once, and the rest as a table, so that it fits on a line."""
+    first, *others = rows
+    shared = {
+        name: item
+        for name, item in first.items()
+        if name != "name" and all(name in row and row[name] == item for row in others)
+    }
+    if others and shared:
+        yield from _parts(
+            {n: item for n, item in shared.items() if not _empty(item)}, indent=indent
+        )
+    if not others:
+        yield from _parts(first, indent=indent)
+        return
+    own = [{name: item for name, item in row.items() if name not in shared} for row in rows]
+    yield Padding(table(own), (0, 0, 0, indent))
 
 
 def _nested(item: object) -> bool:
