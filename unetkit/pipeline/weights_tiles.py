@@ -1,0 +1,164 @@
+"""The two jobs of `weights` on one tile: count its classes, weigh its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unetkit.arrays.targets import cut_gaps, make_target
+from unetkit.arrays.weightmap import weight_map
+from unetkit.engine.tileio import write_tile
+from unetkit.geometry.tiles import cover
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from unetkit.arrays.weightmap import Preset
+    from unetkit.geometry.tiles import Cover, Tile
+    from unetkit.storage.datasets import Sample
+    from unetkit.storage.planes import PlaneArray
+
+CLASSES = 256
+# Pixels a side: the larger, the less context is read twice; some 50 MB at work.
+TILE = 1024
+
+
+@dataclass(frozen=True)
+class TileJob:
+    """A tile of one plane of labels; small, so that it travels to any worker.
+
+    Parameters
+    ----------
+    labels : PlaneArray
+        What is read, with the context of the tile's read box.
+    ignore : PlaneArray, optional
+        Not 0 where nobody annotated.
+    plane : int
+        Which plane.
+    tile : Tile
+        Its read box may overhang the plane; there are no labels outside.
+    target : str
+        What the network will learn.
+    preset : Preset
+        The numbers of the weights.
+    balance : tuple of float
+        w_c, one a class.
+    output : PlaneArray, optional
+        Where `weigh_tile` writes.
+    """
+
+    labels: PlaneArray
+    ignore: PlaneArray | None
+    plane: int
+    tile: Tile
+    target: str
+    preset: Preset
+    balance: tuple[float, ...] = ()
+    output: PlaneArray | None = None
+
+    def read(self) -> tuple[NDArray[Any], tuple[slice, slice]]:
+        """Return the labels around the tile, and where in them the tile itself is.
+
+        What would lie outside the plane is left out, not mirrored: a mirrored neighbour would cut a
+        gap along the edge of the image that the whole image does not have.
+        """
+        tile, labels = self.tile, self.labels
+        top, left = max(tile.read_y0, 0), max(tile.read_x0, 0)
+        bottom, right = min(tile.read_y1, labels.height), min(tile.read_x1, labels.width)
+        block = labels.read(self.plane, top, bottom, left, right)
+        rows = slice(tile.y0 - top, tile.y1 - top)
+        return block, (rows, slice(tile.x0 - left, tile.x1 - left))
+
+    def read_ignore(self) -> NDArray[Any] | None:
+        """Return the ignore mask of the tile itself."""
+        if self.ignore is None:
+            return None
+        tile = self.tile
+        return self.ignore.read(self.plane, tile.y0, tile.y1, tile.x0, tile.x1)
+
+
+@dataclass(frozen=True)
+class TileJobs:
+    """The tiles of all labelled samples, made one at a time.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        What is read.
+    outputs : sequence of PlaneArray
+        What is written, one a sample.
+    preset : Preset
+        The numbers of the weights.
+    target : str
+        What the network will learn.
+    """
+
+    samples: Sequence[Sample]
+    outputs: Sequence[PlaneArray]
+    preset: Preset
+    target: str
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the weights make use of w_c."""
+        return self.target == "classes" or self.preset.background is None
+
+    @property
+    def total(self) -> int:
+        """How many tiles there are."""
+        return sum(output.planes * len(self._cover(output)) for output in self.outputs)
+
+    def tiles(self, balance: tuple[float, ...] = ()) -> Iterator[TileJob]:
+        """Make one job after the other."""
+        for sample, output in zip(self.samples, self.outputs, strict=True):
+            for plane in range(output.planes):
+                for tile in self._cover(output):
+                    yield TileJob(
+                        labels=sample.labels(),
+                        ignore=sample.ignore,
+                        plane=plane,
+                        tile=tile,
+                        target=self.target,
+                        preset=self.preset,
+                        balance=balance,
+                        output=output,
+                    )
+
+    def _cover(self, array: PlaneArray) -> Cover:
+        return cover(array.height, array.width, tile=TILE, overlap=self.preset.halo)
+
+
+def count_tile(job: TileJob) -> NDArray[np.int64]:
+    """Count the annotated pixels of each class in a tile.
+
+    Returns
+    -------
+    ndarray of int64, shape (256,)
+    """
+    block, inner = job.read()
+    target = make_target(block, job.target)[inner]
+    ignore = job.read_ignore()
+    annotated = target.ravel() if ignore is None else target[ignore == 0]
+    return np.bincount(annotated, minlength=CLASSES).astype(np.int64)
+
+
+def weigh_tile(job: TileJob) -> None:
+    """Write the weights of a tile."""
+    block, inner = job.read()
+    if job.target == "classes":
+        cells, target = None, make_target(block[inner], "classes")
+    else:
+        cells = cut_gaps(block)
+        target = make_target(cells, job.target)
+    found = weight_map(cells, target=target, class_weight=job.balance, preset=job.preset)
+    if cells is not None:
+        found = found[inner]
+    ignore = job.read_ignore()
+    if ignore is not None:
+        found[ignore != 0] = 0
+    if job.output is not None:
+        write_tile(job.output, job.plane, job.tile, found)
