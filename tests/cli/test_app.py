@@ -7,10 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,6 +25,10 @@ from unetkit.errors import (
     TryAgainError,
     UsageError,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 FUNCTIONS = {
     "import": "import_images",
@@ -98,7 +100,18 @@ def test_every_command_explains_itself(
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("train", "--help")])
 def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
-    heavy = ["torch", "zarr", "dask", "distributed", "numba", "scipy", "skimage", "numpy", "PIL", "tifffile"]
+    heavy = [
+        "torch",
+        "zarr",
+        "dask",
+        "distributed",
+        "numba",
+        "scipy",
+        "skimage",
+        "numpy",
+        "PIL",
+        "tifffile",
+    ]
     program = (
         "import sys\n"
         "from unetkit.cli.app import main\n"

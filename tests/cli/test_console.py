@@ -32,7 +32,9 @@ def run(code: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
 
 
 def test_a_path_is_all_that_stands_on_stdout(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    console.written(Report("a b[red].zarr"), json=False)
+    console.written(Report("a b[red].zarr"), json=False, quiet=False)
+    assert capfdbinary.readouterr() == (b"a b[red].zarr\n", b"samples 2\n")
+    console.written(Report("a b[red].zarr"), json=False, quiet=True)
     assert capfdbinary.readouterr() == (b"a b[red].zarr\n", b"")
 
 
@@ -43,7 +45,7 @@ def test_a_path_that_is_piped_keeps_its_bytes() -> None:
 
 
 def test_json_is_one_strict_object(capsys: pytest.CaptureFixture[str]) -> None:
-    console.written(Report("größe \x1b.zarr"), json=True)
+    console.written(Report("größe \x1b.zarr"), json=True, quiet=False)
     out = capsys.readouterr().out
     assert json.loads(out) == {"output": "größe \x1b.zarr", "samples": 2}
     assert out.isascii()

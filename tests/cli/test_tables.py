@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from unetkit.cli.tables import details, table, value
+from unetkit.cli.tables import details, scores, summary, table, value, walk
 
 
 def shown(*parts: object, width: int = 80) -> str:
@@ -26,12 +26,84 @@ def test_plain_values_come_first_and_parts_are_indented() -> None:
     ]
 
 
-def test_a_list_of_mappings_is_a_table_with_every_column() -> None:
-    text = shown(*details({"samples": [{"name": "a", "objects": 3}, {"name": "b", "source": "x"}]}))
-    assert "name" in text
-    assert "objects" in text
-    assert "source" in text
-    assert text.index("a ") < text.index("b ")
+def test_a_list_says_once_what_all_rows_share() -> None:
+    rows = [{"name": "a", "axes": "yx", "objects": 3}, {"name": "b", "axes": "yx", "source": "x"}]
+    assert [line.rstrip() for line in shown(*details({"samples": rows})).splitlines()] == [
+        "samples",
+        "  axes  yx",
+        "  name  objects  source",
+        "  ─────────────────────",
+        "  a           3  -",
+        "  b           -  x",
+    ]
+
+
+def test_a_list_of_one_needs_no_table() -> None:
+    text = shown(*details({"samples": [{"name": "a", "shape": [512, 640]}]}))
+    assert [line.rstrip() for line in text.splitlines()] == [
+        "samples",
+        "  name   a",
+        "  shape  512 x 640",
+    ]
+
+
+def test_a_summary_leaves_out_what_is_nothing() -> None:
+    report = {"output": "a.zarr", "samples": 2, "skipped": 0, "names": ["a"], "kind": "[x]\x1b"}
+    assert shown(*summary(report)) == "samples 2, kind [x]\\x1b\n"
+    assert summary({"output": "a.zarr"}) == []
+
+
+def test_scores_stand_under_each_other() -> None:
+    overall = {
+        "average_precision_at": {"0.50": 0.5, "0.75": None},
+        "average_precision": 0.25,
+        "seg": 0.5,
+        "dice": 1.0,
+        "iou": 1.0,
+        "pixel_error": 0.0,
+        "adapted_rand_error": 0.1,
+        "voi": 0.2,
+        "objects_predicted": 24,
+        "objects_true": 30,
+        "objects_matched": 18,
+    }
+    one = {"kind": "instances", "overall": overall, "mean": overall, "samples": [{"name": "a"}]}
+    text = shown(*scores(one))
+    assert "average precision at IoU 0.5            0.500" in text
+    assert "average precision at IoU 0.75               -" in text
+    assert "mean of samples" not in text
+    two = one | {"samples": [overall | {"name": "[a]\x1b"}, overall | {"name": "b"}]}
+    text = shown(*scores(two))
+    assert "mean of samples" in text
+    assert "[a]\\x1b" in text
+
+
+def test_scores_of_classes_name_each_class() -> None:
+    overall = {"dice": 0.5, "iou": 0.4, "pixel_error": 0.1}
+    each = {"name": "my[elin]", "dice": 0.5, "iou": 0.4, "pixels_true": 7, "pixels_predicted": 8}
+    document = {
+        "kind": "classes",
+        "overall": overall | {"classes": [each]},
+        "mean": overall,
+        "samples": [overall | {"name": "a"}, overall | {"name": "b"}],
+    }
+    text = shown(*scores(document))
+    assert "my[elin]" in text
+    assert "average precision" not in text
+
+
+def test_the_demo_says_what_to_run_next() -> None:
+    row = {
+        "method": "unetkit",
+        "average_precision_50": 0.75,
+        "average_precision": 0.5,
+        "objects": 29,
+        "objects_true": 30,
+    }
+    document = {"scores": [row], "pictures": ["d/demo.png"], "commands": ["unetkit info d"]}
+    text = shown(*walk(document))
+    for part in ("unetkit", "0.750", "29 of 30", "  d/demo.png\n", "  unetkit info d\n"):
+        assert part in text
 
 
 def test_names_are_escaped_and_markup_stays_text() -> None:

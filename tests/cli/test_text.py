@@ -21,7 +21,7 @@ from unetkit.cli.text import duration, safe
         ("two\nlines\ttab\r", "two\\nlines\\ttab\\r"),
         ("byte \udcff", "byte \\udcff"),
         ("line\u2028break", "line\\u2028break"),
-        ("می\u200cخواهم", "می\u200cخواهم"),
+        ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e"),
     ],
 )
 def test_a_name_is_shown_as_text(text: str, shown: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from unetkit.cli import tables
 from unetkit.cli.meter import Bar, Lines
 from unetkit.cli.text import safe
 from unetkit.errors import SurroundingsError
@@ -104,12 +105,24 @@ def emit_table(*parts: RenderableType) -> None:
     emit("\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines()))
 
 
-def written(report: Report, *, json: bool) -> None:
-    """End a command that wrote something: its path, or the whole report as JSON."""
+def written(
+    report: Report,
+    *,
+    json: bool,
+    quiet: bool,
+    layout: Callable[[dict[str, Any]], list[RenderableType]] = tables.summary,
+) -> None:
+    """End a command that wrote something: its path, or the whole report as JSON.
+
+    On stderr stands what is worth knowing about it, unless `quiet`.
+    """
     if json:
         emit_json(report.to_dict())
-    else:
-        emit_path(report.output)
+        return
+    if not quiet:
+        for part in layout(report.to_dict()):
+            errors_console().print(part, soft_wrap=isinstance(part, Text))
+    emit_path(report.output)
 
 
 def found(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from unetkit.cli import console
+from unetkit.cli import console, tables
 from unetkit.cli.options import (
     HARDWARE,
     Axes,
@@ -103,7 +103,7 @@ def train(
             overwrite=overwrite,
             progress=progress,
         )
-    console.written(report, json=json)
+    console.written(report, json=json, quiet=quiet)
 
 
 def tile_predict(
@@ -145,6 +145,10 @@ def tile_predict(
             min=0, rich_help_panel=RESULT, help="Pixels by which objects grow into their gaps."
         ),
     ] = 1,
+    min_size: Annotated[
+        int,
+        typer.Option(min=0, rich_help_panel=RESULT, help="Drop objects of fewer pixels than this."),
+    ] = 0,
     channels: Channels = None,
     axes: Axes = None,
     device: Device = "auto",
@@ -173,6 +177,7 @@ def tile_predict(
             probabilities=probabilities,
             threshold=threshold,
             grow=grow,
+            min_size=min_size,
             channels=channels,
             axes=axes,
             device=device,
@@ -185,4 +190,7 @@ def tile_predict(
             dry_run=dry_run,
             progress=progress,
         )
-    console.written(report, json=json)
+    if dry_run:
+        console.found(report.to_dict(), json=json, layout=tables.details)
+    else:
+        console.written(report, json=json, quiet=quiet)

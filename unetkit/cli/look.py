@@ -63,4 +63,4 @@ def demo(
 
     with console.progress(quiet=quiet) as progress:
         report = run(folder, seed=seed, overwrite=overwrite, progress=progress)
-    console.written(report, json=json)
+    console.written(report, json=json, quiet=quiet, layout=tables.walk)

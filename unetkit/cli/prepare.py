@@ -109,7 +109,7 @@ def import_images(
             overwrite=overwrite,
             progress=progress,
         )
-    console.written(report, json=json)
+    console.written(report, json=json, quiet=quiet)
 
 
 def augment(
@@ -151,7 +151,7 @@ def augment(
             overwrite=overwrite,
             progress=progress,
         )
-    console.written(report, json=json)
+    console.written(report, json=json, quiet=quiet)
 
 
 def weights(
@@ -198,4 +198,4 @@ def weights(
             overwrite=overwrite,
             progress=progress,
         )
-    console.written(report, json=json)
+    console.written(report, json=json, quiet=quiet)

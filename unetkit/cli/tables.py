@@ -13,7 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from unetkit.cli.text import safe
+from unetkit.cli.text import duration, safe
 
 Document = Mapping[str, Any]
 
@@ -57,6 +57,51 @@ def scores(document: Document) -> list[RenderableType]:
     if not alone:
         parts += ["", table([_sample(row, document["kind"]) for row in document["samples"]])]
     return parts
+
+
+def summary(document: Document) -> list[RenderableType]:
+    """Say on one line what a command that wrote something counted and chose.
+
+    Parameters
+    ----------
+    document : mapping
+        A report; its path, its lists and what is nothing are left out.
+    """
+    facts = [
+        f"{safe(name.replace('_', ' '))} {_cell(item, name)}"
+        for name, item in document.items()
+        if name != "output" and isinstance(item, str | int | float) and item
+    ]
+    return [Text(", ".join(facts), style="dim")] if facts else []
+
+
+def walk(document: Document) -> list[RenderableType]:
+    """Lay out what the demo found, drew and proposes.
+
+    Parameters
+    ----------
+    document : mapping
+        A demo report.
+    """
+    rows = [
+        {
+            "on the part that nobody trained on": row["method"],
+            "AP 0.5": row["average_precision_50"],
+            "AP": row["average_precision"],
+            "objects": f"{row['objects']} of {row['objects_true']}",
+        }
+        for row in document["scores"]
+    ]
+    return [
+        "",
+        table(rows),
+        "",
+        Text("Look at", style="bold"),
+        *(Text(f"  {safe(path)}") for path in document["pictures"]),
+        Text("Run next", style="bold"),
+        *(Text(f"  {safe(command)}") for command in document["commands"]),
+        "",
+    ]
 
 
 def table(rows: Sequence[Document]) -> Table:
@@ -153,8 +198,10 @@ def _cell(item: object, name: str) -> Text:
     """Say a value in the unit that its name calls for."""
     if name in ("shape", "chunks", "size") and isinstance(item, list | tuple):
         return Text(" x ".join(value(part) for part in item))
-    if name == "bytes" and isinstance(item, int):
+    if name.endswith("bytes") and isinstance(item, int):
         return Text(decimal(item))
+    if name == "seconds" and isinstance(item, float):
+        return Text(duration(item))
     return Text(value(item))
 
 
