@@ -87,38 +87,40 @@ def import_images(
     OutputError
         If the output is there, or a sample of this name is.
     """
-    rules = _rules(labels, kind, classes, ignore=ignore, split=connected_components, axes=axes)
+    rules = _rules(labels, kind, classes, ignore=ignore, split=connected_components)
     if append and overwrite:
         raise UsageError("append must come without overwrite, got both; leave one out")
     size = parse_pixel_size(pixel_size) if pixel_size is not None else None
     pairs, found = pair_files(source, labels)
-    files = _open_all(pairs, axes=axes, channels=channels, size=size)
     here = Target(output, append=append, overwrite=overwrite)
+    here.check(pairs)
+    files = _open_all(pairs, axes=axes and check_axes(axes), channels=channels, size=size)
     if append:
         rules = here.check_appended(pairs, files, rules, labelled=labels is not None)
     masks = [(p.mask, f) for p, f in zip(pairs, files, strict=True) if p.mask]
     if masks:
-        rules = survey(masks, rules, known=here.known)
+        rules = survey(masks, rules, known=here.known, progress=progress)
     made = "dataset"
     if labels is None and not append and Path(source).is_file():
         made = "image"
         here.write_image(files[0], pairs[0], progress)
     else:
         here.write_dataset(pairs, files, rules, progress=progress)
+    sizes = [file.pixel_size for file in files]
     report = ImportReport(
-        output,
-        made,
-        len(pairs),
-        len(masks),
-        len(pairs) - len(masks),
-        found.hidden,
-        len(found.other),
-        sum(file.alpha_dropped for file in files),
-        rules.kind if masks else None,
-        {str(value): number for value, number in rules.mapping.items()},
-        rules.class_names,
-        tuple(sorted({file.axes for file in files})),
-        files[0].pixel_size if all(f.pixel_size == files[0].pixel_size for f in files) else None,
+        output=output,
+        made=made,
+        samples=len(pairs),
+        labelled=len(masks),
+        unlabelled=len(pairs) - len(masks),
+        skipped_hidden=found.hidden,
+        skipped_other=len(found.other),
+        alpha_dropped=sum(file.alpha_dropped for file in files),
+        kind=rules.kind if masks else None,
+        mapping={str(value): number for value, number in rules.mapping.items()},
+        class_names=rules.class_names,
+        axes=tuple(sorted({file.axes for file in files})),
+        pixel_size=sizes[0] if sizes.count(sizes[0]) == len(sizes) else None,
     )
     for sentence in notes(report, files, rules, asked=labels is not None):
         progress.note(sentence)
@@ -132,7 +134,6 @@ def _rules(
     *,
     ignore: int | None,
     split: bool,
-    axes: str | None,
 ) -> MaskRules:
     if kind not in KINDS:
         raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
@@ -154,7 +155,7 @@ def _rules(
     names = tuple(name.strip() for name in classes.split(",")) if classes is not None else None
     if names is not None and (not all(names) or len(set(names)) < len(names)):
         raise UsageError(f"classes must be different names with commas between, got {classes!r}")
-    return MaskRules(kind, names, ignore, split, check_axes(axes) if axes else None)
+    return MaskRules(kind, names, ignore, split)
 
 
 def _open_all(

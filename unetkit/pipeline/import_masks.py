@@ -9,14 +9,9 @@ import numpy as np
 
 from unetkit.arrays.instances import components
 from unetkit.arrays.mask_survey import MaskSurvey
-from unetkit.arrays.masks import (
-    one_channel,
-    smallest_dtype,
-    split_ignore,
-    to_classes,
-    whole_numbers,
-)
+from unetkit.arrays.masks import one_channel, split_ignore, to_classes, whole_numbers
 from unetkit.errors import InputError, LabelError
+from unetkit.progress import SILENT, Progress
 from unetkit.storage.readers import open_file
 
 if TYPE_CHECKING:
@@ -41,8 +36,6 @@ class MaskRules:
         The value of pixels that nobody annotated.
     split : bool
         Whether connected components become the instances.
-    axes : str, optional
-        What the dimensions of the files stand for, where they do not say it.
     mapping : dict of int to int
         From value to class; filled by `survey`.
     class_names : tuple of str
@@ -55,13 +48,12 @@ class MaskRules:
     names: tuple[str, ...] | None = None
     ignore: int | None = None
     split: bool = False
-    axes: str | None = None
     mapping: dict[int, int] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     ignored: int = 0
 
 
-def read_mask(path: str, image: ImageFile, rules: MaskRules) -> NDArray[Any]:
+def read_mask(path: str, image: ImageFile) -> NDArray[Any]:
     """Read a mask and hold it against its image.
 
     Parameters
@@ -70,8 +62,6 @@ def read_mask(path: str, image: ImageFile, rules: MaskRules) -> NDArray[Any]:
         Of the mask.
     image : ImageFile
         Whose pixels it labels.
-    rules : MaskRules
-        The axes count here.
 
     Returns
     -------
@@ -85,15 +75,15 @@ def read_mask(path: str, image: ImageFile, rules: MaskRules) -> NDArray[Any]:
     LabelError
         If it was compressed with loss, is coloured, or does not hold whole numbers.
     """
-    axes = rules.axes and rules.axes.replace("c", "")
-    file = open_file(path, axes=axes, labels=True)
+    wanted = image.axes.replace("c", "")
+    # Pages of a mask mean what those of its image mean, where the mask does not say it.
+    file = open_file(path, axes=wanted, labels=True)
     if file.lossy:
         raise LabelError(
             f"mask must be saved without loss, got a JPEG in {path!r}, whose values are not those"
             " that were drawn; save it as PNG or TIFF"
         )
-    own, wanted = file.axes.replace("c", ""), image.axes.replace("c", "")
-    for axis in dict.fromkeys(wanted + own):
+    for axis in dict.fromkeys(wanted + file.axes):
         if axis in "tz" and file.size(axis) != image.size(axis):
             raise InputError(
                 f"mask must have the planes of its image, got {file.size(axis)} along {axis} in"
@@ -113,7 +103,11 @@ def read_mask(path: str, image: ImageFile, rules: MaskRules) -> NDArray[Any]:
 
 
 def survey(
-    masks: Sequence[tuple[str, ImageFile]], rules: MaskRules, *, known: dict[int, int] | None = None
+    masks: Sequence[tuple[str, ImageFile]],
+    rules: MaskRules,
+    *,
+    known: dict[int, int] | None = None,
+    progress: Progress = SILENT,
 ) -> MaskRules:
     """Read every mask once and decide what their values mean, for all of them together.
 
@@ -125,6 +119,8 @@ def survey(
         As the user gave them.
     known : dict of int to int, optional
         The classes of the dataset that is added to.
+    progress : Progress
+        Advances mask by mask.
 
     Returns
     -------
@@ -142,8 +138,10 @@ def survey(
     """
     seen = MaskSurvey(ignore=rules.ignore)
     instances = rules.kind == "instances"
+    progress.start("looking at the masks", total=len(masks))
     for path, image in masks:
-        seen.add(path, read_mask(path, image, rules), pieces=instances and not rules.split)
+        progress.advance()
+        seen.add(path, read_mask(path, image), pieces=instances and not rules.split)
     if instances:
         if rules.split:
             seen.check_binary()
@@ -181,7 +179,7 @@ def make_labels(
     Returns
     -------
     labels : ndarray, same shape
-        Classes as uint8; instances as uint16, or uint32 where an id needs it.
+        Classes as uint8, instances with the numbers that were drawn.
     ignore : ndarray of uint8, same shape, or None
         1 where nobody annotated; None where the rules have no value for that.
     """
@@ -192,9 +190,7 @@ def make_labels(
         drawn = mask if ignore is None else np.where(ignore, stand_in, mask)
         return to_classes(drawn, rules.mapping or {0: 0}), ignore
     drawn, ignore = split_ignore(mask, rules.ignore)
-    numbers = _pieces(drawn) if rules.split else drawn
-    largest = int(numbers.max()) if numbers.size else 0
-    return numbers.astype(np.promote_types(smallest_dtype(largest), np.uint16), copy=False), ignore
+    return (_pieces(drawn) if rules.split else drawn), ignore
 
 
 def _pieces(mask: NDArray[Any]) -> NDArray[np.uint32]:
@@ -203,6 +199,6 @@ def _pieces(mask: NDArray[Any]) -> NDArray[np.uint32]:
     total = 0
     for plane, out in zip(planes, numbers, strict=True):
         found, count = components(plane > 0)
-        out[:] = np.where(found > 0, found.astype(np.uint32) + np.uint32(total), 0)
+        out[:] = np.where(found > 0, found + np.uint32(total), 0)
         total += count
     return numbers.reshape(mask.shape)

@@ -13,7 +13,7 @@ from unetkit.errors import InputError, OutputError, UsageError
 from unetkit.pipeline.import_masks import MaskRules, make_labels, read_mask
 from unetkit.storage.dataset_writer import DatasetWriter
 from unetkit.storage.datasets import Dataset, open_dataset
-from unetkit.storage.files import discard, staged
+from unetkit.storage.files import check_output, discard, staged
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import exists, join
 from unetkit.storage.writing import create_image
@@ -48,6 +48,11 @@ class Target:
         self.append = append
         self.overwrite = overwrite
         self.known: dict[int, int] | None = None
+
+    def check(self, pairs: Sequence[Pair]) -> None:
+        """Refuse an output that may not be written, before anything is read."""
+        if not self.append:
+            check_output(self.url, inputs=_inputs(pairs), overwrite=self.overwrite)
 
     def check_appended(
         self,
@@ -99,7 +104,7 @@ class Target:
 
     def write_image(self, file: ImageFile, pair: Pair, progress: Progress) -> None:
         """Write one image strip by strip, each as high as a chunk."""
-        with staged(self.url, inputs=[pair.image], overwrite=self.overwrite) as partial:
+        with staged(self.url, inputs=_inputs([pair]), overwrite=self.overwrite) as partial:
             data = create_image(
                 partial,
                 shape=file.shape,
@@ -130,8 +135,7 @@ class Target:
         if self.append:
             self._add(DatasetWriter(self.url), pairs, files, rules=rules, progress=progress)
             return
-        inputs = [path for pair in pairs for path in (pair.image, pair.mask) if path]
-        with staged(self.url, inputs=inputs, overwrite=self.overwrite) as partial:
+        with staged(self.url, inputs=_inputs(pairs), overwrite=self.overwrite) as partial:
             writer = DatasetWriter(partial, attributes={"command": "import", **_version()})
             self._add(writer, pairs, files, rules=rules, progress=progress)
 
@@ -158,9 +162,13 @@ class Target:
             raise
 
 
+def _inputs(pairs: Sequence[Pair]) -> list[str]:
+    return [path for pair in pairs for path in (pair.image, pair.mask) if path]
+
+
 def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, rules: MaskRules) -> None:
     image = file.load()
-    drawn = read_mask(pair.mask, file, rules) if pair.mask else None
+    drawn = read_mask(pair.mask, file) if pair.mask else None
     numbers = ignored = None
     notes: dict[str, Any] = {}
     if drawn is not None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Compressions that lose something: JPEG and its kin.
-LOSSY = {6, 7, 33003, 33004, 33005, 33007, 34712, 34892, 34933, 50001, 50002}
+# JPEG, and the JPEG 2000 of slide scanners: their pixels are not those that were saved.
+LOSSY = {6, 7, 33003, 33005, 33007, 34892}
 
 
 class Bands:

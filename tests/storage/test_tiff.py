@@ -1,0 +1,207 @@
+"""TIFF of every layout against the array that was saved, and what a TIFF must say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from unetkit.errors import InputError
+from unetkit.storage.readers import open_file
+from unetkit.storage.tiff import open_tiff
+
+RNG = np.random.default_rng(1)
+STACK = RNG.integers(0, 65536, (2, 3, 50, 41), dtype=np.uint16)
+RGB = RNG.integers(0, 256, (50, 41, 3), dtype=np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray, **options: Any) -> str:
+    tifffile.imwrite(path, pixels, **{"photometric": "minisblack", **options})
+    return str(path)
+
+
+LAYOUTS: list[dict[str, Any]] = [
+    {},
+    {"compression": "zlib"},
+    {"compression": "lzw", "tile": (16, 32)},
+    {"rowsperstrip": 7},
+    {"rowsperstrip": 7, "compression": "lzw", "predictor": True},
+    {"metadata": None, "rowsperstrip": 7},
+    {"bigtiff": True, "tile": (16, 16), "byteorder": ">", "compression": "zlib"},
+    {"tile": (64, 64)},
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("height", [50, 16, 1])
+def test_pages_of_every_layout(tmp_path: Path, layout: dict[str, Any], height: int) -> None:
+    pages = STACK.reshape(6, 50, 41)
+    file = open_tiff(save(tmp_path / "a.tif", pages, **layout), axes="zyx")
+    assert (file.axes, file.shape, file.dtype) == ("zyx", (6, 50, 41), np.uint16)
+    back = np.zeros_like(pages)
+    for plane, y0, block in file.strips(height):
+        assert block.shape[0] == 1
+        back[plane, y0 : y0 + height] = block[0]
+    assert np.array_equal(back, pages)
+
+
+@pytest.mark.parametrize("options", [{"ome": True, "compression": "zlib"}, {"imagej": True}])
+def test_axes_of_ome_and_imagej(tmp_path: Path, options: dict[str, Any]) -> None:
+    file = open_tiff(save(tmp_path / "a.tif", STACK, metadata={"axes": "ZCYX"}, **options))
+    assert file.axes == "czyx"
+    assert np.array_equal(file.load(), STACK.swapaxes(0, 1))
+
+
+@pytest.mark.parametrize("tile", [None, (16, 32)])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_and_alpha(
+    tmp_path: Path, tile: tuple[int, int] | None, planar: str, channels: int
+) -> None:
+    pixels = np.dstack([RGB, RGB[..., :1]])[..., :channels]
+    saved = np.moveaxis(pixels, -1, 0) if planar == "separate" else pixels
+    path = save(
+        tmp_path / "a.tif",
+        saved,
+        photometric="rgb",
+        planarconfig=planar,
+        tile=tile,
+        compression="zlib",
+    )
+    file = open_tiff(path)
+    assert (file.axes, file.channel_names) == ("cyx", ("red", "green", "blue"))
+    assert file.alpha_dropped is (channels == 4)
+    assert np.array_equal(file.load(), np.moveaxis(RGB, -1, 0))
+
+
+def test_grey_and_alpha_is_grey(tmp_path: Path) -> None:
+    path = save(
+        tmp_path / "a.tif", RGB[..., :2], extrasamples=["unassalpha"], planarconfig="contig"
+    )
+    file = open_tiff(path)
+    assert (file.axes, file.alpha_dropped) == ("yx", True)
+    assert np.array_equal(file.load(), RGB[..., 0])
+
+
+def test_a_fourth_channel_that_is_no_alpha_stays(tmp_path: Path) -> None:
+    pixels = np.dstack([RGB, RGB[..., :1]])
+    path = save(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unspecified"])
+    file = open_tiff(path)
+    assert (file.shape, file.alpha_dropped) == ((4, 50, 41), False)
+
+
+def test_a_palette_is_colours_or_as_labels_indices(tmp_path: Path) -> None:
+    colours = RNG.integers(0, 256, (3, 256), dtype=np.uint8)
+    path = save(
+        tmp_path / "a.tif",
+        RGB[..., 0],
+        photometric="palette",
+        colormap=colours.astype(np.uint16) * 257,
+    )
+    assert np.array_equal(open_tiff(path).load(), colours[:, RGB[..., 0]])
+    assert np.array_equal(open_tiff(path, labels=True).load(), RGB[..., 0])
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int16", "float16", "float32", "float64", "uint32"])
+def test_numbers_of_every_type(tmp_path: Path, dtype: str) -> None:
+    pixels = (RGB[..., 0] % 2).astype(dtype)
+    path = save(tmp_path / "a.tif", pixels)
+    assert np.array_equal(open_tiff(path, labels=True).load(), pixels)
+    image = open_file(path)
+    assert image.dtype in (np.uint8, np.float32)
+    assert np.array_equal(image.load(), pixels)
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (7, 1), (1, 1)])
+def test_images_of_one_row_or_column(tmp_path: Path, shape: tuple[int, int]) -> None:
+    pixels = RGB[: shape[0], : shape[1], 0]
+    for options in ({}, {"compression": "zlib"}, {"ome": True}):
+        assert np.array_equal(open_tiff(save(tmp_path / "a.tif", pixels, **options)).load(), pixels)
+
+
+def test_jpeg_inside_a_tiff_is_lossy(tmp_path: Path) -> None:
+    smooth = np.broadcast_to(np.arange(48, dtype=np.uint8)[:, None, None], (48, 64, 3)).copy()
+    path = save(tmp_path / "a.tif", smooth, photometric="rgb", compression="jpeg", tile=(16, 16))
+    file = open_tiff(path)
+    assert file.lossy
+    assert np.abs(file.load().astype(int) - np.moveaxis(smooth, -1, 0)).max() < 8
+
+
+def test_pages_that_nobody_explains(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", STACK[0])
+    with pytest.raises(InputError, match=r"\(3, 50, 41\) must say .* --axes, for example --axes z"):
+        open_tiff(path)
+    assert open_tiff(path, axes="tyx").axes == "tyx"
+    assert open_tiff(path, axes="cyx").axes == "cyx"
+
+
+def test_axes_that_do_not_fit(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", STACK[0])
+    for axes in ("yx", "zcyx", "yxz"):
+        with pytest.raises(InputError, match="axes must fit the dimensions"):
+            open_tiff(path, axes=axes)
+    assert open_tiff(save(tmp_path / "b.tif", STACK[0, 0]), axes="zyx", labels=True).axes == "yx"
+
+
+def test_three_pages_taken_for_colours_can_be_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.tif")
+    tifffile.imwrite(path, STACK[0], photometric="rgb", planarconfig="separate")
+    assert open_tiff(path).axes == "cyx"
+    file = open_tiff(path, axes="zyx")
+    assert file.axes == "zyx"
+    assert np.array_equal(file.load(), STACK[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"compression": "zlib"},
+        {"compression": "lzw", "tile": (16, 16)},
+        {"imagej": True},
+        {"ome": True},
+        {"metadata": None, "compression": "zlib"},
+    ],
+)
+@pytest.mark.parametrize("kept", [0.001, 0.02, 0.3, 0.7, 0.99])
+def test_cut_short(tmp_path: Path, options: dict[str, Any], kept: float) -> None:
+    pages = STACK.reshape(6, 50, 41)
+    path = Path(save(tmp_path / "a.tif", pages, **options))
+    assert np.array_equal(open_tiff(str(path), axes="zyx").load(), pages)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data))])
+    try:
+        pixels = open_tiff(str(path), axes="zyx").load()
+    except InputError as error:
+        assert "a.tif" in str(error)
+    else:
+        # The last bytes may be a text that nobody needs; pixels are never fewer or others.
+        assert np.array_equal(pixels, pages)
+        assert kept > 0.9
+
+
+def test_no_tiff(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"not a TIFF at all")
+    with pytest.raises(InputError, match="must be readable"):
+        open_tiff(str(path))
+
+
+def test_what_else_a_user_should_know(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", RGB[..., 0], photometric="miniswhite")
+    file = open_tiff(path)
+    assert "0 is white" in file.remarks[0]
+    assert np.array_equal(file.load(), RGB[..., 0])
+    with tifffile.TiffWriter(tmp_path / "b.tif") as writer:
+        writer.write(STACK[0, 0])
+        writer.write(RGB, photometric="rgb")
+    assert "more than one series" in open_tiff(str(tmp_path / "b.tif")).remarks[0]
+
+
+def test_colours_of_print_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", np.dstack([RGB, RGB])[..., :4], photometric="separated")
+    with pytest.raises(InputError, match="got SEPARATED"):
+        open_tiff(path)
