@@ -6,6 +6,7 @@ import difflib
 import json
 import logging
 import os
+import signal
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -111,13 +112,18 @@ def open_scheduler(name: str = "threads", workers: int | None = None) -> Schedul
     if name == "processes":
         count = workers or cores()
         # A forked child of a process with threads may hang; a spawned one starts clean.
-        pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+        pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_be_quiet)
         return Scheduler(name, "processes", count, pool)
     if name.startswith("local:"):
         return _local_cluster(name, workers)
     if name.startswith(("tcp://", "tls://", "file:")):
         return _remote_cluster(name, workers)
     raise UsageError(_unknown(name))
+
+
+def _be_quiet() -> None:
+    """Leave Ctrl-C, which the terminal sends to all processes, to the one that started them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _unknown(name: str) -> str:

@@ -2,6 +2,284 @@
 
 from __future__ import annotations
 
-from unetkit.pipeline.tile_predict_network import predict_array
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-__all__ = ["predict_array"]
+from unetkit.engine.schedulers import open_scheduler
+from unetkit.engine.signals import stoppable
+from unetkit.errors import NumbersError, StoppedError, UsageError
+from unetkit.models import hardware, modelfile
+from unetkit.pipeline.tile_predict_choices import share_cores
+from unetkit.pipeline.tile_predict_network import load_model, predict_array, torch_threads
+from unetkit.pipeline.tile_predict_output import Partial
+from unetkit.pipeline.tile_predict_plan import Plan, Wishes, check_fit, make_plan
+from unetkit.pipeline.tile_predict_run import Run, find_earlier
+from unetkit.pipeline.tile_predict_tile import NetworkCall
+from unetkit.progress import SILENT
+from unetkit.storage import files, urls
+from unetkit.storage.datasets import open_dataset
+from unetkit.storage.images import detect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from unetkit.progress import Progress
+
+__all__ = ["PredictionReport", "predict_array", "tile_predict"]
+
+
+@dataclass(frozen=True)
+class PredictionReport:
+    """What `tile_predict` did, or with `dry_run` would do.
+
+    Parameters
+    ----------
+    output : str
+        The prediction.
+    tiles_total, tiles_reused : int
+        Tiles of all planes, and how many of them an earlier run had done.
+    tile, overlap, read : int
+        Size of a tile, its context on each side, and what the network reads for it, in pixels.
+    precision, device : str
+        How and where the network computed.
+    classes : tuple of str
+        In the order of the channels of the output.
+    objects : int or None
+        Instances in all samples; None where the target has none.
+    samples, filled : int
+        Images predicted; NaN and Inf values that were read as 0.
+    context_share : float
+        The share of the network's work that is context or overhangs the image.
+    output_bytes : int
+        The most that the output can take on disk.
+    seconds : float
+        How long it took.
+    status : {"done", "nothing to do", "planned"}
+        What came of it.
+    """
+
+    output: str
+    tiles_total: int
+    tiles_reused: int
+    tile: int
+    overlap: int
+    read: int
+    precision: str
+    device: str
+    classes: tuple[str, ...]
+    objects: int | None
+    samples: int
+    filled: int
+    context_share: float
+    output_bytes: int
+    seconds: float
+    status: Literal["done", "nothing to do", "planned"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return {**asdict(self), "classes": list(self.classes)}
+
+
+def tile_predict(
+    source: str,
+    *,
+    model: str = "model.safetensors",
+    output: str | None = None,
+    tile: int | None = None,
+    overlap: int | None = None,
+    probabilities: Literal["uint8", "float32"] = "uint8",
+    threshold: float = 0.5,
+    grow: int = 1,
+    min_size: int = 0,
+    channels: str | None = None,
+    axes: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    scheduler: str = "threads",
+    workers: int | None = None,
+    nonfinite: Literal["error", "fill"] = "error",
+    resume: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    progress: Progress = SILENT,
+) -> PredictionReport:
+    """Segment an image, or every sample of a dataset, of any size.
+
+    The result does not depend on the tiles: each is read with as much mirrored or real context
+    as the network needs, and tiles lie on the grid of the network's pooling.
+
+    Parameters
+    ----------
+    source : str
+        An image or a dataset.
+    model : str
+        A model file.
+    output : str, optional
+        Where to write; left out, `NAME.prediction.zarr` beside the source. The output of a dataset
+        is a dataset with the same sample names.
+    tile : int, optional
+        Size of a tile in pixels, a multiple of the model's step; left out, what computes least
+        and fits into memory.
+    overlap : int, optional
+        Context on each side in pixels; left out, what the model needs.
+    probabilities : {"uint8", "float32"}
+        How class probabilities are stored; uint8 holds 0 to 255.
+    threshold : float
+        With two classes, from which probability a pixel is foreground.
+    grow : int
+        Pixels by which objects grow into the gaps that were cut between them for training.
+    min_size : int
+        Objects with fewer pixels, before they grow, are left out.
+    channels : str, optional
+        Which channels, in which order; left out, those that the model was trained with.
+    axes : str, optional
+        Axes of a bare array.
+    device : str
+        As for `hardware.pick_device`.
+    precision : str
+        `auto`, or as for `hardware.forward`.
+    scheduler, workers
+        As for `open_scheduler`. On this machine's threads, left out, one network at a time has
+        all cores.
+    nonfinite : {"error", "fill"}
+        What to do about NaN and Inf in the image: refuse, or read them as 0.
+    resume : bool
+        Go on where an earlier run with the same settings stopped.
+    overwrite : bool
+        Replace an earlier output.
+    dry_run : bool
+        Settle the plan, report it, and do nothing.
+    progress : Progress
+        Who is told.
+
+    Returns
+    -------
+    PredictionReport
+
+    Raises
+    ------
+    UsageError
+        If an option can't be used.
+    InputError
+        If image or model are missing, damaged, or don't fit each other.
+    OutputError
+        If the output exists, or the partial was made with other settings.
+    NumbersError
+        If the image or the network's output has NaN or Inf.
+    StoppedError
+        If a signal came; what was done is kept for `resume`.
+
+    References
+    ----------
+    Ronneberger, Fischer, Brox (2015), U-Net, figure 2: the overlap-tile strategy.
+    """
+    began = time.monotonic()
+    wishes = Wishes(
+        tile=tile,
+        overlap=overlap,
+        precision=precision,
+        probabilities=probabilities,
+        threshold=threshold,
+        grow=grow,
+        min_size=min_size,
+        nonfinite=nonfinite,
+    )
+    wishes.check()
+    if resume and overwrite:
+        raise UsageError("resume must be given without overwrite, got both; choose one of them")
+    detect(source)
+    target = output or files.output_name(source, ".prediction.zarr")
+    if urls.is_remote(target):
+        raise UsageError(f"output must be a local path for now, got {target}; name one with -o")
+    earlier = find_earlier(target, inputs=(source, model)) if resume else None
+    if not resume:
+        files.check_output(target, inputs=(source, model), overwrite=overwrite)
+    header = modelfile.read_header(model)
+    dataset = open_dataset(source, axes=axes, channels=channels or header.channels)
+    check_fit(header, dataset, wishes)
+    place = hardware.pick_device(device)
+    hands = share_cores(scheduler, workers, device=place)
+    with open_scheduler(scheduler, hands.jobs) as opened, torch_threads(hands.threads):
+        file = str(Path(model).absolute())
+        plan = make_plan(
+            load_model(file, device=str(place)),
+            dataset,
+            wishes,
+            networks=hands.networks,
+            earlier=earlier.fingerprint if earlier else None,
+        )
+        if earlier is not None:
+            earlier.check(plan.fingerprint())
+        report = _planned(plan, target, device=str(place))
+        progress.note(f"{plan.summary()} on {place}")
+        if dry_run:
+            return report
+        if earlier is not None and earlier.finished:
+            return replace(report, tiles_reused=report.tiles_total, status="nothing to do")
+        partial = Partial(
+            files.partial_url(target), plan, source, dataset.kind in ("dataset", "stack")
+        )
+        if earlier is None:
+            _clear(partial.url, progress)
+        call = NetworkCall(
+            file,
+            plan.model.sha256,
+            device=str(place),
+            precision=plan.precision,
+            margin=header.contract.margin,
+            threads=hands.threads,
+            at_once=hands.at_once,
+        )
+        with stoppable() as stop, _kept_for_resume(partial.url, progress):
+            outcome = Run(plan, partial, call, opened, stop, progress).carry_out()
+            files.publish(partial.url, target, overwrite=overwrite)
+    if outcome.filled:
+        progress.note(f"{outcome.filled} values of the image were NaN or Inf and read as 0")
+    seconds = time.monotonic() - began
+    return replace(report, **asdict(outcome), seconds=seconds, status="done")
+
+
+def _planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
+    return PredictionReport(
+        output=output,
+        tiles_total=plan.tiles_total,
+        tiles_reused=0,
+        tile=plan.tile,
+        overlap=plan.overlap,
+        read=plan.size,
+        precision=plan.precision,
+        device=device,
+        classes=plan.model.header.class_names,
+        objects=None,
+        samples=len(plan.samples),
+        filled=0,
+        context_share=plan.wasted,
+        output_bytes=plan.output_bytes,
+        seconds=0.0,
+        status="planned",
+    )
+
+
+def _clear(partial: str, progress: Progress) -> None:
+    """Remove what an earlier run left unfinished, and say so."""
+    if urls.exists(partial):
+        progress.note("an unfinished prediction is started afresh; --resume would go on with it")
+        files.discard(partial)
+
+
+@contextmanager
+def _kept_for_resume(partial: str, progress: Progress) -> Iterator[None]:
+    """Keep what is done when the work ends early, unless going on could not mend it."""
+    try:
+        yield
+    except (UsageError, NumbersError):
+        files.discard(partial)
+        raise
+    except StoppedError:
+        raise  # it says itself how to go on
+    except Exception:
+        progress.note("the tiles that are done are kept; --resume goes on with them")
+        raise

@@ -6,8 +6,8 @@ Whatever is predicted, a slide on a cluster or a validation image in memory, goe
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,47 +20,72 @@ from unetkit.geometry.tiles import cover
 from unetkit.models import hardware, modelfile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
     from unetkit.geometry.sizes import SizeContract
     from unetkit.geometry.tiles import Tile
+    from unetkit.models.modelfile import LoadedModel
 
+# Models of this process by file, hash and device; the last one is kept for the next call.
+_LOADED: dict[tuple[str, str, str], LoadedModel] = {}
 _LOADING = threading.Lock()
 
 
-@lru_cache(maxsize=2)
-def _loaded(path: str, sha256: str, device: str) -> torch.nn.Module:
-    hardware.tune_allocator()
-    found = modelfile.load(path)
-    if found.sha256 != sha256:
-        raise InputError(
-            f"{path} must stay as it was when the prediction began, got other bytes; "
-            "put the model file back, or start again"
-        )
-    return found.module.to(device).eval()
-
-
-def load_network(path: str, *, sha256: str, device: str) -> torch.nn.Module:
-    """Load a model file's network, once in each process.
+def load_model(path: str, *, device: str, sha256: str | None = None) -> LoadedModel:
+    """Load a model file onto a device, ready to predict, once in each process.
 
     Parameters
     ----------
     path : str
         The model file, as this process finds it.
-    sha256 : str
-        What its bytes must hash to.
     device : str
         Where the network computes.
+    sha256 : str, optional
+        What the file's bytes must hash to; left out, whatever they are.
+
+    Returns
+    -------
+    LoadedModel
 
     Raises
     ------
     InputError
         If the file is damaged or not the one that was meant.
     """
-    with _LOADING:  # the cache alone would let two threads load it twice
-        return _loaded(path, sha256, device)
+    with _LOADING:
+        if sha256 is not None and (path, sha256, device) in _LOADED:
+            return _LOADED[path, sha256, device]
+        hardware.tune_allocator()
+        found = modelfile.load(path)
+        if sha256 not in (None, found.sha256):
+            raise InputError(
+                f"{path} must stay as it was when the prediction began, got other bytes; "
+                "put the model file back, or start again"
+            )
+        ready = replace(found, module=found.module.to(device).eval())
+        _LOADED.clear()
+        _LOADED[path, found.sha256, device] = ready
+        return ready
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` threads inside a `with` block; None changes nothing."""
+    before = torch.get_num_threads()
+    use_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def use_threads(count: int | None) -> None:
+    """Let torch use `count` threads from now on in this process; None changes nothing."""
+    if count is not None and torch.get_num_threads() != count:
+        torch.set_num_threads(count)
 
 
 @lru_cache(maxsize=8)
@@ -124,16 +149,14 @@ def to_probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
 
 
 def to_classes(
-    logits: torch.Tensor, probabilities: NDArray[np.float32], *, threshold: float, positive: int
-) -> NDArray[np.uint8]:
+    probabilities: NDArray[np.float32], *, threshold: float = 0.5, positive: int = 1
+) -> NDArray[Any]:
     """Choose a class for each pixel.
 
     Parameters
     ----------
-    logits : Tensor, shape (K, Y, X)
-        Where they are equal, the lower class wins.
     probabilities : ndarray, shape (K, Y, X)
-        The same, as probabilities.
+        Of several that are equally probable the lowest class is chosen.
     threshold : float
         With two classes, `positive` is chosen where it is at least as probable as this.
     positive : int
@@ -141,13 +164,13 @@ def to_classes(
 
     Returns
     -------
-    ndarray of uint8, shape (Y, X)
+    ndarray of uint8 (uint16 above 256 classes), shape (Y, X)
     """
-    if len(probabilities) == 2 and threshold != 0.5:
+    dtype = np.min_scalar_type(len(probabilities) - 1)
+    if len(probabilities) == 2:
         chosen = probabilities[positive] >= threshold
-        return np.where(chosen, positive, 1 - positive).astype(np.uint8)
-    # Probabilities are rounded: of two that look alike one logit may be larger.
-    return logits.argmax(dim=0).to(torch.uint8).numpy()
+        return np.where(chosen, positive, 1 - positive).astype(dtype)
+    return probabilities.argmax(axis=0).astype(dtype)
 
 
 @dataclass(frozen=True)

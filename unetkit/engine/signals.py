@@ -1,0 +1,75 @@
+"""Stop at a safe place when the system or the user asks for it; it does not know what is safe."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unetkit.errors import StoppedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+# Ctrl-C, and what cluster schedulers send before they end a job.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class Stop:
+    """Whether a signal came; ask between two pieces of work.
+
+    Parameters
+    ----------
+    signal : int or None
+        The number of the signal that came.
+    """
+
+    signal: int | None = None
+
+    def check(self, message: str) -> None:
+        """End the work here if a signal came.
+
+        Parameters
+        ----------
+        message : str
+            What was reached, and how to go on.
+
+        Raises
+        ------
+        StoppedError
+            If so.
+        """
+        if self.signal is not None:
+            raise StoppedError(message, signal=self.signal)
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Turn the first SIGINT or SIGTERM inside a `with` block into a note for `Stop.check`.
+
+    The second one acts at once, as it would outside. Python hands signals to the main thread
+    alone; in another one nothing changes.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def restore() -> None:
+        for number, handler in before.items():
+            # None stands for a handler that was not set from Python and can't be set again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        stop.signal = number
+        restore()
+
+    before = {number: signal.signal(number, remember) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        restore()

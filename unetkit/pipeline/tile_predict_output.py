@@ -1,0 +1,210 @@
+"""The output of a prediction in the making: probabilities, class maps, instances, in a partial."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import unetkit
+from unetkit.storage import files, urls
+from unetkit.storage.chunks import list_chunks
+from unetkit.storage.datasets import DatasetWriter
+from unetkit.storage.images import add_pyramid, create_image, create_labels, open_image
+from unetkit.storage.journal import FOLDER, LINES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unetkit.arrays.normalization import Normalization
+    from unetkit.pipeline.tile_predict_plan import Plan
+    from unetkit.storage.datasets import Sample
+    from unetkit.storage.planes import PlaneArray
+
+CHUNK_LIST = "chunks.jsonl"
+WORK = "work"
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is made of one sample; what an earlier run left is taken up again.
+
+    Parameters
+    ----------
+    plan : Plan
+        What is predicted, and how.
+    sample : Sample
+        The input.
+    normalization : Normalization
+        Its own.
+    place : str
+        Where the output is made.
+    origin : str
+        What is read, to be named in the output.
+    """
+
+    plan: Plan
+    sample: Sample
+    normalization: Normalization
+    place: str
+    origin: str
+
+    def probabilities(self) -> PlaneArray:
+        """Open the array of probabilities, after creating it where it is not there."""
+        if Path(self.place, "zarr.json").is_file():
+            return from_anywhere(open_image(self.place).data)
+        data, names = self.sample.data, self.plan.model.header.class_names
+        axes = "".join(axis for axis in "tczyx" if axis == "c" or axis in data.axes)
+        kind = self.plan.wishes.probabilities
+        array = create_image(
+            self.place,
+            shape=[len(names) if axis == "c" else data.size(axis) for axis in axes],
+            axes=axes,
+            dtype=kind,
+            chunk=self.plan.chunk,
+            channel_names=names,
+            pixel_size=self.sample.image.pixel_size,
+            attributes={
+                # A stored value times this is the probability.
+                "scale": 1 / 255 if kind == "uint8" else 1.0,
+                "normalization": self.normalization.to_dict(),
+                "prediction": provenance(self.plan, origin=self.origin),
+            },
+            name=self.sample.name,
+        )
+        return from_anywhere(array)
+
+    def classes(self) -> PlaneArray:
+        """Open the class map, likewise."""
+        names = self.plan.model.header.class_names
+        dtype = np.min_scalar_type(len(names) - 1)
+        return self._labels("classes", dtype, attributes={"class_names": list(names)})
+
+    def instances(self, dtype: np.dtype[Any]) -> PlaneArray:
+        """Open the instances, likewise."""
+        return self._labels("instances", dtype, attributes={})
+
+    def _labels(self, name: str, dtype: np.dtype[Any], *, attributes: dict[str, Any]) -> PlaneArray:
+        earlier = open_image(self.place).labels.get(name)
+        if earlier is not None:
+            return from_anywhere(earlier)
+        data = self.sample.data
+        axes = "".join(axis for axis in "tzyx" if axis in data.axes)
+        array = create_labels(
+            self.place,
+            name,
+            shape=[data.size(axis) for axis in axes],
+            axes=axes,
+            dtype=dtype,
+            chunk=self.plan.chunk,
+            attributes=attributes,
+            pixel_size=self.sample.image.pixel_size,
+        )
+        return from_anywhere(array)
+
+
+@dataclass(frozen=True)
+class Partial:
+    """The folder in which a prediction is made: one image, or a dataset of them.
+
+    Parameters
+    ----------
+    url : str
+        Where it lies.
+    plan : Plan
+        What is predicted.
+    origin : str
+        What is read.
+    as_dataset : bool
+        Whether the output is a dataset.
+    """
+
+    url: str
+    plan: Plan
+    origin: str
+    as_dataset: bool
+
+    def outputs(self) -> tuple[Output, ...]:
+        """Say where the output of each sample is made; creates the dataset, if it is to be one."""
+        if self.as_dataset:
+            self._writer()
+        return tuple(
+            Output(
+                self.plan,
+                sample,
+                normalization,
+                urls.join(self.url, sample.name) if self.as_dataset else self.url,
+                self.origin,
+            )
+            for sample, normalization in zip(
+                self.plan.samples, self.plan.normalizations, strict=True
+            )
+        )
+
+    def provisional(self, like: PlaneArray) -> PlaneArray:
+        """Create an empty array for the provisional ids of an image; one at a time."""
+        self.discard_work()
+        return from_anywhere(
+            create_image(
+                urls.join(self.url, FOLDER, WORK),
+                shape=like.shape,
+                axes=like.axes,
+                dtype=np.uint32,
+                chunk=self.plan.chunk,
+            )
+        )
+
+    def discard_work(self) -> None:
+        """Remove what only the work needs."""
+        files.discard(urls.join(self.url, FOLDER, WORK))
+
+    def complete(self, *, advance: Callable[[], None]) -> None:
+        """Add the pyramids and the list of samples, and turn the journal into a list of chunks.
+
+        Parameters
+        ----------
+        advance : callable
+            Called after each sample.
+        """
+        for output in self.outputs():
+            add_pyramid(output.place)
+            advance()
+        if self.as_dataset:
+            writer = self._writer()
+            for sample in self.plan.samples:
+                if sample.name not in writer.names:
+                    writer.reserve(sample.name, source=sample.source)
+            writer.finish()
+        lines = (json.dumps(chunk) + "\n" for chunk in list_chunks(self.url))
+        files.write_text(urls.join(self.url, FOLDER, CHUNK_LIST), "".join(lines))
+        Path(self.url, FOLDER, LINES).unlink(missing_ok=True)
+
+    def _writer(self) -> DatasetWriter:
+        attributes = {"prediction": provenance(self.plan, origin=self.origin)}
+        return DatasetWriter(self.url, attributes=attributes)
+
+
+def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
+    """Say what a prediction was made with, for those who find it later."""
+    header, wishes = plan.model.header, plan.wishes
+    return {
+        "unetkit": unetkit.__version__,
+        "source": urls.base_name(origin),
+        "model": header.full_name,
+        "model_sha256": plan.model.sha256,
+        "target": header.target,
+        "tile": plan.tile,
+        "overlap": plan.overlap,
+        "precision": plan.precision,
+        "threshold": wishes.threshold,
+        "grow": wishes.grow,
+        "min_size": wishes.min_size,
+    }
+
+
+def from_anywhere(data: PlaneArray) -> PlaneArray:
+    """Name an array so that a worker with another working folder finds it too."""
+    return data if urls.is_remote(data.url) else replace(data, url=str(Path(data.url).absolute()))

@@ -1,0 +1,226 @@
+"""Carry a plan out in a partial, stage by stage; what is done survives an end at any time."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from unetkit.arrays.instances import has_instances
+from unetkit.engine.jobs import run_jobs
+from unetkit.errors import OutputError
+from unetkit.pipeline.tile_predict_objects import number_objects
+from unetkit.pipeline.tile_predict_output import from_anywhere
+from unetkit.pipeline.tile_predict_tile import (
+    ImageTask,
+    NetworkCall,
+    TileDone,
+    TileJob,
+    predict_tile,
+    tile_checksum,
+)
+from unetkit.storage import files, urls
+from unetkit.storage.journal import Journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from unetkit.engine.schedulers import Scheduler
+    from unetkit.engine.signals import Stop
+    from unetkit.pipeline.tile_predict_output import Output, Partial
+    from unetkit.pipeline.tile_predict_plan import Plan
+    from unetkit.progress import Progress
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    Parameters
+    ----------
+    tiles_reused : int
+        Tiles that an earlier run had done.
+    objects : int or None
+        Instances in all samples; None where the target has none.
+    filled : int
+        NaN and Inf values that were read as 0.
+    """
+
+    tiles_reused: int
+    objects: int | None
+    filled: int
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier run left.
+
+    Parameters
+    ----------
+    place : str
+        The finished output or its partial.
+    finished : bool
+        Whether it is finished.
+    fingerprint : dict
+        What it was made with.
+    """
+
+    place: str
+    finished: bool
+    fingerprint: dict[str, Any]
+
+    def check(self, fingerprint: dict[str, Any]) -> None:
+        """Make sure that going on gives what a single run would give.
+
+        Raises
+        ------
+        OutputError
+            Naming what differs.
+        """
+        differences = Journal(self.place).differences(fingerprint)
+        if differences:
+            raise OutputError(
+                f"{self.place} must have been made with the same settings to be resumed, got "
+                f"{'; '.join(differences[:5])}; give those of before, or leave --resume out"
+                f"{' and name another output' if self.finished else ' to start afresh'}"
+            )
+
+
+def find_earlier(output: str, *, inputs: Sequence[str]) -> Earlier | None:
+    """Look for what an earlier run left of an output; None where there is nothing to go on with.
+
+    Raises
+    ------
+    OutputError
+        If something else is in the output's place.
+    """
+    finished = urls.exists(output)
+    place = output if finished else files.partial_url(output)
+    fingerprint = Journal(place).read_fingerprint()
+    if finished and fingerprint is not None:
+        return Earlier(place, True, fingerprint)
+    files.check_output(output, inputs=inputs)
+    return None if fingerprint is None else Earlier(place, False, fingerprint)
+
+
+@dataclass
+class Run:
+    """One prediction on its way.
+
+    Parameters
+    ----------
+    plan : Plan
+        What to do.
+    partial : Partial
+        Where.
+    call : NetworkCall
+        How workers run the network.
+    scheduler : Scheduler
+        Runs the jobs.
+    stop : Stop
+        Asked after each job.
+    progress : Progress
+        Told of each job.
+    """
+
+    plan: Plan
+    partial: Partial
+    call: NetworkCall
+    scheduler: Scheduler
+    stop: Stop
+    progress: Progress
+
+    def carry_out(self) -> Outcome:
+        """Do what is left of all stages; afterwards the partial is ready to be published."""
+        outputs = self.partial.outputs()
+        tasks = [self._task(output) for output in outputs]
+        with Journal(self.partial.url) as journal:
+            if journal.read_fingerprint() is None:
+                journal.write_fingerprint(self.plan.fingerprint())
+            reused, filled = self._predict(tasks, journal)
+        objects = None
+        if has_instances(self.plan.model.header.target):
+            objects = self._find_instances(outputs)
+        self.progress.start("smaller levels", total=len(outputs))
+        self.partial.complete(advance=self._advance)
+        return Outcome(reused, objects, filled)
+
+    def _task(self, output: Output) -> ImageTask:
+        return ImageTask(
+            name=output.sample.name,
+            call=self.call,
+            data=from_anywhere(output.sample.data),
+            probabilities=output.probabilities(),
+            classes=output.classes(),
+            normalization=output.normalization,
+            threshold=self.plan.wishes.threshold,
+            # Objects of the target `boundary` are what is inside, its first class.
+            positive=0 if self.plan.model.header.target == "boundary" else 1,
+            nonfinite=self.plan.wishes.nonfinite,
+        )
+
+    def _predict(self, tasks: list[ImageTask], journal: Journal) -> tuple[int, int]:
+        """Stage 1: every tile that is not done, or no longer as it was written."""
+        before = journal.done()
+        total = self.plan.tiles_total
+        self.progress.start("predict", total=total)
+        reused, done, filled = 0, 0, 0
+
+        def left() -> Iterator[TileJob]:
+            nonlocal reused
+            for job in self._tile_jobs(tasks):
+                if job.key in before and tile_checksum(job) == before[job.key]:
+                    reused += 1
+                    self.progress.advance()
+                else:
+                    yield job
+
+        def finish(job: TileJob, result: TileDone) -> None:
+            nonlocal done, filled
+            journal.record(job.key, checksum=result.checksum)
+            done += 1
+            filled += result.filled
+            self._advance(f"{done + reused} of {total} tiles")
+
+        run_jobs(predict_tile, left(), scheduler=self.scheduler, on_done=finish)
+        return reused, filled
+
+    def _tile_jobs(self, tasks: list[ImageTask]) -> Iterator[TileJob]:
+        for task, sample in zip(tasks, self.plan.samples, strict=True):
+            for plane in range(sample.data.planes):
+                for tile in self.plan.tiles(sample):
+                    yield TileJob(task, plane, tile)
+
+    def _find_instances(self, outputs: tuple[Output, ...]) -> int:
+        """Stages 2 to 4 for each sample; they are short beside the first and begin anew."""
+        covers = [self.plan.blocks(output.sample) for output in outputs]
+        parts = sum(
+            2 * len(blocks) * output.sample.data.planes
+            for blocks, output in zip(covers, outputs, strict=True)
+        )
+        self.progress.start("number objects", total=parts)
+        count = 0
+        for blocks, output in zip(covers, outputs, strict=True):
+            classes = output.classes()
+            count += number_objects(
+                classes,
+                self.partial.provisional(classes),
+                create=output.instances,
+                blocks=blocks,
+                target=self.plan.model.header.target,
+                grow=self.plan.wishes.grow,
+                min_size=self.plan.wishes.min_size,
+                scheduler=self.scheduler,
+                advance=self._advance,
+            )
+        self.partial.discard_work()
+        return count
+
+    def _advance(self, reached: str = "all tiles") -> None:
+        self.progress.advance()
+        number = self.stop.signal
+        name = signal.Signals(number).name if number else ""
+        self.stop.check(
+            f"prediction must go on to its end, got {name} after {reached}; "
+            "give the same command with --resume"
+        )

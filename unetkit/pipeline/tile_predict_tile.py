@@ -1,0 +1,178 @@
+"""The job of a prediction: one tile from the stored image through the network to stored classes.
+
+A job opens what it names, owns the chunks that it writes, and reads nothing that others write.
+What runs jobs, and in which order, is not known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from unetkit.engine.tileio import read_tile, write_tile
+from unetkit.errors import NumbersError
+from unetkit.pipeline.tile_predict_network import (
+    check_finite,
+    load_model,
+    tile_logits,
+    to_classes,
+    to_probabilities,
+    turns,
+    use_threads,
+)
+from unetkit.storage.chunks import box_checksum
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from unetkit.arrays.normalization import Normalization
+    from unetkit.geometry.tiles import Tile
+    from unetkit.storage.planes import PlaneArray
+
+
+@dataclass(frozen=True)
+class NetworkCall:
+    """How a worker gets at the network and runs it.
+
+    Parameters
+    ----------
+    path, sha256 : str
+        The model file.
+    device, precision : str
+        Where and how to compute.
+    margin : int
+        Pixels that the network takes off each side.
+    threads : int or None
+        Torch threads for each network; None leaves the worker's own number.
+    at_once : int or None
+        How many tiles of one process may be in the network at the same time.
+    """
+
+    path: str
+    sha256: str
+    device: str
+    precision: str
+    margin: int
+    threads: int | None
+    at_once: int | None
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """What all tiles of an image share.
+
+    Parameters
+    ----------
+    name : str
+        Of the sample.
+    call : NetworkCall
+        The network.
+    data : PlaneArray
+        The image.
+    probabilities, classes : PlaneArray
+        What is written.
+    normalization : Normalization
+        Of the image.
+    threshold : float
+        As for `to_classes`.
+    positive : int
+        As for `to_classes`.
+    nonfinite : {"error", "fill"}
+        What to do about NaN and Inf in the image.
+    """
+
+    name: str
+    call: NetworkCall
+    data: PlaneArray
+    probabilities: PlaneArray
+    classes: PlaneArray
+    normalization: Normalization
+    threshold: float
+    positive: int
+    nonfinite: Literal["error", "fill"]
+
+
+@dataclass(frozen=True)
+class TileJob:
+    """One tile of one plane."""
+
+    task: ImageTask
+    plane: int
+    tile: Tile
+
+    @property
+    def key(self) -> str:
+        """What the journal knows the tile by."""
+        return f"{self.task.name}/{self.plane}/{self.tile.index}"
+
+
+@dataclass(frozen=True)
+class TileDone:
+    """What is known of a finished tile.
+
+    Parameters
+    ----------
+    checksum : int
+        Of the chunks as they lie on disk.
+    filled : int
+        Values of the image that were NaN or Inf and read as 0.
+    """
+
+    checksum: int
+    filled: int
+
+
+def predict_tile(job: TileJob) -> TileDone:
+    """Read a tile with its context, run the network, write probabilities and classes.
+
+    Raises
+    ------
+    NumbersError
+        If the image has NaN or Inf there and they are not to be filled, or the network's output
+        has.
+    """
+    task, call = job.task, job.task.call
+    use_threads(call.threads)
+    raw = read_tile(task.data, job.plane, job.tile)
+    filled = _count_nonfinite(raw, job)
+    block = task.normalization.apply(raw, fill=task.nonfinite == "fill")
+    module = load_model(call.path, device=call.device, sha256=call.sha256).module
+    with turns(call.at_once):
+        logits = tile_logits(module, block, job.tile, margin=call.margin, precision=call.precision)
+    check_finite(logits, job.tile)
+    probabilities = to_probabilities(logits)
+    classes = to_classes(probabilities, threshold=task.threshold, positive=task.positive)
+    write_tile(task.probabilities, job.plane, job.tile, _stored(probabilities, task.probabilities))
+    write_tile(task.classes, job.plane, job.tile, classes)
+    return TileDone(tile_checksum(job), filled)
+
+
+def tile_checksum(job: TileJob) -> int:
+    """Checksum what lies on disk of a tile, to tell later whether it still does."""
+    tile = job.tile
+    box = {"y0": tile.y0, "y1": tile.y1, "x0": tile.x0, "x1": tile.x1}
+    first = box_checksum(job.task.probabilities, job.plane, **box)
+    return box_checksum(job.task.classes, job.plane, **box, start=first)
+
+
+def _count_nonfinite(raw: NDArray[Any], job: TileJob) -> int:
+    if raw.dtype.kind != "f":
+        return 0
+    rows, columns = job.tile.crop()
+    bad = ~np.isfinite(raw)
+    if job.task.nonfinite == "error" and bad.any():
+        raise NumbersError(
+            f"{job.task.data.url} must hold finite numbers, got {int(bad.sum())} NaN or Inf around "
+            f"row {job.tile.y0}, column {job.tile.x0}; repair the image, or count them as 0 with "
+            "--nonfinite fill"
+        )
+    # The context belongs to the neighbours' count.
+    return int(bad[:, rows, columns].sum())
+
+
+def _stored(probabilities: NDArray[np.float32], array: PlaneArray) -> NDArray[Any]:
+    if array.dtype == np.uint8:
+        return np.rint(probabilities * 255).astype(np.uint8)
+    return probabilities
