@@ -1,0 +1,185 @@
+"""Metadata is judged before anything is decoded: bombs, pickles and damage end in one sentence."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unetkit.errors import InputError, UnetkitError
+from unetkit.storage.creation import create_array
+from unetkit.storage.nodes import ArrayNode, GroupNode, opened, read_node
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import zarr
+
+V2: dict[str, Any] = {
+    "zarr_format": 2,
+    "shape": [10, 10],
+    "chunks": [5, 5],
+    "dtype": "<u2",
+    "compressor": {"id": "zstd", "level": 0},
+    "fill_value": 0,
+    "order": "C",
+    "filters": None,
+}
+
+
+def v3(**changes: Any) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [10, 10],
+        "data_type": "uint16",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [5, 5]}},
+        "chunk_key_encoding": {"name": "default"},
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "fill_value": 0,
+        "attributes": {},
+    }
+    chunks = changes.pop("chunks", None)
+    if chunks is not None:
+        document["chunk_grid"]["configuration"]["chunk_shape"] = chunks
+    return {**document, **changes}
+
+
+def store(folder: Path, document: Any, *, name: str = "zarr.json") -> str:
+    (folder / name).write_text(document if isinstance(document, str) else json.dumps(document))
+    return str(folder)
+
+
+def test_both_formats_are_read(tmp_path: Path) -> None:
+    for folder in ("two", "three", "group"):
+        (tmp_path / folder).mkdir()
+    two = read_node(store(tmp_path / "two", V2, name=".zarray"))
+    three = read_node(store(tmp_path / "three", v3(dimension_names=["y", "x"])))
+    assert isinstance(two, ArrayNode)
+    assert isinstance(three, ArrayNode)
+    assert two.shape == three.shape == (10, 10)
+    assert two.dtype == three.dtype == np.uint16
+    assert (two.dimension_names, three.dimension_names) == (None, ("y", "x"))
+    group = read_node(store(tmp_path / "group", {"zarr_format": 3, "node_type": "group"}))
+    assert isinstance(group, GroupNode)
+    assert read_node(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    "codecs",
+    [
+        [{"name": "numcodecs.pickle"}],
+        [{"name": "from_somewhere"}],
+        [{"name": "sharding_indexed", "configuration": {"codecs": [{"name": "pickle"}]}}],
+        [],
+        "bytes",
+        [7],
+    ],
+)
+def test_unknown_codecs_of_format_3_are_refused(codecs: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="codecs"):
+        read_node(store(tmp_path, v3(codecs=codecs)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"filters": [{"id": "pickle"}]},
+        {"compressor": {"id": "pickle"}},
+        {"dtype": "|O", "filters": [{"id": "vlen-utf8"}, {"id": "pickle"}]},
+        {"dtype": "|O", "filters": [{"id": "json2"}]},
+        {"dtype": [["a", "<u2"]]},
+        {"dtype": "<M8[s]"},
+        {"dtype": "<c8"},
+        {"dtype": "|S4"},
+        {"filters": 7},
+        {"filters": "pickle"},
+    ],
+)
+def test_a_pickle_filter_is_refused_before_anything_is_decoded(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE", "1")
+    url = store(tmp_path, {**V2, **changes}, name=".zarray")
+    canary = tmp_path / "canary"
+    # What unpickling would do: create the canary.
+    payload = f"cpathlib\nPath.touch\n(cpathlib\nPath\n(S'{canary}'\ntRtR.".encode()
+    (tmp_path / "0.0").write_bytes(payload)
+    with pytest.raises(InputError):
+        read_node(url)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"shape": [2**62, 2**62]}, "hold at most 2"),
+        ({"shape": [2**40, 10]}, "2.26 in number"),
+        ({"shape": [2**28, 1], "chunks": [1, 1]}, "2.26 in number"),
+        ({"shape": [2**40, 1], "chunks": [2**40, 1]}, "1 GiB"),
+        ({"chunks": [0, 5]}, "above 0"),
+        ({"chunks": [5]}, "one whole number above 0 for each axis"),
+        ({"shape": [0, 10]}, "axis of size 0"),
+        ({"shape": [-1, 10]}, "whole numbers"),
+        ({"shape": [10.0, 10]}, "whole numbers"),
+        ({"shape": ["10", 10]}, "whole numbers"),
+        ({"shape": [True, 10]}, "whole numbers"),
+        ({"shape": [1] * 1000, "chunks": [1] * 1000}, "at most 8"),
+        ({"shape": None}, "whole numbers"),
+        ({"data_type": "complex64"}, "number type"),
+        ({"data_type": {"name": "numpy.datetime64"}}, "number type"),
+        ({"chunk_grid": {"name": "rectilinear"}}, "regular"),
+        ({"chunk_grid": 3}, "JSON object"),
+        ({"attributes": []}, "JSON object"),
+        ({"zarr_format": 4}, "be 3"),
+    ],
+)
+def test_metadata_bombs_are_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        read_node(store(tmp_path, v3(**changes)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[" * 100_000, "[]", '{"shape": ' + "9" * 5000 + "}", "\x00", '"text"'],
+)
+def test_damaged_documents_are_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="JSON"):
+        read_node(store(tmp_path, text))
+
+
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+@given(key=st.sampled_from(sorted(v3())), value=documents)
+def test_no_document_raises_anything_but_ours(
+    key: str, value: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    try:
+        node = read_node(store(folder, v3(**{key: value})))
+        if isinstance(node, ArrayNode):
+            opened(node.url, zarr_format=node.zarr_format, version=node.version)
+    except UnetkitError:
+        pass
+
+
+def test_an_array_made_anew_at_the_same_place_is_opened_anew(tmp_path: Path) -> None:
+    url = str(tmp_path / "a")
+
+    def make(size: int) -> zarr.Array[Any]:
+        node = create_array(url, shape=(size, 4), axes="yx", dtype=np.dtype("u1"), chunks=(4, 4))
+        return opened(node.url, zarr_format=3, version=node.version)
+
+    first = make(8)
+    assert opened(url, zarr_format=3, version=read_node(url).version) is first  # type: ignore[union-attr]
+    (tmp_path / "a").rename(tmp_path / "old")
+    assert make(12).shape == (12, 4)

@@ -1,0 +1,222 @@
+"""Planes of arrays of any axes: read, written by whole chunks, sent to other processes."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import unetkit.storage.planes as planes_module
+from unetkit.errors import InputError, UsageError
+from unetkit.storage.creation import create_array
+from unetkit.storage.nodes import ArrayNode, read_node
+from unetkit.storage.planes import PlaneArray, plane_array
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZES = {"t": 2, "c": 3, "z": 2, "y": 7, "x": 5}
+
+
+def stored(folder: Path, array: np.ndarray[Any, Any], **options: Any) -> ArrayNode:
+    url = str(folder / f"a{len(list(folder.iterdir()))}")
+    zarr.create_array(url, data=array, **options)
+    node = read_node(url)
+    assert isinstance(node, ArrayNode)
+    return node
+
+
+def fresh(folder: Path, shape: tuple[int, ...], axes: str, **options: Any) -> PlaneArray:
+    has_channels = options.pop("has_channels", True)
+    settings = {"dtype": np.dtype("u2"), "chunks": [4] * len(shape), **options}
+    node = create_array(str(folder / "new"), shape=shape, axes=axes, **settings)
+    return plane_array(node, axes=axes, has_channels=has_channels)
+
+
+@pytest.mark.parametrize(
+    "axes", ["yx", "xy", "cyx", "yxc", "zyx", "tczyx", *map("".join, permutations("tcyx", 4))]
+)
+def test_planes_come_in_t_z_order_with_channels_first(axes: str, tmp_path: Path) -> None:
+    shape = tuple(SIZES[axis] for axis in axes)
+    array = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
+    data = plane_array(
+        stored(tmp_path, array, chunks=(2,) * len(axes)), axes=axes, has_channels=True
+    )
+    # The oracle: all axes there, in the order t, z, c, y, x.
+    wanted = array
+    names = axes
+    for axis in "tzcyx":
+        if axis not in names:
+            wanted, names = wanted[np.newaxis], axis + names
+    wanted = wanted.transpose([names.index(axis) for axis in "tzcyx"])
+    wanted = wanted.reshape(-1, *wanted.shape[2:])
+    assert data.planes == len(wanted)
+    for plane in range(data.planes):
+        np.testing.assert_array_equal(data.read(plane, 1, 6, 2, 5), wanted[plane, :, 1:6, 2:5])
+
+
+def test_labels_read_without_a_channel_axis(tmp_path: Path) -> None:
+    array = np.arange(35, dtype=np.uint8).reshape(1, 7, 5)
+    data = plane_array(stored(tmp_path, array), axes="cyx", has_channels=False)
+    assert data.channels is None
+    np.testing.assert_array_equal(data.read(0, 0, 7, 0, 5), array[0])
+
+
+def test_picked_channels_come_in_the_asked_order(tmp_path: Path) -> None:
+    array = np.arange(4 * 6 * 5, dtype=np.uint16).reshape(4, 6, 5)
+    data = plane_array(stored(tmp_path, array, chunks=(1, 4, 4)), axes="cyx", has_channels=True)
+    picked = data.pick([3, 0])
+    assert (picked.channels, picked.shape) == (2, array.shape)
+    np.testing.assert_array_equal(picked.read(0, 1, 6, 0, 5), array[[3, 0], 1:6])
+    np.testing.assert_array_equal(picked.pick([1]).read(0, 0, 6, 0, 5), array[[0]])
+    assert data.pick([0, 1, 2, 3]) is data
+    with pytest.raises(UsageError, match="channel must be below 4"):
+        data.pick([4])
+    with pytest.raises(ValueError, match="written whole"):
+        picked.write(0, 0, 0, np.zeros((2, 6, 5), np.uint16))
+
+
+@pytest.mark.parametrize("dtype", [">u2", "<i4", "|b1", ">f4", "<f8"])
+def test_bytes_come_in_the_order_of_this_machine(dtype: str, tmp_path: Path) -> None:
+    array = (np.arange(12).reshape(3, 4) % 2).astype(dtype)
+    node = stored(tmp_path, array, zarr_format=2)
+    data = plane_array(node, axes="yx", has_channels=True)
+    block = data.read(0, 0, 3, 0, 4)
+    assert block.dtype == data.dtype
+    assert block.dtype.isnative
+    assert block.flags.c_contiguous
+    np.testing.assert_array_equal(block[0], array.astype(block.dtype))
+
+
+def test_it_travels_by_name_and_opens_where_it_arrives(tmp_path: Path) -> None:
+    data = fresh(tmp_path, (1, 6, 6), "cyx")
+    data.write(0, 0, 0, np.full((1, 6, 6), 9, np.uint16))
+    cargo = pickle.dumps(data)
+    assert len(cargo) < 600
+    code = "import pickle, sys; d = pickle.loads(sys.stdin.buffer.read())"
+    code += "; sys.exit(int(d.read(0, 0, 6, 0, 6).sum()) - 9 * 36)"
+    done = subprocess.run([sys.executable, "-c", code], input=cargo, check=False)
+    assert done.returncode == 0
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
+@given(height=st.integers(1, 20), width=st.integers(1, 20), chunk=st.integers(1, 9))
+def test_whole_chunks_written_one_by_one_make_the_array(
+    height: int, width: int, chunk: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    wanted = np.arange(2 * height * width, dtype=np.int32).reshape(2, height, width)
+    folder = tmp_path_factory.mktemp("planes")
+    data = fresh(folder, wanted.shape, "cyx", dtype=np.dtype("i4"), chunks=(2, chunk, chunk))
+    for y in range(0, height, chunk):
+        for x in range(0, width, chunk):
+            data.write(0, y, x, wanted[:, y : y + chunk, x : x + chunk])
+    np.testing.assert_array_equal(data.read(0, 0, height, 0, width), wanted)
+
+
+@pytest.mark.parametrize(
+    ("y0", "x0", "high", "wide"), [(1, 0, 4, 4), (0, 2, 4, 4), (0, 0, 3, 4), (0, 0, 4, 9)]
+)
+def test_a_block_that_shares_a_chunk_is_refused(
+    y0: int, x0: int, high: int, wide: int, tmp_path: Path
+) -> None:
+    data = fresh(tmp_path, (10, 10), "yx", has_channels=False)
+    with pytest.raises(ValueError, match="whole chunks"):
+        data.write(0, y0, x0, np.zeros((high, wide), np.uint16))
+
+
+def test_values_that_do_not_fit_are_refused_not_cut(tmp_path: Path) -> None:
+    data = fresh(tmp_path, (4, 4), "yx", has_channels=False)
+    data.write(0, 0, 0, np.full((4, 4), 65535, np.int64))
+    with pytest.raises(InputError, match="fit uint16, got 0 to 65536"):
+        data.write(0, 0, 0, np.arange(16).reshape(4, 4) // 15 * 65536)
+    with pytest.raises(InputError, match="fit uint16, got -1"):
+        data.write(0, 0, 0, np.full((4, 4), -1))
+    with pytest.raises(InputError, match="fit uint16, got float64"):
+        data.write(0, 0, 0, np.full((4, 4), 1.5))
+    assert (data.read(0, 0, 4, 0, 4) == 65535).all()
+
+
+def test_a_block_with_the_wrong_channels_is_refused(tmp_path: Path) -> None:
+    data = fresh(tmp_path, (3, 4, 4), "cyx")
+    with pytest.raises(ValueError, match="match the axes"):
+        data.write(0, 0, 0, np.zeros((1, 4, 4), np.uint16))
+
+
+@pytest.mark.parametrize(
+    "box", [(1, 0, 1, 0, 1), (0, 0, 5, 0, 1), (0, 2, 2, 0, 1), (0, 0, 1, -1, 1)]
+)
+def test_a_box_outside_is_refused(box: tuple[int, int, int, int, int], tmp_path: Path) -> None:
+    data = fresh(tmp_path, (4, 4), "yx")
+    with pytest.raises(IndexError):
+        data.read(*box)
+
+
+def damage_by_cutting(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def damage_by_emptying(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def damage_by_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damage", [damage_by_cutting, damage_by_emptying, damage_by_a_bit])
+def test_a_damaged_chunk_is_named_with_its_pixels(damage: Any, tmp_path: Path) -> None:
+    data = fresh(tmp_path, (2, 10, 10), "cyx", chunks=(2, 4, 4))
+    content = np.random.default_rng(0).integers(0, 2**16, (2, 10, 10), dtype=np.uint16)
+    data.write(0, 0, 0, content)
+    damage(tmp_path / "new" / "c" / "0" / "1" / "2")
+    with pytest.raises(InputError, match=r"new chunk c/0/1/2 \(rows 4:8, columns 8:10\)"):
+        data.read(0, 0, 10, 0, 10)
+    with pytest.raises(InputError, match="chunk c/0/1/2"):
+        data.pick([1]).read(0, 4, 5, 8, 9)
+    np.testing.assert_array_equal(data.read(0, 0, 4, 0, 10), content[:, :4])
+    # Writing a whole chunk never reads what it replaces, at the far edge either.
+    data.write(0, 4, 8, content[:, 4:8, 8:10])
+    np.testing.assert_array_equal(data.read(0, 0, 10, 0, 10), content)
+
+
+def test_without_the_checksum_a_flipped_bit_is_a_wrong_pixel(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).integers(0, 2**16, (10, 10), dtype=np.uint16)
+    data = plane_array(stored(tmp_path, content, chunks=(10, 10)), axes="yx", has_channels=False)
+    damage_by_a_bit(tmp_path / "a0" / "c" / "0" / "0")
+    assert (data.read(0, 0, 10, 0, 10) != content).sum() == 1
+
+
+def test_blocks_cover_every_pixel_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planes_module, "BLOCK_SIDE", 4)
+    content = np.arange(2 * 10 * 7, dtype=np.uint16).reshape(2, 10, 7)
+    data = plane_array(stored(tmp_path, content, chunks=(1, 3, 4)), axes="zyx", has_channels=True)
+    seen = np.concatenate([block.ravel() for block in data.blocks()])
+    np.testing.assert_array_equal(np.sort(seen), content.ravel())
+
+
+def test_many_pixels_are_sampled_evenly_and_the_same_way_each_time(tmp_path: Path) -> None:
+    side = 40_000
+    data = fresh(tmp_path, (3, side, side), "zyx", dtype=np.dtype("u1"), chunks=(1, 512, 512))
+    boxes = data.boxes
+    assert boxes == data.boxes
+    pixels = sum((y1 - y0) * (x1 - x0) for _, y0, y1, x0, x1 in boxes)
+    assert 0.9 * 2**28 < pixels <= 2**28
+    assert len(set(boxes)) == len(boxes)
+    assert {plane for plane, *_ in boxes} == {0, 1, 2}
+    assert all(y0 % 512 == 0 and x0 % 512 == 0 for _, y0, _, x0, _ in boxes)
+
+
+def test_an_absent_chunk_reads_as_the_fill_value(tmp_path: Path) -> None:
+    data = fresh(tmp_path, (8, 8), "yx", fill_value=3)
+    assert (data.read(0, 0, 8, 0, 8) == 3).all()
+    assert not (tmp_path / "new" / "c").exists()
