@@ -21,6 +21,7 @@ from unetkit.cli.options import (
 )
 
 LABELS = "Labels"
+CHANGE = "Change"
 
 
 def import_images(
@@ -117,15 +118,53 @@ def augment(
     output: Annotated[str, typer.Argument(show_default=False, help="The dataset to write.")],
     *,
     copies: Annotated[
-        int, typer.Option(min=1, help="Deformed copies of each sample, beside the original.")
+        int, typer.Option(min=1, help="Deformed copies of each sample; our own choice.")
     ] = 10,
     grid: Annotated[
-        int, typer.Option(min=2, help="Displaced points along each side; the paper has 3.")
+        int,
+        typer.Option(
+            min=2, rich_help_panel=CHANGE, help="Displaced points along each side; the paper: 3."
+        ),
     ] = 3,
     sigma: Annotated[
         float,
-        typer.Option(min=0, help="Standard deviation of their displacements, in pixels."),
+        typer.Option(
+            min=0,
+            rich_help_panel=CHANGE,
+            help="Standard deviation of their displacements, in pixels; the paper: 10.",
+        ),
     ] = 10.0,
+    shift: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            rich_help_panel=CHANGE,
+            help="Largest shift, in pixels; asked for by the paper, its size our own choice.",
+        ),
+    ] = 10.0,
+    rotation: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            rich_help_panel=CHANGE,
+            help="Largest rotation, in degrees; asked for by the paper, its size our own choice.",
+        ),
+    ] = 15.0,
+    flips: Annotated[
+        bool,
+        typer.Option(
+            rich_help_panel=CHANGE, help="Also mirror and turn by quarters; our own choice."
+        ),
+    ] = True,
+    grey: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            rich_help_panel=CHANGE,
+            help="Variation of grey values, as a part of their range; asked for by the paper, its "
+            "size our own choice.",
+        ),
+    ] = 0.1,
     seed: Seed = 0,
     preview: Preview = None,
     scheduler: Scheduler = "threads",
@@ -144,6 +183,10 @@ def augment(
             copies=copies,
             grid=grid,
             sigma=sigma,
+            shift=shift,
+            rotation=rotation,
+            flips=flips,
+            grey=grey,
             seed=seed,
             preview=preview,
             scheduler=scheduler,

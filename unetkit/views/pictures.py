@@ -93,16 +93,16 @@ def augmentation_sheet(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     panels: list[Panel] = []
     for row in rows[:_MOST_ROWS]:
-        title, grid = row.get("title", ""), row.get("grid_lines")
-        panels.append(image_panel(row["original"], title, labels=row.get("labels")))
-        panels.append(
+        grid = row.get("grid_lines")
+        panels += [
+            image_panel(row["original"], row.get("title", ""), labels=row.get("labels")),
             image_panel(
                 row["deformed"],
                 "deformed" if grid is None else "deformed, with its grid",
                 labels=row.get("deformed_labels"),
                 grid_lines=grid,
-            )
-        )
+            ),
+        ]
     contact_sheet(path, panels, columns=2)
 
 
