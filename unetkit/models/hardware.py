@@ -162,7 +162,7 @@ def _processors() -> int:
         count = os.cpu_count() or 1
     wish = os.environ.get("OMP_NUM_THREADS", "")
     limits = [count, _quota(Path("/sys/fs/cgroup/cpu.max"))]
-    return min([*limits, int(wish)] if wish.isdecimal() and int(wish) else limits)
+    return min([*limits, int(wish)] if wish.isdecimal() and int(wish) > 0 else limits)
 
 
 def _quota(limits: Path) -> int:

@@ -210,14 +210,14 @@ def load(path: str) -> LoadedModel:
         If the distribution that offers the network is not installed or broken.
     """
     with open_model(path) as stream:
-        prefix = stream.read(8)
-        check_prefix(prefix, path=path)
+        prefix = stream.read(9)
+        size = check_prefix(prefix, path=path)
         content = prefix + stream.read()
     try:
         state = safetensors.torch.load(content)
     except SafetensorError as error:
         raise damaged(path, error) from error
-    header = parse_header(content[8 : 8 + int.from_bytes(prefix, "little")], path=path)
+    header = parse_header(content[8 : 8 + size], path=path)
     module = _rebuild(header, state, path=path)
     module.load_state_dict(state, strict=True)
     if (name := _first_nonfinite(state)) is not None:

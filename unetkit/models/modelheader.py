@@ -155,9 +155,9 @@ def read_header(path: str) -> ModelHeader:
         If it is damaged, or none of ours.
     """
     with open_model(path) as stream:
-        prefix = stream.read(8)
-        check_prefix(prefix, path=path)
-        content = stream.read(min(int.from_bytes(prefix, "little"), LARGEST_HEADER))
+        prefix = stream.read(9)
+        size = check_prefix(prefix, path=path)
+        content = prefix[8:] + stream.read(size - 1)
     try:
         with safe_open(path, framework="np"):
             pass
@@ -190,17 +190,18 @@ def open_model(path: str) -> Any:
         ) from error
 
 
-def check_prefix(prefix: bytes, *, path: str) -> None:
-    """Refuse a file that is no safetensors file by its first 8 bytes, naming what it is.
+def check_prefix(prefix: bytes, *, path: str) -> int:
+    """Return the length of a safetensors header from the first 9 bytes of the file.
 
     Raises
     ------
     InputError
-        If it is of another format, or its header is larger than any real one.
+        If the file is of another format, which the message names, or its header is larger than
+        any real one.
     """
-    size = int.from_bytes(prefix, "little")
-    if len(prefix) == 8 and 2 <= size <= LARGEST_HEADER:
-        return
+    size = int.from_bytes(prefix[:8], "little")
+    if prefix[8:] == b"{" and 2 <= size <= LARGEST_HEADER:
+        return size
     other = next((name for magic, name in _FOREIGN.items() if prefix.startswith(magic)), None)
     raise InputError(
         f"a model file must be a .safetensors file written by 'unetkit train', got"

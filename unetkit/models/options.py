@@ -74,7 +74,7 @@ class Option:
         if self.choices:
             return next(value for value in self.choices if str(value) == text)
         readers: dict[type, Callable[[str], Any]] = {
-            NoneType: {"none": None}.__getitem__,
+            NoneType: lambda word: {"none": None}[word.lower()],
             bool: lambda word: _WORDS[word.lower()],
             int: int,
             float: _finite,

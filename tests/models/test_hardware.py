@@ -1,0 +1,201 @@
+import os
+import platform
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+
+from unetkit.errors import SurroundingsError, UsageError
+from unetkit.models import hardware
+from unetkit.models.hardware import (
+    PRECISIONS,
+    forward,
+    low_precision,
+    pick_device,
+    thread_count,
+    tune_allocator,
+)
+from unetkit.models.unet import build
+
+CPU = torch.device("cpu")
+
+
+def network():
+    torch.manual_seed(0)
+    return build(in_channels=1, classes=2, depth=2, width=8).eval()
+
+
+def test_the_words_for_devices():
+    assert pick_device("cpu") == CPU
+    best = "cuda" if torch.cuda.is_available() else "mps" if hardware._has_mps() else "cpu"
+    assert pick_device("auto").type == best
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "mps:1", "CPU"])
+def test_a_word_that_names_no_device_is_refused(name):
+    with pytest.raises(UsageError, match="device must be auto, cpu, cuda, cuda:NUMBER or mps"):
+        pick_device(name)
+
+
+def test_a_device_that_is_not_there_is_the_surroundings_fault():
+    with pytest.raises(SurroundingsError, match=r"got 'cuda:99' with .* use --device cpu"):
+        pick_device("cuda:99")
+
+
+def test_low_precision_is_offered_only_where_the_processor_has_it(monkeypatch):
+    facts = {"avx512_bf16": False, "amx_bf16": False, "avx2": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: facts, raising=False)
+    assert low_precision(CPU) is None
+    facts["amx_bf16"] = True
+    assert low_precision(CPU) == "bfloat16"
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert low_precision(CPU) is None
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((9, 0), "bfloat16"), ((7, 5), "float16"), ((6, 1), None)]
+)
+def test_low_precision_of_a_gpu_goes_by_its_capability(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert low_precision(torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_logits_are_float32_and_near_those_in_double(precision):
+    module, image = network(), torch.randn(2, 1, 60, 52)
+    with torch.no_grad():
+        true = network().double()(image.double())
+        logits = forward(module, image, precision=precision)
+    assert (logits.dtype, logits.is_contiguous()) == (torch.float32, True)
+    gap = ((logits - true).abs().max() / true.abs().max().clamp(min=1)).item()
+    assert gap < {"exact": 1e-5, "float32": 1e-5, "float16": 0.01, "bfloat16": 0.05}[precision]
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(UsageError, match="precision must be one of"):
+        forward(network(), torch.zeros(1, 1, 44, 44), precision="auto")
+
+
+def test_exact_has_the_same_bits_after_other_precisions_and_with_other_threads():
+    module, image = network(), torch.randn(1, 1, 60, 52)
+    threads = torch.get_num_threads()
+    with torch.inference_mode():
+        first = forward(module, image, precision="exact")
+        forward(module, image, precision="float32")
+        try:
+            torch.set_num_threads(threads + 1)
+            again = forward(module, image, precision="exact")
+        finally:
+            torch.set_num_threads(threads)
+    assert torch.equal(first, again)
+
+
+def test_exact_has_the_same_bits_while_other_threads_use_other_precisions():
+    module, image = network(), torch.randn(1, 1, 60, 52)
+
+    def run(precision):
+        with torch.inference_mode():
+            return forward(module, image, precision=precision)
+
+    expected = run("exact")
+    wishes = ["exact", "float32", "bfloat16"] * 6
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(run, wishes))
+    assert all(torch.equal(r, expected) for r in results[::3])
+
+
+def test_a_model_that_predicted_in_inference_mode_can_still_learn():
+    module = network().train()
+    image = torch.randn(1, 1, 44, 44)
+    with torch.inference_mode():
+        forward(module, image, precision="float32")
+    assert not any(p.is_inference() for p in module.parameters())
+    forward(module, image, precision="float32").sum().backward()
+    assert all(p.grad is not None for p in module.parameters())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_gradients_flow_in_every_precision(precision):
+    module = network().train()
+    forward(module, torch.randn(1, 1, 44, 44), precision=precision).square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in module.parameters())
+    assert all(p.dtype == torch.float32 for p in module.parameters())
+
+
+def test_layout_follows_the_precision_and_keeps_the_parameters():
+    module = network()
+    kernels = [p for p in module.parameters() if p.dim() == 4]
+    with torch.no_grad():
+        forward(module, torch.zeros(1, 1, 44, 44), precision="float32")
+        assert all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
+        forward(module, torch.zeros(1, 1, 44, 44), precision="exact")
+    assert all(k.is_contiguous() for k in kernels)
+    now = [p for p in module.parameters() if p.dim() == 4]
+    assert all(a is b for a, b in zip(kernels, now, strict=True))
+
+
+def test_forward_runs_any_module():
+    logits = forward(nn.Identity(), torch.ones(1, 2, 3, 4), precision="float32")
+    assert torch.equal(logits, torch.ones(1, 2, 3, 4))
+
+
+def test_the_allocator_is_tuned_once_and_only_with_glibc(monkeypatch):
+    assert tune_allocator() == (platform.libc_ver()[0] == "glibc")
+    assert tune_allocator() is tune_allocator()
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("musl", "1.2"))
+    assert tune_allocator.__wrapped__() is False
+
+
+def test_threads_are_shared_out_among_workers(monkeypatch):
+    monkeypatch.setattr(hardware, "_processors", lambda: 8)
+    assert [thread_count(n) for n in (0, 1, 2, 3, 8, 20)] == [8, 8, 4, 2, 1, 1]
+    assert thread_count() == 8
+
+
+def test_processors_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(hardware, "_quota", lambda _: 1 << 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert thread_count() == 4
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert thread_count() == 3
+    for other in ("", "many", "0"):
+        monkeypatch.setenv("OMP_NUM_THREADS", other)
+        assert thread_count() == 4
+    monkeypatch.setattr(hardware, "_quota", lambda _: 2)
+    assert thread_count() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert thread_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("200000 100000\n", 2), ("50000 100000", 1), ("150000 100000", 2)]
+)
+def test_the_quota_of_a_container_is_read(tmp_path, text, count):
+    (tmp_path / "cpu.max").write_text(text)
+    assert hardware._quota(tmp_path / "cpu.max") == count
+
+
+def test_no_quota_is_a_large_number(tmp_path):
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert hardware._quota(tmp_path / "cpu.max") > 1000
+    assert hardware._quota(tmp_path / "nothing") > 1000
+
+
+def test_two_threads_may_lay_out_a_model_at_once():
+    module, image = network(), torch.randn(1, 1, 44, 44)
+    with torch.no_grad():
+        expected = forward(module, image, precision="exact")
+    together = threading.Barrier(4)
+
+    def run(_):
+        together.wait(30)
+        with torch.inference_mode():
+            return forward(module, image, precision="float32")
+
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(run, range(4)):
+            torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)

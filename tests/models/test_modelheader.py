@@ -1,0 +1,176 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from unetkit.errors import InputError, MissingError, UsageError
+from unetkit.geometry.sizes import SizeContract
+from unetkit.models.modelheader import KEY, LARGEST_HEADER, ModelHeader, read_header
+
+HEADER = ModelHeader(
+    model="unet",
+    options={"depth": 2, "dropout": 0.5, "width": 2},
+    in_channels=1,
+    class_names=("background", "foreground"),
+    target="foreground",
+    contract=SizeContract(step=4, minimum=44, margin=20),
+    normalization="percentile",
+    channels="DAPI,2",
+    pixel_size={"y": 0.25, "x": 0.25},
+    scores={"mean_ap": 0.5, "dice": None},
+    provenance={"recipe": "default", "name": "Zelle \x1b é"},
+    distribution="unetkit",
+    version="0.1.0",
+    parameters=12,
+)
+
+
+def write(path, text, *, key=KEY):
+    tensors = {"weight": np.ones((2, 3), np.float32)}
+    path.write_bytes(safetensors.numpy.save(tensors, metadata={key: text}))
+    return str(path)
+
+
+def changed(**change):
+    return json.dumps({**HEADER.to_dict(), **change})
+
+
+def test_round_trip_through_json_and_a_file(tmp_path):
+    assert ModelHeader.from_json(HEADER.to_json()) == HEADER
+    assert read_header(write(tmp_path / "m.safetensors", HEADER.to_json())) == HEADER
+    assert HEADER.full_name == "unetkit/unet"
+
+
+def test_the_text_does_not_depend_on_the_order_of_a_dict():
+    turned = dict(reversed(HEADER.options.items()))
+    assert list(turned) != list(HEADER.options)
+    other = dataclasses.replace(HEADER, options=turned)
+    assert other.to_json() == HEADER.to_json()
+
+
+def test_what_json_can_not_hold_is_refused():
+    for scores in ({"ap": float("nan")}, {"ap": np.float32(1)}):
+        with pytest.raises(UsageError, match="what JSON can"):
+            dataclasses.replace(HEADER, scores=scores).to_json()
+
+
+def test_reading_a_header_imports_no_torch(tmp_path):
+    path = write(tmp_path / "m.safetensors", HEADER.to_json())
+    code = (
+        "import sys; from unetkit.models.modelheader import read_header;"
+        f"assert read_header({path!r}).model == 'unet'; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": 3},
+        {"options": []},
+        {"in_channels": 0},
+        {"in_channels": True},
+        {"class_names": "ab"},
+        {"class_names": ["one"]},
+        {"class_names": ["a", 2]},
+        {"target": None},
+        {"contract": None},
+        {"contract": {"step": 16}},
+        {"normalization": None},
+        {"channels": 0},
+        {"pixel_size": [1, 2]},
+        {"pixel_size": {"x": 0}},
+        {"pixel_size": {"x": "1"}},
+        {"scores": None},
+        {"parameters": -1},
+        {"version": None},
+        {"more": 1},
+        {"schema": 2},
+        {"schema": None},
+    ],
+)
+def test_a_header_with_other_fields_or_types_is_refused(tmp_path, change):
+    path = write(tmp_path / "m.safetensors", changed(**change))
+    with pytest.raises(InputError, match=r"m.safetensors' can't be read: .*header|size contract"):
+        read_header(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no json",
+        "[]",
+        "null",
+        "[" * 100_000,
+        '{"schema": 1}',
+        '{"schema": ' + "9" * 5000 + "}",
+        changed().replace("0.5", "NaN"),
+        changed().replace("0.5", "Infinity"),
+    ],
+    ids=["empty", "words", "list", "null", "nested", "bare", "digits", "nan", "infinity"],
+)
+def test_a_text_that_is_no_header_is_refused(tmp_path, text):
+    with pytest.raises(InputError, match="can't be read: the header must"):
+        read_header(write(tmp_path / "m.safetensors", text))
+
+
+def test_a_safetensors_file_of_someone_else_is_refused(tmp_path):
+    with pytest.raises(InputError, match="without its header"):
+        read_header(write(tmp_path / "m.safetensors", HEADER.to_json(), key="other"))
+    bare = tmp_path / "bare.safetensors"
+    bare.write_bytes(safetensors.numpy.save({"a": np.ones(1)}))
+    with pytest.raises(InputError, match="without its header"):
+        read_header(str(bare))
+
+
+def test_every_truncation_is_refused(tmp_path):
+    whole = write(tmp_path / "m.safetensors", HEADER.to_json())
+    content = (tmp_path / "m.safetensors").read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    for length in [*range(0, len(content), 64), len(content) - 1]:
+        cut.write_bytes(content[:length])
+        with pytest.raises(InputError, match="model file must be"):
+            read_header(str(cut))
+    assert read_header(whole) == HEADER
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"PK\x03\x04" + bytes(60), "a zip file .*pickle"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "a Python pickle"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(60), "an HDF5 file"),
+        (b"\x1f\x8b\x08" + bytes(60), "a gzip file"),
+        (b'{"model": "unet"}', "a JSON file"),
+        (b"some words in a text file", "something else"),
+        (b"", "something else"),
+        ((LARGEST_HEADER + 1).to_bytes(8, "little") + b"{}", "something else"),
+        ((2**64 - 1).to_bytes(8, "little") + b"{}", "something else"),
+    ],
+    ids=["zip", "pickle", "hdf5", "gzip", "json", "text", "empty", "large", "larger"],
+)
+def test_another_format_is_refused_by_its_name(tmp_path, content, words):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"written by 'unetkit train', got {words}"):
+        read_header(str(path))
+
+
+def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(LARGEST_HEADER.to_bytes(8, "little") + b"{}")
+    with pytest.raises(InputError, match="got a damaged one"):
+        read_header(str(path))
+
+
+def test_no_file_and_a_folder(tmp_path):
+    with pytest.raises(MissingError, match=r"must exist, got .*--model"):
+        read_header(str(tmp_path / "model.safetensors"))
+    with pytest.raises(InputError, match=r"must be a file that can be read"):
+        read_header(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,125 @@
+import sys
+
+import pytest
+
+from unetkit.errors import SurroundingsError, UsageError
+from unetkit.registry import Registry
+
+GROUP = "unetkit.models"
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Return a function that lays a distribution on disk, as an installer would."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def lay(distribution, points, *, version="0.1", code=""):
+        module = distribution.replace("-", "_")
+        (tmp_path / f"{module}.py").write_text(code)
+        info = tmp_path / f"{module}-{version}.dist-info"
+        info.mkdir()
+        text = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        (info / "METADATA").write_text(text)
+        lines = "".join(f"{name} = {module}:{target}\n" for name, target in points.items())
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        return module
+
+    return lay
+
+
+def models():
+    return Registry(GROUP, noun="model")
+
+
+def test_built_ins_come_in_by_the_same_door():
+    from unetkit.models.unet import build
+
+    assert "unet" in models().names()
+    assert models().get("unet") is build
+    assert models().get("unetkit/unet") is build
+
+
+def test_an_empty_group_has_no_names():
+    empty = Registry("unetkit.nothing", noun="thing")
+    assert empty.names() == []
+    with pytest.raises(UsageError, match="no thing named 'a' is installed; installed: none"):
+        empty.get("a")
+
+
+def test_names_and_entries_import_nothing(install):
+    module = install("my-nets", {"good": "build"}, code="raise RuntimeError('imported')")
+    assert "good" in models().names()
+    entry = models().entry("good")
+    assert (entry.name, entry.distribution, entry.version) == ("good", "my-nets", "0.1")
+    assert str(entry) == "good (my-nets 0.1)"
+    assert module not in sys.modules
+    with pytest.raises(SurroundingsError, match="imported"):
+        models().get("good")
+
+
+def test_a_plugin_is_found_by_both_of_its_names(install):
+    install("my-nets", {"good": "build"}, code="build = 'a network'")
+    assert models().get("good") == "a network"
+    assert models().get("my-nets/good") == "a network"
+    assert models().get("My_Nets/good") == "a network"
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_and_all(install):
+    install("unetkit-attention", {"attention-unet": "build"})
+    with pytest.raises(UsageError) as caught:
+        models().get("unett")
+    message = str(caught.value)
+    assert message.startswith("no model named 'unett' is installed; did you mean 'unet'? ")
+    assert "installed: attention-unet (unetkit-attention 0.1), " in message
+    assert "unet (unetkit " in message
+    with pytest.raises(UsageError, match="named 'elsewhere/unet' is installed"):
+        models().get("elsewhere/unet")
+
+
+def test_two_distributions_with_one_name_must_be_told_apart(install):
+    install("first-nets", {"net": "build"}, code="build = 1")
+    install("second-nets", {"net": "build"}, version="2.0", code="build = 2")
+    with pytest.raises(UsageError) as caught:
+        models().get("net")
+    assert str(caught.value) == (
+        "model must come from one distribution, got 'net' of first-nets 0.1 and second-nets 2.0;"
+        " say 'first-nets/net' or 'second-nets/net'"
+    )
+    assert models().get("second-nets/net") == 2
+    listed = models().names()
+    assert "net" not in listed
+    assert {"first-nets/net", "second-nets/net"} <= set(listed)
+
+
+def test_a_built_in_can_not_be_shadowed(install):
+    install("a-forger", {"unet": "build"}, code="build = 'forged'")
+    assert models().get("unet") != "forged"
+    assert models().entry("unet").distribution == "unetkit"
+    assert models().get("a-forger/unet") == "forged"
+    assert {"unet", "a-forger/unet"} <= set(models().names())
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import a_module_that_is_not_there", "ModuleNotFoundError"),
+        ("raise ValueError('bad day')", "ValueError: bad day"),
+        ("import sys; sys.exit(0)", "SystemExit"),
+        ("pass", "AttributeError"),
+        ("def", "SyntaxError"),
+    ],
+)
+def test_a_broken_plugin_is_named_and_harms_no_other(install, code, words):
+    install("broken-nets", {"broken": "build"}, code=code)
+    with pytest.raises(SurroundingsError, match=rf"model broken \(broken-nets 0.1\).*{words}"):
+        models().get("broken")
+    assert models().get("unet")
+
+
+def test_every_name_of_the_package_loads():
+    for group in ("unetkit.models", "unetkit.readers"):
+        registry = Registry(group, noun="thing")
+        own = [n for n in registry.names() if registry.entry(n).distribution == "unetkit"]
+        assert own
+        assert all(callable(registry.get(name)) for name in own)
