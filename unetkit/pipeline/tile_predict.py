@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unetkit.engine.schedulers import open_scheduler
@@ -16,8 +15,9 @@ from unetkit.pipeline.tile_predict_choices import share_cores
 from unetkit.pipeline.tile_predict_network import load_model, predict_array, torch_threads
 from unetkit.pipeline.tile_predict_output import Partial
 from unetkit.pipeline.tile_predict_plan import Plan, Wishes, check_fit, make_plan
-from unetkit.pipeline.tile_predict_run import Run, find_earlier
-from unetkit.pipeline.tile_predict_tile import NetworkCall
+from unetkit.pipeline.tile_predict_resume import Earlier, find_earlier
+from unetkit.pipeline.tile_predict_run import Run
+from unetkit.pipeline.tile_predict_tile import network_call
 from unetkit.progress import SILENT
 from unetkit.storage import files, urls
 from unetkit.storage.datasets import open_dataset
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from unetkit.progress import Progress
+
+# What holds several images; a prediction of one is a dataset again.
+DATASETS = ("dataset", "stack")
 
 __all__ = ["PredictionReport", "predict_array", "tile_predict"]
 
@@ -177,69 +180,50 @@ def tile_predict(
     Ronneberger, Fischer, Brox (2015), U-Net, figure 2: the overlap-tile strategy.
     """
     began = time.monotonic()
-    wishes = Wishes(
-        tile=tile,
-        overlap=overlap,
-        precision=precision,
-        probabilities=probabilities,
-        threshold=threshold,
-        grow=grow,
-        min_size=min_size,
-        nonfinite=nonfinite,
-    )
+    wishes = Wishes(tile, overlap, precision, probabilities, threshold, grow, min_size, nonfinite)
     wishes.check()
-    if resume and overwrite:
-        raise UsageError("resume must be given without overwrite, got both; choose one of them")
-    detect(source)
-    target = output or files.output_name(source, ".prediction.zarr")
-    if urls.is_remote(target):
-        raise UsageError(f"output must be a local path for now, got {target}; name one with -o")
-    earlier = find_earlier(target, inputs=(source, model)) if resume else None
-    if not resume:
-        files.check_output(target, inputs=(source, model), overwrite=overwrite)
+    target = _target(source, output)
+    earlier = _look(target, inputs=(source, model), resume=resume, overwrite=overwrite)
     header = modelfile.read_header(model)
     dataset = open_dataset(source, axes=axes, channels=channels or header.channels)
     check_fit(header, dataset, wishes)
     place = hardware.pick_device(device)
     hands = share_cores(scheduler, workers, device=place)
     with open_scheduler(scheduler, hands.jobs) as opened, torch_threads(hands.threads):
-        file = str(Path(model).absolute())
-        plan = make_plan(
-            load_model(file, device=str(place)),
-            dataset,
-            wishes,
-            networks=hands.networks,
-            earlier=earlier.fingerprint if earlier else None,
-        )
-        if earlier is not None:
-            earlier.check(plan.fingerprint())
-        report = _planned(plan, target, device=str(place))
+        network = load_model(model, device=str(place))
+        plan = make_plan(network, dataset, wishes, networks=hands.networks, earlier=earlier)
         progress.note(f"{plan.summary()} on {place}")
+        report = _planned(plan, target, device=str(place))
         if dry_run:
             return report
         if earlier is not None and earlier.finished:
             return replace(report, tiles_reused=report.tiles_total, status="nothing to do")
-        partial = Partial(
-            files.partial_url(target), plan, source, dataset.kind in ("dataset", "stack")
-        )
-        if earlier is None:
-            _clear(partial.url, progress)
-        call = NetworkCall(
-            file,
-            plan.model.sha256,
-            device=str(place),
-            precision=plan.precision,
-            margin=header.contract.margin,
-            threads=hands.threads,
-            at_once=hands.at_once,
-        )
-        with stoppable() as stop, _kept_for_resume(partial.url, progress):
-            outcome = Run(plan, partial, call, opened, stop, progress).carry_out()
-            files.publish(partial.url, target, overwrite=overwrite)
-    if outcome.filled:
-        progress.note(f"{outcome.filled} values of the image were NaN or Inf and read as 0")
-    seconds = time.monotonic() - began
-    return replace(report, **asdict(outcome), seconds=seconds, status="done")
+        call = network_call(plan, model, device=str(place), hands=hands)
+        work = Partial(files.partial_url(target), plan, source, dataset.kind in DATASETS)
+        with stoppable() as stop, _in_partial(work.url, progress, fresh=earlier is None):
+            run = Run(plan, work, call, scheduler=opened, stop=stop, progress=progress)
+            outcome = run.carry_out()
+            files.publish(work.url, target, overwrite=overwrite)
+    return replace(report, **asdict(outcome), seconds=time.monotonic() - began, status="done")
+
+
+def _target(source: str, output: str | None) -> str:
+    """Say where the prediction goes, once it is known that there is something to predict."""
+    detect(source)
+    target = output or files.output_name(source, ".prediction.zarr")
+    if urls.is_remote(target):
+        raise UsageError(f"output must be a local path for now, got {target}; name one with -o")
+    return target
+
+
+def _look(output: str, *, inputs: tuple[str, str], resume: bool, overwrite: bool) -> Earlier | None:
+    """Make sure that the output may be written; return what there is to be resumed."""
+    if resume and overwrite:
+        raise UsageError("resume must be given without overwrite, got both; choose one of them")
+    if resume:
+        return find_earlier(output, inputs=inputs)
+    files.check_output(output, inputs=inputs, overwrite=overwrite)
+    return None
 
 
 def _planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
@@ -263,16 +247,12 @@ def _planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
     )
 
 
-def _clear(partial: str, progress: Progress) -> None:
-    """Remove what an earlier run left unfinished, and say so."""
-    if urls.exists(partial):
+@contextmanager
+def _in_partial(partial: str, progress: Progress, *, fresh: bool) -> Iterator[None]:
+    """Keep what is done when the work ends early, unless going on could not mend it."""
+    if fresh and urls.exists(partial):
         progress.note("an unfinished prediction is started afresh; --resume would go on with it")
         files.discard(partial)
-
-
-@contextmanager
-def _kept_for_resume(partial: str, progress: Progress) -> Iterator[None]:
-    """Keep what is done when the work ends early, unless going on could not mend it."""
     try:
         yield
     except (UsageError, NumbersError):

@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,7 @@ def load_model(path: str, *, device: str, sha256: str | None = None) -> LoadedMo
     InputError
         If the file is damaged or not the one that was meant.
     """
+    path = str(Path(path).absolute())
     with _LOADING:
         if sha256 is not None and (path, sha256, device) in _LOADED:
             return _LOADED[path, sha256, device]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,14 +22,13 @@ from unetkit.pipeline.tile_predict_choices import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.models.modelfile import LoadedModel
     from unetkit.models.modelheader import ModelHeader
+    from unetkit.pipeline.tile_predict_resume import Earlier
     from unetkit.storage.datasets import Dataset, Sample
-
-Kept = TypeVar("Kept", int, str)
 
 LARGEST_CHUNK = 1024
 # Labelling and growing are quick, so that blocks much smaller would cost more than their work.
@@ -219,7 +218,7 @@ def make_plan(
     wishes: Wishes,
     *,
     networks: int = 1,
-    earlier: Mapping[str, Any] | None = None,
+    earlier: Earlier | None = None,
 ) -> Plan:
     """Settle everything that decides about the pixels; reads the images, writes nothing.
 
@@ -233,8 +232,8 @@ def make_plan(
         What the user asked for.
     networks : int
         How many networks are to run at the same time, for the memory that each may take.
-    earlier : mapping, optional
-        The fingerprint of a run that is to be resumed; its automatic choices are taken over.
+    earlier : Earlier, optional
+        A run that is to be resumed; its automatic choices are taken over.
 
     Returns
     -------
@@ -244,36 +243,38 @@ def make_plan(
     ------
     NumbersError
         If an image has NaN or Inf and they are not to be filled.
+    OutputError
+        If the plan is not that of the earlier run.
     """
     header, samples = model.header, dataset.samples
-    kept = earlier if earlier is not None and earlier.get("model") == model.sha256 else {}
     overlap = header.contract.overlap(wishes.overlap, model=header.model)
-    tile = wishes.tile or _kept(kept, "tile", int)
+    tile, precision = wishes.tile, None if wishes.precision == "auto" else wishes.precision
+    if earlier is not None:
+        tile = tile or earlier.choice("tile", int, sha256=model.sha256)
+        precision = precision or earlier.choice("precision", str, sha256=model.sha256)
     if tile is None:
-        device = next(model.module.parameters()).device
-        tile = choose_tile(
-            [(sample.data.height, sample.data.width) for sample in samples],
-            contract=header.contract,
-            overlap=overlap,
-            most=largest_input(
-                model.module,
-                in_channels=header.in_channels,
-                contract=header.contract,
-                memory=int(available_memory(device) * MEMORY_SHARE / networks),
-            ),
-        )
+        tile = _tile_for(model, samples, overlap=overlap, networks=networks)
     normalizations = tuple(
         fit_image(sample.data, header.normalization, wishes.nonfinite) for sample in samples
     )
-    precision = wishes.precision
-    if precision == "auto":
-        precision = _kept(kept, "precision", str) or choose_precision(
-            model, samples, normalizations, overlap=overlap, fill=wishes.nonfinite == "fill"
-        )
-    return Plan(model, samples, normalizations, tile, overlap, precision, wishes)
+    if precision is None:
+        fill = wishes.nonfinite == "fill"
+        precision = choose_precision(model, samples, normalizations, overlap=overlap, fill=fill)
+    plan = Plan(model, samples, normalizations, tile, overlap, precision, wishes)
+    if earlier is not None:
+        earlier.check(plan.fingerprint())
+    return plan
 
 
-def _kept(earlier: Mapping[str, Any], name: str, kind: type[Kept]) -> Kept | None:
-    """Take an automatic choice from an earlier run's fingerprint, if it is one."""
-    value = earlier.get(name)
-    return value if isinstance(value, kind) else None
+def _tile_for(model: LoadedModel, samples: Sequence[Sample], *, overlap: int, networks: int) -> int:
+    """Choose the tile for the images and the memory at hand."""
+    header = model.header
+    memory = available_memory(next(model.module.parameters()).device) * MEMORY_SHARE
+    most = largest_input(
+        model.module,
+        in_channels=header.in_channels,
+        contract=header.contract,
+        memory=int(memory / networks),
+    )
+    shapes = [(sample.data.height, sample.data.width) for sample in samples]
+    return choose_tile(shapes, contract=header.contract, overlap=overlap, most=most)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unetkit.arrays.instances import has_instances
 from unetkit.engine.jobs import run_jobs
-from unetkit.errors import OutputError
 from unetkit.pipeline.tile_predict_objects import number_objects
 from unetkit.pipeline.tile_predict_output import from_anywhere
 from unetkit.pipeline.tile_predict_tile import (
@@ -19,11 +18,10 @@ from unetkit.pipeline.tile_predict_tile import (
     predict_tile,
     tile_checksum,
 )
-from unetkit.storage import files, urls
 from unetkit.storage.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from unetkit.engine.schedulers import Scheduler
     from unetkit.engine.signals import Stop
@@ -49,58 +47,6 @@ class Outcome:
     tiles_reused: int
     objects: int | None
     filled: int
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """What an earlier run left.
-
-    Parameters
-    ----------
-    place : str
-        The finished output or its partial.
-    finished : bool
-        Whether it is finished.
-    fingerprint : dict
-        What it was made with.
-    """
-
-    place: str
-    finished: bool
-    fingerprint: dict[str, Any]
-
-    def check(self, fingerprint: dict[str, Any]) -> None:
-        """Make sure that going on gives what a single run would give.
-
-        Raises
-        ------
-        OutputError
-            Naming what differs.
-        """
-        differences = Journal(self.place).differences(fingerprint)
-        if differences:
-            raise OutputError(
-                f"{self.place} must have been made with the same settings to be resumed, got "
-                f"{'; '.join(differences[:5])}; give those of before, or leave --resume out"
-                f"{' and name another output' if self.finished else ' to start afresh'}"
-            )
-
-
-def find_earlier(output: str, *, inputs: Sequence[str]) -> Earlier | None:
-    """Look for what an earlier run left of an output; None where there is nothing to go on with.
-
-    Raises
-    ------
-    OutputError
-        If something else is in the output's place.
-    """
-    finished = urls.exists(output)
-    place = output if finished else files.partial_url(output)
-    fingerprint = Journal(place).read_fingerprint()
-    if finished and fingerprint is not None:
-        return Earlier(place, True, fingerprint)
-    files.check_output(output, inputs=inputs)
-    return None if fingerprint is None else Earlier(place, False, fingerprint)
 
 
 @dataclass
@@ -141,6 +87,8 @@ class Run:
         objects = None
         if has_instances(self.plan.model.header.target):
             objects = self._find_instances(outputs)
+        if filled:
+            self.progress.note(f"{filled} values of the input were NaN or Inf and read as 0")
         self.progress.start("smaller levels", total=len(outputs))
         self.partial.complete(advance=self._advance)
         return Outcome(reused, objects, filled)

@@ -7,6 +7,7 @@ What runs jobs, and in which order, is not known here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.geometry.tiles import Tile
+    from unetkit.pipeline.tile_predict_choices import Hands
+    from unetkit.pipeline.tile_predict_plan import Plan
     from unetkit.storage.planes import PlaneArray
 
 
@@ -57,6 +60,20 @@ class NetworkCall:
     margin: int
     threads: int | None
     at_once: int | None
+
+
+def network_call(plan: Plan, path: str, *, device: str, hands: Hands) -> NetworkCall:
+    """Say how workers run the network of a plan."""
+    return NetworkCall(
+        # A worker may have another working folder.
+        path=str(Path(path).absolute()),
+        sha256=plan.model.sha256,
+        device=device,
+        precision=plan.precision,
+        margin=plan.model.header.contract.margin,
+        threads=hands.threads,
+        at_once=hands.at_once,
+    )
 
 
 @dataclass(frozen=True)
