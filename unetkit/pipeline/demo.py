@@ -54,7 +54,7 @@ _WRITTEN = (
     "model.train",
     "slide.prediction.zarr",
     "held-out.unetkit.zarr",
-    "held-out.threshold.zarr",
+    "held-out.otsu.zarr",
     "demo.png",
     "held-out.png",
     "seams.png",
@@ -142,7 +142,7 @@ def demo(
         weights=_weights(f"{folder}/training.zarr"),
         border=border,
     )
-    methods = {"unetkit": known.predicted, "threshold": otsu_objects(image)}
+    methods = {"unetkit": known.predicted, "otsu": otsu_objects(image)}
     scored = {
         name: _scored(folder, name, labels, known=known, progress=progress)
         for name, labels in methods.items()
