@@ -1,0 +1,90 @@
+"""Floors look down only, outside libraries keep to their rooms, tests mirror the package."""
+
+import ast
+from fnmatch import fnmatch
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = {"geometry": 0, "arrays": 1, "models": 1, "storage": 1, "engine": 2, "views": 2}
+FLOORS |= {"training": 2, "pipeline": 3, "cli": 4}
+BASE = {"errors", "progress", "registry"}
+ROOMS = {
+    "zarr": ["storage/*"],
+    "numcodecs": ["storage/*"],
+    "yaozarrs": ["storage/*"],
+    "tifffile": ["storage/*"],
+    "imagecodecs": ["storage/*"],
+    "dask": ["engine/*"],
+    "distributed": ["engine/*"],
+    "torch": [
+        "models/*",
+        "training/*",
+        "pipeline/train.py",
+        "pipeline/tile_predict*",
+        "testing.py",
+    ],
+    "segmentation_models_pytorch": ["models/smp.py", "models/losses.py"],
+    # In models for the one kernel whose sums must run in a fixed order.
+    "numba": ["arrays/*", "models/fixed_order.py"],
+    "PIL": ["storage/readers.py", "views/*"],
+    "typer": ["cli/*"],
+    "rich": ["cli/*"],
+    # Typer brings its own copy; and nothing that is loaded may run code.
+    "click": [],
+    "pickle": [],
+    "yaml": [],
+}
+SOURCES = sorted((ROOT / "unetkit").rglob("*.py"))
+NAMES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in SOURCES}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the full names of the modules that a file imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (inner & NAMES.keys()) or {node.module}
+    return found
+
+
+def floor_of(name: str) -> tuple[int, str]:
+    """Return the floor of a module of the package, and its folder."""
+    parts = name.split(".")[1:]
+    if len(parts) > 1:
+        return FLOORS[parts[0]], parts[0]
+    return (-1, "") if not parts or parts[0] in BASE else (FLOORS.get(parts[0], 9), parts[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_modules_look_down_and_libraries_keep_to_their_rooms(name):
+    place = NAMES[name].relative_to(ROOT / "unetkit").as_posix()
+    for used in imports_of(NAMES[name]):
+        top = used.split(".")[0]
+        if top == "unetkit":
+            (own, folder), (other, its_folder) = floor_of(name), floor_of(used)
+            assert other < own or folder == its_folder, f"{name} must not look up at {used}"
+        rooms = ROOMS.get(top, ["*"])
+        assert any(fnmatch(place, room) for room in rooms), f"{top} has no place in {place}"
+
+
+def test_there_is_no_cycle():
+    TopologicalSorter(
+        {name: imports_of(path) & NAMES.keys() for name, path in NAMES.items()}
+    ).prepare()
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.endswith("__init__")])
+def test_every_module_has_its_test_file(name):
+    _, *folders, module = name.split(".")
+    assert (ROOT / "tests" / Path(*folders) / f"test_{module}.py").is_file()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_stay_small(name):
+    assert len(NAMES[name].read_text().splitlines()) <= 300
