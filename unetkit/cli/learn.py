@@ -49,7 +49,7 @@ def train(
     recipe: Annotated[
         str, typer.Option(help="How to learn: 'default', or 'paper' for the original's settings.")
     ] = "default",
-    steps: Annotated[int, typer.Option(min=1, help="Updates of the network.")] = 1000,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Updates of the network.")] = 1000,
     time_budget: Annotated[
         str | None,
         typer.Option(
@@ -70,6 +70,7 @@ def train(
     workers: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             rich_help_panel=HARDWARE,
             show_default="by the machine",
@@ -114,6 +115,7 @@ def tile_predict(
     tile: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             rich_help_panel=TILES,
             show_default="by the image",
@@ -123,6 +125,7 @@ def tile_predict(
     overlap: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=0,
             rich_help_panel=TILES,
             show_default="by the model",
@@ -136,18 +139,30 @@ def tile_predict(
     threshold: Annotated[
         float,
         typer.Option(
-            min=0, max=1, rich_help_panel=RESULT, help="Probability from which it is foreground."
+            metavar="X",
+            min=0,
+            max=1,
+            rich_help_panel=RESULT,
+            help="Probability from which it is foreground.",
         ),
     ] = 0.5,
     grow: Annotated[
         int,
         typer.Option(
-            min=0, rich_help_panel=RESULT, help="Pixels by which objects grow into their gaps."
+            metavar="N",
+            min=0,
+            rich_help_panel=RESULT,
+            help="Pixels by which objects grow into their gaps.",
         ),
     ] = 1,
     min_size: Annotated[
         int,
-        typer.Option(min=0, rich_help_panel=RESULT, help="Drop objects of fewer pixels than this."),
+        typer.Option(
+            metavar="N",
+            min=0,
+            rich_help_panel=RESULT,
+            help="Drop objects of fewer pixels than this.",
+        ),
     ] = 0,
     channels: Channels = None,
     axes: Axes = None,

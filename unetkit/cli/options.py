@@ -39,7 +39,7 @@ Quiet = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option("--seed", min=0, help="Same seed, same result."),
+    typer.Option("--seed", metavar="N", min=0, help="Same seed, same result."),
 ]
 Axes = Annotated[
     str | None,
@@ -86,6 +86,7 @@ Workers = Annotated[
     int | None,
     typer.Option(
         "--workers",
+        metavar="N",
         min=1,
         rich_help_panel=HARDWARE,
         show_default="by the machine",

@@ -58,6 +58,7 @@ def import_images(
     ignore: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             rich_help_panel=LABELS,
             show_default=False,
             help="The mask value of pixels that nobody judged.",
@@ -118,17 +119,22 @@ def augment(
     output: Annotated[str, typer.Argument(show_default=False, help="The dataset to write.")],
     *,
     copies: Annotated[
-        int, typer.Option(min=1, help="Deformed copies of each sample; our own choice.")
+        int,
+        typer.Option(metavar="N", min=1, help="Deformed copies of each sample; our own choice."),
     ] = 10,
     grid: Annotated[
         int,
         typer.Option(
-            min=2, rich_help_panel=CHANGE, help="Displaced points along each side; the paper: 3."
+            metavar="N",
+            min=2,
+            rich_help_panel=CHANGE,
+            help="Displaced points along each side; the paper: 3.",
         ),
     ] = 3,
     sigma: Annotated[
         float,
         typer.Option(
+            metavar="X",
             min=0,
             rich_help_panel=CHANGE,
             help="Standard deviation of their displacements, in pixels; the paper: 10.",
@@ -137,6 +143,7 @@ def augment(
     shift: Annotated[
         float,
         typer.Option(
+            metavar="X",
             min=0,
             rich_help_panel=CHANGE,
             help="Largest shift, in pixels; asked for by the paper, its size our own choice.",
@@ -145,6 +152,7 @@ def augment(
     rotation: Annotated[
         float,
         typer.Option(
+            metavar="X",
             min=0,
             rich_help_panel=CHANGE,
             help="Largest rotation, in degrees; asked for by the paper, its size our own choice.",
@@ -159,6 +167,7 @@ def augment(
     grey: Annotated[
         float,
         typer.Option(
+            metavar="X",
             min=0,
             rich_help_panel=CHANGE,
             help="Variation of grey values, as a part of their range; asked for by the paper, its "
@@ -206,14 +215,21 @@ def weights(
     ] = "paper2015",
     w0: Annotated[
         float | None,
-        typer.Option(show_default="by the preset", help="Weight in a gap of zero width."),
+        typer.Option(
+            metavar="X", show_default="by the preset", help="Weight in a gap of zero width."
+        ),
     ] = None,
     sigma: Annotated[
         float | None,
-        typer.Option(show_default="by the preset", help="Width of the fall-off, in pixels."),
+        typer.Option(
+            metavar="X", show_default="by the preset", help="Width of the fall-off, in pixels."
+        ),
     ] = None,
     target: Annotated[
-        str, typer.Option(help="What the network will learn: foreground, foreground+boundary, …")
+        str,
+        typer.Option(
+            help="What the network will learn: foreground, foreground+boundary or boundary."
+        ),
     ] = "foreground",
     preview: Preview = None,
     scheduler: Scheduler = "threads",
