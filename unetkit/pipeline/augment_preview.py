@@ -58,7 +58,7 @@ def _row(original: Sample, deformed: Sample, deformation: Deformation) -> dict[s
         "labels": _labels(original, step),
         "deformed_labels": _labels(deformed, step),
         "grid_lines": lines / step,
-        "title": deformed.name,
+        "title": original.name,
     }
 
 
