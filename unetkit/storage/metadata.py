@@ -127,6 +127,8 @@ def _pixel_size(document: dict[str, Any], axes: str) -> dict[str, float] | None:
         for transformation in holder.get("coordinateTransformations", ()):
             if transformation.get("type") == "scale":
                 factors = [float(factor) for factor in transformation["scale"]]
+                if len(factors) != len(axes):
+                    raise ValueError(f"scale {factors} for axes {axes!r}")
                 scale = [a * b for a, b in zip(scale, factors, strict=True)]
     units = [axis.get("unit") if isinstance(axis, dict) else None for axis in document["axes"]]
     sizes = {

@@ -1,0 +1,203 @@
+"""Images with their parts: OME-Zarr of both versions, bare arrays, channels, and hostile stores."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import zarr
+
+from unetkit.errors import InputError, LabelError, UsageError
+from unetkit.storage.images import open_image
+from unetkit.storage.opening import channel_numbers
+from unetkit.storage.writing import create_image, create_labels, create_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def version_4(folder: Path, array: np.ndarray[Any, Any], axes: str) -> str:
+    """Write an image as OME-Zarr 0.4: Zarr 2, attributes at the top, with class labels."""
+    url = str(folder / "old.zarr")
+
+    def image(axes: str) -> dict[str, Any]:
+        described = [{"name": a, "type": "space", "unit": "micrometer"} for a in axes]
+        scale = [{"type": "scale", "scale": [0.5] * len(axes)}]
+        levels = [{"path": "0", "coordinateTransformations": scale}]
+        return {"version": "0.4", "axes": described, "datasets": levels, "name": "old"}
+
+    def group(place: str, **attributes: Any) -> None:
+        zarr.create_group(place, zarr_format=2, attributes=attributes)
+
+    channels = {"channels": [{"label": "DAPI"}, {"label": "1"}]}
+    group(url, multiscales=[image(axes)], omero=channels)
+    group(f"{url}/labels", labels=["classes", "other"])
+    group(f"{url}/labels/classes", multiscales=[image(axes[1:])])
+    zarr.create_array(f"{url}/0", data=array, chunks=(1, 8, 8), zarr_format=2)
+    zarr.create_array(f"{url}/labels/classes/0", data=array[0] % 3, chunks=(8, 8), zarr_format=2)
+    return url
+
+
+def test_version_0_4_is_read_with_its_labels(tmp_path: Path) -> None:
+    array = np.arange(2 * 20 * 10, dtype=np.uint16).reshape(2, 20, 10)
+    image = open_image(version_4(tmp_path, array, "cyx"))
+    assert (image.name, image.data.axes) == ("old", "cyx")
+    assert image.pixel_size == {"y": 0.5, "x": 0.5}
+    assert image.other_labels == ("other",)
+    np.testing.assert_array_equal(image.data.read(0, 0, 20, 0, 10), array)
+    np.testing.assert_array_equal(image.labels["classes"].read(0, 0, 20, 0, 10), array[0] % 3)
+    # The second channel is called "1", and names count before numbers.
+    assert open_image(image.url, channels="1,DAPI").channel_names == ("1", "DAPI")
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "axes", "found"),
+    [
+        ((20, 10), None, None, "yx"),
+        ((20, 10), ("x", "y"), None, "xy"),
+        ((2, 20, 10), ("C", "Y", "X"), None, "cyx"),
+        ((2, 20, 10), None, "zyx", "zyx"),
+        ((2, 20, 10), ("c", "y", "x"), "ZYX", "zyx"),
+        ((20, 10, 3), None, "yxc", "yxc"),
+    ],
+)
+def test_axes_of_a_bare_array(
+    shape: tuple[int, ...], names: Any, axes: str | None, found: str, tmp_path: Path
+) -> None:
+    url = str(tmp_path / "bare.zarr")
+    zarr.create_array(url, data=np.zeros(shape, np.uint8), dimension_names=names)
+    assert open_image(url, axes=axes).data.axes == found
+
+
+@pytest.mark.parametrize("names", [None, ("a", "b", "c"), ("channel", "y", "x"), ("c", "c", "x")])
+def test_more_dimensions_without_names_ask_for_axes(names: Any, tmp_path: Path) -> None:
+    url = str(tmp_path / "bare.zarr")
+    zarr.create_array(url, data=np.zeros((2, 4, 4), np.uint8), dimension_names=names)
+    with pytest.raises(InputError, match="add --axes, such as --axes cyx"):
+        open_image(url)
+    with pytest.raises(UsageError, match="3 different letters"):
+        open_image(url, axes="yx")
+
+
+def test_names_of_zarr_2_arrays_by_xarray_are_read(tmp_path: Path) -> None:
+    url = str(tmp_path / "bare.zarr")
+    names = {"_ARRAY_DIMENSIONS": ["t", "y", "x"]}
+    zarr.create_array(url, data=np.zeros((2, 4, 4), np.uint8), zarr_format=2, attributes=names)
+    assert open_image(url).data.planes == 2
+
+
+def test_axes_that_contradict_the_metadata_are_refused(tmp_path: Path) -> None:
+    url = str(tmp_path / "a.zarr")
+    create_image(url, shape=(3, 4, 4), axes="cyx", dtype=np.uint8)
+    assert open_image(url, axes="CYX").data.axes == "cyx"
+    with pytest.raises(UsageError, match="axes must be 'cyx'"):
+        open_image(url, axes="zyx")
+
+
+def test_channels_are_chosen_by_name_before_number() -> None:
+    names = ["1", "0", "GFP"]
+    assert channel_numbers("0", names, of="a") == [1]
+    assert channel_numbers("GFP, 1", names, of="a") == [2, 0]
+    assert channel_numbers("2", names, of="a") == [2]
+    for wrong in ("3", "gfp", "", "-1", "GFP,", "²"):
+        with pytest.raises(UsageError, match=r"there are 0 \(1\), 1 \(0\), 2 \(GFP\)"):
+            channel_numbers(wrong, names, of="a")
+    with pytest.raises(UsageError, match="each channel once"):
+        channel_numbers("GFP,2", names, of="a")
+
+
+def labelled(folder: Path, *, size: int = 4, dtype: str = "u1") -> str:
+    url = str(folder / "a.zarr")
+    create_image(url, shape=(4, 4), axes="yx", dtype=np.uint8)
+    create_labels(url, "instances", shape=(size, 4), axes="yx", dtype=np.uint8)
+    if dtype != "u1":
+        path = folder / "a.zarr" / "labels" / "instances" / "0" / "zarr.json"
+        document = {**json.loads(path.read_text()), "data_type": dtype, "fill_value": 0}
+        path.write_text(json.dumps(document))
+    return url
+
+
+def test_labels_must_be_as_large_as_their_image(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"as large as its image, got \(5, 4\) .*\(4, 4\)"):
+        open_image(labelled(tmp_path, size=5))
+
+
+def test_labels_must_be_integers(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="must be integers, got float32"):
+        open_image(labelled(tmp_path, dtype="float32"))
+
+
+def test_weights_must_be_floats(tmp_path: Path) -> None:
+    url = labelled(tmp_path)
+    create_weights(url, shape=(4, 4), axes="yx")
+    assert open_image(url).weights is not None
+    path = tmp_path / "a.zarr" / "weights" / "0" / "zarr.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data_type": "int8"}))
+    with pytest.raises(LabelError, match="must be floats"):
+        open_image(url)
+
+
+@pytest.mark.parametrize(
+    "names", [["../../x"], ["/etc"], ["a/../../b"], ["http://h"], ["..\\x"], ["x\0"], [7], 3, "ab"]
+)
+def test_hostile_label_names_are_refused(names: Any, tmp_path: Path) -> None:
+    url = labelled(tmp_path)
+    path = tmp_path / "a.zarr" / "labels" / "zarr.json"
+    document = json.loads(path.read_text())
+    document["attributes"]["ome"]["labels"] = names
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="must be"):
+        open_image(url)
+
+
+def test_labels_behind_a_link_out_of_the_store_are_refused(tmp_path: Path) -> None:
+    url = labelled(tmp_path)
+    inside = tmp_path / "a.zarr" / "labels" / "instances"
+    inside.rename(tmp_path / "elsewhere")
+    inside.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="must be a path inside it"):
+        open_image(url)
+
+
+@pytest.mark.parametrize("place", ["0", "labels/instances/0", "weights/0"])
+def test_a_pickle_filter_is_refused_wherever_it_lies(place: str, tmp_path: Path) -> None:
+    url = labelled(tmp_path)
+    create_weights(url, shape=(4, 4), axes="yx")
+    folder = tmp_path / "a.zarr" / place
+    (folder / "zarr.json").unlink()
+    hostile = {
+        "zarr_format": 2,
+        "shape": [4, 4],
+        "chunks": [4, 4],
+        "dtype": "<u2",
+        "compressor": None,
+        "filters": [{"id": "pickle"}],
+    }
+    (folder / ".zarray").write_text(json.dumps(hostile))
+    with pytest.raises(InputError, match="compressor and filters"):
+        open_image(url)
+
+
+def test_a_hostile_sibling_does_not_hide_the_image(tmp_path: Path) -> None:
+    url = labelled(tmp_path)
+    (tmp_path / "a.zarr" / "sibling").mkdir()
+    (tmp_path / "a.zarr" / "sibling" / ".zarray").write_text('{"filters": [{"id": "pickle"}]}')
+    assert open_image(url).labels
+
+
+def test_metadata_that_does_not_fit_its_array_is_refused(tmp_path: Path) -> None:
+    url = labelled(tmp_path)
+    path = tmp_path / "a.zarr" / "zarr.json"
+    document = json.loads(path.read_text())
+    multiscale = document["attributes"]["ome"]["multiscales"][0]
+    multiscale["axes"].insert(0, {"name": "c", "type": "channel"})
+    multiscale["datasets"][0]["coordinateTransformations"] = []
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="must have the axes 'cyx' of its metadata"):
+        open_image(url)
+    multiscale["datasets"] = [{"path": "7"}]
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="must be an array, got none"):
+        open_image(url)

@@ -1,0 +1,129 @@
+"""Pyramids: means for pixels, kept pixels for labels, as many levels for both."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import yaozarrs
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+import unetkit.storage.pyramids as pyramids
+from unetkit.errors import InputError
+from unetkit.storage.images import add_pyramid, create_image, create_labels, open_image
+from unetkit.storage.pyramids import block_mean, every_second, level_count
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def slide(folder: Path, content: np.ndarray[Any, Any], *, chunk: int = 16) -> str:
+    """Write an image (C, Y, X) with labels: its first channel."""
+    url = str(folder / "slide.zarr")
+    image = create_image(url, shape=content.shape, axes="cyx", dtype=content.dtype, chunk=chunk)
+    image.write(0, 0, 0, content)
+    labels = create_labels(
+        url, "instances", shape=content.shape[1:], axes="yx", dtype=np.uint16, chunk=chunk
+    )
+    labels.write(0, 0, 0, content[0].astype(np.uint16))
+    return url
+
+
+def level(url: str, name: str) -> np.ndarray[Any, Any]:
+    return np.asarray(zarr.open_array(f"{url}/{name}", mode="r")[:])
+
+
+@pytest.fixture
+def small_top(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build levels until the longer side is at most 16 pixels, one chunk at a time."""
+    monkeypatch.setattr(pyramids, "LARGEST_TOP", 16)
+    monkeypatch.setattr(pyramids, "CHUNKS_AT_ONCE", 1)
+
+
+@pytest.mark.usefixtures("small_top")
+@pytest.mark.parametrize("shape", [(2, 64, 64), (1, 65, 33), (3, 100, 1), (1, 17, 90)])
+def test_levels_equal_those_made_in_one_go(shape: tuple[int, ...], tmp_path: Path) -> None:
+    content = np.random.default_rng(0).integers(0, 2**16, shape, dtype=np.uint16)
+    url = slide(tmp_path, content)
+    add_pyramid(url)
+    levels = open_image(url).levels
+    assert levels == level_count(*shape[1:])
+    mean, kept = content, content[0]
+    for number in range(1, levels):
+        steps = [2 if n > 1 else 1 for n in mean.shape[1:]]
+        mean, kept = block_mean(mean, *steps), every_second(kept, *steps)
+        np.testing.assert_array_equal(level(url, str(number)), mean)
+        np.testing.assert_array_equal(level(url, f"labels/instances/{number}"), kept)
+    assert max(mean.shape[1:]) <= 16
+    yaozarrs.validate_zarr_store(url)
+
+
+def test_a_small_image_gets_no_level_and_a_large_one_does(tmp_path: Path) -> None:
+    url = slide(tmp_path, np.ones((1, 1024, 10), np.uint8), chunk=512)
+    add_pyramid(url)
+    assert open_image(url).levels == 1
+    (tmp_path / "large").mkdir()
+    url = slide(tmp_path / "large", np.ones((1, 1025, 10), np.uint8), chunk=512)
+    add_pyramid(url)
+    assert open_image(url).levels == 2
+
+
+@pytest.mark.usefixtures("small_top")
+def test_what_an_interrupted_call_left_is_made_again(tmp_path: Path) -> None:
+    content = np.arange(64 * 64, dtype=np.uint16).reshape(1, 64, 64)
+    url = slide(tmp_path, content)
+    # Half a level, in no list.
+    zarr.create_array(f"{url}/1", shape=(1, 32, 32), dtype="u2")
+    assert open_image(url).levels == 1
+    add_pyramid(url)
+    np.testing.assert_array_equal(level(url, "1"), block_mean(content, 2, 2))
+    # A second call finds all done.
+    before = (tmp_path / "slide.zarr" / "1" / "zarr.json").stat().st_mtime_ns
+    add_pyramid(url)
+    assert (tmp_path / "slide.zarr" / "1" / "zarr.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("small_top")
+def test_labels_that_come_later_get_as_many_levels(tmp_path: Path) -> None:
+    url = slide(tmp_path, np.zeros((1, 64, 64), np.uint8))
+    add_pyramid(url)
+    create_labels(url, "classes", shape=(64, 64), axes="yx", dtype=np.uint8)
+    with pytest.raises(ValueError, match="classes"):
+        yaozarrs.validate_zarr_store(url)
+    add_pyramid(url)
+    yaozarrs.validate_zarr_store(url)
+
+
+@pytest.mark.usefixtures("small_top")
+def test_planes_and_background_stay_apart_and_absent(tmp_path: Path) -> None:
+    url = str(tmp_path / "stack.zarr")
+    image = create_image(url, shape=(2, 32, 32), axes="zyx", dtype=np.float32, chunk=16)
+    image.write(1, 0, 0, np.full((1, 32, 32), 0.5, np.float32))
+    add_pyramid(url)
+    assert [plane.mean() for plane in level(url, "1")] == [0.0, 0.5]
+    assert not (tmp_path / "stack.zarr" / "1" / "c" / "0").exists()
+
+
+def test_only_an_image_of_this_format_gets_a_pyramid(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"OME-Zarr 0\.5"):
+        add_pyramid(str(tmp_path))
+    (tmp_path / "zarr.json").write_text(json.dumps({"zarr_format": 3, "node_type": "group"}))
+    with pytest.raises(InputError, match=r"OME-Zarr 0\.5"):
+        add_pyramid(str(tmp_path))
+
+
+@given(
+    height=st.integers(1, 9), width=st.integers(1, 9), fy=st.integers(1, 2), fx=st.integers(1, 2)
+)
+def test_block_mean_equals_a_loop(height: int, width: int, fy: int, fx: int) -> None:
+    block = np.random.default_rng(height * 10 + width).integers(0, 256, (height, width), np.uint8)
+    wanted = [
+        [block[y : y + fy, x : x + fx].mean() for x in range(0, width, fx)]
+        for y in range(0, height, fy)
+    ]
+    np.testing.assert_array_equal(block_mean(block, fy, fx), np.rint(wanted))
+    np.testing.assert_allclose(block_mean(block / 7, fy, fx), np.divide(wanted, 7), rtol=1e-12)
