@@ -109,8 +109,7 @@ class Journal:
             return {}
         except OSError as error:
             raise InputError(f"{path} must be readable, got: {error}") from error
-        # The piece behind the last line end is torn, or empty.
-        return dict(entry for line in lines[:-1] if (entry := _parsed(line)) is not None)
+        return dict(entry for line in lines if (entry := _parsed(line)) is not None)
 
     def close(self) -> None:
         """Close the file; recording opens it again."""

@@ -31,10 +31,12 @@ def is_ours(path: str) -> bool:
         return False
     if place.is_dir():
         return _is_our_folder(place)
+    if not place.is_file():
+        return False
     if place.suffix == ".safetensors":
         return _is_our_model(place)
     start, mark = MARKS.get(place.suffix, (b"", b""))
-    if not mark or not place.is_file():
+    if not mark:
         return False
     with place.open("rb") as file:
         head = file.read(HEAD)

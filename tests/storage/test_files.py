@@ -1,0 +1,234 @@
+"""Outputs appear whole by rename; inputs and foreign files are never touched."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unetkit.errors import OutputError, SurroundingsError, UsageError
+from unetkit.storage.dataset_writer import DatasetWriter
+from unetkit.storage.files import (
+    check_output,
+    collide,
+    output_name,
+    partial_url,
+    publish,
+    remove_output,
+    staged,
+)
+from unetkit.storage.images import create_image, open_image
+
+
+def make(url: str, value: int = 1) -> None:
+    array = create_image(url, shape=(4, 4), axes="yx", dtype=np.uint8)
+    array.write(0, 0, 0, np.full((1, 4, 4), value, np.uint8))
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder, with its content."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def test_an_output_appears_complete(tmp_path: Path) -> None:
+    url = str(tmp_path / "out.zarr")
+    with staged(url) as partial:
+        assert partial == str(tmp_path / ".out.zarr.unetkit-partial")
+        assert not Path(partial).exists()
+        make(partial)
+        assert not Path(url).exists()
+    assert (open_image(url).data.read(0, 0, 4, 0, 4) == 1).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
+
+
+def test_a_failure_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    url = str(tmp_path / "out.zarr")
+    make(url)
+    before = tree(tmp_path)
+
+    def fail() -> None:
+        with staged(url, overwrite=True) as partial:
+            make(partial, 2)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert tree(tmp_path) == before
+
+
+def test_an_earlier_output_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    url = str(tmp_path / "out.zarr")
+    make(url)
+    with pytest.raises(OutputError, match="add --overwrite to replace it"), staged(url):
+        pytest.fail("the output exists")
+    with staged(f"{url}/", overwrite=True) as partial:
+        make(partial, 2)
+    assert (open_image(url).data.read(0, 0, 4, 0, 4) == 2).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
+
+
+def test_a_leftover_partial_is_removed(tmp_path: Path) -> None:
+    url = str(tmp_path / "out.zarr")
+    make(partial_url(url), 7)
+    with staged(url) as partial:
+        assert not Path(partial).exists()
+        make(partial, 2)
+    assert (open_image(url).data.read(0, 0, 4, 0, 4) == 2).all()
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize("name", ["folder", "file.txt", "foreign.zarr", "link.zarr", "empty", "."])
+def test_foreign_things_are_never_replaced(name: str, overwrite: bool, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.docx").write_text("years of work")
+    (tmp_path / "file.txt").write_text("unetkit")
+    (tmp_path / "foreign.zarr").mkdir()
+    (tmp_path / "foreign.zarr" / "zarr.json").write_text('{"zarr_format":3,"node_type":"group"}')
+    make(str(tmp_path / "ours.zarr"))
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "ours.zarr")
+    (tmp_path / "empty").mkdir()
+    before = tree(tmp_path)
+    url = f"{tmp_path}/{name}"
+    words = "must be an earlier output" if overwrite else "must not exist yet"
+    with pytest.raises(OutputError, match=words):
+        check_output(url, overwrite=overwrite)
+    with pytest.raises(OutputError, match=words), staged(url, overwrite=overwrite):
+        pytest.fail("something foreign is there")
+    with pytest.raises(OutputError):
+        remove_output(url)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "data/in.zarr",
+        "data/in.zarr/",
+        "data/../data/in.zarr",
+        "link/in.zarr",
+        "in-link.zarr",
+        "data/in.zarr/out.zarr",
+        "data/in.zarr/new/out.zarr",
+        "in-link.zarr/out.zarr",
+        "data",
+        "data/.",
+        ".",
+    ],
+)
+def test_an_output_that_meets_its_input_is_refused(output: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    make(str(tmp_path / "data" / "in.zarr"))
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    (tmp_path / "in-link.zarr").symlink_to(tmp_path / "data" / "in.zarr")
+    before = tree(tmp_path)
+    source = str(tmp_path / "data" / "in.zarr")
+    with pytest.raises(OutputError, match="must lie apart from its input"):
+        check_output(f"{tmp_path}/{output}", inputs=[source], overwrite=True)
+    assert tree(tmp_path) == before
+
+
+def test_neighbours_do_not_collide(tmp_path: Path) -> None:
+    make(str(tmp_path / "in.zarr"))
+    check_output(str(tmp_path / "in.zarr2"), inputs=[str(tmp_path / "in.zarr"), "s3://b/in.zarr"])
+    assert not collide(str(tmp_path / "a"), str(tmp_path / "ab"))
+    assert collide(str(tmp_path / "new" / "a"), str(tmp_path / "new"))
+
+
+def test_a_hard_link_is_the_same_file(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    assert collide(str(tmp_path / "a"), str(tmp_path / "b"))
+
+
+def test_a_missing_folder_is_not_created(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="must exist, got none"):
+        check_output(str(tmp_path / "no" / "out.zarr"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_name_lies_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with staged("out.zarr") as partial:
+        assert partial == ".out.zarr.unetkit-partial"
+        make(partial)
+    assert (tmp_path / "out.zarr").is_dir()
+
+
+def test_an_output_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
+    url = str(tmp_path / "out.zarr")
+
+    def race() -> None:
+        with staged(url) as partial:
+            make(partial, 2)
+            Path(url).mkdir()
+
+    with pytest.raises(OutputError, match="must not exist yet"):
+        race()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
+
+
+def test_a_rename_that_fails_puts_the_old_output_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, partial = str(tmp_path / "out.zarr"), str(tmp_path / "partial")
+    make(url)
+    with pytest.raises(SurroundingsError, match="must be writable"):
+        publish(partial, url, overwrite=True)
+    assert (open_image(url).data.read(0, 0, 4, 0, 4) == 1).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
+
+
+def test_all_is_on_the_disk_before_the_name_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, seen = str(tmp_path / "out.zarr"), []
+    monkeypatch.setattr(os, "sync", lambda: seen.append(Path(url).exists()))
+    with staged(url) as partial:
+        make(partial)
+    assert seen == [False]
+
+
+def test_an_output_of_ours_can_be_removed(tmp_path: Path) -> None:
+    url = str(tmp_path / "data.zarr")
+    remove_output(url)
+    DatasetWriter(url)
+    remove_output(url)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_remote_output_is_refused_early() -> None:
+    with pytest.raises(UsageError, match="local path for now"):
+        check_output("s3://bucket/out.zarr")
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        ("slide.zarr", "slide.prediction.zarr"),
+        ("slide.zarr/", "slide.prediction.zarr"),
+        ("a/slide.ome.zarr", "a/slide.prediction.zarr"),
+        ("/a/slide", "/a/slide.prediction.zarr"),
+        ("../slide.v2.zarr", "../slide.v2.prediction.zarr"),
+    ],
+)
+def test_an_output_is_named_after_its_input(source: str, wanted: str) -> None:
+    assert output_name(source, ".prediction.zarr") == wanted
+
+
+@pytest.mark.parametrize("source", ["s3://bucket/slide.zarr", ".", "..", "a/..", "/", ""])
+def test_an_input_without_a_name_needs_one_for_the_output(source: str) -> None:
+    with pytest.raises(UsageError, match=r"add -o NAME\.prediction\.zarr"):
+        output_name(source, ".prediction.zarr")
+
+
+def test_an_output_is_not_put_into_the_store_of_its_input(tmp_path: Path) -> None:
+    DatasetWriter(str(tmp_path / "data.zarr"))
+    with pytest.raises(UsageError, match="inside a store"):
+        output_name(str(tmp_path / "data.zarr" / "a01"), ".prediction.zarr")

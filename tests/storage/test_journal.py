@@ -1,0 +1,145 @@
+"""The journal forgets what was torn, and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unetkit.errors import SurroundingsError
+from unetkit.storage.journal import Journal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+entries = st.lists(
+    st.tuples(st.text(max_size=12), st.none() | st.integers(0, 2**32 - 1)), max_size=12
+)
+
+
+def lines(folder: Path) -> Path:
+    return folder / ".unetkit" / "journal.txt"
+
+
+def written(folder: Path, items: list[tuple[str, int | None]]) -> None:
+    with Journal(str(folder)) as journal:
+        for key, checksum in items:
+            journal.record(key, checksum=checksum)
+
+
+@given(items=entries)
+def test_what_is_recorded_is_done(
+    items: list[tuple[str, int | None]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("journal")
+    written(folder, items)
+    assert Journal(str(folder)).done() == dict(items)
+
+
+@given(items=entries, data=st.data())
+def test_a_torn_journal_keeps_a_beginning(
+    items: list[tuple[str, int | None]],
+    data: st.DataObject,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("journal")
+    written(folder, [("first", 1), *items])
+    content = lines(folder).read_bytes()
+    cut = data.draw(st.integers(0, len(content)))
+    lines(folder).write_bytes(content[:cut])
+    # A line that lacks nothing but its end is whole.
+    whole = content[: cut + 1].count(b"\n")
+    kept = [("first", 1), *items][:whole]
+    assert Journal(str(folder)).done() == dict(kept)
+    # What is recorded after a tear is not lost with the torn line.
+    written(folder, [("after", 2)])
+    assert Journal(str(folder)).done() == {**dict(kept), "after": 2}
+
+
+@given(position=st.integers(0, 10_000), bit=st.integers(0, 7))
+def test_a_flipped_bit_never_makes_a_part_done(
+    position: int, bit: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("journal")
+    items: list[tuple[str, int | None]] = [(f"tile {number}", number) for number in range(6)]
+    written(folder, items)
+    content = bytearray(lines(folder).read_bytes())
+    content[position % len(content)] ^= 1 << bit
+    lines(folder).write_bytes(bytes(content))
+    done = Journal(str(folder)).done()
+    assert done.items() <= dict(items).items()
+    assert len(done) >= 4
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\xff\xfe",
+        b'00000000 ["tile 9", 9]',
+        b'["tile 9", 9]',
+        b"rubbish",
+    ],
+)
+def test_foreign_lines_say_nothing(line: bytes, tmp_path: Path) -> None:
+    written(tmp_path, [("a", 1)])
+    with lines(tmp_path).open("ab") as file:
+        file.write(line + b"\n")
+    written(tmp_path, [("b", None)])
+    assert Journal(str(tmp_path)).done() == {"a": 1, "b": None}
+
+
+def test_lines_of_many_threads_never_mix(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path))
+    journal.record("first", checksum=None)
+
+    def record(worker: int) -> None:
+        for number in range(50):
+            journal.record(f"{worker}/{number}", checksum=number)
+
+    threads = [threading.Thread(target=record, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    journal.close()
+    assert len(journal.done()) == 201
+
+
+def test_asking_creates_nothing(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "partial"))
+    assert journal.done() == {}
+    assert journal.read_fingerprint() is None
+    journal.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fingerprints_are_compared_entry_by_entry(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path))
+    before: dict[str, Any] = {"model": "ab12", "plan": {"tile": 512, "shape": (3, 4)}, "old": 1}
+    journal.write_fingerprint(before)
+    assert journal.read_fingerprint() == {**before, "plan": {"tile": 512, "shape": [3, 4]}}
+    assert journal.differences(before) == []
+    now = {"model": "ab12", "plan": {"tile": 1024, "shape": (3, 4)}, "new": {"a": True}}
+    assert journal.differences(now) == [
+        "new.a: None before, True now",
+        "old: 1 before, None now",
+        "plan.tile: 512 before, 1024 now",
+    ]
+
+
+def test_a_damaged_fingerprint_is_none(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path))
+    journal.write_fingerprint({"a": 1})
+    (tmp_path / ".unetkit" / "fingerprint.json").write_text("[1")
+    assert journal.read_fingerprint() is None
+    assert journal.differences({"a": 1}) == ["a: None before, 1 now"]
+
+
+def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SurroundingsError, match="must be writable"):
+        Journal(str(tmp_path / "file")).record("a", checksum=None)
