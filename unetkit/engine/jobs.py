@@ -72,7 +72,7 @@ def run_jobs(
             return run_jobs(function, jobs, scheduler=opened, on_done=on_done)
     run = _run_on_cluster if scheduler.kind == "cluster" else _run_locally
     try:
-        return run(function, iter(jobs), scheduler, on_done)
+        return run(function, iter(jobs), scheduler, on_done=on_done)
     except BaseException:
         # Nothing may still be writing when the caller clears up.
         scheduler.close()
@@ -100,6 +100,7 @@ def _run_locally(
     function: Callable[[J], R],
     jobs: Iterator[J],
     scheduler: Scheduler,
+    *,
     on_done: Callable[[J, R], None] | None,
 ) -> None:
     # Of tasks alike dask takes the highest key first; counting down keeps the order of the jobs.
@@ -124,6 +125,7 @@ def _run_on_cluster(
     function: Callable[[J], R],
     jobs: Iterator[J],
     scheduler: Scheduler,
+    *,
     on_done: Callable[[J, R], None] | None,
 ) -> None:
     """Keep one job more than there are workers in flight, so that none waits for the next.

@@ -144,7 +144,8 @@ def _local_cluster(name: str, workers: int | None) -> Scheduler:
                     n_workers=int(count),
                     threads_per_worker=1,
                     host="127.0.0.1",
-                    dashboard_address=None,
+                    # Any free port; left out, it would be one that another run may hold.
+                    dashboard_address="127.0.0.1:0",
                     # A job's error is raised here; the workers need not print it as well.
                     silence_logs=logging.CRITICAL,
                     # The allocator keeps freed memory on purpose (models.hardware), which a

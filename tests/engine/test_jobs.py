@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from dask.callbacks import Callback
+
+from unetkit.engine import jobs as jobs_module
+from unetkit.engine.jobs import run_jobs
+from unetkit.engine.schedulers import Scheduler, open_scheduler
+from unetkit.errors import StoppedError, SurroundingsError
+
+LOCAL = ["sync", "threads", "processes"]
+ANY = [*LOCAL, "cluster"]
+
+
+@pytest.fixture
+def scheduler(request: pytest.FixtureRequest) -> str:
+    """Return a scheduler's name; `cluster` stands for the address of a running one."""
+    if request.param == "cluster":
+        return str(request.getfixturevalue("cluster").scheduler_address)
+    return str(request.param)
+
+
+@dataclass(frozen=True)
+class Job:
+    number: int
+    folder: str = ""
+
+
+class Big:
+    """A result that a test can watch."""
+
+
+def square(job: Job) -> int:
+    return job.number**2
+
+
+def stop_at_three(job: Job) -> int:
+    if job.number == 3:
+        raise StoppedError("three must not be reached, got 3; stop before", signal=15)
+    return job.number
+
+
+def leave_a_file(job: Job) -> None:
+    if job.number == 1:
+        raise LookupError("one")
+    time.sleep(0.2)
+    Path(job.folder, str(job.number)).touch()
+
+
+def die(job: Job) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("scheduler", [*ANY, "local:1"], indirect=True)
+def test_every_job_is_run_once_and_handed_back_to_the_calling_thread(scheduler: str) -> None:
+    got: list[tuple[Job, int]] = []
+    threads = set()
+
+    def keep(job: Job, result: int) -> None:
+        got.append((job, result))
+        threads.add(threading.current_thread())
+
+    run_jobs(square, map(Job, range(300)), scheduler=scheduler, workers=2, on_done=keep)
+    assert sorted(got, key=lambda pair: pair[1]) == [(Job(n), n * n) for n in range(300)]
+    assert threads == {threading.current_thread()}
+
+
+@pytest.mark.parametrize("scheduler", ANY, indirect=True)
+def test_an_error_comes_out_as_it_was_raised(scheduler: str) -> None:
+    with pytest.raises(StoppedError, match="three must not be reached") as caught:
+        run_jobs(stop_at_three, map(Job, range(40)), scheduler=scheduler, workers=1)
+    assert type(caught.value) is StoppedError
+    assert caught.value.exit_code == 143
+
+
+def test_no_job_at_all_is_no_error() -> None:
+    run_jobs(square, [], scheduler="sync")
+
+
+def test_jobs_run_in_order_where_one_runs_at_a_time() -> None:
+    order: list[int] = []
+    run_jobs(
+        square,
+        map(Job, range(150)),
+        scheduler="sync",
+        on_done=lambda job, _: order.append(job.number),
+    )
+    assert order == list(range(150))
+
+
+@pytest.mark.parametrize("scheduler", LOCAL, indirect=True)
+def test_jobs_are_dask_tasks(scheduler: str) -> None:
+    seen: list[str] = []
+    with Callback(posttask=lambda key, *_: seen.append(key)):
+        run_jobs(square, map(Job, range(5)), scheduler=scheduler, workers=1)
+    assert len(seen) == 5
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "threads", "cluster"], indirect=True)
+def test_jobs_are_drawn_only_as_they_are_needed(scheduler: str) -> None:
+    drawn, done, ahead = 0, 0, []
+
+    def endless() -> object:
+        nonlocal drawn
+        while True:
+            drawn += 1
+            yield Job(drawn)
+
+    def count(job: Job, result: int) -> None:
+        nonlocal done
+        done += 1
+        ahead.append(drawn - done)
+        if done == 300:
+            raise LookupError("enough")
+
+    with pytest.raises(LookupError, match="enough"):
+        run_jobs(square, endless(), scheduler=scheduler, workers=1, on_done=count)
+    assert max(ahead) <= jobs_module.JOBS_PER_WORKER
+
+
+def test_a_result_is_let_go_once_it_was_handed_over() -> None:
+    alive: weakref.WeakSet[Big] = weakref.WeakSet()
+    counts: list[int] = []
+
+    def keep(job: Job, result: Big) -> None:
+        alive.add(result)
+        del result
+        gc.collect()
+        counts.append(len(alive))
+
+    run_jobs(lambda job: Big(), map(Job, range(8)), scheduler="sync", on_done=keep)
+    # The one in hand, and the one before it, which dask's own loop still names.
+    assert max(counts) <= 2
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "cluster"], indirect=True)
+def test_nothing_runs_any_more_once_an_error_is_out(scheduler: str, tmp_path: Path) -> None:
+    jobs = [Job(number, str(tmp_path)) for number in range(40)]
+    with pytest.raises(LookupError, match="one"):
+        run_jobs(leave_a_file, jobs, scheduler=scheduler, workers=2)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    time.sleep(0.5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+    assert len(left) < 6
+
+
+def test_what_on_done_raises_ends_the_run() -> None:
+    ran: list[int] = []
+
+    def refuse(job: Job, result: int) -> None:
+        raise StoppedError("it must stop, got a signal; go on", signal=2)
+
+    with pytest.raises(StoppedError):
+        run_jobs(
+            lambda job: ran.append(job.number), map(Job, range(9)), scheduler="sync", on_done=refuse
+        )
+    assert ran == [0]
+
+
+def test_a_killed_worker_is_named() -> None:
+    with pytest.raises(SurroundingsError, match=r"worker of scheduler 'processes' .* killed"):
+        run_jobs(die, [Job(0)], scheduler="processes", workers=1)
+
+
+def test_an_open_scheduler_serves_several_runs() -> None:
+    with open_scheduler("threads", 2) as scheduler:
+        for _ in range(2):
+            got: dict[Job, int] = {}
+            run_jobs(square, map(Job, range(5)), scheduler=scheduler, on_done=got.__setitem__)
+            assert got == {Job(n): n * n for n in range(5)}
+        assert isinstance(scheduler, Scheduler)

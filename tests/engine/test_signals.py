@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from unetkit.engine.signals import Stop, stoppable
+from unetkit.errors import StoppedError
+
+
+def work_through(reached: list[str], number: signal.Signals, *, times: int) -> None:
+    with stoppable() as stop:
+        stop.check("nothing came")
+        for _ in range(times):
+            signal.raise_signal(number)
+        reached.append("the work went on")
+        stop.check("half-way")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_for_a_safe_place(number: signal.Signals) -> None:
+    reached: list[str] = []
+    with pytest.raises(StoppedError, match="half-way") as caught:
+        work_through(reached, number, times=1)
+    assert reached
+    assert caught.value.exit_code == 128 + number
+
+
+def test_the_second_signal_acts_at_once() -> None:
+    reached: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        work_through(reached, signal.SIGINT, times=2)
+    assert not reached
+
+
+def test_handlers_are_as_before_afterwards() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stoppable():
+        assert signal.getsignal(signal.SIGTERM) != before[1]
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_another_thread_gets_a_stop_that_never_stops() -> None:
+    got: list[Stop] = []
+
+    def work() -> None:
+        with stoppable() as stop:
+            stop.check("never")
+            got.append(stop)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert got == [Stop(None)]
