@@ -50,6 +50,17 @@ def test_a_class_map_is_no_instances() -> None:
         survey(dots(*[1, 2] * 10)).check_instances()
 
 
+def test_a_smoothed_mask_is_no_instances() -> None:
+    y, x = np.mgrid[:100, :100]
+    distance = np.hypot(y - 40.3, x - 50.6)
+    binary = distance < 30
+    # The edge fades over two pixels, as after smoothing or resizing.
+    blurred = np.clip((31 - distance) / 2, 0, 1) * 255
+    survey(binary.astype(np.uint8)).check_instances()
+    with pytest.raises(LabelError, match="without JPEG, smoothing or resizing"):
+        survey(blurred.astype(np.uint8)).check_instances()
+
+
 def test_ignored_pixels_are_no_pieces() -> None:
     seen = survey(dots(1, 255, 255, 255), ignore=255)
     seen.check_instances()

@@ -223,8 +223,10 @@ def test_an_output_that_is_there_is_kept_unless_replaced(
     folder: Path, run: Callable[..., Any]
 ) -> None:
     run()
+    told = Told()
     with pytest.raises(OutputError, match="--overwrite"):
-        run()
+        run(progress=told)
+    assert told.stages == []  # before hours are spent on reading
     assert run(labels=None, overwrite=True).labelled == 0
     assert open_dataset(str(folder / "data.zarr"))["a"].label_kind is None
 

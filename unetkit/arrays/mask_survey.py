@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Our own choice: drawn objects come in at most 1.3 pieces each over every set looked at (thin cells
-# cut by the border), class maps in hundreds.
-PIECES = 4
+# cut by the border), the values of class maps and of blurred masks in 3.7 to hundreds.
+PIECES = 3
 # Our own choice: up to here, whole numbers are taken for the numbers of classes.
 CLASS_NUMBERS = 32
 # Our own choice: grey levels may be off an even spacing by this much (127 and 128 for half of 255).
