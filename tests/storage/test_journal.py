@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.errors import SurroundingsError
@@ -30,6 +30,7 @@ def written(folder: Path, items: list[tuple[str, int | None]]) -> None:
             journal.record(key, checksum=checksum)
 
 
+@settings(deadline=None)
 @given(items=entries)
 def test_what_is_recorded_is_done(
     items: list[tuple[str, int | None]], tmp_path_factory: pytest.TempPathFactory
@@ -39,6 +40,7 @@ def test_what_is_recorded_is_done(
     assert Journal(str(folder)).done() == dict(items)
 
 
+@settings(deadline=None)
 @given(items=entries, data=st.data())
 def test_a_torn_journal_keeps_a_beginning(
     items: list[tuple[str, int | None]],
@@ -59,6 +61,7 @@ def test_a_torn_journal_keeps_a_beginning(
     assert Journal(str(folder)).done() == {**dict(kept), "after": 2}
 
 
+@settings(deadline=None)
 @given(position=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_a_flipped_bit_never_makes_a_part_done(
     position: int, bit: int, tmp_path_factory: pytest.TempPathFactory

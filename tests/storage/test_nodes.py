@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.errors import InputError, UnetkitError
@@ -159,6 +159,7 @@ documents = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(key=st.sampled_from(sorted(v3())), value=documents)
 def test_no_document_raises_anything_but_ours(
     key: str, value: Any, tmp_path_factory: pytest.TempPathFactory

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import zarr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unetkit.storage.planes as planes_module
@@ -107,7 +107,7 @@ def test_it_travels_by_name_and_opens_where_it_arrives(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
+@settings(deadline=None, max_examples=15)
 @given(height=st.integers(1, 20), width=st.integers(1, 20), chunk=st.integers(1, 9))
 def test_whole_chunks_written_one_by_one_make_the_array(
     height: int, width: int, chunk: int, tmp_path_factory: pytest.TempPathFactory

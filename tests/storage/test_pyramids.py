@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaozarrs
 import zarr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unetkit.storage.pyramids as pyramids
@@ -116,6 +116,7 @@ def test_only_an_image_of_this_format_gets_a_pyramid(tmp_path: Path) -> None:
         add_pyramid(str(tmp_path))
 
 
+@settings(deadline=None)
 @given(
     height=st.integers(1, 9), width=st.integers(1, 9), fy=st.integers(1, 2), fx=st.integers(1, 2)
 )

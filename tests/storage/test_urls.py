@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.errors import InputError
@@ -62,6 +62,7 @@ def test_a_link_out_of_the_store_is_refused(tmp_path: Path) -> None:
         inside(store, "link", what="a path")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20))
 def test_a_segment_stays_one_folder_below(name: str) -> None:
     if is_segment(name):
