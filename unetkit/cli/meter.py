@@ -25,10 +25,12 @@ from unetkit.cli.text import duration, safe
 _SECONDS_BETWEEN_LINES = 30.0
 # Own choice: below this many characters the bar itself has no room.
 _NARROW = 60
+# Room for the name of a stage and for "1000/1000", in characters.
+_NAME, _COUNT = 20, 9
 
 
 class Bar:
-    """A rich bar for each stage, one under the other; notes appear above them.
+    """A rich bar for each stage, one under the other; notes appear between them.
 
     Parameters
     ----------
@@ -37,41 +39,49 @@ class Bar:
     """
 
     def __init__(self, console: Console) -> None:
+        self._console = console
+        # Only the bar of the running stage is redrawn, so that any number of them fits a screen.
+        self._rich: RichProgress | None = None
+        self._task = TaskID(0)
+
+    def start(self, what: str, *, total: int) -> None:
+        """Begin a stage under the ones before."""
+        self._stop(done=True)
         self._rich = RichProgress(
-            *_columns(console.width),
-            console=console,
+            *_columns(self._console.width),
+            console=self._console,
+            expand=self._console.width >= _NARROW,
             refresh_per_second=4,
             # A stage may have few and slow parts: judge its speed over ten minutes.
             speed_estimate_period=600.0,
         )
-        self._task: TaskID | None = None
-
-    def start(self, what: str, *, total: int) -> None:
-        """Begin a stage under the ones before."""
-        self._finish()
-        self._rich.start()
         self._task = self._rich.add_task(safe(what), total=total, status="")
+        self._rich.start()
 
     def advance(self, parts: int = 1, *, status: str = "") -> None:
-        """Move the bar."""
-        if self._task is not None:
-            self._rich.update(self._task, advance=parts, status=safe(status))
+        """Move the bar; a full one stays as it is, and what comes next stands below it."""
+        if self._rich is None:
+            return
+        self._rich.update(self._task, advance=parts, status=safe(status))
+        if self._rich.finished:
+            self._stop(done=True)
 
     def note(self, text: str) -> None:
-        """Print a sentence above the bars."""
-        self._rich.console.print(Text(safe(text)), soft_wrap=True)
+        """Print a sentence above the bar that moves."""
+        self._console.print(Text(safe(text)), soft_wrap=True)
 
     def close(self, *, done: bool) -> None:
         """Stop drawing; after success the last bar is full."""
-        if done:
-            self._finish()
-        self._rich.stop()
+        self._stop(done=done)
 
-    def _finish(self) -> None:
-        if self._task is not None:
-            task = next(task for task in self._rich.tasks if task.id == self._task)
+    def _stop(self, *, done: bool) -> None:
+        if self._rich is None:
+            return
+        if done:
+            (task,) = self._rich.tasks
             self._rich.update(self._task, completed=task.total or 0)
-            self._task = None
+        self._rich.stop()
+        self._rich = None
 
 
 class Lines:
@@ -137,24 +147,17 @@ class Lines:
 
 
 def _columns(width: int) -> list[ProgressColumn]:
-    """Choose what there is room for."""
-    what = TextColumn(
-        "{task.description}",
-        markup=False,
-        table_column=Column(no_wrap=True, overflow="ellipsis", ratio=2, max_width=30),
-    )
+    """Choose what there is room for; fixed widths, so that bars stand under each other."""
+    what = _text("description", width=max(1, min(_NAME, width // 2)))
+    count = MofNCompleteColumn(table_column=Column(justify="right", width=_COUNT, no_wrap=True))
     left = TimeRemainingColumn(compact=True, elapsed_when_finished=True)
     if width < _NARROW:
         return [what, MofNCompleteColumn(), left]
-    status = TextColumn(
-        "{task.fields[status]}",
-        markup=False,
-        table_column=Column(no_wrap=True, overflow="ellipsis", ratio=2),
-    )
-    return [
-        what,
-        BarColumn(bar_width=None, table_column=Column(ratio=3)),
-        MofNCompleteColumn(),
-        left,
-        status,
-    ]
+    bar = BarColumn(bar_width=None, table_column=Column(ratio=1))
+    return [what, bar, count, left, _text("fields[status]", width=width // 3)]
+
+
+def _text(name: str, *, width: int) -> TextColumn:
+    """Show a text of a task on one line, cut where it is too long."""
+    column = Column(no_wrap=True, overflow="ellipsis", width=width)
+    return TextColumn(f"{{task.{name}}}", markup=False, table_column=column)

@@ -40,6 +40,8 @@ TILE = 192
 # Left of this share of the width the network learns, right of it it is scored.
 TRAINED_SHARE = 0.75
 
+_PARTS = ("held-out/image.png", "held-out/labels.png")
+
 # Everything that the demo writes into its folder, and so may replace.
 _WRITTEN = (
     "images",
@@ -199,16 +201,32 @@ def _write_inputs(
 
 
 def _walk(folder: str, *, seed: int, progress: Progress) -> None:
-    """Run the commands, from files to a prediction."""
-    training, model = join(folder, "training.zarr"), join(folder, "model.safetensors")
-    slide, truth = join(folder, "slide.zarr"), join(folder, "truth.zarr")
-    masks, part = join(folder, "masks"), join(folder, "held-out")
-    import_images(join(folder, "images"), training, labels=masks, progress=progress)
-    import_images(join(folder, "slide.png"), slide, progress=progress)
-    import_images(f"{part}/image.png", truth, labels=f"{part}/labels.png", progress=progress)
+    """Do what the commands do that a user would type, each of them told."""
+    at = {name: join(folder, name) for name in (*_WRITTEN, *_PARTS)}
+    training, model, slide = at["training.zarr"], at["model.safetensors"], at["slide.zarr"]
+    parts = at["held-out/image.png"], at["held-out/labels.png"]
+
+    _tell(progress, "import", at["images"], training, labels=at["masks"])
+    import_images(at["images"], training, labels=at["masks"], progress=progress)
+    _tell(progress, "weights", training)
     weights(training, progress=progress)
+    _tell(progress, "train", training, output=model, set=MODEL_OPTIONS, steps=STEPS, seed=seed)
     train(training, output=model, options=MODEL_OPTIONS, steps=STEPS, seed=seed, progress=progress)
+    _tell(progress, "import", at["slide.png"], slide)
+    import_images(at["slide.png"], slide, progress=progress)
+    _tell(progress, "tile-predict", slide, model=model, tile=TILE)
     tile_predict(slide, model=model, tile=TILE, progress=progress)
+    _tell(progress, "import", parts[0], at["truth.zarr"], labels=parts[1])
+    import_images(parts[0], at["truth.zarr"], labels=parts[1], progress=progress)
+
+
+def _tell(progress: Progress, command: str, *arguments: str, **options: Any) -> None:
+    """Show a command as a user would type it."""
+    words = ["unetkit", command, *arguments]
+    for name, value in options.items():
+        for item in value if isinstance(value, tuple) else (value,):
+            words += [f"--{name}", str(item)]
+    progress.note(f"$ {shlex.join(words)}")
 
 
 def _scored(
