@@ -255,7 +255,7 @@ def deform(
     sampler = None
     if deformation.resamples:
         matrix, offset = affine(deformation, shape)
-        sampler = resampling.Sampler(matrix, offset, deformation.grid, shape)
+        sampler = resampling.Sampler(matrix, offset, grid=deformation.grid, shape=shape)
 
     def moved(array: NDArray[Any] | None, kind: str) -> NDArray[Any] | None:
         if array is None:

@@ -55,7 +55,8 @@ def distance_terms(
     offsets = np.full((2, *labels.shape), _NONE, np.int16)
     _sweep(labels, limit, offsets)
     out = np.zeros(labels.shape, np.float32)
-    _add_terms(labels, offsets, (*pair, pair_reach), (*single, single_reach), tolerance, out)
+    terms = ((*pair, pair_reach), (*single, single_reach), tolerance)
+    _add_terms((labels, offsets), terms, out)
     return out
 
 
@@ -64,6 +65,7 @@ def _sweep(labels, limit, offsets):  # type: ignore[no-untyped-def]  # pragma: n
     """Store, for each pixel, where the two nearest cells of its row are, as offsets in x."""
     height, width = labels.shape
     for y in range(height):
+        row = (labels[y], offsets[:, y])
         for step in (1, -1):
             # The last pixel passed of any cell, and the last one of another cell than that.
             near, far = -1, -1
@@ -75,31 +77,34 @@ def _sweep(labels, limit, offsets):  # type: ignore[no-untyped-def]  # pragma: n
                         far = near
                     near = x
                 if near >= 0 and abs(near - x) <= limit:
-                    _offer(labels, offsets, y, x, near)
+                    _offer(row, x, near)
                 if far >= 0 and abs(far - x) <= limit:
-                    _offer(labels, offsets, y, x, far)
+                    _offer(row, x, far)
 
 
 @numba.njit(nogil=True, cache=True)
-def _offer(labels, offsets, y, x, candidate):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _offer(row, x, candidate):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Keep a candidate where it is nearer than one of the two kept, which are distinct cells."""
-    first, second = offsets[0, y, x], offsets[1, y, x]
+    labels, offsets = row
+    first, second = offsets[0, x], offsets[1, x]
     offset = candidate - x
     if first == _NONE:
-        offsets[0, y, x] = offset
-    elif labels[y, x + first] == labels[y, candidate]:
+        offsets[0, x] = offset
+    elif labels[x + first] == labels[candidate]:
         if abs(offset) < abs(first):
-            offsets[0, y, x] = offset
+            offsets[0, x] = offset
     elif abs(offset) < abs(first):
-        offsets[1, y, x] = first
-        offsets[0, y, x] = offset
+        offsets[1, x] = first
+        offsets[0, x] = offset
     elif second == _NONE or abs(offset) < abs(second):
-        offsets[1, y, x] = offset
+        offsets[1, x] = offset
 
 
 @numba.njit(nogil=True, cache=True)
-def _two_nearest(labels, offsets, y, x, reaches):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _two_nearest(cells, at, reaches):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Return the squared distances to the two nearest cells, or _FAR where none is in reach."""
+    labels, offsets = cells
+    y, x = at
     pair_reach, single_reach = reaches
     first, second, cell = _FAR, _FAR, labels[y, x]
     nearest = math.inf
@@ -129,13 +134,15 @@ def _two_nearest(labels, offsets, y, x, reaches):  # type: ignore[no-untyped-def
 
 
 @numba.njit(nogil=True, cache=True)
-def _add_terms(labels, offsets, pair, single, tolerance, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _add_terms(cells, terms, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+    labels, _ = cells
+    pair, single, tolerance = terms
     reaches = (pair[2], single[2])
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
             if labels[y, x] != 0:
                 continue
-            first, second = _two_nearest(labels, offsets, y, x, reaches)
+            first, second = _two_nearest(cells, (y, x), reaches)
             total = 0.0
             if second < _FAR:
                 d = math.sqrt(first) + math.sqrt(second)

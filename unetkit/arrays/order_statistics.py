@@ -60,12 +60,13 @@ class OrderCounts:
                 for upper, table in tables.items():
                     _count_low(keys, upper, table)
         channels = zip(self.values, ranks, bins, lower, strict=True)
-        return [_finish(*channel) for channel in channels]
+        return [_finish(c, wanted, bins=b, lower=low) for c, wanted, b, low in channels]
 
 
 def _finish(
     counts: NDArray[np.int64],
     ranks: list[int],
+    *,
     bins: list[int],
     lower: dict[int, NDArray[np.int64]],
 ) -> list[float]:

@@ -33,9 +33,8 @@ def keys_weights(t: NDArray[np.float64]) -> NDArray[np.float64]:
 
     Examples
     --------
-    >>> keys_weights(np.array([0.0, 0.5]))
-    array([[ 0.    ,  1.    ,  0.    ,  0.    ],
-           [-0.0625,  0.5625,  0.5625, -0.0625]])
+    >>> keys_weights(np.array([0.5]))
+    array([[-0.0625,  0.5625,  0.5625, -0.0625]])
     """
     return np.stack(
         [
@@ -111,14 +110,17 @@ class Sampler:
         self,
         matrix: NDArray[np.float64],
         offset: NDArray[np.float64],
+        *,
         grid: NDArray[np.float64],
         shape: tuple[int, int],
     ) -> None:
         rows = grid_weights(shape[0], grid.shape[1])
-        self._affine = np.column_stack([matrix, offset])
-        # (Y, 2, Q): the displacements of the grid's columns at every image row.
-        self._rows = np.ascontiguousarray((rows @ grid).transpose(1, 0, 2))
-        self._columns = grid_weights(shape[1], grid.shape[2])
+        self._motion = (
+            np.column_stack([matrix, offset]),
+            # (Y, 2, Q): the displacements of the grid's columns at every image row.
+            np.ascontiguousarray((rows @ grid).transpose(1, 0, 2)),
+            grid_weights(shape[1], grid.shape[2]),
+        )
 
     def __call__(self, array: NDArray[Any], kind: str) -> NDArray[Any]:
         """Sample an array.
@@ -141,14 +143,14 @@ class Sampler:
         plain = planes if planes.dtype in (np.uint8, np.uint16) else planes.astype(real)
         out = np.empty(planes.shape, real)
         kernel = _cubic if kind == "cubic" else _linear
-        kernel(_plain(plain), self._affine, self._rows, self._columns, out)
+        kernel(_plain(plain), self._motion, out)
         return cast(out, array.dtype).reshape(array.shape)
 
     def _nearest(self, array: NDArray[Any]) -> NDArray[Any]:
         # Only bits are moved: one kernel for each size of integer.
         bits = _plain(array).view(f"u{array.dtype.itemsize}")
         out = np.empty(bits.shape, bits.dtype)
-        _nearest(bits, self._affine, self._rows, self._columns, out)
+        _nearest(bits, self._motion, out)
         return out.view(array.dtype)
 
 
@@ -158,12 +160,18 @@ def _plain(array: NDArray[Any]) -> NDArray[Any]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _position(y, x, axis, affine, rows, columns):  # type: ignore[no-untyped-def]  # pragma: no cover
-    at = affine[axis, 0] * y + affine[axis, 1] * x + affine[axis, 2]
+def _position(y, x, motion):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Return where a pixel is taken from, to 1/65536 pixel.
+
+    Rounding makes whole shifts and quarter turns exact, whatever the last bit says.
+    """
+    affine, rows, columns = motion
+    at_y = affine[0, 0] * y + affine[0, 1] * x + affine[0, 2]
+    at_x = affine[1, 0] * y + affine[1, 1] * x + affine[1, 2]
     for k in range(columns.shape[1]):
-        at += rows[y, axis, k] * columns[x, k]
-    # Rounding makes whole shifts and quarter turns exact, whatever the last bit says.
-    return np.floor(at * 65536.0 + 0.5) / 65536.0
+        at_y += rows[y, 0, k] * columns[x, k]
+        at_x += rows[y, 1, k] * columns[x, k]
+    return np.floor(at_y * 65536.0 + 0.5) / 65536.0, np.floor(at_x * 65536.0 + 0.5) / 65536.0
 
 
 @numba.njit(nogil=True, cache=True)
@@ -177,43 +185,51 @@ def _mirror(i, n):  # type: ignore[no-untyped-def]  # pragma: no cover
 
 
 @numba.njit(nogil=True, cache=True)
-def _taps(at, n, indices, weights):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _taps(at, n):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Return the four pixels around a position and their weights, those of `keys_weights`."""
     start = int(np.floor(at))
     t = at - start
-    weights[0] = t * (-0.5 + t * (1.0 - 0.5 * t))
-    weights[1] = 1.0 + t * t * (-2.5 + 1.5 * t)
-    weights[2] = t * (0.5 + t * (2.0 - 1.5 * t))
-    weights[3] = t * t * (-0.5 + 0.5 * t)
-    for k in range(4):
-        indices[k] = _mirror(start - 1 + k, n)
+    weights = (
+        t * (-0.5 + t * (1.0 - 0.5 * t)),
+        1.0 + t * t * (-2.5 + 1.5 * t),
+        t * (0.5 + t * (2.0 - 1.5 * t)),
+        t * t * (-0.5 + 0.5 * t),
+    )
+    if 1 <= start < n - 2:
+        return (start - 1, start, start + 1, start + 2), weights
+    pixels = (
+        _mirror(start - 1, n),
+        _mirror(start, n),
+        _mirror(start + 1, n),
+        _mirror(start + 2, n),
+    )
+    return pixels, weights
 
 
 @numba.njit(nogil=True, cache=True)
-def _cubic(array, affine, rows, columns, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _cubic(array, motion, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     channels, height, width = array.shape
-    at_y, at_x = np.empty(4, np.int64), np.empty(4, np.int64)
-    by_y, by_x = np.empty(4, out.dtype), np.empty(4, out.dtype)
     for y in range(height):
         for x in range(width):
-            _taps(_position(y, x, 0, affine, rows, columns), height, at_y, by_y)
-            _taps(_position(y, x, 1, affine, rows, columns), width, at_x, by_x)
+            at_y, at_x = _position(y, x, motion)
+            rows, by_y = _taps(at_y, height)
+            columns, by_x = _taps(at_x, width)
             for c in range(channels):
-                total = by_y[0] * 0
+                total = 0.0
                 for j in range(4):
-                    line = by_x[0] * array[c, at_y[j], at_x[0]]
-                    for i in range(1, 4):
-                        line += by_x[i] * array[c, at_y[j], at_x[i]]
+                    line = 0.0
+                    for i in range(4):
+                        line += by_x[i] * array[c, rows[j], columns[i]]
                     total += by_y[j] * line
                 out[c, y, x] = total
 
 
 @numba.njit(nogil=True, cache=True)
-def _linear(array, affine, rows, columns, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _linear(array, motion, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     channels, height, width = array.shape
     for y in range(height):
         for x in range(width):
-            at_y = _position(y, x, 0, affine, rows, columns)
-            at_x = _position(y, x, 1, affine, rows, columns)
+            at_y, at_x = _position(y, x, motion)
             v, u = int(np.floor(at_y)), int(np.floor(at_x))
             t, s = at_y - v, at_x - u
             v0, v1 = _mirror(v, height), _mirror(v + 1, height)
@@ -225,10 +241,10 @@ def _linear(array, affine, rows, columns, out):  # type: ignore[no-untyped-def] 
 
 
 @numba.njit(nogil=True, cache=True)
-def _nearest(array, affine, rows, columns, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+def _nearest(array, motion, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     height, width = array.shape
     for y in range(height):
         for x in range(width):
-            v = int(np.floor(_position(y, x, 0, affine, rows, columns) + 0.5))
-            u = int(np.floor(_position(y, x, 1, affine, rows, columns) + 0.5))
+            at_y, at_x = _position(y, x, motion)
+            v, u = int(np.floor(at_y + 0.5)), int(np.floor(at_x + 0.5))
             out[y, x] = array[_mirror(v, height), _mirror(u, width)]
