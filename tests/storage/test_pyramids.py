@@ -41,7 +41,7 @@ def level(url: str, name: str) -> np.ndarray[Any, Any]:
 def small_top(monkeypatch: pytest.MonkeyPatch) -> None:
     """Build levels until the longer side is at most 16 pixels, one chunk at a time."""
     monkeypatch.setattr(pyramids, "LARGEST_TOP", 16)
-    monkeypatch.setattr(pyramids, "CHUNKS_AT_ONCE", 1)
+    monkeypatch.setattr(pyramids, "BLOCK_SIDE", 16)
 
 
 @pytest.mark.usefixtures("small_top")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # Viewers open a level of this side at once.
 LARGEST_TOP = 1024
-# So many chunks along y and x are made in one go.
-CHUNKS_AT_ONCE = 4
+# Blocks of whole chunks up to this side are made in one go, whatever the size of the image.
+BLOCK_SIDE = 1024
 
 
 def add_pyramid(url_of_image: str) -> None:
@@ -117,7 +117,7 @@ def _halve(level: PlaneArray, place: str, *, steps: tuple[int, int], reduce: Red
         chunks=[min(chunks[axis], sizes.get(axis, chunks[axis])) for axis in level.axes],
     )
     smaller = plane_array(node, axes=level.axes, has_channels=level.has_channels)
-    high, wide = (side * CHUNKS_AT_ONCE for side in smaller.chunk)
+    high, wide = (side * max(1, BLOCK_SIDE // side) for side in smaller.chunk)
     for plane in range(level.planes):
         for y in range(0, smaller.height, high):
             for x in range(0, smaller.width, wide):
