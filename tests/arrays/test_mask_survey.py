@@ -57,8 +57,20 @@ def test_a_smoothed_mask_is_no_instances() -> None:
     # The edge fades over two pixels, as after smoothing or resizing.
     blurred = np.clip((31 - distance) / 2, 0, 1) * 255
     survey(binary.astype(np.uint8)).check_instances()
-    with pytest.raises(LabelError, match="without JPEG, smoothing or resizing"):
+    with pytest.raises(LabelError, match="without JPEG, smoothing"):
         survey(blurred.astype(np.uint8)).check_instances()
+
+
+def test_white_that_nobody_judged_is_no_object() -> None:
+    labels = np.full((9, 9), 255, np.uint8)
+    labels[2, 2], labels[5, 5], labels[:, :2] = 1, 2, 0
+    survey(labels, ignore=255).check_instances()
+    with pytest.raises(LabelError, match="--ignore"):
+        survey(labels).check_instances()
+
+
+def test_a_cell_may_have_the_number_255() -> None:
+    survey(dots(1, 2, 255), dots(254, 255, 256)).check_instances()
 
 
 def test_ignored_pixels_are_no_pieces() -> None:

@@ -28,6 +28,9 @@ CLASS_NUMBERS = 32
 SPACING = 1.5
 GREY_LEVELS = 16
 LISTED = 12
+# The white of 8 and of 16 bits. Our own choice: where it covers more than half of what is drawn,
+# it stands for "yes" or "nobody looked here", and other values are its faded edge or the objects.
+WHITES = (255, 65535)
 
 
 @dataclass
@@ -45,6 +48,8 @@ class MaskSurvey:
     objects: int = 0
     pieces: int = 0
     ignored: int = 0
+    drawn: int = 0
+    white: int = 0
 
     def add(self, name: str, labels: NDArray[Any], *, pieces: bool = False) -> None:
         """Take in a mask.
@@ -62,6 +67,8 @@ class MaskSurvey:
         self.ignored += 0 if ignore is None else int(ignore.sum())
         found = {int(value) for value in np.unique(labels)} - {self.ignore}
         self.values[name] = frozenset(found)
+        self.drawn += int(np.count_nonzero(drawn))
+        self.white += int(np.isin(drawn, WHITES).sum())
         if pieces:
             for plane in drawn.reshape(-1, *drawn.shape[-2:]):
                 self.objects += np.unique(plane[plane > 0]).size
@@ -90,13 +97,15 @@ class MaskSurvey:
                 " say --connected-components to number the pieces (cells that touch would merge"
                 " into one), or --kind classes for a class map"
             )
-        if self.pieces > PIECES * max(self.objects, 1):
+        faded = len(drawn) > 1 and drawn[-1] in WHITES and self.white * 2 > self.drawn
+        if faded or self.pieces > PIECES * max(self.objects, 1):
             name = max(self.values, key=lambda n: (len(self.values[n]), n))
             raise LabelError(
                 "masks of instances must give every object its own number, got"
                 f" {self.pieces} separate pieces for {self.objects} numbers, such as the values"
                 f" {_listed(self.values[name])} in {name!r}; say --kind classes for a class map,"
-                " and save masks without JPEG, smoothing or resizing"
+                " --ignore for a value that is no object, and save masks without JPEG, smoothing or"
+                " resizing"
             )
 
     def check_binary(self) -> None:

@@ -100,31 +100,36 @@ def import_images(
     masks = [(p.mask, f) for p, f in zip(pairs, files, strict=True) if p.mask]
     if masks:
         rules = survey(masks, rules, known=here.known, progress=progress)
-    made = "dataset"
-    if labels is None and not append and Path(source).is_file():
-        made = "image"
+    alone = labels is None and not append and Path(source).is_file()
+    if alone:
         here.write_image(files[0], pairs[0], progress)
     else:
         here.write_dataset(pairs, files, rules, progress=progress)
-    sizes = [file.pixel_size for file in files]
-    report = ImportReport(
-        output=output,
-        made=made,
-        samples=len(pairs),
+    report = replace(
+        _report(output, files, rules if masks else None),
+        made="image" if alone else "dataset",
         labelled=len(masks),
         unlabelled=len(pairs) - len(masks),
         skipped_hidden=found.hidden,
         skipped_other=len(found.other),
-        alpha_dropped=sum(file.alpha_dropped for file in files),
-        kind=rules.kind if masks else None,
-        mapping={str(value): number for value, number in rules.mapping.items()},
-        class_names=rules.class_names,
-        axes=tuple(sorted({file.axes for file in files})),
-        pixel_size=sizes[0] if sizes.count(sizes[0]) == len(sizes) else None,
     )
     for sentence in notes(report, files, rules, asked=labels is not None):
         progress.note(sentence)
     return report
+
+
+def _report(output: str, files: Sequence[ImageFile], rules: MaskRules | None) -> ImportReport:
+    sizes = [file.pixel_size for file in files]
+    return ImportReport(
+        output=output,
+        samples=len(files),
+        alpha_dropped=sum(file.alpha_dropped for file in files),
+        kind=rules.kind if rules else None,
+        mapping={str(value): number for value, number in rules.mapping.items()} if rules else {},
+        class_names=rules.class_names if rules else (),
+        axes=tuple(sorted({file.axes for file in files})),
+        pixel_size=sizes[0] if sizes.count(sizes[0]) == len(sizes) else None,
+    )
 
 
 def _rules(

@@ -42,10 +42,10 @@ class ImportReport:
     """
 
     output: str
-    made: str
-    samples: int
-    labelled: int
-    unlabelled: int
+    made: str = "dataset"
+    samples: int = 0
+    labelled: int = 0
+    unlabelled: int = 0
     skipped_hidden: int = 0
     skipped_other: int = 0
     alpha_dropped: int = 0

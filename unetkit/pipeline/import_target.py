@@ -151,7 +151,7 @@ class Target:
         before = writer.names
         try:
             for pair, file in zip(pairs, files, strict=True):
-                _add_sample(writer, pair, file, rules)
+                _add_sample(writer, pair, file, rules=rules)
                 progress.advance(status=pair.name)
             writer.finish()
         except BaseException:
@@ -166,13 +166,14 @@ def _inputs(pairs: Sequence[Pair]) -> list[str]:
     return [path for pair in pairs for path in (pair.image, pair.mask) if path]
 
 
-def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, rules: MaskRules) -> None:
+def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: MaskRules) -> None:
     image = file.load()
     drawn = read_mask(pair.mask, file) if pair.mask else None
     numbers = ignored = None
     notes: dict[str, Any] = {}
     if drawn is not None:
-        _check_differs(image, drawn, pair, file)
+        at = file.axes.find("c")
+        _check_differs(image[None] if at < 0 else np.moveaxis(image, at, 0), drawn, pair)
         numbers, ignored = make_labels(drawn, rules)
         notes = {"source": Path(str(pair.mask)).name}
         if rules.ignore is not None:
@@ -196,10 +197,8 @@ def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, rules: MaskR
     )
 
 
-def _check_differs(image: NDArray[Any], mask: NDArray[Any], pair: Pair, file: ImageFile) -> None:
-    at = file.axes.find("c")
-    planes = image[None] if at < 0 else np.moveaxis(image, at, 0)
-    if all(np.array_equal(plane, mask) for plane in planes):
+def _check_differs(channels: NDArray[Any], mask: NDArray[Any], pair: Pair) -> None:
+    if all(np.array_equal(channel, mask) for channel in channels):
         raise InputError(
             f"mask must differ from its image, got the same pixels in {pair.mask!r} and"
             f" {pair.image!r}; check --labels"

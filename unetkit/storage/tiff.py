@@ -86,7 +86,7 @@ def open_tiff(path: str, *, axes: str | None = None, labels: bool = False) -> Im
                 f"TIFF must be grey, RGB or of a palette, got {page.photometric.name} in {path!r};"
                 " save it as RGB"
             )
-        layout = _layout(series, _letters(series, path, axes, labels), labels)
+        layout = _layout(series, _letters(series, path, axes=axes, labels=labels), labels)
         alpha = layout.channels < layout.size("c")
         dtype = np.dtype(np.uint8) if layout.colours is not None else series.dtype.newbyteorder("=")
         names = channel_names(tif, layout.channels if "c" in layout.letters else 0)
@@ -131,7 +131,7 @@ def _check_whole(tif: tifffile.TiffFile, path: str) -> None:
         )
 
 
-def _letters(series: Any, path: str, axes: str | None, labels: bool) -> str:
+def _letters(series: Any, path: str, *, axes: str | None, labels: bool) -> str:
     own = series.axes.lower()
     if axes is not None and (len(axes) == len(own) or not labels):
         plane = [own.index("y"), own.index("x")]
