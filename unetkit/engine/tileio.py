@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from unetkit.arrays import normalization
+from unetkit.arrays.boxes import gather
 from unetkit.geometry.tiles import mirror
 
 if TYPE_CHECKING:
@@ -48,16 +49,11 @@ def read_tile(data: Plane, plane: int, tile: Tile) -> NDArray[Any]:
         As `data` reads. Equal to the same box of the plane padded with
         `numpy.pad(mode="reflect")`.
     """
-    rows = mirror(tile.read_y0, tile.read_y1, data.height)
-    columns = mirror(tile.read_x0, tile.read_x1, data.width)
-    top, left = min(rows), min(columns)
-    # One contiguous read and an index in memory: a store is slow at picking single rows.
-    block = data.read(plane, top, max(rows) + 1, left, max(columns) + 1)
-    if tile.read_y0 < 0 or tile.read_y1 > data.height:
-        block = block[..., [row - top for row in rows], :]
-    if tile.read_x0 < 0 or tile.read_x1 > data.width:
-        block = block[..., [column - left for column in columns]]
-    return block
+    return gather(
+        lambda y0, y1, x0, x1: data.read(plane, y0, y1, x0, x1),
+        mirror(tile.read_y0, tile.read_y1, data.height),
+        mirror(tile.read_x0, tile.read_x1, data.width),
+    )
 
 
 def write_tile(data: PlaneArray, plane: int, tile: Tile, block: NDArray[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The two jobs of `weights` on one tile: count its classes, weigh its pixels."""
+"""The jobs on one tile of labels: count its classes, weigh its pixels."""
 
 from __future__ import annotations
 
@@ -146,8 +146,14 @@ def count_tile(job: TileJob) -> NDArray[np.int64]:
     return np.bincount(annotated, minlength=CLASSES).astype(np.int64)
 
 
-def weigh_tile(job: TileJob) -> None:
-    """Write the weights of a tile."""
+def tile_weights(job: TileJob) -> NDArray[np.float32]:
+    """Compute the weights of a tile.
+
+    Returns
+    -------
+    ndarray of float32, shape (Y, X)
+        Of the write box.
+    """
     block, inner = job.read()
     if job.target == "classes":
         cells, target = None, make_target(block[inner], "classes")
@@ -160,5 +166,10 @@ def weigh_tile(job: TileJob) -> None:
     ignore = job.read_ignore()
     if ignore is not None:
         found[ignore != 0] = 0
+    return found
+
+
+def weigh_tile(job: TileJob) -> None:
+    """Write the weights of a tile."""
     if job.output is not None:
-        write_tile(job.output, job.plane, job.tile, found)
+        write_tile(job.output, job.plane, job.tile, tile_weights(job))

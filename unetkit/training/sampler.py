@@ -1,0 +1,258 @@
+"""Draw tiles with their surroundings, move and shade them, and stack them into batches.
+
+Every draw is a function of (seed, step, index) alone, so the number of threads changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unetkit.arrays.appearance import apply_appearance, draw_appearance
+from unetkit.arrays.boxes import gather
+from unetkit.arrays.deformation import Deformation, deform, draw_deformation
+from unetkit.errors import NumbersError
+from unetkit.geometry.tiles import mirror
+from unetkit.training.blocks import BlockCache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from unetkit.arrays.normalization import Normalization
+    from unetkit.geometry.sizes import SizeContract
+    from unetkit.training.blocks import Planes
+    from unetkit.training.recipes import Recipe
+    from unetkit.training.split import Region
+
+# Keeps the random numbers of draws apart from all others of the same seed.
+DRAW = 2
+# How many boxes are looked at to find foreground; a share of 1 in 20 is then met 2 times in 5.
+CANDIDATES = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """A labelled sample as training sees it.
+
+    Parameters
+    ----------
+    image, target, weights : Planes
+        Raw intensities, (C, Y, X); the class of each pixel, uint8, (Y, X); the weight of each
+        pixel, float32, (Y, X), 0 where nobody annotated.
+    normalization : Normalization
+        Fitted on the whole image.
+    class_weight : tuple of float
+        The balance of classes that is part of the weights; empty where it is not.
+    background : int
+        The class that is not foreground.
+    fill : bool
+        Take NaN and Inf for 0.
+    """
+
+    image: Planes
+    target: Planes
+    weights: Planes
+    normalization: Normalization
+    class_weight: tuple[float, ...] = ()
+    background: int = 0
+    fill: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one step learns from.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (N, C, Y, X)
+        Normalized, with the context that the model needs.
+    targets : ndarray of int64, shape (N, Y', X')
+        Classes inside the model's margin.
+    weights : ndarray of float32, shape (N, Y', X')
+        Weights of those pixels.
+    samples : tuple of str
+        Where the tiles come from.
+    """
+
+    images: NDArray[np.float32]
+    targets: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    samples: tuple[str, ...]
+
+
+class Sampler:
+    """Draws the tiles of a training.
+
+    Parameters
+    ----------
+    materials : mapping of str to Material
+        The samples by name.
+    regions : sequence of Region
+        Where tiles may be drawn; pixels outside of them get weight 0.
+    contract : SizeContract
+        The model's.
+    recipe : Recipe
+        How tiles are drawn and changed.
+    seed : int
+        Where all random numbers come from.
+    """
+
+    def __init__(
+        self,
+        materials: Mapping[str, Material],
+        regions: Sequence[Region],
+        *,
+        contract: SizeContract,
+        recipe: Recipe,
+        seed: int,
+    ) -> None:
+        self._materials = materials
+        self._regions = regions
+        self._contract = contract
+        self._recipe = recipe
+        self._seed = seed
+        self._cache = BlockCache()
+        longest = max(max(r.y1 - r.y0, r.x1 - r.x0) for r in regions)
+        wanted = min(recipe.tile, longest)
+        self.size = contract.legal(wanted + 2 * contract.need)
+        """Pixels a side that the model reads."""
+        self.inner = contract.output(self.size)
+        """Pixels a side that the model answers for."""
+
+    @contextmanager
+    def batches(self, *, workers: int) -> Iterator[Iterator[Batch]]:
+        """Hand out the batches of step 0, 1, ... while the next ones are drawn in threads.
+
+        Parameters
+        ----------
+        workers : int
+            Threads that draw; they run beside the network, since the kernels need no lock.
+        """
+        pool = ThreadPoolExecutor(workers)
+
+        def stream() -> Iterator[Batch]:
+            steps = count()
+            waiting = deque(pool.submit(self.batch, next(steps)) for _ in range(workers + 1))
+            while True:
+                ready = waiting.popleft().result()
+                waiting.append(pool.submit(self.batch, next(steps)))
+                yield ready
+
+        try:
+            yield stream()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def batch(self, step: int) -> Batch:
+        """Draw all tiles of a step."""
+        drawn = [self.draw(step, index) for index in range(self._recipe.batch)]
+        return Batch(
+            images=np.stack([tile[0] for tile in drawn]),
+            targets=np.stack([tile[1] for tile in drawn]).astype(np.int64),
+            weights=np.stack([tile[2] for tile in drawn]),
+            samples=tuple(tile[3] for tile in drawn),
+        )
+
+    def draw(
+        self, step: int, index: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32], str]:
+        """Draw one tile: image with context, target, weights, and the name of its sample."""
+        rng = np.random.default_rng([self._seed, DRAW, step, index])
+        region, plane, y, x = self._place(rng)
+        material = self._materials[region.sample]
+        image, target, weights = self._read(material, region, plane=plane, corner=(y, x))
+        moved = deform(image, self._movement(rng), labels=target, weights=weights)
+        shading = draw_appearance(rng, strength=self._recipe.grey)
+        if moved.image is None or moved.labels is None or moved.weights is None:
+            raise NumbersError("a deformed tile must keep its image, target and weights, got none")
+        inner = slice(self._contract.margin, self._contract.margin + self.inner)
+        weights = moved.weights[inner, inner].copy()
+        self._forget_halo(weights)
+        return (
+            apply_appearance(moved.image, shading),
+            moved.labels[inner, inner],
+            weights,
+            region.sample,
+        )
+
+    def _place(self, rng: np.random.Generator) -> tuple[Region, int, int, int]:
+        """Choose a region, a plane, and the first row and column of the model's output."""
+        wants_foreground = rng.uniform() < self._recipe.foreground
+        for _ in range(CANDIDATES if wants_foreground else 1):
+            region = self._regions[int(rng.integers(len(self._regions)))]
+            material = self._materials[region.sample]
+            plane = int(rng.integers(material.target.planes))
+            y = self._origin(rng, region.y0, region.y1)
+            x = self._origin(rng, region.x0, region.x1)
+            if wants_foreground and self._has_foreground(region, plane, y=y, x=x):
+                break
+        return region, plane, y, x
+
+    def _origin(self, rng: np.random.Generator, start: int, stop: int) -> int:
+        """Place the output so that it lies inside the region, or the region inside it."""
+        last = stop - self.inner
+        return int(rng.integers(min(start, last), max(start, last) + 1))
+
+    def _has_foreground(self, region: Region, plane: int, *, y: int, x: int) -> bool:
+        material = self._materials[region.sample]
+        rows = max(y, region.y0), min(y + self.inner, region.y1)
+        columns = max(x, region.x0), min(x + self.inner, region.x1)
+        target = self._cache.read(material.target, plane, rows=rows, columns=columns)
+        return bool((target != material.background).any())
+
+    def _read(
+        self, material: Material, region: Region, *, plane: int, corner: tuple[int, int]
+    ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float32]]:
+        """Read image, target and weights of the box that the model sees."""
+        margin = self._contract.margin
+        image = material.image
+        rows = mirror(corner[0] - margin, corner[0] - margin + self.size, image.height)
+        columns = mirror(corner[1] - margin, corner[1] - margin + self.size, image.width)
+
+        def box(array: Planes) -> NDArray[Any]:
+            return gather(
+                lambda y0, y1, x0, x1: self._cache.read(
+                    array, plane, rows=(y0, y1), columns=(x0, x1)
+                ),
+                rows,
+                columns,
+            )
+
+        target = box(material.target)
+        weights = box(material.weights).astype(np.float32)
+        if material.class_weight and self._recipe.balance < 1:
+            share = np.asarray(material.class_weight, np.float32) ** (1 - self._recipe.balance)
+            weights /= share[target]
+        y, x = np.asarray(rows), np.asarray(columns)
+        weights[(y < region.y0) | (y >= region.y1), :] = 0
+        weights[:, (x < region.x0) | (x >= region.x1)] = 0
+        normalized = material.normalization.apply(box(image), fill=material.fill)
+        return normalized, target, weights
+
+    def _movement(self, rng: np.random.Generator) -> Deformation:
+        """Draw flips and quarter turns always, the rest as often as the recipe says."""
+        recipe = self._recipe
+        elastic, turned = rng.uniform(size=2) < (recipe.elastic, recipe.rotated)
+        return draw_deformation(
+            rng,
+            sigma=recipe.sigma if elastic else 0.0,
+            rotation=180.0 if turned else 0.0,
+            scale=recipe.scale if turned else 1.0,
+            # The place is drawn already.
+            shift=0.0,
+        )
+
+    def _forget_halo(self, weights: NDArray[np.float32]) -> None:
+        """Learn nothing from pixels that a prediction would not use either."""
+        halo = self._contract.halo
+        if halo:
+            weights[:halo] = weights[-halo:] = 0
+            weights[:, :halo] = weights[:, -halo:] = 0
