@@ -112,10 +112,12 @@ class Lines:
             self._print(f"{what}: {total} to do")
 
     def advance(self, parts: int = 1, *, status: str = "") -> None:
-        """Count, and say so when the last line is old."""
+        """Count, and say so when all is done or the last line is old."""
         with self._lock:
             self._done += parts
             now = self._clock()
+            if self._done >= self._total:
+                self._finish()
             if self._what is None or now - self._told < _SECONDS_BETWEEN_LINES:
                 return
             self._told = now
