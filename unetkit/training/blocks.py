@@ -1,115 +1,126 @@
-"""Arrays that are read block by block and kept in memory up to a limit; not where they come from.
-
-A sampler reads the same few pixels again and again, and some of what it reads is computed.
-"""
+"""Boxes of planes from a bounded memory of decoded blocks; it does not know what they hold."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
-
     from numpy.typing import NDArray
 
-    # plane, y0, y1, x0, x1 -> the pixels of that box.
-    Load = Callable[[int, int, int, int, int], NDArray[Any]]
+BLOCK = 512  # pixels a side, the chunk that imports write
+# Bytes; our own choice: the 40 images of a usual dataset, with labels and weights, take a third.
+BUDGET = 512 * 2**20
 
-# Pixels a side: the chunk of what the library writes.
-BLOCK = 512
 
-# Bytes. Our own choice: the 40 images of a usual data set, with labels and weights, take a third.
-LIMIT = 512 * 2**20
+class Planes(Protocol):
+    """Anything that can be read by boxes of planes, such as a stored array."""
+
+    @property
+    def height(self) -> int:
+        """Rows of a plane."""
+
+    @property
+    def width(self) -> int:
+        """Columns of a plane."""
+
+    @property
+    def planes(self) -> int:
+        """How many planes there are."""
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
+        """Read rows `y0` to ``y1 - 1`` and columns `x0` to ``x1 - 1`` of a plane."""
 
 
 class BlockCache:
-    """The blocks that were read last, shared by all arrays of a training; safe among threads.
+    """Reads boxes by way of blocks that stay in memory until others need their place.
+
+    Small datasets are decoded once; larger ones cost what their tiles cost.
 
     Parameters
     ----------
-    limit : int
-        Bytes that are kept; a single larger block passes through.
+    budget : int
+        Bytes of blocks to keep.
     """
 
-    def __init__(self, limit: int = LIMIT) -> None:
-        self._limit = limit
-        self._held = 0
-        self._blocks: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
+    def __init__(self, budget: int = BUDGET) -> None:
+        self._budget = budget
+        self._blocks: OrderedDict[tuple[int, int, int, int], NDArray[Any]] = OrderedDict()
+        # Holds the arrays alive whose id is part of a key.
+        self._known: dict[int, Planes] = {}
+        self._bytes = 0
         self._lock = threading.Lock()
 
-    @property
-    def held(self) -> int:
-        """Bytes in memory now."""
-        return self._held
+    def read(
+        self, array: Planes, plane: int, *, rows: tuple[int, int], columns: tuple[int, int]
+    ) -> NDArray[Any]:
+        """Read a box that lies inside a plane.
 
-    def get(self, key: Hashable, load: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """Return the block of a key, loaded if it is not there."""
-        with self._lock:
-            if key in self._blocks:
-                self._blocks.move_to_end(key)
-                return self._blocks[key]
-        # Outside the lock, so that threads load different blocks at a time. Two may load the same
-        # one; they find the same pixels.
-        block = load()
-        with self._lock:
-            if key not in self._blocks:
-                self._blocks[key] = block
-                self._held += block.nbytes
-            while self._held > self._limit:
-                _, oldest = self._blocks.popitem(last=False)
-                self._held -= oldest.nbytes
-        return block
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """An array of planes whose boxes are put together from cached blocks.
-
-    Parameters
-    ----------
-    key : hashable
-        Tells it from the other arrays in the cache.
-    height, width : int
-        Size of a plane, in pixels.
-    load : callable
-        Reads or computes a box ``(plane, y0, y1, x0, x1)`` of shape (C, Y, X) or (Y, X); the same
-        pixels whatever the box.
-    cache : BlockCache
-        Where blocks are kept.
-    """
-
-    key: Hashable
-    height: int
-    width: int
-    load: Load = field(repr=False)
-    cache: BlockCache = field(repr=False)
-
-    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
-        """Read a box that lies inside the plane.
+        Parameters
+        ----------
+        array : Planes
+            What is read.
+        plane : int
+            Which of its planes.
+        rows, columns : tuple of int
+            First and past-the-last.
 
         Returns
         -------
         ndarray, shape (C, Y, X) or (Y, X)
             A new array.
         """
-        bands = []
-        for row in range(y0 // BLOCK, -(-y1 // BLOCK)):
-            rows = slice(max(y0 - row * BLOCK, 0), y1 - row * BLOCK)
-            pieces = []
-            for column in range(x0 // BLOCK, -(-x1 // BLOCK)):
-                columns = slice(max(x0 - column * BLOCK, 0), x1 - column * BLOCK)
-                pieces.append(self._block(plane, row, column)[..., rows, columns])
-            bands.append(np.concatenate(pieces, axis=-1))
-        return np.concatenate(bands, axis=-2)
+        (y0, y1), (x0, x1) = rows, columns
+        parts = [
+            [
+                self._cut(array, (plane, i, j), rows=rows, columns=columns)
+                for j in range(x0 // BLOCK, (x1 - 1) // BLOCK + 1)
+            ]
+            for i in range(y0 // BLOCK, (y1 - 1) // BLOCK + 1)
+        ]
+        if len(parts) == len(parts[0]) == 1:
+            return parts[0][0].copy()
+        return np.concatenate([np.concatenate(row, axis=-1) for row in parts], axis=-2)
 
-    def _block(self, plane: int, row: int, column: int) -> NDArray[Any]:
-        y0, x0 = row * BLOCK, column * BLOCK
-        box = (y0, min(y0 + BLOCK, self.height), x0, min(x0 + BLOCK, self.width))
-        return self.cache.get(
-            (self.key, plane, row, column), load=lambda: self.load(plane, *box)
-        )
+    def _cut(
+        self,
+        array: Planes,
+        place: tuple[int, int, int],
+        *,
+        rows: tuple[int, int],
+        columns: tuple[int, int],
+    ) -> NDArray[Any]:
+        """Return the part of a block that lies in the box."""
+        _, i, j = place
+        top, left = i * BLOCK, j * BLOCK
+        block = self._block(array, place)
+        height, width = block.shape[-2:]
+        return block[
+            ...,
+            max(rows[0] - top, 0) : min(rows[1] - top, height),
+            max(columns[0] - left, 0) : min(columns[1] - left, width),
+        ]
+
+    def _block(self, array: Planes, place: tuple[int, int, int]) -> NDArray[Any]:
+        plane, i, j = place
+        key = (id(array), plane, i, j)
+        with self._lock:
+            self._known.setdefault(id(array), array)
+            if key in self._blocks:
+                self._blocks.move_to_end(key)
+                return self._blocks[key]
+        # Not under the lock: two threads may decode the same block, which is waste but no error.
+        top, left = i * BLOCK, j * BLOCK
+        bottom, right = min(top + BLOCK, array.height), min(left + BLOCK, array.width)
+        block = array.read(plane, top, bottom, left, right)
+        with self._lock:
+            if key not in self._blocks:
+                self._blocks[key] = block
+                self._bytes += block.nbytes
+            while self._bytes > self._budget and len(self._blocks) > 1:
+                _, oldest = self._blocks.popitem(last=False)
+                self._bytes -= oldest.nbytes
+        return block
