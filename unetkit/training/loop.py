@@ -213,7 +213,7 @@ def _learn(
     # With a scaler this is where steps without finite gradients are skipped.
     scaler.step(optimizer)
     scaler.update()
-    return float(loss)
+    return float(loss.detach())
 
 
 class _Average:
