@@ -63,7 +63,7 @@ def test_the_shell_script_goes_from_images_to_a_prediction_and_again(
     script = str(ROOT / "examples" / "five_images.sh")
     command = [script, str(lab / "images"), str(lab / "masks"), str(lab / "big.tif")]
     # The same lines, only narrower and shorter.
-    short = {"TRAIN": "--set width=4 --set depth=2 --steps 2", "BUDGET": "30s"}
+    short = {"TRAIN": "--set depth=2 --steps 2", "BUDGET": "10s"}
     work = tmp_path / "work"
     work.mkdir()
     first = run(command, work, **short)

@@ -2,7 +2,8 @@
 
 Every command of the command line is a function of the same job here, with the same options:
 `import_images`, `augment`, `weights`, `train`, `tile_predict`, `evaluate`, `info` and `demo`.
-`open_dataset` and `open_image` read what they write. Names load their module on first use.
+`open_dataset` and `open_image` read what they write, and `SizeContract` is what a model says of
+the sizes that it takes. Names load their module on first use.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unetkit.errors import UnetkitError
+    from unetkit.geometry.sizes import SizeContract
     from unetkit.pipeline.augment import augment
     from unetkit.pipeline.demo import demo
     from unetkit.pipeline.evaluate import evaluate
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from unetkit.storage.images import open_image
 
 __all__ = [
+    "SizeContract",
     "UnetkitError",
     "augment",
     "demo",
@@ -38,6 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "SizeContract": "unetkit.geometry.sizes",
     "UnetkitError": "unetkit.errors",
     "augment": "unetkit.pipeline.augment",
     "demo": "unetkit.pipeline.demo",
