@@ -13,7 +13,7 @@ def install(tmp_path, monkeypatch):
     """Return a function that lays a distribution on disk, as an installer would."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def lay(distribution, points, *, version="0.1", code=""):
+    def lay(distribution, points, *, version="0.1", code="", more=""):
         module = distribution.replace("-", "_")
         (tmp_path / f"{module}.py").write_text(code)
         info = tmp_path / f"{module}-{version}.dist-info"
@@ -21,7 +21,7 @@ def install(tmp_path, monkeypatch):
         text = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
         (info / "METADATA").write_text(text)
         lines = "".join(f"{name} = {module}:{target}\n" for name, target in points.items())
-        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}{more}")
         monkeypatch.delitem(sys.modules, module, raising=False)
         return module
 
@@ -108,6 +108,7 @@ def test_a_built_in_can_not_be_shadowed(install):
         ("import sys; sys.exit(0)", "SystemExit"),
         ("pass", "AttributeError"),
         ("def", "SyntaxError"),
+        ("raise GeneratorExit('gone')", "GeneratorExit: gone"),
     ],
 )
 def test_a_broken_plugin_is_named_and_harms_no_other(install, code, words):
@@ -115,6 +116,59 @@ def test_a_broken_plugin_is_named_and_harms_no_other(install, code, words):
     with pytest.raises(SurroundingsError, match=rf"model broken \(broken-nets 0.1\).*{words}"):
         models().get("broken")
     assert models().get("unet")
+
+
+def test_what_a_plugin_prints_is_no_result(install, capsys):
+    install("loud-nets", {"loud": "build"}, code="print('hello')\nbuild = 1")
+    assert models().get("loud") == 1
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_ctrl_c_while_a_plugin_is_imported_is_no_fault_of_the_plugin(install):
+    install("slow-nets", {"slow": "build"}, code="raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        models().get("slow")
+
+
+@pytest.mark.parametrize(
+    ("said", "fits"),
+    [
+        ("", True),
+        ("1 = m", True),
+        ("2 = m", False),
+        ("1 = m\n2 = m", True),
+        ("2 = m\n3 = m", False),
+    ],
+)
+def test_a_plugin_for_another_interface_is_refused_in_one_sentence(install, said, fits):
+    more = f"\n[unetkit.api]\n{said}\n" if said else ""
+    module = install("new-nets", {"new": "build"}, version="4", code="build = 1", more=more)
+    assert models().entry("new").fits == fits
+    if fits:
+        assert models().get("new") == 1
+        return
+    with pytest.raises(SurroundingsError) as caught:
+        models().get("new")
+    got = " and ".join(line[0] for line in said.splitlines())
+    assert str(caught.value) == (
+        f"model new (new-nets 4) must be for version 1 of the plugin interface, got {got};"
+        " install another version of new-nets or of unetkit"
+    )
+    assert module not in sys.modules
+
+
+def test_the_rest_of_a_broken_installation_is_no_distribution(install, tmp_path):
+    install("half-nets", {"half": "build"})
+    (tmp_path / "half_nets-0.1.dist-info" / "METADATA").unlink()
+    assert "half" not in models().names()
+
+
+def test_every_name_is_listed_with_its_origin(install):
+    install("a-forger", {"unet": "build"})
+    listed = dict(models().entries())
+    assert listed["unet"].is_own
+    assert listed["a-forger/unet"].distribution == "a-forger"
+    assert list(listed) == models().names()
 
 
 def test_every_name_of_the_package_loads():

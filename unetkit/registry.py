@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import re
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any
 
-from unetkit.errors import SurroundingsError, UsageError
+from unetkit.errors import SurroundingsError, UnetkitError, UsageError
 
 BUILT_IN = "unetkit"
+
+# The plugin interface: what build functions, readers and commands are handed and must return.
+# A distribution says which one it is for by a name in the group unetkit.api; silence means 1.
+API = "1"
+API_GROUP = "unetkit.api"
+
+# What can be plugged in, by entry-point group, and what one of them is called.
+GROUPS = {"unetkit.models": "model", "unetkit.readers": "reader", "unetkit.commands": "command"}
 
 
 @dataclass(frozen=True)
@@ -26,12 +36,25 @@ class Entry:
         Where it comes from.
     point : importlib.metadata.EntryPoint
         What loads it.
+    api : tuple of str
+        The versions of the plugin interface that it is for.
     """
 
     name: str
     distribution: str
     version: str
     point: EntryPoint
+    api: tuple[str, ...] = (API,)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether unetkit itself offers it."""
+        return _plain(self.distribution) == BUILT_IN
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is for the plugin interface of this unetkit."""
+        return self.is_own or API in self.api
 
     @property
     def full_name(self) -> str:
@@ -68,11 +91,9 @@ class Registry:
     @cached_property
     def _entries(self) -> dict[str, list[Entry]]:
         found: dict[str, dict[str, Entry]] = {}
-        for point in entry_points(group=self.group):
-            origin = point.dist
-            if origin is not None:
-                entry = Entry(point.name, origin.name, origin.version, point)
-                found.setdefault(point.name, {}).setdefault(_plain(origin.name), entry)
+        for origin in distributions():
+            for entry in _offered(origin, self.group):
+                found.setdefault(entry.name, {}).setdefault(_plain(entry.distribution), entry)
         return {name: [by[key] for key in sorted(by)] for name, by in sorted(found.items())}
 
     def names(self) -> list[str]:
@@ -81,11 +102,16 @@ class Registry:
         Where two distributions use one name, those that the plain name does not mean are listed
         as ``distribution/name``.
         """
-        return sorted(
-            entry.name if self._meant(entries) is entry else entry.full_name
+        return [name for name, _ in self.entries()]
+
+    def entries(self) -> list[tuple[str, Entry]]:
+        """Return every name that `get` takes with what it means, without importing anything."""
+        named = (
+            (entry.name if self._meant(entries) is entry else entry.full_name, entry)
             for entries in self._entries.values()
             for entry in entries
         )
+        return sorted(named, key=lambda pair: pair[0])
 
     def entry(self, name: str) -> Entry:
         """Return who offers `name`, without importing it.
@@ -124,13 +150,23 @@ class Registry:
         UsageError
             If no such name is installed, or two distributions offer it.
         SurroundingsError
-            If its distribution is broken.
+            If its distribution is broken, or for another version of the plugin interface.
         """
         entry = self.entry(name)
+        if not entry.fits:
+            raise SurroundingsError(
+                f"{self.noun} {entry} must be for version {API} of the plugin interface, got"
+                f" {' and '.join(entry.api)}; install another version of {entry.distribution} or"
+                " of unetkit"
+            )
         try:
-            return entry.point.load()
+            # What a plugin prints must not get among the results on stdout.
+            with redirect_stdout(sys.stderr):
+                return entry.point.load()
+        except (KeyboardInterrupt, UnetkitError):
+            raise
         # A plugin may fail in any way while it is imported, even by leaving the program.
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise SurroundingsError(
                 f"{self.noun} {entry} must be importable, got {type(error).__name__}: {error};"
                 f" install {entry.distribution} again or remove it"
@@ -138,7 +174,7 @@ class Registry:
 
     @staticmethod
     def _meant(entries: list[Entry]) -> Entry | None:
-        own = [e for e in entries if _plain(e.distribution) == BUILT_IN]
+        own = [e for e in entries if e.is_own]
         chosen = own or entries
         return chosen[0] if len(chosen) == 1 else None
 
@@ -148,6 +184,27 @@ class Registry:
         hint = f"did you mean {close[0]!r}? " if close else ""
         listed = ", ".join(map(str, installed)) or "none"
         return f"no {self.noun} named {name!r} is installed; {hint}installed: {listed}"
+
+
+def _offered(origin: Distribution, group: str) -> list[Entry]:
+    """Return what a distribution offers under a group."""
+    # Most distributions know nothing of unetkit: one look spares taking their points apart.
+    if group not in (origin.read_text("entry_points.txt") or ""):
+        return []
+    name, version = _name_and_version(origin)
+    if not name:  # the rest of an installation that went wrong
+        return []
+    points = origin.entry_points
+    api = tuple(point.name for point in points.select(group=API_GROUP)) or ("1",)
+    return [Entry(p.name, name, version, p, api) for p in points.select(group=group)]
+
+
+def _name_and_version(origin: Distribution) -> tuple[str, str]:
+    """Read what a distribution is called; its description, often long, is left alone."""
+    metadata = origin.read_text("METADATA") or origin.read_text("PKG-INFO") or ""
+    header, *_ = metadata.split("\n\n")
+    fields = dict(re.findall(r"^(Name|Version):[ \t]*(.*?)[ \t]*$", header, re.MULTILINE))
+    return fields.get("Name", ""), fields.get("Version", "")
 
 
 def _plain(distribution: str) -> str:
