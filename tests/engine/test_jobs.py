@@ -17,8 +17,7 @@ from unetkit.engine.jobs import run_jobs
 from unetkit.engine.schedulers import Scheduler, open_scheduler
 from unetkit.errors import StoppedError, SurroundingsError
 
-LOCAL = ["sync", "threads", "processes"]
-ANY = [*LOCAL, "cluster"]
+ANY = ["sync", "threads", "processes", "cluster"]
 
 
 @pytest.fixture
@@ -97,7 +96,7 @@ def test_jobs_run_in_order_where_one_runs_at_a_time() -> None:
     assert order == list(range(150))
 
 
-@pytest.mark.parametrize("scheduler", LOCAL, indirect=True)
+@pytest.mark.parametrize("scheduler", ["sync", "threads"])
 def test_jobs_are_dask_tasks(scheduler: str) -> None:
     seen: list[str] = []
     with Callback(posttask=lambda key, *_: seen.append(key)):

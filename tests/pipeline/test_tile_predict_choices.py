@@ -12,7 +12,7 @@ from unetkit.engine.tileio import fit_image
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models import hardware, unet
 from unetkit.pipeline import tile_predict_choices as choices
-from unetkit.pipeline.tile_predict_network import load_model
+from unetkit.pipeline.tile_predict_worker import load_model
 from unetkit.storage.datasets import open_dataset
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unetkit.errors import InputError, NumbersError, UsageError
-from unetkit.pipeline import tile_predict_network as network
+from unetkit.errors import NumbersError, SurroundingsError, UsageError
+from unetkit.models import hardware
 from unetkit.pipeline.tile_predict import predict_array
-from unetkit.pipeline.tile_predict_network import load_model, to_classes, to_probabilities
+from unetkit.pipeline.tile_predict_network import to_classes, to_probabilities
+from unetkit.pipeline.tile_predict_worker import load_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,25 +74,29 @@ def test_an_output_that_is_not_finite_is_named(kit: SimpleNamespace, tmp_path: P
         predict_array(loaded.module, image, contract=loaded.header.contract, tile=16)
 
 
-def test_a_model_is_loaded_once_and_must_be_the_one_that_was_meant(
-    kit: SimpleNamespace, tmp_path: Path
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), SurroundingsError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), SurroundingsError),
+        (RuntimeError("shapes differ"), RuntimeError),
+    ],
+)
+def test_too_little_memory_is_named(
+    kit: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    expected: type[Exception],
 ) -> None:
-    path = kit.model(tmp_path / "model.safetensors")
-    first = load_model(path, device="cpu")
-    assert load_model(path, device="cpu", sha256=first.sha256) is first
-    kit.model(tmp_path / "model.safetensors", seed=5)
-    assert load_model(path, device="cpu").sha256 != first.sha256
-    with pytest.raises(InputError, match="must stay as it was"):
-        load_model(path, device="cpu", sha256=first.sha256)
+    def fail(*_: object, **__: object) -> None:
+        raise error
 
-
-def test_threads_are_given_back() -> None:
-    before = torch.get_num_threads()
-    with network.torch_threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-    assert torch.get_num_threads() == before
-    with network.torch_threads(None):
-        assert torch.get_num_threads() == before
+    loaded = load_model(kit.model(tmp_path / "model.safetensors"), device="cpu")
+    monkeypatch.setattr(hardware, "forward", fail)
+    with pytest.raises(expected) as caught:
+        predict_array(loaded.module, noise(1, 20, 20), contract=loaded.header.contract, tile=16)
+    assert ("smaller --tile" in str(caught.value)) == (expected is SurroundingsError)
 
 
 @settings(max_examples=30, deadline=None)

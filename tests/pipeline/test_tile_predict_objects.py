@@ -45,7 +45,7 @@ def test_the_threshold_is_about_the_objects(
     np.testing.assert_array_equal(kit.read(made.labels["instances"]), found)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 999),
     shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),

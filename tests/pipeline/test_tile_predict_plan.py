@@ -14,8 +14,8 @@ from unetkit.errors import (
     InputError,
 )
 from unetkit.pipeline.tile_predict import tile_predict
-from unetkit.pipeline.tile_predict_network import load_model
 from unetkit.pipeline.tile_predict_plan import Wishes, make_plan
+from unetkit.pipeline.tile_predict_worker import load_model
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 

@@ -12,12 +12,13 @@ from unetkit.engine.signals import stoppable
 from unetkit.errors import NumbersError, StoppedError, UsageError
 from unetkit.models import hardware, modelfile
 from unetkit.pipeline.tile_predict_choices import share_cores
-from unetkit.pipeline.tile_predict_network import load_model, predict_array, torch_threads
+from unetkit.pipeline.tile_predict_network import predict_array
 from unetkit.pipeline.tile_predict_output import Partial
 from unetkit.pipeline.tile_predict_plan import Plan, Wishes, check_fit, make_plan
 from unetkit.pipeline.tile_predict_resume import Earlier, find_earlier
 from unetkit.pipeline.tile_predict_run import Run
 from unetkit.pipeline.tile_predict_tile import network_call
+from unetkit.pipeline.tile_predict_worker import load_model, torch_threads
 from unetkit.progress import SILENT
 from unetkit.storage import files, urls
 from unetkit.storage.datasets import open_dataset
@@ -183,10 +184,10 @@ def tile_predict(
     wishes = Wishes(tile, overlap, precision, probabilities, threshold, grow, min_size, nonfinite)
     wishes.check()
     target = _target(source, output)
-    earlier = _look(target, inputs=(source, model), resume=resume, overwrite=overwrite)
     header = modelfile.read_header(model)
     dataset = open_dataset(source, axes=axes, channels=channels or header.channels)
     check_fit(header, dataset, wishes)
+    earlier = _look(target, inputs=(source, model), resume=resume, overwrite=overwrite)
     place = hardware.pick_device(device)
     hands = share_cores(scheduler, workers, device=place)
     with open_scheduler(scheduler, hands.jobs) as opened, torch_threads(hands.threads):

@@ -5,99 +5,25 @@ Whatever is predicted, a slide on a cluster or a validation image in memory, goe
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from unetkit.engine.tileio import read_tile
-from unetkit.errors import InputError, NumbersError
+from unetkit.errors import NumbersError, SurroundingsError
 from unetkit.geometry.tiles import cover
-from unetkit.models import hardware, modelfile
+from unetkit.models import hardware
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
     from unetkit.geometry.sizes import SizeContract
     from unetkit.geometry.tiles import Tile
-    from unetkit.models.modelfile import LoadedModel
-
-# Models of this process by file, hash and device; the last one is kept for the next call.
-_LOADED: dict[tuple[str, str, str], LoadedModel] = {}
-_LOADING = threading.Lock()
-
-
-def load_model(path: str, *, device: str, sha256: str | None = None) -> LoadedModel:
-    """Load a model file onto a device, ready to predict, once in each process.
-
-    Parameters
-    ----------
-    path : str
-        The model file, as this process finds it.
-    device : str
-        Where the network computes.
-    sha256 : str, optional
-        What the file's bytes must hash to; left out, whatever they are.
-
-    Returns
-    -------
-    LoadedModel
-
-    Raises
-    ------
-    InputError
-        If the file is damaged or not the one that was meant.
-    """
-    path = str(Path(path).absolute())
-    with _LOADING:
-        if sha256 is not None and (path, sha256, device) in _LOADED:
-            return _LOADED[path, sha256, device]
-        hardware.tune_allocator()
-        found = modelfile.load(path)
-        if sha256 not in (None, found.sha256):
-            raise InputError(
-                f"{path} must stay as it was when the prediction began, got other bytes; "
-                "put the model file back, or start again"
-            )
-        ready = replace(found, module=found.module.to(device).eval())
-        _LOADED.clear()
-        _LOADED[path, found.sha256, device] = ready
-        return ready
-
-
-@contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Let torch use `count` threads inside a `with` block; None changes nothing."""
-    before = torch.get_num_threads()
-    use_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def use_threads(count: int | None) -> None:
-    """Let torch use `count` threads from now on in this process; None changes nothing."""
-    if count is not None and torch.get_num_threads() != count:
-        torch.set_num_threads(count)
-
-
-@lru_cache(maxsize=8)
-def turns(count: int | None) -> AbstractContextManager[Any]:
-    """Let at most `count` threads of this process compute at once; None for any number.
-
-    A network that has all cores gains nothing from a second beside it, which would double the
-    memory, while reading and writing of other tiles go on meanwhile.
-    """
-    return nullcontext() if count is None else threading.BoundedSemaphore(count)
 
 
 def tile_logits(
@@ -126,13 +52,34 @@ def tile_logits(
     Returns
     -------
     Tensor of float32, shape (K, Y, X), in the processor's memory
+
+    Raises
+    ------
+    SurroundingsError
+        If the device has too little memory.
     """
     device = next(module.parameters()).device
-    with torch.inference_mode():
+    with torch.inference_mode(), _enough_memory(tile, device):
         batch = torch.from_numpy(block)[None].to(device)
         logits = hardware.forward(module, batch, precision=precision)[0]
         rows, columns = tile.crop(margin)
         return logits[:, rows, columns].contiguous().cpu()
+
+
+@contextmanager
+def _enough_memory(tile: Tile, device: torch.device) -> Iterator[None]:
+    """Say which tile was too large, and for what."""
+    try:
+        yield
+    except RuntimeError as error:
+        # On a GPU it is an error of its own; on the processor only the words tell.
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
+            raise
+        size = tile.read_y1 - tile.read_y0
+        raise SurroundingsError(
+            f"memory of {device} must hold the network for {size} x {size} pixels, got too little; "
+            "use a smaller --tile or fewer --workers"
+        ) from error
 
 
 def to_probabilities(logits: torch.Tensor) -> NDArray[np.float32]:

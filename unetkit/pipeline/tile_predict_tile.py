@@ -16,13 +16,11 @@ from unetkit.engine.tileio import read_tile, write_tile
 from unetkit.errors import NumbersError
 from unetkit.pipeline.tile_predict_network import (
     check_finite,
-    load_model,
     tile_logits,
     to_classes,
     to_probabilities,
-    turns,
-    use_threads,
 )
+from unetkit.pipeline.tile_predict_worker import load_model, turns, use_threads
 from unetkit.storage.chunks import box_checksum
 
 if TYPE_CHECKING:

@@ -1,0 +1,90 @@
+"""What a process that predicts tiles keeps between them: the model, its threads, its turns."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from unetkit.errors import InputError
+from unetkit.models import hardware, modelfile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from unetkit.models.modelfile import LoadedModel
+
+# Models of this process by file, hash and device; the last one is kept for the next call.
+_LOADED: dict[tuple[str, str, str], LoadedModel] = {}
+_LOADING = threading.Lock()
+
+
+def load_model(path: str, *, device: str, sha256: str | None = None) -> LoadedModel:
+    """Load a model file onto a device, ready to predict, once in each process.
+
+    Parameters
+    ----------
+    path : str
+        The model file, as this process finds it.
+    device : str
+        Where the network computes.
+    sha256 : str, optional
+        What the file's bytes must hash to; left out, whatever they are.
+
+    Returns
+    -------
+    LoadedModel
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or not the one that was meant.
+    """
+    path = str(Path(path).absolute())
+    with _LOADING:
+        if sha256 is not None and (path, sha256, device) in _LOADED:
+            return _LOADED[path, sha256, device]
+        hardware.tune_allocator()
+        found = modelfile.load(path)
+        if sha256 not in (None, found.sha256):
+            raise InputError(
+                f"{path} must stay as it was when the prediction began, got other bytes; "
+                "put the model file back, or start again"
+            )
+        ready = replace(found, module=found.module.to(device).eval())
+        _LOADED.clear()
+        _LOADED[path, found.sha256, device] = ready
+        return ready
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` threads inside a `with` block; None changes nothing."""
+    before = torch.get_num_threads()
+    use_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def use_threads(count: int | None) -> None:
+    """Let torch use `count` threads from now on in this process; None changes nothing."""
+    if count is not None and torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
+@lru_cache(maxsize=8)
+def turns(count: int | None) -> AbstractContextManager[Any]:
+    """Let at most `count` threads of this process compute at once; None for any number.
+
+    A network that has all cores gains nothing from a second beside it, which would double the
+    memory, while reading and writing of other tiles go on meanwhile.
+    """
+    return nullcontext() if count is None else threading.BoundedSemaphore(count)
