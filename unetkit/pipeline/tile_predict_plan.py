@@ -154,8 +154,9 @@ class Plan:
 
     def summary(self) -> str:
         """Say in one sentence what the plan is."""
+        count = "1 tile" if self.tiles_total == 1 else f"{self.tiles_total} tiles"
         return (
-            f"{self.tiles_total} tiles of {self.tile} pixels, each read with {self.overlap} pixels "
+            f"{count} of {self.tile} pixels, each read with {self.overlap} pixels "
             f"of context as {self.size}, in {self.precision}"
         )
 
