@@ -1,0 +1,158 @@
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from unetkit.errors import CheckError
+from unetkit.geometry.sizes import SizeContract
+from unetkit.models import unet
+from unetkit.models.conformance import CHECKS, findings
+
+# What breaks a rule, the check that finds it, and what it says.
+FAULTS = {
+    "unpadded": ("sizes", r"must return \(1, 2, 4, 9\) for an input of 4 x 9, got \(1, 2, 2, 7\)"),
+    "no halo": ("context", r"than the 0 pixels of its contract .*, got 1 \(it looks 1 .* ahead; 1"),
+    "global": ("context", r"look at its surroundings only, or say exact=False"),
+    "batch": ("batch", "treat each image of a batch alone"),
+    "relu": ("logits", "logits of both signs"),
+    "chance": ("repetition", "repeat itself in evaluation"),
+    "nan": ("logits", "finite logits"),
+    "idle": ("learning", "finite gradient, also 'idle', got none"),
+    "several": ("learning", "take a batch of 1 in training, got .* more than 1 value"),
+    "seedless": ("repetition", "same weights from the same seed"),
+    "coarse": ("bfloat16", "give in bfloat16 what it gives in float32"),
+    "position": ("tiling", "equal one pass over the whole in tiles with 1 pixels"),
+    "falls": ("batch", "must run, got ValueError: one image"),
+    "hidden": ("file", "the same after its weights went through a file"),
+}
+
+
+class Blur(nn.Module):
+    """One zero-padded 3x3 convolution: exact with a halo of 1, unless a fault is asked for."""
+
+    def __init__(self, *, in_channels, classes, fault=""):
+        super().__init__()
+        self.contract = SizeContract(
+            step=1,
+            minimum=4,
+            halo=0 if fault == "no halo" else 1,
+            exact=fault != "claims not exact",
+        )
+        self.fault = fault
+        self.layer = nn.Conv2d(in_channels, classes, 3, padding=0 if fault == "unpadded" else 1)
+        self.idle = nn.Parameter(torch.ones(2), requires_grad=fault == "idle")
+        self.norm = nn.BatchNorm1d(classes) if fault == "several" else None
+        if fault == "seedless":
+            chance = torch.Generator().manual_seed(id(self.idle) % 2**31)
+            self.layer.bias.data = torch.rand(classes, generator=chance)
+        self.hidden = torch.rand(()) if fault == "hidden" else torch.tensor(0.5)
+
+    def forward(self, image):
+        if self.fault in ("global", "claims not exact"):
+            image = image - image.mean(dim=(2, 3), keepdim=True)
+        if self.fault == "batch":
+            image = image - image.mean(dim=0)
+        if self.fault == "falls" and len(image) == 1 and image.shape[2] > 16:
+            raise ValueError("one image")
+        logits = self.layer(image) + self.hidden - 0.5
+        if self.norm is not None:
+            logits = logits + self.norm(logits.mean(dim=(2, 3)))[:, :, None, None]
+        return self.spoil(logits)
+
+    def spoil(self, logits):
+        if self.fault == "relu":
+            return logits.relu()
+        if self.fault == "chance":
+            return logits + torch.rand(())
+        if self.fault == "nan":
+            return logits / 0.0 * 0.0
+        if self.fault == "coarse":
+            return 1e4 * logits - (1e4 * logits.detach()).bfloat16().float() + logits
+        if self.fault == "position":
+            return logits + torch.arange(logits.shape[2])[:, None]
+        return logits
+
+
+def build_of(fault=""):
+    return lambda *, in_channels, classes: Blur(
+        in_channels=in_channels, classes=classes, fault=fault
+    )
+
+
+def test_a_model_that_keeps_everything_passes_every_check():
+    for build, options in ((build_of(), {}), (unet.build, {"depth": 2, "width": 2})):
+        found = list(findings(build, options=options))
+        assert [finding.check for finding in found] == list(CHECKS)
+        assert all(finding.holds for finding in found), found
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_model_that_breaks_a_rule_is_told_which(fault):
+    check, words = FAULTS[fault]
+    found = {finding.check: finding for finding in findings(build_of(fault))}
+    assert not found[check].holds
+    assert re.search(words, found[check].found), found[check].found
+
+
+def test_a_model_that_looks_at_everything_passes_when_it_says_so():
+    found = {finding.check: finding for finding in findings(build_of("claims not exact"))}
+    assert all(finding.holds for finding in found.values()), found
+    assert found["context"].found.startswith("looks at the whole tile")
+    assert re.search(r"differ from the whole by 0\.\d+", found["tiling"].found)
+
+
+def test_the_measured_numbers_are_told():
+    found = {f.check: f.found for f in findings(unet.build, options={"depth": 2, "width": 2})}
+    assert "434" not in found["interface"]
+    assert "step=4, minimum=44, margin=20" in found["interface"]
+    assert found["sizes"] == "as promised for 44, 48, 52, 64"
+    assert found["context"].endswith("aligned tiles need 20, the contract says 20")
+    assert re.search(r"by 0 of the largest logit, 0\.\d+ off the step grid", found["tiling"])
+
+
+def test_what_is_no_model_ends_the_trial():
+    (found,) = findings(lambda *, in_channels, classes: "network")
+    assert (found.holds, "must be a torch module, got str" in found.found) == (False, True)
+    (found,) = findings(lambda *, in_channels, classes: nn.Conv2d(in_channels, classes, 1))
+    assert "must have a SizeContract as its contract, got None" in found.found
+
+
+def test_wrong_sizes_end_the_trial():
+    assert [f.check for f in findings(build_of("unpadded"))] == ["interface", "sizes"]
+
+
+def test_options_that_no_file_can_hold_are_found():
+    def build(*, in_channels, classes, size):
+        return Blur(in_channels=in_channels, classes=classes)
+
+    found = {f.check: f for f in findings(build, options={"size": {3}})}
+    assert "options that JSON can hold" in found["file"].found
+    assert {f.check for f in found.values() if not f.holds} == {"file"}
+
+
+def test_a_trained_model_is_checked_as_it_is():
+    module = unet.build(in_channels=2, classes=3, depth=1, width=2)
+    with torch.no_grad():
+        module.head.bias[0] = torch.nan
+    options = {"depth": 1, "width": 2}
+    found = {
+        f.check: f
+        for f in findings(unet.build, in_channels=2, classes=3, options=options, module=module)
+    }
+    assert "finite logits" in found["logits"].found
+    assert found["sizes"].holds
+
+
+def test_the_numbers_are_the_same_every_time():
+    first, second = (list(findings(unet.build, options={"depth": 1, "width": 2})) for _ in "ab")
+    assert first == second
+
+
+def test_checks_leave_the_random_numbers_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    list(findings(build_of()))
+    assert torch.equal(torch.rand(2), expected)
+    assert issubclass(CheckError, RuntimeError)
