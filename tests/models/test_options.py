@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from unetkit.errors import UsageError
 from unetkit.models import unet
 from unetkit.models.options import complete, options_of, parse_texts
+from unetkit.registry import Registry
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -182,3 +183,41 @@ def test_a_choice_may_be_none() -> None:
     assert parse_texts(["norm=2"], picky, model="m") == {"norm": 2}
     with pytest.raises(UsageError, match="one of a, 2, None"):
         complete({"norm": "2"}, picky, model="m")
+
+
+def test_the_docstring_explains_the_options() -> None:
+    def told(*, in_channels: int, width: int = 3, low: float = 0.0, high: float = 1.0) -> None:
+        """Build it.
+
+        Parameters
+        ----------
+        in_channels : int
+            Channels.
+        width : int
+            How wide it is,
+            at every level.
+
+            Wider is slower.
+        low, high : float
+            Ends of the range.
+
+        Returns
+        -------
+        nothing
+            width : int
+        """
+
+    meanings = {name: option.meaning for name, option in options_of(told).items()}
+    assert meanings == {
+        "width": "How wide it is, at every level. Wider is slower.",
+        "low": "Ends of the range.",
+        "high": "Ends of the range.",
+    }
+    assert {o.meaning for o in options_of(lambda *, width=3: None).values()} == {""}
+
+
+def test_every_option_of_our_own_models_is_explained() -> None:
+    registry = Registry("unetkit.models", noun="model")
+    own = [name for name, entry in registry.entries() if entry.is_own]
+    for name in own:
+        assert all(option.meaning for option in options_of(registry.get(name)).values()), name

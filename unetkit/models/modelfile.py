@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from unetkit.errors import (
-    InputError,
-    NumbersError,
-    SurroundingsError,
-    UnetkitError,
-    UsageError,
-)
-from unetkit.geometry.sizes import SizeContract
+from unetkit.errors import InputError, NumbersError, SurroundingsError, UsageError
+from unetkit.models.making import make, models, outline, parse_options
 from unetkit.models.modelheader import (
     KEY,
     ModelHeader,
@@ -28,11 +22,10 @@ from unetkit.models.modelheader import (
     parse_header,
     read_header,
 )
-from unetkit.models.options import complete, parse_texts
-from unetkit.registry import Registry
+from unetkit.models.options import complete
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -65,82 +58,6 @@ class LoadedModel:
     module: nn.Module
     header: ModelHeader
     sha256: str
-
-
-def models() -> Registry:
-    """Return the models that are installed, by name."""
-    return Registry("unetkit.models", noun="model")
-
-
-def parse_options(texts: Sequence[str], name: str) -> dict[str, Any]:
-    """Read ``key=value`` texts as options of a model, typed from its build function.
-
-    Parameters
-    ----------
-    texts : sequence of str
-        Such as ``width=16``.
-    name : str
-        The model's registry name.
-
-    Returns
-    -------
-    dict of str to object
-        What was set, and no defaults.
-
-    Raises
-    ------
-    UsageError
-        If the model, an option or a value is unknown; the message lists the options.
-    """
-    return parse_texts(texts, models().get(name), model=name)
-
-
-def make(
-    name: str, *, in_channels: int, classes: int, options: Mapping[str, Any] | None = None
-) -> nn.Module:
-    """Build an installed model with fresh weights.
-
-    Parameters
-    ----------
-    name : str
-        Its registry name, or ``distribution/name``.
-    in_channels : int
-        Channels of the images.
-    classes : int
-        Classes to tell apart.
-    options : mapping of str to object, optional
-        The model's own options; those left out take their defaults.
-
-    Returns
-    -------
-    nn.Module
-        With a `SizeContract` as its `contract`.
-
-    Raises
-    ------
-    UsageError
-        If the model or an option is unknown, or a value is of another type or out of its range.
-    SurroundingsError
-        If the model can't be built: its distribution is broken, or memory does not suffice.
-    """
-    build = models().get(name)
-    chosen = complete(options or {}, build, model=name)
-    try:
-        module = build(in_channels=in_channels, classes=classes, **chosen)
-    except UnetkitError:
-        raise
-    except Exception as error:
-        raise SurroundingsError(
-            f"model {name!r} must be able to be built, got {type(error).__name__}:"
-            f" {error!s:.200}; give it smaller options, or install it again"
-        ) from error
-    contract = getattr(module, "contract", None)
-    if not isinstance(module, nn.Module) or not isinstance(contract, SizeContract):
-        raise SurroundingsError(
-            f"model {name!r} must be a torch module with a size contract, got"
-            f" {type(module).__name__}; run unetkit.testing.check_model on it"
-        )
-    return module
 
 
 def to_bytes(module: nn.Module, header: ModelHeader) -> bytes:
@@ -233,16 +150,12 @@ def _rebuild(header: ModelHeader, state: Mapping[str, Tensor], *, path: str) -> 
     name = _installed(header, path=path)
     wish = {"in_channels": header.in_channels, "classes": len(header.class_names)}
     try:
-        # Shapes only: a forged header must not make this process fill its memory.
-        with torch.device("meta"):
-            outline: nn.Module | None = make(name, options=header.options, **wish)
+        # Shapes first: a forged header must not make this process fill its memory.
+        shapes = outline(name, options=header.options, **wish)
     except UsageError as error:
         raise InputError(f"model file {path!r} can't be used: {error}") from error
-    except SurroundingsError:
-        # Some networks compute with values while they are built, which shapes don't have.
-        outline = None
-    if outline is not None:
-        _check_fit(outline, state, path=path)
+    if shapes is not None:
+        _check_fit(shapes, state, path=path)
     with torch.random.fork_rng(devices=[]):
         module = make(name, options=header.options, **wish)
     _check_fit(module, state, path=path)
@@ -260,7 +173,8 @@ def _installed(header: ModelHeader, *, path: str) -> str:
     except UsageError as error:
         raise SurroundingsError(
             f"model file {path!r} needs model {header.model!r} of {header.distribution}"
-            f" {header.version}: {error}; pip install {header.distribution}"
+            f" {header.version}: {error};"
+            f" pip install '{header.distribution}=={header.version}'"
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
@@ -41,12 +42,15 @@ class Option:
         The only values that it takes; empty where any of `kinds` will do.
     default : object
         Its value when left out; `inspect.Parameter.empty` where it must be given.
+    meaning : str
+        What the build function's docstring says about it.
     """
 
     name: str
     kinds: tuple[type, ...]
     choices: tuple[Any, ...]
     default: Any
+    meaning: str = ""
 
     @property
     def rule(self) -> str:
@@ -104,7 +108,7 @@ def options_of(build: Callable[..., Any]) -> dict[str, Option]:
     build : callable
         Takes `in_channels`, `classes` and its options as keywords. An option is typed by its
         annotation (None, bool, int, float, str, ``Literal`` and unions of these), or else by its
-        default.
+        default, and explained in the Parameters section of a numpydoc docstring.
 
     Returns
     -------
@@ -115,12 +119,13 @@ def options_of(build: Callable[..., Any]) -> dict[str, Option]:
     except (NameError, TypeError):
         # The plugin's annotations name what is imported for type checkers only.
         hints = {}
+    told = _meanings(inspect.getdoc(build) or "")
     found = {}
     for name, parameter in inspect.signature(build).parameters.items():
         named = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         if named and name not in GIVEN:
             kinds, choices = _kinds(hints.get(name), default=parameter.default)
-            found[name] = Option(name, kinds, choices, parameter.default)
+            found[name] = Option(name, kinds, choices, parameter.default, told.get(name, ""))
     return dict(sorted(found.items()))
 
 
@@ -232,6 +237,20 @@ def _kinds(annotation: Any, *, default: Any) -> tuple[tuple[type, ...], tuple[An
     if not kinds and type(default) in _RULES:
         kinds = (type(default),)
     return kinds or (str,), choices
+
+
+def _meanings(docstring: str) -> dict[str, str]:
+    """Return what the Parameters section of a numpydoc docstring says about each name."""
+    # A heading is a line above a rule of dashes; the section ends where the next one begins.
+    _, _, rest = docstring.partition("Parameters\n----------\n")
+    section = re.split(r"^.*\n-{3,}$", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    told: dict[str, str] = {}
+    entries = re.findall(
+        r"^(\S[^:\n]*?) *(?::.*)?\n((?:[ ]+.*\n|\n)*)", section + "\n", flags=re.MULTILINE
+    )
+    for names, body in entries:
+        told |= dict.fromkeys(names.split(", "), " ".join(body.split()))
+    return told
 
 
 def _finite(text: str) -> float:

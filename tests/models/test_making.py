@@ -1,0 +1,56 @@
+import pytest
+import torch
+from torch import nn
+
+from unetkit.errors import SurroundingsError, UsageError
+from unetkit.models import making
+from unetkit.models.making import make, outline, parse_options
+
+
+def test_options_from_texts_build_the_model():
+    options = parse_options(["width=3", "depth=1"], "unet")
+    assert make("unet", in_channels=2, classes=2, options=options).head.in_channels == 3
+    with pytest.raises(UsageError, match=r"options: depth=4, dropout=0\.5, width=64"):
+        parse_options(["deph=1"], "unet")
+    with pytest.raises(UsageError, match="did you mean 'unet'"):
+        parse_options([], "unett")
+    with pytest.raises(UsageError, match="did you mean 'unet'"):
+        make("unett", in_channels=1, classes=2)
+
+
+@pytest.mark.parametrize(
+    ("built", "words"),
+    [
+        (lambda: nn.Identity(), "a torch module with a size contract, got Identity"),
+        (lambda: "network", "a torch module with a size contract, got str"),
+        (lambda: 1 / 0, "able to be built, got ZeroDivisionError"),
+    ],
+)
+def test_a_model_that_is_none_is_the_surroundings_fault(monkeypatch, built, words):
+    def build(*, in_channels, classes):
+        return built()
+
+    monkeypatch.setattr(making.Registry, "get", lambda *_: build)
+    with pytest.raises(SurroundingsError, match=words):
+        make("odd", in_channels=1, classes=2)
+
+
+def test_an_outline_takes_no_memory_and_has_every_shape():
+    options = {"depth": 4, "width": 3000}
+    shapes = outline("unet", in_channels=1, classes=2, options=options)
+    assert sum(p.numel() for p in shapes.parameters()) > 10**10
+    assert all(p.is_meta for p in shapes.parameters())
+    with pytest.raises(UsageError, match="depth of model 'unet' must be"):
+        outline("unet", in_channels=1, classes=2, options={"depth": 99})
+
+
+def test_a_network_that_computes_while_it_is_built_has_no_outline(monkeypatch):
+    build = making.models().get("unet")
+
+    def counting(*, in_channels: int, classes: int):
+        torch.ones(1).item()
+        return build(in_channels=in_channels, classes=classes, depth=1, width=2)
+
+    monkeypatch.setattr(making.Registry, "get", lambda *_: counting)
+    assert outline("odd", in_channels=1, classes=2) is None
+    assert make("odd", in_channels=1, classes=2).contract
