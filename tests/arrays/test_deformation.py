@@ -20,6 +20,7 @@ from unetkit.arrays.deformation import (
     identity,
     source_positions,
 )
+from unetkit.arrays.movement import folds
 from unetkit.errors import InputError, UsageError
 
 DTYPES = (np.uint8, np.uint16, np.int16, np.float32)
@@ -268,3 +269,22 @@ def test_arrays_of_different_size_are_refused():
         deform(image, identity(), labels=picture((8, 9)))
     with pytest.raises(InputError, match="got no array"):
         deform(None, identity())
+
+
+def test_the_spread_of_the_displacements_may_differ_along_y_and_x():
+    grids = [draw_deformation(np.random.default_rng(i), sigma=(2, 20)).grid for i in range(200)]
+    assert np.stack(grids).std(axis=(0, 2, 3)) == pytest.approx([2, 20], rel=0.1)
+
+
+def test_movements_that_fold_are_drawn_again_where_that_is_asked_for():
+    shape, strong = (64, 64), {"sigma": 12.0, "rotation": 0, "shift": 0}
+    plain = [draw_deformation(np.random.default_rng(i), **strong) for i in range(60)]
+    assert any(folds(drawn, shape) for drawn in plain)
+    for seed, before in enumerate(plain):
+        rng = np.random.default_rng(seed)
+        drawn = draw_deformation(rng, **strong, unfolded_in=shape)
+        assert not folds(drawn, shape)
+        if not folds(before, shape):
+            assert drawn.to_dict() == before.to_dict()
+    with pytest.raises(UsageError, match="must be small enough for images of 10 x 10 pixels"):
+        draw_deformation(np.random.default_rng(0), sigma=50.0, unfolded_in=(10, 10))

@@ -36,6 +36,6 @@ def test_a_single_pixel_lies_in_the_middle_of_the_grid():
 def test_each_kind_of_sampling_at_half_a_pixel():
     line = np.array([[0, 0, 8, 0, 0]], np.float32)
     half = Sampler(np.eye(2), np.array([0, 0.5]), grid=np.zeros((2, 2, 2)), shape=(1, 5))
-    assert half(line, "linear").tolist() == [[0, 4, 4, 0, 0]]
-    assert half(line, "cubic").tolist() == [[-0.5, 4.5, 4.5, -0.5, -0.5]]
-    assert half(line, "nearest").tolist() == [[0, 8, 0, 0, 0]]
+    assert half([(line, "linear")])[0].tolist() == [[0, 4, 4, 0, 0]]
+    assert half([(line, "cubic")])[0].tolist() == [[-0.5, 4.5, 4.5, -0.5, -0.5]]
+    assert half([(line, "nearest")])[0].tolist() == [[0, 8, 0, 0, 0]]

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unetkit.arrays.deformation import affine
+from unetkit.arrays.movement import affine
 from unetkit.arrays.resampling import point_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from unetkit.arrays.deformation import Deformation
+    from unetkit.arrays.movement import Deformation
 
 # The step shrinks by the slope of the field, about a tenth a round for usual fields.
 ROUNDS = 20

@@ -1,22 +1,33 @@
-"""Sample an array at moved coordinates: the kernels under `deformation`.
+"""Sample arrays at moved coordinates, whole or in parts; the loops are in `warp_kernels`.
 
 The field of a coarse grid is never made in full: the grid's rows are combined once an image row,
-then each pixel needs one product a grid column.
+then each pixel needs one product a grid column. Coordinates are computed once for all arrays, a
+strip of rows at a time, so that they never leave the cache.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 
-from unetkit.arrays.dtypes import cast
+from unetkit.arrays import warp_kernels
+from unetkit.arrays.dtypes import cast, limits
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
-_SMALL = (np.uint8, np.uint16, np.int8, np.int16, np.float16, np.float32)
+# Single precision holds what is computed from these, to the last digit that is kept.
+_SMALL = (np.uint8, np.uint16, np.int8, np.int16, np.float32)
+# Numba knows no arrays of these.
+_WIDENED = (np.float16, np.bool_)
+# Pixels whose coordinates are computed at a time: half a megabyte.
+STRIP = 2**15
+
+Box = tuple[int, int, int, int]
 
 
 def keys_weights(t: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -47,6 +58,7 @@ def keys_weights(t: NDArray[np.float64]) -> NDArray[np.float64]:
     )
 
 
+@lru_cache(maxsize=64)
 def grid_weights(size: int, points: int) -> NDArray[np.float64]:
     """Return how much each grid point counts at each pixel along one axis.
 
@@ -60,12 +72,14 @@ def grid_weights(size: int, points: int) -> NDArray[np.float64]:
     Returns
     -------
     ndarray of float64, shape (size, points)
-        Rows add up to 1.
+        Rows add up to 1. Read-only, since the same one is returned again.
     """
     pixels = np.arange(size, dtype=np.float64)
     # A single pixel lies in the middle of the grid.
     at = pixels * (points - 1) / (size - 1) if size > 1 else np.array([(points - 1) / 2])
-    return point_weights(at, points)
+    weights = point_weights(at, points)
+    weights.setflags(write=False)
+    return weights
 
 
 def point_weights(at: NDArray[np.float64], points: int) -> NDArray[np.float64]:
@@ -101,9 +115,11 @@ class Sampler:
     offset : ndarray of float64, shape (2,)
         The constant part, in pixels.
     grid : ndarray of float64, shape (2, P, Q)
-        Displacements in pixels at the points of a coarse grid.
+        Displacements in pixels at the points of a coarse grid over the result.
     shape : tuple of int
         Height and width of the arrays.
+    result_shape : tuple of int, optional
+        Height and width of what comes out; left out, those of the arrays.
     """
 
     def __init__(
@@ -113,138 +129,171 @@ class Sampler:
         *,
         grid: NDArray[np.float64],
         shape: tuple[int, int],
+        result_shape: tuple[int, int] | None = None,
     ) -> None:
-        rows = grid_weights(shape[0], grid.shape[1])
+        self.shape = shape
+        self.result_shape = result_shape or shape
+        rows = grid_weights(self.result_shape[0], grid.shape[1])
+        columns = grid_weights(self.result_shape[1], grid.shape[2])
         self._motion = (
             np.column_stack([matrix, offset]),
-            # (Y, 2, Q): the displacements of the grid's columns at every image row.
+            # (Y, 2, Q): the displacements of the grid's columns at every row.
             np.ascontiguousarray((rows @ grid).transpose(1, 0, 2)),
-            grid_weights(shape[1], grid.shape[2]),
+            np.ascontiguousarray(columns.T),
         )
 
-    def __call__(self, array: NDArray[Any], kind: str) -> NDArray[Any]:
-        """Sample an array.
+    def __call__(
+        self,
+        arrays: Sequence[tuple[NDArray[Any], str]],
+        *,
+        box: Box | None = None,
+        corner: tuple[int, int] = (0, 0),
+    ) -> list[NDArray[Any]]:
+        """Sample arrays by one set of coordinates.
 
         Parameters
         ----------
-        array : ndarray, shape (C, Y, X) or (Y, X)
-            What is sampled; its dtype is kept.
-        kind : str
-            ``cubic``, ``linear`` or ``nearest``.
+        arrays : sequence of (ndarray, str)
+            What is sampled, shape (C, Y, X) or (Y, X), and how: ``cubic``, ``linear`` or
+            ``nearest``. Their dtypes are kept.
+        box : tuple of int, optional
+            Which rows y0 to y1 and columns x0 to x1 of the result are wanted.
+        corner : tuple of int
+            First row and column of the arrays, where they are but the part that `source` names.
 
         Returns
         -------
-        ndarray, shape as the array
+        list of ndarray
+            Of the height and width of the box.
         """
-        if kind == "nearest":
-            return self._nearest(array)
-        planes = array.reshape(-1, *array.shape[-2:])
-        real = np.float32 if array.dtype in _SMALL or array.dtype == bool else np.float64
-        plain = planes if planes.dtype in (np.uint8, np.uint16) else planes.astype(real)
-        out = np.empty(planes.shape, real)
-        kernel = _cubic if kind == "cubic" else _linear
-        kernel(_plain(plain), self._motion, out)
-        return cast(out, array.dtype).reshape(array.shape)
+        y0, y1, x0, x1 = box or (0, self.result_shape[0], 0, self.result_shape[1])
+        height, width = arrays[0][0].shape[-2:]
+        frame = (height, width, *corner, *self.shape)
+        loops = [_LOOPS[kind](array, (y1 - y0, x1 - x0)) for array, kind in arrays]
+        for row, start, part in self._strips((y0, y1, x0, x1)):
+            for loop in loops:
+                loop.fill((start, part, frame, row))
+        return [loop.result() for loop in loops]
 
-    def _nearest(self, array: NDArray[Any]) -> NDArray[Any]:
+    def source(self, box: Box) -> Box:
+        """Name the rows and columns of the arrays that a part of the result is made of.
+
+        Parameters
+        ----------
+        box : tuple of int
+            Rows y0 to y1 and columns x0 to x1 of the result.
+
+        Returns
+        -------
+        tuple of int
+            y0, y1, x0, x1, inside the arrays.
+        """
+        low, high = np.full(2, 2**31 - 1), np.full(2, -(2**31))
+        for _, start, _ in self._strips(box):
+            low = np.minimum(low, start.min(axis=(1, 2)))
+            high = np.maximum(high, start.max(axis=(1, 2)))
+        # The taps of the cubic reach one pixel before and two after.
+        (y0, y1), (x0, x1) = (
+            _unmirrored(int(first) - 1, int(last) + 2, size)
+            for first, last, size in zip(low, high, self.shape, strict=True)
+        )
+        return y0, y1, x0, x1
+
+    def _strips(self, box: Box) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:
+        """Locate the pixels of a box, a strip of rows at a time, in the same memory."""
+        y0, y1, x0, x1 = box
+        width = x1 - x0
+        high = max(1, min(STRIP // width, y1 - y0))
+        starts = np.empty(2 * high * width, np.int32)
+        parts = np.empty(2 * high * width, np.float32)
+        line = np.empty(width)
+        for y in range(y0, y1, high):
+            shape = (2, min(high, y1 - y), width)
+            start = starts[: np.prod(shape)].reshape(shape)
+            part = parts[: np.prod(shape)].reshape(shape)
+            warp_kernels.locate(self._motion, (y, x0), start, part, line)
+            yield y - y0, start, part
+
+
+def _unmirrored(first: int, last: int, size: int) -> tuple[int, int]:
+    """Return where the coordinates from `first` to `last` lie once they are mirrored."""
+    if first <= -size or last >= 2 * size - 1:
+        return 0, size
+    low, high = max(first, 0), min(last, size - 1)
+    if first < 0:
+        low, high = 0, max(high, -first)
+    if last >= size:
+        low, high = min(low, 2 * (size - 1) - last), size - 1
+    return low, high + 1
+
+
+class _Loop:
+    """An array, how it is sampled, its result, and the memory that this takes."""
+
+    def __init__(self, array: NDArray[Any], shape: tuple[int, int]) -> None:
+        # The kernels are compiled for contiguous and writable arrays in the machine's byte order.
+        native = array.astype(array.dtype.newbyteorder("="), copy=False)
+        self._array = np.require(native, requirements=["C", "W"])
+        self._place = np.empty(shape[1], np.int64)
+        self._out = np.empty((*array.shape[:-2], *shape), native.dtype)
+
+    def fill(self, where: tuple[Any, ...]) -> None:
+        """Sample a strip."""
+        raise NotImplementedError
+
+    def result(self) -> NDArray[Any]:
+        """Return the whole, once it is filled."""
+        return self._out
+
+
+class _Cubic(_Loop):
+    def __init__(self, array: NDArray[Any], shape: tuple[int, int]) -> None:
+        wide = array.astype(np.float32) if array.dtype in _WIDENED else array
+        super().__init__(wide.reshape(-1, *array.shape[-2:]), shape)
+        real = np.dtype(np.float32 if wide.dtype in _SMALL else np.float64)
+        self._final = ((*array.shape[:-2], *shape), array.dtype.newbyteorder("="))
+        self._limits = limits(wide.dtype, real) if wide.dtype.kind in "iu" else None
+        width = shape[1]
+        self._room = (
+            self._place,
+            np.empty((2, 4, width), real),
+            np.empty(4 * width, real),
+            np.empty(16, real),
+        )
+
+    def fill(self, where: tuple[Any, ...]) -> None:
+        warp_kernels.cubic(self._array, where, self._room, self._limits, self._out)
+
+    def result(self) -> NDArray[Any]:
+        shape, dtype = self._final
+        out = self._out if self._out.dtype == dtype else cast(self._out, dtype)
+        return out.reshape(shape)
+
+
+class _Nearest(_Loop):
+    def __init__(self, array: NDArray[Any], shape: tuple[int, int]) -> None:
+        super().__init__(array, shape)
+        self._room = (self._place, np.empty((2, shape[1]), np.int32))
         # Only bits are moved: one kernel for each size of integer.
-        bits = _plain(array).view(f"u{array.dtype.itemsize}")
-        out = np.empty(bits.shape, bits.dtype)
-        _nearest(bits, self._motion, out)
-        return out.view(array.dtype)
+        bits = np.dtype(f"u{array.dtype.itemsize}")
+        self._bits = self._array.view(bits), self._out.view(bits)
+
+    def fill(self, where: tuple[Any, ...]) -> None:
+        array, out = self._bits
+        warp_kernels.nearest(array, where, self._room, out)
 
 
-def _plain(array: NDArray[Any]) -> NDArray[Any]:
-    """Contiguous and writable, since the kernels are compiled for that."""
-    return np.require(array, requirements=["C", "W"])
+class _Linear(_Loop):
+    def __init__(self, array: NDArray[Any], shape: tuple[int, int]) -> None:
+        super().__init__(array.astype(np.float32, copy=False), shape)
+        self._room = (
+            self._place,
+            np.empty(2 * shape[1], np.float32),
+            np.empty(4, np.float32),
+        )
+
+    def fill(self, where: tuple[Any, ...]) -> None:
+        warp_kernels.linear(self._array, where, self._room, self._out)
 
 
-@numba.njit(nogil=True, cache=True)
-def _position(y, x, motion):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Return where a pixel is taken from, to 1/65536 pixel.
-
-    Rounding makes whole shifts and quarter turns exact, whatever the last bit says.
-    """
-    affine, rows, columns = motion
-    at_y = affine[0, 0] * y + affine[0, 1] * x + affine[0, 2]
-    at_x = affine[1, 0] * y + affine[1, 1] * x + affine[1, 2]
-    for k in range(columns.shape[1]):
-        at_y += rows[y, 0, k] * columns[x, k]
-        at_x += rows[y, 1, k] * columns[x, k]
-    return np.floor(at_y * 65536.0 + 0.5) / 65536.0, np.floor(at_x * 65536.0 + 0.5) / 65536.0
-
-
-@numba.njit(nogil=True, cache=True)
-def _mirror(i, n):  # type: ignore[no-untyped-def]  # pragma: no cover
-    if 0 <= i < n:
-        return i
-    if n == 1:
-        return 0
-    i = abs(i) % (2 * (n - 1))
-    return i if i < n else 2 * (n - 1) - i
-
-
-@numba.njit(nogil=True, cache=True)
-def _taps(at, n):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Return the four pixels around a position and their weights, those of `keys_weights`."""
-    start = int(np.floor(at))
-    t = at - start
-    weights = (
-        t * (-0.5 + t * (1.0 - 0.5 * t)),
-        1.0 + t * t * (-2.5 + 1.5 * t),
-        t * (0.5 + t * (2.0 - 1.5 * t)),
-        t * t * (-0.5 + 0.5 * t),
-    )
-    if 1 <= start < n - 2:
-        return (start - 1, start, start + 1, start + 2), weights
-    pixels = (
-        _mirror(start - 1, n),
-        _mirror(start, n),
-        _mirror(start + 1, n),
-        _mirror(start + 2, n),
-    )
-    return pixels, weights
-
-
-@numba.njit(nogil=True, cache=True)
-def _cubic(array, motion, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    channels, height, width = array.shape
-    for y in range(height):
-        for x in range(width):
-            at_y, at_x = _position(y, x, motion)
-            rows, by_y = _taps(at_y, height)
-            columns, by_x = _taps(at_x, width)
-            for c in range(channels):
-                total = 0.0
-                for j in range(4):
-                    line = 0.0
-                    for i in range(4):
-                        line += by_x[i] * array[c, rows[j], columns[i]]
-                    total += by_y[j] * line
-                out[c, y, x] = total
-
-
-@numba.njit(nogil=True, cache=True)
-def _linear(array, motion, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    channels, height, width = array.shape
-    for y in range(height):
-        for x in range(width):
-            at_y, at_x = _position(y, x, motion)
-            v, u = int(np.floor(at_y)), int(np.floor(at_x))
-            t, s = at_y - v, at_x - u
-            v0, v1 = _mirror(v, height), _mirror(v + 1, height)
-            u0, u1 = _mirror(u, width), _mirror(u + 1, width)
-            for c in range(channels):
-                upper = (1 - s) * array[c, v0, u0] + s * array[c, v0, u1]
-                lower = (1 - s) * array[c, v1, u0] + s * array[c, v1, u1]
-                out[c, y, x] = (1 - t) * upper + t * lower
-
-
-@numba.njit(nogil=True, cache=True)
-def _nearest(array, motion, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    height, width = array.shape
-    for y in range(height):
-        for x in range(width):
-            at_y, at_x = _position(y, x, motion)
-            v, u = int(np.floor(at_y + 0.5)), int(np.floor(at_x + 0.5))
-            out[y, x] = array[_mirror(v, height), _mirror(u, width)]
+_LOOPS: dict[str, type[_Loop]] = {"cubic": _Cubic, "nearest": _Nearest, "linear": _Linear}
