@@ -22,10 +22,11 @@ ROOMS = {
     "torch": [
         "models/*",
         "training/*",
-        "pipeline/train.py",
+        "pipeline/train*",
         "pipeline/tile_predict*",
         "testing.py",
     ],
+    "onnxruntime": ["models/export.py"],
     "segmentation_models_pytorch": ["models/smp.py", "models/losses.py"],
     # In models for the one kernel whose sums must run in a fixed order.
     "numba": ["arrays/*", "models/fixed_order.py"],

@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
-import math
-import platform
-import re
 import time
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
 from unetkit.engine.signals import stoppable
-from unetkit.errors import UsageError
 from unetkit.models import hardware
-from unetkit.models.modelfile import make, parse_options
-from unetkit.models.modelheader import ModelHeader
-from unetkit.pipeline.train_data import choose_lesson, count_classes, materials
+from unetkit.models.modelfile import make
+from unetkit.pipeline.train_data import choose_lesson
+from unetkit.pipeline.train_facts import NORMALIZATION, Facts
+from unetkit.pipeline.train_materials import materials
+from unetkit.pipeline.train_plan import make_plan
 from unetkit.pipeline.train_validation import Examiner
 from unetkit.pipeline.train_watch import Reporter
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.datasets import open_dataset
-from unetkit.storage.urls import base_name
+from unetkit.training.blocks import BlockCache
 from unetkit.training.checkpoint import Workplace
 from unetkit.training.loop import fit
-from unetkit.training.recipes import choose_recipe
+from unetkit.training.pace import Pace
 from unetkit.training.sampler import Sampler
 from unetkit.training.split import split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from torch import nn
 
     from unetkit.geometry.sizes import SizeContract
-    from unetkit.pipeline.train_data import Lesson
+    from unetkit.pipeline.train_plan import Plan
     from unetkit.storage.datasets import Dataset
-    from unetkit.training.recipes import Recipe
-    from unetkit.training.split import Split
+    from unetkit.training.loop import Outcome
 
-NORMALIZATION = "percentile"
-# How many validations there are at most: each then sees a network that has changed.
-VALIDATIONS = 10
 # A step runs the network forward and back, a validation forward only.
 PASSES = 3
 
@@ -64,8 +56,11 @@ class TrainReport:
         The step whose network was kept.
     stopped_early : bool
         Whether it ended since nothing became better.
+    score : float
+        What the kept network reached on the held-out data: the mean average precision for
+        instances, the mean Dice for classes.
     scores : dict
-        What the kept network reached on the held-out data.
+        All of its scores there.
     trained_on, validated_on : int
         Samples with labels on each side of the split; a single image counts on both.
     skipped_unlabelled : int
@@ -81,6 +76,7 @@ class TrainReport:
     steps: int
     best_step: int
     stopped_early: bool
+    score: float
     scores: dict[str, Any]
     trained_on: int
     validated_on: int
@@ -93,22 +89,6 @@ class TrainReport:
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is decided before the first step."""
-
-    model: str
-    options: dict[str, Any]
-    recipe: str
-    steps: int
-    budget: float | None
-    seed: int
-    channels: str | None
-    device: torch.device
-    precision: str
-    workers: int
 
 
 def train(
@@ -188,9 +168,9 @@ def train(
     Ronneberger, Fischer, Brox (2015), U-Net, section 3.
     """
     began = time.monotonic()
-    plan = _plan(
-        model,
-        options,
+    plan = make_plan(
+        model=model,
+        options=options,
         recipe=recipe,
         steps=steps,
         time_budget=time_budget,
@@ -201,127 +181,20 @@ def train(
         workers=workers,
     )
     workplace = Workplace(output, inputs=[source], overwrite=overwrite)
-    dataset = open_dataset(source, channels=channels)
-    lesson = count_classes(choose_lesson(dataset, target, progress), progress)
-    network = _network(plan, dataset, lesson)
-    contract = cast("SizeContract", network.contract)
-    parts = split(lesson.origins(), gap=contract.need, seed=seed)
-    for note in parts.notes:
-        progress.note(note)
-    names = [region.sample for region in (*parts.train, *parts.validation)]
-    known = materials(
-        lesson, names, normalization=NORMALIZATION, nonfinite=nonfinite, progress=progress
+    network, facts = _prepare(plan, open_dataset(source, channels=channels), target, progress)
+    outcome = _learn(
+        network, facts, workplace=workplace, nonfinite=nonfinite, progress=progress, began=began
     )
-    chosen = choose_recipe(recipe)
-    sampler = Sampler(known, parts.train, contract=contract, recipe=chosen, seed=seed)
-    examiner = Examiner(
-        lesson, known, regions=parts.validation, contract=contract, precision=plan.precision
-    )
-    with ExitStack() as stack:
-        stop = stack.enter_context(stoppable())
-        stack.enter_context(workplace)
-        batches = stack.enter_context(sampler.batches(workers=plan.workers))
-        reporter = Reporter(
-            progress,
-            workplace,
-            header=lambda step, scores: _header(
-                plan, dataset, lesson=lesson, parts=parts, contract=contract, reached=(step, scores)
-            ),
-            stop=stop,
-            options=plan.options,
-        )
-        reporter.start(plan.steps, _facts(plan, dataset, lesson=lesson, parts=parts))
-        outcome = fit(
-            network,
-            batches,
-            recipe=chosen,
-            steps=plan.steps,
-            budget=plan.budget,
-            precision=plan.precision,
-            every=_pace(sampler, examiner, chosen),
-            validate=examiner,
-            watcher=reporter,
-        )
-        workplace.publish()
-    return TrainReport(
-        output=output,
-        log=workplace.log,
-        steps=outcome.steps,
-        best_step=outcome.best_step,
-        stopped_early=outcome.stopped_early,
-        scores={**outcome.best.scores, "loss": outcome.best.loss},
-        trained_on=len(parts.train),
-        validated_on=len(parts.validation),
-        skipped_unlabelled=lesson.unlabelled,
-        model=model,
-        device=str(plan.device),
-        precision=plan.precision,
-        seconds=round(time.monotonic() - began, 1),
-    )
+    if outcome.stopped_early:
+        progress.note(f"Ended after {outcome.steps} steps: the score did not rise any more.")
+    return _report(workplace, facts, outcome, seconds=round(time.monotonic() - began, 1))
 
 
-def _plan(
-    model: str,
-    options: Sequence[str],
-    *,
-    device: str,
-    precision: str,
-    steps: int,
-    time_budget: str | None,
-    workers: int | None,
-    recipe: str,
-    seed: int,
-    channels: str | None,
-) -> _Plan:
-    """Judge everything that can be judged before any data is opened."""
-    if steps < 1:
-        raise UsageError(f"steps must be at least 1, got {steps}; leave it out for 1000")
-    if workers is not None and workers < 1:
-        raise UsageError(f"workers must be at least 1, got {workers}; leave it out for 2")
-    choose_recipe(recipe)
-    where = hardware.pick_device(device)
-    fitting = precision
-    if precision == "auto":
-        fitting = hardware.low_precision(where) or "float32"
-    elif precision not in hardware.PRECISIONS:
-        known = ", ".join(("auto", *hardware.PRECISIONS))
-        raise UsageError(f"precision must be one of {known}, got {precision!r}")
-    return _Plan(
-        model=model,
-        options=parse_options(options, model),
-        recipe=recipe,
-        steps=steps,
-        budget=None if time_budget is None else seconds(time_budget),
-        seed=seed,
-        channels=channels,
-        device=where,
-        precision=fitting,
-        workers=workers or 2,
-    )
-
-
-def seconds(text: str) -> float:
-    """Read a time such as ``90s``, ``20m``, ``1.5h`` or ``120``.
-
-    Raises
-    ------
-    UsageError
-        If it is none, or not more than 0.
-
-    Examples
-    --------
-    >>> seconds("20m")
-    1200.0
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?", text.strip())
-    value = float(found[1]) * {"m": 60, "min": 60, "h": 3600}.get(found[2], 1) if found else 0.0
-    if value <= 0:
-        raise UsageError(f"time-budget must be a time such as 90s, 20m or 1h, got {text!r}")
-    return value
-
-
-def _network(plan: _Plan, dataset: Dataset, lesson: Lesson) -> nn.Module:
-    """Build the network with its first weights."""
+def _prepare(
+    plan: Plan, dataset: Dataset, target: str | None, progress: Progress
+) -> tuple[nn.Module, Facts]:
+    """Find what there is to learn, build the network, and hold a part of the data out."""
+    lesson = choose_lesson(dataset, target, progress)
     hardware.tune_allocator()
     torch.manual_seed(plan.seed)
     network = make(
@@ -330,65 +203,79 @@ def _network(plan: _Plan, dataset: Dataset, lesson: Lesson) -> nn.Module:
         classes=len(lesson.class_names),
         options=plan.options,
     )
-    return network.to(plan.device)
+    contract = cast("SizeContract", network.contract)
+    parts = split(
+        lesson.origins(), gap=contract.need, seed=plan.seed, has_foreground=lesson.has_foreground
+    )
+    for note in parts.notes:
+        progress.note(note)
+    facts = Facts(plan, dataset, lesson=lesson, parts=parts, contract=contract)
+    return network.to(plan.device), facts
 
 
-def _pace(sampler: Sampler, examiner: Examiner, recipe: Recipe) -> Callable[[int], int]:
-    """Validate a tenth of the time at most.
-
-    Pixels are counted, not seconds: a slower machine must not keep another network.
-    """
-    step = PASSES * recipe.batch * sampler.size**2
-    rarest = math.ceil(10 * examiner.pixels_read / step)
-    return lambda steps: min(steps, max(1, steps // VALIDATIONS, rarest))
-
-
-def _facts(plan: _Plan, dataset: Dataset, *, lesson: Lesson, parts: Split) -> dict[str, Any]:
-    """Say what is trained, on what and how: the first line of the log."""
-    return {
-        "unetkit": version("unetkit"),
-        "torch": version("torch"),
-        "machine": platform.machine(),
-        "data": base_name(dataset.url),
-        "model": plan.model,
-        "options": plan.options,
-        "recipe": plan.recipe,
-        "steps": plan.steps,
-        "time_budget": plan.budget,
-        "seed": plan.seed,
-        "device": plan.device.type,
-        "precision": plan.precision,
-        "target": lesson.target,
-        "trained_on": sorted({region.sample for region in parts.train}),
-        "validated_on": sorted({region.sample for region in parts.validation}),
-    }
-
-
-def _header(
-    plan: _Plan,
-    dataset: Dataset,
+def _learn(
+    network: nn.Module,
+    facts: Facts,
     *,
-    lesson: Lesson,
-    parts: Split,
-    contract: SizeContract,
-    reached: tuple[int, Mapping[str, Any]],
-) -> ModelHeader:
-    step, scores = reached
-    first = dataset.samples[0]
-    return ModelHeader(
-        model=plan.model,
-        options=plan.options,
-        in_channels=first.data.channel_count,
-        class_names=lesson.class_names,
-        target=lesson.target,
-        contract=contract,
+    workplace: Workplace,
+    nonfinite: Literal["error", "fill"],
+    progress: Progress,
+    began: float,
+) -> Outcome:
+    """Read the samples, train, and publish the best model."""
+    plan, cache = facts.plan, BlockCache()
+    known = materials(
+        facts.lesson,
+        facts.samples,
+        balance=plan.numbers.balance,
         normalization=NORMALIZATION,
-        channels=plan.channels,
-        pixel_size=first.image.pixel_size,
-        scores=dict(scores),
-        provenance={
-            **_facts(plan, dataset, lesson=lesson, parts=parts),
-            "command": "train",
-            "best_step": step,
-        },
+        nonfinite=nonfinite,
+        progress=progress,
+    )
+    sampler = Sampler(
+        known,
+        facts.parts.train,
+        contract=facts.contract,
+        recipe=plan.numbers,
+        cache=cache,
+        seed=plan.seed,
+    )
+    with stoppable() as stop, workplace, sampler.batches(workers=plan.workers) as batches:
+        reporter = Reporter(progress, workplace, facts=facts, stop=stop)
+        examiner = Examiner(facts, known, cache=cache, before_each=reporter.examining)
+        reporter.start()
+        pace = Pace(
+            plan.steps,
+            budget=None if plan.budget is None else plan.budget - (time.monotonic() - began),
+            validation=examiner.pixels_read / (PASSES * sampler.pixels_read),
+        )
+        outcome = fit(
+            network,
+            batches,
+            recipe=plan.numbers,
+            pace=pace,
+            precision=plan.precision,
+            validate=examiner,
+            watcher=reporter,
+        )
+        workplace.publish()
+    return outcome
+
+
+def _report(workplace: Workplace, facts: Facts, outcome: Outcome, *, seconds: float) -> TrainReport:
+    return TrainReport(
+        output=workplace.output,
+        log=workplace.log,
+        steps=outcome.steps,
+        best_step=outcome.best_step,
+        stopped_early=outcome.stopped_early,
+        score=outcome.best.score,
+        scores={**outcome.best.scores, "loss": outcome.best.loss},
+        trained_on=len(facts.parts.train),
+        validated_on=len(facts.parts.validation),
+        skipped_unlabelled=facts.lesson.unlabelled,
+        model=facts.plan.model,
+        device=facts.plan.device,
+        precision=facts.plan.precision,
+        seconds=seconds,
     )

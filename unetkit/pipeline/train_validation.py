@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,26 +10,29 @@ import numpy as np
 from unetkit.arrays.contingency import from_labels, pool
 from unetkit.arrays.instances import SEEDS, instances
 from unetkit.arrays.scores import Scores, score_classes, score_instances
+from unetkit.geometry.tiles import cover
 from unetkit.pipeline.tile_predict_network import predict_array, to_classes
 from unetkit.training.loop import Validation
+from unetkit.training.split import Region
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import nn
 
     from unetkit.arrays.contingency import Contingency
-    from unetkit.geometry.sizes import SizeContract
-    from unetkit.pipeline.train_data import Lesson
+    from unetkit.pipeline.train_facts import Facts
+    from unetkit.training.blocks import BlockCache, Planes
     from unetkit.training.sampler import Material
-    from unetkit.training.split import Region
 
 # Pixels that are scored at most: enough for a steady score, few enough for memory and time.
 LARGEST = 4096
 MOST = 2**26
-# Pixels a tile, before the context; 512 is what a prediction takes for small images.
+# Pixels a side of a tile, before the context.
 TILE = 512
+# Probabilities below this count as this: the logarithm of 0 would drown all others.
+LEAST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -46,45 +48,42 @@ class Examiner:
 
     Parameters
     ----------
-    lesson : Lesson
-        What is learned.
+    facts : Facts
+        What is learned, what is held out, and how it is computed.
     materials : mapping of str to Material
         The samples by name.
-    regions : sequence of Region
-        What is held out.
-    contract : SizeContract
-        The model's.
-    precision : str
-        As for `hardware.forward`.
+    cache : BlockCache
+        Through which the samples are read.
+    before_each : callable
+        Called before each plane; may raise to end.
     """
 
     def __init__(
         self,
-        lesson: Lesson,
+        facts: Facts,
         materials: Mapping[str, Material],
         *,
-        regions: Sequence[Region],
-        contract: SizeContract,
-        precision: str,
+        cache: BlockCache,
+        before_each: Callable[[], None] = lambda: None,
     ) -> None:
-        self._lesson = lesson
-        self._samples = {sample.name: sample for sample in lesson.samples}
+        self._lesson = facts.lesson
+        self._contract = facts.contract
+        self._precision = facts.plan.precision
+        self._samples = {sample.name: sample for sample in facts.lesson.samples}
         self._materials = materials
-        self._contract = contract
-        self._precision = precision
-        self.exams = _choose(regions, materials)
+        self._cache = cache
+        self._before_each = before_each
+        self.exams = _choose(facts.parts.validation, materials)
 
     @property
     def pixels_read(self) -> int:
         """Pixels that the network reads for one validation."""
-        need, step = self._contract.need, self._contract.step
         total = 0
         for exam in self.exams:
-            height = exam.region.y1 - exam.region.y0
-            width = exam.region.x1 - exam.region.x0
-            tile = -(-min(TILE, max(height, width)) // step) * step
-            size = self._contract.legal(tile + 2 * need)
-            total += size**2 * math.ceil(height / tile) * math.ceil(width / tile)
+            window = self._window(exam)
+            tile = self._tile(window)
+            size = self._contract.legal(tile + 2 * self._contract.need)
+            total += size**2 * len(cover(window.height, window.width, tile=tile))
         return total
 
     def __call__(self, network: nn.Module) -> Validation:
@@ -92,50 +91,71 @@ class Examiner:
         tables: list[Contingency] = []
         entropy = weight = 0.0
         for exam in self.exams:
-            for table, lost, counted in self._examine(network, exam):
-                tables.append(table)
-                entropy += lost
-                weight += counted
+            self._before_each()
+            table, lost, counted = self._examine(network, exam)
+            tables.append(table)
+            entropy += lost
+            weight += counted
         scores = self._score(pool(tables))
-        loss = entropy / max(weight, 1.0)
         main = scores.average_precision if self._lesson.instances else scores.dice
-        return Validation(score=main or 0.0, loss=loss, scores=_named(scores))
+        # No score applies where nothing is held out that could be found; then the loss decides.
+        return Validation(main or 0.0, loss=entropy / max(weight, 1.0), scores=_named(scores))
 
     def _score(self, table: Contingency) -> Scores:
         if self._lesson.instances:
             return score_instances(table)
         return score_classes(table, self._lesson.class_names)
 
-    def _examine(
-        self, network: nn.Module, exam: Exam
-    ) -> Iterator[tuple[Contingency, float, float]]:
-        region, plane, lesson = exam.region, exam.plane, self._lesson
-        material, sample = self._materials[region.sample], self._samples[region.sample]
-        box = (plane, region.y0, region.y1, region.x0, region.x1)
-        found = self._predict(network, material, exam)
-        positive = SEEDS[lesson.target][0] if lesson.instances else 1
-        classes = to_classes(found, positive=positive)
-        predicted = instances(classes, lesson.target) if lesson.instances else classes
-        ignore = None if sample.ignore is None else sample.ignore.read(*box)
-        table = from_labels(sample.labels().read(*box), predicted, ignore=ignore)
-        target = material.target.read(*box)
-        weights = material.weights.read(*box).astype(np.float64)
+    def _examine(self, network: nn.Module, exam: Exam) -> tuple[Contingency, float, float]:
+        """Return the table of a plane, the sum of its weighted cross-entropy, and its pixels."""
+        lesson, sample = self._lesson, self._samples[exam.region.sample]
+        material = self._materials[exam.region.sample]
+        found = self._predict(network, exam)
+        if lesson.instances:
+            classes = to_classes(found, positive=SEEDS[lesson.target][0])
+            predicted = instances(classes, lesson.target)
+        else:
+            predicted = to_classes(found)
+        ignore = None if sample.ignore is None else self._read(sample.ignore, exam)
+        table = from_labels(self._read(sample.labels(), exam), predicted, ignore=ignore)
+        target = self._read(material.target, exam)
+        weights = self._read(material.weights, exam).astype(np.float64)
         chosen = np.take_along_axis(found, target[None].astype(np.intp), axis=0)[0]
-        lost = -np.log(np.maximum(chosen, 1e-12)) * weights
-        yield table, float(lost.sum()), float((weights > 0).sum())
+        entropy = -np.log(np.maximum(chosen, LEAST)) * weights
+        return table, float(entropy.sum()), float((weights > 0).sum())
 
-    def _predict(self, network: nn.Module, material: Material, exam: Exam) -> NDArray[np.float32]:
-        """Predict a region with its true surroundings, on the pooling grid of the whole image."""
+    def _read(self, array: Planes, exam: Exam) -> NDArray[Any]:
+        region = exam.region
+        rows, columns = (region.y0, region.y1), (region.x0, region.x1)
+        return self._cache.read(array, exam.plane, rows=rows, columns=columns)
+
+    def _window(self, exam: Exam) -> Region:
+        """Return the region with its true surroundings, on the pooling grid of the whole image."""
         region, need, step = exam.region, self._contract.need, self._contract.step
+        image = self._materials[region.sample].image
         top, left = (max(0, start - need) // step * step for start in (region.y0, region.x0))
-        bottom = min(region.y1 + need + step, material.image.height)
-        right = min(region.x1 + need + step, material.image.width)
-        raw = material.image.read(exam.plane, top, bottom, left, right)
-        image = material.normalization.apply(raw, fill=material.fill)
+        bottom, right = (stop + need + step for stop in (region.y1, region.x1))
+        return Region(region.sample, top, left, min(bottom, image.height), min(right, image.width))
+
+    def _tile(self, window: Region) -> int:
+        """Choose one tile for what is small, as a prediction does."""
+        step = self._contract.step
+        return -(-min(TILE, max(window.height, window.width)) // step) * step
+
+    def _predict(self, network: nn.Module, exam: Exam) -> NDArray[np.float32]:
+        """Predict a region as a part of its whole image."""
+        region, window = exam.region, self._window(exam)
+        material = self._materials[region.sample]
+        raw = self._read(material.image, replace(exam, region=window))
         whole = predict_array(
-            network, image, contract=self._contract, tile=None, precision=self._precision
+            network,
+            material.normalization.apply(raw, fill=material.fill),
+            contract=self._contract,
+            tile=self._tile(window),
+            precision=self._precision,
         )
-        return whole[:, region.y0 - top : region.y1 - top, region.x0 - left : region.x1 - left]
+        y, x = region.y0 - window.y0, region.x0 - window.x0
+        return whole[:, y : y + region.height, x : x + region.width]
 
 
 def _choose(regions: Sequence[Region], materials: Mapping[str, Material]) -> list[Exam]:
@@ -145,7 +165,7 @@ def _choose(regions: Sequence[Region], materials: Mapping[str, Material]) -> lis
         for region in regions
         for plane in range(materials[region.sample].image.planes)
     ]
-    pixels = sum((e.region.y1 - e.region.y0) * (e.region.x1 - e.region.x0) for e in exams)
+    pixels = sum(exam.region.height * exam.region.width for exam in exams)
     keep = max(1, min(len(exams), len(exams) * MOST // max(pixels, 1)))
     return [exams[k * len(exams) // keep] for k in range(keep)]
 
@@ -159,7 +179,7 @@ def _inner(region: Region) -> Region:
         return first, first + size
 
     (y0, y1), (x0, x1) = cut(region.y0, region.y1), cut(region.x0, region.x1)
-    return type(region)(region.sample, y0, x0, y1, x1)
+    return Region(region.sample, y0, x0, y1, x1)
 
 
 def _named(scores: Scores) -> dict[str, Any]:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unetkit.models.modelfile import to_bytes
+from unetkit.training.pace import SHARE, WARM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from torch import nn
 
     from unetkit.engine.signals import Stop
-    from unetkit.models.modelheader import ModelHeader
+    from unetkit.pipeline.train_facts import Facts
     from unetkit.progress import Progress
     from unetkit.training.checkpoint import Workplace
     from unetkit.training.loop import Validation
 
+# Shorter than this, and nobody needs to be told when it ends.
+SHORT = 60.0
 # Longer than this, and people should know of a narrower network.
 LONG = 3600.0
+NARROW = 16
+# The time of a step grows with the width by a power between 1, where memory is what takes it, and
+# 2, where arithmetic is.
+GROWTH = 1.5
 # How often the loss is written into the log: lines enough for a curve.
 LINES = 500
 SMOOTHING = 0.95
@@ -36,12 +42,10 @@ class Reporter:
         Told of every step.
     workplace : Workplace
         Takes the log and the best model.
-    header : callable
-        Makes a model's header from the scores that it reached at a step.
+    facts : Facts
+        What is known of the training.
     stop : Stop
         Says whether a signal came.
-    options : mapping
-        The model's options, to name a narrower network.
     """
 
     def __init__(
@@ -49,40 +53,47 @@ class Reporter:
         progress: Progress,
         workplace: Workplace,
         *,
-        header: Callable[[int, Mapping[str, Any]], ModelHeader],
+        facts: Facts,
         stop: Stop,
-        options: Mapping[str, Any],
     ) -> None:
         self._progress = progress
         self._workplace = workplace
-        self._header = header
+        self._facts = facts
         self._stop = stop
-        self._options = options
         self._began = time.monotonic()
-        self._steps = 0
+        self._steps, self._done = facts.plan.steps, 0
         self._smooth: float | None = None
         self._score = ""
         self._kept = False
 
-    def start(self, steps: int, facts: Mapping[str, Any]) -> None:
-        """Begin the log and the progress bar."""
-        self._workplace.write(event="start", **facts)
-        self._begin(steps, done=0)
+    def start(self) -> None:
+        """Begin the log and the progress bar; with a budget the number of steps is not known."""
+        self._workplace.write(event="start", **self._facts.to_dict())
+        if self._facts.plan.budget is None:
+            self._progress.start("training", total=self._steps)
+        else:
+            self._progress.start("finding the pace", total=WARM)
 
-    def planned(self, steps: int, *, seconds_a_step: float) -> None:
+    def planned(self, step: int, *, steps: int, seconds_a_step: float) -> None:
         """Say when it will end, and how it would end sooner."""
-        if steps != self._steps:
-            self._workplace.write(event="planned", steps=steps)
-            self._begin(steps, done=min(steps, round(self._elapsed() / seconds_a_step)))
-        left = steps * seconds_a_step - self._elapsed()
-        if left > 60:
+        if self._facts.plan.budget is not None:
+            self._steps = steps
+            self._workplace.write(event="planned", step=step, steps=steps)
+            self._progress.start("training", total=max(1, steps - step + 1))
+        left = (steps - step) * seconds_a_step * (1 + SHARE)
+        if left > SHORT:
             ends = datetime.now().astimezone() + timedelta(seconds=left)
-            self._progress.note(f"{steps} steps take about {_spoken(left)}, until {ends:%H:%M}.")
-        width = self._options.get("width")
-        if left > LONG and isinstance(width, int) and width > 16:
-            # The work of a convolution grows with the square of the width.
-            sooner = _spoken(left * (16 / width) ** 1.5)
-            self._progress.note(f"--set width=16 would end in about {sooner}, at a lower score.")
+            day = "" if ends.date() == datetime.now().astimezone().date() else f"{ends:%d %B} "
+            self._progress.note(
+                f"{steps} steps will take about {spoken(left)}, until {day}{ends:%H:%M} or earlier."
+            )
+        width = self._facts.plan.options.get("width")
+        if left > LONG and isinstance(width, int) and width > NARROW:
+            sooner = spoken(left * (NARROW / width) ** GROWTH)
+            self._progress.note(
+                f"A narrower network is quicker and may score less: with --set width={NARROW} it "
+                f"would take about {sooner}."
+            )
 
     def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
         """Write a line now and then, move the bar, and end where a signal came."""
@@ -95,53 +106,71 @@ class Reporter:
                 self._workplace.write(
                     event="step", step=step, loss=loss, learning_rate=rate, **self._clock()
                 )
-        shown = "" if self._smooth is None else f"loss {self._smooth:.3f}"
-        self._progress.advance(status=f"{shown}{self._score}")
+        # A validation follows the last step; until it is done the bar is not full.
+        self._progress.advance(int(step < self._steps), status=self._status())
+        self._done = step
+        self.check()
+
+    def check(self) -> None:
+        """End where a signal came.
+
+        Raises
+        ------
+        StoppedError
+            Saying what is kept.
+        """
         if self._stop.signal is not None:
-            self._stop.check(self._farewell(step))
+            self._stop.check(self._farewell())
+
+    def examining(self) -> None:
+        """Say that a held-out plane is predicted, or end where a signal came."""
+        self.check()
+        self._progress.advance(0, status=f"{self._status()} · validating")
 
     def validated(self, step: int, found: Validation, *, better: bool) -> None:
         """Write a line, and show the score from now on."""
         self._workplace.write(
             event="validation",
             step=step,
+            score=found.score,
             loss=found.loss,
             best=better,
             **found.scores,
             **self._clock(),
         )
-        self._score = f" · score {found.score:.3f}{' (best)' if better else ''}"
-        self._progress.advance(0, status=f"loss {found.loss:.3f}{self._score}")
+        self._score = f"score {found.score:.3f}{' (best)' if better else ''}"
+        self._progress.advance(int(step >= self._steps), status=self._status())
 
     def kept(self, step: int, network: nn.Module, found: Validation) -> None:
         """Keep the model on disk."""
         scores = {**found.scores, "loss": found.loss}
-        self._workplace.keep_best(to_bytes(network, self._header(step, scores)))
+        header = self._facts.header(step, scores, steps=self._steps)
+        self._workplace.keep_best(to_bytes(network, header))
         self._kept = True
 
-    def _begin(self, steps: int, *, done: int) -> None:
-        self._steps = steps
-        self._progress.start("training", total=steps)
-        if done:
-            self._progress.advance(done)
-
-    def _elapsed(self) -> float:
-        return time.monotonic() - self._began
+    def _status(self) -> str:
+        loss = "" if self._smooth is None else f"loss {self._smooth:.3f}"
+        return " · ".join(part for part in (loss, self._score) if part)
 
     def _clock(self) -> dict[str, float]:
-        return {"seconds": round(self._elapsed(), 2)}
+        return {"seconds": round(time.monotonic() - self._began, 2)}
 
-    def _farewell(self, step: int) -> str:
+    def _farewell(self) -> str:
+        begun = f"training was to make {self._steps} steps, got a signal after {self._done}"
         if not self._kept:
-            return f"training stopped at step {step}, before the first validation; nothing was kept"
-        return (
-            f"training stopped at step {step}; the best model so far is kept as "
-            f"{self._workplace.best}, for 'unetkit tile-predict --model'"
-        )
+            return f"{begun}, before the first validation; nothing is kept"
+        best = shlex.quote(self._workplace.best)
+        return f"{begun}; the best model so far is {best}, for 'unetkit tile-predict --model'"
 
 
-def _spoken(seconds: float) -> str:
-    """Say a time as people do."""
+def spoken(seconds: float) -> str:
+    """Say a time as people do.
+
+    Examples
+    --------
+    >>> spoken(80), spoken(600), spoken(20000)
+    ('80 s', '10 min', '5.6 h')
+    """
     if seconds < 90:
         return f"{math.ceil(seconds)} s"
     if seconds < 5400:

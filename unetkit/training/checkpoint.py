@@ -18,8 +18,8 @@ BEST = "best.safetensors"
 class Workplace:
     """The folder ``OUTPUT.train`` and the log of a training whose model will be `output`.
 
-    The folder is made by the first `keep_best`, stays when the training ends in an error or by a
-    signal, and goes when the model is published.
+    Both are made when a `with` block begins. The folder goes when the model is published. A
+    training that ends otherwise leaves them there with its best model, or else nothing.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Workplace:
     Raises
     ------
     OutputError
-        If one of them is there and may not be replaced.
+        If one of them, or the model, is there and may not be replaced.
     """
 
     def __init__(self, output: str, *, inputs: Sequence[str], overwrite: bool) -> None:
@@ -44,6 +44,7 @@ class Workplace:
         for place in (output, self.folder, self.log):
             check_output(place, inputs=inputs, overwrite=overwrite)
         self._stream: Any = None
+        self._published = False
 
     @property
     def best(self) -> str:
@@ -52,9 +53,10 @@ class Workplace:
 
     def __enter__(self) -> Workplace:
         discard(self.folder)
+        # The mark by which a later --overwrite knows the folder, also after a crash.
         Path(self.folder, ".unetkit").mkdir(parents=True)
-        # One line a step, whole lines only: whoever reads while it is written sees valid JSON.
         write_text(self.log, "")
+        # Buffered by lines: whoever reads while it is written sees whole ones.
         self._stream = Path(self.log).open("a", buffering=1, encoding="utf-8")
         return self
 
@@ -65,9 +67,9 @@ class Workplace:
         traceback: TracebackType | None,
     ) -> None:
         self._stream.close()
-        if not Path(self.best).exists():
-            # Nothing was learned that would be worth keeping.
+        if not self._published and not Path(self.best).exists():
             discard(self.folder)
+            discard(self.log)
 
     def write(self, **facts: Any) -> None:
         """Add a line to the log."""
@@ -80,4 +82,5 @@ class Workplace:
     def publish(self) -> None:
         """Put the best model in its place, and remove the folder."""
         write_bytes(self.output, Path(self.best).read_bytes())
+        self._published = True
         discard(self.folder)

@@ -19,7 +19,6 @@ from unetkit.arrays.boxes import gather
 from unetkit.arrays.deformation import Deformation, deform, draw_deformation
 from unetkit.errors import NumbersError
 from unetkit.geometry.tiles import mirror
-from unetkit.training.blocks import BlockCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.geometry.sizes import SizeContract
-    from unetkit.training.blocks import Planes
+    from unetkit.training.blocks import BlockCache, Planes
     from unetkit.training.recipes import Recipe
     from unetkit.training.split import Region
 
@@ -49,8 +48,6 @@ class Material:
         pixel, float32, (Y, X), 0 where nobody annotated.
     normalization : Normalization
         Fitted on the whole image.
-    class_weight : tuple of float
-        The balance of classes that is part of the weights; empty where it is not.
     background : int
         The class that is not foreground.
     fill : bool
@@ -61,7 +58,6 @@ class Material:
     target: Planes
     weights: Planes
     normalization: Normalization
-    class_weight: tuple[float, ...] = ()
     background: int = 0
     fill: bool = False
 
@@ -101,6 +97,8 @@ class Sampler:
         The model's.
     recipe : Recipe
         How tiles are drawn and changed.
+    cache : BlockCache
+        Through which the samples are read.
     seed : int
         Where all random numbers come from.
     """
@@ -112,6 +110,7 @@ class Sampler:
         *,
         contract: SizeContract,
         recipe: Recipe,
+        cache: BlockCache,
         seed: int,
     ) -> None:
         self._materials = materials
@@ -119,13 +118,19 @@ class Sampler:
         self._contract = contract
         self._recipe = recipe
         self._seed = seed
-        self._cache = BlockCache()
-        longest = max(max(r.y1 - r.y0, r.x1 - r.x0) for r in regions)
-        wanted = min(recipe.tile, longest)
-        self.size = contract.legal(wanted + 2 * contract.need)
+        self._cache = cache
+        longest = max(max(region.height, region.width) for region in regions)
+        self.size = contract.legal(min(recipe.tile, longest) + 2 * contract.need)
         """Pixels a side that the model reads."""
-        self.inner = contract.output(self.size)
-        """Pixels a side that the model answers for."""
+        self.output = contract.output(self.size)
+        """Pixels a side that the model returns."""
+        self.trusted = self.output - 2 * contract.halo
+        """Pixels a side that are learned from: those that a prediction would use as well."""
+
+    @property
+    def pixels_read(self) -> int:
+        """Pixels that the network reads in one step."""
+        return self._recipe.batch * self.size**2
 
     @contextmanager
     def batches(self, *, workers: int) -> Iterator[Iterator[Batch]]:
@@ -167,29 +172,32 @@ class Sampler:
         """Draw one tile: image with context, target, weights, and the name of its sample."""
         rng = np.random.default_rng([self._seed, DRAW, step, index])
         region, plane, y, x = self._place(rng)
-        material = self._materials[region.sample]
-        image, target, weights = self._read(material, region, plane=plane, corner=(y, x))
-        moved = deform(image, self._movement(rng), labels=target, weights=weights)
+        need, margin = self._contract.need, self._contract.margin
+        image, target, weights = self._read(region, plane, corner=(y - need, x - need))
+        moved = deform(
+            image,
+            self._movement(rng),
+            labels=target,
+            weights=weights,
+            ignore=(weights == 0).astype(np.uint8),
+        )
         shading = draw_appearance(rng, strength=self._recipe.grey)
         if moved.image is None or moved.labels is None or moved.weights is None:
             raise NumbersError("a deformed tile must keep its image, target and weights, got none")
-        inner = slice(self._contract.margin, self._contract.margin + self.inner)
-        weights = moved.weights[inner, inner].copy()
-        self._forget_halo(weights)
-        return (
-            apply_appearance(moved.image, shading),
-            moved.labels[inner, inner],
-            weights,
-            region.sample,
-        )
+        # Labels move to the nearest pixel, and weights between pixels: beside a label that does
+        # not count, one that does would lend it a part of its weight.
+        weights = np.where(moved.ignore == 0, moved.weights, np.float32(0))
+        self._forget_context(weights)
+        inner = (slice(margin, margin + self.output),) * 2
+        pixels = apply_appearance(moved.image, shading)
+        return pixels, moved.labels[inner], weights[inner], region.sample
 
     def _place(self, rng: np.random.Generator) -> tuple[Region, int, int, int]:
-        """Choose a region, a plane, and the first row and column of the model's output."""
+        """Choose a region, a plane, and the first row and column of what is learned from."""
         wants_foreground = rng.uniform() < self._recipe.foreground
         for _ in range(CANDIDATES if wants_foreground else 1):
             region = self._regions[int(rng.integers(len(self._regions)))]
-            material = self._materials[region.sample]
-            plane = int(rng.integers(material.target.planes))
+            plane = int(rng.integers(self._materials[region.sample].target.planes))
             y = self._origin(rng, region.y0, region.y1)
             x = self._origin(rng, region.x0, region.x1)
             if wants_foreground and self._has_foreground(region, plane, y=y, x=x):
@@ -197,27 +205,26 @@ class Sampler:
         return region, plane, y, x
 
     def _origin(self, rng: np.random.Generator, start: int, stop: int) -> int:
-        """Place the output so that it lies inside the region, or the region inside it."""
-        last = stop - self.inner
+        """Place what is learned from inside the region, or the region inside of it."""
+        last = stop - self.trusted
         return int(rng.integers(min(start, last), max(start, last) + 1))
 
     def _has_foreground(self, region: Region, plane: int, *, y: int, x: int) -> bool:
         material = self._materials[region.sample]
-        rows = max(y, region.y0), min(y + self.inner, region.y1)
-        columns = max(x, region.x0), min(x + self.inner, region.x1)
+        rows = max(y, region.y0), min(y + self.trusted, region.y1)
+        columns = max(x, region.x0), min(x + self.trusted, region.x1)
         target = self._cache.read(material.target, plane, rows=rows, columns=columns)
         return bool((target != material.background).any())
 
     def _read(
-        self, material: Material, region: Region, *, plane: int, corner: tuple[int, int]
+        self, region: Region, plane: int, *, corner: tuple[int, int]
     ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float32]]:
-        """Read image, target and weights of the box that the model sees."""
-        margin = self._contract.margin
-        image = material.image
-        rows = mirror(corner[0] - margin, corner[0] - margin + self.size, image.height)
-        columns = mirror(corner[1] - margin, corner[1] - margin + self.size, image.width)
+        """Read image, target and weights of what the model sees from `corner` on."""
+        material = self._materials[region.sample]
+        rows = mirror(corner[0], corner[0] + self.size, material.image.height)
+        columns = mirror(corner[1], corner[1] + self.size, material.image.width)
 
-        def box(array: Planes) -> NDArray[Any]:
+        def read(array: Planes) -> NDArray[Any]:
             return gather(
                 lambda y0, y1, x0, x1: self._cache.read(
                     array, plane, rows=(y0, y1), columns=(x0, x1)
@@ -226,16 +233,13 @@ class Sampler:
                 columns,
             )
 
-        target = box(material.target)
-        weights = box(material.weights).astype(np.float32)
-        if material.class_weight and self._recipe.balance < 1:
-            share = np.asarray(material.class_weight, np.float32) ** (1 - self._recipe.balance)
-            weights /= share[target]
+        image = material.normalization.apply(read(material.image), fill=material.fill)
+        target = read(material.target)
+        weights = read(material.weights).astype(np.float32)
         y, x = np.asarray(rows), np.asarray(columns)
         weights[(y < region.y0) | (y >= region.y1), :] = 0
         weights[:, (x < region.x0) | (x >= region.x1)] = 0
-        normalized = material.normalization.apply(box(image), fill=material.fill)
-        return normalized, target, weights
+        return image, target, weights
 
     def _movement(self, rng: np.random.Generator) -> Deformation:
         """Draw flips and quarter turns always, the rest as often as the recipe says."""
@@ -248,11 +252,13 @@ class Sampler:
             scale=recipe.scale if turned else 1.0,
             # The place is drawn already.
             shift=0.0,
+            flips=recipe.flips,
         )
 
-    def _forget_halo(self, weights: NDArray[np.float32]) -> None:
+    def _forget_context(self, weights: NDArray[np.float32]) -> None:
         """Learn nothing from pixels that a prediction would not use either."""
-        halo = self._contract.halo
-        if halo:
-            weights[:halo] = weights[-halo:] = 0
-            weights[:, :halo] = weights[:, -halo:] = 0
+        need = self._contract.need
+        trusted = slice(need, need + self.trusted)
+        inside = np.zeros(weights.shape, bool)
+        inside[trusted, trusted] = True
+        weights[~inside] = 0

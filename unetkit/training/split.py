@@ -10,10 +10,12 @@ import numpy as np
 from unetkit.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 # Keeps the random numbers of splits apart from all others of the same seed.
 SPLIT = 1
+# One in so many sources, and such a part of a single image, is held out.
+SHARE = 5
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Origin:
         Whether it is such a copy.
     height, width : int
         Its size in pixels.
+    foreground : bool
+        Whether there is anything in it to find.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Origin:
     augmented: bool
     height: int
     width: int
+    foreground: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,16 @@ class Region:
     y1: int
     x1: int
 
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.y1 - self.y0
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.x1 - self.x0
+
 
 @dataclass(frozen=True)
 class Split:
@@ -59,12 +74,19 @@ class Split:
     notes: tuple[str, ...] = ()
 
 
-def split(origins: Sequence[Origin], *, gap: int, seed: int) -> Split:
+def split(
+    origins: Sequence[Origin],
+    *,
+    gap: int,
+    seed: int,
+    has_foreground: Callable[[Region], bool] = lambda region: True,
+) -> Split:
     """Hold out a part of the data by what the samples were made from.
 
-    One source: the last fifth of the image along its longer side, `gap` pixels from the rest.
-    Two to four: one source. Five or more: a fifth of them. Augmented copies never validate, and
-    copies of what is held out are not learned from.
+    One image: a fifth of it at one end of its longer side, `gap` pixels from the rest. Two to four
+    sources: one of them. Five or more: a fifth of them. Sources without foreground can't tell a
+    good network from a bad one and are held out only where nothing else can be. Augmented copies
+    never validate, and copies of what is held out are not learned from.
 
     Parameters
     ----------
@@ -75,6 +97,8 @@ def split(origins: Sequence[Origin], *, gap: int, seed: int) -> Split:
         labels lie in the other's context.
     seed : int
         Chooses the sources that are held out.
+    has_foreground : callable
+        Says whether there is anything to find in a region; asked of a single image only.
 
     Returns
     -------
@@ -91,20 +115,31 @@ def split(origins: Sequence[Origin], *, gap: int, seed: int) -> Split:
             "a dataset to train on must hold originals beside augmented copies, got copies alone;"
             " run 'unetkit augment' again, which writes both"
         )
-    sources = list(dict.fromkeys(origin.source for origin in originals))
     if len(originals) == 1:
-        return _part_one(originals[0], copies=len(origins) - 1, gap=gap)
-    if len(sources) == 1:
-        # Several images of one source: nothing else can be told apart.
-        sources = [origin.name for origin in originals]
-        return _hold_out(origins, sources, by="name", seed=seed)
-    return _hold_out(origins, sources, by="source", seed=seed)
+        copies = len(origins) - 1
+        return _part_one(originals[0], copies=copies, gap=gap, has_foreground=has_foreground)
+    if len({origin.source for origin in originals}) > 1:
+        return _hold_out(origins, by="source", seed=seed)
+    # Several images of one source: they are told apart by name, and copies can't be.
+    found = _hold_out(originals, by="name", seed=seed)
+    copies = len(origins) - len(originals)
+    note = f"{copies} augmented copies of a single source can't be parted and are left out."
+    return Split(found.train, found.validation, notes=(note,) if copies else ())
 
 
-def _hold_out(origins: Sequence[Origin], sources: Sequence[str], *, by: str, seed: int) -> Split:
-    count = max(1, len(sources) // 5)
-    rng = np.random.default_rng([seed, SPLIT])
-    held = {sources[k] for k in rng.permutation(len(sources))[:count]}
+def _hold_out(origins: Sequence[Origin], *, by: str, seed: int) -> Split:
+    """Hold out whole samples that share a value of the field `by`."""
+    full: dict[str, bool] = {}
+    for origin in origins:
+        if not origin.augmented:
+            group = getattr(origin, by)
+            full[group] = full.get(group, False) or origin.foreground
+    able = [group for group, foreground in full.items() if foreground]
+    # The only one with foreground must be learned from.
+    pool = able if len(able) != 1 else [group for group in full if group not in able]
+    count = max(1, min(len(full) // SHARE, len(able) - 1))
+    order = np.random.default_rng([seed, SPLIT]).permutation(len(pool))
+    held = {pool[k] for k in order[:count]}
 
     def whole(origin: Origin) -> Region:
         return Region(origin.name, 0, 0, origin.height, origin.width)
@@ -115,10 +150,17 @@ def _hold_out(origins: Sequence[Origin], sources: Sequence[str], *, by: str, see
     )
 
 
-def _part_one(origin: Origin, *, copies: int, gap: int) -> Split:
-    """Part a single image across its longer side."""
+def _part_one(
+    origin: Origin, *, copies: int, gap: int, has_foreground: Callable[[Region], bool]
+) -> Split:
+    """Part a single image across its longer side.
+
+    ::
+
+        |<------------ learned ------------>|<- gap ->|<- held ->|    or the other way round
+    """
     length = max(origin.height, origin.width)
-    held = max(1, length // 5)
+    held = max(1, length // SHARE)
     between = min(gap, length // 4)
     learned = length - held - between
     if learned < 1:
@@ -126,8 +168,21 @@ def _part_one(origin: Origin, *, copies: int, gap: int) -> Split:
             f"a single image to train on must be at least 3 pixels long, got {length};"
             " add more annotated images"
         )
+
+    def box(start: int, stop: int) -> Region:
+        if origin.height >= origin.width:
+            return Region(origin.name, start, 0, stop, origin.width)
+        return Region(origin.name, 0, start, origin.height, stop)
+
+    ends = {
+        "last": (box(0, learned), box(length - held, length)),
+        "first": (box(length - learned, length), box(0, held)),
+    }
+    # The last end, unless only the other way round both parts hold something to find.
+    end = max(ends, key=lambda name: tuple(has_foreground(part) for part in ends[name]))
+    train, validation = ends[end]
     notes = [
-        f"One image: its last {held} pixels along the longer side are held out for validation."
+        f"One image: its {end} {held} pixels along the longer side are held out for validation."
     ]
     if between < gap:
         notes.append(
@@ -139,9 +194,4 @@ def _part_one(origin: Origin, *, copies: int, gap: int) -> Split:
             f"Its {copies} augmented copies hold those pixels as well and are left out; training "
             "deforms every tile anew anyway."
         )
-    if origin.height >= origin.width:
-        boxes = ((0, 0, learned, origin.width), (length - held, 0, length, origin.width))
-    else:
-        boxes = ((0, 0, origin.height, learned), (0, length - held, origin.height, length))
-    train, validation = (Region(origin.name, *box) for box in boxes)
     return Split(train=(train,), validation=(validation,), notes=tuple(notes))

@@ -1,0 +1,99 @@
+"""Samples in memory, and a network with a single weight a class, for tests of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from unetkit.arrays.normalization import Normalization
+from unetkit.training.recipes import RECIPES, Recipe
+from unetkit.training.sampler import Batch, Material
+
+# Draws tiles, and changes nothing in them.
+PLAIN = replace(
+    RECIPES["default"],
+    tile=12,
+    foreground=0.0,
+    elastic=0.0,
+    rotated=0.0,
+    flips=False,
+    grey=0.0,
+    averaging=0.0,
+)
+
+
+@dataclass
+class Memory:
+    """An array of planes, (P, Y, X) or (P, C, Y, X), that notes which boxes are read."""
+
+    array: np.ndarray
+    boxes: list[tuple[int, ...]] = field(default_factory=list)
+
+    @property
+    def height(self) -> int:
+        return self.array.shape[-2]
+
+    @property
+    def width(self) -> int:
+        return self.array.shape[-1]
+
+    @property
+    def planes(self) -> int:
+        return len(self.array)
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        self.boxes.append((plane, y0, y1, x0, x1))
+        return self.array[plane, ..., y0:y1, x0:x1].copy()
+
+
+def material(
+    image: np.ndarray,
+    *,
+    target: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+    **more: Any,
+) -> Material:
+    """Make a sample of one plane from an image (C, Y, X); its target is the image's brightness."""
+    target = (image[0] > 0.5).astype(np.uint8) if target is None else target
+    weights = np.ones(target.shape, np.float32) if weights is None else weights
+    same = Normalization("none", (0.0,) * len(image), (1.0,) * len(image))
+    planes = (Memory(part[None]) for part in (image, target, weights))
+    return Material(*planes, normalization=same, **more)
+
+
+class Dots(torch.nn.Module):
+    """Logits are multiples of the pixel: the simplest network that can learn a threshold."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = torch.nn.Parameter(torch.randn(2, generator=generator))
+        self.bias = torch.nn.Parameter(torch.zeros(2))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def batch(seed: int = 0, *, names: tuple[str, ...] = ("a",), fill: float | None = None) -> Batch:
+    """Make noise to be told apart at one half; or an image of a single value."""
+    images = np.random.default_rng(seed).random((len(names), 1, 16, 16), dtype=np.float32)
+    if fill is not None:
+        images[:] = fill
+    targets = (images[:, 0] > 0.5).astype(np.int64)
+    return Batch(images, targets, np.ones(targets.shape, np.float32), names)
+
+
+def plain(**changes: Any) -> Recipe:
+    """Change a recipe that leaves tiles as they are."""
+    return replace(PLAIN, **changes)
+
+
+@pytest.fixture
+def kit() -> SimpleNamespace:
+    """Return what makes samples, batches, recipes and a network."""
+    return SimpleNamespace(Dots=Dots, Memory=Memory, batch=batch, material=material, plain=plain)

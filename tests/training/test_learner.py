@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from unetkit.errors import NumbersError
+from unetkit.training.learner import HOPELESS, Average, Learner
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+
+class Steep(torch.nn.Module):
+    """Finite logits whose gradient is infinite: the square root at 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(2))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images * self.weight.sqrt()[:, None, None]
+
+
+def weights_of(network: torch.nn.Module) -> list[np.ndarray]:
+    return [value.numpy().copy() for value in network.state_dict().values()]
+
+
+def test_a_step_is_the_optimizers_own(kit: SimpleNamespace) -> None:
+    recipe = kit.plain(optimizer="sgd", momentum=0.9, clip=1e9)
+    network, twin = kit.Dots(), kit.Dots()
+    learner = Learner(network, recipe, precision="float32")
+    optimizer = torch.optim.SGD(twin.parameters(), lr=1.0, momentum=0.9)
+    for step, rate in enumerate((0.1, 0.2, 0.05)):
+        batch = kit.batch(step)
+        logits = twin(torch.from_numpy(batch.images))
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(batch.targets))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        assert learner.learn(batch, rate=rate) == pytest.approx(loss.item(), rel=1e-5)
+    for found, expected in zip(weights_of(network), weights_of(twin), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_long_gradient_is_cut(kit: SimpleNamespace) -> None:
+    network = kit.Dots()
+    before = weights_of(network)
+    learner = Learner(network, kit.plain(optimizer="sgd", clip=1e-3), precision="float32")
+    learner.learn(kit.batch(), rate=1.0)
+    moved = sum(((a - b) ** 2).sum() for a, b in zip(weights_of(network), before, strict=True))
+    assert 0 < np.sqrt(moved) <= 1.001e-3
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("fill", [np.nan, np.inf])
+def test_a_step_without_a_finite_loss_changes_nothing(
+    kit: SimpleNamespace, fill: float, optimizer: str
+) -> None:
+    network = kit.Dots()
+    learner = Learner(network, kit.plain(optimizer=optimizer, averaging=0.9), precision="float32")
+    learner.learn(kit.batch(), rate=0.1)
+    before = weights_of(network)
+    assert learner.learn(kit.batch(fill=fill), rate=0.1) is None
+    for found, expected in zip(weights_of(network), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    with learner.average.inside(network):
+        assert all(np.isfinite(value).all() for value in weights_of(network))
+    assert learner.learn(kit.batch(), rate=0.1) is not None
+
+
+def test_a_step_without_a_finite_gradient_changes_nothing(kit: SimpleNamespace) -> None:
+    network = Steep()
+    learner = Learner(network, kit.plain(), precision="float32")
+    assert learner.learn(kit.batch(), rate=0.1) is None
+    np.testing.assert_array_equal(weights_of(network)[0], [0, 0])
+
+
+def test_the_tenth_such_step_in_a_row_ends_it_and_names_the_samples(kit: SimpleNamespace) -> None:
+    learner = Learner(kit.Dots(), kit.plain(), precision="float32")
+    bad = kit.batch(names=("film 3", "b01", "b01"), fill=np.nan)
+    for _ in range(HOPELESS - 1):
+        learner.learn(bad, rate=0.1)
+    learner.learn(kit.batch(), rate=0.1)  # one good step, and the count begins anew
+    for _ in range(HOPELESS - 1):
+        learner.learn(bad, rate=0.1)
+    with pytest.raises(NumbersError, match="10 steps in a row, last in b01, film 3") as caught:
+        learner.learn(bad, rate=0.1)
+    assert caught.value.exit_code == 6
+
+
+def test_a_loss_in_float16_is_scaled_and_still_learned_from(kit: SimpleNamespace) -> None:
+    network = kit.Dots()
+    before = weights_of(network)
+    learner = Learner(network, kit.plain(optimizer="sgd"), precision="float16")
+    losses = [learner.learn(kit.batch(k), rate=0.5) for k in range(5)]
+    assert all(loss is not None for loss in losses)
+    moved = [abs(a - b).max() for a, b in zip(weights_of(network), before, strict=True)]
+    assert 0.01 < max(moved) < 10
+
+
+def test_the_average_follows_as_its_formula_says(kit: SimpleNamespace) -> None:
+    network = kit.Dots()
+    average = Average(network, 0.5)
+    expected = [value.astype(np.float64) for value in weights_of(network)]
+    for step in range(8):
+        with torch.no_grad():
+            network.weight += 0.3 * step
+        average.follow(network)
+        keep = min(0.5, (1 + step) / (10 + step))
+        expected = [
+            keep * old + (1 - keep) * new
+            for old, new in zip(expected, weights_of(network), strict=True)
+        ]
+    own = weights_of(network)
+    with average.inside(network):
+        for found, wanted in zip(weights_of(network), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    for found, wanted in zip(weights_of(network), own, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_network_is_itself_again_after_an_error(kit: SimpleNamespace) -> None:
+    network = kit.Dots()
+    average = Average(network, 0.5)
+    with torch.no_grad():
+        network.weight += 1
+    own = weights_of(network)
+    inside = []
+
+    def fail() -> None:
+        with average.inside(network):
+            inside.extend(weights_of(network))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not np.array_equal(inside[0], own[0])
+    np.testing.assert_array_equal(weights_of(network)[0], own[0])
+
+
+def test_no_average_is_the_network_as_it_is(kit: SimpleNamespace) -> None:
+    network = kit.Dots()
+    average = Average(network, 0.0)
+    with torch.no_grad():
+        network.weight += 1
+    own = weights_of(network)
+    average.follow(network)
+    with average.inside(network):
+        np.testing.assert_array_equal(weights_of(network)[0], own[0])
+
+
+def test_counters_of_a_network_are_copied_and_not_averaged() -> None:
+    network = torch.nn.BatchNorm2d(1)
+    average = Average(network, 0.9)
+    network.train()
+    network(torch.ones(1, 1, 4, 4))
+    network(torch.ones(1, 1, 4, 4))
+    average.follow(network)
+    network(torch.ones(1, 1, 4, 4))
+    with average.inside(network):
+        assert network.num_batches_tracked.item() == 2

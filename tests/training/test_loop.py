@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from unetkit.errors import NumbersError, UsageError
+from unetkit.training.loop import PATIENCE, Outcome, Validation, fit
+from unetkit.training.pace import Pace
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+
+class Diary:
+    """A watcher that remembers."""
+
+    def __init__(self) -> None:
+        self.planned_steps: list[int] = []
+        self.steps: list[int] = []
+        self.losses: list[float | None] = []
+        self.rates: list[float] = []
+        self.validations: list[tuple[int, bool]] = []
+        self.kept_weights: dict[int, np.ndarray] = {}
+
+    def planned(self, step: int, *, steps: int, seconds_a_step: float) -> None:
+        assert seconds_a_step > 0
+        self.planned_steps.append(steps)
+
+    def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
+        self.steps.append(step)
+        self.losses.append(loss)
+        self.rates.append(rate)
+
+    def validated(self, step: int, found: Validation, *, better: bool) -> None:
+        self.validations.append((step, better))
+
+    def kept(self, step: int, network: torch.nn.Module, found: Validation) -> None:
+        self.kept_weights[step] = network.weight.detach().numpy().copy()
+
+
+def train(
+    kit: SimpleNamespace,
+    *,
+    steps: int = 20,
+    scores: list[Validation] | None = None,
+    validation: float = 0.0,
+    budget: float | None = None,
+    batches: Any = None,
+    **recipe: Any,
+) -> tuple[Outcome, Diary, torch.nn.Module]:
+    """Train the smallest network, with scores as they are given, or those of its own loss."""
+    network, diary = kit.Dots(), Diary()
+    listed = iter(scores or ())
+
+    def validate(network: torch.nn.Module) -> Validation:
+        if scores is not None:
+            return next(listed)
+        images = torch.from_numpy(kit.batch(99).images)
+        right = network(images).argmax(dim=1) == (images[:, 0] > 0.5)
+        return Validation(float(right.float().mean()), loss=1.0)
+
+    outcome = fit(
+        network,
+        (kit.batch(k) for k in count()) if batches is None else batches,
+        recipe=kit.plain(**{"learning_rate": 0.3, **recipe}),
+        pace=Pace(steps, budget=budget, validation=validation),
+        precision="float32",
+        validate=validate,
+        watcher=diary,
+    )
+    return outcome, diary, network
+
+
+def test_a_threshold_is_learned(kit: SimpleNamespace) -> None:
+    outcome, diary, _ = train(kit, steps=150)
+    assert outcome.best.score > 0.97
+    first, last = diary.losses[0], diary.losses[-1]
+    assert first is not None
+    assert last is not None
+    assert last < first / 3
+
+
+def test_every_step_is_told_once_with_its_rate(kit: SimpleNamespace) -> None:
+    outcome, diary, _ = train(kit, steps=30)
+    recipe = kit.plain(learning_rate=0.3)
+    assert diary.steps == list(range(1, 31))
+    assert diary.rates == [recipe.rate(step, 30) for step in range(30)]
+    assert diary.planned_steps == [30]
+    assert outcome.steps == 30
+
+
+def test_the_best_network_is_kept_and_ties_go_to_the_lower_loss(kit: SimpleNamespace) -> None:
+    scores = [
+        Validation(0.2, loss=1.0),
+        Validation(0.5, loss=1.0),
+        Validation(0.4, loss=0.1),
+        Validation(0.5, loss=1.0),
+        Validation(0.5, loss=0.9),
+        # Within a thousandth: chance, and the loss decides.
+        Validation(0.5004, loss=0.95),
+        Validation(0.4997, loss=0.8),
+        *[Validation(0.1, loss=0.0)] * 3,
+    ]
+    outcome, diary, _ = train(kit, steps=10, scores=scores)
+    better = [step for step, was in diary.validations if was]
+    assert better == list(diary.kept_weights) == [1, 2, 5, 7]
+    assert (outcome.best_step, outcome.best, outcome.stopped_early) == (7, scores[6], False)
+
+
+def test_what_is_kept_is_the_network_of_that_step(kit: SimpleNamespace) -> None:
+    _, diary, _ = train(kit, steps=2, scores=[Validation(1, loss=1), Validation(0, loss=1)])
+    _, _, after_one = train(kit, steps=1, warm_up=0.0, schedule="constant")
+    _, again, after_two = train(
+        kit,
+        steps=2,
+        warm_up=0.0,
+        schedule="constant",
+        scores=[Validation(1, loss=1), Validation(0, loss=1)],
+    )
+    assert list(diary.kept_weights) == [1]
+    np.testing.assert_array_equal(again.kept_weights[1], after_one.weight.detach().numpy())
+    assert not np.array_equal(again.kept_weights[1], after_two.weight.detach().numpy())
+
+
+def test_the_average_is_what_is_validated_and_kept(kit: SimpleNamespace) -> None:
+    _, diary, network = train(kit, steps=3, averaging=0.9, validation=1000.0)
+    assert list(diary.kept_weights) == [3]
+    assert not np.array_equal(diary.kept_weights[3], network.weight.detach().numpy())
+
+
+def test_training_ends_early_when_nothing_becomes_better(kit: SimpleNamespace) -> None:
+    scores = [Validation(0.5, loss=1), Validation(0.6, loss=1), *[Validation(0.3, loss=0)] * 9]
+    outcome, diary, _ = train(kit, steps=100, scores=scores)
+    assert outcome.stopped_early
+    assert len(diary.validations) == 2 + PATIENCE
+    assert (outcome.steps, outcome.best_step) == (70, 20)
+
+
+def test_the_last_step_is_no_early_end(kit: SimpleNamespace) -> None:
+    scores = [*[Validation(0.5, loss=1)] * 5, *[Validation(0.3, loss=0)] * 5]
+    outcome, _, _ = train(kit, steps=10, scores=scores)
+    assert (outcome.steps, outcome.stopped_early) == (6, True)
+    outcome, _, _ = train(kit, steps=6, scores=scores)
+    assert (outcome.steps, outcome.stopped_early) == (6, False)
+
+
+def test_a_budget_becomes_a_number_of_steps(kit: SimpleNamespace) -> None:
+    outcome, diary, _ = train(kit, steps=10**9, budget=0.3, validation=0.1)
+    assert len(diary.planned_steps) == 1
+    assert outcome.steps == diary.planned_steps[0] or outcome.stopped_early
+
+
+def test_the_same_seed_gives_the_same_bits(kit: SimpleNamespace) -> None:
+    first, second = (train(kit, steps=25, averaging=0.9)[1].kept_weights for _ in range(2))
+    assert list(first) == list(second)
+    for step, weights in first.items():
+        np.testing.assert_array_equal(weights, second[step])
+
+
+def test_steps_without_a_finite_loss_are_told_as_skipped(kit: SimpleNamespace) -> None:
+    batches = [kit.batch(k, fill=np.nan if k in (1, 2) else None) for k in range(5)]
+    outcome, diary, _ = train(kit, steps=5, batches=iter(batches))
+    assert [loss is None for loss in diary.losses] == [False, True, True, False, False]
+    assert outcome.steps == 5
+
+
+def test_nothing_but_bad_samples_ends_in_numbers_error(kit: SimpleNamespace) -> None:
+    with pytest.raises(NumbersError, match="last in a"):
+        train(kit, steps=20, batches=(kit.batch(fill=np.inf) for _ in count()), validation=1000.0)
+
+
+def test_no_steps_are_refused(kit: SimpleNamespace) -> None:
+    with pytest.raises(UsageError, match="steps must be at least 1, got 0"):
+        train(kit, steps=0)
+
+
+def test_a_watcher_may_end_it(kit: SimpleNamespace) -> None:
+    class Impatient(Diary):
+        def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            kit.Dots(),
+            iter([kit.batch()]),
+            recipe=kit.plain(),
+            pace=Pace(3, budget=None, validation=0),
+            precision="float32",
+            validate=lambda network: Validation(0, loss=0),
+            watcher=Impatient(),
+        )

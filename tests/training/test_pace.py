@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unetkit.training.pace import Pace
+
+
+class Clock:
+    """Time that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run(pace: Pace, clock: Clock, *, took: list[float]) -> int | None:
+    """Make steps that take so long, and return after which the pace was found."""
+    at = None
+    for step, seconds in enumerate(took, start=1):
+        pace.begin_step()
+        clock.now += seconds
+        if pace.found(step):
+            assert at is None, "found once"
+            at = step
+    return at
+
+
+def test_the_pace_is_the_median_after_unusual_first_steps() -> None:
+    clock = Clock()
+    pace = Pace(500, budget=None, validation=1, clock=clock)
+    assert run(pace, clock, took=[9, 1, 1, *[0.1] * 16, 3.0, 0.1]) == 20
+    assert pace.seconds_a_step == pytest.approx(0.1)
+    assert pace.steps == 500
+
+
+def test_slow_steps_are_not_waited_for() -> None:
+    clock = Clock()
+    pace = Pace(1000, budget=None, validation=1, clock=clock)
+    assert run(pace, clock, took=[8.0, 7.0, 7.0, 7.0]) == 3
+    assert pace.seconds_a_step == pytest.approx(7)
+
+
+def test_a_very_slow_first_step_is_not_taken_for_the_pace() -> None:
+    clock = Clock()
+    pace = Pace(1000, budget=20, validation=0, clock=clock)
+    assert run(pace, clock, took=[10.0, 0.5, 0.1]) == 3
+    assert pace.steps > 50
+
+
+def test_few_steps_need_no_pace() -> None:
+    clock = Clock()
+    assert run(Pace(5, budget=None, validation=1, clock=clock), clock, took=[0.1] * 5) is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(seconds=st.floats(0.5, 30), budget=st.floats(1, 1000), validation=st.floats(0, 50))
+def test_a_budget_becomes_steps_that_fit_into_it(
+    seconds: float, budget: float, validation: float
+) -> None:
+    clock = Clock()
+    pace = Pace(1000, budget=budget, validation=validation, clock=clock)
+    step = 0
+    while step < pace.steps:
+        pace.begin_step()
+        clock.now += seconds
+        step += 1
+        pace.found(step)
+        if pace.is_time_to_validate(step):
+            clock.now += validation * seconds
+    known = 20 if 20 * seconds < budget / 4 else max(budget / 4, 3 * seconds) / seconds + 1
+    spent = clock.now - 100
+    # No budget can be held that ends before the pace is known, or before one validation.
+    assert spent <= max(budget, (known + 1 + 11 * validation) * seconds)
+    if budget > 200 * seconds * (1 + validation):
+        assert spent > 0.75 * budget
+
+
+@pytest.mark.parametrize(
+    ("steps", "validation", "at"),
+    [
+        (1000, 0.1, [*range(100, 1001, 100)]),
+        (1000, 20, [200, 400, 600, 800, 1000]),
+        (60, 7.5, [60]),
+        (100, 500, [100]),
+        (95, 0.1, [*range(9, 95, 9), 95]),
+        (1, 3, [1]),
+    ],
+)
+def test_validations_are_few_and_take_a_tenth_of_the_time(
+    steps: int, validation: float, at: list[int]
+) -> None:
+    pace = Pace(steps, budget=None, validation=validation)
+    assert [s for s in range(1, steps + 1) if pace.is_time_to_validate(s)] == at

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unetkit.errors import UsageError
+from unetkit.training.recipes import RECIPES, choose_recipe
+
+DEFAULT = RECIPES["default"]
+
+
+def test_the_default_rate_rises_in_a_twentieth_of_the_steps_and_falls_as_a_cosine() -> None:
+    rates = [DEFAULT.rate(step, 1000) for step in range(1000)]
+    assert rates[0] == pytest.approx(1e-3 / 50)
+    assert rates[24] == pytest.approx(0.5e-3)
+    assert rates[49] == rates[50] == pytest.approx(1e-3)
+    assert rates[525] == pytest.approx(0.5e-3)
+    assert 0 < rates[-1] < 1e-8
+
+
+def test_the_rate_of_the_paper_is_constant_from_the_first_step_on() -> None:
+    assert {RECIPES["paper"].rate(step, 7) for step in range(7)} == {1e-4}
+
+
+@given(steps=st.integers(1, 300), data=st.data())
+def test_the_rate_is_within_its_bounds_for_any_number_of_steps(
+    steps: int, data: st.DataObject
+) -> None:
+    recipe = replace(DEFAULT, warm_up=data.draw(st.floats(0, 1)))
+    rates = [recipe.rate(step, steps) for step in range(steps)]
+    assert all(0 <= rate <= recipe.learning_rate for rate in rates)
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+def test_a_step_beyond_the_last_has_no_negative_rate() -> None:
+    assert DEFAULT.rate(5000, 1000) == pytest.approx(0)
+
+
+def test_the_paper_trains_one_large_tile_a_step_by_momentum() -> None:
+    paper = choose_recipe("paper")
+    assert (paper.optimizer, paper.momentum, paper.batch, paper.tile) == ("sgd", 0.99, 1, 388)
+    assert (paper.balance, paper.sigma, paper.elastic) == (1, 10, 1)
+    assert (paper.averaging, paper.clip) == (0, math.inf)
+
+
+def test_every_recipe_says_where_it_comes_from() -> None:
+    assert all(recipe.source for recipe in RECIPES.values())
+
+
+def test_an_unknown_recipe_is_a_usage_error_that_lists_them() -> None:
+    with pytest.raises(UsageError, match=r"one of default, paper, got 'papre'") as caught:
+        choose_recipe("papre")
+    assert caught.value.exit_code == 2

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unetkit.errors import InputError
+from unetkit.training.split import Origin, Region, split
+
+
+def origin(name: str, *, source: str | None = None, **more: object) -> Origin:
+    facts = {"augmented": False, "height": 100, "width": 120} | more
+    return Origin(name, source or name, **facts)  # type: ignore[arg-type]
+
+
+def many(count: int, *, copies: int = 0) -> list[Origin]:
+    found = []
+    for k in range(count):
+        found.append(origin(f"s{k}"))
+        found += [origin(f"s{k}-aug{c}", source=f"s{k}", augmented=True) for c in range(copies)]
+    return found
+
+
+def names(regions: tuple[Region, ...]) -> list[str]:
+    return [region.sample for region in regions]
+
+
+@pytest.mark.parametrize(("sources", "held"), [(2, 1), (3, 1), (4, 1), (5, 1), (9, 1), (10, 2)])
+def test_one_source_of_few_and_a_fifth_of_many_are_held_out(sources: int, held: int) -> None:
+    parts = split(many(sources), gap=92, seed=0)
+    assert len(parts.validation) == held
+    assert len(parts.train) == sources - held
+    assert sorted(names(parts.train + parts.validation)) == [f"s{k}" for k in range(sources)]
+    assert parts.validation[0] == Region(parts.validation[0].sample, 0, 0, 100, 120)
+
+
+@given(
+    sources=st.integers(2, 30),
+    copies=st.integers(0, 3),
+    seed=st.integers(0, 2**40),
+    empty=st.sets(st.integers(0, 29)),
+)
+def test_no_source_is_on_both_sides_and_copies_never_validate(
+    sources: int, copies: int, seed: int, empty: set[int]
+) -> None:
+    origins = many(sources, copies=copies)
+    bare = {f"s{k}" for k in empty if k < sources - 1}
+    origins = [
+        origin(o.name, source=o.source, augmented=o.augmented, foreground=o.source not in bare)
+        for o in origins
+    ]
+    parts = split(origins, gap=92, seed=seed)
+    by_name = {o.name: o for o in origins}
+    learned, held = (
+        {by_name[name].source for name in names(side)} for side in (parts.train, parts.validation)
+    )
+    assert held
+    assert not learned & held
+    assert not any(by_name[name].augmented for name in names(parts.validation))
+    assert len(parts.train) == (copies + 1) * len(learned)
+    # Something can be learned, and something found, wherever there is enough for both.
+    full = sources - len(bare)
+    assert any(by_name[name].foreground for name in names(parts.train))
+    assert full == 1 or all(by_name[name].foreground for name in names(parts.validation))
+
+
+def test_seeds_hold_out_different_sources_and_the_same_seed_the_same() -> None:
+    found = [tuple(names(split(many(9), gap=0, seed=seed).validation)) for seed in range(20)]
+    assert len(set(found)) > 3
+    assert found == [tuple(names(split(many(9), gap=0, seed=s).validation)) for s in range(20)]
+
+
+@given(
+    height=st.integers(1, 3000), width=st.integers(3, 3000), gap=st.sampled_from([0, 8, 92, 400])
+)
+def test_blocks_of_one_image_are_disjoint_and_the_gap_apart(
+    height: int, width: int, gap: int
+) -> None:
+    parts = split([origin("only", height=height, width=width)], gap=gap, seed=0)
+    (train,), (held,) = parts.train, parts.validation
+    along_y = height >= width
+    length = max(height, width)
+    spans = [(r.y0, r.y1) if along_y else (r.x0, r.x1) for r in (train, held)]
+    across = [(r.x0, r.x1) if along_y else (r.y0, r.y1) for r in (train, held)]
+    assert across == [(0, min(height, width))] * 2
+    (_, learned), (start, stop) = spans
+    assert 0 < learned <= start < stop == length
+    # Little images keep a smaller gap, and say so.
+    assert start - learned == min(gap, length // 4)
+    assert any("too good" in note for note in parts.notes) == (start - learned < gap)
+    assert stop - start == max(1, length // 5)
+
+
+def test_the_other_end_is_held_out_where_only_that_one_holds_something() -> None:
+    image = origin("only", height=50, width=1000)
+
+    def in_the_first_half(region: Region) -> bool:
+        return region.x0 < 500
+
+    default = split([image], gap=92, seed=0)
+    turned = split([image], gap=92, seed=0, has_foreground=in_the_first_half)
+    assert default.validation == (Region("only", 0, 800, 50, 1000),)
+    assert turned.validation == (Region("only", 0, 0, 50, 200),)
+    assert turned.train == (Region("only", 0, 292, 50, 1000),)
+    assert "its first 200 pixels" in turned.notes[0]
+
+
+def test_copies_of_a_parted_image_are_left_out_with_a_note() -> None:
+    parts = split(many(1, copies=3), gap=92, seed=0)
+    assert names(parts.train) == names(parts.validation) == ["s0"]
+    assert any("3 augmented copies" in note for note in parts.notes)
+
+
+def test_images_of_one_source_are_parted_by_name_without_their_copies() -> None:
+    origins = [origin(f"s{k}", source="film") for k in range(4)]
+    copy = origin("s0-aug1", source="film", augmented=True)
+    parts = split([*origins, copy], gap=92, seed=0)
+    assert len(parts.train) == 3
+    assert len(parts.validation) == 1
+    assert "s0-aug1" not in names(parts.train)
+    assert "1 augmented copies" in parts.notes[0]
+    assert not split(origins, gap=92, seed=0).notes
+
+
+@pytest.mark.parametrize(
+    ("origins", "words"),
+    [
+        ([origin("a", augmented=True)], "got copies alone"),
+        ([origin("a", height=1, width=1)], "at least 3 pixels long, got 1"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(origins: list[Origin], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        split(origins, gap=92, seed=0)

@@ -1,0 +1,196 @@
+"""From samples to what training reads of them: normalized images, targets, weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from unetkit.arrays.normalization import fit
+from unetkit.arrays.targets import make_target
+from unetkit.geometry.tiles import Tile
+from unetkit.pipeline.train_data import CONTEXT, PRESET
+from unetkit.pipeline.weights_tiles import TileJob, tile_weights
+from unetkit.training.sampler import Material
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from unetkit.pipeline.train_data import Lesson
+    from unetkit.progress import Progress
+    from unetkit.storage.datasets import Sample
+    from unetkit.storage.planes import PlaneArray
+    from unetkit.training.blocks import Planes
+
+
+def materials(
+    lesson: Lesson,
+    names: Iterable[str],
+    *,
+    balance: float,
+    normalization: str,
+    nonfinite: Literal["error", "fill"],
+    progress: Progress,
+) -> dict[str, Material]:
+    """Prepare samples for training: fit their normalization, and choose their weights.
+
+    Stored weights are used; where a sample has none for the target of the lesson, they are
+    computed when they are first read. Either way the part w_c of them is raised to a power.
+
+    Parameters
+    ----------
+    lesson : Lesson
+        What is learned.
+    names : iterable of str
+        The samples that are used.
+    balance : float
+        The power of w_c: 1 for the paper's balance of classes, 0 for none.
+    normalization : str
+        As `method` in `unetkit.arrays.normalization.fit`.
+    nonfinite : {"error", "fill"}
+        What to do about NaN and Inf in images.
+    progress : Progress
+        Told of every sample.
+
+    Returns
+    -------
+    dict of str to Material
+
+    Raises
+    ------
+    NumbersError
+        If an image holds NaN or Inf and they are not to be filled.
+    """
+    wanted = set(names)
+    chosen = [sample for sample in lesson.samples if sample.name in wanted]
+    missing = sum(not _has_weights(sample, lesson.target) for sample in chosen)
+    if missing:
+        progress.note(
+            f"{missing} of {len(chosen)} samples have no stored weights; computed as "
+            "'unetkit weights' does by default."
+        )
+    progress.start("looking at intensities", total=len(chosen))
+    damped = tuple(weight**balance for weight in lesson.balance)
+    found = {}
+    for sample in chosen:
+        found[sample.name] = Material(
+            image=sample.data,
+            target=Targets(sample.labels(), lesson.target),
+            weights=_stored_weights(sample, lesson, balance)
+            or Weights(sample.labels(), sample.ignore, lesson.target, damped),
+            normalization=fit(
+                sample.data.blocks,
+                method=normalization,
+                where=f"sample {sample.name!r}",
+                nonfinite=nonfinite,
+            ),
+            background=lesson.background,
+            fill=nonfinite == "fill",
+        )
+        progress.advance()
+    return found
+
+
+def _stored_weights(sample: Sample, lesson: Lesson, balance: float) -> Planes | None:
+    """Return the stored weights with their balance changed; None where there are none to use."""
+    if sample.weights is None or not _has_weights(sample, lesson.target):
+        return None
+    change = tuple(weight**balance - weight for weight in _stored_balance(sample, lesson))
+    if not any(change):
+        return sample.weights
+    return Rebalanced(sample.labels(), sample.weights, lesson.target, change)
+
+
+def _has_weights(sample: Sample, target: str) -> bool:
+    """Say whether a sample's stored weights belong to this target; foreign ones don't say."""
+    return sample.weights is not None and (
+        sample.image.weights_attributes.get("target", target) == target
+    )
+
+
+def _stored_balance(sample: Sample, lesson: Lesson) -> tuple[float, ...]:
+    """Return the balance that is part of stored weights; nothing where there is none."""
+    by_name: dict[str, Any] = sample.image.weights_attributes.get("class_weight") or {}
+    if set(by_name) != set(lesson.class_names):
+        return ()
+    return tuple(float(by_name[name]) for name in lesson.class_names)
+
+
+@dataclass(frozen=True)
+class _Derived:
+    """Something that is computed from stored labels whenever a box of it is read."""
+
+    labels: PlaneArray
+
+    @property
+    def height(self) -> int:
+        """Rows of a plane."""
+        return self.labels.height
+
+    @property
+    def width(self) -> int:
+        """Columns of a plane."""
+        return self.labels.width
+
+    @property
+    def planes(self) -> int:
+        """How many planes there are."""
+        return self.labels.planes
+
+
+@dataclass(frozen=True)
+class Targets(_Derived):
+    """Labels read as what the network learns; gaps are cut as on the whole plane."""
+
+    target: str
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.uint8]:
+        """Read a box of a plane as classes."""
+        top, left = max(y0 - CONTEXT, 0), max(x0 - CONTEXT, 0)
+        bottom, right = min(y1 + CONTEXT, self.height), min(x1 + CONTEXT, self.width)
+        target = make_target(self.labels.read(plane, top, bottom, left, right), self.target)
+        return target[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+@dataclass(frozen=True)
+class Weights(_Derived):
+    """Labels read as the weights of the paper; 0 where pixels are ignored."""
+
+    ignore: PlaneArray | None
+    target: str
+    balance: tuple[float, ...]
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.float32]:
+        """Compute a box of a plane, the same whatever the box."""
+        halo = PRESET.halo
+        tile = Tile(0, y0, x0, y1, x1, y0 - halo, x0 - halo, y1 + halo, x1 + halo)
+        return tile_weights(
+            TileJob(
+                labels=self.labels,
+                ignore=self.ignore,
+                plane=plane,
+                tile=tile,
+                target=self.target,
+                preset=PRESET,
+                balance=self.balance,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Rebalanced(_Derived):
+    """Stored weights to which a number for each class is added, where they are not 0."""
+
+    weights: PlaneArray
+    target: str
+    change: tuple[float, ...]
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.float32]:
+        """Read a box of a plane."""
+        box = (plane, y0, y1, x0, x1)
+        weights = self.weights.read(*box).astype(np.float32)
+        change = np.asarray(self.change, np.float32)[Targets(self.labels, self.target).read(*box)]
+        return np.where(weights > 0, weights + change, np.float32(0))

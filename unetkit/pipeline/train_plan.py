@@ -1,0 +1,135 @@
+"""What is decided about a training before any data is opened."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from unetkit.errors import UsageError
+from unetkit.models import hardware
+from unetkit.models.modelfile import models, parse_options
+from unetkit.models.options import complete
+from unetkit.training.recipes import RECIPES, Recipe, choose_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Threads that draw tiles: more than a fast GPU needs would only hold memory.
+MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train.
+
+    Parameters
+    ----------
+    model : str
+        Registry name of the network.
+    options : dict
+        All of its options.
+    recipe : str
+        A key of `RECIPES`.
+    steps : int
+        Steps to make; with a budget a first guess.
+    budget : float, optional
+        Seconds.
+    seed : int
+        Of all random numbers.
+    channels : str, optional
+        Which channels, in which order.
+    device : str
+        Where to compute, as torch names it.
+    precision : str
+        As for `hardware.forward`.
+    workers : int
+        Threads that draw tiles.
+    """
+
+    model: str
+    options: dict[str, Any]
+    recipe: str
+    steps: int
+    budget: float | None
+    seed: int
+    channels: str | None
+    device: str
+    precision: str
+    workers: int
+
+    @property
+    def numbers(self) -> Recipe:
+        """The numbers of the recipe."""
+        return RECIPES[self.recipe]
+
+
+def make_plan(
+    *,
+    model: str,
+    options: Sequence[str],
+    recipe: str,
+    steps: int,
+    time_budget: str | None,
+    seed: int,
+    channels: str | None,
+    device: str,
+    precision: str,
+    workers: int | None,
+) -> Plan:
+    """Judge the options of `train`, and choose what is left to choose.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    UsageError
+        If an option can't be used.
+    SurroundingsError
+        If this machine has no such device.
+    """
+    least = {"steps": (steps, 1), "seed": (seed, 0), "workers": (workers, 1)}
+    for name, (value, bound) in least.items():
+        if value is not None and value < bound:
+            raise UsageError(f"{name} must be at least {bound}, got {value}; use {bound} or more")
+    choose_recipe(recipe)
+    where = hardware.pick_device(device)
+    if precision == "auto":
+        precision = hardware.low_precision(where) or "float32"
+    elif precision not in hardware.PRECISIONS:
+        known = ", ".join(("auto", *hardware.PRECISIONS))
+        raise UsageError(f"precision must be one of {known}, got {precision!r}")
+    return Plan(
+        model=model,
+        options=complete(parse_options(options, model), models().get(model), model=model),
+        recipe=recipe,
+        steps=steps,
+        budget=None if time_budget is None else seconds(time_budget),
+        seed=seed,
+        channels=channels,
+        device=str(where),
+        precision=precision,
+        workers=workers or min(MOST_WORKERS, hardware.thread_count()),
+    )
+
+
+def seconds(text: str) -> float:
+    """Read a time such as ``90s``, ``20m``, ``1.5h`` or ``120``.
+
+    Raises
+    ------
+    UsageError
+        If it is none, or not more than 0.
+
+    Examples
+    --------
+    >>> seconds("20m")
+    1200.0
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|min|h)?", text.strip())
+    value = float(found[1]) * {"m": 60, "min": 60, "h": 3600}.get(found[2], 1) if found else 0.0
+    if value <= 0:
+        raise UsageError(f"time-budget must be a time such as 90s, 20m or 1h, got {text!r}")
+    return value
