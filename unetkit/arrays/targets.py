@@ -150,13 +150,14 @@ def check_target(target: str) -> None:
 
 
 def integer_labels(labels: NDArray[Any]) -> NDArray[Any]:
-    """Return labels as a C-contiguous, writable (Y, X) array of integers, or raise `LabelError`."""
+    """Return labels as a (Y, X) array of integers that kernels take, or raise `LabelError`."""
     if labels.dtype.kind not in "iu" or labels.ndim != 2:
         raise LabelError(
             f"labels must be integers of shape (Y, X), got {labels.dtype} of shape {labels.shape}; "
             "interpolated or colour masks are no labels"
         )
-    return np.require(labels, requirements=["C", "W"])
+    native = labels.astype(labels.dtype.newbyteorder("="), copy=False)
+    return np.require(native, requirements=["C", "W"])
 
 
 def _classes(labels: NDArray[Any]) -> NDArray[np.uint8]:

@@ -39,6 +39,8 @@ class Preset:
     near_sigma : float
         Width, in pixels, of (1 - background)·exp(-d1²/(2·near_sigma²)), by which the background
         near a cell counts more; used where `background` is given.
+    spacing : tuple of float
+        Height and width of a pixel in the unit of `sigma`: 1 where that is the pixel itself.
     """
 
     source: str
@@ -46,6 +48,7 @@ class Preset:
     sigma: float
     background: float | None = None
     near_sigma: float = 0.0
+    spacing: tuple[float, float] = (1.0, 1.0)
 
     @property
     def near(self) -> float:
@@ -57,7 +60,21 @@ class Preset:
         """How many pixels of context a tile needs; two of them for the gaps cut at its rim."""
         border = reach(w0=self.w0, sigma=self.sigma)
         near = reach(w0=self.near, sigma=self.near_sigma)
-        return math.floor(max(border, near)) + 2
+        return math.floor(max(border, near) / min(self.spacing)) + 2
+
+    def measured(self, sigma: float, pixel: tuple[float, float]) -> Preset:
+        """Return the same with distances in a unit of length.
+
+        Parameters
+        ----------
+        sigma : float
+            Width of the border term in that unit. The width of the other term keeps its ratio to
+            it.
+        pixel : tuple of float
+            Height and width of a pixel in that unit.
+        """
+        near = self.near_sigma * sigma / self.sigma
+        return replace(self, sigma=sigma, near_sigma=near, spacing=pixel)
 
 
 PRESETS = {
@@ -251,4 +268,5 @@ def _terms(
         single=(preset.near, preset.near_sigma),
         single_reach=reach(w0=preset.near, sigma=preset.near_sigma, tolerance=tolerance),
         tolerance=tolerance,
+        spacing=preset.spacing,
     )
