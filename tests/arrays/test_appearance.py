@@ -96,3 +96,13 @@ def test_round_trip_through_a_dict():
 def test_strengths_that_can_not_be_used_are_refused(strength):
     with pytest.raises(UsageError, match="grey must be within 0 to 10, got"):
         draw_appearance(np.random.default_rng(0), strength=strength)
+
+
+def test_a_part_of_an_image_gets_the_noise_of_the_whole():
+    noisy = Appearance(noise_sigma=0.1, noise_seed=4)
+    image = np.zeros((2, 300, 530), np.float32)
+    whole = apply_appearance(image, noisy)
+    part = apply_appearance(image[:, 200:290, 250:520], noisy, corner=(200, 250))
+    assert (part == whole[:, 200:290, 250:520]).all()
+    assert whole.std() == pytest.approx(0.1, rel=0.02)
+    assert (apply_appearance(image, noisy, stream=1) != whole).all()

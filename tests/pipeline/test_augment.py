@@ -12,6 +12,7 @@ import pytest
 from unetkit.arrays.appearance import draw_appearance
 from unetkit.arrays.deformation import draw_deformation
 from unetkit.errors import InputError, MissingError, NumbersError, OutputError, UsageError
+from unetkit.pipeline import augment_copies
 from unetkit.pipeline.augment import DEFAULTS, augment
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 
@@ -284,3 +285,26 @@ def test_defaults_name_their_source_and_are_those_of_the_arrays():
         assert drawn[name].default == DEFAULTS[name].value
     strength = inspect.signature(draw_appearance).parameters["strength"]
     assert strength.default == DEFAULTS["grey"].value
+
+
+def test_a_large_image_is_deformed_in_tiles_with_the_bytes_of_the_whole(tmp_path, monkeypatch):
+    url = dataset(tmp_path, a=sample((520, 1056)))
+    outputs = {}
+    for tile in (2048, 512):
+        monkeypatch.setattr(augment_copies, "TILE", tile)
+        made = augment(url, str(tmp_path / str(tile)), copies=2, scheduler="sync", seed=3)
+        outputs[tile] = contents(made.output)
+    assert outputs[2048] == outputs[512]
+
+
+def test_a_length_in_micrometres_needs_a_pixel_size_and_follows_it(tmp_path):
+    url = dataset(tmp_path, a=sample())
+    made = open_dataset(augment(url, str(tmp_path / "more.zarr"), copies=9, sigma="2um").output)
+    grids = [s.image.attributes["deformation"]["grid"] for s in made.samples[1:]]
+    assert np.std(grids, axis=(0, 2, 3)) == pytest.approx([4, 8], rel=0.3)
+    assert made.attributes["options"]["sigma"] == "2um"
+    (tmp_path / "bare").mkdir()
+    bare = dataset(tmp_path / "bare", a={**sample(), "pixel_size": None})
+    with pytest.raises(InputError, match="must have a pixel size for a sigma in micrometres"):
+        augment(bare, str(tmp_path / "none.zarr"), sigma="2um")
+    assert not (tmp_path / "none.zarr").exists()

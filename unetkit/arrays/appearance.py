@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from unetkit.arrays.normalization import Normalization
 
 SEEDS = 2**32
+# Noise is drawn in squares of so many pixels, so that any part of an image has that of the whole.
+NOISE_SIDE = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +113,7 @@ def apply_appearance(
     *,
     normalization: Normalization | None = None,
     stream: int = 0,
+    corner: tuple[int, int] = (0, 0),
 ) -> NDArray[Any]:
     """Change the grey values of an image, all its channels alike.
 
@@ -125,6 +128,8 @@ def apply_appearance(
     stream : int
         Tells apart images that share an appearance and must not share its noise, such as the
         planes of a stack.
+    corner : tuple of int
+        First row and column of `image`, where it is a part of a larger one.
 
     Returns
     -------
@@ -134,7 +139,7 @@ def apply_appearance(
     if not appearance.changes:
         return image.copy()
     values = image.astype(np.float32) if normalization is None else normalization.apply(image)
-    values = _changed(values, appearance, stream=stream)
+    values = _changed(values, appearance, stream=stream, corner=corner)
     if normalization is None:
         return cast(values, image.dtype)
     out = image.copy()
@@ -147,7 +152,11 @@ def apply_appearance(
 
 
 def _changed(
-    values: NDArray[np.float32], appearance: Appearance, *, stream: int
+    values: NDArray[np.float32],
+    appearance: Appearance,
+    *,
+    stream: int,
+    corner: tuple[int, int],
 ) -> NDArray[np.float32]:
     if appearance.gamma != 1:
         positive = np.maximum(values, np.float32(0))
@@ -156,7 +165,24 @@ def _changed(
     values = (values - np.float32(0.5)) * np.float32(appearance.gain)
     values += np.float32(0.5 + appearance.bias)
     if appearance.noise_sigma > 0:
-        rng = np.random.default_rng([appearance.noise_seed, stream])
-        noise = rng.standard_normal(values.shape, dtype=np.float32)
+        noise = _noise(values.shape, [appearance.noise_seed, stream], corner=corner)
         values += noise * np.float32(appearance.noise_sigma)
     return values
+
+
+def _noise(
+    shape: tuple[int, ...], seeds: list[int], *, corner: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Draw the noise of a box of an image from the squares that it touches."""
+    channels, height, width = shape
+    out = np.empty(shape, np.float32)
+    side = NOISE_SIDE
+    for row in range(corner[0] // side, -(-(corner[0] + height) // side)):
+        for column in range(corner[1] // side, -(-(corner[1] + width) // side)):
+            rng = np.random.default_rng([*seeds, row, column])
+            square = rng.standard_normal((channels, side, side), dtype=np.float32)
+            y, x = row * side - corner[0], column * side - corner[1]
+            top, left = max(y, 0), max(x, 0)
+            part = square[:, top - y : height - y, left - x : width - x]
+            out[:, top : top + part.shape[1], left : left + part.shape[2]] = part
+    return out

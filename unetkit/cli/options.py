@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+# What has a unit or is in pixels; Typer takes no union, so that it hands over what was typed.
+if TYPE_CHECKING:
+    Length = float | str
+else:
+    Length = str
 
 HARDWARE = "Hardware"
 OUTPUT = "Output"
@@ -91,6 +97,24 @@ Workers = Annotated[
         rich_help_panel=HARDWARE,
         show_default="by the machine",
         help="How many work at once.",
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        rich_help_panel=HARDWARE,
+        show_default="half of what is free",
+        help="The most memory to take, such as 8G.",
+    ),
+]
+BreakLock = Annotated[
+    bool,
+    typer.Option(
+        "--break-lock",
+        rich_help_panel=OUTPUT,
+        help="Take the result over from another job that is known to be dead.",
     ),
 ]
 Nonfinite = Annotated[

@@ -12,6 +12,7 @@ from unetkit.cli.options import (
     Axes,
     Channels,
     Json,
+    Length,
     Overwrite,
     Preview,
     Quiet,
@@ -132,12 +133,12 @@ def augment(
         ),
     ] = 3,
     sigma: Annotated[
-        float,
+        Length,
         typer.Option(
             metavar="X",
-            min=0,
             rich_help_panel=CHANGE,
-            help="Standard deviation of their displacements, in pixels; the paper: 10.",
+            help="Standard deviation of their displacements, in pixels, or with a unit as '2um'; "
+            "the paper: 10.",
         ),
     ] = 10.0,
     shift: Annotated[
@@ -174,6 +175,22 @@ def augment(
             "size our own choice.",
         ),
     ] = 0.1,
+    allow_folds: Annotated[
+        bool,
+        typer.Option(
+            "--allow-folds",
+            rich_help_panel=CHANGE,
+            help="Keep movements that fold an image over itself.",
+        ),
+    ] = False,
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SAMPLE",
+            show_default=False,
+            help="Make one copy again from its record: 'more.zarr/NAME-aug001'.",
+        ),
+    ] = None,
     seed: Seed = 0,
     preview: Preview = None,
     scheduler: Scheduler = "threads",
@@ -196,6 +213,8 @@ def augment(
             rotation=rotation,
             flips=flips,
             grey=grey,
+            allow_folds=allow_folds,
+            replay=replay,
             seed=seed,
             preview=preview,
             scheduler=scheduler,

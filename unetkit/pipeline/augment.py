@@ -7,14 +7,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from unetkit.arrays.appearance import Appearance, draw_appearance
-from unetkit.arrays.deformation import Deformation, draw_deformation
 from unetkit.engine.jobs import run_jobs
 from unetkit.errors import InputError, UsageError
 from unetkit.pipeline.augment_copies import Copy, make_copy
+from unetkit.pipeline.augment_draw import DEFAULTS, Strengths
 from unetkit.pipeline.augment_preview import write_preview
+from unetkit.pipeline.augment_replay import replayed
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.files import check_output, staged
@@ -25,30 +23,7 @@ if TYPE_CHECKING:
     from unetkit.storage.datasets import Dataset
 
 
-@dataclass(frozen=True)
-class Default:
-    """The value of an option that is left out, and where it comes from."""
-
-    value: Any
-    source: str
-
-
-PAPER = "Ronneberger, Fischer, Brox (2015), U-Net, section 3.1"
-DEFAULTS = {
-    "copies": Default(10, "our own choice: the paper deforms anew in every step"),
-    "grid": Default(3, f"{PAPER}: a coarse 3 by 3 grid"),
-    "sigma": Default(10.0, f"{PAPER}: 10 pixels standard deviation"),
-    "shift": Default(10.0, f"{PAPER} asks for shift invariance; as large as sigma: our own choice"),
-    "rotation": Default(
-        15.0, f"{PAPER} asks for rotation invariance; 15 degrees beside quarter turns: our own"
-    ),
-    "flips": Default(True, "our own choice: few microscopes know an up or a left"),
-    "grey": Default(0.1, f"{PAPER} asks for grey value variations; a tenth of the range: our own"),
-}
 MOST_COPIES = 999
-
-# The second number of a seed: what is drawn. No two draws of the library share one.
-DRAW_DEFORMATION, DRAW_APPEARANCE = 101, 102
 
 
 @dataclass(frozen=True)
@@ -80,42 +55,19 @@ class AugmentReport:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Strengths:
-    """How much is drawn; the options of the same names."""
-
-    grid: int
-    sigma: float
-    shift: float
-    rotation: float
-    flips: bool
-    grey: float
-
-    def draw(self, seed: int, sample: int, copy: int) -> tuple[Deformation, Appearance]:
-        """Draw the change of one copy, from nothing but the seed and its place."""
-        deformation = draw_deformation(
-            np.random.default_rng([seed, DRAW_DEFORMATION, sample, copy]),
-            points=self.grid,
-            sigma=self.sigma,
-            rotation=self.rotation,
-            shift=self.shift,
-            flips=self.flips,
-        )
-        rng = np.random.default_rng([seed, DRAW_APPEARANCE, sample, copy])
-        return deformation, draw_appearance(rng, strength=self.grey)
-
-
 def augment(
     source: str,
     output: str,
     *,
     copies: int = DEFAULTS["copies"].value,
     grid: int = DEFAULTS["grid"].value,
-    sigma: float = DEFAULTS["sigma"].value,
+    sigma: float | str = DEFAULTS["sigma"].value,
     shift: float = DEFAULTS["shift"].value,
     rotation: float = DEFAULTS["rotation"].value,
     flips: bool = DEFAULTS["flips"].value,
     grey: float = DEFAULTS["grey"].value,
+    allow_folds: bool = False,
+    replay: str | None = None,
     seed: int = 0,
     preview: str | None = None,
     scheduler: str = "threads",
@@ -128,7 +80,8 @@ def augment(
     Labels, ignore masks and weights move along by the same coordinates; no id is invented, and
     beyond the border everything is mirrored. Copies are named ``NAME-aug001`` and so on, and keep
     the source of their sample, by which training tells what may not validate what. The planes of a
-    stack are deformed alike. One plane of one sample a worker is in memory.
+    stack are deformed alike. A large image is deformed tile by tile, with the bits of the whole: a
+    few tiles a worker are in memory.
 
     Parameters
     ----------
@@ -140,8 +93,9 @@ def augment(
         Copies of each sample, 1 to 999, beside the sample itself.
     grid : int
         Points a side of the elastic grid.
-    sigma : float
-        Standard deviation in pixels of the displacements at its points; 0 for none.
+    sigma : float or str
+        Standard deviation of the displacements at its points, in pixels or, as in ``"2um"``, in a
+        unit; 0 for none. With a unit it follows the pixel size of each sample, along y and x.
     shift : float
         Largest shift along each axis, in pixels.
     rotation : float
@@ -150,6 +104,11 @@ def augment(
         Draw flips and quarter turns; an odd number of turns swaps height and width.
     grey : float
         Strength of the grey-value variation, as a part of the image's range; 0 for none.
+    allow_folds : bool
+        Keep movements that fold an image over itself; else others are drawn in their place.
+    replay : str, optional
+        An augmented sample, such as ``more.zarr/a-aug003``: instead of drawing, make that copy
+        again from what it has recorded.
     seed : int
         Same seed, same bytes, whatever the workers.
     preview : str, optional
@@ -170,7 +129,8 @@ def augment(
     UsageError
         If a strength or a number can't be used.
     InputError
-        If the source is no dataset, or holds augmented samples already.
+        If the source is no dataset, holds augmented samples already, or has no pixel size where a
+        unit asks for one; or if what is to be replayed has recorded nothing.
     OutputError
         If the output exists, or is the source.
     NumbersError
@@ -181,16 +141,20 @@ def augment(
     Ronneberger, Fischer, Brox (2015), U-Net, section 3.1. `DEFAULTS` says where each default
     comes from.
     """
-    strengths = Strengths(grid, sigma, shift, rotation, flips, grey)
+    strengths = Strengths(grid, sigma, shift, rotation, flips, grey, allow_folds)
     _check(copies, seed, strengths)
     dataset = open_dataset(source)
-    _check_names(dataset, copies)
+    if replay is None:
+        _check_names(dataset, copies)
     if preview is not None:
         check_output(preview, inputs=[source], overwrite=overwrite)
     options = {"copies": copies, "seed": seed, **asdict(strengths)}
     with staged(output, inputs=[source], overwrite=overwrite) as partial:
         writer = DatasetWriter(partial, attributes=_provenance(options=options))
-        jobs = list(_copies(dataset, writer, copies, strengths=strengths, seed=seed))
+        if replay is None:
+            jobs = list(_copies(dataset, writer, copies, strengths=strengths, seed=seed))
+        else:
+            jobs = replayed(replay, dataset, writer)
         _note_unlabelled(dataset, progress)
         progress.start("augmenting", total=len(jobs))
         run_jobs(
@@ -212,8 +176,7 @@ def _check(copies: int, seed: int, strengths: Strengths) -> None:
         raise UsageError(f"copies must be 1 to {MOST_COPIES}, got {copies}; the default is 10")
     if seed < 0:
         raise UsageError(f"seed must be 0 or more, got {seed}")
-    # Drawing judges the strengths before anything is read or written.
-    strengths.draw(seed, 0, 0)
+    strengths.check()
 
 
 def _names(name: str, copies: int) -> list[str]:
@@ -253,10 +216,11 @@ def _copies(
         place = writer.reserve(original, source=sample.source)
         yield Copy(sample, original, place, sample.image.attributes)
         for number, name in enumerate(augmented, start=1):
-            deformation, appearance = strengths.draw(seed, index, number)
+            deformation, appearance = strengths.draw(seed, (index, number), sample)
             attributes = _provenance(
                 source=sample.source,
                 original=sample.name,
+                seed=seed,
                 deformation=deformation.to_dict(),
                 appearance=appearance.to_dict(),
             )

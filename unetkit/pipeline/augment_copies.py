@@ -1,4 +1,4 @@
-"""The job of `augment`: one copy of one sample, deformed plane by plane."""
+"""The job of `augment`: one copy of one sample, deformed plane by plane and tile by tile."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from unetkit.arrays.appearance import Appearance, apply_appearance
-from unetkit.arrays.deformation import Deformation, deform
+from unetkit.arrays.deformation import SAMPLING, Deformation
+from unetkit.arrays.movement import sampler
 from unetkit.engine.tileio import fit_image
+from unetkit.geometry.tiles import cover
 from unetkit.storage.files import discard
 from unetkit.storage.images import create_image, create_labels, create_weights
 from unetkit.storage.urls import exists
@@ -17,10 +19,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unetkit.arrays.normalization import Normalization
+    from unetkit.arrays.resampling import Box
     from unetkit.storage.datasets import Sample
     from unetkit.storage.planes import PlaneArray
 
 AXES = "tczyx"
+# Pixels a side, a multiple of the chunks that are written: large beside what a movement adds to it.
+TILE = 2048
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Copy:
 
 
 def make_copy(copy: Copy) -> None:
-    """Write a copy with all that belongs to it; planes are read, changed and written one by one.
+    """Write a copy with all that belongs to it; tiles are read, changed and written one by one.
 
     Raises
     ------
@@ -61,18 +66,48 @@ def make_copy(copy: Copy) -> None:
         # A worker that was lost left a part of it.
         discard(copy.url)
     outputs = _create(copy)
-    data = copy.sample.data
-    normalization = None if copy.appearance is None else _normalization(data)
-    for plane in range(data.planes):
-        parts = {name: _whole(array, plane) for name, array in _inputs(copy.sample).items()}
-        if copy.deformation is not None:
-            parts = _deformed(parts, copy.deformation)
-        if copy.appearance is not None:
+    size = outputs["image"].height, outputs["image"].width
+    maker = _Maker(copy)
+    for plane in range(copy.sample.data.planes):
+        for tile in cover(*size, tile=TILE):
+            parts = maker.make(plane, (tile.y0, tile.y1, tile.x0, tile.x1))
+            for name, block in parts.items():
+                outputs[name].write(plane, tile.y0, tile.x0, block)
+
+
+class _Maker:
+    """Makes parts of a copy; each has the bits that it would have in the whole."""
+
+    def __init__(self, copy: Copy) -> None:
+        self._copy = copy
+        self._inputs = _inputs(copy.sample)
+        data = copy.sample.data
+        shape = data.height, data.width
+        self._sampler = None if copy.deformation is None else sampler(copy.deformation, shape)
+        self._normalization = None if copy.appearance is None else _normalization(data)
+
+    def make(self, plane: int, box: Box) -> dict[str, NDArray[Any]]:
+        """Return everything that belongs to a box of a plane of the copy."""
+        parts = self._moved(plane, box)
+        if self._copy.appearance is not None:
             parts["image"] = apply_appearance(
-                parts["image"], copy.appearance, normalization=normalization, stream=plane
+                parts["image"],
+                self._copy.appearance,
+                normalization=self._normalization,
+                stream=plane,
+                corner=(box[0], box[2]),
             )
-        for name, block in parts.items():
-            outputs[name].write(plane, 0, 0, block)
+        return parts
+
+    def _moved(self, plane: int, box: Box) -> dict[str, NDArray[Any]]:
+        source = box if self._sampler is None else self._sampler.source(box)
+        parts = {name: array.read(plane, *source) for name, array in self._inputs.items()}
+        if self._sampler is None:
+            return parts
+        # What is neither image nor weights is labels of some kind.
+        pairs = [(part, SAMPLING.get(name, SAMPLING["labels"])) for name, part in parts.items()]
+        moved = self._sampler(pairs, box=box, corner=(source[0], source[2]))
+        return dict(zip(parts, moved, strict=True))
 
 
 def _inputs(sample: Sample) -> dict[str, PlaneArray]:
@@ -81,24 +116,6 @@ def _inputs(sample: Sample) -> dict[str, PlaneArray]:
     if sample.weights is not None:
         arrays["weights"] = sample.weights
     return arrays
-
-
-def _whole(array: PlaneArray, plane: int) -> NDArray[Any]:
-    return array.read(plane, 0, array.height, 0, array.width)
-
-
-def _deformed(parts: dict[str, NDArray[Any]], deformation: Deformation) -> dict[str, NDArray[Any]]:
-    out: dict[str, NDArray[Any]] = {}
-    for name, array in parts.items():
-        if name == "image":
-            moved = deform(array, deformation).image
-        elif name == "weights":
-            moved = deform(None, deformation, weights=array).weights
-        else:
-            moved = deform(None, deformation, labels=array).labels
-        if moved is not None:
-            out[name] = moved
-    return out
 
 
 @lru_cache(maxsize=64)

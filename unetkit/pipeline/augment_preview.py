@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from unetkit.arrays.grid_lines import grid_lines
 from unetkit.views.pictures import augmentation_sheet
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 # Our own choices: what fits a screen or two, at a size at which single cells are seen.
 ROWS = 8
 SIDE = 1024
+# Rows that are read at a time.
+BAND = 2048
 
 
 def write_preview(path: str, *, source: Dataset, output: Dataset, copies: Sequence[Copy]) -> None:
@@ -67,6 +71,10 @@ def _labels(sample: Sample, step: int) -> NDArray[Any] | None:
 
 
 def _thinned(array: PlaneArray, step: int) -> NDArray[Any]:
-    """Read every `step`-th pixel of the middle plane."""
-    plane = array.read(array.planes // 2, 0, array.height, 0, array.width)
-    return plane[..., ::step, ::step]
+    """Read every `step`-th pixel of the middle plane, a band of rows at a time."""
+    high = BAND // step * step if step < BAND else step
+    bands = (
+        array.read(array.planes // 2, y, min(y + high, array.height), 0, array.width)
+        for y in range(0, array.height, high)
+    )
+    return np.concatenate([band[..., ::step, ::step] for band in bands], axis=-2)
