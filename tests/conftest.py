@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,3 +42,72 @@ def lab(tmp_path: Path) -> Path:
     tifffile.imwrite(tmp_path / "big.tif", image, tile=(128, 128), compression="zlib")
     Image.fromarray(labels).save(tmp_path / "big_masks" / "big.png")
     return tmp_path
+
+
+class Layer:
+    """Lays distributions on disk as an installer would, where Python finds them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.modules: list[str] = []
+
+    def __call__(
+        self,
+        distribution: str,
+        points: dict[str, dict[str, str]],
+        *,
+        version: str = "0.1",
+        code: str = "",
+        more: str = "",
+    ) -> str:
+        """Lay one: its entry points by group and name, and the code of its only module."""
+        module = distribution.replace("-", "_")
+        (self.folder / f"{module}.py").write_text(code)
+        info = self.folder / f"{module}-{version}.dist-info"
+        info.mkdir()
+        text = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        (info / "METADATA").write_text(text)
+        lines = [
+            f"[{group}]\n" + "".join(f"{name} = {module}:{what}\n" for name, what in named.items())
+            for group, named in points.items()
+        ]
+        (info / "entry_points.txt").write_text("\n".join(lines) + more)
+        sys.modules.pop(module, None)
+        self.modules.append(module)
+        return module
+
+
+@pytest.fixture
+def lay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layer]:
+    """Return what lays plugins on disk; they are gone after the test."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    layer = Layer(folder)
+    yield layer
+    for module in layer.modules:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def small_model(tmp_path: Path) -> Path:
+    """Return a model file of the narrowest classic network, untrained."""
+    import torch
+
+    from unetkit.models.modelfile import ModelHeader, make, to_bytes
+
+    torch.manual_seed(0)
+    options = {"depth": 1, "width": 2}
+    module = make("unet", in_channels=1, classes=2, options=options)
+    header = ModelHeader(
+        model="unet",
+        options=options,
+        in_channels=1,
+        class_names=("background", "foreground"),
+        target="foreground",
+        contract=module.contract,
+        normalization="percentile",
+    )
+    path = tmp_path / "small.safetensors"
+    path.write_bytes(to_bytes(module, header))
+    return path

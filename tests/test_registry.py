@@ -3,29 +3,15 @@ import sys
 import pytest
 
 from unetkit.errors import SurroundingsError, UsageError
-from unetkit.registry import Registry
+from unetkit.registry import Registry, status
 
 GROUP = "unetkit.models"
 
 
 @pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Return a function that lays a distribution on disk, as an installer would."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def lay(distribution, points, *, version="0.1", code="", more=""):
-        module = distribution.replace("-", "_")
-        (tmp_path / f"{module}.py").write_text(code)
-        info = tmp_path / f"{module}-{version}.dist-info"
-        info.mkdir()
-        text = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
-        (info / "METADATA").write_text(text)
-        lines = "".join(f"{name} = {module}:{target}\n" for name, target in points.items())
-        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}{more}")
-        monkeypatch.delitem(sys.modules, module, raising=False)
-        return module
-
-    return lay
+def install(lay):
+    """Return a function that lays a distribution with models on disk."""
+    return lambda distribution, points, **more: lay(distribution, {GROUP: points}, **more)
 
 
 def models():
@@ -88,6 +74,9 @@ def test_two_distributions_with_one_name_must_be_told_apart(install):
     )
     assert models().get("second-nets/net") == 2
     listed = models().names()
+    assert models().offers("net")
+    assert not models().offers("nett")
+    assert not models().offers("third-nets/net")
     assert "net" not in listed
     assert {"first-nets/net", "second-nets/net"} <= set(listed)
 
@@ -144,6 +133,7 @@ def test_a_plugin_for_another_interface_is_refused_in_one_sentence(install, said
     more = f"\n[unetkit.api]\n{said}\n" if said else ""
     module = install("new-nets", {"new": "build"}, version="4", code="build = 1", more=more)
     assert models().entry("new").fits == fits
+    assert status(models().entry("new")).startswith("installed" if fits else "for plugin interface")
     if fits:
         assert models().get("new") == 1
         return
@@ -157,9 +147,9 @@ def test_a_plugin_for_another_interface_is_refused_in_one_sentence(install, said
     assert module not in sys.modules
 
 
-def test_the_rest_of_a_broken_installation_is_no_distribution(install, tmp_path):
+def test_the_rest_of_a_broken_installation_is_no_distribution(install, lay):
     install("half-nets", {"half": "build"})
-    (tmp_path / "half_nets-0.1.dist-info" / "METADATA").unlink()
+    (lay.folder / "half_nets-0.1.dist-info" / "METADATA").unlink()
     assert "half" not in models().names()
 
 
@@ -167,6 +157,7 @@ def test_every_name_is_listed_with_its_origin(install):
     install("a-forger", {"unet": "build"})
     listed = dict(models().entries())
     assert listed["unet"].is_own
+    assert status(listed["unet"]) == "installed"
     assert listed["a-forger/unet"].distribution == "a-forger"
     assert list(listed) == models().names()
 

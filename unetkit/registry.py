@@ -113,6 +113,10 @@ class Registry:
         )
         return sorted(named, key=lambda pair: pair[0])
 
+    def offers(self, name: str) -> bool:
+        """Say whether anybody offers `name`, be it clear who is meant or not."""
+        return bool(self._matching(name))
+
     def entry(self, name: str) -> Entry:
         """Return who offers `name`, without importing it.
 
@@ -121,10 +125,7 @@ class Registry:
         UsageError
             If nobody does, or two distributions do and `name` does not say which.
         """
-        distribution, _, short = name.rpartition("/")
-        entries = self._entries.get(short, [])
-        if distribution:
-            entries = [e for e in entries if _plain(e.distribution) == _plain(distribution)]
+        entries = self._matching(name)
         if not entries:
             raise UsageError(self._unknown(name))
         meant = self._meant(entries)
@@ -172,6 +173,13 @@ class Registry:
                 f" install {entry.distribution} again or remove it"
             ) from error
 
+    def _matching(self, name: str) -> list[Entry]:
+        distribution, _, short = name.rpartition("/")
+        entries = self._entries.get(short, [])
+        if distribution:
+            return [e for e in entries if _plain(e.distribution) == _plain(distribution)]
+        return entries
+
     @staticmethod
     def _meant(entries: list[Entry]) -> Entry | None:
         own = [e for e in entries if e.is_own]
@@ -184,6 +192,11 @@ class Registry:
         hint = f"did you mean {close[0]!r}? " if close else ""
         listed = ", ".join(map(str, installed)) or "none"
         return f"no {self.noun} named {name!r} is installed; {hint}installed: {listed}"
+
+
+def status(entry: Entry) -> str:
+    """Say whether something can be used, as far as that is known without importing it."""
+    return "installed" if entry.fits else f"for plugin interface {' and '.join(entry.api)}"
 
 
 def _offered(origin: Distribution, group: str) -> list[Entry]:

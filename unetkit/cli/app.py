@@ -11,12 +11,14 @@ from typing import Annotated
 
 import typer
 
-from unetkit.cli import console, learn, look, prepare
+from unetkit.cli import console, extend, learn, look, prepare
+from unetkit.cli.plugged import OpenGroup
 from unetkit.errors import UnetkitError
 
 PREPARE = "1. Prepare annotated images"
 LEARN = "2. Train and predict"
 LOOK = "3. Score and look"
+EXTEND = "4. Add models"
 
 # Typer exports this one class of its usage errors; the base of all of them is the one above.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -39,6 +41,7 @@ _SURROUNDINGS = frozenset(
 
 app = typer.Typer(
     name="unetkit",
+    cls=OpenGroup,
     help="From a folder of annotated microscopy images to seamless segmentations of slides of "
     "any size.",
     epilog="Start with: unetkit demo",
@@ -108,6 +111,8 @@ app.command(
     rich_help_panel=LOOK,
     epilog="Example: unetkit demo",
 )(look.demo)
+app.add_typer(extend.models, name="models", rich_help_panel=EXTEND)
+app.add_typer(extend.plugins, name="plugins", rich_help_panel=EXTEND)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

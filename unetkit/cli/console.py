@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -17,6 +17,9 @@ from unetkit.cli.meter import Bar, Lines
 from unetkit.cli.text import safe
 from unetkit.errors import SurroundingsError
 from unetkit.progress import SILENT, Progress
+
+# What a command that only looks has found: one thing, or a list of them.
+Found = TypeVar("Found", dict[str, Any], list[dict[str, Any]])
 
 # A table that is not read on a terminal is never folded.
 _UNFOLDED = 10_000
@@ -87,8 +90,8 @@ def emit_path(path: str) -> None:
         _write(os.fsencode(path) + b"\n")
 
 
-def emit_json(document: dict[str, Any]) -> None:
-    """Write one strict JSON object on stdout: no NaN, no Infinity, ASCII only."""
+def emit_json(document: Any) -> None:
+    """Write one strict JSON document on stdout: no NaN, no Infinity, ASCII only."""
     emit(jsonlib.dumps(document, allow_nan=False, indent=2))
 
 
@@ -126,10 +129,10 @@ def written(
 
 
 def found(
-    document: dict[str, Any],
+    document: Found,
     *,
     json: bool,
-    layout: Callable[[dict[str, Any]], list[RenderableType]],
+    layout: Callable[[Found], list[RenderableType]],
 ) -> None:
     """End a command that only looked: what it found, laid out for reading or as JSON."""
     if json:

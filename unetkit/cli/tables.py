@@ -104,6 +104,21 @@ def walk(document: Document) -> list[RenderableType]:
     ]
 
 
+def checks(document: Document) -> list[RenderableType]:
+    """Lay out what `unetkit models check` found.
+
+    Parameters
+    ----------
+    document : mapping
+        A check report.
+    """
+    rows = [
+        {"check": row["check"], "holds": row["holds"], "found": row["found"]}
+        for row in document["findings"]
+    ]
+    return [*details({"model": document["model"], "options": document["options"]}), "", table(rows)]
+
+
 def table(rows: Sequence[Document]) -> Table:
     """Lay out mappings as rows; the columns are the names that hold something in any row.
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LoadedModel",
     "ModelHeader",
+    "installed_name",
     "load",
     "make",
     "models",
@@ -94,9 +95,11 @@ def to_bytes(module: nn.Module, header: ModelHeader) -> bytes:
         )
     registry = models()
     entry = registry.entry(header.full_name)
+    options = complete(header.options, registry.get(entry.full_name), model=header.model)
     full = replace(
         header,
-        options=complete(header.options, registry.get(entry.full_name), model=header.model),
+        # What only fetched the first weights must not be asked for when the file is loaded.
+        options={**options, **getattr(module, "rebuilt_with", {})},
         distribution=entry.distribution,
         version=header.version or entry.version,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
@@ -145,9 +148,27 @@ def load(path: str) -> LoadedModel:
     return LoadedModel(module.eval(), header, hashlib.sha256(content).hexdigest())
 
 
+def installed_name(header: ModelHeader, *, path: str) -> str:
+    """Return the registry name of the network that a model file needs.
+
+    Raises
+    ------
+    SurroundingsError
+        If the distribution that offers it is not installed; the message says which to install.
+    """
+    try:
+        return models().entry(header.full_name).full_name
+    except UsageError as error:
+        raise SurroundingsError(
+            f"model file {path!r} needs model {header.model!r} of {header.distribution}"
+            f" {header.version}: {error};"
+            f" pip install '{header.distribution}=={header.version}'"
+        ) from error
+
+
 def _rebuild(header: ModelHeader, state: Mapping[str, Tensor], *, path: str) -> nn.Module:
     """Build the network that a header names, once its weights are known to fit."""
-    name = _installed(header, path=path)
+    name = installed_name(header, path=path)
     wish = {"in_channels": header.in_channels, "classes": len(header.class_names)}
     try:
         # Shapes first: a forged header must not make this process fill its memory.
@@ -165,17 +186,6 @@ def _rebuild(header: ModelHeader, state: Mapping[str, Tensor], *, path: str) -> 
             f" {header.contract}; use {header.distribution} {header.version}, or train it again"
         )
     return module
-
-
-def _installed(header: ModelHeader, *, path: str) -> str:
-    try:
-        return models().entry(header.full_name).full_name
-    except UsageError as error:
-        raise SurroundingsError(
-            f"model file {path!r} needs model {header.model!r} of {header.distribution}"
-            f" {header.version}: {error};"
-            f" pip install '{header.distribution}=={header.version}'"
-        ) from error
 
 
 def _check_fit(module: nn.Module, state: Mapping[str, Tensor], *, path: str) -> None:
