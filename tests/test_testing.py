@@ -14,8 +14,10 @@ SMALL = {"unet": {"depth": 1, "width": 2}, "keras-unet": {"depth": 1, "width": 2
 def test_every_installed_model_of_our_own_keeps_the_contract():
     registry = Registry("unetkit.models", noun="model")
     own = [n for n in registry.names() if registry.entry(n).distribution == "unetkit"]
-    assert set(own) <= set(SMALL), "give the new model small options here"
-    for name in own:
+    # Those of segmentation-models-pytorch have a test file of their own, which takes longer.
+    ours = {name for name in own if not name.startswith("smp-")}
+    assert ours <= set(SMALL), "give the new model small options here"
+    for name in ours:
         check_model(registry.get(name), **SMALL[name])
 
 

@@ -1,0 +1,165 @@
+import pickle
+import subprocess
+import sys
+
+import pytest
+import safetensors.torch
+import torch
+
+from unetkit.errors import InputError, SurroundingsError, UsageError
+from unetkit.models import smp
+from unetkit.models.making import make
+from unetkit.models.modelfile import ModelHeader, load, to_bytes
+from unetkit.models.options import options_of
+from unetkit.models.smp_architectures import ARCHITECTURES
+from unetkit.testing import check_model
+
+# The smallest encoders there are, and decoders that are as narrow as fresh logits of both signs
+# allow.
+SMALL = {name: {"encoder": "tu-test_resnet", "width": 4} for name in ARCHITECTURES}
+SMALL["unet"]["width"] = SMALL["unetplusplus"]["width"] = 1
+for wide in ("pspnet", "deeplabv3", "deeplabv3plus"):
+    SMALL[wide]["width"] = 64
+SMALL["dpt"]["encoder"] = "tu-test_vit"
+del SMALL["linknet"]["width"]
+
+
+def small(name, **options):
+    torch.manual_seed(0)
+    wish = {"in_channels": 1, "classes": 2, **SMALL[name], **options}
+    return getattr(smp, f"build_{name}")(**wish)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Its many layers at full resolution take most of a minute.
+        pytest.param(name, marks=[pytest.mark.slow] if name == "unetplusplus" else [])
+        for name in ARCHITECTURES
+    ],
+)
+def test_every_network_keeps_the_contract_that_plugins_are_held_to(name):
+    check_model(getattr(smp, f"build_{name}"), **SMALL[name])
+
+
+def test_listing_models_imports_no_network():
+    program = (
+        "import sys\n"
+        "from unetkit.registry import Registry\n"
+        "names = Registry('unetkit.models', noun='model').names()\n"
+        "assert sum(name.startswith('smp-') for name in names) == 12, names\n"
+        "assert not {'torch', 'timm', 'segmentation_models_pytorch'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_builder_of_every_network_shows_its_own_options(name):
+    builder = getattr(smp, f"build_{name}")
+    options = options_of(builder)
+    wide = set() if name == "linknet" else {"width"}
+    assert set(options) == {"encoder", "encoder_weights"} | wide
+    assert options["encoder"].default == ARCHITECTURES[name].encoder
+    assert pickle.loads(pickle.dumps(builder)) is builder
+    for option in options:
+        assert f"\n{option} : " in builder.__doc__
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_any_number_of_channels_comes_in(channels):
+    network = small("linknet", in_channels=channels, classes=3).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(1, channels, 64, 96)).shape == (1, 3, 64, 96)
+
+
+def test_what_it_does_not_take_is_refused():
+    with pytest.raises(UsageError, match="classes of model 'smp-unet' must be at least 2, got 1"):
+        small("unet", classes=1)
+    with pytest.raises(UsageError, match="width of model 'smp-unet' must be at least 1, got 0"):
+        small("unet", width=0)
+    network = small("linknet")
+    with pytest.raises(UsageError, match="got 80; try 64 or 96"):
+        network(torch.zeros(1, 1, 80, 64))
+    with pytest.raises(UsageError, match="must have 1 channels, got 3"):
+        network(torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "words"),
+    [
+        ("resnet19", "did you mean .*resnet18"),
+        ("tu-test_resnett", "did you mean tu-test_resnet"),
+        ("???", "try resnet18"),
+    ],
+)
+def test_an_unknown_encoder_is_refused_with_near_names(encoder, words):
+    with pytest.raises(UsageError, match=words):
+        small("unet", encoder=encoder)
+
+
+def test_an_encoder_that_cannot_serve_a_network_is_refused():
+    with pytest.raises(UsageError, match=r"encoder of model 'smp-dpt' must be one that it can use"):
+        small("dpt", encoder="resnet18")
+
+
+def test_weights_from_a_local_file_make_the_encoder(tmp_path):
+    donor = small("unet", in_channels=3)
+    path = tmp_path / "encoder.safetensors"
+    safetensors.torch.save_file(donor.network.encoder.state_dict(), path)
+    torch.manual_seed(7)
+    network = small("linknet", in_channels=3, encoder_weights=str(path))
+    for name, tensor in network.network.encoder.state_dict().items():
+        assert torch.equal(tensor, donor.network.encoder.state_dict()[name])
+    safetensors.torch.save_file({"conv1.weight": torch.zeros(2)}, path)
+    with pytest.raises(InputError, match="must hold every weight of the encoder"):
+        small("unet", encoder_weights=str(path))
+
+
+def test_imagenet_without_a_network_says_in_one_sentence_what_to_do(tmp_path):
+    program = (
+        "from unetkit.errors import SurroundingsError\n"
+        "from unetkit.models.smp import fetch\n"
+        "for encoder in ('resnet18', 'tu-test_resnet.r160_in1k'):\n"
+        "    try:\n"
+        "        fetch(encoder)\n"
+        "    except SurroundingsError as error:\n"
+        "        print(error)\n"
+    )
+    surroundings = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=surroundings, capture_output=True, check=True
+    )
+    first, second = ran.stdout.decode().splitlines()
+    assert "copy model.safetensors of https://huggingface.co/smp-hub/resnet18.imagenet" in first
+    assert first.endswith("set encoder_weights=FILE.safetensors")
+    assert "https://huggingface.co/timm/test_resnet.r160_in1k" in second
+
+
+def test_imagenet_that_nobody_published_is_a_matter_of_the_option():
+    with pytest.raises(UsageError, match="nobody published such weights"):
+        smp.fetch("tu-test_resnet.of_nobody")
+    assert issubclass(SurroundingsError, RuntimeError)
+
+
+def test_a_model_file_needs_its_first_weights_no_more(tmp_path):
+    first = tmp_path / "encoder.safetensors"
+    safetensors.torch.save_file(small("linknet").network.encoder.state_dict(), first)
+    options = {**SMALL["linknet"], "encoder_weights": str(first)}
+    network = make("smp-linknet", in_channels=1, classes=2, options=options).eval()
+    header = ModelHeader(
+        model="smp-linknet",
+        options=options,
+        in_channels=1,
+        class_names=("background", "foreground"),
+        target="foreground",
+        contract=network.contract,
+        normalization="percentile",
+    )
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(to_bytes(network, header))
+    first.unlink()
+    loaded = load(str(path))
+    assert loaded.header.options["encoder_weights"] == "none"
+    image = torch.randn(1, 1, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(loaded.module(image), network(image))
