@@ -95,6 +95,18 @@ def test_a_model_that_breaks_a_rule_is_told_which(fault):
     assert re.search(words, found[check].found), found[check].found
 
 
+def test_one_network_of_one_sign_is_chance():
+    class Shifted(Blur):
+        def __init__(self, **wish):
+            super().__init__(**wish)
+            with torch.no_grad():
+                self.layer.weight.mul_(1e-3)
+                self.layer.bias.copy_(torch.randn(1).expand(2))
+
+    found = {f.check: f for f in findings(Shifted)}
+    assert found["logits"].holds
+
+
 def test_a_model_that_looks_at_everything_passes_when_it_says_so():
     found = {finding.check: finding for finding in findings(build_of("claims not exact"))}
     assert all(finding.holds for finding in found.values()), found

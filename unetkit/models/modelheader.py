@@ -23,7 +23,7 @@ SCHEMA = 1
 LARGEST_HEADER = 16 * 2**20
 
 _FOREIGN = {
-    b"PK": "a zip file (PyTorch and Keras write these; PyTorch's hold a pickle)",
+    b"PK": "a zip file (PyTorch, TorchScript and Keras write these; PyTorch's hold a pickle)",
     b"\x80": "a Python pickle (old PyTorch files are such)",
     b"\x89HDF": "an HDF5 file (Keras writes these)",
     b"\x1f\x8b": "a gzip file",
@@ -202,11 +202,10 @@ def check_prefix(prefix: bytes, *, path: str) -> int:
     size = int.from_bytes(prefix[:8], "little")
     if prefix[8:] == b"{" and 2 <= size <= LARGEST_HEADER:
         return size
-    other = next((name for magic, name in _FOREIGN.items() if prefix.startswith(magic)), None)
     raise InputError(
         f"a model file must be a .safetensors file written by 'unetkit train', got"
-        f" {other or 'something else'} in {path!r}; nothing else is opened, since a pickle can"
-        " run code"
+        f" {_foreign(path, prefix)} in {path!r}; nothing else is opened, since a pickle can run"
+        " code"
     )
 
 
@@ -242,6 +241,14 @@ def damaged(path: str, error: Exception) -> InputError:
         f"a model file must be whole, got a damaged one in {path!r} ({error!s:.200}); copy it"
         " again or train it again"
     )
+
+
+def _foreign(path: str, prefix: bytes) -> str:
+    with open_model(path) as stream:
+        # A tar file names its first member before it says what it is.
+        if stream.read(262)[257:] == b"ustar":
+            return "a tar file (the oldest PyTorch files are such)"
+    return next((n for magic, n in _FOREIGN.items() if prefix.startswith(magic)), "something else")
 
 
 def _refuse_constant(name: str) -> None:
