@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 # The demo's own choices: small enough for two cores and four minutes, good enough to be seen.
-STEPS = 300
+STEPS = 400
 MODEL_OPTIONS = ("depth=3", "width=16")
 # Smaller than the image, so that there are seams that could be seen.
 TILE = 192
