@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from unetkit.engine import signals
 from unetkit.engine.signals import Stop, stoppable
 from unetkit.errors import StoppedError
 
@@ -18,7 +19,7 @@ def work_through(reached: list[str], number: signal.Signals, *, times: int) -> N
         stop.check("half-way")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", signals.SIGNALS)
 def test_a_signal_waits_for_a_safe_place(number: signal.Signals) -> None:
     reached: list[str] = []
     with pytest.raises(StoppedError, match="half-way") as caught:
@@ -53,3 +54,14 @@ def test_another_thread_gets_a_stop_that_never_stops() -> None:
     thread.start()
     thread.join()
     assert got == [Stop(None)]
+
+
+def test_what_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stoppable() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.signal is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import torch
 
 from unetkit.arrays import normalization
 from unetkit.models import hardware, modelfile
+from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.files import write_bytes
 from unetkit.storage.images import create_image
 
@@ -30,12 +31,13 @@ def tiny_model(
     target: str = "foreground",
     channels: int = 1,
     depth: int = 2,
+    width: int = 2,
     seed: int = 2,
     method: str = "percentile",
     chosen: str | None = None,
 ) -> str:
-    """Write a network of width 2; with this seed its classes are mixed over an image of noise."""
-    options = {"depth": depth, "width": 2}
+    """Write a network; with this seed its classes are mixed over an image of noise."""
+    options = {"depth": depth, "width": width}
     torch.manual_seed(seed)
     network = modelfile.make("unet", in_channels=channels, classes=len(classes), options=options)
     network.eval()
@@ -134,10 +136,36 @@ class Watching:
         self.notes.append(text)
 
 
+def cells(
+    path: Path,
+    *,
+    count: int = 2,
+    shape: tuple[int, int] = (40, 44),
+    kind: str = "instances",
+    unlabelled: int = 0,
+    **parts: Any,
+) -> str:
+    """Store a dataset of bright squares on noise; samples s0, s1, ... then u0, ... unlabelled."""
+    writer = DatasetWriter(str(path))
+    for k in range(count + unlabelled):
+        rng = np.random.default_rng(k)
+        labels = np.zeros(shape, np.uint8)
+        corners = [(y, x) for y in range(3, shape[0] - 9, 13) for x in range(4, shape[1] - 9, 14)]
+        for number, (y, x) in enumerate(corners, start=1):
+            labels[y : y + 8, x : x + 9] = number if kind == "instances" else 1
+        image = 60 + 100 * (labels > 0) + rng.integers(0, 20, shape)
+        own = {"labels": labels, "kind": kind} | parts if k < count else {}
+        name = f"s{k}" if k < count else f"u{k - count}"
+        writer.add(name, image.astype(np.uint8), axes="yx", **own)
+    writer.finish()
+    return str(path)
+
+
 @pytest.fixture
 def kit() -> SimpleNamespace:
     """Return what makes models and images for predictions, and looks at what came of them."""
     return SimpleNamespace(
+        cells=cells,
         contents=contents,
         differing=differing,
         image=noise_image,

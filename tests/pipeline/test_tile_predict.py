@@ -19,7 +19,9 @@ from unetkit.errors import (
     UsageError,
 )
 from unetkit.pipeline.tile_predict import tile_predict
+from unetkit.storage.files import partial_url
 from unetkit.storage.images import open_image
+from unetkit.storage.lock import lock_path
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -192,3 +194,30 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     assert report.output_bytes >= 64 * 60 * (2 + 1 + 4)
     assert any("16 tiles of 16 pixels" in note for note in progress.notes)
     json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_two_jobs_on_one_output(kit: SimpleNamespace, slide: str) -> None:
+    refused = []
+
+    def start_another() -> None:
+        for options in ({}, {"resume": True}):
+            with pytest.raises(OutputError, match="must have one job at a time") as caught:
+                tile_predict(slide, **TILED, **options)
+            refused.append(caught.value.exit_code)
+        # To look at the plan disturbs nobody, nor does a job on another output.
+        tile_predict(slide, **TILED, dry_run=True)
+        tile_predict(slide, **TILED, output="other.zarr")
+
+    report = tile_predict(slide, **TILED, progress=kit.watching(at=4, act=start_another))
+    assert refused == [4, 4]
+    assert (report.status, report.tiles_reused) == ("done", 0)
+    assert kit.differing(report.output, "other.zarr") == []
+
+
+def test_a_lock_of_another_host_is_broken_when_asked(slide: str) -> None:
+    lock = Path(lock_path(partial_url("slide.prediction.zarr")))
+    lock.write_text('{"host": "elsewhere", "pid": 1, "since": "yesterday", "birth": ""}')
+    with pytest.raises(OutputError, match="host elsewhere, process 1, since yesterday"):
+        tile_predict(slide, **TILED)
+    assert tile_predict(slide, **TILED, break_lock=True).status == "done"
+    assert not lock.exists()

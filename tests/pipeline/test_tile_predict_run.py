@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)],
+)
 def test_a_signal_ends_it_between_tiles(
     kit: SimpleNamespace, slide: str, number: int, code: int
 ) -> None:

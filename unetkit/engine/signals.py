@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-# Ctrl-C, and what cluster schedulers send before they end a job.
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Ctrl-C, what cluster schedulers send before they end a job, and the end of a remote session;
+# not every system has them all.
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 @dataclass
@@ -49,9 +51,10 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Turn the first SIGINT or SIGTERM inside a `with` block into a note for `Stop.check`.
+    """Turn the first of `SIGNALS` inside a `with` block into a note for `Stop.check`.
 
-    The second one acts at once, as it would outside. Python hands signals to the main thread
+    The second one acts at once, as it would outside. One that is ignored, as `nohup` has it, stays
+    so. Python hands signals to the main thread
     alone; in another one nothing changes.
     """
     stop = Stop()
@@ -68,7 +71,8 @@ def stoppable() -> Iterator[Stop]:
         stop.signal = number
         restore()
 
-    before = {number: signal.signal(number, remember) for number in SIGNALS}
+    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, remember) for number in heeded}
     try:
         yield stop
     finally:

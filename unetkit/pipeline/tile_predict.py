@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from unetkit.engine.schedulers import open_scheduler
 from unetkit.engine.signals import stoppable
 from unetkit.errors import NumbersError, StoppedError, UsageError
 from unetkit.models import hardware, modelfile
-from unetkit.pipeline.tile_predict_choices import share_cores
+from unetkit.pipeline.tile_predict_hands import share_cores
 from unetkit.pipeline.tile_predict_network import predict_array
 from unetkit.pipeline.tile_predict_output import Partial
-from unetkit.pipeline.tile_predict_plan import Plan, Wishes, check_fit, make_plan
+from unetkit.pipeline.tile_predict_plan import Wishes, check_fit, make_plan
+from unetkit.pipeline.tile_predict_report import PredictionReport, planned
 from unetkit.pipeline.tile_predict_resume import Earlier, find_earlier
 from unetkit.pipeline.tile_predict_run import Run
 from unetkit.pipeline.tile_predict_tile import network_call
@@ -23,6 +25,7 @@ from unetkit.progress import SILENT
 from unetkit.storage import files, urls
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import detect
+from unetkit.storage.lock import locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,58 +36,6 @@ if TYPE_CHECKING:
 DATASETS = ("dataset", "stack")
 
 __all__ = ["PredictionReport", "predict_array", "tile_predict"]
-
-
-@dataclass(frozen=True)
-class PredictionReport:
-    """What `tile_predict` did, or with `dry_run` would do.
-
-    Parameters
-    ----------
-    output : str
-        The prediction.
-    tiles_total, tiles_reused : int
-        Tiles of all planes, and how many of them an earlier run had done.
-    tile, overlap, read : int
-        Size of a tile, its context on each side, and what the network reads for it, in pixels.
-    precision, device : str
-        How and where the network computed.
-    classes : tuple of str
-        In the order of the channels of the output.
-    objects : int or None
-        Instances in all samples; None where the target has none.
-    samples, filled : int
-        Images predicted; NaN and Inf values that were read as 0.
-    context_share : float
-        The share of the network's work that is context or overhangs the image.
-    output_bytes : int
-        The most that the output can take on disk.
-    seconds : float
-        How long it took.
-    status : {"done", "nothing to do", "planned"}
-        What came of it.
-    """
-
-    output: str
-    tiles_total: int
-    tiles_reused: int
-    tile: int
-    overlap: int
-    read: int
-    precision: str
-    device: str
-    classes: tuple[str, ...]
-    objects: int | None
-    samples: int
-    filled: int
-    context_share: float
-    output_bytes: int
-    seconds: float
-    status: Literal["done", "nothing to do", "planned"]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
-        return {**asdict(self), "classes": list(self.classes)}
 
 
 def tile_predict(
@@ -102,11 +53,13 @@ def tile_predict(
     axes: str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    max_memory: str | None = None,
     scheduler: str = "threads",
     workers: int | None = None,
     nonfinite: Literal["error", "fill"] = "error",
     resume: bool = False,
     overwrite: bool = False,
+    break_lock: bool = False,
     dry_run: bool = False,
     progress: Progress = SILENT,
 ) -> PredictionReport:
@@ -145,6 +98,8 @@ def tile_predict(
         As for `hardware.pick_device`.
     precision : str
         `auto`, or as for `hardware.forward`.
+    max_memory : str, optional
+        The most memory to take, such as `8G`; left out, half of what is free.
     scheduler, workers
         As for `open_scheduler`. On this machine's threads, left out, one network at a time has
         all cores.
@@ -154,6 +109,8 @@ def tile_predict(
         Go on where an earlier run with the same settings stopped.
     overwrite : bool
         Replace an earlier output.
+    break_lock : bool
+        Take the output over from another job that is known to be dead.
     dry_run : bool
         Settle the plan, report it, and do nothing.
     progress : Progress
@@ -170,7 +127,10 @@ def tile_predict(
     InputError
         If image or model are missing, damaged, or don't fit each other.
     OutputError
-        If the output exists, or the partial was made with other settings.
+        If the output exists, another job is making it, or the partial was made with other
+        settings.
+    SurroundingsError
+        If there is too little memory or disk, or a worker was lost again and again.
     NumbersError
         If the image or the network's output has NaN or Inf.
     StoppedError
@@ -181,26 +141,32 @@ def tile_predict(
     Ronneberger, Fischer, Brox (2015), U-Net, figure 2: the overlap-tile strategy.
     """
     began = time.monotonic()
-    wishes = Wishes(tile, overlap, precision, probabilities, threshold, grow, min_size, nonfinite)
+    wishes = Wishes(
+        tile, overlap, precision, probabilities, threshold, grow, min_size, nonfinite, max_memory
+    )
     wishes.check()
     target = _target(source, output)
     header = modelfile.read_header(model)
     dataset = open_dataset(source, axes=axes, channels=channels or header.channels)
     check_fit(header, dataset, wishes)
-    earlier = _look(target, inputs=(source, model), resume=resume, overwrite=overwrite)
+    look = partial(_look, target, inputs=(source, model), resume=resume, overwrite=overwrite)
+    look()
     place = hardware.pick_device(device)
     hands = share_cores(scheduler, workers, device=place)
-    with open_scheduler(scheduler, hands.jobs) as opened, torch_threads(hands.threads):
+    folder = files.partial_url(target)
+    alone = nullcontext() if dry_run else locked(folder, break_lock=break_lock)
+    with alone, open_scheduler(scheduler, hands.jobs) as opened, torch_threads(hands.threads):
+        earlier = look()  # once more: another job may have ended before this one was alone
         network = load_model(model, device=str(place))
-        plan = make_plan(network, dataset, wishes, networks=hands.networks, earlier=earlier)
+        plan = make_plan(network, dataset, wishes, hands=hands, earlier=earlier)
         progress.note(f"{plan.summary()} on {place}")
-        report = _planned(plan, target, device=str(place))
+        report = planned(plan, target, device=str(place))
         if dry_run:
             return report
         if earlier is not None and earlier.finished:
             return replace(report, tiles_reused=report.tiles_total, status="nothing to do")
         call = network_call(plan, model, device=str(place), hands=hands)
-        work = Partial(files.partial_url(target), plan, source, dataset.kind in DATASETS)
+        work = Partial(folder, plan, source, dataset.kind in DATASETS)
         with stoppable() as stop, _in_partial(work.url, progress, fresh=earlier is None):
             run = Run(plan, work, call, scheduler=opened, stop=stop, progress=progress)
             outcome = run.carry_out()
@@ -227,37 +193,16 @@ def _look(output: str, *, inputs: tuple[str, str], resume: bool, overwrite: bool
     return None
 
 
-def _planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
-    return PredictionReport(
-        output=output,
-        tiles_total=plan.tiles_total,
-        tiles_reused=0,
-        tile=plan.tile,
-        overlap=plan.overlap,
-        read=plan.size,
-        precision=plan.precision,
-        device=device,
-        classes=plan.model.header.class_names,
-        objects=None,
-        samples=len(plan.samples),
-        filled=0,
-        context_share=plan.wasted,
-        output_bytes=plan.output_bytes,
-        seconds=0.0,
-        status="planned",
-    )
-
-
 @contextmanager
-def _in_partial(partial: str, progress: Progress, *, fresh: bool) -> Iterator[None]:
+def _in_partial(folder: str, progress: Progress, *, fresh: bool) -> Iterator[None]:
     """Keep what is done when the work ends early, unless going on could not mend it."""
-    if fresh and urls.exists(partial):
+    if fresh and urls.exists(folder):
         progress.note("an unfinished prediction is started afresh; --resume would go on with it")
-        files.discard(partial)
+        files.discard(folder)
     try:
         yield
     except (UsageError, NumbersError):
-        files.discard(partial)
+        files.discard(folder)
         raise
     except StoppedError:
         raise  # it says itself how to go on

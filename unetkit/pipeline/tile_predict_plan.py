@@ -13,17 +13,14 @@ from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Cover, cover
 from unetkit.models import hardware
 from unetkit.pipeline.tile_predict_choices import (
-    MEMORY_SHARE,
-    available_memory,
     choose_precision,
     choose_tile,
-    largest_input,
     read_size,
 )
+from unetkit.pipeline.tile_predict_hands import Hands
+from unetkit.pipeline.tile_predict_memory import Memory, memory_for, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from unetkit.arrays.normalization import Normalization
     from unetkit.models.modelfile import LoadedModel
     from unetkit.models.modelheader import ModelHeader
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
 LARGEST_CHUNK = 1024
 # Labelling and growing are quick, so that blocks much smaller would cost more than their work.
 BLOCK = 1024
+ONE = Hands(1, networks=1, threads=None, at_once=1)
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,7 @@ class Wishes:
     grow: int = 1
     min_size: int = 0
     nonfinite: Literal["error", "fill"] = "error"
+    max_memory: str | None = None
 
     def check(self) -> None:
         """Refuse what no model can do.
@@ -74,6 +73,8 @@ class Wishes:
             raise UsageError(
                 f"threshold must lie between 0 and 1, got {self.threshold}; leave it out to use 0.5"
             )
+        if self.max_memory is not None:
+            parse_size(self.max_memory)
         for name in ("grow", "min_size"):
             if getattr(self, name) < 0:
                 raise UsageError(
@@ -99,6 +100,8 @@ class Plan:
         As for `hardware.forward`.
     wishes : Wishes
         What was asked for; holds what needs no choice.
+    memory : Memory
+        What it takes and may take; it decides about no pixel.
     """
 
     model: LoadedModel
@@ -108,6 +111,7 @@ class Plan:
     overlap: int
     precision: str
     wishes: Wishes
+    memory: Memory
 
     @property
     def size(self) -> int:
@@ -218,7 +222,7 @@ def make_plan(
     dataset: Dataset,
     wishes: Wishes,
     *,
-    networks: int = 1,
+    hands: Hands = ONE,
     earlier: Earlier | None = None,
 ) -> Plan:
     """Settle everything that decides about the pixels; reads the images, writes nothing.
@@ -231,8 +235,8 @@ def make_plan(
         What is to be predicted.
     wishes : Wishes
         What the user asked for.
-    networks : int
-        How many networks are to run at the same time, for the memory that each may take.
+    hands : Hands
+        How many tiles and networks are to run at the same time, for the memory that they take.
     earlier : Earlier, optional
         A run that is to be resumed; its automatic choices are taken over.
 
@@ -246,6 +250,8 @@ def make_plan(
         If an image has NaN or Inf and they are not to be filled.
     OutputError
         If the plan is not that of the earlier run.
+    SurroundingsError
+        If there is too little memory for it.
     """
     header, samples = model.header, dataset.samples
     overlap = header.contract.overlap(wishes.overlap, model=header.model)
@@ -253,29 +259,19 @@ def make_plan(
     if earlier is not None:
         tile = tile or earlier.choice("tile", int, sha256=model.sha256)
         precision = precision or earlier.choice("precision", str, sha256=model.sha256)
+    limit = None if wishes.max_memory is None else parse_size(wishes.max_memory)
+    memory = memory_for(model, samples, hands=hands, precision=precision or "auto", limit=limit)
     if tile is None:
-        tile = _tile_for(model, samples, overlap=overlap, networks=networks)
+        shapes = [(sample.data.height, sample.data.width) for sample in samples]
+        tile = choose_tile(shapes, contract=header.contract, overlap=overlap, most=memory.largest)
+    memory.check(tile, overlap, contract=header.contract)
     normalizations = tuple(
         fit_image(sample.data, header.normalization, wishes.nonfinite) for sample in samples
     )
     if precision is None:
         fill = wishes.nonfinite == "fill"
         precision = choose_precision(model, samples, normalizations, overlap=overlap, fill=fill)
-    plan = Plan(model, samples, normalizations, tile, overlap, precision, wishes)
+    plan = Plan(model, samples, normalizations, tile, overlap, precision, wishes, memory)
     if earlier is not None:
         earlier.check(plan.fingerprint())
     return plan
-
-
-def _tile_for(model: LoadedModel, samples: Sequence[Sample], *, overlap: int, networks: int) -> int:
-    """Choose the tile for the images and the memory at hand."""
-    header = model.header
-    memory = available_memory(next(model.module.parameters()).device) * MEMORY_SHARE
-    most = largest_input(
-        model.module,
-        in_channels=header.in_channels,
-        contract=header.contract,
-        memory=int(memory / networks),
-    )
-    shapes = [(sample.data.height, sample.data.width) for sample in samples]
-    return choose_tile(shapes, contract=header.contract, overlap=overlap, most=most)

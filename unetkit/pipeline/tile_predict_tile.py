@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.geometry.tiles import Tile
-    from unetkit.pipeline.tile_predict_choices import Hands
+    from unetkit.pipeline.tile_predict_hands import Hands
     from unetkit.pipeline.tile_predict_plan import Plan
     from unetkit.storage.planes import PlaneArray
 

@@ -27,6 +27,7 @@ __all__ = [
     "check_output",
     "collide",
     "discard",
+    "free_bytes",
     "output_name",
     "partial_url",
     "publish",
@@ -222,6 +223,11 @@ def _delete(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
+
+
+def free_bytes(url: str) -> int:
+    """Return the bytes that are free on the disk on which an output would lie."""
+    return shutil.disk_usage(Path(url).absolute().parent).free
 
 
 def output_name(url_in: str, suffix: str) -> str:

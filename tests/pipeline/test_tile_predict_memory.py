@@ -1,0 +1,141 @@
+"""A prediction says how much memory it takes, and keeps to what it is given."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from unetkit.cli.app import main
+from unetkit.errors import SurroundingsError, UsageError
+from unetkit.geometry.sizes import SizeContract
+from unetkit.models import unet
+from unetkit.pipeline import tile_predict_memory as memory
+from unetkit.pipeline.tile_predict import tile_predict
+from unetkit.pipeline.tile_predict_choices import read_size
+from unetkit.pipeline.tile_predict_hands import Hands
+from unetkit.pipeline.tile_predict_worker import load_model
+from unetkit.storage.datasets import open_dataset
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+CLASSIC = SizeContract(step=16, minimum=188, margin=92)
+
+
+@pytest.mark.parametrize("text", ["", "8 gigs", "-1G", "0", "1e9", "G", "1.5.2G", "9" * 400])
+def test_what_is_no_amount_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="max-memory must be an amount such as 8G"):
+        memory.parse_size(text)
+
+
+def test_amounts_are_powers_of_1024() -> None:
+    assert [memory.parse_size(t) for t in ("1k", "1KB", "1 KiB", "1024", "1024B")] == [1024] * 5
+    assert memory.parse_size("0.5T") == 2**39
+
+
+def test_a_network_takes_what_its_width_and_precision_take() -> None:
+    def per_pixel(width: int, precision: str = "auto") -> float:
+        network = unet.build(in_channels=1, classes=2, depth=2, width=width).eval()
+        contract: SizeContract = network.contract
+        return memory.network_bytes(network, in_channels=1, contract=contract, precision=precision)
+
+    assert per_pixel(16) == pytest.approx(4 * per_pixel(4))
+    assert per_pixel(4, "bfloat16") < per_pixel(4) == per_pixel(4, "float32")
+    assert per_pixel(4) < per_pixel(4, "exact")
+    # 16 channels of 4 bytes, eight times: 512 bytes a pixel, less what the margin takes off.
+    assert per_pixel(16) == pytest.approx(512, rel=0.12)
+
+
+def test_the_system_tells_how_much_memory_is_free() -> None:
+    assert 2**20 < memory.available_memory(torch.device("cpu")) < 2**50
+    assert 2**20 < memory.resident() < 2**45
+
+
+@pytest.mark.parametrize("most", [1, 188, 203, 204, 500, 700, 2000])
+@pytest.mark.parametrize("overlap", [92, 108])
+def test_the_largest_tile_fits_and_the_next_does_not(most: int, overlap: int) -> None:
+    tile = memory.largest_tile(most, contract=CLASSIC, overlap=overlap)
+    assert tile % CLASSIC.step == 0
+    assert tile == 0 or read_size(CLASSIC, tile, overlap) <= most
+    assert read_size(CLASSIC, tile + CLASSIC.step, overlap) > most
+
+
+def test_largest_and_peak_say_the_same() -> None:
+    plan = memory.Memory(limit=10**9, base=10**8, pixel=1000.0)
+    assert plan.peak(plan.largest) <= plan.limit < plan.peak(plan.largest + 1)
+    assert memory.Memory(limit=10**7, base=10**8, pixel=1000.0).largest == 0
+
+
+def test_more_jobs_take_more(slide: str) -> None:
+    model, samples = load_model("model.safetensors", device="cpu"), open_dataset(slide).samples
+
+    def peak(hands: Hands) -> int:
+        return memory.memory_for(model, samples, hands=hands, precision="auto", limit=2**34).peak(
+            2000
+        )
+
+    one = peak(Hands(1, networks=1, threads=1, at_once=1))
+    # The second job only reads and writes meanwhile.
+    assert one < peak(Hands(2, networks=1, threads=1, at_once=1)) < 1.5 * one
+    two = peak(Hands(2, networks=2, threads=1, at_once=None))
+    assert two > one
+    assert peak(Hands(2, networks=2, threads=1, at_once=1)) > two + memory.resident()
+
+
+def test_a_tile_that_can_not_fit_is_refused_before_work(kit: SimpleNamespace, slide: str) -> None:
+    before = kit.contents(".")
+    free = memory.resident() + memory.BESIDE + 20 * 2**20
+    with pytest.raises(SurroundingsError, match=r"use --tile \d+, or --max-memory \d+M") as caught:
+        tile_predict(slide, tile=4096, max_memory=str(free))
+    assert caught.value.exit_code == 5
+    assert kit.contents(".") == before
+    fitting = int(str(caught.value).partition("--tile ")[2].partition(",")[0])
+    assert 0 < fitting < 4096
+    report = tile_predict(slide, tile=fitting, max_memory=str(free + 2**22), dry_run=True)
+    assert report.memory_peak <= report.memory_limit == free + 2**22
+
+
+def test_memory_for_no_tile_at_all_is_refused(
+    slide: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SurroundingsError, match="use fewer --workers, or --max-memory"):
+        tile_predict(slide, max_memory="1M")
+    assert main(["tile-predict", slide, "--max-memory", "1M"]) == 5
+    assert not Path("slide.prediction.zarr").exists()
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from unetkit.pipeline.tile_predict import tile_predict
+report = tile_predict("big.zarr", max_memory=sys.argv[1], precision=sys.argv[2])
+status = Path("/proc/self/status").read_text()
+peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
+print(peak, report.memory_limit, report.memory_peak, report.tile)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc tells the peak")
+def test_a_run_keeps_to_what_it_was_given(kit: SimpleNamespace, tmp_path: Path) -> None:
+    kit.model(tmp_path / "model.safetensors", channels=3, depth=4, width=16)
+    kit.image(tmp_path / "big.zarr", (3, 700, 650), axes="cyx", dtype="u1")
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "1200M", "float32"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    peak, limit, expected, tile = map(int, run.stdout.split())
+    assert limit == 1200 * 2**20
+    assert peak <= limit
+    assert peak <= expected
+    assert tile >= 16

@@ -1,0 +1,244 @@
+"""How much memory a prediction takes, and how large a tile may be for it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from unetkit.errors import SurroundingsError, UsageError
+from unetkit.models import hardware
+
+if TYPE_CHECKING:
+    from unetkit.geometry.sizes import SizeContract
+    from unetkit.models.modelfile import LoadedModel
+    from unetkit.pipeline.tile_predict_hands import Hands
+    from unetkit.storage.datasets import Sample
+
+# The share of the free memory that a prediction takes unless told otherwise.
+MEMORY_SHARE = 0.5
+
+# How often the largest output of a layer fits into what a network holds at once. At the widest
+# place of a U-Net these are the skipped features, those from below, both concatenated (as much
+# again), and a convolution's output, which makes five; the rest is work space of the kernels and
+# what the allocator can't use, as it was measured at inputs of 572 to 1212 pixels.
+HELD = {"float32": 8.0, "exact": 12.0, "bfloat16": 5.0, "float16": 5.0}
+
+# What codecs, tables of chunks and libraries that load late take besides, in bytes.
+BESIDE = 100 * 2**20
+# Where the system does not say how much a process holds.
+USUAL_BASE = 2**30
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Read an amount of memory as people write it.
+
+    Parameters
+    ----------
+    text : str
+        A number of bytes, or of K, M, G or T, which are powers of 1024; `GB` and `GiB` mean `G`.
+
+    Raises
+    ------
+    UsageError
+        If it is something else.
+
+    Examples
+    --------
+    >>> parse_size("8G"), parse_size("1.5 GiB"), parse_size("4096")
+    (8589934592, 1610612736, 4096)
+    """
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.I)
+    size = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
+    if size < 1:
+        raise UsageError(
+            f"max-memory must be an amount such as 8G or 500M, got {text!r}; "
+            "leave it out to use half of what is free"
+        )
+    return size
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a prediction may take and what it needs, all its processes on this machine together.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes that it may take.
+    base : int
+        Bytes that it takes before the first tile is read.
+    pixel : float
+        Bytes for each pixel of a read box.
+    """
+
+    limit: int
+    base: int
+    pixel: float
+
+    @property
+    def largest(self) -> int:
+        """The largest read box that fits, in pixels a side."""
+        return int((max(0, self.limit - self.base) / self.pixel) ** 0.5)
+
+    def peak(self, size: int) -> int:
+        """Estimate the bytes that are taken with read boxes of `size` pixels a side."""
+        return int(self.base + self.pixel * size**2)
+
+    def check(self, tile: int, overlap: int, *, contract: SizeContract) -> None:
+        """Refuse a tile that can't fit, before anything is done.
+
+        Raises
+        ------
+        SurroundingsError
+            Naming the largest tile that fits.
+        """
+        size = contract.legal(tile + 2 * overlap)
+        if size <= self.largest:
+            return
+        fitting = largest_tile(self.largest, contract=contract, overlap=overlap)
+        remedy = f"use --tile {fitting}" if fitting else "use fewer --workers"
+        least = contract.legal(contract.step + 2 * overlap) if not fitting else size
+        raise SurroundingsError(
+            f"memory must hold a tile of {tile} pixels, which takes {in_units(self.peak(size))}, "
+            f"got {in_units(self.limit)}; {remedy}, or --max-memory "
+            f"{-(-self.peak(least) // 2**20)}M"
+        )
+
+
+def largest_tile(most: int, *, contract: SizeContract, overlap: int) -> int:
+    """Return the largest tile whose read box is at most `most` pixels a side; 0 where none is."""
+    tile = max(0, most - 2 * overlap) // contract.step * contract.step
+    while tile and contract.legal(tile + 2 * overlap) > most:
+        tile -= contract.step
+    return tile
+
+
+def in_units(size: int) -> str:
+    """Write an amount of memory for people.
+
+    >>> in_units(3 * 2**29), in_units(2**20)
+    ('1.50 GiB', '0.00 GiB')
+    """
+    return f"{size / 2**30:.2f} GiB"
+
+
+def memory_for(
+    model: LoadedModel,
+    samples: tuple[Sample, ...],
+    *,
+    hands: Hands,
+    precision: str,
+    limit: int | None,
+) -> Memory:
+    """Say what a prediction needs and may take.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        On the device that is to compute; it is run once, on its smallest input.
+    samples : tuple of Sample
+        What is read.
+    hands : Hands
+        How many tiles are in work, and how many of them in a network.
+    precision : str
+        What it will compute in, or "auto".
+    limit : int, optional
+        Bytes that it may take; left out, half of what is free.
+    """
+    device = next(model.module.parameters()).device
+    contract, channels = model.header.contract, model.header.in_channels
+    network = network_bytes(
+        model.module, in_channels=channels, contract=contract, precision=precision
+    )
+    if device.type != "cpu":
+        # The network is in the device's own memory, which the user's limit is not about.
+        free = int(available_memory(device) * MEMORY_SHARE)
+        return Memory(free, 0, network * hands.networks)
+    itemsize = max(sample.data.dtype.itemsize for sample in samples)
+    classes = len(model.header.class_names)
+    # Pixels as stored, gathered, normalized and laid out for the network; logits, their powers,
+    # probabilities, and what is stored of them.
+    beside = channels * (2 * itemsize + 8) + classes * 20
+    processes = 0 if hands.at_once is None or hands.networks == 1 else hands.networks
+    held = resident()
+    if limit is None:
+        limit = held + int(available_memory(device) * MEMORY_SHARE)
+    pixel = network * hands.networks + beside * (hands.jobs or hands.networks)
+    return Memory(limit, held * (1 + processes) + BESIDE, pixel)
+
+
+def network_bytes(
+    module: torch.nn.Module, *, in_channels: int, contract: SizeContract, precision: str
+) -> float:
+    """Estimate the bytes that a network takes for each pixel of its input.
+
+    It is run once, on its smallest input, and the largest output of a layer is counted as often
+    as `HELD` says.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network.
+    in_channels : int
+        Channels of its input.
+    contract : SizeContract
+        The network's.
+    precision : str
+        What it will compute in; "auto" counts as float32, of which a part is always computed.
+    """
+    largest = [in_channels * contract.minimum**2]
+
+    def remember(layer: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            largest.append(output.numel())
+
+    hooks = [layer.register_forward_hook(remember) for layer in module.modules()]
+    try:
+        device = next(module.parameters()).device
+        with torch.inference_mode():
+            batch = torch.zeros(1, in_channels, contract.minimum, contract.minimum, device=device)
+            hardware.forward(module, batch, precision="float32")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return HELD.get(precision, HELD["float32"]) * 4 * max(largest) / contract.minimum**2
+
+
+def available_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a device; 4 GiB where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        # Unlike the free pages it counts the file cache, which gives way.
+        free = next(int(s.split()[1]) * 1024 for s in lines if s.startswith("MemAvailable"))
+    except (OSError, ValueError, AttributeError, StopIteration):
+        free = 4 * 2**30
+    return min([free, *_container_memory()])
+
+
+def _container_memory() -> list[int]:
+    """Return what a container's limit leaves, if there is one."""
+    room = Path("/sys/fs/cgroup")
+    try:
+        limit = int((room / "memory.max").read_text("ascii"))
+        return [max(0, limit - int((room / "memory.current").read_text("ascii")))]
+    except (OSError, ValueError):
+        return []
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process holds."""
+    try:
+        lines = Path("/proc/self/status").read_text("ascii", errors="replace").splitlines()
+        return next(int(s.split()[1]) * 1024 for s in lines if s.startswith("VmRSS"))
+    except (OSError, ValueError, StopIteration):
+        return USUAL_BASE

@@ -1,0 +1,93 @@
+"""What a prediction tells of itself, before and after."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from unetkit.storage import files
+
+if TYPE_CHECKING:
+    from unetkit.pipeline.tile_predict_plan import Plan
+
+
+@dataclass(frozen=True)
+class PredictionReport:
+    """What `tile_predict` did, or with `dry_run` would do.
+
+    Parameters
+    ----------
+    output : str
+        The prediction.
+    tiles_total, tiles_reused : int
+        Tiles of all planes, and how many of them an earlier run had done.
+    tile, overlap, read : int
+        Size of a tile, its context on each side, and what the network reads for it, in pixels.
+    precision, device : str
+        How and where the network computed.
+    classes : tuple of str
+        In the order of the channels of the output.
+    objects : int or None
+        Instances in all samples; None where the target has none.
+    samples, filled : int
+        Images predicted; NaN and Inf values that were read as 0.
+    context_share : float
+        The share of the network's work that is context or overhangs the image.
+    output_bytes, disk_free : int
+        The most that the output can take on disk, and what is free there.
+    memory_peak, memory_limit : int
+        Bytes that all its processes on this machine are expected to take at most, and may.
+    seconds : float
+        How long it took.
+    status : {"done", "nothing to do", "planned"}
+        What came of it.
+    """
+
+    output: str
+    tiles_total: int
+    tiles_reused: int
+    tile: int
+    overlap: int
+    read: int
+    precision: str
+    device: str
+    classes: tuple[str, ...]
+    objects: int | None
+    samples: int
+    filled: int
+    context_share: float
+    output_bytes: int
+    disk_free: int
+    memory_peak: int
+    memory_limit: int
+    seconds: float
+    status: Literal["done", "nothing to do", "planned"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return {**asdict(self), "classes": list(self.classes)}
+
+
+def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
+    """Tell what a plan would do."""
+    return PredictionReport(
+        output=output,
+        tiles_total=plan.tiles_total,
+        tiles_reused=0,
+        tile=plan.tile,
+        overlap=plan.overlap,
+        read=plan.size,
+        precision=plan.precision,
+        device=device,
+        classes=plan.model.header.class_names,
+        objects=None,
+        samples=len(plan.samples),
+        filled=0,
+        context_share=plan.wasted,
+        output_bytes=plan.output_bytes,
+        disk_free=files.free_bytes(output),
+        memory_peak=plan.memory.peak(plan.size),
+        memory_limit=plan.memory.limit,
+        seconds=0.0,
+        status="planned",
+    )
