@@ -282,3 +282,39 @@ def test_real_nuclei_get_high_weights_between_and_low_ones_elsewhere(test_data, 
     assert gaps.sum() > 50
     assert found[gaps].min() > 5
     assert np.median(found[cut == 0]) < 1
+
+
+def test_the_rim_of_an_annotated_region_makes_no_border(tmp_path):
+    labels = np.zeros((40, 60), np.uint8)
+    labels[10:30, 10:28], labels[5:35, 30:] = 1, 2
+    ignore = np.zeros((40, 60), np.uint8)
+    ignore[:, 30:] = 1
+    url = dataset(tmp_path, one={"labels": labels, "ignore": ignore})
+    balance = weights(url).class_weight
+    found = stored(url, "one")
+    assert (found[:, 30:] == 0).all()
+    assert set(np.unique(found[:, :30])) == {np.float32(w) for w in balance.values()}
+    # The negative control: the same labels, all of them judged, have a border there.
+    (tmp_path / "judged").mkdir()
+    judged = dataset(tmp_path / "judged", one={"labels": labels})
+    weights(judged)
+    assert stored(judged, "one")[20, 28] > 8
+
+
+def test_a_sigma_with_a_unit_follows_the_height_and_width_of_pixels(tmp_path):
+    labels = np.zeros((40, 40), np.uint8)
+    labels[:, :18], labels[:, 22:] = 1, 2
+    for name, picture in (("across", labels), ("down", labels.T.copy())):
+        (tmp_path / name).mkdir()
+        url = dataset(tmp_path / name, one={"labels": picture, "pixel_size": {"y": 1.0, "x": 0.5}})
+        balance = weights(url, sigma="2.5um").class_weight["background"]
+        found = stored(url, "one")[20, 20] - balance
+        # The gap of 4 pixels is 5 pixels from centre to centre: 2.5 or 5 micrometres.
+        length = 2.5 if name == "across" else 5.0
+        assert found == pytest.approx(10 * np.exp(-(length**2) / (2 * 2.5**2)), rel=1e-4)
+    bare = dataset(tmp_path, one={"labels": labels})
+    with pytest.raises(InputError, match="must have a pixel size for a sigma in micrometres"):
+        weights(bare, sigma="2.5um")
+    with pytest.raises(UsageError, match="sigma must be a number of pixels or a length"):
+        weights(bare, sigma="wide")
+    assert leftovers(bare) == []

@@ -239,9 +239,11 @@ def weights(
         ),
     ] = None,
     sigma: Annotated[
-        float | None,
+        Length | None,
         typer.Option(
-            metavar="X", show_default="by the preset", help="Width of the fall-off, in pixels."
+            metavar="X",
+            show_default="by the preset",
+            help="Width of the fall-off, in pixels, or with a unit as '0.5um'.",
         ),
     ] = None,
     target: Annotated[
@@ -250,9 +252,14 @@ def weights(
             help="What the network will learn: foreground, foreground+boundary or boundary."
         ),
     ] = "foreground",
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="Also count objects, touching pairs and border pixels."),
+    ] = False,
     preview: Preview = None,
     scheduler: Scheduler = "threads",
     workers: Workers = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -264,16 +271,18 @@ def weights(
     from unetkit.pipeline.weights import weights as run
 
     with console.progress(quiet=quiet) as progress:
-        report = run(
+        written = run(
             source,
             preset=preset,
             w0=w0,
             sigma=sigma,
             target=target,
+            report=report,
             preview=preview,
             scheduler=scheduler,
             workers=workers,
+            resume=resume,
             overwrite=overwrite,
             progress=progress,
         )
-    console.written(report, json=json, quiet=quiet)
+    console.written(written, json=json, quiet=quiet)

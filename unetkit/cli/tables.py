@@ -65,14 +65,17 @@ def summary(document: Document) -> list[RenderableType]:
     Parameters
     ----------
     document : mapping
-        A report; its path, its lists and what is nothing are left out.
+        A report; its path, its lists and what is nothing are left out. What it holds under
+        ``report``, such as a line a sample, follows as a table.
     """
     facts = [
         f"{safe(name.replace('_', ' '))} {_cell(item, name)}"
         for name, item in document.items()
         if name != "output" and isinstance(item, str | int | float) and item
     ]
-    return [Text(", ".join(facts), style="dim")] if facts else []
+    line = [Text(", ".join(facts), style="dim")] if facts else []
+    rows = document.get("report")
+    return [*line, table(rows)] if rows else [*line]
 
 
 def walk(document: Document) -> list[RenderableType]:

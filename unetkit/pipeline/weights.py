@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from unetkit.arrays.targets import TARGETS, check_target, target_names
-from unetkit.arrays.weightmap import TOLERANCE, choose_preset, class_weights
-from unetkit.engine.jobs import run_jobs
+from unetkit.arrays.weightmap import TOLERANCE, choose_preset
 from unetkit.engine.schedulers import open_scheduler
+from unetkit.engine.signals import stoppable
 from unetkit.errors import InputError, UsageError
-from unetkit.pipeline.weights_tiles import CLASSES, TileJob, TileJobs, count_tile, weigh_tile
+from unetkit.pipeline.lengths import pixel_of, split_length
+from unetkit.pipeline.weights_run import Weighing, class_names
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.datasets import open_dataset
-from unetkit.storage.files import check_output, staged
-from unetkit.storage.images import create_weights, update_attributes
+from unetkit.storage.files import check_output
 from unetkit.storage.urls import join
 from unetkit.views.pictures import weight_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from unetkit.arrays.weightmap import Preset
-    from unetkit.engine.schedulers import Scheduler
     from unetkit.storage.datasets import Dataset, Sample
-    from unetkit.storage.planes import PlaneArray
 
-CHUNK = 512  # pixels a side; tiles are whole chunks
 # Pixels a side of what a preview shows: a gap of one pixel is still seen.
 PREVIEW = 512
 
@@ -53,23 +45,32 @@ class WeightsReport:
         Those that have no labels and got none.
     class_weight : dict of str to float
         w_c by the name of the class; empty where the preset does not balance by frequency.
+    tiles_total, tiles_reused : int
+        Tiles of all planes, and how many of them an earlier run had done.
     preview : str, optional
         The picture, where one was asked for.
+    report : tuple of dict
+        What was asked for of each sample: objects, pairs that touch, the share of pixels between
+        objects.
     """
 
     output: str
     preset: str
     w0: float
-    sigma: float
+    sigma: float | str
     target: str
     samples: int
     unlabelled: tuple[str, ...]
     class_weight: dict[str, float]
+    tiles_total: int
+    tiles_reused: int
     preview: str | None = None
+    report: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return {**asdict(self), "unlabelled": list(self.unlabelled)}
+        lists = {"unlabelled": list(self.unlabelled), "report": list(self.report)}
+        return {**asdict(self), **lists}
 
 
 def weights(
@@ -77,11 +78,13 @@ def weights(
     *,
     preset: str = "paper2015",
     w0: float | None = None,
-    sigma: float | None = None,
+    sigma: float | str | None = None,
     target: str = "foreground",
+    report: bool = False,
     preview: str | None = None,
     scheduler: str = "threads",
     workers: int | None = None,
+    resume: bool = False,
     overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> WeightsReport:
@@ -96,15 +99,22 @@ def weights(
         A dataset or an image with labels; the one input of a command that is written into.
     preset : str
         ``paper2015`` (w0 10, sigma 5) or ``freiburg2019`` (w0 50, sigma 6, background 0.1).
-    w0, sigma : float, optional
-        Other numbers for the border term: its height, and its width in pixels.
+    w0 : float, optional
+        Another height of the border term.
+    sigma : float or str, optional
+        Another width of it, in pixels or, as in ``"0.5um"``, in a unit. With a unit all distances
+        are measured in it, by the height and width of each sample's pixels.
     target : str
         What the network will learn from instances: ``foreground``, ``foreground+boundary`` or
         ``boundary``. Class maps are learned as they are.
+    report : bool
+        Also count objects, pairs that touch, and pixels between objects.
     preview : str, optional
         A PNG to write: the first labelled sample and its weights.
     scheduler, workers
         As in `unetkit.engine.jobs.run_jobs`. They change no bit of the result.
+    resume : bool
+        Go on where an earlier run with the same settings stopped.
     overwrite : bool
         Replace weights that are there.
     progress : Progress
@@ -117,9 +127,12 @@ def weights(
     Raises
     ------
     InputError
-        If no sample has labels, or the input is no OME-Zarr.
+        If no sample has labels, the input is no OME-Zarr, or there is no pixel size where a unit
+        asks for one.
     OutputError
-        If weights are there already.
+        If weights are there already, or an earlier run had other settings.
+    StoppedError
+        If a signal came; what was done is kept for `resume`.
     UsageError
         If a number or name can't be used.
 
@@ -127,49 +140,58 @@ def weights(
     ----------
     Ronneberger, Fischer, Brox (2015), U-Net, equation 2.
     """
-    numbers = choose_preset(preset, w0=w0, sigma=sigma)
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other; give one of them")
     check_target(target)
+    _numbers(preset, w0, sigma)
     dataset = open_dataset(source)
     labelled = _labelled(dataset, progress)
     target = _target(labelled, target)
+    presets = [_numbers(preset, w0, sigma, sample) for sample in labelled]
     if target == "classes":
         progress.note("Class maps name no single cells: weights are the class balance alone.")
-    places = [join(sample.image.url, "weights") for sample in labelled]
-    for place in places:
-        check_output(place, overwrite=overwrite)
+    for sample in labelled:
+        if not resume:
+            check_output(join(sample.image.url, "weights"), overwrite=overwrite)
     if preview is not None:
-        check_output(preview, overwrite=overwrite)
-    with ExitStack() as stack, open_scheduler(scheduler, workers) as workforce:
-        outputs = []
-        for sample, place in zip(labelled, places, strict=True):
-            partial = stack.enter_context(staged(place, overwrite=overwrite))
-            outputs.append(_create(sample, partial, _attributes(preset, numbers, target)))
-        jobs = TileJobs(labelled, outputs, preset=numbers, target=target)
-        balance = _balance(jobs, workforce, progress)
-        progress.start("weighing", total=jobs.total)
-        run_jobs(
-            weigh_tile,
-            jobs.tiles(balance),
-            scheduler=workforce,
-            on_done=lambda job, result: progress.advance(),
-        )
-        names = target_names(target, _class_names(labelled, len(balance)))
+        check_output(preview, overwrite=overwrite or resume)
+    with stoppable() as stop, open_scheduler(scheduler, workers) as workforce:
+        run = Weighing(labelled, presets, target, workforce=workforce, stop=stop, progress=progress)
+        balance = run.balance()
+        names = target_names(target, class_names(labelled, len(balance)))
         by_name = dict(zip(names, balance, strict=False))
-        for output in outputs:
-            update_attributes(_group(output), class_weight=by_name)
+        attributes = {**_attributes(preset, target), "class_weight": by_name}
+        reused = run.write(balance, attributes, resume=resume, overwrite=overwrite)
+        found = run.survey(by_name) if report else ()
     if preview is not None:
         _preview(preview, open_dataset(source)[labelled[0].name])
     return WeightsReport(
         output=source,
         preset=preset,
-        w0=numbers.w0,
-        sigma=numbers.sigma,
+        w0=presets[0].w0,
+        sigma=presets[0].sigma if sigma is None else sigma,
         target=target,
         samples=len(labelled),
         unlabelled=tuple(s.name for s in dataset.samples if s.label_kind is None),
         class_weight=by_name,
+        tiles_total=run.total,
+        tiles_reused=reused,
         preview=preview,
+        report=found,
     )
+
+
+def _numbers(
+    name: str, w0: float | None, sigma: float | str | None, sample: Sample | None = None
+) -> Preset:
+    """Return the numbers for a sample's pixels; without a sample they are only judged."""
+    if sigma is None:
+        return choose_preset(name, w0=w0)
+    number, physical = split_length(sigma, name="sigma")
+    chosen = choose_preset(name, w0=w0, sigma=number)
+    if not physical or sample is None:
+        return chosen
+    return choose_preset(name, w0=w0).measured(number, pixel_of(sample, name="sigma"))
 
 
 def _labelled(dataset: Dataset, progress: Progress) -> list[Sample]:
@@ -200,57 +222,14 @@ def _target(labelled: Sequence[Sample], target: str) -> str:
     return target
 
 
-def _attributes(preset: str, numbers: Preset, target: str) -> dict[str, Any]:
+def _attributes(preset: str, target: str) -> dict[str, Any]:
     return {
         "command": "weights",
         "preset": preset,
-        **asdict(numbers),
         "tolerance": TOLERANCE,
         "target": target,
         "unetkit_version": version("unetkit"),
     }
-
-
-def _create(sample: Sample, partial: str, attributes: dict[str, Any]) -> PlaneArray:
-    labels = sample.labels()
-    axes = "".join(axis for axis in "tzyx" if axis in sample.data.axes)
-    return create_weights(
-        sample.image.url,
-        shape=[labels.size(axis) for axis in axes],
-        axes=axes,
-        chunk=CHUNK,
-        attributes=attributes,
-        pixel_size=sample.image.pixel_size,
-        at=partial,
-    )
-
-
-def _group(output: PlaneArray) -> str:
-    """Name the group of an array that is its level 0."""
-    return output.url.rsplit("/", 1)[0]
-
-
-def _balance(jobs: TileJobs, workforce: Scheduler, progress: Progress) -> tuple[float, ...]:
-    """Count the classes of the whole dataset, and weigh them; nothing where that is not used."""
-    if not jobs.balanced:
-        return ()
-    counts = np.zeros(CLASSES, np.int64)
-
-    def add(job: TileJob, found: NDArray[np.int64]) -> None:
-        counts[:] += found
-        progress.advance()
-
-    progress.start("counting classes", total=jobs.total)
-    run_jobs(count_tile, jobs.tiles(), scheduler=workforce, on_done=add)
-    classes = len(target_names(jobs.target, _class_names(jobs.samples)))
-    highest = int(counts.nonzero()[0].max(initial=0))
-    return class_weights(counts[: max(classes, highest + 1)].tolist())
-
-
-def _class_names(labelled: Sequence[Sample], count: int = 0) -> tuple[str, ...]:
-    """Name the classes as the first sample does; those without a name by their number."""
-    names = labelled[0].class_names
-    return (*names, *(str(number) for number in range(len(names), count)))
 
 
 def _preview(path: str, sample: Sample) -> None:

@@ -1,0 +1,104 @@
+"""The weights of a sample in the making: begun or taken up again, published whole."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from unetkit.errors import StoppedError, SurroundingsError, TryAgainError
+from unetkit.pipeline.tile_predict_resume import find_earlier
+from unetkit.storage.files import check_output, discard, partial_url, publish
+from unetkit.storage.images import open_image
+from unetkit.storage.journal import FOLDER, LINES, Journal
+from unetkit.storage.urls import join
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from unetkit.storage.planes import PlaneArray
+
+# After these the work itself is sound, and going on with it is worth while.
+KEPT_AFTER = (StoppedError, SurroundingsError, TryAgainError)
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What is written of one sample.
+
+    Parameters
+    ----------
+    output : PlaneArray
+        The weights.
+    journal : Journal
+        Gets the tiles that are done.
+    before : dict
+        The tiles that an earlier run had done, with their checksums.
+    """
+
+    output: PlaneArray
+    journal: Journal
+    before: dict[str, int | None]
+
+
+@contextmanager
+def begun(
+    place: str,
+    *,
+    fingerprint: dict[str, Any],
+    create: Callable[[str], PlaneArray],
+    resume: bool,
+    overwrite: bool,
+) -> Iterator[Partial | None]:
+    """Make weights beside their place, and put them there once all is written.
+
+    Parameters
+    ----------
+    place : str
+        Where they will be.
+    fingerprint : dict
+        What their bytes depend on.
+    create : callable
+        Creates the empty weights at a URL.
+    resume : bool
+        Go on with what an earlier run left.
+    overwrite : bool
+        Replace weights that are there.
+
+    Yields
+    ------
+    Partial or None
+        None where an earlier run had finished. After an end from outside, such as a signal or a
+        full disk, what is done stays for another run; after any other exception nothing stays.
+
+    Raises
+    ------
+    OutputError
+        If weights are there, or an earlier run had other settings.
+    """
+    earlier = find_earlier(place, inputs=()) if resume else None
+    if earlier is not None:
+        earlier.check(fingerprint)
+        if earlier.finished:
+            yield None
+            return
+    else:
+        check_output(place, overwrite=overwrite)
+    partial = partial_url(place)
+    if earlier is None:
+        discard(partial)
+        output = create(partial)
+    else:
+        output = replace(open_image(partial).data, has_channels=False)
+    try:
+        with Journal(partial) as journal:
+            if earlier is None:
+                journal.write_fingerprint(fingerprint)
+            yield Partial(output, journal, journal.done())
+        discard(join(partial, FOLDER, LINES))
+        publish(partial, place, overwrite=overwrite)
+    except KEPT_AFTER:
+        raise
+    except BaseException:
+        discard(partial)
+        raise

@@ -1,0 +1,210 @@
+"""Carry out what `weights` settled: count the classes, then weigh tile by tile."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unetkit.arrays.targets import target_names
+from unetkit.arrays.weightmap import class_weights
+from unetkit.engine.jobs import run_jobs
+from unetkit.pipeline.weights_partial import Partial, begun
+from unetkit.pipeline.weights_report import survey
+from unetkit.pipeline.weights_tiles import (
+    CLASSES,
+    TileJob,
+    TileJobs,
+    count_tile,
+    stored_checksum,
+    weigh_tile,
+)
+from unetkit.storage.images import create_weights
+from unetkit.storage.urls import join
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from unetkit.arrays.weightmap import Preset
+    from unetkit.engine.schedulers import Scheduler
+    from unetkit.engine.signals import Stop
+    from unetkit.progress import Progress
+    from unetkit.storage.datasets import Sample
+    from unetkit.storage.planes import PlaneArray
+
+CHUNK = 512  # pixels a side; tiles are whole chunks
+
+
+class Weighing:
+    """The weights of some samples, balanced together.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        Those with labels.
+    presets : sequence of Preset
+        The numbers of each.
+    target : str
+        What the network will learn.
+    workforce : Scheduler
+        Runs the tiles.
+    stop : Stop
+        Asked after each tile.
+    progress : Progress
+        Told of each tile.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        presets: Sequence[Preset],
+        target: str,
+        *,
+        workforce: Scheduler,
+        stop: Stop,
+        progress: Progress,
+    ) -> None:
+        self._samples, self._presets, self._target = samples, presets, target
+        self._workforce, self._stop, self._progress = workforce, stop, progress
+        labels = [sample.labels() for sample in samples]
+        self._jobs = self._tiles(samples, labels, presets)
+        self.total = self._jobs.total
+
+    def balance(self) -> tuple[float, ...]:
+        """Count the classes of all samples, and weigh them; nothing where that is not used."""
+        if not self._jobs.balanced:
+            return ()
+        counts = np.zeros(CLASSES, np.int64)
+
+        def add(job: TileJob, found: NDArray[np.int64]) -> None:
+            counts[:] += found
+            self._advance()
+
+        self._progress.start("counting classes", total=self.total)
+        run_jobs(count_tile, self._jobs.tiles(), scheduler=self._workforce, on_done=add)
+        classes = len(target_names(self._target, class_names(self._samples)))
+        highest = int(counts.nonzero()[0].max(initial=0))
+        return class_weights(counts[: max(classes, highest + 1)].tolist())
+
+    def write(
+        self,
+        balance: tuple[float, ...],
+        attributes: dict[str, Any],
+        *,
+        resume: bool,
+        overwrite: bool,
+    ) -> int:
+        """Write the weights of all samples, and return how many tiles were there already."""
+        with ExitStack() as stack:
+            partials: list[Partial | None] = []
+            for sample, preset in zip(self._samples, self._presets, strict=True):
+                settings = {**attributes, **asdict(preset)}
+                context = begun(
+                    join(sample.image.url, "weights"),
+                    fingerprint=_fingerprint(sample, settings, balance),
+                    create=partial(_create, sample, settings),
+                    resume=resume,
+                    overwrite=overwrite,
+                )
+                partials.append(stack.enter_context(context))
+            return self._weigh(partials, balance)
+
+    def survey(self, class_weight: dict[str, float]) -> tuple[dict[str, Any], ...]:
+        """Look at the objects of each sample, and say what the classes weigh."""
+        found = survey(
+            self._samples,
+            self._presets,
+            target=self._target,
+            scheduler=self._workforce,
+            progress=self._progress,
+        )
+        return tuple({**row, "class_weight": class_weight} for row in found)
+
+    def _weigh(self, partials: Sequence[Partial | None], balance: tuple[float, ...]) -> int:
+        """Weigh every tile that is not done, or no longer as it was written."""
+        self._progress.start("weighing", total=self.total)
+        left = {p.output.url: p for p in partials if p is not None}
+        chosen = [
+            (sample, p.output, preset)
+            for sample, p, preset in zip(self._samples, partials, self._presets, strict=True)
+            if p is not None
+        ]
+        samples, outputs, presets = zip(*chosen, strict=True) if chosen else ((), (), ())
+        jobs = self._tiles(samples, outputs, presets)
+        done = 0
+
+        def missing() -> Iterator[TileJob]:
+            for job in jobs.tiles(balance):
+                before = left[_url(job)].before
+                if job.key in before and stored_checksum(job) == before[job.key]:
+                    self._progress.advance()
+                else:
+                    yield job
+
+        def finish(job: TileJob, checksum: int) -> None:
+            nonlocal done
+            left[_url(job)].journal.record(job.key, checksum=checksum)
+            done += 1
+            self._advance()
+
+        run_jobs(weigh_tile, missing(), scheduler=self._workforce, on_done=finish)
+        return self.total - done
+
+    def _tiles(
+        self,
+        samples: Sequence[Sample],
+        outputs: Sequence[PlaneArray],
+        presets: Sequence[Preset],
+    ) -> TileJobs:
+        first = self._presets[0]
+        return TileJobs(samples, outputs, preset=first, target=self._target, presets=presets)
+
+    def _advance(self) -> None:
+        self._progress.advance()
+        number = self._stop.signal
+        name = signal.Signals(number).name if number else ""
+        self._stop.check(
+            f"weights must go on to their end, got {name}; give the same command with --resume"
+        )
+
+
+def class_names(samples: Sequence[Sample], count: int = 0) -> tuple[str, ...]:
+    """Name the classes as the first sample does; those without a name by their number."""
+    names = samples[0].class_names
+    return (*names, *(str(number) for number in range(len(names), count)))
+
+
+def _url(job: TileJob) -> str:
+    return "" if job.output is None else job.output.url
+
+
+def _create(sample: Sample, attributes: dict[str, Any], place: str) -> PlaneArray:
+    labels = sample.labels()
+    axes = "".join(axis for axis in "tzyx" if axis in sample.data.axes)
+    return create_weights(
+        sample.image.url,
+        shape=[labels.size(axis) for axis in axes],
+        axes=axes,
+        chunk=CHUNK,
+        attributes=attributes,
+        pixel_size=sample.image.pixel_size,
+        at=place,
+    )
+
+
+def _fingerprint(
+    sample: Sample, settings: dict[str, Any], balance: tuple[float, ...]
+) -> dict[str, Any]:
+    """Return what the bytes of the weights depend on; the balance stands for the labels."""
+    labels = sample.labels()
+    return {
+        "settings": settings,
+        "balance": list(balance),
+        "labels": {"shape": list(labels.shape), "dtype": str(labels.dtype)},
+    }
