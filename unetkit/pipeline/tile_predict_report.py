@@ -21,6 +21,8 @@ class PredictionReport:
         The prediction.
     tiles_total, tiles_reused : int
         Tiles of all planes, and how many of them an earlier run had done.
+    tiles_constant : int
+        Tiles of one value that were copied from another tile of that value.
     tile, overlap, read : int
         Size of a tile, its context on each side, and what the network reads for it, in pixels.
     precision, device : str
@@ -46,6 +48,7 @@ class PredictionReport:
     output: str
     tiles_total: int
     tiles_reused: int
+    tiles_constant: int
     tile: int
     overlap: int
     read: int
@@ -74,6 +77,7 @@ def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
         output=output,
         tiles_total=plan.tiles_total,
         tiles_reused=0,
+        tiles_constant=0,
         tile=plan.tile,
         overlap=plan.overlap,
         read=plan.size,

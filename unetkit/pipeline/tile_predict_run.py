@@ -42,11 +42,14 @@ class Outcome:
         Instances in all samples; None where the target has none.
     filled : int
         NaN and Inf values that were read as 0.
+    tiles_constant : int
+        Tiles of one value that were copied from another of that value.
     """
 
     tiles_reused: int
     objects: int | None
     filled: int
+    tiles_constant: int
 
 
 @dataclass
@@ -83,7 +86,7 @@ class Run:
         with Journal(self.partial.url) as journal:
             if journal.read_fingerprint() is None:
                 journal.write_fingerprint(self.plan.fingerprint())
-            reused, filled = self._predict(tasks, journal)
+            reused, filled, constant = self._predict(tasks, journal)
         objects = None
         if has_instances(self.plan.model.header.target):
             objects = self._find_instances(outputs)
@@ -91,7 +94,7 @@ class Run:
             self.progress.note(f"{filled} values of the input were NaN or Inf and read as 0")
         self.progress.start("smaller levels", total=len(outputs))
         self.partial.complete(advance=self._advance)
-        return Outcome(reused, objects, filled)
+        return Outcome(reused, objects, filled, constant)
 
     def _task(self, output: Output) -> ImageTask:
         return ImageTask(
@@ -104,15 +107,16 @@ class Run:
             threshold=self.plan.wishes.threshold,
             # Objects of the target `boundary` are what is inside, its first class.
             positive=0 if self.plan.model.header.target == "boundary" else 1,
+            side=self.plan.tile,
             nonfinite=self.plan.wishes.nonfinite,
         )
 
-    def _predict(self, tasks: list[ImageTask], journal: Journal) -> tuple[int, int]:
+    def _predict(self, tasks: list[ImageTask], journal: Journal) -> tuple[int, int, int]:
         """Stage 1: every tile that is not done, or no longer as it was written."""
         before = journal.done()
         total = self.plan.tiles_total
         self.progress.start("predict", total=total)
-        reused, done, filled = 0, 0, 0
+        reused, done, filled, constant = 0, 0, 0, 0
 
         def left() -> Iterator[TileJob]:
             nonlocal reused
@@ -124,14 +128,15 @@ class Run:
                     yield job
 
         def finish(job: TileJob, result: TileDone) -> None:
-            nonlocal done, filled
+            nonlocal done, filled, constant
             journal.record(job.key, checksum=result.checksum)
             done += 1
             filled += result.filled
+            constant += result.constant
             self._advance(f"{done + reused} of {total} tiles")
 
         run_jobs(predict_tile, left(), scheduler=self.scheduler, on_done=finish)
-        return reused, filled
+        return reused, filled, constant
 
     def _tile_jobs(self, tasks: list[ImageTask]) -> Iterator[TileJob]:
         for task, sample in zip(tasks, self.plan.samples, strict=True):

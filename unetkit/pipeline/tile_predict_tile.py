@@ -6,7 +6,8 @@ What runs jobs, and in which order, is not known here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from unetkit.engine.tileio import read_tile, write_tile
 from unetkit.errors import NumbersError
+from unetkit.pipeline.tile_predict_constant import computed_once, constant
 from unetkit.pipeline.tile_predict_network import (
     check_finite,
     tile_logits,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.geometry.tiles import Tile
+    from unetkit.pipeline.tile_predict_constant import Result
     from unetkit.pipeline.tile_predict_hands import Hands
     from unetkit.pipeline.tile_predict_plan import Plan
     from unetkit.storage.planes import PlaneArray
@@ -94,6 +97,8 @@ class ImageTask:
         As for `to_classes`.
     positive : int
         As for `to_classes`.
+    side : int
+        Size of a tile, in pixels.
     nonfinite : {"error", "fill"}
         What to do about NaN and Inf in the image.
     """
@@ -106,6 +111,7 @@ class ImageTask:
     normalization: Normalization
     threshold: float
     positive: int
+    side: int
     nonfinite: Literal["error", "fill"]
 
 
@@ -133,10 +139,13 @@ class TileDone:
         Of the chunks as they lie on disk.
     filled : int
         Values of the image that were NaN or Inf and read as 0.
+    constant : bool
+        Whether it has one value, and was copied from another tile of that value.
     """
 
     checksum: int
     filled: int
+    constant: bool = False
 
 
 def predict_tile(job: TileJob) -> TileDone:
@@ -153,15 +162,41 @@ def predict_tile(job: TileJob) -> TileDone:
     raw = read_tile(task.data, job.plane, job.tile)
     filled = _count_nonfinite(raw, job)
     block = task.normalization.apply(raw, fill=task.nonfinite == "fill")
+    del raw  # the network needs the room
+    values = constant(block)
+    if values is None:
+        found, copied = _compute(task, block, job.tile), False
+    else:
+        found, copied = _copy(task, block, job.tile, values)
+    write_tile(task.probabilities, job.plane, job.tile, found[0])
+    write_tile(task.classes, job.plane, job.tile, found[1])
+    return TileDone(tile_checksum(job), filled, copied)
+
+
+def _compute(task: ImageTask, block: NDArray[np.float32], tile: Tile) -> Result:
+    """Run the network on a read box; return what is stored of its write box."""
+    call = task.call
     module = load_model(call.path, device=call.device, sha256=call.sha256).module
     with turns(call.at_once):
-        logits = tile_logits(module, block, job.tile, margin=call.margin, precision=call.precision)
-    check_finite(logits, job.tile)
+        logits = tile_logits(module, block, tile, margin=call.margin, precision=call.precision)
+    check_finite(logits, tile)
     probabilities = to_probabilities(logits)
     classes = to_classes(probabilities, threshold=task.threshold, positive=task.positive)
-    write_tile(task.probabilities, job.plane, job.tile, _stored(probabilities, task.probabilities))
-    write_tile(task.classes, job.plane, job.tile, classes)
-    return TileDone(tile_checksum(job), filled)
+    return _stored(probabilities, task.probabilities), classes
+
+
+def _copy(
+    task: ImageTask, block: NDArray[np.float32], tile: Tile, values: tuple[float, ...]
+) -> tuple[Result, bool]:
+    """Return what is stored of a tile of one value, and whether it was computed for another."""
+    # The write box may end at the edge of the image; a whole tile's result serves all.
+    whole = replace(tile, y1=tile.y0 + task.side, x1=tile.x0 + task.side)
+    overlap = tile.y0 - tile.read_y0
+    settings = (task.call, task.threshold, task.positive, task.probabilities.dtype)
+    key = (settings, task.side, overlap, block.shape, values)
+    (probabilities, classes), known = computed_once(key, partial(_compute, task, block, whole))
+    high, wide = tile.y1 - tile.y0, tile.x1 - tile.x0
+    return (probabilities[:, :high, :wide], classes[:high, :wide]), known
 
 
 def tile_checksum(job: TileJob) -> int:
