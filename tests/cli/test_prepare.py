@@ -43,7 +43,7 @@ def test_options_of_import_arrive(
     [
         (["--copies", "3"], "copies", 3),
         (["--grid", "5"], "grid", 5),
-        (["--sigma", "2.5"], "sigma", 2.5),
+        (["--sigma", "2.5um"], "sigma", "2.5um"),
         (["--shift", "0"], "shift", 0.0),
         (["--rotation", "90"], "rotation", 90.0),
         (["--no-flips"], "flips", False),
@@ -67,7 +67,7 @@ def test_options_of_augment_arrive(
     [
         (["--preset", "freiburg2019"], "preset", "freiburg2019"),
         (["--w0", "50"], "w0", 50.0),
-        (["--sigma", "6"], "sigma", 6.0),
+        (["--sigma", "6"], "sigma", "6"),
         (["--target", "boundary"], "target", "boundary"),
         (["--preview", "a.png"], "preview", "a.png"),
         (["--scheduler", "sync"], "scheduler", "sync"),
