@@ -58,6 +58,11 @@ def test_a_store_is_described(labelled: Path, capsys: pytest.CaptureFixture[str]
         (["--axes", "zyx"], "axes", "zyx"),
         (["--scheduler", "sync"], "scheduler", "sync"),
         (["--workers", "2"], "workers", 2),
+        (["--truth", "t.zarr"], "truth", "t.zarr"),
+        (["--borders"], "borders", True),
+        (["--tolerance", "3"], "tolerance", 3.0),
+        (["--bootstrap", "10"], "bootstrap", 10),
+        (["--seed", "4"], "seed", 4),
     ],
 )
 def test_options_of_eval_arrive(

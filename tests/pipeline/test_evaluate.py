@@ -12,7 +12,7 @@ from skimage import metrics as skimage_metrics
 from skimage.segmentation import relabel_sequential
 
 from unetkit.errors import InputError, MissingError
-from unetkit.pipeline import evaluate as module
+from unetkit.pipeline import evaluate_blocks as module
 from unetkit.pipeline.evaluate import evaluate
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.images import create_image, create_labels

@@ -93,6 +93,10 @@ class Contingency:
         places = (true.row[chosen], pred.row[chosen])
         return csr_array((counts, places), shape=(len(true.ids), len(pred.ids)))
 
+    def joined(self) -> Contingency:
+        """Give the table of the parts of one image, told apart as images, as one image."""
+        return _reduce((0 * self.image, self.true, self.pred, self.counts), images=1)
+
     def foreground(self) -> Contingency:
         """Give the table of the two classes background (label 0) and foreground (any other)."""
         return _reduce(

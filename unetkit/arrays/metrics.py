@@ -7,18 +7,15 @@ annotation says ignore. A table may hold several images side by side (`contingen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 from skimage import metrics as skimage_metrics
+
+from unetkit.arrays.matching import Overlaps, overlaps
 
 if TYPE_CHECKING:
     from unetkit.arrays.contingency import Contingency
-
-Array = np.ndarray[Any, Any]
 
 # The IoU at and above which two objects match, in percent: whole numbers compare exactly.
 THRESHOLDS = tuple(range(50, 100, 5))
@@ -35,6 +32,15 @@ def pixel_error(table: Contingency) -> float | None:
     """
     wrong = int(table.counts[table.true != table.pred].sum())
     return _share(wrong, table.pixels)
+
+
+def accuracy(table: Contingency) -> float | None:
+    """Measure the share of pixels with the right label, from 0 to 1 (best).
+
+    For instances take it of `table.foreground()`. None without pixels.
+    """
+    right = int(table.counts[table.true == table.pred].sum())
+    return _share(right, table.pixels)
 
 
 def dice(table: Contingency, label: int = 1) -> float | None:
@@ -63,7 +69,25 @@ def iou(table: Contingency, label: int = 1) -> float | None:
     return _share(both, true + pred - both)
 
 
-def seg(table: Contingency) -> float | None:
+def precision(table: Contingency, label: int = 1) -> float | None:
+    """Measure the share of the predicted pixels of a label that are right, from 0 to 1 (best).
+
+    None where nothing is predicted.
+    """
+    both, _, pred = _pixels(table, label)
+    return _share(both, pred)
+
+
+def recall(table: Contingency, label: int = 1) -> float | None:
+    """Measure the share of the true pixels of a label that are found, from 0 to 1 (best).
+
+    None where the truth has none.
+    """
+    both, true, _ = _pixels(table, label)
+    return _share(both, true)
+
+
+def seg(table: Contingency | Overlaps) -> float | None:
     """Measure the mean IoU over the true objects, from 0 to 1 (best), as the CTC's SEG.
 
     A predicted object matches a true one when it covers more than half of its pixels; a true
@@ -74,18 +98,18 @@ def seg(table: Contingency) -> float | None:
     ----------
     Cell Tracking Challenge, evaluation methodology; Maska et al. (2014), Bioinformatics 30:1609.
     """
-    pairs = _overlaps(table)
-    matched = 2 * pairs.shared > pairs.true_sizes
+    pairs = _paired(table)
+    matched = pairs.covers_true
     total = float((pairs.shared[matched] / pairs.unions[matched]).sum())
-    return _share(total, pairs.true_objects)
+    return _share(total, pairs.true.objects)
 
 
-def matches(table: Contingency, percent: int) -> int:
+def matches(table: Contingency | Overlaps, percent: int) -> int:
     """Count the objects that match one to one with an IoU of at least `percent` / 100.
 
     Parameters
     ----------
-    table : Contingency
+    table : Contingency or Overlaps
     percent : int
         From 50 to 100. Above 50 an object has at most one match; at 50 the largest possible set
         of pairs counts.
@@ -94,15 +118,15 @@ def matches(table: Contingency, percent: int) -> int:
     -------
     int
     """
-    return _matches(_overlaps(table), percent)
+    return len(_paired(table).matches(percent))
 
 
-def average_precision(table: Contingency) -> dict[str, float | None]:
+def average_precision(table: Contingency | Overlaps) -> dict[str, float | None]:
     """Measure TP / (TP + FP + FN) of objects at each IoU threshold, from 0 to 1 (best).
 
     Parameters
     ----------
-    table : Contingency
+    table : Contingency or Overlaps
 
     Returns
     -------
@@ -114,10 +138,39 @@ def average_precision(table: Contingency) -> dict[str, float | None]:
     ----------
     Caicedo et al. (2019), Nature Methods 16:1247; Schmidt et al. (2018), MICCAI, StarDist.
     """
-    pairs = _overlaps(table)
-    objects = pairs.true_objects + pairs.pred_objects
-    found = {percent: _matches(pairs, percent) for percent in THRESHOLDS}
+    pairs = _paired(table)
+    objects = pairs.true.objects + pairs.pred.objects
+    found = {percent: len(pairs.matches(percent)) for percent in THRESHOLDS}
     return {f"{p / 100:.2f}": _share(tp, objects - tp) for p, tp in found.items()}
+
+
+def f1(table: Contingency | Overlaps, percent: int = THRESHOLDS[0]) -> float | None:
+    """Measure 2 TP / (2 TP + FP + FN) of objects at an IoU of `percent` / 100, from 0 to 1 (best).
+
+    None where neither side has an object.
+
+    References
+    ----------
+    Caicedo et al. (2019), Nature Methods 16:1247.
+    """
+    pairs = _paired(table)
+    objects = pairs.true.objects + pairs.pred.objects
+    return _share(2 * len(pairs.matches(percent)), objects)
+
+
+def rand(table: Contingency) -> float | None:
+    """Measure the share of pixel pairs that both sides join, or both part, from 0 to 1 (best).
+
+    Background is one segment an image. None with fewer than two pixels.
+
+    References
+    ----------
+    Rand (1971), Journal of the American Statistical Association 66:846.
+    """
+    pairs = _pairs(np.array([table.pixels]))
+    true, pred = table.segments("true").sizes, table.segments("pred").sizes
+    differing = _pairs(true) + _pairs(pred) - 2 * _pairs(table.counts)
+    return _share(pairs - differing, pairs)
 
 
 def adapted_rand_error(table: Contingency) -> float | None:
@@ -135,8 +188,11 @@ def adapted_rand_error(table: Contingency) -> float | None:
         return None
     with np.errstate(invalid="ignore", divide="ignore"):
         error = float(skimage_metrics.adapted_rand_error(table=matrix)[0])
-    # No two pixels share a segment on either side: the two agree.
-    return max(error, 0.0) if np.isfinite(error) else 0.0
+    if np.isfinite(error):
+        return max(error, 0.0)
+    # A side joins no two pixels: the two agree where neither does.
+    joined = sum(float((matrix.sum(axis=axis) ** 2).sum()) for axis in (0, 1))
+    return 1.0 if joined > 2 * matrix.sum() else 0.0
 
 
 def variation_of_information(table: Contingency) -> tuple[float, float] | None:
@@ -164,6 +220,16 @@ def variation_of_information(table: Contingency) -> tuple[float, float] | None:
     return round(max(0.0, float(split)), 12), round(max(0.0, float(merged)), 12)
 
 
+def _paired(table: Contingency | Overlaps) -> Overlaps:
+    """Find the pairs of objects, unless that was done before."""
+    return table if isinstance(table, Overlaps) else overlaps(table)
+
+
+def _pairs(sizes: np.ndarray[Any, Any]) -> int:
+    """Count the pairs of pixels inside segments; whole numbers of any size."""
+    return sum(n * (n - 1) // 2 for n in sizes.tolist())
+
+
 def _share(part: float, whole: float) -> float | None:
     """Divide, or say that there is nothing to divide by."""
     return float(part / whole) if whole else None
@@ -174,36 +240,3 @@ def _pixels(table: Contingency, label: int) -> tuple[int, int, int]:
     true, pred = table.true == label, table.pred == label
     counts = table.counts
     return int(counts[true & pred].sum()), int(counts[true].sum()), int(counts[pred].sum())
-
-
-@dataclass(frozen=True)
-class _Overlaps:
-    """The pairs of a true and a predicted object that share pixels."""
-
-    shared: Array
-    true: Array
-    pred: Array
-    true_sizes: Array
-    unions: Array
-    true_objects: int
-    pred_objects: int
-
-
-def _overlaps(table: Contingency) -> _Overlaps:
-    """Find the pairs of objects that share pixels, and how many objects there are."""
-    true, pred = table.segments("true"), table.segments("pred")
-    objects = (table.true != 0) & (table.pred != 0)
-    rows, columns, shared = true.row[objects], pred.row[objects], table.counts[objects]
-    true_sizes, pred_sizes = true.sizes[rows], pred.sizes[columns]
-    unions = true_sizes + pred_sizes - shared
-    return _Overlaps(shared, rows, columns, true_sizes, unions, true.objects, pred.objects)
-
-
-def _matches(pairs: _Overlaps, percent: int) -> int:
-    """Count the largest set of one-to-one matches; above 50 % there is only one."""
-    close = 100 * pairs.shared >= percent * pairs.unions
-    if not close.any():
-        return 0
-    places = (pairs.true[close], pairs.pred[close])
-    graph = csr_array((np.ones(len(places[0])), places))
-    return int(np.count_nonzero(maximum_bipartite_matching(graph) >= 0))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.arrays import metrics
+from unetkit.arrays import matching, metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,12 +53,22 @@ class Scores:
     pixel_error, dice, iou : float or None
         Of foreground for instances; for class maps `dice` and `iou` are means over the classes
         above 0 that occur.
-    seg, average_precision, adapted_rand_error, voi, voi_split, voi_merge : float or None
-        For instances only. `average_precision` is the mean over the thresholds.
+    accuracy, precision, recall : float or None
+        Of pixels: of foreground for instances; for class maps means over the classes likewise.
+    seg, det, average_precision, f1, pq, sq, rq : float or None
+        For instances only. `average_precision` is the mean over the thresholds, `f1` that at 0.5.
+    rand, adapted_rand_error, voi, voi_split, voi_merge : float or None
+        For instances only.
     average_precision_at : dict of str to float or None
         By threshold: "0.50", "0.55", ..., "0.95".
     objects_true, objects_predicted, objects_matched : float or None
         Object counts; matched one to one at an IoU of at least 0.5.
+    splits, merges, misses, false_objects : float or None
+        See `matching.errors`.
+    boundary_f, hausdorff95, surface_distance : float or None
+        Of the outlines of the foreground; only where borders were asked for.
+    v_rand, v_info, warping_error, isbi_rand, isbi_pixel : float or None
+        Of cells parted by thin borders, likewise.
     classes : tuple of ClassScores
         For class maps only: one for each class that is named or occurs.
     """
@@ -67,9 +77,18 @@ class Scores:
     pixel_error: float | None = None
     dice: float | None = None
     iou: float | None = None
+    accuracy: float | None = None
+    precision: float | None = None
+    recall: float | None = None
     seg: float | None = None
+    det: float | None = None
+    f1: float | None = None
+    pq: float | None = None
+    sq: float | None = None
+    rq: float | None = None
     average_precision: float | None = None
     average_precision_at: dict[str, float | None] | None = None
+    rand: float | None = None
     adapted_rand_error: float | None = None
     voi: float | None = None
     voi_split: float | None = None
@@ -77,6 +96,18 @@ class Scores:
     objects_true: float | None = None
     objects_predicted: float | None = None
     objects_matched: float | None = None
+    splits: float | None = None
+    merges: float | None = None
+    misses: float | None = None
+    false_objects: float | None = None
+    boundary_f: float | None = None
+    hausdorff95: float | None = None
+    surface_distance: float | None = None
+    v_rand: float | None = None
+    v_info: float | None = None
+    warping_error: float | None = None
+    isbi_rand: float | None = None
+    isbi_pixel: float | None = None
     classes: tuple[ClassScores, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,23 +128,39 @@ def score_instances(table: Contingency) -> Scores:
     Scores
     """
     pixels = table.foreground()
+    pairs = matching.overlaps(table)
+    found = matching.errors(pairs)
     split, merged = metrics.variation_of_information(table) or (None, None)
-    precision = metrics.average_precision(table)
+    precision = metrics.average_precision(pairs)
+    panoptic = matching.panoptic(pairs)
     return Scores(
         pixels=table.pixels,
         pixel_error=metrics.pixel_error(pixels),
         dice=metrics.dice(pixels),
         iou=metrics.iou(pixels),
-        seg=metrics.seg(table),
+        accuracy=metrics.accuracy(pixels),
+        precision=metrics.precision(pixels),
+        recall=metrics.recall(pixels),
+        seg=metrics.seg(pairs),
+        det=matching.det(pairs),
+        f1=metrics.f1(pairs),
+        pq=panoptic["pq"],
+        sq=panoptic["sq"],
+        rq=panoptic["rq"],
         average_precision=_mean(precision.values()),
         average_precision_at=precision,
+        rand=metrics.rand(table),
         adapted_rand_error=metrics.adapted_rand_error(table),
         voi=None if split is None or merged is None else split + merged,
         voi_split=split,
         voi_merge=merged,
-        objects_true=table.segments("true").objects,
-        objects_predicted=table.segments("pred").objects,
-        objects_matched=metrics.matches(table, metrics.THRESHOLDS[0]),
+        objects_true=pairs.true.objects,
+        objects_predicted=pairs.pred.objects,
+        objects_matched=len(pairs.matches(metrics.THRESHOLDS[0])),
+        splits=found.splits,
+        merges=found.merges,
+        misses=found.misses,
+        false_objects=found.false_objects,
     )
 
 
@@ -140,6 +187,9 @@ def score_classes(table: Contingency, class_names: Sequence[str] = ()) -> Scores
         pixel_error=metrics.pixel_error(table),
         dice=_mean(c.dice for c in foreground),
         iou=_mean(c.iou for c in foreground),
+        accuracy=metrics.accuracy(table),
+        precision=_mean(metrics.precision(table, c.label) for c in foreground),
+        recall=_mean(metrics.recall(table, c.label) for c in foreground),
         classes=classes,
     )
 

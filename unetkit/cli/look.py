@@ -6,35 +6,79 @@ from typing import Annotated
 
 import typer
 
-from unetkit.cli import console, tables
+from unetkit.cli import console, score_tables, tables
 from unetkit.cli.options import Axes, Json, Overwrite, Quiet, Scheduler, Seed, Workers
 
 
 def evaluate(
-    prediction: Annotated[
-        str, typer.Argument(show_default=False, help="A prediction, or any labelled image.")
-    ],
-    truth: Annotated[str, typer.Argument(show_default=False, help="A labelled image or dataset.")],
+    stores: Annotated[
+        list[str] | None,
+        typer.Argument(
+            show_default=False,
+            help="A prediction and its truth; or predictions, with --truth.",
+        ),
+    ] = None,
     *,
+    truth: Annotated[
+        str | None,
+        typer.Option("--truth", show_default=False, help="A labelled image or dataset."),
+    ] = None,
+    borders: Annotated[
+        bool, typer.Option("--borders", help="Also score outlines and thin borders; slower.")
+    ] = False,
+    tolerance: Annotated[
+        float,
+        typer.Option("--tolerance", metavar="PX", min=0, help="How far outlines may lie apart."),
+    ] = 2.0,
+    bootstrap: Annotated[
+        int, typer.Option("--bootstrap", metavar="N", min=0, help="Resamples for the intervals.")
+    ] = 1000,
+    seed: Seed = 0,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-under",
+            metavar="SCORE=VALUE",
+            show_default=False,
+            help="End with code 7 if an overall score is worse: 'dice=0.9'.",
+        ),
+    ] = None,
+    list_scores: Annotated[
+        bool, typer.Option("--list", help="Only list the scores and what they mean.")
+    ] = False,
     axes: Axes = None,
     scheduler: Scheduler = "threads",
     workers: Workers = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare a prediction with the truth: pixels, objects, splits and merges."""
+    """Compare predictions with the truth: pixels, objects, splits and merges."""
+    from unetkit.arrays import catalogue
     from unetkit.pipeline.evaluate import evaluate as run
+    from unetkit.pipeline.evaluate_reports import parse_bound
 
+    if list_scores:
+        rows = [score.to_dict() for score in catalogue.scores()]
+        console.found(rows, json=json, layout=score_tables.listed)
+        return
+    for bound in fail_under or ():
+        parse_bound(bound)
     with console.progress(quiet=quiet) as progress:
         report = run(
-            prediction,
-            truth,
+            *(stores or ()),
+            truth=truth,
+            borders=borders,
+            tolerance=tolerance,
+            bootstrap=bootstrap,
+            seed=seed,
             axes=axes,
             scheduler=scheduler,
             workers=workers,
             progress=progress,
         )
-    console.found(report.to_dict(), json=json, layout=tables.scores)
+    console.found(report.to_dict(), json=json, layout=score_tables.evaluated)
+    if fail_under:
+        report.check(fail_under)
 
 
 def info(

@@ -1,0 +1,81 @@
+"""Outlines against plain distance computations, and in blocks against the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from unetkit.arrays import surfaces
+
+
+def blobs(seed: int, shape: tuple[int, int] = (60, 70)) -> np.ndarray:
+    noise = np.random.default_rng(seed).random(shape)
+    return ndimage.gaussian_filter(noise, 4) > 0.5
+
+
+def whole(truth: np.ndarray, found: np.ndarray) -> surfaces.Surfaces:
+    inside = tuple(slice(0, n) for n in truth.shape)
+    return surfaces.measure(truth, found, inside=inside)
+
+
+def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    edges = [side & ~ndimage.binary_erosion(side) for side in (one, other)]
+    a, b = (np.argwhere(edge) for edge in edges)
+    return np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1)).min(1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_are_those_of_all_distances(seed):
+    truth, found = blobs(seed), blobs(seed + 10)
+    sides = distances(truth, found), distances(found, truth)
+    result = whole(truth, found)
+    expected = max(np.percentile(side, 95) for side in sides)
+    assert surfaces.hausdorff95(result) == pytest.approx(expected, abs=1e-9)
+    mean = np.concatenate(sides).mean()
+    assert surfaces.surface_distance(result) == pytest.approx(mean, abs=1e-9)
+    recall, precision = ((side <= 2).mean() for side in sides)
+    f = 2 * precision * recall / (precision + recall)
+    assert surfaces.boundary_f(result, tolerance=2) == pytest.approx(f, abs=1e-9)
+
+
+def test_blocks_add_up_to_the_whole():
+    truth, found = blobs(1), blobs(2)
+    reach = surfaces.REACH
+    padded = [np.pad(side, reach) for side in (truth, found)]
+    total = surfaces.nothing()
+    for y in range(0, 60, 20):
+        for x in range(0, 70, 35):
+            box = (slice(y, y + 20 + 2 * reach), slice(x, x + 35 + 2 * reach))
+            inside = (slice(reach, reach + 20), slice(reach, reach + 35))
+            total += surfaces.measure(*(side[box] for side in padded), inside=inside)
+    expected = whole(truth, found)
+    assert (total.true == expected.true).all()
+    assert (total.pred == expected.pred).all()
+
+
+def test_perfect_empty_and_far():
+    truth = blobs(3)
+    same = whole(truth, truth)
+    scores = (
+        surfaces.boundary_f(same),
+        surfaces.hausdorff95(same),
+        surfaces.surface_distance(same),
+    )
+    assert scores == (1, 0, 0)
+    nothing = whole(0 * truth, 0 * truth)
+    assert surfaces.boundary_f(nothing) is surfaces.hausdorff95(nothing) is None
+    missed = whole(truth, 0 * truth)
+    assert surfaces.boundary_f(missed) == 0
+    assert surfaces.surface_distance(missed) is surfaces.hausdorff95(missed) is None
+    far, near = np.zeros((2, 300), bool)[:, None]
+    far[0, 0], near[0, 299] = True, True
+    assert surfaces.hausdorff95(whole(far, near)) is None
+
+
+def test_what_the_annotation_leaves_out_has_no_outline():
+    truth, found = blobs(4), blobs(5)
+    counted = np.zeros_like(truth)
+    inside = tuple(slice(0, n) for n in truth.shape)
+    result = surfaces.measure(truth, found, inside=inside, counted=counted)
+    assert result.true.sum() == result.pred.sum() == 0

@@ -1,0 +1,56 @@
+"""Squares of one image are told apart alike in any blocks."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from unetkit.arrays import contingency
+from unetkit.pipeline import evaluate_blocks as module
+from unetkit.progress import SILENT
+from unetkit.storage.datasets import DatasetWriter, open_dataset
+
+
+@pytest.fixture
+def pair(tmp_path):
+    rng = np.random.default_rng(0)
+    writer = DatasetWriter(str(tmp_path / "d.zarr"))
+    for name in ("truth", "found"):
+        labels = rng.integers(0, 5, size=(70, 90)).astype(np.uint8)
+        writer.add(name, labels, axes="yx", labels=labels)
+    writer.finish()
+    dataset = open_dataset(str(tmp_path / "d.zarr"))
+    return dataset["found"], dataset["truth"]
+
+
+def columns(table: contingency.Contingency) -> list[list[int]]:
+    return [c.tolist() for c in (table.image, table.true, table.pred, table.counts)]
+
+
+@pytest.mark.parametrize("side", [16, 512])
+def test_squares_do_not_depend_on_blocks(pair, monkeypatch, side):
+    monkeypatch.setattr(
+        module, "blocks_of", lambda labels: module.cover(labels.height, labels.width, tile=side)
+    )
+    work = {"scheduler": "sync", "workers": None, "progress": SILENT}
+    tiled = module.count([pair], "instances", square=32, **work)[0]
+    expected = []
+    found, truth = (s.image.labels["instances"].read(0, 0, 70, 0, 90) for s in pair)
+    for n, (y, x) in enumerate((y, x) for y in (0, 32, 64) for x in (0, 32, 64)):
+        box = (slice(y, y + 32), slice(x, x + 32))
+        expected.append(contingency.from_labels(truth[box], found[box]))
+        assert n < tiled.images
+    assert columns(tiled) == columns(contingency.pool(expected))
+    whole = module.count([pair], "instances", **work)[0]
+    assert columns(tiled.joined()) == columns(whole)
+
+
+@pytest.mark.parametrize(
+    ("size", "side"),
+    [((100, 100), None), ((512, 512), 128), ((4096, 4096), 1024), ((400, 520), 128)],
+)
+def test_squares_are_large_where_the_image_is(size, side):
+    labels = SimpleNamespace(height=size[0], width=size[1])
+    assert module.square_side(labels) == side

@@ -1,0 +1,82 @@
+"""Intervals and comparisons from stores: from images, from squares, or from nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from unetkit.pipeline.evaluate import evaluate
+from unetkit.storage.datasets import DatasetWriter
+
+
+def labels(seed: int, side: int = 48) -> np.ndarray:
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random((side, side)), 2)
+    return ndimage.label(noise > 0.53)[0].astype(np.uint16)
+
+
+def write(url: str, samples: list[np.ndarray]) -> str:
+    writer = DatasetWriter(url)
+    for n, one in enumerate(samples):
+        writer.add(f"s{n}", one, axes="yx", labels=one)
+    writer.finish()
+    return url
+
+
+def spoilt(one: np.ndarray, seed: int, share: float) -> np.ndarray:
+    """Lose some objects."""
+    ids = np.arange(1, one.max() + 1)
+    lost = np.random.default_rng(seed).choice(ids, int(share * len(ids)), replace=False)
+    return np.where(np.isin(one, lost), 0, one)
+
+
+@pytest.fixture
+def place(tmp_path):
+    return lambda name: str(tmp_path / name)
+
+
+def test_predictions_are_compared_image_by_image(place):
+    truth = [labels(n) for n in range(8)]
+    wanted = write(place("t.zarr"), truth)
+    found = [
+        write(place(f"{share}.zarr"), [spoilt(one, n, share) for n, one in enumerate(truth)])
+        for share in (0.1, 0.2, 0.5)
+    ]
+    report = evaluate(*found, truth=wanted, scheduler="sync", bootstrap=200)
+    assert [one.certainty.unit for one in report.reports] == ["image"] * 3
+    low, high = report.reports[0].certainty.intervals["average_precision"]
+    assert low < report.reports[0].overall.average_precision < high
+    rows = {(r.score, r.first[-8:], r.second[-8:]): r for r in report.comparisons}
+    row = rows["f1", found[0][-8:], found[2][-8:]]
+    f1 = [one.overall.f1 for one in report.reports]
+    assert row.difference == pytest.approx(f1[0] - f1[2])
+    assert row.interval[0] > 0
+    # All 2^8 exchanges: two of them, none and all, are as extreme. Three pairs: Holm's factor is 3.
+    assert row.p == 2 / 256
+    assert row.p_holm == pytest.approx(6 / 256)
+    again = evaluate(*found, truth=wanted, scheduler="sync", bootstrap=200)
+    assert again.to_dict() == report.to_dict()
+
+
+def test_one_large_image_is_cut_into_squares(place):
+    truth = labels(0, side=512)
+    wanted = write(place("t.zarr"), [truth])
+    found = write(place("p.zarr"), [spoilt(truth, 0, 0.3)])
+    report = evaluate(found, wanted, scheduler="sync", bootstrap=200)
+    certainty = report.certainty
+    assert (certainty.unit, certainty.units, certainty.square) == ("square", 16, 128)
+    low, high = certainty.intervals["recall"]
+    assert low < report.overall.recall < high
+    assert "voi" not in certainty.intervals
+    assert "no sums over squares" in certainty.reason
+
+
+def test_no_interval_is_invented(place):
+    few = [labels(n) for n in range(3)]
+    wanted = write(place("t.zarr"), few)
+    report = evaluate(wanted, wanted, truth=wanted, scheduler="sync")
+    assert report.comparisons == ()
+    assert report.reason == "intervals need 5 images or more, got 3"
+    assert report.reports[0].certainty.intervals == {}
+    small = write(place("s.zarr"), few[:1])
+    assert "fewer than 16 squares" in evaluate(small, small, scheduler="sync").certainty.reason
