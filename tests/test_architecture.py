@@ -39,6 +39,7 @@ ROOMS = {
     "yaml": [],
 }
 SOURCES = sorted((ROOT / "unetkit").rglob("*.py"))
+PLUGINS = sorted((ROOT / "plugins").glob("*/src/**/*.py"))
 NAMES = {".".join(p.relative_to(ROOT).with_suffix("").parts): p for p in SOURCES}
 
 
@@ -72,6 +73,12 @@ def test_modules_look_down_and_libraries_keep_to_their_rooms(name):
             assert other < own or folder == its_folder, f"{name} must not look up at {used}"
         rooms = ROOMS.get(top, ["*"])
         assert any(fnmatch(place, room) for room in rooms), f"{top} has no place in {place}"
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: path.parent.name)
+def test_plugins_use_public_names_only(path):
+    ours = {used for used in imports_of(path) if used.split(".")[0] == "unetkit"}
+    assert ours <= {"unetkit", "unetkit.errors", "unetkit.testing"}
 
 
 def test_there_is_no_cycle():

@@ -2,8 +2,9 @@
 
 Every command of the command line is a function of the same job here, with the same options:
 `import_images`, `augment`, `weights`, `train`, `tile_predict`, `evaluate`, `info` and `demo`.
-`open_dataset` and `open_image` read what they write, and `SizeContract` is what a model says of
-the sizes that it takes. Names load their module on first use.
+`open_dataset` and `open_image` read what they write; `SizeContract` is what a model says of the
+sizes that it takes, and `ImageFile` what a reader makes of an image file. Names load their module
+on first use.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
     from unetkit.pipeline.train import train
     from unetkit.pipeline.weights import weights
     from unetkit.storage.datasets import open_dataset
+    from unetkit.storage.image_file import ImageFile
     from unetkit.storage.images import open_image
 
 __all__ = [
+    "ImageFile",
     "SizeContract",
     "UnetkitError",
     "augment",
@@ -41,6 +44,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ImageFile": "unetkit.storage.image_file",
     "SizeContract": "unetkit.geometry.sizes",
     "UnetkitError": "unetkit.errors",
     "augment": "unetkit.pipeline.augment",

@@ -44,6 +44,7 @@ HALOS = {
     },
     "segformer": {
         "mobilenet_v2": 288,
+        "mobileone_s0": 288,
         "resnet18": 256,
         "tu-test_resnet": 128,
         "tu-tf_mobilenetv3_small_minimal_100": 224,
