@@ -67,7 +67,7 @@ def test_resuming_after_the_tiles_gives_the_same_bytes(
         raise OSError("power cut")
 
     # Before objects are numbered, after that, and when everything but the last list is there.
-    for place in ("run.number_objects", "output.add_pyramid", "output.list_chunks"):
+    for place in ("run.number_objects", "output.add_pyramid", "output.write_list"):
         with monkeypatch.context() as patch:
             patch.setattr(f"unetkit.pipeline.tile_predict_{place}", fail)
             with pytest.raises(OSError, match="power cut"):

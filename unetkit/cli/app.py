@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from unetkit.cli import console, extend, learn, look, prepare
+from unetkit.cli import check, console, extend, learn, look, prepare
 from unetkit.cli.plugged import OpenGroup
 from unetkit.errors import UnetkitError
 
@@ -106,6 +106,11 @@ app.command(
     rich_help_panel=LOOK,
     epilog="Example: unetkit info slide.prediction.zarr",
 )(look.info)
+app.command(
+    "verify",
+    rich_help_panel=LOOK,
+    epilog="Example: unetkit verify slide.prediction.zarr",
+)(check.verify)
 app.command(
     "demo",
     rich_help_panel=LOOK,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,10 @@ import numpy as np
 
 import unetkit
 from unetkit.storage import files, urls
-from unetkit.storage.chunks import list_chunks
+from unetkit.storage.chunks import write_list
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.images import add_pyramid, create_image, create_labels, open_image
-from unetkit.storage.journal import FOLDER, LINES
+from unetkit.storage.journal import CHUNK_LIST, FOLDER, LINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from unetkit.storage.datasets import Sample
     from unetkit.storage.planes import PlaneArray
 
-CHUNK_LIST = "chunks.jsonl"
 WORK = "work"
 
 
@@ -178,8 +176,7 @@ class Partial:
                 if sample.name not in writer.names:
                     writer.reserve(sample.name, source=sample.source)
             writer.finish()
-        lines = (json.dumps(chunk) + "\n" for chunk in list_chunks(self.url))
-        files.write_text(urls.join(self.url, FOLDER, CHUNK_LIST), "".join(lines))
+        write_list(self.url, urls.join(self.url, FOLDER, CHUNK_LIST))
         Path(self.url, FOLDER, LINES).unlink(missing_ok=True)
 
     def _writer(self) -> DatasetWriter:

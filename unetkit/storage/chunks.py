@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unetkit.errors import InputError
+from unetkit.storage.atomic import write_text
 from unetkit.storage.nodes import ArrayNode, opened, read_node
-from unetkit.storage.urls import is_remote, join, remote
+from unetkit.storage.urls import inside, is_remote, join, remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from unetkit.storage.planes import PlaneArray
+
+DOCUMENT = "zarr.json"
 
 
 def box_checksum(
@@ -77,13 +82,94 @@ def list_chunks(folder: str) -> Iterator[dict[str, Any]]:
         folders.clear()  # below are chunks
         for path in sorted(Path(place).glob("c/**/*")):
             if path.is_file():
-                stored = path.read_bytes()
-                yield {
-                    "array": Path(place).relative_to(folder).as_posix(),
-                    "key": path.relative_to(place).as_posix(),
-                    "length": len(stored),
-                    "crc32": zlib.crc32(stored),
-                }
+                yield _entry(folder, place, path)
+
+
+def list_documents(folder: str) -> Iterator[dict[str, Any]]:
+    """List every metadata document in a folder of this machine, as `list_chunks` does chunks."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if isinstance(read_node(place), ArrayNode):
+            folders.clear()
+        if DOCUMENT in files:
+            yield _entry(folder, place, Path(place, DOCUMENT))
+
+
+def write_list(folder: str, path: str) -> None:
+    """Write down every chunk and document of a folder, for `damages` to compare with.
+
+    Parameters
+    ----------
+    folder : str
+        A finished output, or one that is about to be published.
+    path : str
+        Where the list goes: JSON lines.
+    """
+    entries = itertools.chain(list_documents(folder), list_chunks(folder))
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def damages(folder: str, path: str) -> Iterator[tuple[str, str]]:
+    """Compare a folder with the list of what was in it.
+
+    Nothing is decoded: the stored bytes are what was published, or they are not.
+
+    Parameters
+    ----------
+    folder : str
+        The output.
+    path : str
+        Its list.
+
+    Yields
+    ------
+    tuple of str
+        For each chunk or document its path inside the folder, and what is wrong with it: "" where
+        nothing is.
+
+    Raises
+    ------
+    InputError
+        If the list can't be read.
+    """
+    listed = set()
+    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            name = join(entry["array"], entry["key"]).removeprefix("./")
+            length, checksum = entry["length"], entry["crc32"]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(
+                f"line {number} of {path} must name a chunk, got {line!r:.80}; predict again"
+            ) from error
+        listed.add(name)
+        yield name, _damage(inside(folder, name, what="the list of chunks"), length, checksum)
+    for entry in itertools.chain(list_documents(folder), list_chunks(folder)):
+        name = join(entry["array"], entry["key"]).removeprefix("./")
+        if name not in listed:
+            yield name, "was not there when it was published"
+
+
+def _damage(path: str, length: int, checksum: int) -> str:
+    try:
+        stored = Path(path).read_bytes()
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"can't be read ({error.strerror})"
+    if len(stored) != length:
+        return f"is {len(stored)} bytes long instead of {length}"
+    return "" if zlib.crc32(stored) == checksum else "has other bytes"
+
+
+def _entry(folder: str, place: str, path: Path) -> dict[str, Any]:
+    stored = path.read_bytes()
+    return {
+        "array": Path(place).relative_to(folder).as_posix(),
+        "key": path.relative_to(place).as_posix(),
+        "length": len(stored),
+        "crc32": zlib.crc32(stored),
+    }
 
 
 def _bytes(url: str) -> bytes | None:

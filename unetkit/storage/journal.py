@@ -18,6 +18,8 @@ from unetkit.storage.creation import plain
 FOLDER = ".unetkit"
 LINES = "journal.txt"
 FINGERPRINT = "fingerprint.json"
+# What the journal becomes when the output is published.
+CHUNK_LIST = "chunks.jsonl"
 
 
 class Journal:

@@ -1,0 +1,104 @@
+"""Tell whether a prediction is, byte for byte, what was published."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unetkit.errors import CheckError, InputError
+from unetkit.progress import SILENT
+from unetkit.storage import urls
+from unetkit.storage.chunks import damages
+from unetkit.storage.journal import CHUNK_LIST, FINGERPRINT, FOLDER
+
+if TYPE_CHECKING:
+    from unetkit.progress import Progress
+
+# More would scroll what matters off the screen.
+NAMED = 20
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found in order.
+
+    Parameters
+    ----------
+    prediction : str
+        What was looked at.
+    chunks : int
+        Chunks and metadata documents that are as they were published.
+    """
+
+    prediction: str
+    chunks: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return asdict(self)
+
+
+def verify(prediction: str, *, progress: Progress = SILENT) -> VerifyReport:
+    """Compare every chunk of a prediction with the checksums that were published with it.
+
+    A flipped bit, a chunk that is missing, cut off, exchanged with another or not ours at all is
+    found; most of these would read as background, or as other labels, without a word.
+
+    Parameters
+    ----------
+    prediction : str
+        A prediction on this machine.
+    progress : Progress
+        Who is told.
+
+    Returns
+    -------
+    VerifyReport
+
+    Raises
+    ------
+    InputError
+        If it is no prediction, or an unfinished one.
+    CheckError
+        Naming the chunks that are not as they were published.
+    """
+    if urls.is_remote(prediction):
+        raise InputError(f"{prediction} must be on this machine to be verified; copy it here first")
+    if not urls.exists(prediction):
+        raise urls.missing(prediction)
+    listing = Path(prediction, FOLDER, CHUNK_LIST)
+    if not listing.is_file():
+        raise InputError(_no_list(prediction))
+    wrong, right = [], 0
+    progress.start("verify", total=_lines(listing))
+    for name, problem in damages(prediction, str(listing)):
+        if problem:
+            wrong.append(f"{name} {problem}")
+        else:
+            right += 1
+        progress.advance()
+    if wrong:
+        more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+        raise CheckError(
+            f"{prediction} must be as it was published, got {len(wrong)} of {len(wrong) + right} "
+            f"parts otherwise: {'; '.join(wrong[:NAMED])}{more}; predict again, or restore a copy"
+        )
+    return VerifyReport(prediction, right)
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file)
+
+
+def _no_list(prediction: str) -> str:
+    if Path(prediction, FOLDER, FINGERPRINT).is_file():
+        return (
+            f"{prediction} must be finished to be verified, got an unfinished prediction; "
+            "finish it with 'unetkit tile-predict --resume'"
+        )
+    return (
+        f"{prediction} must be a prediction with the checksums it was published with, got none; "
+        "name an output of 'unetkit tile-predict'"
+    )
