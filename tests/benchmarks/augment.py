@@ -1,0 +1,146 @@
+"""Time one elastic warp against the peers, one thread each; prints one JSON line.
+
+Needs the extra ``bench``. Run ``python tests/benchmarks/augment.py``. All are timed in turn, round
+after round, and the fastest round of each counts, so that other work on the machine hits all alike.
+"""
+
+# ruff: noqa: E402, T201 - threads are set before anything is imported, and a benchmark prints
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+    os.environ[f"{name}_NUM_THREADS"] = "1"
+
+import numpy as np
+import torch
+
+from unetkit.arrays.deformation import deform, draw_deformation, source_positions
+from unetkit.models.hardware import tune_allocator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIZE = 512
+ROUNDS = 25
+SIGMA = 10.0
+# What is asked of the ratio to each: at least so many times faster, or for those below 1 at most
+# as many times slower as their inverse.
+WANTED = {
+    "elasticdeform": 20.0,
+    "monai": 20.0,
+    "albumentations": 5.0,
+    "torch_grid_sample": 2.0,
+    "opencv_remap": 1 / 1.5,
+}
+
+
+def ours() -> dict[str, Callable[[], Any]]:
+    """Return this library's warps: the image alone, drawn as well, and with all that belongs."""
+    rng = np.random.default_rng(0)
+    image = rng.random((1, SIZE, SIZE), dtype=np.float32)
+    labels = rng.integers(0, 400, (SIZE, SIZE)).astype(np.uint16)
+    weights = rng.random((SIZE, SIZE), dtype=np.float32)
+    grey = (image * 255).astype(np.uint8)
+    drawn = movement()
+    return {
+        "image": lambda: deform(image, drawn),
+        "drawn_image": lambda: deform(image, movement()),
+        "image_labels_weights": lambda: deform(image, drawn, labels=labels, weights=weights),
+        "uint8_image": lambda: deform(grey, drawn),
+    }
+
+
+def movement() -> Any:
+    """Draw the field alone: peers have no shift or rotation in the same pass."""
+    return draw_deformation(np.random.default_rng(0), sigma=SIGMA, rotation=0, shift=0, flips=False)
+
+
+def peers() -> dict[str, Callable[[], Any]]:
+    """Return what the peers do with the same image, each by its cubic."""
+    import albumentations
+    import cv2
+    import elasticdeform
+    from monai.transforms import Rand2DElastic
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    image = np.random.default_rng(0).random((SIZE, SIZE), dtype=np.float32)
+    drawn = movement()
+    y, x = source_positions(drawn, (SIZE, SIZE)).astype(np.float32)
+    batch = torch.from_numpy(image)[None, None]
+    grid = torch.from_numpy(np.stack([x, y], axis=-1))[None] / ((SIZE - 1) / 2) - 1
+    monai = Rand2DElastic(
+        spacing=(SIZE // 2, SIZE // 2),
+        magnitude_range=(SIGMA, SIGMA),
+        prob=1.0,
+        mode="bicubic",
+        padding_mode="reflection",
+    )
+    elastic = albumentations.ElasticTransform(
+        alpha=100, sigma=SIGMA, interpolation=cv2.INTER_CUBIC, p=1.0
+    )
+    sample = torch.nn.functional.grid_sample
+    return {
+        "elasticdeform": lambda: elasticdeform.deform_grid(
+            image, drawn.grid, order=3, mode="mirror"
+        ),
+        "monai": lambda: monai(batch[0]),
+        "albumentations": lambda: elastic(image=image),
+        "torch_grid_sample": lambda: sample(
+            batch, grid, mode="bicubic", padding_mode="reflection", align_corners=True
+        ),
+        "opencv_remap": lambda: cv2.remap(
+            image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101
+        ),
+    }
+
+
+def fastest(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Time functions in turn and return the fastest round of each, in milliseconds."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(ROUNDS + 2):
+        for name, function in functions.items():
+            # The first call of a turn finds the caches full of another's arrays.
+            for _ in range(3):
+                began = time.perf_counter()
+                function()
+                times[name].append(time.perf_counter() - began)
+    # The first two rounds compile and warm up.
+    return {name: min(found[6:]) * 1e3 for name, found in times.items()}
+
+
+def main() -> None:
+    """Time everything and print what came of it."""
+    warnings.simplefilter("ignore")
+    # As training does it; the peers gain from it as well.
+    tune_allocator()
+    own, other = ours(), peers()
+    took = fastest({**own, **other})
+    drawing = {"monai", "albumentations"}
+    ratios = {
+        name: took[name] / took["drawn_image" if name in drawing else "image"] for name in other
+    }
+    along = took["image_labels_weights"] / took["image"]
+    result = {
+        "benchmark": "augment",
+        "machine": platform.processor() or platform.machine(),
+        "size": [SIZE, SIZE],
+        "milliseconds": {name: round(value, 3) for name, value in took.items()},
+        "times_faster_than": {name: round(value, 2) for name, value in ratios.items()},
+        "labels_and_weights_along": round(along, 2),
+        "met": {
+            **{name: ratios[name] >= wanted for name, wanted in WANTED.items()},
+            "labels_and_weights_along": along <= 1.6,
+        },
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Time the border weights against distance transforms, one thread each; prints one JSON line.
+
+Run ``python tests/benchmarks/weights.py``; with ``--large SIDE`` it also weighs a stored plane of
+that many pixels a side, with cells in one corner, and reports peak memory and time per pixel.
+"""
+
+# ruff: noqa: E402, T201 - threads are set before anything is imported, and a benchmark prints
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import tempfile
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+    os.environ[f"{name}_NUM_THREADS"] = "1"
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from unetkit.arrays.weightmap import border_weight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROUNDS = 3
+# Transforms that are timed; the naive map needs one a cell, all of them alike.
+SAMPLED = 10
+
+
+def cells(size: int, count: int) -> np.ndarray[Any, Any]:
+    """Draw about `count` discs of differing size on a grid, close to one another."""
+    side = round(count**0.5)
+    pitch = size / side
+    rng = np.random.default_rng(0)
+    shifts = rng.uniform(-0.1, 0.1, (2, side, side)) * pitch
+    radii = rng.uniform(0.35, 0.47, (side, side)) * pitch
+    at = np.arange(size, dtype=np.float32)
+    cell = np.minimum((at / pitch).astype(int), side - 1)
+    place = np.ix_(cell, cell)
+    dy = (at - (cell + 0.5) * pitch)[:, None] - shifts[0][place]
+    dx = (at - (cell + 0.5) * pitch)[None, :] - shifts[1][place]
+    numbers = cell[:, None] * side + cell[None, :] + 1
+    return np.where(dy**2 + dx**2 < radii[place] ** 2, numbers, 0).astype(np.uint32)
+
+
+def fastest(*functions: Callable[[], Any]) -> list[float]:
+    """Time functions in turn and return the fastest round of each, in seconds."""
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(ROUNDS):
+        for number, function in enumerate(functions):
+            began = time.perf_counter()
+            function()
+            times[number].append(time.perf_counter() - began)
+    return [min(found) for found in times]
+
+
+def naive(labels: np.ndarray[Any, Any]) -> None:
+    """Make one distance transform for each of a few cells."""
+    for number in range(1, SAMPLED + 1):
+        distance_transform_edt(labels != number)
+
+
+def large(side: int) -> dict[str, float]:
+    """Weigh a stored plane that holds cells in one corner alone."""
+    from unetkit.pipeline.weights import weights
+    from unetkit.storage.images import create_image, create_labels
+
+    with tempfile.TemporaryDirectory() as folder:
+        places = [f"{folder}/small.zarr", f"{folder}/large.zarr"]
+        seconds, peaks = [], []
+        for place, length in zip(places, (4096, side), strict=True):
+            create_image(place, shape=(length, length), axes="yx", dtype=np.uint8)
+            array = create_labels(
+                place, "instances", shape=(length, length), axes="yx", dtype=np.uint32, chunk=512
+            )
+            array.write(0, 0, 0, cells(2048, 5000))
+            began = time.perf_counter()
+            weights(place, scheduler="sync")
+            seconds.append(time.perf_counter() - began)
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return {
+        "side": side,
+        "nanoseconds_a_pixel_4096": round(seconds[0] / 4096**2 * 1e9, 1),
+        "nanoseconds_a_pixel": round(seconds[1] / side**2 * 1e9, 1),
+        "peak_mib_4096": round(peaks[0]),
+        "peak_mib": round(peaks[1]),
+    }
+
+
+def main() -> None:
+    """Time everything and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--large", type=int, metavar="SIDE")
+    side = parser.parse_args().large
+    border_weight(cells(64, 4))
+    small, big = cells(1024, 400), cells(4096, 20_000)
+    ours, one = fastest(lambda: border_weight(small), lambda: naive(small))
+    whole, transform = fastest(lambda: border_weight(big), lambda: distance_transform_edt(big == 0))
+    counts = (100, 1000, 10_000, 100_000)
+    by_count = fastest(*(partial(border_weight, cells(2048, n)) for n in counts))
+    sizes = (1024, 2048, 4096)
+    by_size = fastest(*(partial(border_weight, cells(n, n * n // 839)) for n in sizes))
+    result: dict[str, Any] = {
+        "benchmark": "weights",
+        "machine": platform.processor() or platform.machine(),
+        "milliseconds_1024_400": round(ours * 1e3, 1),
+        "times_faster_than_one_transform_a_cell": round(one / SAMPLED * 400 / ours),
+        "milliseconds_4096_20000": round(whole * 1e3),
+        "one_transform_4096": round(transform * 1e3),
+        "share_of_one_transform": round(whole / transform, 2),
+        "nanoseconds_a_pixel_by_cells": {
+            str(n): round(t / 2048**2 * 1e9, 1) for n, t in zip(counts, by_count, strict=True)
+        },
+        "nanoseconds_a_pixel_by_size": {
+            str(n): round(t / n**2 * 1e9, 1) for n, t in zip(sizes, by_size, strict=True)
+        },
+    }
+    if side:
+        result["large"] = large(side)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
