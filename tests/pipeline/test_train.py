@@ -326,3 +326,20 @@ def test_a_killed_training_leaves_the_earlier_model_alone(here: Path) -> None:
     with pytest.raises(OutputError, match="--overwrite"):
         run()
     assert run(overwrite=True).steps == 3
+
+
+def test_a_frozen_encoder_learns_only_after_its_steps(kit: SimpleNamespace, here: Path) -> None:
+    kit.cells(here / "data.zarr")
+    same = {"model": "smp-linknet", "options": ("encoder=tu-test_resnet",), "steps": 2}
+
+    def encoder(name: str, **changes: Any) -> dict[str, Any]:
+        run(output=f"{name}.safetensors", **{**same, **changes})
+        state = load(f"{name}.safetensors").module.state_dict()
+        return {key: value for key, value in state.items() if ".encoder." in key}
+
+    frozen, longer = encoder("a", freeze_encoder=2), encoder("b", freeze_encoder=9, steps=1)
+    assert all(value.equal(longer[key]) for key, value in frozen.items())
+    learned = encoder("c", freeze_encoder=1)
+    assert not all(value.equal(learned[key]) for key, value in frozen.items())
+    with pytest.raises(UsageError, match="freeze-encoder must be 0 for model 'unet'"):
+        run(output="d.safetensors", freeze_encoder=1)

@@ -65,6 +65,15 @@ def train(
             help="What to learn: foreground, foreground+boundary, boundary or classes.",
         ),
     ] = None,
+    freeze_encoder: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            rich_help_panel=MODEL,
+            help="Steps at the start in which the encoder keeps its weights.",
+        ),
+    ] = 0,
     seed: Seed = 0,
     channels: Channels = None,
     device: Device = "auto",
@@ -97,6 +106,7 @@ def train(
             steps=steps,
             time_budget=time_budget,
             target=target,
+            freeze_encoder=freeze_encoder,
             seed=seed,
             channels=channels,
             device=device,

@@ -21,6 +21,7 @@ from unetkit.progress import SILENT, Progress
 from unetkit.storage.datasets import open_dataset
 from unetkit.training.blocks import BlockCache
 from unetkit.training.checkpoint import Workplace
+from unetkit.training.freezing import freeze, thaw_after
 from unetkit.training.loop import fit
 from unetkit.training.pace import Pace
 from unetkit.training.sampler import Sampler
@@ -101,6 +102,7 @@ def train(
     steps: int = 1000,
     time_budget: str | None = None,
     target: str | None = None,
+    freeze_encoder: int = 0,
     seed: int = 0,
     channels: str | None = None,
     device: str = "auto",
@@ -133,6 +135,8 @@ def train(
         ``90s``, ``20m`` or ``1h``; replaces `steps` once the pace is known.
     target : str, optional
         What is learned; left out, ``foreground`` from instances, ``classes`` from class maps.
+    freeze_encoder : int
+        Steps at the start in which the encoder keeps its weights; for models that have one.
     seed : int
         Of the first weights, the split, the tiles and the drop-out.
     channels : str, optional
@@ -179,6 +183,7 @@ def train(
         device=device,
         precision=precision,
         workers=workers,
+        freeze_encoder=freeze_encoder,
     )
     workplace = Workplace(output, inputs=[source], overwrite=overwrite)
     network, facts = _prepare(plan, open_dataset(source, channels=channels), target, progress)
@@ -203,6 +208,7 @@ def _prepare(
         classes=len(lesson.class_names),
         options=plan.options,
     )
+    freeze(network, model=plan.model, steps=plan.freeze_encoder)
     contract = cast("SizeContract", network.contract)
     parts = split(
         lesson.origins(), gap=contract.need, seed=plan.seed, has_foreground=lesson.has_foreground
@@ -251,7 +257,7 @@ def _learn(
         )
         outcome = fit(
             network,
-            batches,
+            thaw_after(network, batches, steps=plan.freeze_encoder),
             recipe=plan.numbers,
             pace=pace,
             precision=plan.precision,

@@ -66,6 +66,7 @@ class Facts:
             "steps": plan.steps,
             "time_budget": plan.budget,
             "seed": plan.seed,
+            "freeze_encoder": plan.freeze_encoder,
             "device": plan.device,
             "precision": plan.precision,
             "target": self.lesson.target,

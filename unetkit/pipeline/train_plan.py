@@ -45,6 +45,8 @@ class Plan:
         As for `hardware.forward`.
     workers : int
         Threads that draw tiles.
+    freeze_encoder : int
+        Steps at the start in which the encoder does not learn.
     """
 
     model: str
@@ -57,6 +59,7 @@ class Plan:
     device: str
     precision: str
     workers: int
+    freeze_encoder: int = 0
 
     @property
     def numbers(self) -> Recipe:
@@ -76,6 +79,7 @@ def make_plan(
     device: str,
     precision: str,
     workers: int | None,
+    freeze_encoder: int = 0,
 ) -> Plan:
     """Judge the options of `train`, and choose what is left to choose.
 
@@ -91,6 +95,7 @@ def make_plan(
         If this machine has no such device.
     """
     least = {"steps": (steps, 1), "seed": (seed, 0), "workers": (workers, 1)}
+    least["freeze-encoder"] = (freeze_encoder, 0)
     for name, (value, bound) in least.items():
         if value is not None and value < bound:
             raise UsageError(f"{name} must be at least {bound}, got {value}; use {bound} or more")
@@ -112,6 +117,7 @@ def make_plan(
         device=str(where),
         precision=precision,
         workers=workers or min(MOST_WORKERS, hardware.thread_count()),
+        freeze_encoder=freeze_encoder,
     )
 
 
