@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {"geometry": 0, "arrays": 1, "models": 1, "storage": 1, "engine": 2, "views": 2}
 FLOORS |= {"training": 2, "pipeline": 3, "cli": 4}
-BASE = {"errors", "progress", "registry"}
+BASE = {"errors", "kernel_cache", "progress", "registry"}
 ROOMS = {
     "zarr": ["storage/*"],
     "numcodecs": ["storage/*"],

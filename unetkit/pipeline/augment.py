@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unetkit.engine.jobs import run_jobs
 from unetkit.errors import InputError, UsageError
+from unetkit.kernel_cache import FIRST_USE, is_compiled
 from unetkit.pipeline.augment_copies import Copy, make_copy
 from unetkit.pipeline.augment_draw import DEFAULTS, Strengths
 from unetkit.pipeline.augment_preview import write_preview
@@ -156,6 +157,8 @@ def augment(
         else:
             jobs = replayed(replay, dataset, writer)
         _note_unlabelled(dataset, progress)
+        if not is_compiled("warp_kernels"):
+            progress.note(FIRST_USE)
         progress.start("augmenting", total=len(jobs))
         run_jobs(
             make_copy,

@@ -11,6 +11,7 @@ from unetkit.arrays.weightmap import TOLERANCE, choose_preset
 from unetkit.engine.schedulers import open_scheduler
 from unetkit.engine.signals import stoppable
 from unetkit.errors import InputError, UsageError
+from unetkit.kernel_cache import FIRST_USE, is_compiled
 from unetkit.pipeline.lengths import pixel_of, split_length
 from unetkit.pipeline.weights_run import Weighing, class_names
 from unetkit.progress import SILENT, Progress
@@ -155,6 +156,8 @@ def weights(
             check_output(join(sample.image.url, "weights"), overwrite=overwrite)
     if preview is not None:
         check_output(preview, overwrite=overwrite or resume)
+    if not is_compiled("nearest_cells"):
+        progress.note(FIRST_USE)
     with stoppable() as stop, open_scheduler(scheduler, workers) as workforce:
         run = Weighing(labelled, presets, target, workforce=workforce, stop=stop, progress=progress)
         balance = run.balance()

@@ -1,0 +1,70 @@
+"""Compiled code finds a place, also where home and package can't be written to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unetkit import kernel_cache
+
+WARP = """
+import numpy as np
+from unetkit.arrays.deformation import Deformation, deform
+print(deform(np.ones((1, 4, 4), np.float32), Deformation(angle=90.0)).image.sum())
+"""
+
+
+@pytest.fixture
+def closed(tmp_path, monkeypatch):
+    """Make every usual folder one that can't be made."""
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    monkeypatch.delenv(kernel_cache.VARIABLE, raising=False)
+    monkeypatch.setattr(kernel_cache, "_usual_folders", lambda: [file / "a", file / "b"])
+    monkeypatch.setattr(kernel_cache.tempfile, "gettempdir", lambda: str(tmp_path))
+    return tmp_path
+
+
+def test_a_closed_home_gets_a_folder_of_its_own(closed):
+    kernel_cache.keep_compiled()
+    folder = Path(os.environ[kernel_cache.VARIABLE])
+    assert folder.parent == closed
+    assert folder.stat().st_mode & 0o777 == 0o700
+    kernel_cache.keep_compiled()
+    assert os.environ[kernel_cache.VARIABLE] == str(folder)
+
+
+def test_a_folder_that_others_can_write_to_is_not_trusted(closed):
+    open_to_all = closed / f"unetkit-compiled-{os.getuid()}"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    kernel_cache.keep_compiled()
+    assert os.environ[kernel_cache.VARIABLE] != str(open_to_all)
+
+
+def test_where_a_usual_folder_can_be_written_nothing_changes(tmp_path, monkeypatch):
+    monkeypatch.delenv(kernel_cache.VARIABLE, raising=False)
+    monkeypatch.setattr(kernel_cache, "_usual_folders", lambda: [tmp_path / "new" / "numba"])
+    kernel_cache.keep_compiled()
+    assert kernel_cache.VARIABLE not in os.environ
+
+
+def test_what_was_compiled_before_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv(kernel_cache.VARIABLE, str(tmp_path))
+    assert not kernel_cache.is_compiled("warp_kernels")
+    (tmp_path / "arrays_1").mkdir()
+    (tmp_path / "arrays_1" / "warp_kernels.cubic-1.py311.nbi").touch()
+    assert kernel_cache.is_compiled("warp_kernels")
+
+
+def test_a_warp_runs_and_keeps_its_code_where_it_is_told_to(tmp_path):
+    environment = {**os.environ, kernel_cache.VARIABLE: str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", WARP], check=True, capture_output=True, text=True, env=environment
+    )
+    assert float(done.stdout) == 16
+    assert list(tmp_path.rglob("warp_kernels.cubic*.nbi"))
