@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -78,7 +78,7 @@ def materials(
     for sample in chosen:
         found[sample.name] = Material(
             image=sample.data,
-            target=Targets(sample.labels(), lesson.target),
+            target=Targets(sample.labels(), sample.ignore, lesson.target),
             weights=_stored_weights(sample, lesson, balance)
             or Weights(sample.labels(), sample.ignore, lesson.target, damped),
             normalization=fit(
@@ -101,7 +101,8 @@ def _stored_weights(sample: Sample, lesson: Lesson, balance: float) -> Planes | 
     change = tuple(weight**balance - weight for weight in _stored_balance(sample, lesson))
     if not any(change):
         return sample.weights
-    return Rebalanced(sample.labels(), sample.weights, lesson.target, change)
+    labels = sample.labels()
+    return Rebalanced(labels, sample.ignore, lesson.target, weights=sample.weights, change=change)
 
 
 def _has_weights(sample: Sample, target: str) -> bool:
@@ -121,9 +122,21 @@ def _stored_balance(sample: Sample, lesson: Lesson) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class _Derived:
-    """Something that is computed from stored labels whenever a box of it is read."""
+    """Something that is computed from stored labels whenever a box of it is read.
+
+    Parameters
+    ----------
+    labels : PlaneArray
+        Instances or classes.
+    ignore : PlaneArray, optional
+        Not 0 where nobody annotated.
+    target : str
+        What the network learns.
+    """
 
     labels: PlaneArray
+    ignore: PlaneArray | None
+    target: str
 
     @property
     def height(self) -> int:
@@ -140,57 +153,67 @@ class _Derived:
         """How many planes there are."""
         return self.labels.planes
 
+    def _job(self, plane: int, box: tuple[int, int, int, int], *, context: int) -> TileJob:
+        """Look at a box as the command `weights` does."""
+        y0, y1, x0, x1 = box
+        seen = (y0 - context, x0 - context, y1 + context, x1 + context)
+        return TileJob(
+            labels=self.labels,
+            ignore=self.ignore,
+            plane=plane,
+            tile=Tile(0, y0, x0, y1, x1, *seen),
+            target=self.target,
+            preset=PRESET,
+        )
+
 
 @dataclass(frozen=True)
 class Targets(_Derived):
     """Labels read as what the network learns; gaps are cut as on the whole plane."""
 
-    target: str
-
     def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.uint8]:
         """Read a box of a plane as classes."""
-        top, left = max(y0 - CONTEXT, 0), max(x0 - CONTEXT, 0)
-        bottom, right = min(y1 + CONTEXT, self.height), min(x1 + CONTEXT, self.width)
-        target = make_target(self.labels.read(plane, top, bottom, left, right), self.target)
-        return target[y0 - top : y1 - top, x0 - left : x1 - left]
+        block, inner = self._job(plane, (y0, y1, x0, x1), context=CONTEXT).read()
+        return make_target(block, self.target)[inner]
 
 
 @dataclass(frozen=True)
 class Weights(_Derived):
-    """Labels read as the weights of the paper; 0 where pixels are ignored."""
+    """Labels read as the weights of the paper; 0 where pixels are ignored.
 
-    ignore: PlaneArray | None
-    target: str
+    Parameters
+    ----------
+    balance : tuple of float
+        w_c, one a class.
+    """
+
     balance: tuple[float, ...]
 
     def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.float32]:
         """Compute a box of a plane, the same whatever the box."""
-        halo = PRESET.halo
-        tile = Tile(0, y0, x0, y1, x1, y0 - halo, x0 - halo, y1 + halo, x1 + halo)
-        return tile_weights(
-            TileJob(
-                labels=self.labels,
-                ignore=self.ignore,
-                plane=plane,
-                tile=tile,
-                target=self.target,
-                preset=PRESET,
-                balance=self.balance,
-            )
-        )
+        job = self._job(plane, (y0, y1, x0, x1), context=PRESET.halo)
+        return tile_weights(replace(job, balance=self.balance))
 
 
 @dataclass(frozen=True)
 class Rebalanced(_Derived):
-    """Stored weights to which a number for each class is added, where they are not 0."""
+    """Stored weights to which a number for each class is added, where they are not 0.
+
+    Parameters
+    ----------
+    weights : PlaneArray
+        What is stored.
+    change : tuple of float
+        One number a class.
+    """
 
     weights: PlaneArray
-    target: str
     change: tuple[float, ...]
 
     def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.float32]:
         """Read a box of a plane."""
         box = (plane, y0, y1, x0, x1)
         weights = self.weights.read(*box).astype(np.float32)
-        change = np.asarray(self.change, np.float32)[Targets(self.labels, self.target).read(*box)]
+        targets = Targets(self.labels, self.ignore, self.target).read(*box)
+        change = np.asarray(self.change, np.float32)[targets]
         return np.where(weights > 0, weights + change, np.float32(0))
