@@ -1,7 +1,7 @@
 """unetkit: from annotated microscopy images to seamless segmentations of slides of any size.
 
 Every command of the command line is a function of the same job here, with the same options:
-`import_images`, `augment`, `weights`, `train`, `tile_predict`, `evaluate`, `info` and `demo`.
+`import_images`, `augment`, `weights`, `train`, `tile_predict`, `evaluate`, `measure`, `info` and `demo`.
 `open_dataset` and `open_image` read what they write; `SizeContract` is what a model says of the
 sizes that it takes, and `ImageFile` what a reader makes of an image file. Names load their module
 on first use.
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from unetkit.pipeline.evaluate import evaluate
     from unetkit.pipeline.import_images import import_images
     from unetkit.pipeline.info import info
+    from unetkit.pipeline.measure import measure
     from unetkit.pipeline.tile_predict import tile_predict
     from unetkit.pipeline.train import train
     from unetkit.pipeline.weights import weights
@@ -36,6 +37,7 @@ __all__ = [
     "evaluate",
     "import_images",
     "info",
+    "measure",
     "open_dataset",
     "open_image",
     "tile_predict",
@@ -52,6 +54,7 @@ _HOMES = {
     "evaluate": "unetkit.pipeline.evaluate",
     "import_images": "unetkit.pipeline.import_images",
     "info": "unetkit.pipeline.info",
+    "measure": "unetkit.pipeline.measure",
     "open_dataset": "unetkit.storage.datasets",
     "open_image": "unetkit.storage.images",
     "tile_predict": "unetkit.pipeline.tile_predict",

@@ -37,6 +37,7 @@ FUNCTIONS = {
     "train": "train",
     "tile-predict": "tile_predict",
     "eval": "evaluate",
+    "measure": "measure",
     "info": "info",
     "verify": "verify",
     "demo": "demo",

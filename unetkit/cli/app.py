@@ -102,6 +102,11 @@ app.command(
     epilog="Example: unetkit eval slide.prediction.zarr truth.zarr",
 )(look.evaluate)
 app.command(
+    "measure",
+    rich_help_panel=LOOK,
+    epilog="Example: unetkit measure slide.prediction.zarr slide.zarr --csv cells.csv",
+)(look.measure)
+app.command(
     "info",
     rich_help_panel=LOOK,
     epilog="Example: unetkit info slide.prediction.zarr",

@@ -81,6 +81,43 @@ def evaluate(
         report.check(fail_under)
 
 
+def measure(
+    prediction: Annotated[
+        str, typer.Argument(show_default=False, help="An image or dataset with instances.")
+    ],
+    image: Annotated[
+        str | None,
+        typer.Argument(show_default=False, help="Whose intensities are measured too."),
+    ] = None,
+    *,
+    csv: Annotated[
+        str | None,
+        typer.Option("--csv", show_default="NAME.objects.csv", help="Where the table is written."),
+    ] = None,
+    axes: Axes = None,
+    scheduler: Scheduler = "threads",
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure every instance: area, place, axes, circularity, intensities."""
+    from unetkit.pipeline.measure import measure as run
+
+    with console.progress(quiet=quiet) as progress:
+        report = run(
+            prediction,
+            image,
+            csv=csv,
+            axes=axes,
+            scheduler=scheduler,
+            workers=workers,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    console.written(report, json=json, quiet=quiet)
+
+
 def info(
     source: Annotated[
         str, typer.Argument(show_default=False, help="A Zarr of any kind, or a model file.")

@@ -10,6 +10,7 @@ import numpy as np
 from unetkit.arrays import contingency, membranes, surfaces, warping
 from unetkit.engine.jobs import run_jobs
 from unetkit.pipeline.evaluate_blocks import blocks_of
+from unetkit.pipeline.measure_blocks import read_around
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -218,33 +219,17 @@ def _measure(part: Part) -> surfaces.Surfaces:
     """Read a block with its surroundings, background outside the image, and measure outlines."""
     rows = part.rows or (0, 0)
     truth, found = (
-        _surrounded(side, part.plane, rows, part.columns) != 0
+        read_around(side, part.plane, rows, part.columns, reach=surfaces.REACH) != 0
         for side in (part.truth, part.prediction)
     )
     counted = None
     if part.ignore is not None:
-        counted = _surrounded(part.ignore, part.plane, rows, part.columns) == 0
+        outside = read_around(part.ignore, part.plane, rows, part.columns, reach=surfaces.REACH)
+        counted = outside == 0
     height, width = rows[1] - rows[0], part.columns[1] - part.columns[0]
     reach = surfaces.REACH
     inside = (slice(reach, reach + height), slice(reach, reach + width))
     return surfaces.measure(truth, found, inside=inside, counted=counted)
-
-
-def _surrounded(
-    array: PlaneArray, plane: int, rows: tuple[int, int], columns: tuple[int, int]
-) -> np.ndarray[Any, Any]:
-    reach = surfaces.REACH
-    y0, y1 = max(rows[0] - reach, 0), min(rows[1] + reach, array.height)
-    x0, x1 = max(columns[0] - reach, 0), min(columns[1] + reach, array.width)
-    before, after = (
-        (y0 - rows[0] + reach, x0 - columns[0] + reach),
-        (
-            rows[1] + reach - y1,
-            columns[1] + reach - x1,
-        ),
-    )
-    block = array.read(plane, y0, y1, x0, x1)
-    return np.pad(block, tuple(zip(before, after, strict=True)))
 
 
 def _propose(part: Part) -> dict[float | None, Proposal]:

@@ -1,0 +1,130 @@
+"""Sum up the objects of stored labels, block by block and plane by plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unetkit.arrays import objects
+from unetkit.engine.jobs import run_jobs
+from unetkit.pipeline.evaluate_blocks import blocks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from unetkit.progress import Progress
+    from unetkit.storage.planes import PlaneArray
+
+# Blocks of a plane that wait to be added up.
+_WAITING = 64
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A block of one plane to measure."""
+
+    plane: int
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    labels: PlaneArray
+    image: PlaneArray | None
+
+
+def measure_piece(piece: Piece) -> objects.Objects:
+    """Read a block with its surroundings and sum up its objects.
+
+    Parameters
+    ----------
+    piece : Piece
+
+    Returns
+    -------
+    Objects
+    """
+    labels = read_around(piece.labels, piece.plane, piece.rows, piece.columns, reach=objects.REACH)
+    inside = tuple(
+        slice(objects.REACH, objects.REACH + stop - start)
+        for start, stop in (piece.rows, piece.columns)
+    )
+    values = None
+    if piece.image is not None:
+        values = piece.image.read(piece.plane, *piece.rows, *piece.columns)
+    return objects.measure(
+        labels,
+        origin=(piece.rows[0], piece.columns[0]),
+        inside=(inside[0], inside[1]),
+        intensities=values,
+    )
+
+
+def measure_labels(
+    labels: PlaneArray,
+    image: PlaneArray | None = None,
+    *,
+    scheduler: str,
+    workers: int | None,
+    progress: Progress,
+) -> list[objects.Objects]:
+    """Measure every plane of stored labels; the result is the same in any blocks.
+
+    Parameters
+    ----------
+    labels : PlaneArray
+    image : PlaneArray, optional
+        Of the same size.
+    scheduler, workers, progress
+        Who works, how many, and who hears of it.
+
+    Returns
+    -------
+    list of Objects
+        One a plane.
+    """
+    found: list[list[objects.Objects]] = [[] for _ in range(labels.planes)]
+
+    def add(piece: Piece, part: objects.Objects) -> None:
+        waiting = found[piece.plane]
+        waiting.append(part)
+        if len(waiting) >= _WAITING:
+            found[piece.plane] = [objects.merge(waiting)]
+        progress.advance()
+
+    progress.start("measure", total=labels.planes * len(blocks_of(labels)))
+    run_jobs(
+        measure_piece, _pieces(labels, image), scheduler=scheduler, workers=workers, on_done=add
+    )
+    return [objects.merge(parts) for parts in found]
+
+
+def read_around(
+    array: PlaneArray, plane: int, rows: tuple[int, int], columns: tuple[int, int], *, reach: int
+) -> np.ndarray[Any, Any]:
+    """Read a box of labels and `reach` pixels around it, 0 outside the image.
+
+    Parameters
+    ----------
+    array : PlaneArray
+    plane : int
+    rows, columns : tuple of int
+        First and last but one.
+    reach : int
+
+    Returns
+    -------
+    ndarray, shape (Y + 2 reach, X + 2 reach)
+    """
+    y0, y1 = max(rows[0] - reach, 0), min(rows[1] + reach, array.height)
+    x0, x1 = max(columns[0] - reach, 0), min(columns[1] + reach, array.width)
+    beside = (
+        (y0 - rows[0] + reach, rows[1] + reach - y1),
+        (x0 - columns[0] + reach, columns[1] + reach - x1),
+    )
+    return np.pad(array.read(plane, y0, y1, x0, x1), beside)
+
+
+def _pieces(labels: PlaneArray, image: PlaneArray | None) -> Iterator[Piece]:
+    for plane in range(labels.planes):
+        for tile in blocks_of(labels):
+            yield Piece(plane, (tile.y0, tile.y1), (tile.x0, tile.x1), labels, image)
