@@ -71,6 +71,32 @@ def test_the_border_term_is_that_of_one_transform_a_cell(labels, numbers):
     assert ((found == 0) == (wanted == 0)).all()
 
 
+@settings(max_examples=12, deadline=None)
+@given(
+    cells=st.sampled_from([0, 1, 2, 40, 300]),
+    longest=st.integers(1, 9),
+    seed=st.integers(0, 10**6),
+    tile=st.integers(7, 60),
+)
+def test_any_number_of_cells_in_any_tiles_gives_the_naive_map(cells, longest, seed, tile):
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((50, 70), np.int64)
+    for number in rng.integers(1, 2**32, cells, endpoint=True):
+        (y, x), (high, wide) = rng.integers(0, (50, 70)), rng.integers(1, longest + 1, 2)
+        labels[y : y + high, x : x + wide] = number
+    found, halo = np.empty(labels.shape, np.float32), 29
+    for y in range(0, 50, tile):
+        for x in range(0, 70, tile):
+            top, left = max(y - halo, 0), max(x - halo, 0)
+            part = border_weight(labels[top : y + tile + halo, left : x + tile + halo])
+            shape = found[y : y + tile, x : x + tile].shape
+            found[y : y + tile, x : x + tile] = part[
+                y - top : y - top + shape[0], x - left : x - left + shape[1]
+            ]
+    np.testing.assert_allclose(found, naive_border(labels, w0=10, sigma=5), atol=1e-6, rtol=1e-6)
+    assert (found == border_weight(labels)).all()
+
+
 @pytest.mark.parametrize(
     ("gap", "golden"), [(1, 9.2312), (2, 8.3527), (9, 1.3534), (19, 0.0033546)]
 )

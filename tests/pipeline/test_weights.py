@@ -11,6 +11,7 @@ import pytest
 from unetkit.arrays.targets import cut_gaps, make_target
 from unetkit.arrays.weightmap import PRESETS, Preset, class_weights, weight_map
 from unetkit.errors import InputError, LabelError, OutputError, UsageError
+from unetkit.kernel_cache import FIRST_USE
 from unetkit.pipeline import weights_tiles
 from unetkit.pipeline.weights import weights
 from unetkit.storage.datasets import DatasetWriter, open_dataset
@@ -29,7 +30,9 @@ class Notes:
         self.parts += parts
 
     def note(self, text):
-        self.notes.append(text)
+        # Said only where nothing was compiled before.
+        if text != FIRST_USE:
+            self.notes.append(text)
 
 
 def cells(shape, count=40, size=13, seed=0):
