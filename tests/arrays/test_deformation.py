@@ -288,3 +288,24 @@ def test_movements_that_fold_are_drawn_again_where_that_is_asked_for():
             assert drawn.to_dict() == before.to_dict()
     with pytest.raises(UsageError, match="must be small enough for images of 10 x 10 pixels"):
         draw_deformation(np.random.default_rng(0), sigma=50.0, unfolded_in=(10, 10))
+
+
+@pytest.mark.parametrize(
+    "laid_out",
+    [
+        lambda a: a.astype(a.dtype.newbyteorder(">")),
+        np.asfortranarray,
+        lambda a: np.ascontiguousarray(a[..., ::-1])[..., ::-1],
+        lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    ],
+)
+def test_how_an_array_lies_in_memory_changes_nothing(laid_out):
+    rng = np.random.default_rng(0)
+    image, labels = picture((2, 20, 23), np.uint16), picture((20, 23), np.uint32)
+    weights, drawn = rng.random((20, 23), np.float32), draw_deformation(rng)
+    plain = deform(image, drawn, labels=labels, weights=weights)
+    other = deform(laid_out(image), drawn, labels=laid_out(labels), weights=laid_out(weights))
+    assert (other.image == plain.image).all()
+    assert (other.labels == plain.labels).all()
+    assert (other.weights == plain.weights).all()
+    assert (other.image.dtype, other.labels.dtype) == (np.uint16, np.uint32)
