@@ -3,6 +3,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -57,6 +59,15 @@ def leave_a_file(job: Job) -> None:
 
 def die(job: Job) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_three(job: Job) -> int:
+    """Kill the worker at job 3, as often as the folder has files to take away."""
+    if job.number == 3:
+        for path in Path(job.folder).iterdir():
+            path.unlink()
+            die(job)
+    return job.number
 
 
 @pytest.mark.parametrize("scheduler", [*ANY, "local:1"], indirect=True)
@@ -165,9 +176,70 @@ def test_what_on_done_raises_ends_the_run() -> None:
     assert ran == [0]
 
 
-def test_a_killed_worker_is_named() -> None:
-    with pytest.raises(SurroundingsError, match=r"worker of scheduler 'processes' .* killed"):
-        run_jobs(die, [Job(0)], scheduler="processes", workers=1)
+@pytest.mark.parametrize(("name", "deaths"), [("processes", 1), ("processes", 2), ("local:2", 2)])
+def test_the_job_of_a_killed_worker_is_done_elsewhere(
+    tmp_path: Path, name: str, deaths: int
+) -> None:
+    for number in range(deaths):
+        (tmp_path / str(number)).touch()
+    done: list[int] = []
+    run_jobs(
+        die_at_three,
+        [Job(number, str(tmp_path)) for number in range(8)],
+        scheduler=name,
+        workers=2,
+        on_done=lambda job, result: done.append(result),
+    )
+    assert sorted(done) == list(range(8))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["processes", "local:1"])
+def test_a_job_that_kills_every_worker_is_named(tmp_path: Path, name: str) -> None:
+    for number in range(9):
+        (tmp_path / str(number)).touch()
+    done: list[int] = []
+    with pytest.raises(SurroundingsError, match=r"3 in a row were killed at .*number=3") as caught:
+        run_jobs(
+            die_at_three,
+            [Job(number, str(tmp_path)) for number in range(8)],
+            scheduler=name,
+            workers=1,
+            on_done=lambda job, result: done.append(result),
+        )
+    assert caught.value.exit_code == 5
+    # Two retries and no more, and what was done before is kept.
+    assert len(list(tmp_path.iterdir())) == 6
+    assert done[:3] == [0, 1, 2]
+
+
+PARENT = """
+from unetkit.engine.schedulers import open_scheduler
+import os, signal
+if __name__ == "__main__":
+    scheduler = open_scheduler("processes", 1)
+    print(scheduler.pool.submit(os.getpid).result(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+    for _ in range(100):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        # One that ended and that nobody waits for is still listed.
+        status = Path(f"/proc/{child}/stat")
+        if status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.1)
+    pytest.fail("the worker is still there")
 
 
 def test_an_open_scheduler_serves_several_runs() -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.engine.tileio import fit_image, read_tile, write_tile
@@ -29,6 +29,7 @@ class Array:
         return self.array[..., y0:y1, x0:x1]
 
 
+@settings(deadline=None)
 @given(
     height=st.integers(1, 20),
     width=st.integers(1, 20),

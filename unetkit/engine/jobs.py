@@ -18,7 +18,7 @@ from distributed import KilledWorker, as_completed, wait
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 
-from unetkit.engine.schedulers import Scheduler, open_scheduler
+from unetkit.engine.schedulers import RETRIES, Scheduler, open_scheduler
 from unetkit.errors import SurroundingsError, TryAgainError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def run_jobs(
         What a job or `on_done` raised first, as it was raised. Jobs that are running by then come
         to their end before this function does; no other one is started.
     SurroundingsError
-        If a worker process died.
+        If a worker process died at a job, and those that tried it again died too.
     TryAgainError
         If the cluster can't be reached.
     """
@@ -80,7 +80,7 @@ def run_jobs(
 
 
 class _HandOver(Callback):  # type: ignore[misc]
-    """Passes each result on in the calling thread, and lets go of it."""
+    """Passes each result on in the calling thread, and lets go of it and of its job."""
 
     def __init__(self, wave: dict[str, Any], on_done: Callable[[Any, Any], None] | None) -> None:
         super().__init__()
@@ -90,8 +90,9 @@ class _HandOver(Callback):  # type: ignore[misc]
     def _posttask(
         self, key: str, result: Any, dsk: Any, state: dict[str, Any], worker_id: Any
     ) -> None:
+        job = self._wave.pop(key)
         if self._on_done is not None:
-            self._on_done(self._wave[key], result)
+            self._on_done(job, result)
         # Dask would keep every result until the last task of the graph is done.
         state["cache"][key] = None
 
@@ -107,13 +108,47 @@ def _run_locally(
     keys = (f"job-{number}" for number in itertools.count(10**12 - 1, -1))
     wave_size = JOBS_PER_WORKER * scheduler.workers
     while wave := dict(zip(keys, itertools.islice(jobs, wave_size), strict=False)):
-        tasks = [_task(function, job)(dask_key_name=key) for key, job in wave.items()]
+        while wave:
+            try:
+                _compute(function, wave, scheduler, on_done=on_done)
+            except BrokenProcessPool:
+                scheduler.renew()
+                # One of those that were running killed it; which one shows when each is alone.
+                for key in list(wave)[: scheduler.workers]:
+                    _compute_alone(function, {key: wave.pop(key)}, scheduler, on_done=on_done)
+
+
+def _compute(
+    function: Callable[[J], R],
+    wave: dict[str, J],
+    scheduler: Scheduler,
+    *,
+    on_done: Callable[[J, R], None] | None,
+) -> None:
+    """Run a wave; what is done is taken out of it."""
+    tasks = [_task(function, job)(dask_key_name=key) for key, job in wave.items()]
+    with _HandOver(wave, on_done):
+        # Dask sends six tasks at a time to a process unless told otherwise.
+        dask.compute(*tasks, scheduler=scheduler.kind, pool=scheduler.pool, chunksize=1)
+
+
+def _compute_alone(
+    function: Callable[[J], R],
+    wave: dict[str, J],
+    scheduler: Scheduler,
+    *,
+    on_done: Callable[[J, R], None] | None,
+) -> None:
+    """Run a job that may have killed its process, with no other job beside it."""
+    (job,) = wave.values()
+    for _ in range(RETRIES):
         try:
-            with _HandOver(wave, on_done):
-                # Dask sends six tasks at a time to a process unless told otherwise.
-                dask.compute(*tasks, scheduler=scheduler.kind, pool=scheduler.pool, chunksize=1)
-        except BrokenProcessPool as error:
-            raise _lost_worker(scheduler.name) from error
+            _compute(function, wave, scheduler, on_done=on_done)
+        except BrokenProcessPool:
+            scheduler.renew()
+        else:
+            return
+    raise _lost_worker(scheduler.name, job)
 
 
 def _task(function: Callable[[J], R], job: J) -> Any:
@@ -134,6 +169,7 @@ def _run_on_cluster(
     """
     client = scheduler.client
     running: dict[Any, J] = {}
+    lost: J | None = None
 
     def submit(job: J) -> Any:
         future = client.submit(function, job, pure=False)
@@ -145,6 +181,7 @@ def _run_on_cluster(
             [submit(job) for job in itertools.islice(jobs, scheduler.workers + 1)]
         )
         for future in flight:
+            lost = running[future]
             result = future.result()
             job = running.pop(future)
             if on_done is not None:
@@ -152,7 +189,7 @@ def _run_on_cluster(
             for following in itertools.islice(jobs, 1):
                 flight.add(submit(following))
     except KilledWorker as error:
-        raise _lost_worker(scheduler.name) from error
+        raise _lost_worker(scheduler.name, lost) from error
     except (FutureCancelledError, CommClosedError) as error:
         message = f"scheduler '{scheduler.name}' must stay reachable, but it went away"
         raise TryAgainError(f"{message}; run the command again when it is back") from error
@@ -161,8 +198,9 @@ def _run_on_cluster(
             wait(list(running))
 
 
-def _lost_worker(name: str) -> SurroundingsError:
+def _lost_worker(name: str, job: object) -> SurroundingsError:
     return SurroundingsError(
-        f"every worker of scheduler '{name}' must stay alive, but one was killed, "
-        "perhaps for want of memory; use fewer --workers or a smaller --tile"
+        f"every worker of scheduler '{name}' must stay alive, but {RETRIES + 1} in a row were "
+        f"killed at {job!s:.200}, perhaps for want of memory; use fewer --workers or a smaller "
+        "--tile"
     )

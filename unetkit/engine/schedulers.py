@@ -7,14 +7,16 @@ import json
 import logging
 import os
 import signal
+import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+import dask
 from distributed import Client, LocalCluster
 
 from unetkit.errors import InputError, TryAgainError, UsageError
@@ -30,6 +32,8 @@ CLUSTER_FORMS = ("local:N", "tcp://HOST:PORT", "file:PATH")
 CONNECT_SECONDS = 5.0
 # Starting worker processes means importing Python there, which can be slow on a network disk.
 START_SECONDS = 60.0
+# How often a job is given to another worker when one died at it.
+RETRIES = 2
 
 
 @dataclass
@@ -56,6 +60,12 @@ class Scheduler:
     pool: Executor | None = None
     client: Any = None
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    def renew(self) -> None:
+        """Start new processes in place of those that a death has made useless."""
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+        self.pool = _process_pool(self.workers)
 
     def close(self) -> None:
         """Wait for running jobs, drop the others, and free what was started."""
@@ -111,9 +121,7 @@ def open_scheduler(name: str = "threads", workers: int | None = None) -> Schedul
         return Scheduler(name, "threads", count, ThreadPoolExecutor(count))
     if name == "processes":
         count = workers or cores()
-        # A forked child of a process with threads may hang; a spawned one starts clean.
-        pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_be_quiet)
-        return Scheduler(name, "processes", count, pool)
+        return Scheduler(name, "processes", count, _process_pool(count))
     if name.startswith("local:"):
         return _local_cluster(name, workers)
     if name.startswith(("tcp://", "tls://", "file:")):
@@ -121,9 +129,23 @@ def open_scheduler(name: str = "threads", workers: int | None = None) -> Schedul
     raise UsageError(_unknown(name))
 
 
-def _be_quiet() -> None:
-    """Leave Ctrl-C, which the terminal sends to all processes, to the one that started them."""
+def _process_pool(count: int) -> ProcessPoolExecutor:
+    # A forked child of a process with threads may hang; a spawned one starts clean.
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_be_a_child)
+
+
+def _be_a_child() -> None:
+    """Leave Ctrl-C, which the terminal sends to all processes, to the parent; end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    """End when the parent was killed, which tells its children nothing."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _unknown(name: str) -> str:
@@ -138,6 +160,9 @@ def _local_cluster(name: str, workers: int | None) -> Scheduler:
     if not count.isdecimal() or int(count) < 1:
         raise UsageError(f"scheduler local:N must have N of at least 1, got '{name}'; use local:2")
     with ExitStack() as resources:
+        resources.enter_context(
+            dask.config.set({"distributed.scheduler.allowed-failures": RETRIES})
+        )
         try:
             cluster = resources.enter_context(
                 LocalCluster(

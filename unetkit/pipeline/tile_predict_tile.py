@@ -123,6 +123,9 @@ class TileJob:
     plane: int
     tile: Tile
 
+    def __str__(self) -> str:
+        return f"tile {self.key} at row {self.tile.y0}, column {self.tile.x0}"
+
     @property
     def key(self) -> str:
         """What the journal knows the tile by."""

@@ -9,17 +9,21 @@ import json
 import os
 import zlib
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from unetkit.errors import InputError, SurroundingsError
 from unetkit.storage.atomic import write_json
 from unetkit.storage.creation import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FOLDER = ".unetkit"
 LINES = "journal.txt"
 FINGERPRINT = "fingerprint.json"
 # What the journal becomes when the output is published.
 CHUNK_LIST = "chunks.jsonl"
+LINES_AT_ONCE = 4096
 
 
 class Journal:
@@ -111,7 +115,8 @@ class Journal:
             return {}
         except OSError as error:
             raise InputError(f"{path} must be readable, got: {error}") from error
-        return dict(entry for line in lines if (entry := _parsed(line)) is not None)
+        texts = [text for line in lines if (text := _checked(line)) is not None]
+        return dict(_entries(texts))
 
     def close(self) -> None:
         """Close the file; recording opens it again."""
@@ -138,18 +143,31 @@ class Journal:
         return self._handle
 
 
-def _parsed(line: bytes) -> tuple[str, int | None] | None:
+def _checked(line: bytes) -> bytes | None:
+    """Return what a line says where its checksum holds."""
     head, _, text = line.partition(b" ")
-    if head != f"{zlib.crc32(text):08x}".encode():
-        return None
+    return text if head == b"%08x" % zlib.crc32(text) else None
+
+
+def _entries(texts: list[bytes]) -> Iterator[tuple[str, int | None]]:
+    """Read the lines, many at a time, since a call a line would take most of the time."""
+    for start in range(0, len(texts), LINES_AT_ONCE):
+        block = texts[start : start + LINES_AT_ONCE]
+        try:
+            values = json.loads(b"[" + b",".join(block) + b"]")
+        except (ValueError, RecursionError):
+            values = [value for text in block for value in _alone(text)]
+        for value in values:
+            match value:
+                case [str(key), int() | None as checksum]:
+                    yield key, checksum
+
+
+def _alone(text: bytes) -> list[Any]:
     try:
-        entry = json.loads(text)
+        return [json.loads(text)]
     except (ValueError, RecursionError):
-        return None
-    match entry:
-        case [str(key), int() | None as checksum]:
-            return key, checksum
-    return None
+        return []
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,219 @@
+"""Time a prediction against MONAI's sliding window in one run; the last line is JSON.
+
+Run ``python tests/benchmarks/tile_predict.py`` with the extra ``bench`` installed. The peer has
+the same channels, padded; each works in a process of its own, as its users have it.
+``--sparse SIDE`` instead starts on a plane of that many pixels a side and stops after 50 tiles.
+"""
+
+# ruff: noqa: T201 - a benchmark prints
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from unetkit.geometry.sizes import SizeContract
+from unetkit.models import hardware, modelfile, unet
+from unetkit.storage.files import write_bytes
+from unetkit.storage.images import create_image
+
+SIDE, WIDTH = 2048, 32
+
+
+def network() -> unet.UNet:
+    """Return the network that is timed, with the same weights every time."""
+    torch.manual_seed(0)
+    return unet.build(in_channels=1, classes=2, width=WIDTH).eval()
+
+
+def store(folder: str, side: int) -> tuple[str, str]:
+    """Store a model file and an image of noise."""
+    model, image = f"{folder}/model.safetensors", f"{folder}/{side}.zarr"
+    made = network()
+    header = modelfile.ModelHeader(
+        model="unet",
+        options={"width": WIDTH},
+        in_channels=1,
+        class_names=("background", "foreground"),
+        target="foreground",
+        contract=made.contract,
+        normalization="percentile",
+        channels=None,
+    )
+    write_bytes(model, modelfile.to_bytes(made, header))
+    data = create_image(image, shape=(side, side), axes="yx", dtype="u2")
+    noise = np.random.default_rng(0)
+    for y in range(0, side, 512):
+        data.write(0, y, 0, noise.integers(0, 4096, (1, min(512, side - y), side), np.uint16))
+    return model, image
+
+
+def peer(overlap: float, side: int) -> float:
+    """Return the seconds that MONAI takes for a padded network of the same channels."""
+    from monai.inferers import sliding_window_inference
+
+    module = network()
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (3, 3):
+            layer.padding = (1, 1)
+    module.contract = SizeContract(step=16, minimum=16, halo=96)
+    image = torch.rand(1, 1, side, side)
+    with torch.inference_mode():
+        module(image[..., :512, :512])
+        began = time.perf_counter()
+        sliding_window_inference(image, 512, 1, module, overlap=overlap, mode="gaussian")
+        return time.perf_counter() - began
+
+
+def ours(model: str, image: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the seconds that `tile_predict` takes, and what of it the network takes."""
+    from unetkit.pipeline.tile_predict import tile_predict
+
+    real, spent = hardware.forward, [0.0]
+
+    def forward(*arguments: Any, **named: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return real(*arguments, **named)
+        finally:
+            spent[0] += time.perf_counter() - began
+
+    hardware.forward = forward
+    # Compiled kernels and libraries that load late would count as time of the first run.
+    small = create_image(f"{image}.small", shape=(256, 256), axes="yx", dtype="u2")
+    small.write(0, 0, 0, np.random.default_rng(0).integers(0, 4096, (1, 256, 256), np.uint16))
+    tile_predict(small.url.removesuffix("/0"), model=model, output=f"{image}.0", **options)
+    spent[0], began = 0.0, time.perf_counter()
+    report = tile_predict(image, model=model, output=f"{image}.out", **options)
+    seconds = time.perf_counter() - began
+    return {
+        "seconds": seconds,
+        "network_share": spent[0] / seconds,
+        "tile": report.tile,
+        "precision": report.precision,
+        "matrix_rate": matrix_rate(report.precision),
+    }
+
+
+def matrix_rate(precision: str) -> float:
+    """Return the floating-point operations a second of this machine's matrix product."""
+    kind = torch.float32 if precision in ("exact", "float32") else getattr(torch, precision)
+    a = torch.rand(2048, 2048).to(kind)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - began)
+    return 2 * 2048**3 / min(times)
+
+
+def operations(side: int) -> float:
+    """Count the floating-point operations of one pass over the whole image."""
+    module = network().to("meta")
+    size = module.contract.legal(side + 2 * module.contract.need)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        module(torch.empty(1, 1, size, size, device="meta"))
+    return float(counter.get_total_flops())
+
+
+def sparse(side: int) -> dict[str, Any]:
+    """Predict the first 50 tiles of an image that is nearly all background."""
+    from unetkit.errors import StoppedError
+    from unetkit.pipeline.tile_predict import tile_predict
+
+    class Watch:
+        first, done = 0.0, 0
+
+        def start(self, what: str, *, total: int) -> None:
+            pass
+
+        def advance(self, parts: int = 1, *, status: str = "") -> None:
+            self.done += parts
+            self.first = self.first or time.perf_counter()
+            if self.done == 50:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def note(self, text: str) -> None:
+            pass
+
+    with tempfile.TemporaryDirectory() as folder:
+        model, _ = store(folder, 512)
+        data = create_image(f"{folder}/sparse.zarr", shape=(side, side), axes="yx", dtype="u2")
+        noise = np.random.default_rng(0).integers(0, 4096, (1, 1024, 1024), np.uint16)
+        data.write(0, 1024, 1024, noise)
+        watch, began = Watch(), time.perf_counter()
+        with contextlib.suppress(StoppedError):
+            tile_predict(f"{folder}/sparse.zarr", model=model, tile=512, progress=watch)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"side": side, "peak_bytes": peak, "first_tile_seconds": watch.first - began}
+
+
+def apart(*arguments: str) -> Any:
+    """Run a part of this script in a process of its own; return what it printed."""
+    run = subprocess.run(
+        [sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def compare(side: int) -> dict[str, Any]:
+    """Time everything in turn; return the ratios."""
+    figures: dict[str, Any] = {"side": side, "width": WIDTH, "threads": hardware.thread_count()}
+    runs = {
+        "auto": {},
+        "float32": {"precision": "float32"},
+        "auto_512": {"tile": 512},
+        "auto_1024": {"tile": 1024},
+        "auto_2048": {"tile": 2048},
+    }
+    peers = {name: apart("--peer", name, "--side", str(side)) for name in ("0.25", "0.5")}
+    times = {}
+    for name, options in runs.items():
+        with tempfile.TemporaryDirectory() as folder:
+            found = apart("--ours", json.dumps([*store(folder, side), options]))
+        times[name] = found["seconds"]
+        figures |= {f"{name}_{key}": value for key, value in found.items()}
+        print(name, found, flush=True)
+    for name in ("auto", "float32"):
+        figures[f"ratio_{name}_025"] = peers["0.25"] / times[name]
+        figures[f"ratio_{name}_050"] = peers["0.5"] / times[name]
+        rate = operations(side) / times[name]
+        figures[f"rate_share_{name}"] = rate / figures[f"{name}_matrix_rate"]
+    figures["rate_share"] = figures["rate_share_auto"]
+    best = min(times[f"auto_{tile}"] for tile in (512, 1024, 2048))
+    figures["auto_over_best_tile"] = times["auto"] / best
+    return figures | {"monai_025_seconds": peers["0.25"], "monai_050_seconds": peers["0.5"]}
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--side", type=int, default=SIDE, help="pixels a side of the image")
+    parser.add_argument("--sparse", type=int, help="start on a plane of this side instead")
+    parser.add_argument("--peer", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--ours", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.peer is not None:
+        print(json.dumps(peer(given.peer, given.side)))
+    elif given.ours is not None:
+        print(json.dumps(ours(*json.loads(given.ours))))
+    elif given.sparse is not None:
+        print(json.dumps(sparse(given.sparse)))
+    else:
+        print(json.dumps(compare(given.side)))
+
+
+if __name__ == "__main__":
+    main()
