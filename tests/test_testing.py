@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 from torch import nn
 
@@ -19,6 +21,13 @@ def test_every_installed_model_of_our_own_keeps_the_contract():
     assert ours <= set(SMALL), "give the new model small options here"
     for name in ours:
         check_model(registry.get(name), **SMALL[name])
+
+
+def test_what_builds_a_model_travels_to_other_processes():
+    registry = Registry("unetkit.models", noun="model")
+    for name in registry.names():
+        build = registry.get(name)
+        assert pickle.loads(pickle.dumps(build)) is build
 
 
 class Blur(nn.Module):
