@@ -185,8 +185,9 @@ def train(
         workers=workers,
         freeze_encoder=freeze_encoder,
     )
+    dataset = open_dataset(source, channels=channels)
     workplace = Workplace(output, inputs=[source], overwrite=overwrite)
-    network, facts = _prepare(plan, open_dataset(source, channels=channels), target, progress)
+    network, facts = _prepare(plan, dataset, target, progress)
     outcome = _learn(
         network, facts, workplace=workplace, nonfinite=nonfinite, progress=progress, began=began
     )

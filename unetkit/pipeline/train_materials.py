@@ -72,7 +72,7 @@ def materials(
             f"{missing} of {len(chosen)} samples have no stored weights; computed as "
             "'unetkit weights' does by default."
         )
-    progress.start("looking at intensities", total=len(chosen))
+    progress.start("reading intensities", total=len(chosen))
     damped = tuple(weight**balance for weight in lesson.balance)
     found = {}
     for sample in chosen:
