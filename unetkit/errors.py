@@ -47,6 +47,14 @@ class InputError(UnetkitError, ValueError):
 class MissingError(InputError, FileNotFoundError):
     """There is nothing at a path."""
 
+    def __new__(cls, *args: object) -> Self:
+        """Make it as the operating system's errors are made.
+
+        ValueError's own way comes first in line and can't make one, which shows only where an
+        error is rebuilt after its travel from another process.
+        """
+        return FileNotFoundError.__new__(cls, *args)
+
 
 class LabelError(InputError):
     """Labels are not what they are said to be."""
