@@ -18,7 +18,7 @@ Every message reads: what must hold, what was got, what would do.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class UnetkitError(Exception):
