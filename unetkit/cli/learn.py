@@ -176,6 +176,23 @@ def tile_predict(
             help="Drop objects of fewer pixels than this.",
         ),
     ] = 0,
+    skip_below: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            rich_help_panel=TILES,
+            show_default=False,
+            help="Leave out tiles that are darker than this everywhere.",
+        ),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=TILES,
+            show_default=False,
+            help="An image of any scale; tiles in which it is 0 are left out.",
+        ),
+    ] = None,
     channels: Channels = None,
     axes: Axes = None,
     device: Device = "auto",
@@ -207,6 +224,8 @@ def tile_predict(
             threshold=threshold,
             grow=grow,
             min_size=min_size,
+            skip_below=skip_below,
+            mask=mask,
             channels=channels,
             axes=axes,
             device=device,

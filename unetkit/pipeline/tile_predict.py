@@ -12,6 +12,7 @@ from unetkit.engine.schedulers import open_scheduler
 from unetkit.engine.signals import stoppable
 from unetkit.errors import NumbersError, StoppedError, UsageError
 from unetkit.models import hardware, modelfile
+from unetkit.pipeline.tile_predict_empty import open_mask
 from unetkit.pipeline.tile_predict_hands import share_cores
 from unetkit.pipeline.tile_predict_network import predict_array
 from unetkit.pipeline.tile_predict_output import Partial
@@ -49,6 +50,8 @@ def tile_predict(
     threshold: float = 0.5,
     grow: int = 1,
     min_size: int = 0,
+    skip_below: float | None = None,
+    mask: str | None = None,
     channels: str | None = None,
     axes: str | None = None,
     device: str = "auto",
@@ -90,6 +93,11 @@ def tile_predict(
         Pixels by which objects grow into the gaps that were cut between them for training.
     min_size : int
         Objects with fewer pixels, before they grow, are left out.
+    skip_below : float, optional
+        Tiles whose pixels are all below this intensity are left out as background.
+    mask : str, optional
+        An image of any scale over the whole source; tiles in which it is 0 are left out as
+        background.
     channels : str, optional
         Which channels, in which order; left out, those that the model was trained with.
     axes : str, optional
@@ -142,13 +150,23 @@ def tile_predict(
     """
     began = time.monotonic()
     wishes = Wishes(
-        tile, overlap, precision, probabilities, threshold, grow, min_size, nonfinite, max_memory
+        tile,
+        overlap,
+        precision,
+        probabilities,
+        threshold,
+        grow,
+        min_size,
+        nonfinite,
+        max_memory,
+        skip_below,
     )
     wishes.check()
     target = _target(source, output)
     header = modelfile.read_header(model)
     dataset = open_dataset(source, axes=axes, channels=channels or header.channels)
     check_fit(header, dataset, wishes)
+    places = None if mask is None else open_mask(mask, dataset)
     look = partial(_look, target, inputs=(source, model), resume=resume, overwrite=overwrite)
     look()
     place = hardware.pick_device(device)
@@ -158,7 +176,7 @@ def tile_predict(
     with alone, open_scheduler(scheduler, hands.jobs) as opened, torch_threads(hands.threads):
         earlier = look()  # once more: another job may have ended before this one was alone
         network = load_model(model, device=str(place))
-        plan = make_plan(network, dataset, wishes, hands=hands, earlier=earlier)
+        plan = make_plan(network, dataset, wishes, hands=hands, earlier=earlier, mask=places)
         progress.note(f"{plan.summary()} on {place}")
         report = planned(plan, target, device=str(place))
         if dry_run:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from unetkit.arrays.normalization import Normalization
     from unetkit.models.modelfile import LoadedModel
     from unetkit.models.modelheader import ModelHeader
+    from unetkit.pipeline.tile_predict_empty import Mask
     from unetkit.pipeline.tile_predict_resume import Earlier
     from unetkit.storage.datasets import Dataset, Sample
 
@@ -46,6 +47,7 @@ class Wishes:
     min_size: int = 0
     nonfinite: Literal["error", "fill"] = "error"
     max_memory: str | None = None
+    skip_below: float | None = None
 
     def check(self) -> None:
         """Refuse what no model can do.
@@ -102,6 +104,8 @@ class Plan:
         What was asked for; holds what needs no choice.
     memory : Memory
         What it takes and may take; it decides about no pixel.
+    mask : Mask, optional
+        Where to look; left out, everywhere.
     """
 
     model: LoadedModel
@@ -112,6 +116,7 @@ class Plan:
     precision: str
     wishes: Wishes
     memory: Memory
+    mask: Mask | None = None
 
     @property
     def size(self) -> int:
@@ -178,6 +183,8 @@ class Plan:
             "grow": wishes.grow,
             "min_size": wishes.min_size,
             "nonfinite": wishes.nonfinite,
+            "skip_below": wishes.skip_below,
+            "mask": None if self.mask is None else self.mask.checksum,
             "input": {
                 sample.name: {
                     "axes": sample.data.axes,
@@ -224,6 +231,7 @@ def make_plan(
     *,
     hands: Hands = ONE,
     earlier: Earlier | None = None,
+    mask: Mask | None = None,
 ) -> Plan:
     """Settle everything that decides about the pixels; reads the images, writes nothing.
 
@@ -239,6 +247,8 @@ def make_plan(
         How many tiles and networks are to run at the same time, for the memory that they take.
     earlier : Earlier, optional
         A run that is to be resumed; its automatic choices are taken over.
+    mask : Mask, optional
+        Where to look.
 
     Returns
     -------
@@ -271,7 +281,7 @@ def make_plan(
     if precision is None:
         fill = wishes.nonfinite == "fill"
         precision = choose_precision(model, samples, normalizations, overlap=overlap, fill=fill)
-    plan = Plan(model, samples, normalizations, tile, overlap, precision, wishes, memory)
+    plan = Plan(model, samples, normalizations, tile, overlap, precision, wishes, memory, mask)
     if earlier is not None:
         earlier.check(plan.fingerprint())
     return plan

@@ -23,6 +23,9 @@ class PredictionReport:
         Tiles of all planes, and how many of them an earlier run had done.
     tiles_constant : int
         Tiles of one value that were copied from another tile of that value.
+    tiles_left_out : int
+        Tiles left out by `skip_below` or `mask`; `.unetkit/left-out.jsonl` in the output lists
+        them as SAMPLE/PLANE/TILE.
     tile, overlap, read : int
         Size of a tile, its context on each side, and what the network reads for it, in pixels.
     precision, device : str
@@ -49,6 +52,7 @@ class PredictionReport:
     tiles_total: int
     tiles_reused: int
     tiles_constant: int
+    tiles_left_out: int
     tile: int
     overlap: int
     read: int
@@ -78,6 +82,7 @@ def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
         tiles_total=plan.tiles_total,
         tiles_reused=0,
         tiles_constant=0,
+        tiles_left_out=0,
         tile=plan.tile,
         overlap=plan.overlap,
         read=plan.size,

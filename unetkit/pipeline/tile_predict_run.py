@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from unetkit.arrays.instances import has_instances
@@ -18,16 +19,23 @@ from unetkit.pipeline.tile_predict_tile import (
     predict_tile,
     tile_checksum,
 )
-from unetkit.storage.journal import Journal
+from unetkit.storage.files import write_text
+from unetkit.storage.journal import FOLDER, Journal
+from unetkit.storage.urls import join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from unetkit.engine.schedulers import Scheduler
     from unetkit.engine.signals import Stop
+    from unetkit.pipeline.tile_predict_empty import Mask
     from unetkit.pipeline.tile_predict_output import Output, Partial
     from unetkit.pipeline.tile_predict_plan import Plan
     from unetkit.progress import Progress
+
+# No sample can be named so: a name has no slash.
+LEFT_OUT = "//left out/"
+LEFT_OUT_LIST = "left-out.jsonl"
 
 
 @dataclass(frozen=True)
@@ -44,12 +52,15 @@ class Outcome:
         NaN and Inf values that were read as 0.
     tiles_constant : int
         Tiles of one value that were copied from another of that value.
+    tiles_left_out : int
+        Tiles that were left out as empty; the output lists them.
     """
 
     tiles_reused: int
     objects: int | None
     filled: int
     tiles_constant: int
+    tiles_left_out: int
 
 
 @dataclass
@@ -87,6 +98,7 @@ class Run:
             if journal.read_fingerprint() is None:
                 journal.write_fingerprint(self.plan.fingerprint())
             reused, filled, constant = self._predict(tasks, journal)
+            left_out = self._list_left_out(journal)
         objects = None
         if has_instances(self.plan.model.header.target):
             objects = self._find_instances(outputs)
@@ -94,7 +106,7 @@ class Run:
             self.progress.note(f"{filled} values of the input were NaN or Inf and read as 0")
         self.progress.start("smaller levels", total=len(outputs))
         self.partial.complete(advance=self._advance)
-        return Outcome(reused, objects, filled, constant)
+        return Outcome(reused, objects, filled, constant, left_out)
 
     def _task(self, output: Output) -> ImageTask:
         return ImageTask(
@@ -109,7 +121,13 @@ class Run:
             positive=0 if self.plan.model.header.target == "boundary" else 1,
             side=self.plan.tile,
             nonfinite=self.plan.wishes.nonfinite,
+            skip_below=self.plan.wishes.skip_below,
+            mask=self._mask(),
         )
+
+    def _mask(self) -> Mask | None:
+        mask = self.plan.mask
+        return None if mask is None else replace(mask, data=from_anywhere(mask.data))
 
     def _predict(self, tasks: list[ImageTask], journal: Journal) -> tuple[int, int, int]:
         """Stage 1: every tile that is not done, or no longer as it was written."""
@@ -129,6 +147,8 @@ class Run:
 
         def finish(job: TileJob, result: TileDone) -> None:
             nonlocal done, filled, constant
+            if result.left_out:
+                journal.record(LEFT_OUT + job.key, checksum=None)
             journal.record(job.key, checksum=result.checksum)
             done += 1
             filled += result.filled
@@ -137,6 +157,14 @@ class Run:
 
         run_jobs(predict_tile, left(), scheduler=self.scheduler, on_done=finish)
         return reused, filled, constant
+
+    def _list_left_out(self, journal: Journal) -> int:
+        """Write down the tiles that are left out, with those of earlier runs."""
+        keys = [key.removeprefix(LEFT_OUT) for key in journal.done() if key.startswith(LEFT_OUT)]
+        if keys:
+            lines = "".join(json.dumps(key) + "\n" for key in sorted(keys))
+            write_text(join(self.partial.url, FOLDER, LEFT_OUT_LIST), lines)
+        return len(keys)
 
     def _tile_jobs(self, tasks: list[ImageTask]) -> Iterator[TileJob]:
         for task, sample in zip(tasks, self.plan.samples, strict=True):

@@ -16,6 +16,7 @@ import numpy as np
 from unetkit.engine.tileio import read_tile, write_tile
 from unetkit.errors import NumbersError
 from unetkit.pipeline.tile_predict_constant import computed_once, constant
+from unetkit.pipeline.tile_predict_empty import nothing, too_dark
 from unetkit.pipeline.tile_predict_network import (
     check_finite,
     tile_logits,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from unetkit.arrays.normalization import Normalization
     from unetkit.geometry.tiles import Tile
     from unetkit.pipeline.tile_predict_constant import Result
+    from unetkit.pipeline.tile_predict_empty import Mask
     from unetkit.pipeline.tile_predict_hands import Hands
     from unetkit.pipeline.tile_predict_plan import Plan
     from unetkit.storage.planes import PlaneArray
@@ -101,6 +103,10 @@ class ImageTask:
         Size of a tile, in pixels.
     nonfinite : {"error", "fill"}
         What to do about NaN and Inf in the image.
+    skip_below : float, optional
+        Tiles that are darker everywhere are left out.
+    mask : Mask, optional
+        Tiles that it does not cover are left out.
     """
 
     name: str
@@ -113,6 +119,8 @@ class ImageTask:
     positive: int
     side: int
     nonfinite: Literal["error", "fill"]
+    skip_below: float | None = None
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -144,11 +152,14 @@ class TileDone:
         Values of the image that were NaN or Inf and read as 0.
     constant : bool
         Whether it has one value, and was copied from another tile of that value.
+    left_out : bool
+        Whether it was left out as empty.
     """
 
     checksum: int
     filled: int
     constant: bool = False
+    left_out: bool = False
 
 
 def predict_tile(job: TileJob) -> TileDone:
@@ -162,7 +173,11 @@ def predict_tile(job: TileJob) -> TileDone:
     """
     task, call = job.task, job.task.call
     use_threads(call.threads)
+    if task.mask is not None and not task.mask.covers(job.plane, job.tile):
+        return _left_out(job)
     raw = read_tile(task.data, job.plane, job.tile)
+    if too_dark(raw, job.tile, task.skip_below):
+        return _left_out(job)
     filled = _count_nonfinite(raw, job)
     block = task.normalization.apply(raw, fill=task.nonfinite == "fill")
     del raw  # the network needs the room
@@ -171,9 +186,24 @@ def predict_tile(job: TileJob) -> TileDone:
         found, copied = _compute(task, block, job.tile), False
     else:
         found, copied = _copy(task, block, job.tile, values)
-    write_tile(task.probabilities, job.plane, job.tile, found[0])
-    write_tile(task.classes, job.plane, job.tile, found[1])
+    _write(job, found)
     return TileDone(tile_checksum(job), filled, copied)
+
+
+def _left_out(job: TileJob) -> TileDone:
+    """Store background without a look at the network."""
+    task = job.task
+    kinds = (task.probabilities.dtype, task.classes.dtype)
+    # Objects of the target `boundary` are what is inside, its first class.
+    background = 1 - task.positive if task.positive == 0 else 0
+    classes = task.probabilities.channel_count
+    _write(job, nothing(job.tile, classes=classes, background=background, kinds=kinds))
+    return TileDone(tile_checksum(job), 0, left_out=True)
+
+
+def _write(job: TileJob, found: Result) -> None:
+    write_tile(job.task.probabilities, job.plane, job.tile, found[0])
+    write_tile(job.task.classes, job.plane, job.tile, found[1])
 
 
 def _compute(task: ImageTask, block: NDArray[np.float32], tile: Tile) -> Result:
