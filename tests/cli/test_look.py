@@ -63,6 +63,9 @@ def test_a_store_is_described(labelled: Path, capsys: pytest.CaptureFixture[str]
         (["--tolerance", "3"], "tolerance", 3.0),
         (["--bootstrap", "10"], "bootstrap", 10),
         (["--seed", "4"], "seed", 4),
+        (["--objects", "o.csv"], "objects", "o.csv"),
+        (["--report", "r.html"], "report", "r.html"),
+        (["--overwrite"], "overwrite", True),
     ],
 )
 def test_options_of_eval_arrive(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from unetkit.cli import console, score_tables, tables
-from unetkit.cli.options import Axes, Json, Overwrite, Quiet, Scheduler, Seed, Workers
+from unetkit.cli.options import OUTPUT, Axes, Json, Overwrite, Quiet, Scheduler, Seed, Workers
 
 
 def evaluate(
@@ -46,6 +46,25 @@ def evaluate(
     list_scores: Annotated[
         bool, typer.Option("--list", help="Only list the scores and what they mean.")
     ] = False,
+    objects: Annotated[
+        str | None,
+        typer.Option(
+            "--objects",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+            help="Also write a CSV table of what became of every object.",
+        ),
+    ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            "--report",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+            help="Also write an HTML page to look at: scores, pictures, the worst objects.",
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
     axes: Axes = None,
     scheduler: Scheduler = "threads",
     workers: Workers = None,
@@ -64,21 +83,24 @@ def evaluate(
     for bound in fail_under or ():
         parse_bound(bound)
     with console.progress(quiet=quiet) as progress:
-        report = run(
+        result = run(
             *(stores or ()),
             truth=truth,
             borders=borders,
             tolerance=tolerance,
             bootstrap=bootstrap,
             seed=seed,
+            objects=objects,
+            report=report,
+            overwrite=overwrite,
             axes=axes,
             scheduler=scheduler,
             workers=workers,
             progress=progress,
         )
-    console.found(report.to_dict(), json=json, layout=score_tables.evaluated)
+    console.found(result.to_dict(), json=json, layout=score_tables.evaluated)
     if fail_under:
-        report.check(fail_under)
+        result.check(fail_under)
 
 
 def measure(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from unetkit.arrays import contingency, scores
 from unetkit.errors import UsageError
+from unetkit.pipeline import evaluate_objects
 from unetkit.pipeline.evaluate_blocks import count, square_side
 from unetkit.pipeline.evaluate_borders import count_borders, scores_of, sweep
+from unetkit.pipeline.evaluate_page import contents
 from unetkit.pipeline.evaluate_pairs import match_samples
 from unetkit.pipeline.evaluate_reports import CompareReport, EvaluateReport
 from unetkit.pipeline.evaluate_sure import certainty_of, compare, units_of
 from unetkit.progress import SILENT, Progress
+from unetkit.storage.files import write_text
+from unetkit.storage.tables import check_file, write_csv
+from unetkit.views.page import BEGINS, page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +36,9 @@ def evaluate(
     tolerance: float = 2.0,
     bootstrap: int = 1000,
     seed: int = 0,
+    objects: str | None = None,
+    report: str | None = None,
+    overwrite: bool = False,
     axes: str | None = None,
     scheduler: str = "threads",
     workers: int | None = None,
@@ -56,6 +64,12 @@ def evaluate(
         How often images, or squares of a single large image, are resampled for intervals.
     seed : int
         Of the resampling: same seed, same intervals.
+    objects : str, optional
+        Also write a CSV table of what became of every object.
+    report : str, optional
+        Also write a page to look at, in one HTML file.
+    overwrite : bool
+        Whether earlier such files may be replaced.
     axes : str, optional
         Names of the axes of a stack or bare array that has none, such as `zyx`.
     scheduler : str
@@ -71,12 +85,16 @@ def evaluate(
     Raises
     ------
     UsageError
-        If there is nothing to compare.
+        If there is nothing to compare, or files are asked for of several predictions.
+    OutputError
+        If such a file is there already.
     InputError
         If there are no labels to compare, a labelled sample of the truth has no prediction, or
         sizes or kinds of labels do not match.
     """
     predictions, against = _sides(stores, truth)
+    _check_files(objects, report, overwrite=overwrite, predictions=len(predictions))
+    work = {"scheduler": scheduler, "workers": workers, "progress": progress}
     done = [
         _evaluate(
             prediction,
@@ -84,19 +102,60 @@ def evaluate(
             borders=tolerance if borders else None,
             resampling=(bootstrap, seed),
             axes=axes,
-            work={"scheduler": scheduler, "workers": workers, "progress": progress},
+            work=work,
         )
         for prediction in predictions
     ]
     if len(done) == 1:
-        return done[0][0]
-    named = [(report.prediction, units) for report, units in done]
+        _write_files(done[0], objects=objects, report=report, work=work)
+        return done[0].report
+    named = [(one.report.prediction, one.units) for one in done]
     return CompareReport(
         truth=against,
-        reports=tuple(report for report, _ in done),
+        reports=tuple(one.report for one in done),
         comparisons=compare(named, resamples=bootstrap, seed=seed),
-        reason=done[0][1].reason,
+        reason=done[0].units.reason,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Done:
+    """One prediction scored, and what its files and comparisons are made of."""
+
+    report: EvaluateReport
+    units: Units
+    matched: Matched
+    tables: list[Contingency]
+
+
+def _check_files(
+    objects: str | None, report: str | None, *, overwrite: bool, predictions: int
+) -> None:
+    """Make sure that files that were asked for can be written, before any work."""
+    wanted = ((objects, ",".join(evaluate_objects.COLUMNS)), (report, BEGINS))
+    for path, begins in wanted:
+        if path is not None:
+            if predictions > 1:
+                raise UsageError(
+                    f"--objects and --report must be of one prediction, got {predictions}; "
+                    "ask for them one by one"
+                )
+            check_file(path, overwrite=overwrite, begins=begins)
+
+
+def _write_files(
+    done: _Done, *, objects: str | None, report: str | None, work: dict[str, Any]
+) -> None:
+    """Write the table of objects and the page, where they were asked for."""
+    if objects is None and report is None:
+        return
+    matched, found = done.matched, []
+    if matched.kind == "instances":
+        found = evaluate_objects.find_objects(matched.pairs, done.tables, work=work)
+    if objects is not None:
+        write_csv(objects, evaluate_objects.COLUMNS, evaluate_objects.rows(found))
+    if report is not None:
+        write_text(report, page(contents(done.report, matched.pairs, found)))
 
 
 def _sides(stores: Sequence[str], truth: str | None) -> tuple[Sequence[str], str]:
@@ -118,7 +177,7 @@ def _evaluate(
     resampling: tuple[int, int],
     axes: str | None,
     work: dict[str, Any],
-) -> tuple[EvaluateReport, Units]:
+) -> _Done:
     """Score one prediction; `borders` is the tolerance of outlines, if they are asked for."""
     matched = match_samples(prediction, truth, axes=axes, progress=work["progress"])
     kind, names = matched.kind, matched.class_names
@@ -149,7 +208,7 @@ def _evaluate(
         unlabelled=matched.unlabelled,
         unpaired=matched.unpaired,
     )
-    return report, units
+    return _Done(report, units, matched, joined)
 
 
 def _count_borders(matched: Matched, work: dict[str, Any]) -> list[Borders]:

@@ -1,0 +1,170 @@
+"""The report page: harmless with any names, without any network, and alive in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from unetkit.pipeline.evaluate import evaluate
+from unetkit.storage.datasets import DatasetWriter
+from unetkit.views.page import BEGINS, layers, page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+EVIL = "</script><img src=x onerror=alert(1)>"
+
+
+def labels(seed: int) -> np.ndarray:
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random((120, 160)), 4)
+    return ndimage.label(noise > 0.51)[0].astype(np.uint16)
+
+
+def write(url: str, samples: dict[str, np.ndarray]) -> str:
+    writer = DatasetWriter(url)
+    for name, one in samples.items():
+        image = np.where(one > 0, 200, 40).astype(np.uint8)
+        writer.add(name, image, axes="yx", labels=one)
+    writer.finish()
+    return url
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the page of six samples of which the last is worst."""
+    folder = tmp_path_factory.mktemp("page")
+    truth = {f"s{n}": labels(n) for n in range(6)}
+    found = {
+        name: np.where(one % (n + 2) == 0, 0, one).astype(np.uint16)
+        for n, (name, one) in enumerate(reversed(truth.items()))
+    }
+    evaluate(
+        write(str(folder / "p.zarr"), found),
+        write(str(folder / "t.zarr"), truth),
+        report=str(folder / "r.html"),
+        scheduler="sync",
+        bootstrap=50,
+    )
+    return folder / "r.html"
+
+
+def test_names_never_become_markup() -> None:
+    text = page({"prediction": EVIL})
+    assert text.startswith(BEGINS)
+    assert EVIL not in text
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert data
+    assert json.loads(data.group(1)) == {"prediction": EVIL}
+
+
+def test_the_page_asks_for_nothing(report: Path) -> None:
+    text = report.read_text()
+    assert "default-src 'none'" in text
+    outside = set(re.findall(r"https?://[^\"'\s]+", text)) - {"http://www.w3.org/2000/svg"}
+    assert outside == set()
+
+
+def test_outlines_are_layers_of_the_picture() -> None:
+    one = np.zeros((6, 7), int)
+    one[1:5, 1:5] = 1
+    drawn = layers(np.zeros((1, 6, 7)), one, 0 * one)
+    assert (drawn["width"], drawn["height"]) == (7, 6)
+    assert drawn["truth"] != drawn["prediction"]
+    assert all(drawn[n].startswith("data:image/png;base64,") for n in ("image", "truth"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Start a headless Chromium, where there is one."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("there is no chromium with its chromedriver to open the page in")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1000,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield started
+    started.quit()
+
+
+@pytest.fixture
+def opened(browser: Any, report: Path) -> Any:
+    browser.get(report.as_uri())
+    assert browser.execute_script("return document.documentElement.dataset.ready") == "yes"
+    return browser
+
+
+def test_it_opens_without_errors_and_asks_no_network(opened: Any) -> None:
+    assert opened.get_log("browser") == []
+    loaded = opened.execute_script(
+        "return performance.getEntriesByType('resource').map(e => e.name)"
+    )
+    assert all(name.startswith("data:") for name in loaded)
+    assert opened.execute_script("return document.querySelectorAll('#thumbs canvas').length") > 3
+
+
+def test_samples_sort_and_filter(opened: Any) -> None:
+    def names() -> list[str]:
+        return opened.execute_script(
+            "const rows = [...document.querySelectorAll('#samples tbody tr')];"
+            "return rows.map(row => row.cells[0].innerText)"
+        )
+
+    by_precision = names()
+    opened.find_element("css selector", "#samples th:first-child button").click()
+    assert names() == sorted(by_precision) != by_precision
+    opened.find_element("css selector", "#samples th:first-child button").click()
+    assert names() == sorted(by_precision, reverse=True)
+    head = opened.find_element("css selector", "#samples th:first-child")
+    assert head.get_attribute("aria-sort") == "descending"
+    opened.find_element("id", "filter").send_keys("s3")
+    assert names() == ["s3"]
+
+
+def test_outlines_switch_and_the_picture_zooms(opened: Any) -> None:
+    def width() -> float:
+        return opened.execute_script("return document.getElementById('stack').clientWidth")
+
+    layer = opened.find_element("id", "layer-prediction")
+    assert layer.is_displayed()
+    opened.execute_script("document.getElementById('prediction').click()")
+    assert not layer.is_displayed()
+    before = width()
+    opened.execute_script("document.getElementById('in').click()")
+    assert width() == pytest.approx(1.5 * before, abs=2)
+    opened.find_element("id", "frame").send_keys("-")
+    assert width() == pytest.approx(before, abs=2)
+    # A thumbnail leads to its place, which is marked, never smaller than the whole fits.
+    opened.execute_script("document.querySelector('#thumbs button').click()")
+    assert width() >= before - 20  # a scroll bar is there now
+    assert opened.find_element("id", "mark").is_displayed()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_in_either_light(opened: Any, scheme: str) -> None:
+    size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        wide = opened.execute_script("return document.documentElement.scrollWidth")
+        ink, paper = opened.execute_script(
+            "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+        )
+    finally:
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert wide <= 360
+    brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
+    assert (brightness[0] > brightness[1]) == (scheme == "dark")
+    assert abs(brightness[0] - brightness[1]) > 450

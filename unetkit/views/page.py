@@ -1,0 +1,74 @@
+"""The report of an evaluation as one self-contained page, its pictures and data inside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from unetkit.views.drawing import edges, to_rgb8
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+# How every such page begins; a file that begins so may be replaced.
+BEGINS = "<!doctype html><!-- unetkit eval -->"
+# Own choice: blue and orange stay apart for most colour-blind readers, and on grey.
+COLOURS = {"truth": (64, 196, 255), "prediction": (255, 159, 28)}
+
+
+def layers(
+    image: npt.NDArray[np.generic], truth: npt.NDArray[Any], prediction: npt.NDArray[Any]
+) -> dict[str, Any]:
+    """Draw an image and the outlines of both sides as pictures that lie on one another.
+
+    Parameters
+    ----------
+    image : ndarray, shape (C, Y, X)
+    truth, prediction : ndarray of int, shape (Y, X)
+
+    Returns
+    -------
+    dict
+        `width`, `height`, and PNG data URIs `image`, `truth`, `prediction`.
+    """
+    drawn: dict[str, Any] = {"width": image.shape[2], "height": image.shape[1]}
+    drawn["image"] = _uri(Image.fromarray(to_rgb8(image)))
+    for name, labels in (("truth", truth), ("prediction", prediction)):
+        line = np.zeros((*labels.shape, 4), np.uint8)
+        line[edges(labels)] = (*COLOURS[name], 255)
+        drawn[name] = _uri(Image.fromarray(line))
+    return drawn
+
+
+def page(contents: dict[str, Any]) -> str:
+    """Put contents into the page.
+
+    Parameters
+    ----------
+    contents : dict
+        Plain values; names in it may be anything, as they are only ever shown as text.
+
+    Returns
+    -------
+    str
+        HTML that asks nothing of any network.
+    """
+    template = files("unetkit").joinpath("data/report.html").read_text(encoding="utf-8")
+    data = json.dumps(contents, allow_nan=False)
+    # Nothing in a name may end the element that holds the data.
+    for sign in "<>&":
+        data = data.replace(sign, f"\\u{ord(sign):04x}")
+    return template.replace("DATA", data, 1)
+
+
+def _uri(picture: Image.Image) -> str:
+    """Write a picture as a data URI."""
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
