@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from unetkit.pipeline.train import train
 
 from unetkit.cli.app import main
 from unetkit.pipeline.import_images import import_images
+from unetkit.pipeline.train import train
 
 if TYPE_CHECKING:
     from pathlib import Path

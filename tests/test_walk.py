@@ -7,13 +7,13 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from unetkit.pipeline.augment import augment
-from unetkit.pipeline.train import train
 
+from unetkit.pipeline.augment import augment
 from unetkit.pipeline.evaluate import evaluate
 from unetkit.pipeline.import_images import import_images
 from unetkit.pipeline.info import info
 from unetkit.pipeline.tile_predict import tile_predict
+from unetkit.pipeline.train import train
 from unetkit.pipeline.weights import weights
 
 if TYPE_CHECKING:

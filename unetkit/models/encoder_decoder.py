@@ -105,7 +105,7 @@ def settle(network: nn.Module) -> None:
     """
     for parent in list(network.modules()):
         if getattr(parent, "align_corners", None) is True:
-            parent.align_corners = False
+            setattr(parent, "align_corners", False)  # noqa: B010 - torch types it as a tensor
         for name, child in parent.named_children():
             if type(child) is nn.BatchNorm2d:
                 patient = PatientNorm(child.num_features, eps=child.eps, momentum=child.momentum)

@@ -118,8 +118,8 @@ def to_classes(
     dtype = np.min_scalar_type(len(probabilities) - 1)
     if len(probabilities) == 2:
         chosen = probabilities[positive] >= threshold
-        return np.where(chosen, positive, 1 - positive).astype(dtype)
-    return probabilities.argmax(axis=0).astype(dtype)
+        return np.asarray(np.where(chosen, positive, 1 - positive), dtype)
+    return np.asarray(probabilities.argmax(axis=0), dtype)
 
 
 @dataclass(frozen=True)
