@@ -263,3 +263,12 @@ def test_a_bad_terminal_is_good_enough(tmp_path: Path) -> None:
     for arguments in (["--help"], ["train", "--help"]):
         done = run(*arguments, cwd=tmp_path, env=environment)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_that_nobody_reads_to_its_end_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "unetkit", "import", "--help"]
+    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -150,6 +150,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _explain(error)
         except KeyboardInterrupt:
             code = 130
+        except SystemExit as error:
+            # Rich leaves by this door when nobody reads its help any more; that is no fault.
+            if not isinstance(error.__context__, BrokenPipeError):
+                raise
+            code = 0
     if code == 130:
         console.fail("stopped by Ctrl-C")
     return int(code or 0)
