@@ -7,9 +7,11 @@ from math import log2
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from segmentation_models_pytorch import metrics as smp_metrics
 from skimage import metrics as skimage_metrics
 
 from unetkit.arrays import metrics
@@ -228,3 +230,36 @@ def test_pooling_keeps_the_same_id_in_two_images_apart():
     assert metrics.matches(pool([dot, miss]), 50) == 1
     # Taken for blocks of one image they are one object, half of it found: no match at all.
     assert metrics.seg(dot + miss) == 0.0
+
+
+@given(truth=LABELS, prediction=LABELS)
+@settings(max_examples=20, deadline=None)
+def test_pixel_scores_are_those_of_segmentation_models_pytorch(truth, prediction):
+    table = from_labels(truth, prediction).foreground()
+    sides = (torch.tensor((side > 0).astype(np.int64))[None] for side in (prediction, truth))
+    counts = smp_metrics.get_stats(*sides, mode="binary")
+    for ours, theirs in (
+        (metrics.iou, smp_metrics.iou_score),
+        (metrics.dice, smp_metrics.f1_score),
+        (metrics.precision, smp_metrics.precision),
+        (metrics.recall, smp_metrics.recall),
+        (metrics.accuracy, smp_metrics.accuracy),
+    ):
+        found = ours(table)
+        if found is not None:
+            assert found == pytest.approx(float(theirs(*counts, reduction="micro")), abs=1e-5)
+
+
+@given(truth=LABELS, prediction=LABELS)
+@settings(max_examples=20, deadline=None)
+def test_rand_counts_pixel_pairs(truth, prediction):
+    t, p = truth.ravel(), prediction.ravel()
+    agree = (t[:, None] == t) == (p[:, None] == p)
+    upper = np.triu_indices(len(t), 1)
+    assert metrics.rand(from_labels(truth, prediction)) == pytest.approx(agree[upper].mean())
+
+
+def test_one_side_that_joins_no_pixels_does_not_agree_with_one_that_does():
+    # Two pixels of one true object, found as two objects: the only pair is parted.
+    assert metrics.adapted_rand_error(from_labels(np.array([[1, 1]]), np.array([[1, 2]]))) == 1
+    assert metrics.adapted_rand_error(from_labels(np.array([[1, 2]]), np.array([[3, 4]]))) == 0

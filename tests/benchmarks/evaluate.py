@@ -1,0 +1,150 @@
+"""Time the scores against StarDist and scikit-image, one thread each; prints one JSON line.
+
+Run ``python tests/benchmarks/evaluate.py``; StarDist is compared where it is installed. With
+``--large SIDE`` stored labels of that many pixels a side, with cells in one corner, are evaluated
+too, and peak memory and time per pixel are reported.
+"""
+
+# ruff: noqa: E402, T201 - threads are set before anything is imported, and a benchmark prints
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+    os.environ[f"{name}_NUM_THREADS"] = "1"
+
+import numpy as np
+from skimage import metrics as skimage_metrics
+
+from unetkit.arrays.contingency import from_labels
+from unetkit.arrays.matching import overlaps
+from unetkit.arrays.metrics import average_precision
+from unetkit.arrays.scores import score_instances
+from unetkit.arrays.warping import warping_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROUNDS = 3
+SMALL = 4096
+
+
+def cells(size: int, count: int, *, seed: int) -> np.ndarray[Any, Any]:
+    """Draw about `count` discs on a grid, each a little off its place."""
+    side = round(count**0.5)
+    pitch = size / side
+    shifts = np.random.default_rng(seed).uniform(-0.1, 0.1, (2, side, side)) * pitch
+    at = np.arange(size, dtype=np.float32)
+    cell = np.minimum((at / pitch).astype(int), side - 1)
+    place = np.ix_(cell, cell)
+    dy = (at - (cell + 0.5) * pitch)[:, None] - shifts[0][place]
+    dx = (at - (cell + 0.5) * pitch)[None, :] - shifts[1][place]
+    numbers = cell[:, None] * side + cell[None, :] + 1
+    return np.where(dy**2 + dx**2 < (0.4 * pitch) ** 2, numbers, 0).astype(np.int32)
+
+
+def fastest(function: Callable[[], Any]) -> float:
+    """Time a function and return the fastest round, in seconds."""
+    times = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def one_by_one(truth: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> None:
+    """Call what scikit-image has, each function on the images."""
+    skimage_metrics.adapted_rand_error(truth, found)
+    skimage_metrics.variation_of_information(truth, found)
+    skimage_metrics.contingency_table(truth, found)
+
+
+def against_others() -> dict[str, float]:
+    """Compare scores of 2048 x 2048 pixels with 3,000 objects."""
+    truth, found = (cells(2048, 3000, seed=seed) for seed in (0, 1))
+    every = fastest(lambda: score_instances(from_labels(truth, found)))
+    ours = fastest(lambda: average_precision(overlaps(from_labels(truth, found))))
+    result = {
+        "all_scores_seconds": every,
+        "average_precision_seconds": ours,
+        "scikit_image_over_all_scores": fastest(lambda: one_by_one(truth, found)) / every,
+    }
+    try:
+        from stardist.matching import matching
+    except ImportError:
+        return result
+    thresholds = [n / 100 for n in range(50, 100, 5)]
+    theirs = fastest(lambda: matching(truth, found, thresh=thresholds))
+    by_threshold = [matching(truth, found, thresh=t).accuracy for t in thresholds]
+    same = np.allclose(list(average_precision(from_labels(truth, found)).values()), by_threshold)
+    return result | {
+        "stardist_over_average_precision": theirs / ours,
+        "stardist_over_all_scores": theirs / every,
+        "same_average_precision_as_stardist": float(same),
+    }
+
+
+def warping() -> float:
+    """Time the warping error of 512 x 512 pixels, compiled before."""
+    truth, found = (cells(512, 200, seed=seed) > 0 for seed in (2, 3))
+    warping_errors(truth, found)
+    return fastest(lambda: warping_errors(truth, found))
+
+
+def large(side: int) -> dict[str, float]:
+    """Evaluate stored labels that hold cells in one corner alone."""
+    from unetkit.pipeline.evaluate import evaluate
+    from unetkit.storage.images import create_image, create_labels
+
+    seconds, peaks = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for length in (SMALL, side):
+            places = [f"{folder}/{length}-{name}.zarr" for name in ("found", "truth")]
+            for seed, place in enumerate(places):
+                create_image(place, shape=(length, length), axes="yx", dtype=np.uint8)
+                array = create_labels(
+                    place,
+                    "instances",
+                    shape=(length, length),
+                    axes="yx",
+                    dtype=np.uint32,
+                    chunk=512,
+                )
+                array.write(0, 0, 0, cells(2048, 3000, seed=seed).astype(np.uint32))
+            began = time.perf_counter()
+            evaluate(*places, scheduler="sync", bootstrap=100)
+            seconds.append(time.perf_counter() - began)
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
+    pixels = [SMALL**2, side**2]
+    return {
+        "side": side,
+        "small_seconds": seconds[0],
+        "large_seconds": seconds[1],
+        "large_seconds_a_gigapixel": seconds[1] / pixels[1] * 1e9,
+        "peak_mib_small": peaks[0],
+        "peak_mib_large": peaks[1],
+    }
+
+
+def main() -> None:
+    """Run what was asked for and print one line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--large", type=int, metavar="SIDE")
+    side = parser.parse_args().large
+    result: dict[str, Any] = {"benchmark": "evaluate", "machine": platform.machine()}
+    result |= against_others() | {"warping_512_seconds": warping()}
+    if side:
+        result["large"] = large(side)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
