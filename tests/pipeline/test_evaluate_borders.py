@@ -107,3 +107,17 @@ def test_an_image_that_is_too_large_has_no_scores_of_whole_planes(stores, monkey
     found = module.scores_of(module.count_borders(pairs, **WORK), tolerance=2)
     assert found["v_rand"] is found["warping_error"] is None
     assert found["boundary_f"] == 1
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_every_scheduler_gives_the_same_bits(tmp_path, scheduler):
+    rng = np.random.default_rng(0)
+    planes = rng.integers(0, 3, size=(2, 4, 40, 40)).astype(np.uint8)
+    urls = []
+    for name, labels in zip("pt", planes, strict=True):
+        writer = DatasetWriter(str(tmp_path / f"{name}.zarr"))
+        writer.add("a", labels, axes="zyx", labels=labels)
+        writer.finish()
+        urls.append(str(tmp_path / f"{name}.zarr"))
+    expected = evaluate(*urls, borders=True, scheduler="sync").to_dict()
+    assert evaluate(*urls, borders=True, scheduler=scheduler, workers=2).to_dict() == expected

@@ -80,7 +80,8 @@ def value(shares: Array) -> Array:
     count = there.sum(axis=-1)
     nothing = np.full(count.shape, np.nan)
     means: Array = np.divide(terms.sum(axis=-1), count, out=nothing, where=count > 0)
-    return means
+    # What costs more to mend than to begin anew is worth nothing, as `det` has it.
+    return np.asarray(np.maximum(means, 0))
 
 
 def _stack(*terms: tuple[Array, Array]) -> Array:

@@ -57,20 +57,24 @@ class Borders:
     Attributes
     ----------
     outlines : Surfaces
-    proposals : dict of float or None to list of Proposal
-        By threshold, one a plane; None stands for the labels themselves.
+    proposals : dict of float or None to dict of int to Proposal
+        By threshold and plane; None stands for the labels themselves.
     """
 
     outlines: surfaces.Surfaces = field(default_factory=surfaces.nothing)
-    proposals: dict[float | None, list[Proposal]] = field(default_factory=dict)
+    proposals: dict[float | None, dict[int, Proposal]] = field(default_factory=dict)
 
-    def add(self, result: surfaces.Surfaces | dict[float | None, Proposal]) -> None:
-        """Count what a job found."""
+    def add(self, plane: int, result: surfaces.Surfaces | dict[float | None, Proposal]) -> None:
+        """Count what a job found in a plane."""
         if isinstance(result, surfaces.Surfaces):
             self.outlines = self.outlines + result
             return
         for threshold, proposal in result.items():
-            self.proposals.setdefault(threshold, []).append(proposal)
+            self.proposals.setdefault(threshold, {})[plane] = proposal
+
+    def at(self, threshold: float | None) -> list[Proposal]:
+        """Give the proposals of a threshold plane by plane, in whatever order they came."""
+        return [proposal for _, proposal in sorted(self.proposals[threshold].items())]
 
 
 def count_borders(
@@ -92,7 +96,7 @@ def count_borders(
     found = [Borders() for _ in pairs]
 
     def add(part: Part, result: Any) -> None:
-        found[part.sample].add(result)
+        found[part.sample].add(part.plane, result)
         progress.advance()
 
     progress.start("score borders", total=sum(1 for _ in _parts(pairs)))
@@ -159,7 +163,7 @@ def sweep(several: Sequence[Borders]) -> list[dict[str, float | None]]:
     if not tried or any(thresholds != tried[0] for thresholds in tried):
         return []
     return [
-        _row(threshold, [p for one in several for p in one.proposals[threshold]])
+        _row(threshold, [p for one in several for p in one.at(threshold)])
         for threshold in sorted(tried[0], key=lambda t: -1.0 if t is None else t)
     ]
 
