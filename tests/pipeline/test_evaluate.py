@@ -283,3 +283,26 @@ def test_real_masks_agree_with_scikit_image(place, test_data):
     assert (overall.voi_split, overall.voi_merge) == pytest.approx(tuple(expected))
     assert overall.objects_true == truth.max()
     assert 0.5 < overall.average_precision_at["0.50"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "expected"),
+    [
+        # Perfect, missed, false, nothing at all: what each score says where there is no object.
+        (1, 1, {"average_precision": 1, "pq": 1, "det": 1, "seg": 1, "v_rand": 1, "dice": 1}),
+        (1, 0, {"average_precision": 0, "pq": 0, "det": 0, "seg": 0, "sq": None, "dice": 0}),
+        (0, 1, {"average_precision": 0, "pq": 0, "det": None, "seg": None, "dice": 0}),
+        (0, 0, {"average_precision": None, "pq": None, "det": None, "seg": None, "dice": None}),
+    ],
+)
+def test_edge_cases_are_defined(place, truth, found, expected):
+    one = np.zeros((8, 8), np.uint8)
+    one[2:6, 2:6] = 1
+    sides = [
+        write(place(f"{name}.zarr"), {"a": {"labels": one * there}})
+        for name, there in (("p", found), ("t", truth))
+    ]
+    overall = evaluate(*sides, borders=True, scheduler="sync").to_dict()["overall"]
+    json.dumps(overall, allow_nan=False)
+    assert {name: overall[name] for name in expected} == expected
+    assert overall["warping_error"] == 0
