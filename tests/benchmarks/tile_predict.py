@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from unetkit.geometry.sizes import SizeContract
 from unetkit.models import hardware, modelfile, unet
 from unetkit.storage.files import write_bytes
 from unetkit.storage.images import create_image
+from unetkit.storage.journal import FOLDER, LINES, Journal
 
 SIDE, WIDTH = 2048, 32
 
@@ -164,6 +167,24 @@ def sparse(side: int) -> dict[str, Any]:
     return {"side": side, "peak_bytes": peak, "first_tile_seconds": watch.first - began}
 
 
+def journal(count: int) -> dict[str, Any]:
+    """Read a journal of `count` tiles."""
+    with tempfile.TemporaryDirectory() as folder:
+        lines = Path(folder, FOLDER, LINES)
+        lines.parent.mkdir()
+        with lines.open("wb") as file:
+            for index in range(count):
+                text = b'["slide/0/%d", %d]' % (index, index * 2654435761 % 2**32)
+                file.write(b"%08x %s\n" % (zlib.crc32(text), text))
+        began, worked = time.perf_counter(), time.process_time()
+        done = len(Journal(folder).done())
+        return {
+            "tiles": done,
+            "seconds": time.perf_counter() - began,
+            "processor_seconds": time.process_time() - worked,
+        }
+
+
 def apart(*arguments: str) -> Any:
     """Run a part of this script in a process of its own; return what it printed."""
     run = subprocess.run(
@@ -212,6 +233,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=SIDE, help="pixels a side of the image")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is timed")
     parser.add_argument("--sparse", type=int, help="start on a plane of this side instead")
+    parser.add_argument("--journal", type=int, help="read a journal of so many tiles instead")
     parser.add_argument("--peer", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--ours", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -219,6 +241,8 @@ def main() -> None:
         print(json.dumps(peer(given.peer, given.side)))
     elif given.ours is not None:
         print(json.dumps(ours(*json.loads(given.ours))))
+    elif given.journal is not None:
+        print(json.dumps(journal(given.journal)))
     elif given.sparse is not None:
         print(json.dumps(sparse(given.sparse)))
     else:
