@@ -29,7 +29,7 @@ MEMORY_SHARE = 0.5
 HELD = {"float32": 8.0, "exact": 12.0, "bfloat16": 5.0, "float16": 5.0}
 
 # What codecs, tables of chunks and libraries that load late take besides, in bytes.
-BESIDE = 100 * 2**20
+BESIDE = 200 * 2**20
 # Where the system does not say how much a process holds.
 USUAL_BASE = 2**30
 
