@@ -11,38 +11,49 @@ from unetkit.models.fixed_order import FixedOrder, convolve, convolve_transposed
 SMALL = st.integers(1, 3)
 
 
-@st.composite
-def convolutions(draw):
-    torch.manual_seed(draw(st.integers(0, 99)))
-    groups, kernel = draw(st.integers(1, 2)), (draw(SMALL), draw(SMALL))
-    inputs, outputs = groups * draw(SMALL), groups * draw(SMALL)
-    image = torch.randn(draw(st.integers(1, 2)), inputs, draw(st.integers(7, 12)), 9)
-    numbers = {
-        "stride": draw(st.sampled_from([1, 2, (2, 1)])),
-        "padding": draw(st.sampled_from([0, 1, (0, 1)])),
-        "dilation": draw(st.sampled_from([1, 2, (1, 2)])),
-        "groups": groups,
+CASES = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 99),
+        "groups": st.integers(1, 2),
+        "kernel": st.tuples(SMALL, SMALL),
+        "channels": st.tuples(SMALL, SMALL),
+        "images": st.integers(1, 2),
+        "height": st.integers(7, 12),
+        "stride": st.sampled_from([1, 2, (2, 1)]),
+        "padding": st.sampled_from([0, 1, (0, 1)]),
+        "dilation": st.sampled_from([1, 2, (1, 2)]),
+        "biased": st.booleans(),
     }
-    bias = torch.randn(outputs) if draw(st.booleans()) else None
-    return image, (inputs, outputs, groups, kernel), bias, numbers
+)
+
+
+def drawn(case, *, transposed):
+    """Return image, weight, bias and the numbers of a convolution."""
+    torch.manual_seed(case["seed"])
+    groups = case["groups"]
+    inputs, outputs = (groups * count for count in case["channels"])
+    image = torch.randn(case["images"], inputs, case["height"], 9)
+    first, second = (inputs, outputs) if transposed else (outputs, inputs)
+    weight = torch.randn(first, second // groups, *case["kernel"])
+    bias = torch.randn(outputs) if case["biased"] else None
+    numbers = {name: case[name] for name in ("stride", "padding", "dilation", "groups")}
+    return (image, weight, bias), numbers
 
 
 @settings(max_examples=60, deadline=None)
-@given(convolutions())
+@given(CASES)
 def test_convolve_is_torchs_convolution(case):
-    image, (inputs, outputs, groups, kernel), bias, numbers = case
-    weight = torch.randn(outputs, inputs // groups, *kernel)
-    expected = functional.conv2d(image, weight, bias, **numbers)
-    torch.testing.assert_close(convolve(image, weight, bias, **numbers), expected)
+    tensors, numbers = drawn(case, transposed=False)
+    expected = functional.conv2d(*tensors, **numbers)
+    torch.testing.assert_close(convolve(*tensors, **numbers), expected)
 
 
 @settings(max_examples=60, deadline=None)
-@given(convolutions())
+@given(CASES)
 def test_convolve_transposed_is_torchs(case):
-    image, (inputs, outputs, groups, kernel), bias, numbers = case
-    weight = torch.randn(inputs, outputs // groups, *kernel)
-    expected = functional.conv_transpose2d(image, weight, bias, **numbers)
-    torch.testing.assert_close(convolve_transposed(image, weight, bias, **numbers), expected)
+    tensors, numbers = drawn(case, transposed=True)
+    expected = functional.conv_transpose2d(*tensors, **numbers)
+    torch.testing.assert_close(convolve_transposed(*tensors, **numbers), expected)
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
