@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
+# Tests run side by side, one core each; torch reads this when it is first imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Nothing is timed by a test: a busy machine is no fault of the code. What runs unattended draws
 # the same cases each time; at a desk they are drawn anew.
 settings.register_profile(
