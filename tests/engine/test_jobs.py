@@ -199,7 +199,10 @@ def test_a_job_that_kills_every_worker_is_named(tmp_path: Path, name: str) -> No
     for number in range(9):
         (tmp_path / str(number)).touch()
     done: list[int] = []
-    with pytest.raises(SurroundingsError, match=r"3 in a row were killed at .*number=3") as caught:
+    # A cluster blames every job that its dead worker held, the one behind it in the queue too.
+    blamed = "[34]" if name.startswith("local") else "3"
+    message = rf"3 in a row were killed at .*number={blamed}"
+    with pytest.raises(SurroundingsError, match=message) as caught:
         run_jobs(
             die_at_three,
             [Job(number, str(tmp_path)) for number in range(8)],

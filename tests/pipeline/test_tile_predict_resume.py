@@ -140,14 +140,23 @@ def test_other_settings_are_not_mixed(
         tile_predict(slide, **TILED, resume=True)
 
 
-def test_without_resume_an_unfinished_run_is_started_afresh(
+def test_without_resume_an_unfinished_run_is_neither_mixed_nor_lost(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(kit, slide, monkeypatch)
+    with pytest.raises(OutputError, match="--resume goes on with them, --overwrite starts afresh"):
+        tile_predict(slide, **TILED)
+    assert tile_predict(slide, **TILED, resume=True).tiles_reused > 0
+
+
+def test_overwrite_starts_an_unfinished_run_afresh(
     kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted(kit, slide, monkeypatch)
     progress = kit.watching()
-    report = tile_predict(slide, **TILED, progress=progress)
+    report = tile_predict(slide, **TILED, overwrite=True, progress=progress)
     assert report.tiles_reused == 0
-    assert any("--resume would" in note for note in progress.notes)
+    assert any("afresh" in note for note in progress.notes)
 
 
 def test_resume_and_overwrite_exclude_each_other(slide: str) -> None:

@@ -274,7 +274,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def wait_for(folder: Path, event: str, process: subprocess.Popen[str]) -> None:
-    place = folder / "model.log.jsonl"
+    place = folder / "model.train" / "log.jsonl"
     until = time.monotonic() + 120
     while time.monotonic() < until and process.poll() is None:
         if place.exists() and f'"event": "{event}"' in place.read_text():
@@ -303,7 +303,7 @@ def test_a_signal_ends_it_and_keeps_the_best_model(
     if kept:
         assert "best model so far is model.train/best.safetensors" in said.splitlines()[-1]
         assert load(str(here / "model.train" / "best.safetensors")).header.model == "unet"
-        assert log()[0]["event"] == "start"
+        assert log("model.train/log.jsonl")[0]["event"] == "start"
         with pytest.raises(OutputError, match="--overwrite"):
             run()
         run(overwrite=True)

@@ -76,7 +76,7 @@ def reporter(work: Workplace, *, stop: Stop | None = None, **plan: Any) -> tuple
 
 
 def log(work: Workplace) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(work.log).read_text().splitlines()]
+    return [json.loads(line) for line in Path(work.running_log).read_text().splitlines()]
 
 
 GOOD = Validation(0.5, loss=0.25, scores={"average_precision": 0.5})

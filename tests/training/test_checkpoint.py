@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unetkit.errors import OutputError
+from unetkit.errors import OutputError, UsageError
 from unetkit.training.checkpoint import Workplace
 
 
@@ -61,7 +61,7 @@ def test_the_log_is_whole_lines_of_strict_json_while_it_is_written(output: str) 
     with place:
         for step in range(3):
             place.write(event="step", step=step, loss=0.5)
-            lines = Path(place.log).read_text().splitlines()
+            lines = Path(place.running_log).read_text().splitlines()
             assert [json.loads(line)["step"] for line in lines] == list(range(step + 1))
         with pytest.raises(ValueError, match="JSON"):
             place.write(loss=float("nan"))
@@ -70,7 +70,8 @@ def test_the_log_is_whole_lines_of_strict_json_while_it_is_written(output: str) 
 def test_after_an_error_the_best_model_and_the_log_stay(output: str, tmp_path: Path) -> None:
     place = Workplace(output, inputs=[], overwrite=False)
     fail(place, keep=b"best")
-    assert files(tmp_path) == ["model.log.jsonl", "model.train"]
+    assert files(tmp_path) == ["model.train"]
+    assert files(tmp_path / "model.train") == [".unetkit", "best.safetensors", "log.jsonl"]
     assert Path(place.best).read_bytes() == b"best"
 
 
@@ -101,10 +102,39 @@ def test_what_a_stopped_training_left_may_be_overwritten(output: str, tmp_path: 
     assert Path(output).read_bytes() == b"later"
 
 
-def test_a_model_without_the_usual_suffix_has_its_log_and_folder_too(tmp_path: Path) -> None:
-    place = train(str(tmp_path / "cells.v2"))
-    assert files(tmp_path) == ["cells.v2", "cells.v2.log.jsonl"]
-    assert place.folder.endswith("cells.v2.train")
+def test_what_is_overwritten_stays_until_there_is_something_better(
+    output: str, tmp_path: Path, small_model: Path
+) -> None:
+    finished = small_model.read_bytes()
+    small_model.unlink()
+    train(output, keep=finished)
+    fail(Workplace(output, inputs=[], overwrite=True), keep=b"stopped")
+    earlier = Path(output).with_suffix(".log.jsonl").read_bytes()
+    again = Workplace(output, inputs=[], overwrite=True)
+    fail(again)
+    assert files(tmp_path) == ["model.log.jsonl", "model.safetensors", "model.train"]
+    assert Path(again.best).read_bytes() == b"stopped"
+    assert Path(output).read_bytes() == finished
+    assert Path(again.log).read_bytes() == earlier
+
+
+@pytest.mark.parametrize("had_a_model", [False, True])
+def test_a_killed_training_costs_nothing_of_the_one_before(output: str, had_a_model: bool) -> None:
+    place = Workplace(output, inputs=[], overwrite=False)
+    fail(place, keep=b"first")
+    killed = Workplace(output, inputs=[], overwrite=True)
+    killed.__enter__()
+    if had_a_model:
+        killed.keep_best(b"second")
+    killed._stream.close()
+    fail(Workplace(output, inputs=[], overwrite=True))
+    assert Path(place.best).read_bytes() == (b"second" if had_a_model else b"first")
+
+
+@pytest.mark.parametrize("name", ["model.pt", "cells.v2", "model.log.jsonl"])
+def test_a_model_has_the_suffix_of_model_files(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"must end in \.safetensors"):
+        Workplace(str(tmp_path / name), inputs=[], overwrite=False)
 
 
 def test_the_input_is_never_the_output(tmp_path: Path) -> None:

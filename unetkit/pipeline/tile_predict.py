@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from unetkit.engine.schedulers import open_scheduler
 from unetkit.engine.signals import stoppable
-from unetkit.errors import NumbersError, StoppedError, UsageError
+from unetkit.errors import NumbersError, OutputError, StoppedError, UsageError
 from unetkit.models import hardware, modelfile
 from unetkit.pipeline.tile_predict_empty import open_mask
 from unetkit.pipeline.tile_predict_hands import share_cores
@@ -26,6 +26,7 @@ from unetkit.progress import SILENT
 from unetkit.storage import files, urls
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import detect
+from unetkit.storage.journal import Journal
 from unetkit.storage.lock import locked
 
 if TYPE_CHECKING:
@@ -167,7 +168,14 @@ def tile_predict(
     dataset = open_dataset(source, axes=axes, channels=channels or header.channels)
     check_fit(header, dataset, wishes)
     places = None if mask is None else open_mask(mask, dataset)
-    look = partial(_look, target, inputs=(source, model), resume=resume, overwrite=overwrite)
+    look = partial(
+        _look,
+        target,
+        inputs=(source, model),
+        resume=resume,
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
     look()
     place = hardware.pick_device(device)
     hands = share_cores(scheduler, workers, device=place)
@@ -175,6 +183,8 @@ def tile_predict(
     alone = nullcontext() if dry_run else locked(folder, break_lock=break_lock)
     with alone, open_scheduler(scheduler, hands.jobs) as opened, torch_threads(hands.threads):
         earlier = look()  # once more: another job may have ended before this one was alone
+        if not (resume or overwrite or dry_run):
+            _refuse_begun(target)
         network = load_model(model, device=str(place))
         plan = make_plan(network, dataset, wishes, hands=hands, earlier=earlier, mask=places)
         progress.note(f"{plan.summary()} on {place}")
@@ -201,21 +211,35 @@ def _target(source: str, output: str | None) -> str:
     return target
 
 
-def _look(output: str, *, inputs: tuple[str, str], resume: bool, overwrite: bool) -> Earlier | None:
+def _look(
+    output: str, *, inputs: tuple[str, str], resume: bool, overwrite: bool, dry_run: bool
+) -> Earlier | None:
     """Make sure that the output may be written; return what there is to be resumed."""
     if resume and overwrite:
         raise UsageError("resume must be given without overwrite, got both; choose one of them")
     if resume:
         return find_earlier(output, inputs=inputs)
+    if dry_run:
+        # It says what would be done once there is room for it.
+        return None
     files.check_output(output, inputs=inputs, overwrite=overwrite)
     return None
+
+
+def _refuse_begun(output: str) -> None:
+    """Refuse to throw away what a stopped run did, unless that is asked for."""
+    if Journal(files.partial_url(output)).read_fingerprint() is not None:
+        raise OutputError(
+            f"output {output} must not have been begun, got the tiles of a run that was stopped; "
+            "--resume goes on with them, --overwrite starts afresh"
+        )
 
 
 @contextmanager
 def _in_partial(folder: str, progress: Progress, *, fresh: bool) -> Iterator[None]:
     """Keep what is done when the work ends early, unless going on could not mend it."""
     if fresh and urls.exists(folder):
-        progress.note("an unfinished prediction is started afresh; --resume would go on with it")
+        progress.note("an unfinished prediction is started afresh")
         files.discard(folder)
     try:
         yield

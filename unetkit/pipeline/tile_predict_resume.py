@@ -61,8 +61,8 @@ class Earlier:
         if differences:
             raise OutputError(
                 f"{self.place} must have been made with the same settings to be resumed, got "
-                f"{'; '.join(differences[:5])}; give those of before, or leave --resume out"
-                f"{' and name another output' if self.finished else ' to start afresh'}"
+                f"{'; '.join(differences[:5])}; give those of before, or --overwrite instead of"
+                " --resume to start afresh"
             )
 
 
