@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from unetkit.cli.tables import details, scores, summary, table, value, walk
+from unetkit.cli.tables import details, model, scores, summary, table, value, walk
 
 
 def shown(*parts: object, width: int = 80) -> str:
@@ -47,9 +47,21 @@ def test_a_list_of_one_needs_no_table() -> None:
     ]
 
 
-def test_a_summary_leaves_out_what_is_nothing() -> None:
-    report = {"output": "a.zarr", "samples": 2, "skipped": 0, "names": ["a"], "kind": "[x]\x1b"}
-    assert shown(*summary(report)) == "samples 2, kind [x]\\x1b\n"
+def test_the_options_of_a_model_have_all_their_columns_whatever_they_share() -> None:
+    row = {"name": "width", "value": 4, "takes": "a whole number", "meaning": None}
+    heading = ["name", "value", "takes", "meaning"]
+    for rows in ([row, {**row, "name": "depth"}], [row]):
+        lines = shown(*model({"name": "unet", "options": rows})).splitlines()
+        assert lines[1].strip() == "options"
+        assert lines[2].split() == heading
+        assert [line.split()[:2] for line in lines[4:]] == [[r["name"], "4"] for r in rows]
+    assert shown(*model({"options": []})).split() == ["options", "-"]
+
+
+def test_a_summary_leaves_out_what_is_empty_but_no_zero() -> None:
+    report = {"output": "a.zarr", "objects": 0, "largest_difference": 0.0, "names": ["a"]}
+    report |= {"error": None, "note": "", "kind": "[x]\x1b"}
+    assert shown(*summary(report)) == "objects 0, largest difference 0, kind [x]\\x1b\n"
     assert summary({"output": "a.zarr"}) == []
 
 

@@ -45,7 +45,7 @@ def show_model(source: Source, *, options: Options = None, json: Json = False) -
     """Say which sizes a model takes, what its options mean and how many parameters it has."""
     from unetkit.pipeline.models import show_model as run
 
-    console.found(run(source, options=options or ()), json=json, layout=tables.details)
+    console.found(run(source, options=options or ()), json=json, layout=tables.model)
 
 
 @models.command("check", epilog="Example: unetkit models check unet --set depth=2 --set width=4")

@@ -65,13 +65,13 @@ def summary(document: Document) -> list[RenderableType]:
     Parameters
     ----------
     document : mapping
-        A report; its path, its lists and what is nothing are left out. What it holds under
-        ``report``, such as a line a sample, follows as a table.
+        A report; its path, its lists and what is empty are left out; a 0 is not. What it holds
+        under ``report``, such as a line a sample, follows as a table.
     """
     facts = [
         f"{safe(name.replace('_', ' '))} {_cell(item, name)}"
         for name, item in document.items()
-        if name != "output" and isinstance(item, str | int | float) and item
+        if name != "output" and isinstance(item, str | int | float) and not _empty(item)
     ]
     line = [Text(", ".join(facts), style="dim")] if facts else []
     rows = document.get("report")
@@ -107,6 +107,22 @@ def walk(document: Document) -> list[RenderableType]:
     ]
 
 
+def model(document: Document) -> list[RenderableType]:
+    """Lay out what `unetkit models show` found; its options are always a table of all columns.
+
+    Parameters
+    ----------
+    document : mapping
+        A description of a model.
+    """
+    rows = document["options"]
+    if not rows:
+        return details(document)
+    facts = {name: item for name, item in document.items() if name != "options"}
+    grid = Padding(table(rows, columns=tuple(rows[0])), (0, 0, 0, 2))
+    return [*details(facts), Text("options", style="bold"), grid]
+
+
 def checks(document: Document) -> list[RenderableType]:
     """Lay out what `unetkit models check` found.
 
@@ -122,16 +138,18 @@ def checks(document: Document) -> list[RenderableType]:
     return [*details({"model": document["model"], "options": document["options"]}), "", table(rows)]
 
 
-def table(rows: Sequence[Document]) -> Table:
-    """Lay out mappings as rows; the columns are the names that hold something in any row.
+def table(rows: Sequence[Document], *, columns: Sequence[str] = ()) -> Table:
+    """Lay out mappings as rows.
 
     Parameters
     ----------
     rows : sequence of mappings
         Names and plain values.
+    columns : sequence of str
+        The names to show; without them, those that hold something in any row.
     """
     said = (name for row in rows for name, item in row.items() if not _empty(item))
-    columns = list(dict.fromkeys(said))
+    columns = columns or list(dict.fromkeys(said))
     numeric = {
         name
         for name in columns
