@@ -180,6 +180,10 @@ def _evaluate(
 ) -> _Done:
     """Score one prediction; `borders` is the tolerance of outlines, if they are asked for."""
     matched = match_samples(prediction, truth, axes=axes, progress=work["progress"])
+    if all("prediction" in theirs.image.attributes for _, theirs in matched.pairs):
+        work["progress"].note(
+            f"{truth} was taken for the truth, but is a prediction; the prediction stands first."
+        )
     kind, names = matched.kind, matched.class_names
     alone = matched.pairs[0][0].image.labels[kind] if len(matched.pairs) == 1 else None
     square = None if alone is None else square_side(alone)

@@ -66,8 +66,7 @@ def check_output(url: str, *, inputs: Sequence[str] = (), overwrite: bool = Fals
     for source in inputs:
         if not is_remote(source) and collide(url, source):
             raise OutputError(
-                f"output {url} must lie apart from its input, got {source}; choose another name "
-                "with -o"
+                f"output {url} must lie apart from its input, got {source}; choose another name"
             )
     check_parent(url)
     if not os.path.lexists(url):
