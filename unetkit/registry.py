@@ -49,7 +49,7 @@ class Entry:
     @property
     def is_own(self) -> bool:
         """Whether unetkit itself offers it."""
-        return _plain(self.distribution) == BUILT_IN
+        return plain_name(self.distribution) == BUILT_IN
 
     @property
     def fits(self) -> bool:
@@ -93,7 +93,7 @@ class Registry:
         found: dict[str, dict[str, Entry]] = {}
         for origin in distributions():
             for entry in _offered(origin, self.group):
-                found.setdefault(entry.name, {}).setdefault(_plain(entry.distribution), entry)
+                found.setdefault(entry.name, {}).setdefault(plain_name(entry.distribution), entry)
         return {name: [by[key] for key in sorted(by)] for name, by in sorted(found.items())}
 
     def names(self) -> list[str]:
@@ -177,7 +177,7 @@ class Registry:
         distribution, _, short = name.rpartition("/")
         entries = self._entries.get(short, [])
         if distribution:
-            return [e for e in entries if _plain(e.distribution) == _plain(distribution)]
+            return [e for e in entries if plain_name(e.distribution) == plain_name(distribution)]
         return entries
 
     @staticmethod
@@ -199,6 +199,11 @@ def status(entry: Entry) -> str:
     return "installed" if entry.fits else f"for plugin interface {' and '.join(entry.api)}"
 
 
+def plain_name(distribution: str) -> str:
+    """Return a distribution's name as packaging compares it: these spellings are one."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
 def _offered(origin: Distribution, group: str) -> list[Entry]:
     """Return what a distribution offers under a group."""
     # Most distributions know nothing of unetkit: one look spares taking their points apart.
@@ -218,8 +223,3 @@ def _name_and_version(origin: Distribution) -> tuple[str, str]:
     header, *_ = metadata.split("\n\n")
     fields = dict(re.findall(r"^(Name|Version):[ \t]*(.*?)[ \t]*$", header, re.MULTILINE))
     return fields.get("Name", ""), fields.get("Version", "")
-
-
-def _plain(distribution: str) -> str:
-    # Packaging treats these spellings of a distribution's name as one.
-    return re.sub(r"[-_.]+", "-", distribution).lower()

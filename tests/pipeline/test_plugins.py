@@ -120,6 +120,12 @@ def test_the_shipped_linter_finds_nothing_in_a_new_package(tmp_path):
         ("unetkit", "a name that a package can have"),
         ("unetkit-unet", "that unetkit has not taken, got 'unet'"),
         ("unet", "that unetkit has not taken, got 'unet'"),
+        ("torch", "would hide that one; try unetkit-torch"),
+        ("NumPy", "a name that no other package has"),
+        ("scikit_image", "a name that no other package has"),
+        ("skimage", "a name that no other package has"),
+        ("onnxscript", "a name that no other package has"),
+        ("json", "a name that no other package has"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_refused(name, words, tmp_path):

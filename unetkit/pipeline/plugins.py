@@ -9,14 +9,15 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions, requires, version
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import UsageError
 from unetkit.progress import SILENT
-from unetkit.registry import API, GROUPS, Registry, status
+from unetkit.registry import API, GROUPS, Registry, plain_name, status
 from unetkit.storage.files import staged, write_text
 from unetkit.storage.urls import base_name, is_remote
 
@@ -129,7 +130,8 @@ def new_plugin(folder: str) -> NewPluginReport:
     Raises
     ------
     UsageError
-        If the name can't be that of a package, or the model's is taken by unetkit itself.
+        If the name can't be that of a package, hides another package, or the model's is taken by
+        unetkit itself.
     OutputError
         If the folder exists.
     """
@@ -182,6 +184,11 @@ def _names(folder: str) -> dict[str, str]:
             f"the folder must have a name that a package can have, got {distribution!r};"
             " try unetkit-mynet"
         )
+    if plain_name(distribution) in _taken() or find_spec(module) is not None:
+        raise UsageError(
+            f"the folder must have a name that no other package has, got {distribution!r}, which"
+            f" would hide that one; try unetkit-{distribution}"
+        )
     for name, entry in Registry("unetkit.models", noun="model").entries():
         if entry.is_own and name == model:
             raise UsageError(
@@ -195,6 +202,13 @@ def _names(folder: str) -> dict[str, str]:
         "UNETKIT": version("unetkit"),
         "API": API,
     }
+
+
+def _taken() -> set[str]:
+    """Return the names of all distributions that are installed or that unetkit can make use of."""
+    needed = (re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in requires("unetkit") or ())
+    installed = (origin.metadata["Name"] or "" for origin in distributions())
+    return {plain_name(name) for name in (*needed, *installed)}
 
 
 def _filled(text: str, words: dict[str, str]) -> str:
