@@ -161,8 +161,8 @@ def installed_name(header: ModelHeader, *, path: str) -> str:
     except UsageError as error:
         raise SurroundingsError(
             f"model file {path!r} needs model {header.model!r} of {header.distribution}"
-            f" {header.version}: {error};"
-            f" pip install '{header.distribution}=={header.version}'"
+            f" {header.version}, which is not installed;"
+            f" pip install '{header.distribution}=={header.version}', or its folder or wheel"
         ) from error
 
 
