@@ -100,3 +100,14 @@ def test_plugins_are_listed_with_their_errors(lay, capsys) -> None:
     assert rows["sad"]["status"] == "broken"
     assert "bad day" in rows["sad"]["error"]
     assert rows["unet"]["error"] is None
+
+
+def test_a_command_that_unetkit_has_is_listed_by_its_full_name(lay, capsys) -> None:
+    points = {"unetkit.commands": {"train": "app", "count": "app"}}
+    lay("my-tools", points, code="import typer\napp = typer.Typer()")
+    assert main(["plugins", "--json", "-q"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [r["name"] for r in rows if r["distribution"] == "my-tools"] == [
+        "count",
+        "my-tools/train",
+    ]

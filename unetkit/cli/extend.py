@@ -8,6 +8,7 @@ import typer
 
 from unetkit.cli import console, tables
 from unetkit.cli.options import Json, Quiet
+from unetkit.cli.plugged import OpenGroup
 from unetkit.errors import CheckError
 
 Source = Annotated[
@@ -114,6 +115,11 @@ def list_plugins(context: typer.Context, *, json: Json = False, quiet: Quiet = F
 
     with console.progress(quiet=quiet) as progress:
         rows = run(progress=progress)
+    group = context.find_root().command
+    for row in rows:
+        if row["kind"] == "command" and isinstance(group, OpenGroup):
+            full_name = f"{row['distribution']}/{row['name']}"
+            row["name"] = group.called(row["name"], full_name=full_name)
     console.found(rows, json=json, layout=lambda rows: [tables.table(rows)])
 
 

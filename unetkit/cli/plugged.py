@@ -71,9 +71,13 @@ class OpenGroup(TyperGroup):
             entry = _commands().entry(cmd_name)
         return None if entry is None else PluggedCommand(cmd_name, entry)
 
+    def called(self, name: str, *, full_name: str) -> str:
+        """Return how a command of another distribution is called: unetkit's own come first."""
+        return full_name if name in self.commands else name
+
     def _plugged(self) -> dict[str, Entry]:
         return {
-            entry.full_name if name in self.commands else name: entry
+            self.called(name, full_name=entry.full_name): entry
             for name, entry in _commands().entries()
         }
 
