@@ -169,8 +169,10 @@ def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path):
 
 
 def test_no_file_and_a_folder(tmp_path):
-    with pytest.raises(MissingError, match=r"must exist, got .*--model"):
+    with pytest.raises(MissingError, match=r"must exist, got .*model.safetensors'; .*--model"):
         read_header(str(tmp_path / "model.safetensors"))
+    with pytest.raises(MissingError, match=r"got 'unet', an installed model where a file is meant"):
+        read_header("unet")
     with pytest.raises(InputError, match=r"must be a file that can be read"):
         read_header(str(tmp_path))
     assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from unetkit.errors import InputError, MissingError, UsageError
 from unetkit.geometry.sizes import SizeContract
+from unetkit.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,14 +180,16 @@ def open_model(path: str) -> Any:
     try:
         return Path(path).open("rb")
     except FileNotFoundError as error:
+        known = Registry("unetkit.models", noun="model").offers(os.fspath(path))
+        hint = ", an installed model where a file is meant" if known else ""
         raise MissingError(
-            f"the model file must exist, got {os.fspath(path)!r}; name one with --model, or run"
-            " 'unetkit train' first"
+            f"the model file must exist, got {os.fspath(path)!r}{hint}; 'unetkit train' writes one,"
+            " and tile-predict takes it by --model"
         ) from error
     except OSError as error:
         raise InputError(
             f"the model must be a file that can be read, got {os.fspath(path)!r}"
-            f" ({error.strerror}); name one with --model"
+            f" ({error.strerror}); name one that 'unetkit train' wrote"
         ) from error
 
 
@@ -224,7 +227,7 @@ def parse_header(content: bytes, *, path: str) -> ModelHeader:
     if not isinstance(text, str):
         raise InputError(
             f"a model file must be written by 'unetkit train', got a .safetensors file without"
-            f" its header in {path!r}; train a model, or name another with --model"
+            f" its header in {path!r}; name one that it wrote"
         )
     try:
         return ModelHeader.from_json(text)
