@@ -115,7 +115,19 @@ def test_weights_from_a_local_file_make_the_encoder(tmp_path):
         small("unet", encoder_weights=str(path))
 
 
-def test_imagenet_without_a_network_says_in_one_sentence_what_to_do(tmp_path):
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [("imagnet", "did you mean imagenet"), ("None", "did you mean none"), ("x", "leave it out")],
+)
+def test_a_word_that_is_no_weights_is_refused_with_the_near_one(weights, words):
+    with pytest.raises(UsageError, match=rf"got '{weights}'; {words}"):
+        small("unet", encoder_weights=weights)
+
+
+@pytest.mark.parametrize(
+    "surroundings", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}]
+)
+def test_imagenet_without_a_network_says_in_one_sentence_what_to_do(tmp_path, surroundings):
     program = (
         "from unetkit.errors import SurroundingsError\n"
         "from unetkit.models.smp import fetch\n"
@@ -125,10 +137,11 @@ def test_imagenet_without_a_network_says_in_one_sentence_what_to_do(tmp_path):
         "    except SurroundingsError as error:\n"
         "        print(error)\n"
     )
-    surroundings = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    surroundings = {**surroundings, "HF_HOME": str(tmp_path)}
     ran = subprocess.run(
         [sys.executable, "-c", program], env=surroundings, capture_output=True, check=True
     )
+    assert ran.stderr == b""
     first, second = ran.stdout.decode().splitlines()
     assert "copy model.safetensors of https://huggingface.co/smp-hub/resnet18.imagenet" in first
     assert first.endswith("set encoder_weights=FILE.safetensors")

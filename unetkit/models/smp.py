@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import segmentation_models_pytorch as smp
 import timm
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from unetkit.errors import SurroundingsError, UsageError
 from unetkit.models.encoder_decoder import EncoderDecoder, drop_idle, settle
@@ -72,6 +74,7 @@ def build(
                 f"{name} of model 'smp-{architecture}' must be {rule}, got {value};"
                 " choose one in that range"
             )
+    _check_weights(encoder_weights)
     network = _network(plan, architecture, encoder=encoder, width=width, of=(in_channels, classes))
     contract = size_contract(architecture, encoder=encoder, step=network.encoder.output_stride)
     drop_idle(network, torch.zeros(1, in_channels, contract.minimum, contract.minimum))
@@ -116,8 +119,13 @@ def fetch(encoder: str) -> str:
             f"encoder_weights must be none or a .safetensors file for encoder {encoder!r}, got"
             " imagenet; nobody published such weights"
         )
+    name = "model.safetensors"
     try:
-        path: str = hf_hub_download(home, filename="model.safetensors", revision=revision)
+        with suppress(LocalEntryNotFoundError):
+            return str(hf_hub_download(home, name, revision=revision, local_files_only=True))
+        # Asked once: without a network, the download itself tries again and again, aloud.
+        get_hf_file_metadata(hf_hub_url(home, name, revision=revision))
+        return str(hf_hub_download(home, name, revision=revision))
     # Without a network the client fails in as many ways as there are proxies and caches.
     except Exception as error:
         raise SurroundingsError(
@@ -125,7 +133,6 @@ def fetch(encoder: str) -> str:
             f" {type(error).__name__}; connect once, or copy model.safetensors of"
             f" https://huggingface.co/{home} here and set encoder_weights=FILE.safetensors"
         ) from error
-    return path
 
 
 def _network(
@@ -153,6 +160,18 @@ def _network(
     network.initialize()
     settle(network)
     return network
+
+
+def _check_weights(weights: str) -> None:
+    """Refuse a word that is neither one of ours nor could be a file."""
+    words = ("none", "imagenet")
+    if weights in words or weights.endswith(".safetensors") or Path(weights).exists():
+        return
+    near = get_close_matches(weights, words, n=1)
+    raise UsageError(
+        f"encoder_weights must be none, imagenet or a .safetensors file, got {weights!r};"
+        f" {f'did you mean {near[0]}?' if near else 'leave it out to start from chance'}"
+    )
 
 
 def _check_encoder(encoder: str) -> None:
