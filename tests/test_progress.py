@@ -1,4 +1,7 @@
-from unetkit.progress import SILENT, Progress
+import time
+
+from unetkit import progress
+from unetkit.progress import SILENT, Progress, Silent, noted_if_slow
 
 
 def test_silence_takes_every_call_and_says_nothing(capsys):
@@ -8,3 +11,23 @@ def test_silence_takes_every_call_and_says_nothing(capsys):
     watcher.advance(2, status="loss 0.3")
     watcher.note("A sentence.")
     assert capsys.readouterr() == ("", "")
+
+
+class Listener(Silent):
+    def __init__(self):
+        self.heard = []
+
+    def note(self, text):
+        self.heard.append(text)
+
+
+def test_what_takes_long_is_said_once_and_what_does_not_never(monkeypatch):
+    listener = Listener()
+    with noted_if_slow(listener, "waiting"):
+        pass
+    assert listener.heard == []
+    monkeypatch.setattr(progress, "PATIENCE", 0.01)
+    with noted_if_slow(listener, "waiting"):
+        while not listener.heard:
+            time.sleep(0.01)
+    assert listener.heard == ["waiting"]

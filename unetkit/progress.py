@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from contextlib import contextmanager
+from threading import Timer
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Our choice: how long a user waits without a word.
+PATIENCE = 5.0
 
 
 class Progress(Protocol):
@@ -32,3 +40,15 @@ class Silent:
 
 
 SILENT = Silent()
+
+
+@contextmanager
+def noted_if_slow(progress: Progress, text: str) -> Iterator[None]:
+    """Tell the user `text` once the block has taken long."""
+    timer = Timer(PATIENCE, progress.note, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

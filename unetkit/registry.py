@@ -12,6 +12,7 @@ from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any
 
 from unetkit.errors import SurroundingsError, UnetkitError, UsageError
+from unetkit.progress import SILENT, Progress, noted_if_slow
 
 BUILT_IN = "unetkit"
 
@@ -138,13 +139,15 @@ class Registry:
             )
         return meant
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str, *, progress: Progress = SILENT) -> Any:
         """Import and return what is installed as `name`.
 
         Parameters
         ----------
         name : str
             A name, or ``distribution/name``.
+        progress : Progress
+            Told if a plugin takes long to import.
 
         Raises
         ------
@@ -162,7 +165,7 @@ class Registry:
             )
         try:
             # What a plugin prints must not get among the results on stdout.
-            with redirect_stdout(sys.stderr):
+            with redirect_stdout(sys.stderr), noted_if_slow(progress, _slow(self.noun, entry)):
                 return entry.point.load()
         except (KeyboardInterrupt, UnetkitError):
             raise
@@ -197,6 +200,13 @@ class Registry:
 def status(entry: Entry) -> str:
     """Say whether something can be used, as far as that is known without importing it."""
     return "installed" if entry.fits else f"for plugin interface {' and '.join(entry.api)}"
+
+
+def _slow(noun: str, entry: Entry) -> str:
+    return (
+        f"waiting for {noun} {entry} to be imported; Ctrl-C ends it, and pip uninstall"
+        f" {entry.distribution} removes it"
+    )
 
 
 def plain_name(distribution: str) -> str:

@@ -111,3 +111,13 @@ def test_a_command_that_unetkit_has_is_listed_by_its_full_name(lay, capsys) -> N
         "count",
         "my-tools/train",
     ]
+
+
+def test_a_model_that_sleeps_while_it_is_imported_is_named(lay, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("unetkit.progress.PATIENCE", 0.1)
+    code = "import time\ntime.sleep(2)\nfrom unetkit.models.unet import build"
+    lay("slow-nets", {"unetkit.models": {"slow": "build"}}, code=code)
+    assert main(["models", "show", "slow", *SMALL, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["distribution"] == "slow-nets"
+    assert err.startswith("waiting for model slow (slow-nets 0.1) to be imported; Ctrl-C ends it")

@@ -42,11 +42,15 @@ def list_models(context: typer.Context, *, json: Json = False) -> None:
 
 
 @models.command("show", epilog="Example: unetkit models show unet --set depth=3")
-def show_model(source: Source, *, options: Options = None, json: Json = False) -> None:
+def show_model(
+    source: Source, *, options: Options = None, json: Json = False, quiet: Quiet = False
+) -> None:
     """Say which sizes a model takes, what its options mean and how many parameters it has."""
     from unetkit.pipeline.models import show_model as run
 
-    console.found(run(source, options=options or ()), json=json, layout=tables.model)
+    with console.progress(quiet=quiet) as progress:
+        found = run(source, options=options or (), progress=progress)
+    console.found(found, json=json, layout=tables.model)
 
 
 @models.command("check", epilog="Example: unetkit models check unet --set depth=2 --set width=4")

@@ -83,7 +83,9 @@ def list_models() -> list[dict[str, Any]]:
     ]
 
 
-def show_model(source: str, *, options: Sequence[str] = ()) -> dict[str, Any]:
+def show_model(
+    source: str, *, options: Sequence[str] = (), progress: Progress = SILENT
+) -> dict[str, Any]:
     """Describe an installed model or a model file: its sizes, its options, its parameters.
 
     Parameters
@@ -92,6 +94,8 @@ def show_model(source: str, *, options: Sequence[str] = ()) -> dict[str, Any]:
         A registry name, or the path of a `.safetensors` file.
     options : sequence of str
         ``key=value`` texts; only for a name.
+    progress : Progress
+        Told if the model takes long to import.
 
     Returns
     -------
@@ -111,11 +115,12 @@ def show_model(source: str, *, options: Sequence[str] = ()) -> dict[str, Any]:
         _refuse(options, source)
         header = read_header(source)
         entry = models().entry(installed_name(header, path=source))
-        chosen = complete(header.options, models().get(entry.full_name), model=header.model)
+        build = models().get(entry.full_name, progress=progress)
+        chosen = complete(header.options, build, model=header.model)
         return _described(entry, header=header, options=chosen)
     registry = models()
     entry = registry.entry(source)
-    build = registry.get(source)
+    build = registry.get(source, progress=progress)
     chosen = complete(parse_texts(options, build, model=source), build, model=source)
     return _described(entry, header=None, options=chosen)
 
@@ -154,7 +159,7 @@ def check_model(
         trained = (loaded.header.in_channels, len(loaded.header.class_names), loaded.module)
     else:
         name = source
-        build = models().get(name)
+        build = models().get(name, progress=progress)
         chosen = complete(parse_texts(options, build, model=name), build, model=name)
         trained = (1, 2, make(name, in_channels=1, classes=2, options=chosen))
     in_channels, classes, module = trained
