@@ -160,9 +160,9 @@ def test_truth_scored_against_itself_is_perfect(place):
 @pytest.mark.parametrize("swapped", [False, True])
 def test_sides_that_stand_in_each_others_place_are_noticed(place, swapped):
     labels = {"labels": cells(1)}
-    truth = write(f"{place}/truth.zarr", {"a": labels})
+    truth = write(place("truth.zarr"), {"a": labels})
     made = {**labels, "attributes": {"prediction": {"model": "unet"}}}
-    predicted = write(f"{place}/predicted.zarr", {"a": made})
+    predicted = write(place("predicted.zarr"), {"a": made})
     heard = Heard()
     evaluate(*((truth, predicted) if swapped else (predicted, truth)), progress=heard)
     assert any("the prediction stands first" in note for note in heard.notes) == swapped
