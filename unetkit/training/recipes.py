@@ -91,7 +91,7 @@ class Recipe:
 # average precision at 0.5 on the held-out quarter 0.69 with 1, 0.74 with 0.5, 0.79 with 0. Tiles
 # that are drawn for their foreground serve rare classes instead.
 RECIPES = {
-    "default": Recipe(source="our own measurements on the demo image, DIC-HeLa and ISBI 2012"),
+    "default": Recipe(source="our own measurements on the demo image"),
     "paper": Recipe(
         source="Ronneberger, Fischer, Brox (2015), section 3: one large tile a step, momentum "
         "0.99, weighted cross-entropy. The paper names no learning rate; 1e-4 is our own choice",
