@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -42,6 +45,29 @@ def test_an_outline_takes_no_memory_and_has_every_shape():
     assert all(p.is_meta for p in shapes.parameters())
     with pytest.raises(UsageError, match="depth of model 'unet' must be"):
         outline("unet", in_channels=1, classes=2, options={"depth": 99})
+
+
+LOADED = """
+import sys
+from unetkit.models.making import make, outline
+outline("unet", in_channels=1, classes=2, options={"width": 2})
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_an_outline_does_not_wait_for_the_compiler():
+    # Random numbers without memory would load it, which takes seconds.
+    run = subprocess.run([sys.executable, "-c", LOADED], check=True, stdout=subprocess.PIPE)
+    assert run.stdout.split() == [b"False"]
+    drawn = LOADED.replace("outline(", "import torch\nwith torch.device('meta'): make(")
+    control = subprocess.run([sys.executable, "-c", drawn], check=True, stdout=subprocess.PIPE)
+    assert control.stdout.split() == [b"True"]
+
+
+def test_weights_are_drawn_again_after_an_outline():
+    outline("unet", in_channels=1, classes=2, options={"width": 2})
+    made = make("unet", in_channels=1, classes=2, options={"width": 2})
+    assert float(made.head.weight.detach().std()) > 0
 
 
 def test_a_network_that_computes_while_it_is_built_has_no_outline(monkeypatch):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from unetkit.errors import SurroundingsError, UnetkitError
 from unetkit.geometry.sizes import SizeContract
@@ -13,7 +14,18 @@ from unetkit.models.options import complete, parse_texts
 from unetkit.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+# What fills a tensor with random numbers; on shapes torch would load its compiler for it.
+DRAWS = frozenset(
+    {
+        torch.nn.init.normal_,
+        torch.nn.init.trunc_normal_,
+        torch.nn.init.uniform_,
+        torch.Tensor.normal_,
+        torch.Tensor.uniform_,
+    }
+)
 
 
 def models() -> Registry:
@@ -114,7 +126,23 @@ def outline(
         If the model or an option is unknown, or a value is of another type or out of its range.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             return make(name, in_channels=in_channels, classes=classes, options=options)
     except SurroundingsError:
         return None
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out random numbers, which shapes have no use for."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        if func in DRAWS:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
