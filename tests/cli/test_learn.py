@@ -20,6 +20,12 @@ if TYPE_CHECKING:
         (["--model", "keras-unet"], "model", "keras-unet"),
         (["--set", "width=16", "--set", "depth=3"], "options", ("width=16", "depth=3")),
         (["--recipe", "paper"], "recipe", "paper"),
+        (
+            ["--recipe-set", "batch=4", "--recipe-set", "grey=0"],
+            "recipe_set",
+            ("batch=4", "grey=0"),
+        ),
+        (["--loss", "unet+0.5*dice"], "loss", "unet+0.5*dice"),
         (["--steps", "5"], "steps", 5),
         (["--time-budget", "20m"], "time_budget", "20m"),
         (["--target", "boundary"], "target", "boundary"),

@@ -4,7 +4,7 @@ import torch
 from scipy.special import log_softmax
 
 from unetkit.errors import UsageError
-from unetkit.models.losses import weighted_cross_entropy
+from unetkit.models.losses import LOSSES, parse_loss, weighted_cross_entropy
 
 
 def draw(*, seed=0):
@@ -66,3 +66,93 @@ def test_shapes_that_do_not_fit_are_refused():
         loss(logits, target[:, 1:], weights)
     with pytest.raises(UsageError, match="cut them to the model's output"):
         loss(logits, target, weights[:1])
+
+
+def test_a_sum_is_the_sum_of_its_parts():
+    parts = [0.7 * one(name) for name in LOSSES]
+    text = "+".join(f"0.7*{name}" for name in LOSSES)
+    assert one(text).item() == pytest.approx(sum(part.item() for part in parts), rel=1e-5)
+    assert len({round(part.item(), 5) for part in parts}) == len(parts)
+
+
+def one(text, data=None, **more):
+    return parse_loss(text)(*map(torch.as_tensor, data or draw()), **more)
+
+
+def test_weights_count_in_the_cross_entropy_of_the_paper_alone():
+    logits, target, weights = draw()
+    even = np.ones_like(weights)
+    assert one("unet", (logits, target, weights)) != one("unet", (logits, target, even))
+    assert torch.equal(one("unet", (logits, target, even)), one("ce", (logits, target, weights)))
+    for name in LOSSES[1:]:
+        same = one(name, (logits, target, weights)), one(name, (logits, target, even))
+        assert torch.equal(*same)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_ignored_pixels_change_no_loss_and_get_no_gradient(name):
+    logits, target, weights = draw()
+    weights[0, 1:3] = 0
+    before = one(name, (logits, target, weights))
+    changed = torch.as_tensor(logits.copy())
+    changed[0, :, 1:3] += 7
+    changed.requires_grad_()
+    target[0, 1:3] = 2 - target[0, 1:3]
+    after = parse_loss(name)(changed, torch.as_tensor(target), torch.as_tensor(weights))
+    assert torch.equal(after, before)
+    after.backward()
+    assert (changed.grad[0, :, 1:3] == 0).all()
+    assert (changed.grad[0, :, 3:] != 0).any()
+    # Where they do count, they make a difference.
+    assert one(name, (changed.detach(), target, np.ones_like(weights))) != before
+
+
+def test_dice_and_jaccard_are_one_minus_the_overlap_of_probabilities():
+    logits, target, weights = draw()
+    probabilities = np.exp(log_softmax(logits, axis=1))
+    truth = np.eye(3)[target].transpose(0, 3, 1, 2)
+    both, either = (f(probabilities, truth).sum(axis=(2, 3)) for f in (np.multiply, np.add))
+    expected = (1 - 2 * both / either).mean(), (1 - both / (either - both)).mean()
+    found = one("dice", (logits, target, weights)), one("jaccard", (logits, target, weights))
+    assert [f.item() for f in found] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("text", ["unet+0.5*dice", "lovasz", "ce+focal"])
+def test_the_parts_of_a_batch_sum_up_to_its_loss(text):
+    logits, target, weights = draw()
+    weights[0, 2:] = 0
+    counted = int((weights > 0).sum())
+    parts = [
+        one(
+            text,
+            (logits[k : k + 1], target[k : k + 1], weights[k : k + 1]),
+            pixels=counted,
+            tiles=2,
+        )
+        for k in range(2)
+    ]
+    whole = one(text, (logits, target, weights))
+    assert sum(part.item() for part in parts) == pytest.approx(whole.item(), rel=1e-5)
+    # Without the counts they would not.
+    alone = [one(text, (logits[k : k + 1], target[k : k + 1], weights[k : k + 1])) for k in (0, 1)]
+    assert sum(alone).item() != pytest.approx(whole.item(), rel=1e-2)
+
+
+def test_a_tile_without_a_pixel_that_counts_adds_nothing():
+    logits, target, weights = draw()
+    weights[1] = 0
+    first = one("dice", (logits[:1], target[:1], weights[:1]))
+    assert one("dice", (logits, target, weights)).item() == pytest.approx(first.item() / 2)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "dise", "unet+", "unet+unet", "-1*dice", "0*ce", "nan*ce", "x*ce", "2*", "unet-ce"]
+)
+def test_what_is_no_loss_is_refused_naming_those_that_are(text):
+    with pytest.raises(UsageError, match=r"of unet, ce, dice, .*got '") as caught:
+        parse_loss(text)
+    assert caught.value.exit_code == 2
+
+
+def test_a_loss_is_written_in_one_way():
+    assert str(parse_loss(" 1.0*unet +  0.50 * dice")) == "unet+0.5*dice"

@@ -165,6 +165,18 @@ def test_the_recipe_of_the_paper_makes_a_step(kit: SimpleNamespace, here: Path) 
     assert log()[0]["recipe"] == "paper"
 
 
+def test_the_loss_and_the_recipe_that_were_used_stand_in_the_model(
+    kit: SimpleNamespace, here: Path
+) -> None:
+    kit.cells(here / "data.zarr")
+    report = run(loss="unet + 0.5*dice", recipe_set=("batch=1", "optimizer=sgd"))
+    provenance = load(report.output).header.provenance
+    assert provenance["loss_function"] == "unet+0.5*dice"
+    assert provenance["recipe_changed"] == {"batch": 1, "optimizer": "sgd"}
+    plain = run(output="plain.safetensors", recipe_set=("batch=1", "optimizer=sgd"))
+    assert Path(plain.output).read_bytes() != Path(report.output).read_bytes()
+
+
 def test_a_budget_replaces_the_steps(kit: SimpleNamespace, here: Path) -> None:
     kit.cells(here / "data.zarr")
     report = run(steps=10**7, time_budget="3s")
@@ -205,6 +217,8 @@ def data(kit: SimpleNamespace, here: Path) -> str:
         ({"model": "unett"}, UsageError, "did you mean 'unet'"),
         ({"options": ("wide=3",)}, UsageError, "width"),
         ({"recipe": "papre"}, UsageError, "default, paper"),
+        ({"recipe_set": ("bach=4",)}, UsageError, "batch"),
+        ({"loss": "dise"}, UsageError, "dice"),
         ({"target": "classes"}, UsageError, "for labels of instances"),
         ({"steps": 0}, UsageError, "at least 1"),
         ({"time_budget": "soon"}, UsageError, "such as 90s"),

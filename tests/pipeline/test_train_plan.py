@@ -44,7 +44,9 @@ def test_what_is_left_out_is_chosen_for_the_machine() -> None:
 
 
 def test_a_plan_knows_the_numbers_of_its_recipe() -> None:
-    assert plan(recipe="paper").numbers is RECIPES["paper"]
+    assert plan(recipe="paper").numbers == RECIPES["paper"]
+    assert plan(recipe="paper").changed == {}
+    assert plan(recipe_set=("batch=7", "loss=dice")).changed == {"batch": 7}
 
 
 @pytest.mark.parametrize(

@@ -57,3 +57,39 @@ def test_an_unknown_recipe_is_a_usage_error_that_lists_them() -> None:
     with pytest.raises(UsageError, match=r"one of default, paper, got 'papre'") as caught:
         choose_recipe("papre")
     assert caught.value.exit_code == 2
+
+
+def test_numbers_of_a_recipe_are_changed_by_their_names() -> None:
+    changed = choose_recipe("default", ("batch=4", "optimizer=sgd", "flips=false", "grey=0"))
+    expected = replace(DEFAULT, batch=4, optimizer="sgd", flips=False, grey=0.0)
+    assert changed == expected != DEFAULT
+    assert choose_recipe("paper", loss="1*ce+.5*dice").loss == "ce+0.5*dice"
+    assert choose_recipe("default", ("loss=dice",)).loss == "dice"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (("bach=4",), "with one of averaging, balance, batch"),
+        (("batch",), "must be key=value"),
+        (("source=me",), "must be key=value"),
+        (("batch=0",), "batch of the recipe must be a whole number from 1 to 4096, got '0'"),
+        (("batch=1.5",), "a whole number"),
+        (("optimizer=adam",), "one of adamw, sgd"),
+        (("averaging=1",), "from 0 to 0.9999"),
+        (("clip=nan",), "a number"),
+        (("loss=dise",), "of unet, ce, dice"),
+        (("batch=2", "batch=3"), "set once"),
+    ],
+    ids=str,
+)
+def test_a_change_that_makes_no_sense_is_a_usage_error(
+    changes: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        choose_recipe("default", changes)
+
+
+def test_a_loss_is_named_in_one_place() -> None:
+    with pytest.raises(UsageError, match="loss of the recipe must be set once"):
+        choose_recipe("default", ("loss=dice",), loss="ce")

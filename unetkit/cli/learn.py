@@ -27,6 +27,7 @@ from unetkit.cli.options import (
 )
 
 MODEL = "Model"
+RECIPE = "Recipe"
 TILES = "Tiles"
 RESULT = "Result"
 
@@ -49,8 +50,31 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        str, typer.Option(help="How to learn: 'default', or 'paper' for the original's settings.")
+        str,
+        typer.Option(
+            rich_help_panel=RECIPE,
+            help="How to learn: 'default', or 'paper' for the original's settings.",
+        ),
     ] = "default",
+    recipe_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--recipe-set",
+            rich_help_panel=RECIPE,
+            metavar="KEY=VALUE",
+            show_default=False,
+            help="A number of the recipe, such as batch=4; may be repeated.",
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=RECIPE,
+            show_default="that of the recipe",
+            help="What to make small, such as 'unet+0.5*dice': unet, ce, dice, jaccard, tversky, "
+            "focal, lovasz.",
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="Updates of the network.")] = 1000,
     time_budget: Annotated[
         str | None,
@@ -103,6 +127,8 @@ def train(
             model=model,
             options=tuple(options or ()),
             recipe=recipe,
+            recipe_set=tuple(recipe_set or ()),
+            loss=loss,
             steps=steps,
             time_budget=time_budget,
             target=target,
@@ -193,6 +219,14 @@ def tile_predict(
             help="An image of any scale; tiles in which it is 0 are left out.",
         ),
     ] = None,
+    require_complete_input: Annotated[
+        bool,
+        typer.Option(
+            "--require-complete-input",
+            rich_help_panel=TILES,
+            help="Refuse an image of which a chunk is absent.",
+        ),
+    ] = False,
     channels: Channels = None,
     axes: Axes = None,
     device: Device = "auto",
@@ -226,6 +260,7 @@ def tile_predict(
             min_size=min_size,
             skip_below=skip_below,
             mask=mask,
+            require_complete_input=require_complete_input,
             channels=channels,
             axes=axes,
             device=device,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.nn import functional
 
 from unetkit.errors import UsageError
@@ -11,8 +15,122 @@ from unetkit.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+# What segmentation-models-pytorch offers for several classes: its class there, and its numbers. Of
+# "tversky" they are those of Salehi et al. (2017): with 0.5 and 0.5 it would be "dice" again.
+_BY_REGION: dict[str, tuple[str, dict[str, float]]] = {
+    "dice": ("DiceLoss", {}),
+    "jaccard": ("JaccardLoss", {}),
+    "tversky": ("TverskyLoss", {"alpha": 0.3, "beta": 0.7}),
+    "focal": ("FocalLoss", {}),
+    "lovasz": ("LovaszLoss", {}),
+}
+LOSSES = ("unet", "ce", *_BY_REGION)
 
-def weighted_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+
+@dataclass(frozen=True)
+class Loss:
+    """A sum of losses, each with a factor.
+
+    ``unet`` is the weighted cross-entropy of the paper and ``ce`` the same without weights. All
+    others come from segmentation-models-pytorch and are the mean over the tiles of a batch, so
+    that it makes no difference in how many parts a batch is computed. Weights say how much a pixel
+    counts in ``unet``; a pixel of weight 0 counts in none of them.
+
+    Parameters
+    ----------
+    terms : tuple of (float, str)
+        Factors, and names out of `LOSSES`.
+    """
+
+    terms: tuple[tuple[float, str], ...]
+
+    def __str__(self) -> str:
+        return "+".join(
+            name if factor == 1 else f"{factor:g}*{name}" for factor, name in self.terms
+        )
+
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        weights: Tensor,
+        *,
+        pixels: int | None = None,
+        tiles: int | None = None,
+    ) -> Tensor:
+        """Return the loss of a batch.
+
+        Parameters
+        ----------
+        logits : Tensor of float, shape (N, K, Y, X)
+            What the network returned.
+        target : Tensor of int64, shape (N, Y, X)
+            The true class of each pixel, 0 to K - 1.
+        weights : Tensor of float, shape (N, Y, X)
+            The weight of each pixel; 0 leaves a pixel out.
+        pixels, tiles : int, optional
+            How many pixels count, and how many tiles there are, where this is a part of a batch:
+            the losses of all parts then sum up to that of the batch.
+
+        Returns
+        -------
+        Tensor of float32, shape ()
+        """
+        values = []
+        for factor, name in self.terms:
+            if name in _BY_REGION:
+                share = 1.0 if tiles is None else logits.shape[0] / tiles
+                values.append(factor * share * _by_tile(name, logits, target, weights))
+            else:
+                counted = weights if name == "unet" else (weights > 0).float()
+                entropy = weighted_cross_entropy(logits, target, counted, pixels=pixels)
+                values.append(factor * entropy)
+        return torch.stack(values).sum()
+
+
+def parse_loss(text: str) -> Loss:
+    """Read a sum of losses such as ``unet+0.5*dice``.
+
+    Raises
+    ------
+    UsageError
+        If a name is unknown or named twice, or a factor is no number above 0.
+
+    Examples
+    --------
+    >>> str(parse_loss("unet + 0.50*dice"))
+    'unet+0.5*dice'
+    """
+    terms: list[tuple[float, str]] = []
+    for term in text.split("+"):
+        factor, star, name = (part.strip() for part in term.rpartition("*"))
+        terms.append((_factor(factor, text) if star else 1.0, name))
+    names = [name for _, name in terms]
+    if not set(names) <= set(LOSSES) or len(set(names)) < len(names):
+        raise _unfit(text)
+    return Loss(tuple(terms))
+
+
+def _factor(text: str, whole: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise _unfit(whole) from None
+    if not (math.isfinite(value) and value > 0):
+        raise _unfit(whole)
+    return value
+
+
+def _unfit(text: str) -> UsageError:
+    return UsageError(
+        f"loss must be a sum such as unet+0.5*dice of {', '.join(LOSSES)}, each at most once,"
+        f" got {text!r:.80}"
+    )
+
+
+def weighted_cross_entropy(
+    logits: Tensor, target: Tensor, weights: Tensor, *, pixels: int | None = None
+) -> Tensor:
     """Return the cross-entropy of the pixel-wise soft-max, each pixel counted by its weight.
 
     The paper prints ``sum(w(x) * log(p(x)))`` over the pixels, with its minus sign lost. The sum
@@ -29,6 +147,8 @@ def weighted_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor) -> T
         The true class of each pixel, 0 to K - 1.
     weights : Tensor of float, shape (N, Y, X)
         The weight of each pixel; 0 leaves a pixel out.
+    pixels : int, optional
+        How many pixels count; left out, those of this call.
 
     Returns
     -------
@@ -44,13 +164,37 @@ def weighted_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor) -> T
     ----------
     Ronneberger, Fischer, Brox (2015), U-Net, equation 1.
     """
-    pixels = (logits.shape[0], *logits.shape[2:])
-    if target.shape != pixels or weights.shape != pixels:
+    shape = (logits.shape[0], *logits.shape[2:])
+    if target.shape != shape or weights.shape != shape:
         raise UsageError(
-            f"target and weights must be of shape {tuple(pixels)} like the logits, got"
+            f"target and weights must be of shape {tuple(shape)} like the logits, got"
             f" {tuple(target.shape)} and {tuple(weights.shape)}; cut them to the model's output"
         )
     weights = weights.float()
     # Soft-max in float32 also where the network ran in a lower precision.
     entropy = functional.cross_entropy(logits.float(), target, reduction="none")
-    return (weights * entropy).sum() / (weights > 0).sum().clamp(min=1)
+    total = (weights * entropy).sum()
+    return total / ((weights > 0).sum().clamp(min=1) if pixels is None else max(pixels, 1))
+
+
+def _by_tile(name: str, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean over the tiles of a loss that looks at the pixels that count alone."""
+    values = []
+    for tile, truth, weight in zip(logits.float(), target, weights, strict=True):
+        counts = weight > 0
+        if bool(counts.any()):
+            # One row: some of them want a picture.
+            row, classes = tile[:, counts][None, :, None], truth[counts][None, None]
+            values.append(_loaded(name)(row, classes).sum())
+        else:
+            values.append(tile.sum() * 0)
+    return torch.stack(values).mean()
+
+
+@cache
+def _loaded(name: str) -> Any:
+    # Imported when a loss of it is named: it brings every encoder that it knows, which takes long.
+    from segmentation_models_pytorch import losses
+
+    kind, numbers = _BY_REGION[name]
+    return getattr(losses, kind)(mode="multiclass", **numbers)

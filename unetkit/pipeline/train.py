@@ -99,6 +99,8 @@ def train(
     model: str = "unet",
     options: Sequence[str] = (),
     recipe: str = "default",
+    recipe_set: Sequence[str] = (),
+    loss: str | None = None,
     steps: int = 1000,
     time_budget: str | None = None,
     target: str | None = None,
@@ -129,6 +131,10 @@ def train(
         Its options, such as ``width=16``.
     recipe : str
         ``default`` or ``paper``.
+    recipe_set : sequence of str
+        Numbers of the recipe that are changed, such as ``batch=4``.
+    loss : str, optional
+        Such as ``unet+0.5*dice``; left out, that of the recipe.
     steps : int
         Updates of the network.
     time_budget : str, optional
@@ -176,6 +182,8 @@ def train(
         model=model,
         options=options,
         recipe=recipe,
+        recipe_set=recipe_set,
+        loss=loss,
         steps=steps,
         time_budget=time_budget,
         seed=seed,

@@ -63,6 +63,8 @@ class Facts:
             "model": plan.model,
             "options": plan.options,
             "recipe": plan.recipe,
+            "recipe_changed": plan.changed,
+            "loss_function": plan.numbers.loss,
             "steps": plan.steps,
             "time_budget": plan.budget,
             "seed": plan.seed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import UsageError
@@ -30,7 +30,9 @@ class Plan:
     options : dict
         All of its options.
     recipe : str
-        A key of `RECIPES`.
+        Its name.
+    numbers : Recipe
+        The recipe of that name, with what was changed of it.
     steps : int
         Steps to make; with a budget a first guess.
     budget : float, optional
@@ -52,6 +54,7 @@ class Plan:
     model: str
     options: dict[str, Any]
     recipe: str
+    numbers: Recipe
     steps: int
     budget: float | None
     seed: int
@@ -62,9 +65,10 @@ class Plan:
     freeze_encoder: int = 0
 
     @property
-    def numbers(self) -> Recipe:
-        """The numbers of the recipe."""
-        return RECIPES[self.recipe]
+    def changed(self) -> dict[str, Any]:
+        """What was changed of the recipe besides its loss."""
+        usual, now = asdict(RECIPES[self.recipe]), asdict(self.numbers)
+        return {key: value for key, value in now.items() if key != "loss" and value != usual[key]}
 
 
 def make_plan(
@@ -80,6 +84,8 @@ def make_plan(
     precision: str,
     workers: int | None,
     freeze_encoder: int = 0,
+    loss: str | None = None,
+    recipe_set: Sequence[str] = (),
 ) -> Plan:
     """Judge the options of `train`, and choose what is left to choose.
 
@@ -99,7 +105,7 @@ def make_plan(
     for name, (value, bound) in least.items():
         if value is not None and value < bound:
             raise UsageError(f"{name} must be at least {bound}, got {value}; use {bound} or more")
-    choose_recipe(recipe)
+    numbers = choose_recipe(recipe, recipe_set, loss=loss)
     where = hardware.pick_device(device)
     if precision == "auto":
         precision = hardware.low_precision(where) or "float32"
@@ -110,6 +116,7 @@ def make_plan(
         model=model,
         options=complete(parse_options(options, model), models().get(model), model=model),
         recipe=recipe,
+        numbers=numbers,
         steps=steps,
         budget=None if time_budget is None else seconds(time_budget),
         seed=seed,

@@ -9,7 +9,7 @@ import torch
 
 from unetkit.errors import NumbersError
 from unetkit.models import hardware
-from unetkit.models.losses import weighted_cross_entropy
+from unetkit.models.losses import parse_loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +40,7 @@ class Learner:
         self.average = Average(network, recipe.averaging)
         self._network = network
         self._clip = recipe.clip
+        self._loss = parse_loss(recipe.loss)
         self._precision = precision
         self._device = next(network.parameters()).device
         self._optimizer = _optimizer(network, recipe)
@@ -92,7 +93,7 @@ class Learner:
         self._network.train()
         self._optimizer.zero_grad(set_to_none=True)
         logits = hardware.forward(self._network, images, precision=self._precision)
-        loss: Tensor = weighted_cross_entropy(logits, targets, weights)
+        loss: Tensor = self._loss(logits, targets, weights)
         if not bool(torch.isfinite(loss)):
             return None
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from unetkit.errors import UsageError
+from unetkit.models.losses import parse_loss
+from unetkit.models.options import options_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +22,8 @@ class Recipe:
     ----------
     source : str
         Where they come from.
+    loss : str
+        What is made small, as `unetkit.models.losses.parse_loss` reads it.
     optimizer : {"adamw", "sgd"}
         Which rule turns gradients into steps.
     learning_rate : float
@@ -57,6 +64,7 @@ class Recipe:
     """
 
     source: str
+    loss: str = "unet"
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 1e-3
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -113,14 +121,78 @@ RECIPES = {
 }
 
 
-def choose_recipe(name: str) -> Recipe:
-    """Look a recipe up.
+# The least and the most of what may be set.
+_RANGES = {
+    "learning_rate": (1e-12, 1e3),
+    "warm_up": (0.0, 1.0),
+    "momentum": (0.0, 0.9999),
+    "weight_decay": (0.0, 1e3),
+    "batch": (1, 4096),
+    "tile": (1, 65536),
+    "clip": (1e-12, math.inf),
+    "averaging": (0.0, 0.9999),
+    "balance": (0.0, 4.0),
+    "foreground": (0.0, 1.0),
+    "elastic": (0.0, 1.0),
+    "sigma": (0.0, 1e3),
+    "rotated": (0.0, 1.0),
+    "scale": (1.0, 16.0),
+    "grey": (0.0, 16.0),
+}
+
+
+def choose_recipe(name: str, changes: Sequence[str] = (), *, loss: str | None = None) -> Recipe:
+    """Look a recipe up, and change some of its numbers.
+
+    Parameters
+    ----------
+    name : str
+        A key of `RECIPES`.
+    changes : sequence of str
+        Such as ``batch=4``; any field of a recipe but its source.
+    loss : str, optional
+        What is made small instead of the recipe's loss.
 
     Raises
     ------
     UsageError
-        If there is none of that name.
+        If there is no recipe of that name, no such field, or a value can't be used.
     """
     if name not in RECIPES:
         raise UsageError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}")
-    return RECIPES[name]
+    values: dict[str, Any] = {}
+    for text in changes:
+        key, value = _read(text)
+        if key in values or (key == "loss" and loss is not None):
+            raise UsageError(
+                f"{key} of the recipe must be set once, got {text!r} besides; drop one"
+            )
+        values[key] = value
+    if loss is not None:
+        values["loss"] = loss
+    chosen = replace(RECIPES[name], **values)
+    # As it is written everywhere, whatever spaces and zeros it was given with.
+    return replace(chosen, loss=str(parse_loss(chosen.loss)))
+
+
+def _read(text: str) -> tuple[str, Any]:
+    """Read one ``key=value`` as a field of a recipe."""
+    options = {name: option for name, option in options_of(Recipe).items() if name != "source"}
+    name, equals, word = (part.strip() for part in text.partition("="))
+    if not equals or name not in options:
+        raise UsageError(
+            f"recipe-set must be key=value with one of {', '.join(options)}, got {text!r:.80}"
+        )
+    low, high = _RANGES.get(name, (-math.inf, math.inf))
+    try:
+        value = options[name].parse(word)
+        fits = name not in _RANGES or low <= value <= high
+    except (ValueError, StopIteration):
+        fits = False
+    if not fits:
+        bounds = f" from {low:g} to {high:g}" if name in _RANGES else ""
+        raise UsageError(
+            f"{name} of the recipe must be {options[name].rule}{bounds}, got {word!r:.80};"
+            f" leave it out for {getattr(RECIPES['default'], name)}"
+        )
+    return name, value
