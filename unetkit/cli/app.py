@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from unetkit.cli import check, console, extend, learn, look, prepare
+from unetkit.cli import check, console, extend, learn, look, predict, prepare
 from unetkit.cli.plugged import OpenGroup
 from unetkit.errors import UnetkitError
 
@@ -95,7 +95,7 @@ app.command(
     "tile-predict",
     rich_help_panel=LEARN,
     epilog="Example: unetkit tile-predict slide.zarr --overlap 92",
-)(learn.tile_predict)
+)(predict.tile_predict)
 app.command(
     "eval",
     rich_help_panel=LOOK,

@@ -1,35 +1,27 @@
-"""The commands that make and use a model: train, tile-predict."""
+"""The command that makes a model: train."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from unetkit.cli import console, tables
+from unetkit.cli import console
 from unetkit.cli.options import (
     HARDWARE,
-    Axes,
-    BreakLock,
     Channels,
-    DefaultedOutput,
     Device,
     Json,
-    MaxMemory,
     Nonfinite,
     Output,
     Overwrite,
     Precision,
     Quiet,
-    Scheduler,
     Seed,
-    Workers,
 )
 
 MODEL = "Model"
 RECIPE = "Recipe"
-TILES = "Tiles"
-RESULT = "Result"
 
 
 def train(
@@ -143,139 +135,3 @@ def train(
             progress=progress,
         )
     console.written(report, json=json, quiet=quiet)
-
-
-def tile_predict(
-    source: Annotated[str, typer.Argument(show_default=False, help="An image or a dataset.")],
-    *,
-    model: Annotated[str, typer.Option(help="The model file.")] = "model.safetensors",
-    output: DefaultedOutput = None,
-    tile: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            rich_help_panel=TILES,
-            show_default="by the image",
-            help="Side of a tile, in pixels; a multiple of the model's step.",
-        ),
-    ] = None,
-    overlap: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            rich_help_panel=TILES,
-            show_default="by the model",
-            help="Pixels of context that a tile sees on each side.",
-        ),
-    ] = None,
-    probabilities: Annotated[
-        Literal["uint8", "float32"],
-        typer.Option(rich_help_panel=RESULT, help="How class probabilities are stored."),
-    ] = "uint8",
-    threshold: Annotated[
-        float,
-        typer.Option(
-            metavar="X",
-            min=0,
-            max=1,
-            rich_help_panel=RESULT,
-            help="Probability from which it is foreground.",
-        ),
-    ] = 0.5,
-    grow: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            rich_help_panel=RESULT,
-            help="Pixels by which objects grow into their gaps.",
-        ),
-    ] = 1,
-    min_size: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            rich_help_panel=RESULT,
-            help="Drop objects of fewer pixels than this.",
-        ),
-    ] = 0,
-    skip_below: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            rich_help_panel=TILES,
-            show_default=False,
-            help="Leave out tiles that are darker than this everywhere.",
-        ),
-    ] = None,
-    mask: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=TILES,
-            show_default=False,
-            help="An image of any scale; tiles in which it is 0 are left out.",
-        ),
-    ] = None,
-    require_complete_input: Annotated[
-        bool,
-        typer.Option(
-            "--require-complete-input",
-            rich_help_panel=TILES,
-            help="Refuse an image of which a chunk is absent.",
-        ),
-    ] = False,
-    channels: Channels = None,
-    axes: Axes = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    max_memory: MaxMemory = None,
-    scheduler: Scheduler = "threads",
-    workers: Workers = None,
-    nonfinite: Nonfinite = "error",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
-    overwrite: Overwrite = False,
-    break_lock: BreakLock = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
-    ] = False,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Segment images of any size in tiles, without seams."""
-    from unetkit.pipeline.tile_predict import tile_predict as run
-
-    with console.progress(quiet=quiet) as progress:
-        report = run(
-            source,
-            model=model,
-            output=output,
-            tile=tile,
-            overlap=overlap,
-            probabilities=probabilities,
-            threshold=threshold,
-            grow=grow,
-            min_size=min_size,
-            skip_below=skip_below,
-            mask=mask,
-            require_complete_input=require_complete_input,
-            channels=channels,
-            axes=axes,
-            device=device,
-            precision=precision,
-            max_memory=max_memory,
-            scheduler=scheduler,
-            workers=workers,
-            nonfinite=nonfinite,
-            resume=resume,
-            overwrite=overwrite,
-            break_lock=break_lock,
-            dry_run=dry_run,
-            progress=progress,
-        )
-    if dry_run:
-        console.found(report.to_dict(), json=json, layout=tables.details)
-    else:
-        console.written(report, json=json, quiet=quiet)
