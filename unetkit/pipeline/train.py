@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
@@ -15,6 +14,7 @@ from unetkit.pipeline.train_data import choose_lesson
 from unetkit.pipeline.train_facts import NORMALIZATION, Facts
 from unetkit.pipeline.train_materials import materials
 from unetkit.pipeline.train_plan import make_plan
+from unetkit.pipeline.train_report import TrainReport, report
 from unetkit.pipeline.train_validation import Examiner
 from unetkit.pipeline.train_watch import Reporter
 from unetkit.progress import SILENT, Progress
@@ -37,59 +37,10 @@ if TYPE_CHECKING:
     from unetkit.storage.datasets import Dataset
     from unetkit.training.loop import Outcome
 
+__all__ = ["TrainReport", "train"]
+
 # A step runs the network forward and back, a validation forward only.
 PASSES = 3
-
-
-@dataclass(frozen=True)
-class TrainReport:
-    """What was learned.
-
-    Attributes
-    ----------
-    output : str
-        The model file.
-    log : str
-        One JSON object a line: steps and validations.
-    steps : int
-        Steps that were made.
-    best_step : int
-        The step whose network was kept.
-    stopped_early : bool
-        Whether it ended since nothing became better.
-    score : float
-        What the kept network reached on the held-out data: the mean average precision for
-        instances, the mean Dice for classes.
-    scores : dict
-        All of its scores there.
-    trained_on, validated_on : int
-        Samples with labels on each side of the split; a single image counts on both.
-    skipped_unlabelled : int
-        Samples without labels.
-    model, device, precision : str
-        What was trained, and how it was computed.
-    seconds : float
-        How long it took.
-    """
-
-    output: str
-    log: str
-    steps: int
-    best_step: int
-    stopped_early: bool
-    score: float
-    scores: dict[str, Any]
-    trained_on: int
-    validated_on: int
-    skipped_unlabelled: int
-    model: str
-    device: str
-    precision: str
-    seconds: float = field(compare=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
-        return asdict(self)
 
 
 def train(
@@ -201,7 +152,7 @@ def train(
     )
     if outcome.stopped_early:
         progress.note(f"Ended after {outcome.steps} steps: the score did not rise any more.")
-    return _report(workplace, facts, outcome, seconds=round(time.monotonic() - began, 1))
+    return report(workplace, facts, outcome, seconds=round(time.monotonic() - began, 1))
 
 
 def _prepare(
@@ -275,22 +226,3 @@ def _learn(
         )
         workplace.publish()
     return outcome
-
-
-def _report(workplace: Workplace, facts: Facts, outcome: Outcome, *, seconds: float) -> TrainReport:
-    return TrainReport(
-        output=workplace.output,
-        log=workplace.log,
-        steps=outcome.steps,
-        best_step=outcome.best_step,
-        stopped_early=outcome.stopped_early,
-        score=outcome.best.score,
-        scores={**outcome.best.scores, "loss": outcome.best.loss},
-        trained_on=len(facts.parts.train),
-        validated_on=len(facts.parts.validation),
-        skipped_unlabelled=facts.lesson.unlabelled,
-        model=facts.plan.model,
-        device=facts.plan.device,
-        precision=facts.plan.precision,
-        seconds=seconds,
-    )

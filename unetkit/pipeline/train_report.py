@@ -1,0 +1,94 @@
+"""What a training reports at its end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unetkit.pipeline.train_facts import Facts
+    from unetkit.training.checkpoint import Workplace
+    from unetkit.training.loop import Outcome
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What was learned.
+
+    Attributes
+    ----------
+    output : str
+        The model file.
+    log : str
+        One JSON object a line: steps and validations.
+    steps : int
+        Steps that were made.
+    best_step : int
+        The step whose network was kept.
+    stopped_early : bool
+        Whether it ended since nothing became better.
+    score : float
+        What the kept network reached on the held-out data: the mean average precision for
+        instances, the mean Dice for classes.
+    scores : dict
+        All of its scores there.
+    trained_on, validated_on : int
+        Samples with labels on each side of the split; a single image counts on both.
+    skipped_unlabelled : int
+        Samples without labels.
+    model, device, precision : str
+        What was trained, and how it was computed.
+    seconds : float
+        How long it took.
+    """
+
+    output: str
+    log: str
+    steps: int
+    best_step: int
+    stopped_early: bool
+    score: float
+    scores: dict[str, Any]
+    trained_on: int
+    validated_on: int
+    skipped_unlabelled: int
+    model: str
+    device: str
+    precision: str
+    seconds: float = field(compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return asdict(self)
+
+
+def report(workplace: Workplace, facts: Facts, outcome: Outcome, *, seconds: float) -> TrainReport:
+    """Say how a training ended.
+
+    Parameters
+    ----------
+    workplace : Workplace
+        Where it worked.
+    facts : Facts
+        What was learned, and how.
+    outcome : Outcome
+        What came of it.
+    seconds : float
+        How long it took.
+    """
+    return TrainReport(
+        output=workplace.output,
+        log=workplace.log,
+        steps=outcome.steps,
+        best_step=outcome.best_step,
+        stopped_early=outcome.stopped_early,
+        score=outcome.best.score,
+        scores={**outcome.best.scores, "loss": outcome.best.loss},
+        trained_on=len(facts.parts.train),
+        validated_on=len(facts.parts.validation),
+        skipped_unlabelled=facts.lesson.unlabelled,
+        model=facts.plan.model,
+        device=facts.plan.device,
+        precision=facts.plan.precision,
+        seconds=seconds,
+    )
