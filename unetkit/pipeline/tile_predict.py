@@ -14,6 +14,7 @@ from unetkit.errors import NumbersError, OutputError, StoppedError, UsageError
 from unetkit.models import hardware, modelfile
 from unetkit.pipeline.tile_predict_empty import open_mask
 from unetkit.pipeline.tile_predict_hands import share_cores
+from unetkit.pipeline.tile_predict_input import absence
 from unetkit.pipeline.tile_predict_network import predict_array
 from unetkit.pipeline.tile_predict_output import Partial
 from unetkit.pipeline.tile_predict_plan import Wishes, check_fit, make_plan
@@ -53,6 +54,7 @@ def tile_predict(
     min_size: int = 0,
     skip_below: float | None = None,
     mask: str | None = None,
+    require_complete_input: bool = False,
     channels: str | None = None,
     axes: str | None = None,
     device: str = "auto",
@@ -99,6 +101,9 @@ def tile_predict(
     mask : str, optional
         An image of any scale over the whole source; tiles in which it is 0 are left out as
         background.
+    require_complete_input : bool
+        Refuse an image of which a chunk is absent; else it reads as the fill value, and the output
+        lists it.
     channels : str, optional
         Which channels, in which order; left out, those that the model was trained with.
     axes : str, optional
@@ -161,6 +166,7 @@ def tile_predict(
         nonfinite,
         max_memory,
         skip_below,
+        require_complete_input,
     )
     wishes.check()
     target = _target(source, output)
@@ -188,6 +194,8 @@ def tile_predict(
         network = load_model(model, device=str(place))
         plan = make_plan(network, dataset, wishes, hands=hands, earlier=earlier, mask=places)
         progress.note(f"{plan.summary()} on {place}")
+        if (absent := absence(plan.censuses)) is not None:
+            progress.note(absent)
         report = planned(plan, target, device=str(place))
         if dry_run:
             return report

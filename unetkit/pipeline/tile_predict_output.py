@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import unetkit
+from unetkit.pipeline.tile_predict_input import totals
 from unetkit.storage import files, urls
 from unetkit.storage.chunks import write_list
 from unetkit.storage.datasets import DatasetWriter
@@ -187,6 +188,7 @@ class Partial:
 def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
     """Say what a prediction was made with, for those who find it later."""
     header, wishes = plan.model.header, plan.wishes
+    chunks, absent = totals(plan.censuses)
     return {
         "unetkit": unetkit.__version__,
         "source": urls.base_name(origin),
@@ -199,6 +201,8 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
         "threshold": wishes.threshold,
         "grow": wishes.grow,
         "min_size": wishes.min_size,
+        "input_chunks": chunks,
+        "input_chunks_absent": absent,
     }
 
 

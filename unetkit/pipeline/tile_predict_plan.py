@@ -18,6 +18,7 @@ from unetkit.pipeline.tile_predict_choices import (
     read_size,
 )
 from unetkit.pipeline.tile_predict_hands import Hands
+from unetkit.pipeline.tile_predict_input import take_stock
 from unetkit.pipeline.tile_predict_memory import Memory, memory_for, parse_size
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from unetkit.models.modelheader import ModelHeader
     from unetkit.pipeline.tile_predict_empty import Mask
     from unetkit.pipeline.tile_predict_resume import Earlier
+    from unetkit.storage.census import Census
     from unetkit.storage.datasets import Dataset, Sample
 
 LARGEST_CHUNK = 1024
@@ -48,6 +50,7 @@ class Wishes:
     nonfinite: Literal["error", "fill"] = "error"
     max_memory: str | None = None
     skip_below: float | None = None
+    require_complete_input: bool = False
 
     def check(self) -> None:
         """Refuse what no model can do.
@@ -106,6 +109,8 @@ class Plan:
         What it takes and may take; it decides about no pixel.
     mask : Mask, optional
         Where to look; left out, everywhere.
+    censuses : tuple of Census
+        What is stored of each sample.
     """
 
     model: LoadedModel
@@ -117,6 +122,7 @@ class Plan:
     wishes: Wishes
     memory: Memory
     mask: Mask | None = None
+    censuses: tuple[Census, ...] = ()
 
     @property
     def size(self) -> int:
@@ -192,8 +198,11 @@ class Plan:
                     "dtype": sample.data.dtype.name,
                     "channels": list(sample.data.picked or ()),
                     "normalization": normalization.to_dict(),
+                    "chunks": census.to_dict(),
                 }
-                for sample, normalization in zip(self.samples, self.normalizations, strict=True)
+                for sample, normalization, census in zip(
+                    self.samples, self.normalizations, self.censuses, strict=True
+                )
             },
         }
 
@@ -256,6 +265,8 @@ def make_plan(
 
     Raises
     ------
+    InputError
+        If a chunk of an image is absent and none may be.
     NumbersError
         If an image has NaN or Inf and they are not to be filled.
     OutputError
@@ -264,6 +275,7 @@ def make_plan(
         If there is too little memory for it.
     """
     header, samples = model.header, dataset.samples
+    censuses = take_stock(samples, complete=wishes.require_complete_input)
     overlap = header.contract.overlap(wishes.overlap, model=header.model)
     tile, precision = wishes.tile, None if wishes.precision == "auto" else wishes.precision
     if earlier is not None:
@@ -281,7 +293,8 @@ def make_plan(
     if precision is None:
         fill = wishes.nonfinite == "fill"
         precision = choose_precision(model, samples, normalizations, overlap=overlap, fill=fill)
-    plan = Plan(model, samples, normalizations, tile, overlap, precision, wishes, memory, mask)
+    choices = (normalizations, tile, overlap, precision)
+    plan = Plan(model, samples, *choices, wishes, memory, mask, censuses)
     if earlier is not None:
         earlier.check(plan.fingerprint())
     return plan

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from unetkit.pipeline.tile_predict_input import totals
 from unetkit.storage import files
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ class PredictionReport:
     tiles_left_out : int
         Tiles left out by `skip_below` or `mask`; `.unetkit/left-out.jsonl` in the output lists
         them as SAMPLE/PLANE/TILE.
+    input_chunks, input_chunks_absent : int
+        Chunks of the input's grid, and how many of them are not stored and read as the fill value;
+        `.unetkit/absent-input.jsonl` in the output lists them. Both 0 where a store lists nothing.
     tile, overlap, read : int
         Size of a tile, its context on each side, and what the network reads for it, in pixels.
     precision, device : str
@@ -53,6 +57,8 @@ class PredictionReport:
     tiles_reused: int
     tiles_constant: int
     tiles_left_out: int
+    input_chunks: int
+    input_chunks_absent: int
     tile: int
     overlap: int
     read: int
@@ -77,12 +83,15 @@ class PredictionReport:
 
 def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
     """Tell what a plan would do."""
+    chunks, absent = totals(plan.censuses)
     return PredictionReport(
         output=output,
         tiles_total=plan.tiles_total,
         tiles_reused=0,
         tiles_constant=0,
         tiles_left_out=0,
+        input_chunks=chunks,
+        input_chunks_absent=absent,
         tile=plan.tile,
         overlap=plan.overlap,
         read=plan.size,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from unetkit.arrays.instances import has_instances
 from unetkit.engine.jobs import run_jobs
+from unetkit.pipeline.tile_predict_input import ABSENT_LIST, list_absent
 from unetkit.pipeline.tile_predict_objects import number_objects
 from unetkit.pipeline.tile_predict_output import from_anywhere
 from unetkit.pipeline.tile_predict_tile import (
@@ -97,6 +98,7 @@ class Run:
         with Journal(self.partial.url) as journal:
             if journal.read_fingerprint() is None:
                 journal.write_fingerprint(self.plan.fingerprint())
+            self._list_absent()
             reused, filled, constant = self._predict(tasks, journal)
             left_out = self._list_left_out(journal)
         objects = None
@@ -165,6 +167,10 @@ class Run:
             lines = "".join(json.dumps(key) + "\n" for key in sorted(keys))
             write_text(join(self.partial.url, FOLDER, LEFT_OUT_LIST), lines)
         return len(keys)
+
+    def _list_absent(self) -> None:
+        path = join(self.partial.url, FOLDER, ABSENT_LIST)
+        list_absent(path, self.plan.samples, self.plan.censuses)
 
     def _tile_jobs(self, tasks: list[ImageTask]) -> Iterator[TileJob]:
         for task, sample in zip(tasks, self.plan.samples, strict=True):
