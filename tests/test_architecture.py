@@ -10,13 +10,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {"geometry": 0, "arrays": 1, "models": 1, "storage": 1, "engine": 2, "views": 2}
 FLOORS |= {"training": 2, "pipeline": 3, "cli": 4}
-BASE = {"errors", "kernel_cache", "progress", "registry"}
+BASE = {"errors", "kernel_cache", "progress", "registry", "remote"}
 ROOMS = {
     "zarr": ["storage/*"],
     "numcodecs": ["storage/*"],
     "yaozarrs": ["storage/*"],
     "tifffile": ["storage/*"],
     "imagecodecs": ["storage/*"],
+    "fsspec": ["remote.py"],
     "dask": ["engine/*"],
     "distributed": ["engine/*"],
     "torch": [

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from unetkit.storage.chunks import box_checksum, list_chunks
+from unetkit import remote
+from unetkit.storage.chunks import (
+    box_checksum,
+    damages,
+    list_chunks,
+    list_documents,
+    write_list,
+)
 from unetkit.storage.images import add_pyramid, create_image, create_labels
 
 if TYPE_CHECKING:
@@ -89,3 +96,23 @@ def test_every_chunk_below_a_folder_is_listed(tmp_path: Path) -> None:
     for chunk in listed:
         data = Path(tmp_path, chunk["array"], chunk["key"]).read_bytes()
         assert (chunk["length"], chunk["crc32"]) == (len(data), zlib.crc32(data))
+
+
+def test_a_store_is_listed_as_a_folder_is(tmp_path: Path, bucket: str) -> None:
+    for place in (str(tmp_path / "a.zarr"), f"{bucket}/a.zarr"):
+        image = create_image(place, shape=(3, 40, 36), axes="cyx", dtype="u1", chunk=16)
+        image.write(0, 0, 0, np.arange(3 * 40 * 36).reshape(3, 40, 36).astype(np.uint8))
+    here, there = str(tmp_path / "a.zarr"), f"{bucket}/a.zarr"
+    assert list(list_chunks(here)) == list(list_chunks(there))
+    assert len(list(list_chunks(here))) == 9
+    assert list(list_documents(here)) == list(list_documents(there))
+    write_list(there, f"{there}/.unetkit/chunks.jsonl")
+    found = dict(damages(there, f"{there}/.unetkit/chunks.jsonl"))
+    assert len(found) == 11
+    assert set(found.values()) == {""}
+    remote.write(f"{there}/0/c/0/1/1", b"other")
+    remote.remove(f"{there}/0/c/0/2/2")
+    wrong = {name: what for name, what in damages(there, f"{there}/.unetkit/chunks.jsonl") if what}
+    assert wrong["0/c/0/2/2"] == "is missing"
+    assert "bytes" in wrong["0/c/0/1/1"]
+    assert len(wrong) == 2

@@ -203,11 +203,6 @@ def test_an_output_of_ours_can_be_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_remote_output_is_refused_early() -> None:
-    with pytest.raises(UsageError, match="local path for now"):
-        check_output("s3://bucket/out.zarr")
-
-
 @pytest.mark.parametrize(
     ("source", "wanted"),
     [

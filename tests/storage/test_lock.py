@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from unetkit import remote
 from unetkit.errors import OutputError, SurroundingsError
+from unetkit.storage import urls
 from unetkit.storage.lock import Holder, lock_path, locked
 
 
@@ -149,3 +151,26 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_job_elsewhere_always_may_be_alive() -> None:
     assert Holder("elsewhere", dead_pid(), "", "").is_alive
     assert not Holder(platform.node(), dead_pid(), "", "").is_alive
+
+
+def test_a_store_has_one_job_at_a_time_too(bucket: str) -> None:
+    url = f"{bucket}/.out.zarr.unetkit-partial"
+    with locked(url):
+        with pytest.raises(OutputError, match="one job at a time"), locked(url):
+            pytest.fail("another job holds it")
+        with locked(url, break_lock=True):
+            pass
+    with locked(url):
+        pass
+    assert not urls.exists(lock_path(url))
+
+
+def test_the_lock_of_a_dead_process_in_a_store_is_taken_over(bucket: str) -> None:
+    url = f"{bucket}/.out.zarr.unetkit-partial"
+    dead = {"host": platform.node(), "pid": dead_pid(), "since": "long ago", "birth": ""}
+    remote.write(lock_path(url), json.dumps(dead).encode())
+    with locked(url):
+        assert json.loads(remote.read(lock_path(url)))["pid"] == os.getpid()
+    remote.write(lock_path(url), json.dumps({**dead, "host": "elsewhere"}).encode())
+    with pytest.raises(OutputError, match="on host elsewhere"), locked(url):
+        pytest.fail("a job on another host may be alive")

@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from unetkit import remote as stores
 from unetkit.errors import OutputError, SurroundingsError
-from unetkit.storage.urls import is_remote, remote
+from unetkit.remote import is_remote
 
 
 def write_bytes(path: str, data: bytes) -> None:
@@ -35,8 +36,7 @@ def write_bytes(path: str, data: bytes) -> None:
         If the disk is full or refuses.
     """
     if is_remote(path):
-        filesystem, place = remote(path)
-        filesystem.pipe_file(place, data)
+        stores.write(path, data)
         return
     target = Path(path)
     check_parent(path)

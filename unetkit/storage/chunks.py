@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import zlib
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from unetkit.errors import InputError
+from unetkit.errors import InputError, TryAgainError
 from unetkit.storage.atomic import write_text
 from unetkit.storage.nodes import ArrayNode, opened, read_node
-from unetkit.storage.urls import inside, is_remote, join, remote
+from unetkit.storage.urls import files_below, inside, join, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from unetkit.storage.planes import PlaneArray
 
-DOCUMENT = "zarr.json"
+# Of either format of Zarr.
+DOCUMENTS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+# A file's path in two: of the array or group, and inside it.
+Part = tuple[str, str]
+AT_ONCE = 16
+BATCH = 1024
 
 
 def box_checksum(
@@ -67,7 +71,7 @@ def box_checksum(
 
 
 def list_chunks(folder: str) -> Iterator[dict[str, Any]]:
-    """List every chunk stored in a folder of this machine, in sorted order.
+    """List every chunk stored below a path or URL, in sorted order.
 
     Yields
     ------
@@ -75,24 +79,63 @@ def list_chunks(folder: str) -> Iterator[dict[str, Any]]:
         `array`: the array's path inside the folder; `key`: the chunk's inside the array;
         `length` in bytes; `crc32` of the stored bytes.
     """
-    for place, folders, _ in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if not isinstance(read_node(place), ArrayNode):
-            continue
-        folders.clear()  # below are chunks
-        for path in sorted(Path(place).glob("c/**/*")):
-            if path.is_file():
-                yield _entry(folder, place, path)
+    return _entries(folder, _named(folder)[1])
 
 
 def list_documents(folder: str) -> Iterator[dict[str, Any]]:
-    """List every metadata document in a folder of this machine, as `list_chunks` does chunks."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if isinstance(read_node(place), ArrayNode):
-            folders.clear()
-        if DOCUMENT in files:
-            yield _entry(folder, place, Path(place, DOCUMENT))
+    """List every metadata document below a path or URL, as `list_chunks` does chunks."""
+    return _entries(folder, _named(folder)[0])
+
+
+def _named(folder: str) -> tuple[list[Part], list[Part]]:
+    """Name the documents and the chunks below a folder, each by its node's path and its own."""
+    places = [name.rpartition("/") for name in files_below(folder)]
+    shown = [
+        (inner or ".", name)
+        for inner, _, name in places
+        if not any(part.startswith(".") for part in inner.split("/"))
+    ]
+    documents = [(inner, name) for inner, name in shown if name in DOCUMENTS]
+    arrays = {
+        inner
+        for inner in {inner for inner, _ in documents}
+        if isinstance(read_node(_below(folder, inner)), ArrayNode)
+    }
+    chunks = []
+    for inner, name in shown:
+        owner = next((above for above in _ancestors(inner) if above in arrays), None)
+        if owner is not None and name not in DOCUMENTS:
+            key = f"{inner}/{name}"[len(owner) + 1 :] if inner != owner else name
+            chunks.append((owner, key if owner != "." else f"{inner}/{name}".removeprefix("./")))
+    return documents, chunks
+
+
+def _ancestors(inner: str) -> Iterator[str]:
+    while inner not in ("", "."):
+        yield inner
+        inner = inner.rpartition("/")[0]
+    yield "."
+
+
+def _below(folder: str, *names: str) -> str:
+    return join(folder, *(name for name in names if name != "."))
+
+
+def _entries(folder: str, parts: list[Part]) -> Iterator[dict[str, Any]]:
+    """Read and checksum files, several at a time, since a store takes its time over each."""
+
+    def entry(part: Part) -> dict[str, Any]:
+        stored = read_bytes(_below(folder, *part))
+        return {
+            "array": part[0],
+            "key": part[1],
+            "length": len(stored),
+            "crc32": zlib.crc32(stored),
+        }
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for start in range(0, len(parts), BATCH):
+            yield from pool.map(entry, parts[start : start + BATCH])
 
 
 def write_list(folder: str, path: str) -> None:
@@ -132,8 +175,8 @@ def damages(folder: str, path: str) -> Iterator[tuple[str, str]]:
     InputError
         If the list can't be read.
     """
-    listed = set()
-    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
+    listed, wanted = set(), []
+    for number, line in enumerate(read_bytes(path).splitlines(), 1):
         try:
             entry = json.loads(line)
             name = join(entry["array"], entry["key"]).removeprefix("./")
@@ -143,7 +186,13 @@ def damages(folder: str, path: str) -> Iterator[tuple[str, str]]:
                 f"line {number} of {path} must name a chunk, got {line!r:.80}; predict again"
             ) from error
         listed.add(name)
-        yield name, _damage(inside(folder, name, what="the list of chunks"), length, checksum)
+        place = inside(folder, name, what="the list of chunks")
+        wanted.append((name, place, length, checksum))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for start in range(0, len(wanted), BATCH):
+            some = wanted[start : start + BATCH]
+            found = pool.map(lambda entry: _damage(*entry[1:]), some)
+            yield from zip((entry[0] for entry in some), found, strict=True)
     for entry in itertools.chain(list_documents(folder), list_chunks(folder)):
         name = join(entry["array"], entry["key"]).removeprefix("./")
         if name not in listed:
@@ -152,9 +201,11 @@ def damages(folder: str, path: str) -> Iterator[tuple[str, str]]:
 
 def _damage(path: str, length: int, checksum: int) -> str:
     try:
-        stored = Path(path).read_bytes()
+        stored = read_bytes(path)
     except FileNotFoundError:
         return "is missing"
+    except TryAgainError:
+        raise
     except OSError as error:
         return f"can't be read ({error.strerror})"
     if len(stored) != length:
@@ -162,21 +213,8 @@ def _damage(path: str, length: int, checksum: int) -> str:
     return "" if zlib.crc32(stored) == checksum else "has other bytes"
 
 
-def _entry(folder: str, place: str, path: Path) -> dict[str, Any]:
-    stored = path.read_bytes()
-    return {
-        "array": Path(place).relative_to(folder).as_posix(),
-        "key": path.relative_to(place).as_posix(),
-        "length": len(stored),
-        "crc32": zlib.crc32(stored),
-    }
-
-
 def _bytes(url: str) -> bytes | None:
-    if is_remote(url):
-        filesystem, path = remote(url)
-        return bytes(filesystem.cat_file(path)) if filesystem.exists(path) else None
     try:
-        return Path(url).read_bytes()
+        return read_bytes(url)
     except FileNotFoundError:
         return None

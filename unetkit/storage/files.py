@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unetkit import remote as stores
 from unetkit.errors import OutputError, SurroundingsError, UsageError
+from unetkit.storage import publishing
 from unetkit.storage.atomic import (
     check_parent,
     sync_folder,
@@ -18,7 +20,7 @@ from unetkit.storage.atomic import (
     write_text,
 )
 from unetkit.storage.ownership import is_ours
-from unetkit.storage.urls import base_name, is_remote, join, remote, stem
+from unetkit.storage.urls import base_name, exists, is_remote, join, stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +30,7 @@ __all__ = [
     "collide",
     "discard",
     "free_bytes",
+    "is_there",
     "output_name",
     "partial_url",
     "publish",
@@ -59,22 +62,28 @@ def check_output(url: str, *, inputs: Sequence[str] = (), overwrite: bool = Fals
     SurroundingsError
         If its folder can't be written to.
     UsageError
-        If it is a URL: there is no rename that would publish it all at once.
+        If nothing can be written to a URL of its kind.
     """
-    if is_remote(url):
-        raise UsageError(f"output must be a local path for now, got {url}; name one with -o")
     for source in inputs:
-        if not is_remote(source) and collide(url, source):
+        if collide(url, source):
             raise OutputError(
                 f"output {url} must lie apart from its input, got {source}; choose another name"
             )
-    check_parent(url)
-    if not os.path.lexists(url):
+    if not is_remote(url):
+        check_parent(url)
+    elif stores.is_read_only(url):
+        raise UsageError(f"output must be where one can write, got {url}; name another with -o")
+    if not is_there(url):
         return
     if not overwrite:
         remedy = "add --overwrite to replace it" if is_ours(url) else "choose another name"
         raise OutputError(f"output {url} must not exist yet, got something there; {remedy}")
     _check_ours(url)
+
+
+def is_there(url: str) -> bool:
+    """Tell whether anything is in an output's place, but for what a broken publishing left."""
+    return exists(url) and not (is_remote(url) and publishing.is_half_there(url))
 
 
 def _check_ours(url: str) -> None:
@@ -88,8 +97,12 @@ def _check_ours(url: str) -> None:
 def collide(first: str, second: str) -> bool:
     """Tell whether two paths are the same or one lies inside the other.
 
-    Folders are compared by device and inode, so that links, `..` and mounts make no difference.
+    Folders are compared by device and inode, so that links, `..` and mounts make no difference;
+    URLs by their words.
     """
+    if is_remote(first) or is_remote(second):
+        one, other = (f"{url.rstrip('/')}/" for url in (first, second))
+        return one.startswith(other) or other.startswith(one)
     above_first, above_second = _chain(first), _chain(second)
     own_first, own_second = above_first[0], above_second[0]
     return own_first in above_second or own_second in above_first
@@ -152,6 +165,8 @@ def staged(url: str, *, inputs: Sequence[str] = (), overwrite: bool = False) -> 
 def publish(partial: str, url: str, *, overwrite: bool) -> None:
     """Put a complete partial in its place, all at once, once it is safe on the disk.
 
+    A remote store knows no rename: there everything is copied, what makes it readable last.
+
     Parameters
     ----------
     partial : str
@@ -169,6 +184,9 @@ def publish(partial: str, url: str, *, overwrite: bool) -> None:
         If the rename fails.
     """
     check_output(url, overwrite=overwrite)
+    if is_remote(url):
+        publishing.publish(partial, url)
+        return
     if hasattr(os, "sync"):
         os.sync()
     aside = _aside(url) if os.path.lexists(url) else None
@@ -193,7 +211,7 @@ def remove_output(url: str) -> None:
     OutputError
         If it is not one.
     """
-    if not os.path.lexists(url):
+    if not exists(url):
         return
     _check_ours(url)
     discard(url)
@@ -202,9 +220,7 @@ def remove_output(url: str) -> None:
 def discard(url: str) -> None:
     """Remove what this library made itself and nobody else has seen, such as a partial."""
     if is_remote(url):
-        filesystem, place = remote(url)
-        if filesystem.exists(place):
-            filesystem.rm(place, recursive=True)
+        stores.remove(url)
         return
     if os.path.lexists(url):
         aside = _aside(url)
@@ -224,8 +240,10 @@ def _delete(path: Path) -> None:
         path.unlink()
 
 
-def free_bytes(url: str) -> int:
-    """Return the bytes that are free on the disk on which an output would lie."""
+def free_bytes(url: str) -> int | None:
+    """Return the bytes that are free on the disk of an output; None where a store does not say."""
+    if is_remote(url):
+        return None
     return shutil.disk_usage(Path(url).absolute().parent).free
 
 

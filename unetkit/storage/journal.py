@@ -6,14 +6,15 @@ Whether a chunk is there does not tell: one that holds background only is never 
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from unetkit.errors import InputError, SurroundingsError
+from unetkit.errors import SurroundingsError, TryAgainError
+from unetkit.storage.appending import lines_at
 from unetkit.storage.atomic import write_json
 from unetkit.storage.creation import plain
+from unetkit.storage.urls import is_remote, join, read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +41,8 @@ class Journal:
     """
 
     def __init__(self, folder: str) -> None:
-        self.folder = Path(folder, FOLDER)
-        self._handle: int | None = None
+        self.folder = join(folder, FOLDER)
+        self._lines = lines_at(join(self.folder, LINES))
 
     def __enter__(self) -> Self:
         return self
@@ -57,13 +58,19 @@ class Journal:
         fingerprint : dict
             Settings and checksums; nested dicts are compared entry by entry.
         """
-        self._make_folder()
-        write_json(str(self.folder / FINGERPRINT), plain(fingerprint))
+        if not is_remote(self.folder):
+            try:
+                Path(self.folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise SurroundingsError(f"{self.folder} must be writable, got: {error}") from error
+        write_json(join(self.folder, FINGERPRINT), plain(fingerprint))
 
     def read_fingerprint(self) -> dict[str, Any] | None:
         """Return the stored fingerprint; None where there is none that can be read."""
         try:
-            found = json.loads((self.folder / FINGERPRINT).read_bytes())
+            found = json.loads(read_bytes(join(self.folder, FINGERPRINT)))
+        except (TryAgainError, SurroundingsError):
+            raise
         except (OSError, ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
@@ -100,47 +107,21 @@ class Journal:
             If the disk is full or refuses.
         """
         text = json.dumps([key, checksum])
-        try:
-            # One write a line: lines of two threads never mix.
-            os.write(self._open(), f"{zlib.crc32(text.encode()):08x} {text}\n".encode())
-        except OSError as error:
-            raise SurroundingsError(f"{self.folder} must be writable, got: {error}") from error
+        self._lines.append(f"{zlib.crc32(text.encode()):08x} {text}\n".encode())
 
     def done(self) -> dict[str, int | None]:
         """Return the parts that are done, each with its checksum; the last line on a part holds."""
-        path = self.folder / LINES
-        try:
-            lines = path.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise InputError(f"{path} must be readable, got: {error}") from error
+        lines = self._lines.read().split(b"\n")
         texts = [text for line in lines if (text := _checked(line)) is not None]
         return dict(_entries(texts))
 
     def close(self) -> None:
         """Close the file; recording opens it again."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        self._lines.close()
 
-    def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SurroundingsError(f"{self.folder} must be writable, got: {error}") from error
-
-    def _open(self) -> int:
-        if self._handle is None:
-            self._make_folder()
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-            self._handle = os.open(self.folder / LINES, flags, 0o666)
-            if os.lseek(self._handle, 0, os.SEEK_END):
-                os.lseek(self._handle, -1, os.SEEK_END)
-                if os.read(self._handle, 1) != b"\n":
-                    # Ends a line that was torn, so that the next one is not lost with it.
-                    os.write(self._handle, b"\n")
-        return self._handle
+    def discard(self) -> None:
+        """Remove the record of parts, once the output is complete."""
+        self._lines.remove()
 
 
 def _checked(line: bytes) -> bytes | None:

@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unetkit import remote as stores
 from unetkit.errors import OutputError, SurroundingsError
+from unetkit.remote import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +89,10 @@ def locked(url: str, *, break_lock: bool = False) -> Iterator[None]:
     SurroundingsError
         If the folder can't be written to.
     """
+    if is_remote(url):
+        with _locked_store(url, break_lock=break_lock):
+            yield
+        return
     path = Path(lock_path(url))
     own = json.dumps(asdict(_this_process())).encode()
     try:
@@ -103,6 +109,35 @@ def locked(url: str, *, break_lock: bool = False) -> Iterator[None]:
         with suppress(OSError):
             if path.read_bytes() == own:
                 path.unlink()
+
+
+@contextmanager
+def _locked_store(url: str, *, break_lock: bool) -> Iterator[None]:
+    """Do in a store, which creates an object in one step but exchanges none, what `locked` does."""
+    place = lock_path(url)
+    own = json.dumps(asdict(_this_process())).encode()
+    while True:
+        try:
+            stores.write(place, own, new=True)
+            break
+        except FileExistsError:
+            _make_way_in_store(place, url, break_lock=break_lock)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if stores.read(place) == own:
+                stores.remove(place)
+
+
+def _make_way_in_store(place: str, url: str, *, break_lock: bool) -> None:
+    try:
+        holder = _read(stores.read(place, stop=LIMIT))
+    except FileNotFoundError:
+        return  # released meanwhile
+    if not break_lock and (holder is None or holder.is_alive):
+        raise OutputError(_refusal(url, place, holder))
+    stores.remove(place)
 
 
 def _place(path: Path, content: bytes) -> bool:
@@ -140,7 +175,7 @@ def _make_way(path: Path, url: str, *, break_lock: bool) -> None:
         aside.unlink()
 
 
-def _refusal(url: str, path: Path, holder: Holder | None) -> str:
+def _refusal(url: str, path: Path | str, holder: Holder | None) -> str:
     if holder is None:
         return (
             f"{path} must name the job that is at work there, got a file that does not; "

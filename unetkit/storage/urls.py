@@ -6,20 +6,30 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Any
 
-from unetkit.errors import InputError, MissingError, SurroundingsError, TryAgainError
+from unetkit import remote as stores
+from unetkit.errors import InputError, MissingError, UnetkitError
+from unetkit.remote import file_system as remote
+from unetkit.remote import is_remote
+
+__all__ = [
+    "base_name",
+    "bytes_on_disk",
+    "children",
+    "exists",
+    "files_below",
+    "inside",
+    "is_remote",
+    "is_segment",
+    "join",
+    "missing",
+    "read_bytes",
+    "read_small",
+    "remote",
+    "stem",
+]
 
 _BAD_SEGMENT = re.compile(r"[\x00-\x1f\x7f-\x9f/\\]|^\.{0,2}$|^__|^~|^[a-zA-Z][a-zA-Z0-9+.-]*:")
-
-
-def is_remote(url: str) -> bool:
-    """Tell a URL from a path on this machine.
-
-    >>> is_remote("s3://bucket/slide.zarr"), is_remote("slide.zarr")
-    (True, False)
-    """
-    return "://" in url
 
 
 def join(url: str, *names: str) -> str:
@@ -91,20 +101,6 @@ def inside(url: str, relative: object, *, what: str) -> str:
     return whole
 
 
-def remote(url: str) -> tuple[Any, str]:
-    """Return the fsspec file system of a URL and the path in it."""
-    try:
-        from fsspec.core import url_to_fs
-
-        filesystem, path = url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise SurroundingsError(
-            f"{url} must be of a kind that fsspec can open, got: {error}; "
-            "install the package that it names"
-        ) from error
-    return filesystem, path
-
-
 def read_small(url: str, *, limit: int) -> bytes | None:
     """Read a metadata document; None where there is none.
 
@@ -112,53 +108,64 @@ def read_small(url: str, *, limit: int) -> bytes | None:
     ------
     InputError
         If it is longer than `limit` bytes or may not be read.
-    TryAgainError
-        If a remote store does not answer.
+    SurroundingsError, TryAgainError
+        If a remote store does not let us in, or does not answer.
     """
     try:
-        data = _fetch(url, limit + 1)
+        if is_remote(url):
+            data = stores.read(url, stop=limit + 1)
+        else:
+            with Path(url).open("rb") as file:
+                data = file.read(limit + 1)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
+    except UnetkitError:
+        raise  # some of them are OSErrors too
     except OSError as error:
-        kind = TryAgainError if is_remote(url) else InputError
-        raise kind(f"{url} must be readable, got: {error}") from error
+        raise InputError(f"{url} must be readable, got: {error}") from error
     if len(data) > limit:
         raise InputError(f"{url} must be at most {limit} bytes long, got more; it is no metadata")
     return data
 
 
-def _fetch(url: str, length: int) -> bytes:
-    if is_remote(url):
-        filesystem, path = remote(url)
-        if not filesystem.exists(path):
-            raise FileNotFoundError(path)
-        return bytes(filesystem.cat_file(path, start=0, end=length))
-    with Path(url).open("rb") as file:
-        return file.read(length)
+def read_bytes(url: str) -> bytes:
+    """Read a whole file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    return stores.read(url) if is_remote(url) else Path(url).read_bytes()
 
 
 def exists(url: str) -> bool:
     """Tell whether anything lies at a path or URL, a dangling link included."""
-    if is_remote(url):
-        filesystem, path = remote(url)
-        return bool(filesystem.exists(path))
-    return os.path.lexists(url)
+    return stores.exists(url) if is_remote(url) else os.path.lexists(url)
 
 
 def children(url: str) -> list[str]:
     """List the names in a folder, sorted; an empty list where there is no folder."""
     if is_remote(url):
-        filesystem, path = remote(url)
-        found = filesystem.ls(path, detail=False) if filesystem.isdir(path) else []
-        return sorted(base_name(str(name)) for name in found)
+        return stores.names(url)
     return sorted(path.name for path in Path(url).iterdir()) if Path(url).is_dir() else []
+
+
+def files_below(url: str) -> list[str]:
+    """List all files below a folder, relative to it, sorted; links to folders are not followed."""
+    if is_remote(url):
+        return stores.below(url)
+    found = []
+    for place, _, names in os.walk(url):
+        inner = Path(place).relative_to(url)
+        found += [(inner / name).as_posix() for name in names]
+    return sorted(found)
 
 
 def bytes_on_disk(url: str) -> int:
     """Add up the sizes of all files at and below a path or URL."""
     if is_remote(url):
-        filesystem, path = remote(url)
-        return int(filesystem.du(path))
+        return stores.size(url)
     if not Path(url).is_dir():
         return Path(url).stat().st_size
     total = 0
