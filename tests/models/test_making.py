@@ -13,7 +13,7 @@ from unetkit.models.making import make, outline, parse_options
 def test_options_from_texts_build_the_model():
     options = parse_options(["width=3", "depth=1"], "unet")
     assert make("unet", in_channels=2, classes=2, options=options).head.in_channels == 3
-    with pytest.raises(UsageError, match=r"options: depth=4, dropout=0\.5, width=64"):
+    with pytest.raises(UsageError, match=r"options: depth=4, dropout=0\.5, norm=none, width=64"):
         parse_options(["deph=1"], "unet")
     with pytest.raises(UsageError, match="did you mean 'unet'"):
         parse_options([], "unett")

@@ -70,7 +70,7 @@ def test_writing_adds_who_offers_the_model_and_the_defaults(model_path):
     header = load(str(model_path)).header
     assert header.full_name == "unetkit/unet"
     assert header.version
-    assert header.options == {"depth": 1, "dropout": 0.5, "width": 2}
+    assert header.options == {"depth": 1, "dropout": 0.5, "norm": "none", "width": 2}
     assert header.parameters == sum(p.numel() for p in network().parameters())
     with model_path.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
@@ -219,7 +219,15 @@ def test_nothing_there(tmp_path):
 def test_a_model_that_computes_while_it_is_built_is_loaded(model_path, monkeypatch):
     build = modelfile.models().get("unet")
 
-    def counting(*, in_channels: int, classes: int, depth: int, dropout: float, width: int):
+    def counting(
+        *,
+        in_channels: int,
+        classes: int,
+        depth: int,
+        dropout: float,
+        norm: str = "none",
+        width: int,
+    ):
         torch.ones(1).item()
         return build(in_channels=in_channels, classes=classes, depth=depth, width=width)
 

@@ -40,6 +40,7 @@ def test_options_are_read_off_the_signature() -> None:
     assert [str(o) for o in options_of(unet.build).values()] == [
         "depth=4",
         "dropout=0.5",
+        "norm=none",
         "width=64",
     ]
 
@@ -93,7 +94,7 @@ def test_an_unknown_option_is_answered_with_the_nearest_and_all() -> None:
         parse_texts(["widht=16"], unet.build, model="unet")
     assert str(caught.value) == (
         "option must be one that model 'unet' has, got 'widht';"
-        " did you mean 'width'? options: depth=4, dropout=0.5, width=64"
+        " did you mean 'width'? options: depth=4, dropout=0.5, norm=none, width=64"
     )
 
 

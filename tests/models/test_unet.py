@@ -141,9 +141,34 @@ def test_options_out_of_range_are_refused(option):
         build(**{"in_channels": 1, "classes": 2, **option})
 
 
-@pytest.mark.parametrize("depth", [1, 2])
-def test_it_keeps_the_contract_that_plugins_are_held_to(depth):
-    check_model(build, in_channels=2, classes=3, depth=depth, width=2)
+def test_an_unknown_norm_is_refused():
+    with pytest.raises(UsageError, match="norm of model 'unet' must be none or batch, got 'group'"):
+        build(in_channels=1, classes=2, norm="group")
+
+
+def test_batch_normalization_is_exact_when_predicting_and_alive_when_training():
+    network = with_biases(classic(depth=2, width=4, norm="batch"))
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    # Two in each of the five blocks.
+    assert len(norms) == 10
+    image = torch.randn(1, 90, 61, generator=torch.Generator().manual_seed(0))
+    network.train()(torch.randn(2, 1, 60, 60) * 3)
+    assert all((layer.running_mean != 0).any() for layer in norms)
+    network.eval()
+    whole = whole_pass(network, image, overlap=20)
+    assert whole.std() > 0
+    for tile in (8, 32):
+        assert torch.equal(tiled_pass(network, image, tile=tile, overlap=20), whole)
+    # With the statistics of each tile, as in training, a shift by the step would change the result.
+    network.train()
+    with torch.no_grad():
+        one, other = (network(image[None, :, :60, x : x + 56]) for x in (0, 4))
+    assert (one[..., 4:] - other[..., :-4]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("depth", "norm"), [(1, "none"), (2, "none"), (1, "batch")])
+def test_it_keeps_the_contract_that_plugins_are_held_to(depth, norm):
+    check_model(build, in_channels=2, classes=3, depth=depth, width=2, norm=norm)
 
 
 @settings(max_examples=12, deadline=None)

@@ -30,7 +30,12 @@ def plan(**changes: Any) -> Plan:
 
 
 def test_a_plan_holds_every_option_of_the_model() -> None:
-    assert plan(options=("width=8",)).options == {"width": 8, "depth": 4, "dropout": 0.5}
+    assert plan(options=("width=8",)).options == {
+        "width": 8,
+        "depth": 4,
+        "dropout": 0.5,
+        "norm": "none",
+    }
 
 
 def test_what_is_left_out_is_chosen_for_the_machine() -> None:

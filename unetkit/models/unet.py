@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,8 @@ class UNet(nn.Module):
         Channels of the first level; each level down has twice as many.
     dropout : float
         Share of the values that drop-out sets to 0 at the end of the contracting path.
+    norm : {"none", "batch"}
+        What follows each 3x3 convolution; when predicting, either leaves tiles exact.
 
     Attributes
     ----------
@@ -81,7 +84,14 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, *, in_channels: int, classes: int, depth: int, width: int, dropout: float
+        self,
+        *,
+        in_channels: int,
+        classes: int,
+        depth: int,
+        width: int,
+        dropout: float,
+        norm: str = "none",
     ) -> None:
         super().__init__()
         self.contract = size_contract(depth)
@@ -89,10 +99,10 @@ class UNet(nn.Module):
         widths = [width * 2**level for level in range(depth + 1)]
         inputs = [in_channels, *widths]
         self.down = nn.ModuleList(
-            _two_convolutions(inputs[level], widths[level]) for level in range(depth)
+            _two_convolutions(inputs[level], widths[level], norm) for level in range(depth)
         )
         self.pool = nn.MaxPool2d(2)
-        self.bottom = _two_convolutions(inputs[depth], widths[depth])
+        self.bottom = _two_convolutions(inputs[depth], widths[depth], norm)
         self.dropout = nn.Dropout(dropout)
         upwards = range(depth - 1, -1, -1)
         self.up = nn.ModuleList(
@@ -100,7 +110,7 @@ class UNet(nn.Module):
             for level in upwards
         )
         self.merge = nn.ModuleList(
-            _two_convolutions(2 * widths[level], widths[level]) for level in upwards
+            _two_convolutions(2 * widths[level], widths[level], norm) for level in upwards
         )
         # No activation after it: a ReLU here would leave classes that can only lose.
         self.head = nn.Conv2d(width, classes, kernel_size=1)
@@ -177,7 +187,13 @@ def crop(features: Tensor, *, height: int, width: int) -> Tensor:
 
 
 def build(
-    *, in_channels: int, classes: int, depth: int = 4, width: int = 64, dropout: float = 0.5
+    *,
+    in_channels: int,
+    classes: int,
+    depth: int = 4,
+    width: int = 64,
+    dropout: float = 0.5,
+    norm: Literal["none", "batch"] = "none",
 ) -> UNet:
     """Build the classic U-Net with fresh weights.
 
@@ -194,6 +210,9 @@ def build(
     dropout : float
         Drop-out at the end of the contracting path, from 0 to below 1. The paper names the
         place but no rate; 0.5 is our choice, the rate that drop-out is mostly used with.
+    norm : {"none", "batch"}
+        What follows each 3x3 convolution: nothing, as in the paper, or batch normalization, whose
+        statistics are fixed after training, so that tiles still equal the whole image.
 
     Returns
     -------
@@ -228,16 +247,27 @@ def build(
             raise UsageError(
                 f"{name} of model 'unet' must be {rule}, got {value}; choose one in that range"
             )
-    return UNet(in_channels=in_channels, classes=classes, depth=depth, width=width, dropout=dropout)
-
-
-def _two_convolutions(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel_size=3),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(outputs, outputs, kernel_size=3),
-        nn.ReLU(inplace=True),
+    if norm not in ("none", "batch"):
+        raise UsageError(f"norm of model 'unet' must be none or batch, got {norm!r}; leave it out")
+    return UNet(
+        in_channels=in_channels,
+        classes=classes,
+        depth=depth,
+        width=width,
+        dropout=dropout,
+        norm=norm,
     )
+
+
+def _two_convolutions(inputs: int, outputs: int, norm: str) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for read in (inputs, outputs):
+        # Batch normalization has an offset of its own.
+        layers.append(nn.Conv2d(read, outputs, kernel_size=3, bias=norm == "none"))
+        if norm == "batch":
+            layers.append(nn.BatchNorm2d(outputs))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
 
 
 def _initialise(layer: nn.Module) -> None:
