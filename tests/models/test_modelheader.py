@@ -9,7 +9,8 @@ import safetensors.numpy
 
 from unetkit.errors import InputError, MissingError, UsageError
 from unetkit.geometry.sizes import SizeContract
-from unetkit.models.modelheader import KEY, LARGEST_HEADER, ModelHeader, read_header
+from unetkit.models.modelbytes import LARGEST_HEADER
+from unetkit.models.modelheader import KEY, ModelHeader, read_header
 
 HEADER = ModelHeader(
     model="unet",

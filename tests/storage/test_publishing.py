@@ -43,7 +43,7 @@ def test_an_output_appears_complete_and_its_partial_goes(bucket: str) -> None:
     assert value_of(url) == 2
 
 
-class Cut(Exception):
+class CutError(Exception):
     """Ends a publishing as a power cut would."""
 
 
@@ -64,7 +64,7 @@ def test_a_publishing_that_is_cut_off_leaves_nothing_to_be_read(
         def acting(url: str, *rest: Sequence[str]) -> None:
             nonlocal left
             if left == 0:
-                raise Cut
+                raise CutError
             left -= 1
             real(url, *rest)
 
@@ -76,7 +76,7 @@ def test_a_publishing_that_is_cut_off_leaves_nothing_to_be_read(
         try:
             publishing.publish(partial, url)
             ended = True
-        except Cut:
+        except CutError:
             ended = False
     if not exists(url) or not is_there(url):
         with pytest.raises(InputError):

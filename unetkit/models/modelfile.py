@@ -13,15 +13,8 @@ from torch import nn
 
 from unetkit.errors import InputError, NumbersError, SurroundingsError, UsageError
 from unetkit.models.making import make, models, outline, parse_options
-from unetkit.models.modelheader import (
-    KEY,
-    ModelHeader,
-    check_prefix,
-    damaged,
-    open_model,
-    parse_header,
-    read_header,
-)
+from unetkit.models.modelbytes import check_prefix, damaged, open_model
+from unetkit.models.modelheader import KEY, ModelHeader, parse_header, read_header
 from unetkit.models.options import complete
 
 if TYPE_CHECKING:

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from unetkit.errors import InputError, MissingError, UsageError
+from unetkit.errors import InputError, UsageError
 from unetkit.geometry.sizes import SizeContract
-from unetkit.registry import Registry
+from unetkit.models.modelbytes import check_prefix, damaged, open_model
+from unetkit.remote import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 KEY = "unetkit"
 SCHEMA = 1
-
-# A header of ours takes a few kilobytes; the list of a large model's tensors some more.
-LARGEST_HEADER = 16 * 2**20
-
-_FOREIGN = {
-    b"PK": "a zip file (PyTorch, TorchScript and Keras write these; PyTorch's hold a pickle)",
-    b"\x80": "a Python pickle (old PyTorch files are such)",
-    b"\x89HDF": "an HDF5 file (Keras writes these)",
-    b"\x1f\x8b": "a gzip file",
-    b"{": "a JSON file",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,61 +143,18 @@ def read_header(path: str) -> ModelHeader:
     InputError
         If it is damaged, or none of ours.
     """
-    with open_model(path) as stream:
-        prefix = stream.read(9)
-        size = check_prefix(prefix, path=path)
-        content = prefix[8:] + stream.read(size - 1)
-    try:
-        with safe_open(path, framework="np"):
-            pass
-    except SafetensorError as error:
-        raise damaged(path, error) from error
+    with open_model(path, most=9) as stream:
+        size = check_prefix(stream.read(9), path=path)
+    with open_model(path, most=8 + size) as stream:
+        content = stream.read(8 + size)[8:]
+    # From a store only the header is fetched; whoever loads the model sees whether all is there.
+    if not is_remote(path):
+        try:
+            with safe_open(path, framework="np"):
+                pass
+        except SafetensorError as error:
+            raise damaged(path, error) from error
     return parse_header(content, path=path)
-
-
-def open_model(path: str) -> Any:
-    """Open a model file for reading bytes.
-
-    Raises
-    ------
-    MissingError
-        If there is no such file.
-    InputError
-        If it can't be read.
-    """
-    try:
-        return Path(path).open("rb")
-    except FileNotFoundError as error:
-        known = Registry("unetkit.models", noun="model").offers(os.fspath(path))
-        hint = ", an installed model where a file is meant" if known else ""
-        raise MissingError(
-            f"the model file must exist, got {os.fspath(path)!r}{hint}; 'unetkit train' writes one,"
-            " and tile-predict takes it by --model"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"the model must be a file that can be read, got {os.fspath(path)!r}"
-            f" ({error.strerror}); name one that 'unetkit train' wrote"
-        ) from error
-
-
-def check_prefix(prefix: bytes, *, path: str) -> int:
-    """Return the length of a safetensors header from the first 9 bytes of the file.
-
-    Raises
-    ------
-    InputError
-        If the file is of another format, which the message names, or its header is larger than
-        any real one.
-    """
-    size = int.from_bytes(prefix[:8], "little")
-    if prefix[8:] == b"{" and 2 <= size <= LARGEST_HEADER:
-        return size
-    raise InputError(
-        f"a model file must be a .safetensors file written by 'unetkit train', got"
-        f" {_foreign(path, prefix)} in {path!r}; nothing else is opened, since a pickle can run"
-        " code"
-    )
 
 
 def parse_header(content: bytes, *, path: str) -> ModelHeader:
@@ -236,22 +181,6 @@ def parse_header(content: bytes, *, path: str) -> ModelHeader:
             f"model file {path!r} can't be read: {error}; train it again, or use the version of"
             " unetkit that wrote it"
         ) from error
-
-
-def damaged(path: str, error: Exception) -> InputError:
-    """Return the error that says that a model file is damaged."""
-    return InputError(
-        f"a model file must be whole, got a damaged one in {path!r} ({error!s:.200}); copy it"
-        " again or train it again"
-    )
-
-
-def _foreign(path: str, prefix: bytes) -> str:
-    with open_model(path) as stream:
-        # A tar file names its first member before it says what it is.
-        if stream.read(262)[257:] == b"ustar":
-            return "a tar file (the oldest PyTorch files are such)"
-    return next((n for magic, n in _FOREIGN.items() if prefix.startswith(magic)), "something else")
 
 
 def _refuse_constant(name: str) -> None:

@@ -11,7 +11,7 @@ from zarr.codecs import ZstdCodec
 
 from unetkit.errors import InputError, OutputError, SurroundingsError
 from unetkit.storage.nodes import ArrayNode, read_node
-from unetkit.storage.urls import exists
+from unetkit.storage.urls import exists, storing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def create_array(
         )
     if exists(url):
         raise OutputError(f"{url} must not exist yet, got something there; remove it first")
-    try:
+    with storing(url):
         zarr.create_array(
             store=url,
             shape=tuple(int(n) for n in shape),
@@ -56,8 +56,6 @@ def create_array(
             zarr_format=3,
             overwrite=False,
         )
-    except OSError as error:
-        raise SurroundingsError(f"{url} must be writable, got: {error}") from error
     node = read_node(url)
     if not isinstance(node, ArrayNode):
         raise SurroundingsError(f"{url} must hold what was just written, got nothing there")
@@ -66,16 +64,15 @@ def create_array(
 
 def create_group(url: str, attributes: Mapping[str, Any]) -> None:
     """Create a group of format v3 where none is yet."""
-    try:
+    with storing(url):
         zarr.create_group(store=url, attributes=plain(attributes), zarr_format=3, overwrite=False)
-    except OSError as error:
-        raise SurroundingsError(f"{url} must be writable, got: {error}") from error
 
 
 def replace_attributes(url: str, attributes: Mapping[str, Any]) -> None:
     """Replace the named top-level attributes of a group, and keep the others."""
-    group = zarr.open_group(url, mode="r+", use_consolidated=False)
-    group.update_attributes(plain(attributes))
+    with storing(url):
+        group = zarr.open_group(url, mode="r+", use_consolidated=False)
+        group.update_attributes(plain(attributes))
 
 
 def plain(value: Any) -> Any:

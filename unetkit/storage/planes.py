@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from unetkit.errors import InputError, SurroundingsError, UsageError
-from unetkit.storage.nodes import first_damaged, opened
+from unetkit.errors import InputError, UsageError
+from unetkit.storage.nodes import first_damaged, opened, read_node
+from unetkit.storage.urls import is_remote, storing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -173,10 +174,8 @@ class PlaneArray:
             values = values[0]
         letters = "cyx"[-values.ndim :]
         values = values.transpose([letters.index(axis) for axis in self.axes if axis in letters])
-        try:
+        with storing(self.url):
             self._open("r+")[selection] = values
-        except OSError as error:
-            raise SurroundingsError(f"{self.url} must be writable, got: {error}") from error
 
     @property
     def boxes(self) -> list[tuple[int, int, int, int, int]]:
@@ -256,7 +255,13 @@ class PlaneArray:
         raise InputError(f"values of {self.url} must fit {self.dtype}, got {block.dtype}")
 
     def _damage(self, selection: tuple[Any, ...], error: Exception) -> InputError:
-        """Say which chunk does not decode, and which pixels it holds."""
+        """Say which chunk does not decode, and which pixels it holds.
+
+        A store that no longer answers, or has lost the whole array, is told by what it says when
+        it is asked for the metadata again.
+        """
+        if is_remote(self.url) and read_node(self.url) is None:
+            return InputError(f"{self.url} must stay where it was, got nothing there any more")
         array = self._open("r")
         found = first_damaged(array, selection)
         if found is None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unetkit import remote as stores
-from unetkit.errors import InputError, MissingError, UnetkitError
+from unetkit.errors import InputError, MissingError, SurroundingsError, UnetkitError
 from unetkit.remote import file_system as remote
 from unetkit.remote import is_remote
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = [
+    "anywhere",
     "base_name",
     "bytes_on_disk",
     "children",
@@ -27,6 +33,7 @@ __all__ = [
     "read_small",
     "remote",
     "stem",
+    "storing",
 ]
 
 _BAD_SEGMENT = re.compile(r"[\x00-\x1f\x7f-\x9f/\\]|^\.{0,2}$|^__|^~|^[a-zA-Z][a-zA-Z0-9+.-]*:")
@@ -39,6 +46,11 @@ def join(url: str, *names: str) -> str:
     's3://bucket/slide.zarr/labels/instances'
     """
     return "/".join([url.rstrip("/"), *names])
+
+
+def anywhere(url: str) -> str:
+    """Name a path so that a process with another working folder finds it too; a URL as it is."""
+    return url if is_remote(url) else str(Path(url).absolute())
 
 
 def base_name(url: str) -> str:
@@ -126,6 +138,29 @@ def read_small(url: str, *, limit: int) -> bytes | None:
     if len(data) > limit:
         raise InputError(f"{url} must be at most {limit} bytes long, got more; it is no metadata")
     return data
+
+
+@contextmanager
+def storing(url: str) -> Iterator[None]:
+    """Say in one sentence that zarr can't write to a path or URL.
+
+    Raises
+    ------
+    SurroundingsError
+        If the disk is full or refuses, or a store does.
+    TryAgainError
+        If a remote store does not answer.
+    """
+    try:
+        if is_remote(url):
+            with stores.answering(url):
+                yield
+        else:
+            yield
+    except UnetkitError:
+        raise  # some of them are OSErrors too
+    except OSError as error:
+        raise SurroundingsError(f"{url} must be writable, got: {error}") from error
 
 
 def read_bytes(url: str) -> bytes:
