@@ -7,7 +7,7 @@ from torch import nn
 
 from unetkit.errors import SurroundingsError, UsageError
 from unetkit.models import making
-from unetkit.models.making import make, outline, parse_options
+from unetkit.models.making import make, outline, parse_options, told
 
 
 def test_options_from_texts_build_the_model():
@@ -36,6 +36,19 @@ def test_a_model_that_is_none_is_the_surroundings_fault(monkeypatch, built, word
     monkeypatch.setattr(making.Registry, "get", lambda *_: build)
     with pytest.raises(SurroundingsError, match=words):
         make("odd", in_channels=1, classes=2)
+
+
+def test_an_error_is_told_with_the_line_of_the_models_author():
+    def faulty():
+        return torch.zeros(2) @ torch.zeros(3)
+
+    with pytest.raises(RuntimeError) as caught:
+        faulty()
+    line = faulty.__code__.co_firstlineno + 1
+    assert told(caught.value).endswith(f"(in {__file__}, line {line})")
+    caught.value.__traceback__ = None
+    assert told(caught.value).startswith("RuntimeError: ")
+    assert " (in " not in told(caught.value)
 
 
 def test_an_outline_takes_no_memory_and_has_every_shape():

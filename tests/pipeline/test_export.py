@@ -27,3 +27,17 @@ def test_nothing_is_lost_and_nothing_foreign_is_read(small_model):
     assert hashlib.sha256(small_model.read_bytes()).hexdigest() == before
     with pytest.raises(InputError, match="a model file must be"):
         export_model(str(taken), output=str(taken) + ".pt2")
+
+
+def test_only_an_earlier_export_is_replaced(small_model, kit):
+    watching = kit.watching()
+    taken = small_model.with_suffix(".pt2")
+    taken.write_bytes(b"PK a thesis")
+    with pytest.raises(OutputError, match="must be an earlier output"):
+        export_model(str(small_model), overwrite=True)
+    taken.unlink()
+    export_model(str(small_model), size=40)
+    with pytest.raises(OutputError, match="add --overwrite"):
+        export_model(str(small_model), size=40)
+    assert export_model(str(small_model), size=41, overwrite=True, progress=watching).size == 42
+    assert watching.notes == ["size 41 becomes 42, the next that the model takes"]

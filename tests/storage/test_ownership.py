@@ -71,3 +71,12 @@ def test_models_are_known_by_their_header(tmp_path: Path) -> None:
 def test_files_are_known_by_a_mark(name: str, content: bytes, ours: bool, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     assert is_ours(str(tmp_path / name)) is ours
+
+
+def test_an_onnx_model_is_known_by_its_last_properties(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    # An entry of the properties: key, its length, its text; then the value.
+    path.write_bytes(b"\x08\x0a" + bytes(2**17) + b"\x72\x0d\x0a\x07unetkit\x12\x02{}")
+    assert is_ours(str(path))
+    path.write_bytes(path.read_bytes().replace(b"unetkit", b"unitkit"))
+    assert not is_ours(str(path))

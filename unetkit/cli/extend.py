@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from unetkit.cli import console, tables
-from unetkit.cli.options import Json, Quiet
+from unetkit.cli.options import Json, Overwrite, Quiet
 from unetkit.cli.plugged import OpenGroup
 from unetkit.errors import CheckError
 
@@ -99,6 +99,7 @@ def export_model(
             help="Height and width of what the export takes.",
         ),
     ] = None,
+    overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -106,7 +107,9 @@ def export_model(
     from unetkit.pipeline.export import export_model as run
 
     with console.progress(quiet=quiet) as progress:
-        report = run(source, to=to, output=output, size=size, progress=progress)
+        report = run(
+            source, to=to, output=output, size=size, overwrite=overwrite, progress=progress
+        )
     console.written(report, json=json, quiet=quiet)
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from unetkit.errors import CheckError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models.losses import weighted_cross_entropy
+from unetkit.models.making import told
 from unetkit.models.passes import logits_of, share, tile_gap
 from unetkit.models.receptive_field import receptive_field
 from unetkit.models.trial import Trial, built
@@ -99,7 +100,7 @@ def _held(name: str, check: Callable[[Trial], str], trial: Trial) -> Finding:
         return Finding(
             name,
             holds=False,
-            found=f"a model must run, got {type(error).__name__}: {error!s:.200}; correct it",
+            found=f"a model must run, got {told(error)}; correct it",
         )
 
 

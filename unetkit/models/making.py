@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +27,9 @@ DRAWS = frozenset(
         torch.Tensor.uniform_,
     }
 )
+
+# Where a model's own code does not lie.
+OURS = frozenset({"torch", "unetkit"})
 
 
 def models() -> Registry:
@@ -92,8 +96,8 @@ def make(
         raise
     except Exception as error:
         raise SurroundingsError(
-            f"model {name!r} must be able to be built, got {type(error).__name__}:"
-            f" {error!s:.200}; give it smaller options, or install it again"
+            f"model {name!r} must be able to be built, got {told(error)};"
+            " give it smaller options, or install it again"
         ) from error
     contract = getattr(module, "contract", None)
     if not isinstance(module, nn.Module) or not isinstance(contract, SizeContract):
@@ -130,6 +134,26 @@ def outline(
             return make(name, in_channels=in_channels, classes=classes, options=options)
     except SurroundingsError:
         return None
+
+
+def told(error: BaseException) -> str:
+    """Tell an error of a model's own code, with the line that its author has to look at.
+
+    Parameters
+    ----------
+    error : BaseException
+        As it was caught.
+
+    Returns
+    -------
+    str
+        Its kind and message, and the innermost file and line that are neither torch's nor ours.
+    """
+    what = f"{type(error).__name__}: {error!s:.200}"
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in OURS:
+            return f"{what} (in {frame.f_code.co_filename}, line {line})"
+    return what
 
 
 class _Undrawn(TorchFunctionMode):

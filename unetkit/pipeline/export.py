@@ -52,6 +52,7 @@ def export_model(
     to: Literal["pt2", "onnx"] = "pt2",
     output: str | None = None,
     size: int | None = None,
+    overwrite: bool = False,
     progress: Progress = SILENT,
 ) -> ExportReport:
     """Write a model for other programs and run it there once.
@@ -65,7 +66,10 @@ def export_model(
     output : str, optional
         Where to; left out, beside the model file.
     size : int, optional
-        Height and width of the input, in pixels; rounded up to a size that the model takes.
+        Height and width of the input, in pixels; rounded up, saying so, to a size that the model
+        takes.
+    overwrite : bool
+        Replace an earlier export.
     progress : Progress
         Told about the work.
 
@@ -85,10 +89,12 @@ def export_model(
         If the export computes something else.
     """
     output = output or f"{source.removesuffix('.safetensors')}.{to}"
-    check_output(output, inputs=[source])
+    check_output(output, inputs=[source], overwrite=overwrite)
     loaded = load(source)
     header = loaded.header
     side = header.contract.legal(size or SIZE)
+    if size not in (None, side):
+        progress.note(f"size {size} becomes {side}, the next that the model takes")
     progress.start("export", total=1)
     facts = {"header": header.to_dict(), "sha256": loaded.sha256}
     content, gap = export(

@@ -26,12 +26,16 @@ MARKS = {
     ".tiff": re.compile(rb"II[*+]\0.*unetkit", re.DOTALL),
 }
 
+# Formats whose notes come last: the directory of an archive, the properties of an ONNX model.
+TAIL = 2**16
+LAST_MARKS = {".pt2": b"extra/unetkit.json", ".onnx": b"\x0a\x07unetkit"}
+
 
 def is_ours(path: str) -> bool:
     """Tell whether an earlier run made what lies at a path or URL, so that it may be replaced.
 
     A folder is known by `unetkit` in its Zarr attributes or by a `.unetkit` inside it, a model by
-    its header, other files by a mark near their beginning. A link is never ours.
+    its header, other files by a mark near their beginning or end. A link is never ours.
     """
     place = Path(path)
     if is_remote(path):
@@ -44,6 +48,8 @@ def is_ours(path: str) -> bool:
         return _is_our_folder(path)
     if place.suffix == ".safetensors":
         return _is_our_model(path)
+    if place.suffix in LAST_MARKS and not is_remote(path):
+        return LAST_MARKS[place.suffix] in _tail(place)
     mark = MARKS.get(place.suffix)
     return mark is not None and mark.match(_head(path, HEAD)) is not None
 
@@ -53,6 +59,12 @@ def _head(path: str, length: int) -> bytes:
         return stores.read(path, stop=length)
     with Path(path).open("rb") as file:
         return file.read(length)
+
+
+def _tail(place: Path) -> bytes:
+    with place.open("rb") as file:
+        file.seek(max(0, place.stat().st_size - TAIL))
+        return file.read()
 
 
 def _is_our_folder(path: str) -> bool:
