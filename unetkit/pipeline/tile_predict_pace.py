@@ -1,0 +1,167 @@
+"""How long a network takes over a tile on this machine: reckoned from a small input, or measured.
+
+A network's work grows with its input as a polynomial of the second degree, which three of its
+smallest inputs settle; one run on a small input says how fast that work is done here.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from unetkit.models import hardware
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unetkit.geometry.sizes import SizeContract
+    from unetkit.models.modelfile import LoadedModel
+
+# What is written of the input that shows the pace, in pixels: our own choice. It is small enough
+# to be quick on any machine, and layers are large enough to be computed as in a tile.
+PACE_TILE = 128
+# It is run again, up to three times, until this many seconds are spent; the first run of a size
+# is slow.
+ENOUGH = 0.2
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast one network runs here.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        The network, on its device.
+    overlap : int
+        Its context on each side, in pixels.
+    precision : str
+        As for `hardware.forward`.
+    work : tuple of float
+        Multiplications for an input of N pixels a side: the factors of N^2, N and 1.
+    rate : float
+        Multiplications a second.
+    """
+
+    model: LoadedModel
+    overlap: int
+    precision: str
+    work: tuple[float, float, float]
+    rate: float
+
+    def estimate(self, tile: int) -> float:
+        """Reckon the seconds that the network takes over a tile of `tile` pixels a side."""
+        return float(np.polyval(self.work, self._size(tile))) / self.rate
+
+    def measure(self, tile: int) -> float:
+        """Measure them; the network is run twice, since the first run of a size is slow."""
+        return [_timed(self.model, self._size(tile), precision=self.precision) for _ in "ab"][-1]
+
+    def _size(self, tile: int) -> int:
+        return self.model.header.contract.legal(tile + 2 * self.overlap)
+
+
+def find_pace(model: LoadedModel, *, overlap: int, precision: str) -> Pace:
+    """Find out how fast a network runs here, on inputs that take a fraction of a second.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        On the device that is to compute.
+    overlap : int
+        Its context on each side, in pixels.
+    precision : str
+        As for `hardware.forward`.
+    """
+    contract, channels = model.header.contract, model.header.in_channels
+    work = work_of(model.module, in_channels=channels, contract=contract)
+    size = contract.legal(PACE_TILE + 2 * overlap)
+    times = [_timed(model, size, precision=precision)]
+    while sum(times) < ENOUGH and len(times) < 3:
+        times.append(_timed(model, size, precision=precision))
+    return Pace(model, overlap, precision, work, float(np.polyval(work, size)) / min(times))
+
+
+def work_of(
+    module: nn.Module, *, in_channels: int, contract: SizeContract
+) -> tuple[float, float, float]:
+    """Count the multiplications of a network for any size of its input.
+
+    Convolutions and linear layers are counted; what else there is takes little beside them. A
+    network without any counts as one multiplication a pixel.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network; it is run on its three smallest inputs.
+    in_channels : int
+        Channels of its input.
+    contract : SizeContract
+        Its own.
+
+    Returns
+    -------
+    tuple of float
+        The factors of N^2, N and 1, for an input of N pixels a side.
+
+    Examples
+    --------
+    >>> from unetkit.models.unet import size_contract
+    >>> layer = torch.nn.Conv2d(1, 4, kernel_size=3)
+    >>> work = work_of(layer, in_channels=1, contract=size_contract(1))
+    >>> print(round(float(np.polyval(work, 10))), 4 * 9 * 8 * 8)
+    2304 2304
+    """
+    sizes = [contract.minimum + number * contract.step for number in range(3)]
+    counts = [_multiplications(module, in_channels, size) for size in sizes]
+    if not any(counts):
+        return 1.0, 0.0, 0.0
+    square, linear, constant = np.polyfit(sizes, counts, 2).tolist()
+    return square, linear, constant
+
+
+def _multiplications(module: nn.Module, in_channels: int, size: int) -> int:
+    counts: list[int] = []
+
+    def count(layer: Any, inputs: Sequence[Any], output: Any) -> None:
+        counts.append(_of_layer(layer, inputs[0], output))
+
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    layers = [layer for layer in module.modules() if isinstance(layer, kinds)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        _run(module, in_channels, size, precision="float32")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(counts)
+
+
+def _of_layer(layer: Any, given: torch.Tensor, output: torch.Tensor) -> int:
+    """Count what each number that goes in or comes out is multiplied by."""
+    if isinstance(layer, nn.Linear):
+        return output.numel() * layer.in_features
+    kernel = layer.kernel_size[0] * layer.kernel_size[1]
+    if isinstance(layer, nn.ConvTranspose2d):
+        return int(given.numel() * layer.out_channels // layer.groups * kernel)
+    return int(output.numel() * layer.in_channels // layer.groups * kernel)
+
+
+def _timed(model: LoadedModel, size: int, *, precision: str) -> float:
+    began = time.perf_counter()
+    _run(model.module, model.header.in_channels, size, precision=precision)
+    return time.perf_counter() - began
+
+
+def _run(module: nn.Module, in_channels: int, size: int, *, precision: str) -> None:
+    device = next(module.parameters()).device
+    with torch.inference_mode():
+        batch = torch.rand(1, in_channels, size, size, device=device)
+        logits = hardware.forward(module, batch, precision=precision)
+        # A GPU is done when its numbers can be read.
+        float(logits[0, 0, 0, 0])
