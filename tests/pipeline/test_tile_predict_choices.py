@@ -13,6 +13,7 @@ from unetkit.models import hardware
 from unetkit.pipeline import tile_predict_choices as choices
 from unetkit.pipeline.tile_predict_worker import load_model
 from unetkit.storage.datasets import open_dataset
+from unetkit.storage.images import create_image
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -78,7 +79,7 @@ def test_the_most_varied_of_evenly_spaced_tiles_is_compared(
     kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared = []
-    monkeypatch.setattr(choices, "PROBE_TILE", 16)
+    monkeypatch.setattr(choices, "PROBE_TILES", (16,))
     monkeypatch.setattr(hardware, "low_precision", lambda device: "bfloat16")
     monkeypatch.setattr(
         choices, "_flips", lambda model, block, tile, *, low: compared.append(block.std()) or 0.0
@@ -98,6 +99,16 @@ def test_the_most_varied_of_evenly_spaced_tiles_is_compared(
     ]
     choices.choose_precision(model, samples, fitted, overlap=20, fill=False)
     assert compared == [max(block.std() for block in blocks)]
+
+
+@pytest.mark.parametrize(("side", "expected"), [(60, 128), (4500, 256), (8000, 512)])
+def test_a_long_job_is_probed_on_larger_tiles(
+    kit: SimpleNamespace, tmp_path: Path, side: int, expected: int
+) -> None:
+    create_image(str(tmp_path / "any.zarr"), shape=(side, side), axes="yx", dtype="u1", chunk=512)
+    samples = open_dataset(str(tmp_path / "any.zarr")).samples
+    assert choices._probe_side(samples, contract=CLASSIC, overlap=92) == expected
+    assert choices._probe_side(samples * 300, contract=CLASSIC, overlap=92) >= expected
 
 
 def test_flips_are_counted(kit: SimpleNamespace, slide: str) -> None:

@@ -29,7 +29,10 @@ TILES = (512, 1024, 2048)
 # between two people who annotate the same image.
 FLIPS = 1e-4
 PROBES = 16
-PROBE_TILE = 512
+# The two runs that are compared may cost this share of the work, on tiles of at least the last of
+# these sizes; float32 counts as three times a low precision.
+PROBE_SHARE = 0.05
+PROBE_TILES = (512, 256, 128)
 
 
 def read_size(contract: SizeContract, tile: int, overlap: int) -> int:
@@ -124,7 +127,7 @@ def _probes(
     samples: Sequence[Sample], *, contract: SizeContract, overlap: int
 ) -> Iterator[tuple[int, int, Tile]]:
     """Yield evenly spaced tiles of all samples: the sample's number, the plane, the tile."""
-    side = _round_up(PROBE_TILE, contract.step)
+    side = _probe_side(samples, contract=contract, overlap=overlap)
     size = read_size(contract, side, overlap)
     covers = [
         cover(s.data.height, s.data.width, tile=side, overlap=overlap, size=size) for s in samples
@@ -137,6 +140,14 @@ def _probes(
         start = int(ends[place - 1]) if place else 0
         plane, tile = divmod(index - start, len(covers[place]))
         yield place, plane, covers[place][tile]
+
+
+def _probe_side(samples: Sequence[Sample], *, contract: SizeContract, overlap: int) -> int:
+    """Return the size of the tiles that are compared: large where there is much to predict."""
+    pixels = sum(s.data.planes * s.data.height * s.data.width for s in samples)
+    sides = [_round_up(side, contract.step) for side in PROBE_TILES]
+    costs = {side: 4 * read_size(contract, side, overlap) ** 2 for side in sides}
+    return next((side for side in sides if costs[side] <= PROBE_SHARE * pixels), sides[-1])
 
 
 def _flips(model: LoadedModel, block: NDArray[np.float32], tile: Tile, *, low: str) -> float:
