@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -62,6 +63,38 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("UNETKIT_TEST_DATA is not set, so there is no real microscopy to test on")
     return Path(folder)
+
+
+class Faults:
+    """Lets the operating system refuse: an audit hook is asked before each call of its kind.
+
+    Hooks can't be taken away again, hence one that does nothing outside a test's block.
+    """
+
+    def __init__(self) -> None:
+        self.plans: list[tuple[str, str, int, list[int]]] = []
+        sys.addaudithook(self._hook)
+
+    @contextmanager
+    def at(self, event: str, path: str, number: int, *, times: int = 10**9) -> Iterator[None]:
+        """Refuse the next `times` events whose first argument holds `path`."""
+        self.plans.append((event, path, number, [times]))
+        try:
+            yield
+        finally:
+            self.plans.pop()
+
+    def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
+        for name, path, number, left in self.plans:
+            if event == name and left[0] and path in str(arguments[0]):
+                left[0] -= 1
+                raise OSError(number, os.strerror(number), str(arguments[0]))
+
+
+@pytest.fixture(scope="session")
+def faults() -> Faults:
+    """Return what lets opening, renaming or removing files fail."""
+    return Faults()
 
 
 @pytest.fixture

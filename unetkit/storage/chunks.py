@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unetkit.errors import InputError, TryAgainError
 from unetkit.storage.atomic import write_text
 from unetkit.storage.nodes import ArrayNode, opened, read_node
+from unetkit.storage.patience import patiently
 from unetkit.storage.urls import files_below, inside, join, read_bytes
 
 if TYPE_CHECKING:
@@ -215,6 +216,6 @@ def _damage(path: str, length: int, checksum: int) -> str:
 
 def _bytes(url: str) -> bytes | None:
     try:
-        return read_bytes(url)
+        return patiently(lambda: read_bytes(url))
     except FileNotFoundError:
         return None

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from unetkit.errors import InputError, UsageError
-from unetkit.storage.nodes import first_damaged, opened, read_node
-from unetkit.storage.urls import is_remote, storing
+from unetkit.storage.damage import read_failure
+from unetkit.storage.nodes import opened
+from unetkit.storage.patience import patiently
+from unetkit.storage.urls import storing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -131,13 +133,18 @@ class PlaneArray:
         ------
         InputError
             If a chunk is damaged; it is named with the pixels that it holds.
+        SurroundingsError
+            If a disk fails again and again.
+        TryAgainError
+            If a remote store does.
         """
         selection = self._selection(plane, slice(y0, y1), slice(x0, x1))
         array = self._open("r")
+        view = array if self.picked is None else array.oindex
         try:
-            block = array[selection] if self.picked is None else array.oindex[selection]
+            block = patiently(lambda: view[selection])
         except Exception as error:  # codecs raise a zoo of types, with no chunk in their words
-            raise self._damage(selection, error) from error
+            raise read_failure(array, selection, error, url=self.url, axes=self.axes) from error
         return self._arranged(np.asarray(block))
 
     def write(self, plane: int, y0: int, x0: int, block: np.ndarray[Any, Any]) -> None:
@@ -174,8 +181,9 @@ class PlaneArray:
             values = values[0]
         letters = "cyx"[-values.ndim :]
         values = values.transpose([letters.index(axis) for axis in self.axes if axis in letters])
+        array = self._open("r+")
         with storing(self.url):
-            self._open("r+")[selection] = values
+            patiently(lambda: array.__setitem__(selection, values))
 
     @property
     def boxes(self) -> list[tuple[int, int, int, int, int]]:
@@ -253,29 +261,6 @@ class PlaneArray:
         if self.dtype.kind == "f":
             return block.astype(self.dtype)
         raise InputError(f"values of {self.url} must fit {self.dtype}, got {block.dtype}")
-
-    def _damage(self, selection: tuple[Any, ...], error: Exception) -> InputError:
-        """Say which chunk does not decode, and which pixels it holds.
-
-        A store that no longer answers, or has lost the whole array, is told by what it says when
-        it is asked for the metadata again.
-        """
-        if is_remote(self.url) and read_node(self.url) is None:
-            return InputError(f"{self.url} must stay where it was, got nothing there any more")
-        array = self._open("r")
-        found = first_damaged(array, selection)
-        if found is None:
-            return InputError(f"{self.url} must be readable, got: {error}; check the disk")
-        place, cause = found
-        y, x = (place[self.axes.index(axis) - len(self.axes)] for axis in "yx")
-        high, wide = self.chunk
-        rows = f"{y * high}:{min((y + 1) * high, self.height)}"
-        columns = f"{x * wide}:{min((x + 1) * wide, self.width)}"
-        return InputError(
-            f"{self.url} chunk {array.metadata.encode_chunk_key(place)} (rows {rows}, columns "
-            f"{columns}) must be readable, got {type(cause).__name__}: {cause!s:.100}; "
-            "restore it from the original"
-        )
 
 
 def plane_array(

@@ -1,0 +1,104 @@
+"""A disk that fails for a moment harms nothing, one that stays so is named, and so is a chunk."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from unetkit.errors import InputError, SurroundingsError
+from unetkit.storage import patience
+from unetkit.storage.images import create_image
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    from unetkit.storage.planes import PlaneArray
+
+IMAGE = np.arange(1, 64 * 40 + 1, dtype=np.uint16).reshape(1, 64, 40)
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "WAITS", (0.0, 0.0, 0.0))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> PlaneArray:
+    data = create_image(str(tmp_path / "a.zarr"), shape=(64, 40), axes="yx", dtype="u2", chunk=32)
+    data.write(0, 0, 0, IMAGE)
+    return data
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EINTR])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_read_that_fails_for_a_moment_is_tried_again(
+    faults: SimpleNamespace, data: PlaneArray, number: int, times: int
+) -> None:
+    with faults.at("open", "/c/1/0", number, times=times), patience.counted_tries() as tries:
+        np.testing.assert_array_equal(data.read(0, 0, 64, 0, 40), IMAGE)
+    assert tries == [times]
+
+
+@pytest.mark.parametrize("event", ["open", "os.rename"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_write_that_fails_for_a_moment_is_tried_again(
+    faults: SimpleNamespace, data: PlaneArray, event: str, times: int
+) -> None:
+    with faults.at(event, "/c/1/1", errno.EIO, times=times), patience.counted_tries() as tries:
+        data.write(0, 0, 0, IMAGE + 1)
+    assert tries == [times]
+    np.testing.assert_array_equal(data.read(0, 0, 64, 0, 40), IMAGE + 1)
+    assert not list(Path(data.url).rglob("*.partial"))
+
+
+def test_a_disk_that_stays_bad_is_named(faults: SimpleNamespace, data: PlaneArray) -> None:
+    with faults.at("open", "/c/1/0", errno.EIO):
+        with pytest.raises(SurroundingsError, match="4 times in a row; see to the disk") as caught:
+            data.read(0, 0, 64, 0, 40)
+        # The other chunks are as good as ever.
+        np.testing.assert_array_equal(data.read(0, 0, 32, 0, 40), IMAGE[:, :32])
+    assert caught.value.exit_code == 5
+    with (
+        faults.at("open", "/c/1/0", errno.EIO),
+        pytest.raises(SurroundingsError, match="writable"),
+    ):
+        data.write(0, 0, 0, IMAGE)
+
+
+def test_what_may_not_be_read_is_named_with_its_pixels(
+    faults: SimpleNamespace, data: PlaneArray
+) -> None:
+    words = r"chunk c/1/0 \(rows 32:64, columns 0:32\) must be readable, got PermissionError"
+    with faults.at("open", "/c/1/0", errno.EACCES), pytest.raises(InputError, match=words):
+        data.read(0, 0, 64, 0, 40)
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish", b"cut off"])
+def test_a_damaged_chunk_is_named_with_its_pixels(data: PlaneArray, content: bytes) -> None:
+    chunk = Path(data.url, "c", "1", "1")
+    chunk.write_bytes(chunk.read_bytes()[:-3] if content == b"cut off" else content)
+    with pytest.raises(InputError, match=r"chunk c/1/1 \(rows 32:64, columns 32:40\)") as caught:
+        data.read(0, 0, 64, 0, 40)
+    assert caught.value.exit_code == 3
+
+
+def test_a_stack_s_chunk_is_named_by_its_rows(tmp_path: Path) -> None:
+    import zarr
+
+    from unetkit.storage.nodes import ArrayNode, read_node
+    from unetkit.storage.planes import plane_array
+
+    url = str(tmp_path / "stack.zarr")
+    zarr.create_array(url, shape=(3, 8, 8), chunks=(1, 4, 4), dtype="u1")[:] = 7
+    node = read_node(url)
+    assert isinstance(node, ArrayNode)
+    data = plane_array(node, axes="yx", has_channels=True, item=2)
+    Path(url, "c", "2", "1", "0").write_bytes(b"rubbish")
+    with pytest.raises(InputError, match=r"chunk c/2/1/0 \(rows 4:8, columns 0:4\)"):
+        data.read(0, 0, 8, 0, 8)
+    assert (replace(data, item=1).read(0, 0, 8, 0, 8) == 7).all()

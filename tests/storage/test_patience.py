@@ -1,0 +1,62 @@
+"""What passes by itself is tried again, a few times; all else is said at once."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from unetkit.storage import patience
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "WAITS", (0.0, 0.0, 0.0))
+
+
+class Flaky:
+    """Fails some times before it succeeds."""
+
+    def __init__(self, times: int, number: int) -> None:
+        self.left, self.number, self.calls = times, number, 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.left:
+            self.left -= 1
+            raise OSError(self.number, "refused")
+        return "done"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EINTR, errno.ETIMEDOUT])
+@pytest.mark.parametrize("times", [0, 1, 3])
+def test_what_passes_is_tried_again(number: int, times: int) -> None:
+    flaky = Flaky(times, number)
+    with patience.counted_tries() as tries:
+        assert patience.patiently(flaky) == "done"
+    assert (flaky.calls, tries) == (times + 1, [times])
+
+
+def test_what_stays_is_raised_after_four_tries() -> None:
+    flaky = Flaky(99, errno.EIO)
+    with pytest.raises(OSError, match="refused"):
+        patience.patiently(flaky)
+    assert flaky.calls == 4
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.ENOENT, errno.EDQUOT, None])
+def test_what_does_not_pass_is_raised_at_once(number: int | None) -> None:
+    flaky = Flaky(1, number)
+    with pytest.raises(OSError, match="refused"):
+        patience.patiently(flaky)
+    assert flaky.calls == 1
+
+
+def test_counts_of_two_blocks_do_not_mix() -> None:
+    with patience.counted_tries() as outer:
+        patience.patiently(Flaky(1, errno.EIO))
+        with patience.counted_tries() as inner:
+            patience.patiently(Flaky(2, errno.EIO))
+        patience.patiently(Flaky(1, errno.EIO))
+    assert (outer, inner) == ([2], [2])
+    assert patience.patiently(Flaky(1, errno.EIO)) == "done"
