@@ -108,11 +108,11 @@ def test_planes_and_background_stay_apart_and_absent(tmp_path: Path) -> None:
     assert not (tmp_path / "stack.zarr" / "1" / "c" / "0").exists()
 
 
-def test_only_an_image_of_this_format_gets_a_pyramid(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"OME-Zarr 0\.5"):
+def test_only_an_image_gets_a_pyramid(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="an OME-Zarr image"):
         add_pyramid(str(tmp_path))
     (tmp_path / "zarr.json").write_text(json.dumps({"zarr_format": 3, "node_type": "group"}))
-    with pytest.raises(InputError, match=r"OME-Zarr 0\.5"):
+    with pytest.raises(InputError, match="an OME-Zarr image"):
         add_pyramid(str(tmp_path))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import zarr
+from numcodecs import Blosc
 from zarr.codecs import ZstdCodec
 
 from unetkit.errors import InputError, OutputError, SurroundingsError
@@ -25,10 +26,12 @@ def create_array(
     dtype: np.dtype[Any],
     chunks: Sequence[int],
     fill_value: float = 0,
+    zarr_format: Literal[2, 3] = 3,
 ) -> ArrayNode:
     """Create an array where nothing is yet: format v3, zstd with a checksum, named dimensions.
 
-    The checksum of four bytes a chunk turns a flipped bit from a wrong pixel into an error.
+    The checksum of four bytes a chunk turns a flipped bit from a wrong pixel into an error. What
+    reads format v2 only often knows neither zstd nor checksums: it gets Blosc with LZ4.
 
     Raises
     ------
@@ -50,11 +53,10 @@ def create_array(
             shape=tuple(int(n) for n in shape),
             chunks=tuple(min(int(c), int(n)) for c, n in zip(chunks, shape, strict=True)),
             dtype=dtype,
-            compressors=ZstdCodec(level=3, checksum=True),
             fill_value=fill_value,
-            dimension_names=tuple(axes),
-            zarr_format=3,
+            zarr_format=zarr_format,
             overwrite=False,
+            **_storage(zarr_format, axes),
         )
     node = read_node(url)
     if not isinstance(node, ArrayNode):
@@ -62,10 +64,27 @@ def create_array(
     return node
 
 
-def create_group(url: str, attributes: Mapping[str, Any]) -> None:
-    """Create a group of format v3 where none is yet."""
+def _storage(zarr_format: Literal[2, 3], axes: str) -> dict[str, Any]:
+    if zarr_format == 3:
+        return {
+            "compressors": ZstdCodec(level=3, checksum=True),
+            "dimension_names": tuple(axes),
+        }
+    return {
+        "compressors": Blosc(cname="lz4", clevel=5, shuffle=Blosc.SHUFFLE),
+        "chunk_key_encoding": {"name": "v2", "separator": "/"},
+        "attributes": {"_ARRAY_DIMENSIONS": list(axes)},
+    }
+
+
+def create_group(
+    url: str, attributes: Mapping[str, Any], *, zarr_format: Literal[2, 3] = 3
+) -> None:
+    """Create a group where none is yet."""
     with storing(url):
-        zarr.create_group(store=url, attributes=plain(attributes), zarr_format=3, overwrite=False)
+        zarr.create_group(
+            store=url, attributes=plain(attributes), zarr_format=zarr_format, overwrite=False
+        )
 
 
 def replace_attributes(url: str, attributes: Mapping[str, Any]) -> None:

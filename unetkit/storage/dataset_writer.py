@@ -9,7 +9,7 @@ import numpy as np
 from unetkit.errors import InputError, LabelError, OutputError, UsageError
 from unetkit.storage.creation import create_group
 from unetkit.storage.files import discard
-from unetkit.storage.metadata import SCHEMA, are_axes, listed_samples, marks
+from unetkit.storage.metadata import FORMATS, SCHEMA, are_axes, listed_samples, marks
 from unetkit.storage.nodes import GroupNode, read_node
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import exists, is_segment, join
@@ -23,6 +23,7 @@ from unetkit.storage.writing import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from unetkit.storage.metadata import OmeVersion
     from unetkit.storage.planes import PlaneArray
 
     Array = np.ndarray[Any, Any]
@@ -39,6 +40,8 @@ class DatasetWriter:
         The dataset; created if nothing is there.
     attributes : mapping, optional
         Provenance and the like, stored under `unetkit`.
+    ome_version : {"0.5", "0.4"}
+        Of a dataset that is created; its samples should be of the same.
 
     Raises
     ------
@@ -46,14 +49,20 @@ class DatasetWriter:
         If something other than a dataset is there.
     """
 
-    def __init__(self, url: str, *, attributes: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        ome_version: OmeVersion = "0.5",
+    ) -> None:
         self.url = url
         self._samples: list[tuple[str, str]] = []
         self._added: list[str] = []
         node = read_node(url)
         if node is None:
             own = {**(attributes or {}), "schema": SCHEMA, "kind": "dataset", "samples": []}
-            create_group(url, {"unetkit": own})
+            create_group(url, {"unetkit": own}, zarr_format=FORMATS[ome_version])
             return
         if not isinstance(node, GroupNode) or marks(node).get("kind") != "dataset":
             raise InputError(f"{url} must be a dataset to add samples, got another Zarr store")

@@ -1,9 +1,9 @@
-"""OME-Zarr documents: 0.5 as written and read, 0.4 as read; and this library's own attributes."""
+"""OME-Zarr documents, of 0.5 and 0.4; and this library's own attributes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from unetkit.errors import InputError, UsageError
 from unetkit.storage.nodes import ArrayNode, GroupNode, read_node
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 AXES = "tczyx"
 SCHEMA = 1
+OmeVersion = Literal["0.5", "0.4"]
+# The format of Zarr below each version of OME-Zarr.
+FORMATS: dict[OmeVersion, Literal[2, 3]] = {"0.5": 3, "0.4": 2}
 TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 # One of each unit in micrometres; the names are those of the OME-Zarr specification.
 MICROMETRES = {
@@ -159,6 +162,7 @@ def group_attributes(
     pixel_size: Mapping[str, float] | None,
     own: Mapping[str, Any],
     extra: Mapping[str, Any],
+    zarr_format: Literal[2, 3] = 3,
 ) -> dict[str, Any]:
     """Write the attributes of a new image group with one level.
 
@@ -171,13 +175,34 @@ def group_attributes(
     own : mapping
         What goes under `unetkit` besides schema and kind.
     extra : mapping
-        What goes under `ome` besides the levels.
+        What goes into the OME part besides the levels.
+    zarr_format : {2, 3}
+        2 for OME-Zarr 0.4, 3 for 0.5.
     """
     levels = multiscales(name=name, axes=axes, pixel_size=pixel_size, factors=[(1, 1)])
     return {
-        "ome": {"version": "0.5", "multiscales": levels, **extra},
+        **ome_part({"multiscales": levels, **extra}, zarr_format=zarr_format),
         "unetkit": {**own, "schema": SCHEMA, "kind": kind},
     }
+
+
+def ome_part(document: Mapping[str, Any], *, zarr_format: Literal[2, 3]) -> dict[str, Any]:
+    """Place OME metadata in a group's attributes: under `ome` in 0.5, at the top in 0.4.
+
+    >>> ome_part({"labels": ["cells"]}, zarr_format=3)
+    {'ome': {'version': '0.5', 'labels': ['cells']}}
+    >>> ome_part({"labels": ["cells"]}, zarr_format=2)
+    {'labels': ['cells']}
+    """
+    if zarr_format == 3:
+        return {"ome": {"version": "0.5", **document}}
+    placed = dict(document)
+    if "multiscales" in placed:
+        placed["multiscales"] = [{**entry, "version": "0.4"} for entry in placed["multiscales"]]
+    for key in ("omero", "image-label"):
+        if key in placed:
+            placed[key] = {**placed[key], "version": "0.4"}
+    return placed
 
 
 def multiscales(

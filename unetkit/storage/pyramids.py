@@ -9,7 +9,7 @@ import numpy as np
 from unetkit.errors import InputError
 from unetkit.storage.creation import create_array, replace_attributes
 from unetkit.storage.files import discard
-from unetkit.storage.metadata import array_below, multiscales, ome, read_multiscale
+from unetkit.storage.metadata import array_below, multiscales, ome, ome_part, read_multiscale
 from unetkit.storage.nodes import GroupNode, read_node
 from unetkit.storage.planes import PlaneArray, plane_array
 from unetkit.storage.urls import exists, inside, join
@@ -36,7 +36,7 @@ def add_pyramid(url_of_image: str) -> None:
     Parameters
     ----------
     url_of_image : str
-        An OME-Zarr 0.5 image that this library may write to.
+        An OME-Zarr image that this library may write to.
 
     Raises
     ------
@@ -55,15 +55,15 @@ def add_pyramid(url_of_image: str) -> None:
 
 def _group(url: str) -> GroupNode:
     node = read_node(url)
-    if not isinstance(node, GroupNode) or node.zarr_format != 3:
-        raise InputError(f"{url} must be an OME-Zarr 0.5 image, got something else there")
+    if not isinstance(node, GroupNode):
+        raise InputError(f"{url} must be an OME-Zarr image, got something else there")
     return node
 
 
 def _add_levels(node: GroupNode, *, count: int | None, nearest: bool) -> int:
     multiscale = read_multiscale(node)
     if multiscale is None:
-        raise InputError(f"{node.url} must be an OME-Zarr 0.5 image, got something else there")
+        raise InputError(f"{node.url} must be an OME-Zarr image, got something else there")
     axes = multiscale.axes
     level = plane_array(array_below(multiscale.paths[0]), axes=axes, has_channels="c" in axes)
     if count is None:
@@ -87,7 +87,8 @@ def _add_levels(node: GroupNode, *, count: int | None, nearest: bool) -> int:
             factors=factors,
             nearest=nearest,
         )
-        replace_attributes(node.url, {"ome": {**ome(node), "multiscales": document}})
+        found = {**(ome(node) if node.zarr_format == 3 else {}), "multiscales": document}
+        replace_attributes(node.url, ome_part(found, zarr_format=node.zarr_format))
     return count
 
 
@@ -115,6 +116,7 @@ def _halve(level: PlaneArray, place: str, *, steps: tuple[int, int], reduce: Red
         axes=level.axes,
         dtype=level.dtype,
         chunks=[min(chunks[axis], sizes.get(axis, chunks[axis])) for axis in level.axes],
+        zarr_format=level.zarr_format,
     )
     smaller = plane_array(node, axes=level.axes, has_channels=level.has_channels)
     high, wide = (side * max(1, BLOCK_SIDE // side) for side in smaller.chunk)

@@ -1,14 +1,25 @@
-"""New OME-Zarr 0.5 images, labels and weights; level 0 first, the pyramid when it is full."""
+"""New OME-Zarr images, labels and weights; level 0 first, the pyramid when it is full."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from unetkit.errors import InputError, LabelError, OutputError, UsageError
 from unetkit.storage.creation import create_array, create_group, replace_attributes
-from unetkit.storage.metadata import are_axes, group_attributes, marks, ome, omero, read_multiscale
+from unetkit.storage.metadata import (
+    FORMATS,
+    OmeVersion,
+    are_axes,
+    group_attributes,
+    marks,
+    ome,
+    ome_part,
+    omero,
+    read_multiscale,
+)
 from unetkit.storage.nodes import GroupNode, read_node
 from unetkit.storage.planes import PlaneArray, plane_array
 from unetkit.storage.urls import base_name, children, exists, is_segment, join, stem
@@ -34,8 +45,9 @@ def create_image(
     attributes: Mapping[str, Any] | None = None,
     fill_value: float = 0,
     name: str | None = None,
+    ome_version: OmeVersion = "0.5",
 ) -> PlaneArray:
-    """Create an OME-Zarr 0.5 image with level 0, where nothing is yet.
+    """Create an OME-Zarr image with level 0, where nothing is yet.
 
     Parameters
     ----------
@@ -59,6 +71,9 @@ def create_image(
         What chunks hold that were never written.
     name : str, optional
         Of the image; else it is taken from `url`.
+    ome_version : {"0.5", "0.4"}
+        0.4, on format 2 of Zarr, for viewers that know no other; labels and weights follow their
+        image.
 
     Returns
     -------
@@ -85,23 +100,13 @@ def create_image(
         own["channel_names"] = list(channel_names)
     if channel_names and "c" in axes and np.dtype(dtype) == np.uint8:
         extra["omero"] = omero(channel_names)
-    document = group_attributes(
-        kind="image",
-        name=name or stem(url),
-        axes=axes,
-        pixel_size=pixel_size,
-        own=own,
-        extra=extra,
-    )
     return _create(
         url,
+        _Group("image", name or stem(url), axes, pixel_size, own, extra, FORMATS[ome_version]),
         shape=shape,
-        axes=axes,
         dtype=dtype,
         chunk=chunk,
         fill_value=fill_value,
-        attributes=document,
-        has_channels=True,
     )
 
 
@@ -121,7 +126,7 @@ def create_labels(
     Parameters
     ----------
     url_of_image : str
-        The image group, of OME-Zarr 0.5.
+        The image group.
     name : str
         `instances`, `classes` or `ignore`; other names are kept but not read.
     shape, axes, chunk, pixel_size
@@ -146,36 +151,22 @@ def create_labels(
         If there is no such image.
     """
     _check_axes_order(axes, len(shape))
-    _image_group(url_of_image)
+    zarr_format = _image_group(url_of_image).zarr_format
     if np.dtype(dtype).kind not in "ui" or "c" in axes:
         raise LabelError(f"labels must be integers without a c axis, got {np.dtype(dtype)}, {axes}")
     if not is_segment(name):
         raise UsageError(f"the name of labels must be a plain folder name, got {name!r}")
-    document = group_attributes(
-        kind="labels",
-        name=name,
-        axes=axes,
-        pixel_size=pixel_size,
-        own=dict(attributes or {}),
-        extra={"image-label": {"version": "0.5", "source": {"image": "../../"}}},
-    )
+    extra = {"image-label": {"version": "0.5", "source": {"image": "../../"}}}
     folder = join(url_of_image, "labels")
-    array = _create(
-        join(folder, name),
-        shape=shape,
-        axes=axes,
-        dtype=dtype,
-        chunk=chunk,
-        fill_value=0,
-        attributes=document,
-        has_channels=False,
-    )
+    group = _Group("labels", name, axes, pixel_size, attributes or {}, extra, zarr_format)
+    array = _create(join(folder, name), group, shape=shape, dtype=dtype, chunk=chunk)
     listing = read_node(folder)
+    names = ome(listing).get("labels", []) if isinstance(listing, GroupNode) else []
+    listed = ome_part({"labels": [*names, name]}, zarr_format=zarr_format)
     if listing is None:
-        create_group(folder, {"ome": {"version": "0.5", "labels": [name]}})
+        create_group(folder, listed, zarr_format=zarr_format)
     else:
-        names = ome(listing).get("labels", []) if isinstance(listing, GroupNode) else []
-        replace_attributes(folder, {"ome": {"version": "0.5", "labels": [*names, name]}})
+        replace_attributes(folder, listed)
     return array
 
 
@@ -216,21 +207,10 @@ def create_weights(
         If there is no such image.
     """
     _check_axes_order(axes, len(shape))
-    _image_group(url_of_image)
-    own = dict(attributes or {})
-    document = group_attributes(
-        kind="weights", name="weights", axes=axes, pixel_size=pixel_size, own=own, extra={}
-    )
-    return _create(
-        at or join(url_of_image, "weights"),
-        shape=shape,
-        axes=axes,
-        dtype=np.float32,
-        chunk=chunk,
-        fill_value=0,
-        attributes=document,
-        has_channels=False,
-    )
+    zarr_format = _image_group(url_of_image).zarr_format
+    place = at or join(url_of_image, "weights")
+    group = _Group("weights", "weights", axes, pixel_size, attributes or {}, {}, zarr_format)
+    return _create(place, group, shape=shape, dtype=np.float32, chunk=chunk)
 
 
 def update_attributes(url: str, **unetkit: Any) -> None:
@@ -249,26 +229,38 @@ def update_attributes(url: str, **unetkit: Any) -> None:
     replace_attributes(url, {"unetkit": {**marks(node), **unetkit}})
 
 
+@dataclass(frozen=True)
+class _Group:
+    """What is said of a new group."""
+
+    kind: str
+    name: str
+    axes: str
+    pixel_size: Mapping[str, float] | None
+    own: Mapping[str, Any]
+    extra: Mapping[str, Any]
+    zarr_format: Literal[2, 3]
+
+
 def _create(
     url: str,
+    group: _Group,
     *,
     shape: Sequence[int],
-    axes: str,
     dtype: DTypeLike,
     chunk: int,
-    fill_value: float,
-    attributes: Mapping[str, Any],
-    has_channels: bool,
+    fill_value: float = 0,
 ) -> PlaneArray:
     """Create a group and its level 0; a partial may hold a journal already."""
     if exists(url) and set(children(url)) - {".unetkit"}:
         raise OutputError(f"{url} must not exist yet, got something there; add --overwrite")
     if min(shape) < 1:
         raise InputError(f"an image must have no axis of size 0, got shape {tuple(shape)}")
+    axes, zarr_format = group.axes, group.zarr_format
     sides = {"y": chunk, "x": chunk, "c": CHANNELS_A_CHUNK}
     if "c" in axes and shape[axes.index("c")] > CHANNELS_A_CHUNK:
         sides["c"] = 1
-    create_group(url, attributes)
+    create_group(url, group_attributes(**vars(group)), zarr_format=zarr_format)
     node = create_array(
         join(url, "0"),
         shape=shape,
@@ -276,8 +268,9 @@ def _create(
         dtype=np.dtype(dtype),
         chunks=[sides.get(axis, 1) for axis in axes],
         fill_value=fill_value,
+        zarr_format=zarr_format,
     )
-    return plane_array(node, axes=axes, has_channels=has_channels)
+    return plane_array(node, axes=axes, has_channels=group.kind == "image")
 
 
 def _check_axes_order(axes: str, ndim: int) -> None:
@@ -290,9 +283,9 @@ def _check_axes_order(axes: str, ndim: int) -> None:
 
 def _image_group(url: str) -> GroupNode:
     node = read_node(url)
-    if not isinstance(node, GroupNode) or node.zarr_format != 3 or read_multiscale(node) is None:
+    if not isinstance(node, GroupNode) or read_multiscale(node) is None:
         raise InputError(
-            f"{url} must be an OME-Zarr 0.5 image to get labels or weights, got something else; "
+            f"{url} must be an OME-Zarr image to get labels or weights, got something else; "
             "run 'unetkit import' first"
         )
     return node
