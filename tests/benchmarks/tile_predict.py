@@ -20,7 +20,7 @@ import tempfile
 import time
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,7 +32,11 @@ from unetkit.storage.files import write_bytes
 from unetkit.storage.images import create_image
 from unetkit.storage.journal import FOLDER, LINES, Journal
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 SIDE, WIDTH = 2048, 32
+WORKERS: dict[str, dict[str, int]] = {"local:2": {}, "processes": {"workers": 2}}
 
 
 def network() -> unet.UNet:
@@ -67,7 +71,7 @@ def store(folder: str, side: int) -> tuple[str, str]:
     return model, image
 
 
-def peer(overlap: float, side: int) -> float:
+def peer(overlap: float, side: int) -> dict[str, Any]:
     """Return the seconds that MONAI takes for a padded network of the same channels."""
     from monai.inferers import sliding_window_inference
 
@@ -81,35 +85,62 @@ def peer(overlap: float, side: int) -> float:
         module(image[..., :512, :512])
         began = time.perf_counter()
         sliding_window_inference(image, 512, 1, module, overlap=overlap, mode="gaussian")
-        return time.perf_counter() - began
+        return {"seconds": time.perf_counter() - began}
 
 
-def ours(model: str, image: str, options: dict[str, Any]) -> dict[str, Any]:
+class Watch:
+    """A progress that remembers when the first stage began and when each tile of it was done."""
+
+    def __init__(self, *, stop_after: int | None = None) -> None:
+        self.began, self.left = 0.0, stop_after
+        self.stages, self.done = [], []
+
+    def start(self, what: str, *, total: int) -> None:
+        self.began = self.began or time.perf_counter()
+        self.stages.append(what)
+
+    def advance(self, parts: int = 1, *, status: str = "") -> None:
+        if len(self.stages) == 1:
+            self.done.append(time.perf_counter())
+            if len(self.done) == self.left:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def note(self, text: str) -> None:
+        pass
+
+
+def ours(side: int, options: dict[str, Any]) -> dict[str, Any]:
     """Return the seconds that `tile_predict` takes, and what of it the network takes."""
     from unetkit.pipeline.tile_predict import tile_predict
 
-    real, spent = hardware.forward, [0.0]
+    real, spent = hardware.forward, []
 
     def forward(*arguments: Any, **named: Any) -> Any:
         began = time.perf_counter()
         try:
             return real(*arguments, **named)
         finally:
-            spent[0] += time.perf_counter() - began
+            spent.append((began, time.perf_counter() - began))
 
     hardware.forward = forward
-    # Compiled kernels and libraries that load late would count as time of the first run.
-    small = create_image(f"{image}.small", shape=(256, 256), axes="yx", dtype="u2")
-    small.write(0, 0, 0, np.random.default_rng(0).integers(0, 4096, (1, 256, 256), np.uint16))
-    tile_predict(small.url.removesuffix("/0"), model=model, output=f"{image}.0", **options)
-    spent[0], began = 0.0, time.perf_counter()
-    report = tile_predict(image, model=model, output=f"{image}.out", **options)
-    seconds = time.perf_counter() - began
+    with tempfile.TemporaryDirectory() as folder:
+        model, image = store(folder, side)
+        # Compiled kernels and libraries that load late would count as time of the first run.
+        small = create_image(f"{folder}/small.zarr", shape=(256, 256), axes="yx", dtype="u2")
+        small.write(0, 0, 0, np.random.default_rng(0).integers(0, 4096, (1, 256, 256), np.uint16))
+        tile_predict(f"{folder}/small.zarr", model=model, **options | {"scheduler": "threads"})
+        watch, began = Watch(), time.perf_counter()
+        report = tile_predict(image, model=model, progress=watch, **options)
+        seconds = time.perf_counter() - began
+    steady = watch.done[-1] - watch.done[1] if len(watch.done) > 2 else None
     return {
         "seconds": seconds,
-        "network_share": spent[0] / seconds,
+        # What the plan runs the network for is no part of the work.
+        "network_share": sum(took for start, took in spent if start > watch.began) / seconds,
+        "plan_seconds": watch.began - began,
         "tile": report.tile,
         "precision": report.precision,
+        "tile_seconds": steady and steady / (len(watch.done) - 2),
         "matrix_rate": matrix_rate(report.precision),
     }
 
@@ -140,31 +171,16 @@ def sparse(side: int) -> dict[str, Any]:
     from unetkit.errors import StoppedError
     from unetkit.pipeline.tile_predict import tile_predict
 
-    class Watch:
-        first, done = 0.0, 0
-
-        def start(self, what: str, *, total: int) -> None:
-            pass
-
-        def advance(self, parts: int = 1, *, status: str = "") -> None:
-            self.done += parts
-            self.first = self.first or time.perf_counter()
-            if self.done == 50:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        def note(self, text: str) -> None:
-            pass
-
     with tempfile.TemporaryDirectory() as folder:
         model, _ = store(folder, 512)
         data = create_image(f"{folder}/sparse.zarr", shape=(side, side), axes="yx", dtype="u2")
         noise = np.random.default_rng(0).integers(0, 4096, (1, 1024, 1024), np.uint16)
         data.write(0, 1024, 1024, noise)
-        watch, began = Watch(), time.perf_counter()
+        watch, began = Watch(stop_after=50), time.perf_counter()
         with contextlib.suppress(StoppedError):
             tile_predict(f"{folder}/sparse.zarr", model=model, tile=512, progress=watch)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"side": side, "peak_bytes": peak, "first_tile_seconds": watch.first - began}
+    return {"side": side, "peak_bytes": peak, "first_tile_seconds": watch.done[0] - began}
 
 
 def journal(count: int) -> dict[str, Any]:
@@ -185,68 +201,115 @@ def journal(count: int) -> dict[str, Any]:
         }
 
 
-def apart(*arguments: str) -> Any:
+def apart(*arguments: str, python: str = sys.executable) -> Any:
     """Run a part of this script in a process of its own; return what it printed."""
+    places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     run = subprocess.run(
-        [sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True
+        [python, __file__, *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))},
     )
-    return json.loads(run.stdout.splitlines()[-1])
+    found = json.loads(run.stdout.splitlines()[-1])
+    print(*arguments, found, flush=True)
+    return found
 
 
-def compare(side: int, rounds: int) -> dict[str, Any]:
-    """Time everything in turn, several times; return the ratios of the best times."""
-    runs = {
-        "auto": {},
-        "float32": {"precision": "float32"},
-        "auto_512": {"tile": 512},
-        "auto_1024": {"tile": 1024},
-        "auto_2048": {"tile": 2048},
+def run_ours(side: int, **options: Any) -> dict[str, Any]:
+    """Time a prediction in a process of its own."""
+    return apart("--ours", json.dumps(options), "--side", str(side))
+
+
+def best_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the quickest run, with the best rate of the machine that any of them saw."""
+    best = min(runs, key=lambda run: run["seconds"])
+    return best | {"matrix_rate": max(run.get("matrix_rate", 0.0) for run in runs)}
+
+
+def compare(side: int, rounds: int, python: str) -> dict[str, Any]:
+    """Time us and the peer in turn, several times; return the ratios of the best times."""
+    runs: dict[str, Callable[[], dict[str, Any]]] = {
+        "auto": lambda: run_ours(side),
+        "float32": lambda: run_ours(side, precision="float32"),
+        "auto_512": lambda: run_ours(side, tile=512),
+        "auto_1024": lambda: run_ours(side, tile=1024),
+        "auto_2048": lambda: run_ours(side, tile=2048),
+        "025": lambda: apart("--peer", "0.25", "--side", str(side), python=python),
+        "050": lambda: apart("--peer", "0.5", "--side", str(side), python=python),
     }
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ("0.25", "0.5", *runs)}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
     for _ in range(rounds):
-        for name in found:
-            if name in runs:
-                with tempfile.TemporaryDirectory() as folder:
-                    one = apart("--ours", json.dumps([*store(folder, side), runs[name]]))
-            else:
-                one = {"seconds": apart("--peer", name, "--side", str(side))}
-            found[name].append(one)
-            print(name, one, flush=True)
-    best = {name: min(many, key=lambda one: one["seconds"]) for name, many in found.items()}
+        for name, run in runs.items():
+            found[name].append(run())
+    best = {name: best_of(many) for name, many in found.items()}
     times = {name: one["seconds"] for name, one in best.items()}
     figures: dict[str, Any] = {"side": side, "width": WIDTH, "threads": hardware.thread_count()}
     for name in ("auto", "float32"):
         figures |= {f"{name}_{key}": value for key, value in best[name].items()}
-        figures[f"ratio_{name}_025"] = times["0.25"] / times[name]
-        figures[f"ratio_{name}_050"] = times["0.5"] / times[name]
-        matrix = max(one["matrix_rate"] for one in found[name])
-        figures[f"rate_share_{name}"] = operations(side) / times[name] / matrix
+        figures |= {f"ratio_{name}_{o}": times[o] / times[name] for o in ("025", "050")}
+        figures[f"rate_share_{name}"] = operations(side) / times[name] / best[name]["matrix_rate"]
     figures["rate_share"] = figures["rate_share_auto"]
+    figures["network_share"] = figures["auto_network_share"]
     fixed = min(times[f"auto_{tile}"] for tile in (512, 1024, 2048))
     figures["auto_over_best_tile"] = times["auto"] / fixed
-    return figures | {"monai_025_seconds": times["0.25"], "monai_050_seconds": times["0.5"]}
+    return figures | {"monai_025_seconds": times["025"], "monai_050_seconds": times["050"]}
+
+
+def beside(side: int, precision: str) -> dict[str, Any]:
+    """Compare ways of computing with each other: bit for bit, and with two workers."""
+    exact = {"tile": 512, "precision": "exact"}
+    half = side // 2
+    costs = [run_ours(half, **exact)["seconds"], run_ours(half, tile=512, precision="float32")]
+    figures: dict[str, Any] = {"exact_over_float32": costs[0] / costs[1]["seconds"]}
+    tiled = {"tile": 512, "precision": precision}
+    one = run_ours(side * 3 // 2, **tiled)["tile_seconds"]
+    for name in ("local:2", "processes"):
+        two = run_ours(side * 3 // 2, **tiled, scheduler=name, **WORKERS[name])["tile_seconds"]
+        # Between the first tiles and the last: how long workers take to start is another matter.
+        figures[f"two_workers_loss_{name.partition(':')[0]}"] = 1 - one / two
+    return figures
+
+
+def scales() -> dict[str, Any]:
+    """Start on a small and a huge sparse plane, and read a long journal."""
+    small, large = (apart("--sparse", str(side)) for side in (10_000, 100_000))
+    million = apart("--journal", "1000000")
+    return {
+        "sparse_peak_ratio": large["peak_bytes"] / small["peak_bytes"],
+        "first_tile_seconds": large["first_tile_seconds"],
+        "journal_seconds": million["seconds"],
+    }
 
 
 def main() -> None:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=SIDE, help="pixels a side of the image")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is timed")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each is timed")
+    parser.add_argument(
+        "--peer-python", default=sys.executable, help="a Python that has MONAI, torch and unetkit"
+    )
     parser.add_argument("--sparse", type=int, help="start on a plane of this side instead")
     parser.add_argument("--journal", type=int, help="read a journal of so many tiles instead")
+    parser.add_argument("--beside", help="compare workers in this precision, and exact, instead")
     parser.add_argument("--peer", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--ours", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.peer is not None:
-        print(json.dumps(peer(given.peer, given.side)))
+        found = peer(given.peer, given.side)
     elif given.ours is not None:
-        print(json.dumps(ours(*json.loads(given.ours))))
+        found = ours(given.side, json.loads(given.ours))
     elif given.journal is not None:
-        print(json.dumps(journal(given.journal)))
+        found = journal(given.journal)
     elif given.sparse is not None:
-        print(json.dumps(sparse(given.sparse)))
+        found = sparse(given.sparse)
+    elif given.beside is not None:
+        found = beside(given.side, given.beside)
     else:
-        print(json.dumps(compare(given.side, given.rounds)))
+        found = compare(given.side, given.rounds, given.peer_python)
+        found |= beside(given.side, found["auto_precision"]) | scales()
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
