@@ -2,19 +2,45 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from unetkit.engine import schedulers
 from unetkit.engine.jobs import run_jobs
-from unetkit.engine.schedulers import cores, open_scheduler
+from unetkit.engine.schedulers import cores, open_scheduler, worker_number
 from unetkit.errors import InputError, TryAgainError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from distributed import LocalCluster
+
+
+def who(number: int) -> int | None:
+    time.sleep(0.2)  # so that one worker can't take them all
+    return worker_number()
+
+
+@pytest.mark.parametrize(("name", "workers"), [("processes", 2), ("local:2", None)])
+def test_each_local_worker_has_a_number(name: str, workers: int | None) -> None:
+    found = set()
+    run_jobs(who, range(40), scheduler=name, workers=workers, on_done=lambda _, got: found.add(got))
+    assert found == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["sync", "threads"])
+def test_whoever_is_no_worker_has_no_number(name: str) -> None:
+    found = set()
+    run_jobs(who, range(2), scheduler=name, on_done=lambda _, got: found.add(got))
+    assert found == {None}
+
+
+def test_local_workers_share_jobs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_scheduler("local:2", 5) as scheduler:
+        assert scheduler.workers == 5
+        assert set(scheduler.client.nthreads().values()) == {3}
 
 
 def double(number: int) -> int:

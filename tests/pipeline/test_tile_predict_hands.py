@@ -9,6 +9,11 @@ from unetkit.models import hardware
 from unetkit.pipeline.tile_predict_hands import Hands, share_cores
 
 
+@pytest.fixture(autouse=True)
+def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "thread_count", lambda workers: max(1, 8 // workers))
+
+
 @pytest.mark.parametrize(
     ("scheduler", "workers", "expected"),
     [
@@ -21,12 +26,20 @@ from unetkit.pipeline.tile_predict_hands import Hands, share_cores
         ("tcp://host:1", None, Hands(None, networks=1, threads=None, at_once=None)),
     ],
 )
-def test_cores_are_shared_out(
-    monkeypatch: pytest.MonkeyPatch,
-    scheduler: str,
-    workers: int | None,
-    expected: Hands,
-) -> None:
-    monkeypatch.setattr(hardware, "thread_count", lambda workers: max(1, 8 // workers))
+def test_cores_are_shared_out(scheduler: str, workers: int | None, expected: Hands) -> None:
     hands = share_cores(scheduler, workers, device=torch.device("cpu"))
     assert hands == expected
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "workers", "expected"),
+    [
+        ("threads", None, Hands(8, networks=1, threads=8, at_once=1)),
+        ("threads", 3, Hands(3, networks=1, threads=8, at_once=1)),
+        ("local:2", None, Hands(8, networks=2, threads=4, at_once=1)),
+        ("local:8", None, Hands(16, networks=8, threads=1, at_once=1)),
+        ("local:2", 6, Hands(6, networks=2, threads=4, at_once=1)),
+    ],
+)
+def test_several_threads_feed_a_gpu(scheduler: str, workers: int | None, expected: Hands) -> None:
+    assert share_cores(scheduler, workers, device=torch.device("cuda")) == expected

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_worker
 
 from unetkit.errors import InputError, TryAgainError, UsageError
 
@@ -99,8 +99,9 @@ def open_scheduler(name: str = "threads", workers: int | None = None) -> Schedul
     ----------
     name : str
         `threads`, `processes`: on this machine. `sync`: one job after the other in the calling
-        thread. `local:N`: a dask cluster of N processes on this machine. `tcp://HOST:PORT`:
-        a running dask scheduler. `file:PATH`: the same, found by its scheduler file.
+        thread. `local:N`: a dask cluster of N processes on this machine, which share `workers`
+        out. `tcp://HOST:PORT`: a running dask scheduler. `file:PATH`: the same, found by its
+        scheduler file.
     workers : int, optional
         How many jobs run at once; left out, as many as there are cores, or as many as the cluster
         has threads. `sync` always runs one.
@@ -129,13 +130,39 @@ def open_scheduler(name: str = "threads", workers: int | None = None) -> Schedul
     raise UsageError(_unknown(name))
 
 
+def worker_number() -> int | None:
+    """Return which of this machine's workers this process is, from 0 on; None if it is none.
+
+    It tells the processes of `processes` and `local:N` apart, so that each can take a part of the
+    machine for itself.
+    """
+    if _CHILD:
+        return _CHILD[0]
+    try:
+        name = get_worker().name
+    except ValueError:
+        return None
+    # Elsewhere a worker is called by its address, or as whoever started it pleased.
+    return name if isinstance(name, int) else None
+
+
+# The number of this process where it is a child.
+_CHILD: list[int] = []
+
+
 def _process_pool(count: int) -> ProcessPoolExecutor:
     # A forked child of a process with threads may hang; a spawned one starts clean.
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_be_a_child)
+    context = get_context("spawn")
+    return ProcessPoolExecutor(
+        count, mp_context=context, initializer=_be_a_child, initargs=(context.Value("i", 0),)
+    )
 
 
-def _be_a_child() -> None:
+def _be_a_child(born: Any) -> None:
     """Leave Ctrl-C, which the terminal sends to all processes, to the parent; end with it."""
+    with born:
+        _CHILD[:] = [born.value]
+        born.value += 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
@@ -167,7 +194,7 @@ def _local_cluster(name: str, workers: int | None) -> Scheduler:
             cluster = resources.enter_context(
                 LocalCluster(
                     n_workers=int(count),
-                    threads_per_worker=1,
+                    threads_per_worker=-(-(workers or 1) // int(count)),
                     host="127.0.0.1",
                     # Any free port; left out, it would be one that another run may hold.
                     dashboard_address="127.0.0.1:0",

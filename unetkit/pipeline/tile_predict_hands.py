@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     import torch
 
 
+# Threads that read, write and turn logits into probabilities while one GPU computes: it is so much
+# faster than a core that one could not keep it busy. More would only wait for it.
+BESIDE_GPU = 8
+
+
 @dataclass(frozen=True)
 class Hands:
     """How the cores of a machine are shared out.
@@ -46,11 +51,13 @@ def share_cores(scheduler: str, workers: int | None, *, device: torch.device) ->
         Where networks compute.
     """
     everything = hardware.thread_count(1)
+    on_gpu = device.type != "cpu"
     if scheduler == "sync":
         return Hands(1, networks=1, threads=everything, at_once=1)
-    if scheduler == "threads" and (workers is None or device.type != "cpu"):
+    if scheduler == "threads" and (workers is None or on_gpu):
         # One network has all cores, while the next tile is read and the last one written.
-        return Hands(workers or 2, networks=1, threads=everything, at_once=1)
+        jobs = max(2, min(BESIDE_GPU, everything)) if on_gpu else 2
+        return Hands(workers or jobs, networks=1, threads=everything, at_once=1)
     if scheduler == "threads" and workers:
         threads = hardware.thread_count(workers)
         return Hands(workers, networks=workers, threads=threads, at_once=None)
@@ -59,6 +66,8 @@ def share_cores(scheduler: str, workers: int | None, *, device: torch.device) ->
         return Hands(count, networks=count, threads=hardware.thread_count(count), at_once=1)
     if scheduler.startswith("local:"):
         count = int(scheduler.removeprefix("local:"))
-        return Hands(workers, networks=count, threads=hardware.thread_count(count), at_once=1)
+        threads = hardware.thread_count(count)
+        several = count * max(2, min(BESIDE_GPU, threads)) if on_gpu else None
+        return Hands(workers or several, networks=count, threads=threads, at_once=1)
     # Whoever starts a worker says how many threads it has.
     return Hands(workers, networks=1, threads=None, at_once=None)
