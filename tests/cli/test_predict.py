@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("option", "name", "value"),
     [
-        (["--model", "m.safetensors"], "model", "m.safetensors"),
+        (["--model", "m.safetensors"], "model", ["m.safetensors"]),
+        (["--model", "a.st", "--model", "b.st"], "model", ["a.st", "b.st"]),
+        (["--tta", "flips"], "tta", "flips"),
+        (["--merge", "gaussian"], "merge", "gaussian"),
+        (["--audit", "8"], "audit", 8),
         (["--output", "p.zarr"], "output", "p.zarr"),
         (["--tile", "384"], "tile", 384),
         (["--overlap", "92"], "overlap", 92),

@@ -18,8 +18,8 @@ from unetkit.models import unet
 from unetkit.pipeline import tile_predict_memory as memory
 from unetkit.pipeline.tile_predict import tile_predict
 from unetkit.pipeline.tile_predict_choices import read_size
+from unetkit.pipeline.tile_predict_ensemble import load_ensemble
 from unetkit.pipeline.tile_predict_hands import Hands
-from unetkit.pipeline.tile_predict_worker import load_model
 from unetkit.storage.datasets import open_dataset
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def test_largest_and_peak_say_the_same() -> None:
 
 
 def test_more_jobs_take_more(slide: str) -> None:
-    model, samples = load_model("model.safetensors", device="cpu"), open_dataset(slide).samples
+    model = load_ensemble(["model.safetensors"], device="cpu")
+    samples = open_dataset(slide).samples
 
     def peak(hands: Hands) -> int:
         return memory.memory_for(model, samples, hands=hands, precision="auto", limit=2**34).peak(

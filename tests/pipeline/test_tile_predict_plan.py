@@ -14,8 +14,9 @@ from unetkit.errors import (
     InputError,
 )
 from unetkit.pipeline.tile_predict import tile_predict
-from unetkit.pipeline.tile_predict_plan import Wishes, make_plan
-from unetkit.pipeline.tile_predict_worker import load_model
+from unetkit.pipeline.tile_predict_ensemble import load_ensemble
+from unetkit.pipeline.tile_predict_plan import make_plan
+from unetkit.pipeline.tile_predict_wishes import Wishes
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 
@@ -48,7 +49,7 @@ def test_chunks_are_parts_of_a_tile(
     kit: SimpleNamespace, slide: str, tile: int, chunk: int
 ) -> None:
     plan = make_plan(
-        load_model("model.safetensors", device="cpu"), open_dataset(slide), Wishes(tile=tile)
+        load_ensemble(["model.safetensors"], device="cpu"), open_dataset(slide), Wishes(tile=tile)
     )
     assert plan.chunk == chunk
     (sample,) = plan.samples
@@ -59,7 +60,7 @@ def test_chunks_are_parts_of_a_tile(
 def test_a_fingerprint_changes_with_all_that_decides_about_pixels(
     kit: SimpleNamespace, slide: str
 ) -> None:
-    model, dataset = load_model("model.safetensors", device="cpu"), open_dataset(slide)
+    model, dataset = load_ensemble(["model.safetensors"], device="cpu"), open_dataset(slide)
     plain = Wishes(precision="float32")
     before = make_plan(model, dataset, plain).fingerprint()
     assert make_plan(model, dataset, plain).fingerprint() == before
@@ -79,5 +80,5 @@ def test_a_fingerprint_changes_with_all_that_decides_about_pixels(
 
 def test_an_automatic_tile_is_the_image_rounded_up(kit: SimpleNamespace, slide: str) -> None:
     kit.image(Path("odd.zarr"), (61, 45))
-    model = load_model("model.safetensors", device="cpu")
+    model = load_ensemble(["model.safetensors"], device="cpu")
     assert make_plan(model, open_dataset("odd.zarr"), Wishes()).tile == 64

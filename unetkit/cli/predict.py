@@ -30,7 +30,13 @@ RESULT = "Result"
 def tile_predict(
     source: Annotated[str, typer.Argument(show_default=False, help="An image or a dataset.")],
     *,
-    model: Annotated[str, typer.Option(help="The model file.")] = "model.safetensors",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            show_default="model.safetensors",
+            help="The model file; repeated, the mean of several.",
+        ),
+    ] = None,
     output: DefaultedOutput = None,
     tile: Annotated[
         int | None,
@@ -52,6 +58,20 @@ def tile_predict(
             help="Pixels of context that a tile sees on each side.",
         ),
     ] = None,
+    tta: Annotated[
+        Literal["none", "flips", "rotations"],
+        typer.Option(
+            rich_help_panel=TILES,
+            help="Average over turned tiles: 4 flips, or 8 rotations and flips.",
+        ),
+    ] = "none",
+    merge: Annotated[
+        Literal["crop", "gaussian"],
+        typer.Option(
+            rich_help_panel=TILES,
+            help="Crop tiles, or blend their windows, for padded models.",
+        ),
+    ] = "crop",
     probabilities: Annotated[
         Literal["uint8", "float32"],
         typer.Option(rich_help_panel=RESULT, help="How class probabilities are stored."),
@@ -123,6 +143,15 @@ def tile_predict(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
+    audit: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            rich_help_panel=RESULT,
+            help="Predict N windows across seams again; end with code 7 if they differ.",
+        ),
+    ] = 0,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -132,10 +161,12 @@ def tile_predict(
     with console.progress(quiet=quiet) as progress:
         report = run(
             source,
-            model=model,
+            model=model or (),
             output=output,
             tile=tile,
             overlap=overlap,
+            tta=tta,
+            merge=merge,
             probabilities=probabilities,
             threshold=threshold,
             grow=grow,
@@ -155,6 +186,7 @@ def tile_predict(
             overwrite=overwrite,
             break_lock=break_lock,
             dry_run=dry_run,
+            audit=audit,
             progress=progress,
         )
     if dry_run:

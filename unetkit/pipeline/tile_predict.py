@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
-from functools import partial
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from unetkit.engine.schedulers import open_scheduler
+from unetkit.engine.schedulers import Scheduler, open_scheduler
 from unetkit.engine.signals import stoppable
-from unetkit.errors import NumbersError, OutputError, StoppedError, UsageError
-from unetkit.models import hardware, modelfile
+from unetkit.models import hardware
+from unetkit.pipeline.tile_predict_audit import check_count
 from unetkit.pipeline.tile_predict_empty import open_mask
+from unetkit.pipeline.tile_predict_ensemble import find_models, load_ensemble, read_header
 from unetkit.pipeline.tile_predict_hands import share_cores
 from unetkit.pipeline.tile_predict_input import absence
 from unetkit.pipeline.tile_predict_network import predict_array
 from unetkit.pipeline.tile_predict_output import Partial
-from unetkit.pipeline.tile_predict_plan import Wishes, check_fit, make_plan
+from unetkit.pipeline.tile_predict_plan import make_plan
 from unetkit.pipeline.tile_predict_report import PredictionReport, planned
-from unetkit.pipeline.tile_predict_resume import Earlier, find_earlier
 from unetkit.pipeline.tile_predict_run import Run
+from unetkit.pipeline.tile_predict_target import Target, output_of
 from unetkit.pipeline.tile_predict_tile import network_call
-from unetkit.pipeline.tile_predict_worker import load_model, torch_threads
+from unetkit.pipeline.tile_predict_wishes import Wishes, check_fit
+from unetkit.pipeline.tile_predict_worker import torch_threads
 from unetkit.progress import SILENT
-from unetkit.storage import files, urls
 from unetkit.storage.datasets import open_dataset
-from unetkit.storage.images import detect
-from unetkit.storage.journal import Journal
-from unetkit.storage.lock import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from unetkit.pipeline.tile_predict_empty import Mask
+    from unetkit.pipeline.tile_predict_hands import Hands
     from unetkit.progress import Progress
+    from unetkit.storage.datasets import Dataset
 
 # What holds several images; a prediction of one is a dataset again.
 DATASETS = ("dataset", "stack")
@@ -44,10 +44,12 @@ __all__ = ["PredictionReport", "predict_array", "tile_predict"]
 def tile_predict(
     source: str,
     *,
-    model: str = "model.safetensors",
+    model: str | Sequence[str] = (),
     output: str | None = None,
     tile: int | None = None,
     overlap: int | None = None,
+    tta: Literal["none", "flips", "rotations"] = "none",
+    merge: Literal["crop", "gaussian"] = "crop",
     probabilities: Literal["uint8", "float32"] = "uint8",
     threshold: float = 0.5,
     grow: int = 1,
@@ -67,6 +69,7 @@ def tile_predict(
     overwrite: bool = False,
     break_lock: bool = False,
     dry_run: bool = False,
+    audit: int = 0,
     progress: Progress = SILENT,
 ) -> PredictionReport:
     """Segment an image, or every sample of a dataset, of any size.
@@ -78,8 +81,9 @@ def tile_predict(
     ----------
     source : str
         An image or a dataset.
-    model : str
-        A model file.
+    model : str or sequence of str
+        A model file, or several whose probabilities are averaged; left out, `model.safetensors`.
+        Where a file is absent, its folds (`model.fold1.safetensors` and so on) are taken.
     output : str, optional
         Where to write; left out, `NAME.prediction.zarr` beside the source. The output of a dataset
         is a dataset with the same sample names.
@@ -88,6 +92,12 @@ def tile_predict(
         and fits into memory.
     overlap : int, optional
         Context on each side in pixels; left out, what the model needs.
+    tta : {"none", "flips", "rotations"}
+        Test-time augmentation: average the probabilities of 1, 4 or all 8 ways of laying a tile
+        upon itself.
+    merge : {"crop", "gaussian"}
+        Crop each tile out of the window that the network sees, or blend all windows that reach a
+        pixel, for padded models whose tiles can't be exact. Blended results depend on the tile.
     probabilities : {"uint8", "float32"}
         How class probabilities are stored; uint8 holds 0 to 255.
     threshold : float
@@ -127,6 +137,9 @@ def tile_predict(
         Take the output over from another job that is known to be dead.
     dry_run : bool
         Settle the plan, report it, and do nothing.
+    audit : int
+        Predict this many windows across seams once more from scratch and compare them with what
+        is stored, before it is published.
     progress : Progress
         Who is told.
 
@@ -147,115 +160,85 @@ def tile_predict(
         If there is too little memory or disk, or a worker was lost again and again.
     NumbersError
         If the image or the network's output has NaN or Inf.
+    CheckError
+        If the audit found more than the precision allows; nothing is published.
     StoppedError
         If a signal came; what was done is kept for `resume`.
 
     References
     ----------
-    Ronneberger, Fischer, Brox (2015), U-Net, figure 2: the overlap-tile strategy.
+    Ronneberger, Fischer, Brox (2015), U-Net, figure 2: the overlap-tile strategy; section 4
+    averages seven rotations of the image.
     """
-    began = time.monotonic()
-    wishes = Wishes(
-        tile,
-        overlap,
-        precision,
-        probabilities,
-        threshold,
-        grow,
-        min_size,
-        nonfinite,
-        max_memory,
-        skip_below,
-        require_complete_input,
-    )
+    began, wishes = time.monotonic(), Wishes.among(locals())
     wishes.check()
-    target = _target(source, output)
-    header = modelfile.read_header(model)
+    check_count(audit)
+    models = find_models(model, progress=progress)
+    target = Target(
+        output_of(source, output),
+        (source, *models),
+        resume=resume,
+        overwrite=overwrite,
+        break_lock=break_lock,
+        dry_run=dry_run,
+    )
+    header = read_header(models)
     dataset = open_dataset(source, axes=axes, channels=channels or header.channels)
     check_fit(header, dataset, wishes)
     places = None if mask is None else open_mask(mask, dataset)
-    look = partial(
-        _look,
-        target,
-        inputs=(source, model),
-        resume=resume,
-        overwrite=overwrite,
-        dry_run=dry_run,
-    )
-    look()
+    target.look()
     place = hardware.pick_device(device)
-    hands = share_cores(scheduler, workers, device=place)
-    folder = files.partial_url(target)
-    alone = nullcontext() if dry_run else locked(folder, break_lock=break_lock)
-    with alone, open_scheduler(scheduler, hands.jobs) as opened, torch_threads(hands.threads):
-        earlier = look()  # once more: another job may have ended before this one was alone
-        if not (resume or overwrite or dry_run):
-            _refuse_begun(target)
-        network = load_model(model, device=str(place))
-        plan = make_plan(network, dataset, wishes, hands=hands, earlier=earlier, mask=places)
-        progress.note(f"{plan.summary()} on {place}")
+    job = _Job(source, dataset, models, str(place), share_cores(scheduler, workers, device=place))
+    with target.alone(), job.scheduler(scheduler) as opened:
+        report = job.run(target, wishes, places, opened, audit=audit, progress=progress)
+    done = report.status == "done"
+    return replace(report, seconds=time.monotonic() - began) if done else report
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is predicted by what, where, and by how many."""
+
+    source: str
+    dataset: Dataset
+    models: tuple[str, ...]
+    device: str
+    hands: Hands
+
+    @contextmanager
+    def scheduler(self, name: str) -> Iterator[Scheduler]:
+        """Open the scheduler, with as many torch threads as each network is to have."""
+        with open_scheduler(name, self.hands.jobs) as opened, torch_threads(self.hands.threads):
+            yield opened
+
+    def run(
+        self,
+        target: Target,
+        wishes: Wishes,
+        mask: Mask | None,
+        scheduler: Scheduler,
+        *,
+        audit: int,
+        progress: Progress,
+    ) -> PredictionReport:
+        """Settle the plan and, unless it was only to be told, carry it out."""
+        earlier = target.look_alone()
+        ensemble = load_ensemble(self.models, device=self.device)
+        plan = make_plan(
+            ensemble, self.dataset, wishes, hands=self.hands, earlier=earlier, mask=mask
+        )
+        progress.note(f"{plan.summary()} on {self.device}")
         if (absent := absence(plan.censuses)) is not None:
             progress.note(absent)
-        report = planned(plan, target, device=str(place))
-        if dry_run:
+        report = planned(plan, target.output, device=self.device)
+        if target.dry_run:
             return report
         if earlier is not None and earlier.finished:
             return replace(report, tiles_reused=report.tiles_total, status="nothing to do")
-        call = network_call(plan, model, device=str(place), hands=hands)
-        work = Partial(folder, plan, source, dataset.kind in DATASETS)
-        with stoppable() as stop, _in_partial(work.url, progress, fresh=earlier is None):
-            run = Run(plan, work, call, scheduler=opened, stop=stop, progress=progress)
+        call = network_call(plan, device=self.device, hands=self.hands)
+        work = Partial(target.partial, plan, self.source, self.dataset.kind in DATASETS)
+        with stoppable() as stop, target.making(progress, fresh=earlier is None):
+            run = Run(plan, work, call, scheduler, stop=stop, progress=progress, audit=audit)
             outcome = run.carry_out()
-            files.publish(work.url, target, overwrite=overwrite)
-    return replace(report, **asdict(outcome), seconds=time.monotonic() - began, status="done")
-
-
-def _target(source: str, output: str | None) -> str:
-    """Say where the prediction goes, once it is known that there is something to predict."""
-    detect(source)
-    target = output or files.output_name(source, ".prediction.zarr")
-    if urls.is_remote(target):
-        raise UsageError(f"output must be a local path for now, got {target}; name one with -o")
-    return target
-
-
-def _look(
-    output: str, *, inputs: tuple[str, str], resume: bool, overwrite: bool, dry_run: bool
-) -> Earlier | None:
-    """Make sure that the output may be written; return what there is to be resumed."""
-    if resume and overwrite:
-        raise UsageError("resume must be given without overwrite, got both; choose one of them")
-    if resume:
-        return find_earlier(output, inputs=inputs)
-    if dry_run:
-        # It says what would be done once there is room for it.
-        return None
-    files.check_output(output, inputs=inputs, overwrite=overwrite)
-    return None
-
-
-def _refuse_begun(output: str) -> None:
-    """Refuse to throw away what a stopped run did, unless that is asked for."""
-    if Journal(files.partial_url(output)).read_fingerprint() is not None:
-        raise OutputError(
-            f"output {output} must not have been begun, got the tiles of a run that was stopped; "
-            "--resume goes on with them, --overwrite starts afresh"
-        )
-
-
-@contextmanager
-def _in_partial(folder: str, progress: Progress, *, fresh: bool) -> Iterator[None]:
-    """Keep what is done when the work ends early, unless going on could not mend it."""
-    if fresh and urls.exists(folder):
-        progress.note("an unfinished prediction is started afresh")
-        files.discard(folder)
-    try:
-        yield
-    except (UsageError, NumbersError):
-        files.discard(folder)
-        raise
-    except StoppedError:
-        raise  # it says itself how to go on
-    except Exception:
-        progress.note("the tiles that are done are kept; --resume goes on with them")
-        raise
+            target.publish()
+        return replace(report, **outcome.to_dict(), status="done")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from unetkit.engine.tileio import read_tile
+from unetkit.engine.tileio import fit_image, read_tile
 from unetkit.geometry.tiles import cover
 from unetkit.models import hardware
 from unetkit.pipeline.tile_predict_memory import largest_tile
@@ -78,6 +78,55 @@ def choose_tile(
 
 def _round_up(size: int, step: int) -> int:
     return -(-size // step) * step
+
+
+def fit_each(
+    sample: Sample, methods: Sequence[str], *, nonfinite: Literal["error", "fill"]
+) -> tuple[Normalization, ...]:
+    """Fit the normalization that each network wants; those that want the same share one.
+
+    Raises
+    ------
+    NumbersError
+        If the image has NaN or Inf and they are not to be filled.
+    """
+    fitted = {
+        method: fit_image(sample.data, method, nonfinite) for method in dict.fromkeys(methods)
+    }
+    return tuple(fitted[method] for method in methods)
+
+
+def choose_for_all(
+    models: Sequence[LoadedModel],
+    samples: Sequence[Sample],
+    normalizations: Sequence[Sequence[Normalization]],
+    *,
+    overlap: int | None,
+    fill: bool,
+) -> str:
+    """Choose a precision that suits each of several networks; it has to be the same for all.
+
+    Parameters
+    ----------
+    models, samples, fill
+        As for `choose_precision`.
+    normalizations : sequence
+        For each sample, one for each network.
+    overlap : int, optional
+        Context that was asked for on each side, in pixels.
+    """
+    chosen = "float32"
+    for number, model in enumerate(models):
+        chosen = choose_precision(
+            model,
+            samples,
+            [each[number] for each in normalizations],
+            overlap=model.header.contract.overlap(overlap, model=model.header.model),
+            fill=fill,
+        )
+        if chosen == "float32":
+            break
+    return chosen
 
 
 def choose_precision(

@@ -15,7 +15,7 @@ from unetkit.models import hardware
 
 if TYPE_CHECKING:
     from unetkit.geometry.sizes import SizeContract
-    from unetkit.models.modelfile import LoadedModel
+    from unetkit.pipeline.tile_predict_ensemble import Ensemble
     from unetkit.pipeline.tile_predict_hands import Hands
     from unetkit.storage.datasets import Sample
 
@@ -130,19 +130,20 @@ def in_units(size: int) -> str:
 
 
 def memory_for(
-    model: LoadedModel,
+    ensemble: Ensemble,
     samples: tuple[Sample, ...],
     *,
     hands: Hands,
     precision: str,
     limit: int | None,
+    blend: int = 0,
 ) -> Memory:
     """Say what a prediction needs and may take.
 
     Parameters
     ----------
-    model : LoadedModel
-        On the device that is to compute; it is run once, on its smallest input.
+    ensemble : Ensemble
+        On the device that is to compute; each network is run once, on its smallest input.
     samples : tuple of Sample
         What is read.
     hands : Hands
@@ -151,21 +152,32 @@ def memory_for(
         What it will compute in, or "auto".
     limit : int, optional
         Bytes that it may take; left out, half of what is free.
+    blend : int
+        Tiles along a side of a block that is blended; 0 where tiles are cropped.
     """
-    device = next(model.module.parameters()).device
-    contract, channels = model.header.contract, model.header.in_channels
-    network = network_bytes(
-        model.module, in_channels=channels, contract=contract, precision=precision
+    device = next(ensemble.models[0].module.parameters()).device
+    channels = ensemble.header.in_channels
+    network = max(
+        network_bytes(
+            model.module,
+            in_channels=channels,
+            contract=model.header.contract,
+            precision=precision,
+        )
+        for model in ensemble.models
     )
     if device.type != "cpu":
         # The network is in the device's own memory, which the user's limit is not about.
         free = int(available_memory(device) * MEMORY_SHARE)
         return Memory(free, 0, network * hands.networks)
     itemsize = max(sample.data.dtype.itemsize for sample in samples)
-    classes = len(model.header.class_names)
-    # Pixels as stored, gathered, normalized and laid out for the network; logits, their powers,
-    # probabilities, and what is stored of them.
-    beside = channels * (2 * itemsize + 8) + classes * 20
+    classes = len(ensemble.header.class_names)
+    # Pixels as stored, gathered, normalized for each network and laid out for it. A block that is
+    # blended reads a tile's length more on each side.
+    seen = channels * (2 * itemsize + 4 + 4 * len(set(ensemble.methods)))
+    # Logits, their powers, probabilities, their sums, and what is stored of them.
+    found = classes * 24
+    beside = seen * ((blend + 2) ** 2 if blend else 1) + found * max(1, blend**2)
     processes = 0 if hands.at_once is None or hands.networks == 1 else hands.networks
     held = resident()
     if limit is None:

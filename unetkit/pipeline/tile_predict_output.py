@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import unetkit
+from unetkit.pipeline.tile_predict_ensemble import alike
 from unetkit.pipeline.tile_predict_input import totals
 from unetkit.storage import files, urls
 from unetkit.storage.chunks import write_list
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.images import add_pyramid, create_image, create_labels, open_image
 from unetkit.storage.journal import CHUNK_LIST, FOLDER, LINES
+from unetkit.storage.writing import update_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +39,8 @@ class Output:
         What is predicted, and how.
     sample : Sample
         The input.
-    normalization : Normalization
-        Its own.
+    normalizations : tuple of Normalization
+        Its own, one for each network.
     place : str
         Where the output is made.
     origin : str
@@ -47,7 +49,7 @@ class Output:
 
     plan: Plan
     sample: Sample
-    normalization: Normalization
+    normalizations: tuple[Normalization, ...]
     place: str
     origin: str
 
@@ -69,7 +71,7 @@ class Output:
             attributes={
                 # A stored value times this is the probability.
                 "scale": 1 / 255 if kind == "uint8" else 1.0,
-                "normalization": self.normalization.to_dict(),
+                "normalization": alike([each.to_dict() for each in self.normalizations]),
                 "prediction": provenance(self.plan, origin=self.origin),
             },
             name=self.sample.name,
@@ -134,11 +136,11 @@ class Partial:
             Output(
                 self.plan,
                 sample,
-                normalization,
+                normalizations,
                 urls.join(self.url, sample.name) if self.as_dataset else self.url,
                 self.origin,
             )
-            for sample, normalization in zip(
+            for sample, normalizations in zip(
                 self.plan.samples, self.plan.normalizations, strict=True
             )
         )
@@ -160,8 +162,8 @@ class Partial:
         """Remove what only the work needs."""
         files.discard(urls.join(self.url, FOLDER, WORK))
 
-    def complete(self, *, advance: Callable[[], None]) -> None:
-        """Add the pyramids and the list of samples, and turn the journal into a list of chunks.
+    def add_pyramids(self, *, advance: Callable[[], None]) -> None:
+        """Add the smaller levels.
 
         Parameters
         ----------
@@ -171,6 +173,19 @@ class Partial:
         for output in self.outputs():
             add_pyramid(output.place)
             advance()
+
+    def complete(self, *, audit: dict[str, Any] | None = None) -> None:
+        """Add the list of samples, and turn the journal into a list of chunks.
+
+        Parameters
+        ----------
+        audit : dict, optional
+            What a second look at some windows found; noted in every image.
+        """
+        if audit is not None:
+            found = {**provenance(self.plan, origin=self.origin), "audit": audit}
+            for output in self.outputs():
+                update_attributes(output.place, prediction=found)
         if self.as_dataset:
             writer = self._writer()
             for sample in self.plan.samples:
@@ -192,11 +207,13 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
     return {
         "unetkit": unetkit.__version__,
         "source": urls.base_name(origin),
-        "model": header.full_name,
-        "model_sha256": plan.model.sha256,
+        "model": alike([model.header.full_name for model in plan.model.models]),
+        "model_sha256": alike([model.sha256 for model in plan.model.models]),
         "target": header.target,
         "tile": plan.tile,
         "overlap": plan.overlap,
+        "tta": wishes.tta,
+        "merge": wishes.merge,
         "precision": plan.precision,
         "threshold": wishes.threshold,
         "grow": wishes.grow,

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import unetkit
-from unetkit.engine.tileio import fit_image
-from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Cover, cover
-from unetkit.models import hardware
+from unetkit.pipeline.tile_predict_average import BLEND_SIDE, BLEND_TILES
 from unetkit.pipeline.tile_predict_choices import (
-    choose_precision,
+    choose_for_all,
     choose_tile,
+    fit_each,
     read_size,
 )
+from unetkit.pipeline.tile_predict_ensemble import alike
 from unetkit.pipeline.tile_predict_hands import Hands
 from unetkit.pipeline.tile_predict_input import take_stock
 from unetkit.pipeline.tile_predict_memory import Memory, memory_for, parse_size
 
 if TYPE_CHECKING:
     from unetkit.arrays.normalization import Normalization
-    from unetkit.models.modelfile import LoadedModel
-    from unetkit.models.modelheader import ModelHeader
+    from unetkit.pipeline.tile_predict_average import Averaging
     from unetkit.pipeline.tile_predict_empty import Mask
+    from unetkit.pipeline.tile_predict_ensemble import Ensemble
     from unetkit.pipeline.tile_predict_resume import Earlier
+    from unetkit.pipeline.tile_predict_wishes import Wishes
     from unetkit.storage.census import Census
     from unetkit.storage.datasets import Dataset, Sample
 
@@ -37,70 +38,19 @@ ONE = Hands(1, networks=1, threads=None, at_once=1)
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the user asked for; None and "auto" leave the choice to `Plan`."""
-
-    tile: int | None = None
-    overlap: int | None = None
-    precision: str = "auto"
-    probabilities: Literal["uint8", "float32"] = "uint8"
-    threshold: float = 0.5
-    grow: int = 1
-    min_size: int = 0
-    nonfinite: Literal["error", "fill"] = "error"
-    max_memory: str | None = None
-    skip_below: float | None = None
-    require_complete_input: bool = False
-
-    def check(self) -> None:
-        """Refuse what no model can do.
-
-        Raises
-        ------
-        UsageError
-            If a value is out of its range.
-        """
-        if self.probabilities not in ("uint8", "float32"):
-            raise UsageError(
-                f"probabilities must be uint8 or float32, got {self.probabilities!r}; "
-                "leave it out to use uint8"
-            )
-        if self.nonfinite not in ("error", "fill"):
-            raise UsageError(
-                f"nonfinite must be error or fill, got {self.nonfinite!r}; leave it out to stop"
-            )
-        if self.precision not in ("auto", *hardware.PRECISIONS):
-            words = ", ".join(("auto", *hardware.PRECISIONS))
-            raise UsageError(
-                f"precision must be one of {words}, got {self.precision!r}; leave it out for auto"
-            )
-        if not 0 < self.threshold < 1:
-            raise UsageError(
-                f"threshold must lie between 0 and 1, got {self.threshold}; leave it out to use 0.5"
-            )
-        if self.max_memory is not None:
-            parse_size(self.max_memory)
-        for name in ("grow", "min_size"):
-            if getattr(self, name) < 0:
-                raise UsageError(
-                    f"{name} must be at least 0 pixels, got {getattr(self, name)}; use 0 for none"
-                )
-
-
-@dataclass(frozen=True)
 class Plan:
     """Everything that decides about the pixels of a prediction.
 
     Parameters
     ----------
-    model : LoadedModel
-        The network, its header and the hash of its file.
+    model : Ensemble
+        The networks, and what they have in common.
     samples : tuple of Sample
         What is predicted, in order.
-    normalizations : tuple of Normalization
-        One for each sample.
-    tile, overlap : int
-        Size of the write boxes and the context on each side, in pixels.
+    normalizations : tuple of tuple of Normalization
+        For each sample, one for each network.
+    tile : int
+        Size of the tiles that networks write, in pixels.
     precision : str
         As for `hardware.forward`.
     wishes : Wishes
@@ -113,11 +63,10 @@ class Plan:
         What is stored of each sample.
     """
 
-    model: LoadedModel
+    model: Ensemble
     samples: tuple[Sample, ...]
-    normalizations: tuple[Normalization, ...]
+    normalizations: tuple[tuple[Normalization, ...], ...]
     tile: int
-    overlap: int
     precision: str
     wishes: Wishes
     memory: Memory
@@ -125,9 +74,22 @@ class Plan:
     censuses: tuple[Census, ...] = ()
 
     @property
+    def averaging(self) -> Averaging:
+        """Where the networks look, and how what they say is averaged."""
+        wishes = self.wishes
+        return self.model.averaging(
+            self.tile, overlap=wishes.overlap, tta=wishes.tta, merge=wishes.merge
+        )
+
+    @property
+    def overlap(self) -> int:
+        """Context on each side in pixels; the most that a network gets."""
+        return self.averaging.overlap
+
+    @property
     def size(self) -> int:
-        """What the network reads for a tile, in pixels."""
-        return read_size(self.model.header.contract, self.tile, self.overlap)
+        """The most that a network reads for a tile, in pixels."""
+        return self.averaging.size
 
     @property
     def chunk(self) -> int:
@@ -138,9 +100,8 @@ class Plan:
         return self.tile // parts
 
     def tiles(self, sample: Sample) -> Cover:
-        """Cover one plane of a sample with tiles for the network."""
-        data = sample.data
-        return cover(data.height, data.width, tile=self.tile, overlap=self.overlap, size=self.size)
+        """Cover one plane of a sample with what one task writes."""
+        return self.averaging.tiles(sample.data.height, sample.data.width)
 
     def blocks(self, sample: Sample) -> Cover:
         """Cover one plane of a sample with blocks of whole chunks for what follows."""
@@ -154,9 +115,30 @@ class Plan:
 
     @property
     def wasted(self) -> float:
-        """The share of the network's work that is context or overhang."""
+        """The share of the networks' work that is context or overhang."""
+        averaging = self.averaging
+        looks = len(averaging.members) * len(averaging.turns)
         pixels = sum(s.data.planes * s.data.height * s.data.width for s in self.samples)
-        return 1 - pixels / (self.tiles_total * self.size**2)
+        computed = sum(
+            s.data.planes * averaging.computed(s.data.height, s.data.width) for s in self.samples
+        )
+        return 1 - looks * pixels / computed
+
+    @property
+    def passes_total(self) -> int:
+        """How often networks are run, over all tiles, turns, models and windows."""
+        return sum(
+            s.data.planes * self.averaging.passes(s.data.height, s.data.width) for s in self.samples
+        )
+
+    @property
+    def cost_factor(self) -> float:
+        """How many times the work is that of one model that looks once at each tile."""
+        plain = sum(
+            s.data.planes * len(cover(s.data.height, s.data.width, tile=self.tile))
+            for s in self.samples
+        )
+        return self.passes_total / plain
 
     @property
     def output_bytes(self) -> int:
@@ -172,8 +154,17 @@ class Plan:
         count = "1 tile" if self.tiles_total == 1 else f"{self.tiles_total} tiles"
         return (
             f"{count} of {self.tile} pixels, each read with {self.overlap} pixels "
-            f"of context as {self.size}, in {self.precision}"
+            f"of context as {self.size}, in {self.precision}{self._averaged()}"
         )
+
+    def _averaged(self) -> str:
+        averaging = self.averaging
+        looks = {"models": len(averaging.members), "turns": len(averaging.turns)}
+        parts = [f"{count} {what}" for what, count in looks.items() if count > 1]
+        parts += ["windows"] if averaging.merge == "gaussian" else []
+        if not parts:
+            return ""
+        return f", averaged over {' and '.join(parts)} at {self.cost_factor:.1f} times the work"
 
     def fingerprint(self) -> dict[str, Any]:
         """Return all that decides about the pixels, as JSON can hold it."""
@@ -182,7 +173,9 @@ class Plan:
             "unetkit": unetkit.__version__,
             "model": self.model.sha256,
             "tile": self.tile,
-            "overlap": self.overlap,
+            "overlap": alike([member.overlap for member in self.averaging.members]),
+            "tta": wishes.tta,
+            "merge": wishes.merge,
             "precision": self.precision,
             "probabilities": wishes.probabilities,
             "threshold": wishes.threshold,
@@ -197,44 +190,18 @@ class Plan:
                     "shape": list(sample.data.shape),
                     "dtype": sample.data.dtype.name,
                     "channels": list(sample.data.picked or ()),
-                    "normalization": normalization.to_dict(),
+                    "normalization": alike([one.to_dict() for one in normalizations]),
                     "chunks": census.to_dict(),
                 }
-                for sample, normalization, census in zip(
+                for sample, normalizations, census in zip(
                     self.samples, self.normalizations, self.censuses, strict=True
                 )
             },
         }
 
 
-def check_fit(header: ModelHeader, dataset: Dataset, wishes: Wishes) -> None:
-    """Make sure that a model can predict a dataset as it is wished.
-
-    Raises
-    ------
-    InputError
-        If the images have another number of channels than the model takes.
-    UsageError
-        If tile, overlap or threshold don't suit the model.
-    """
-    found = dataset.samples[0].data.channel_count
-    if found != header.in_channels:
-        raise InputError(
-            f"{dataset.url} must have {header.in_channels} channels, as the model "
-            f"{header.model!r} takes, got {found}; choose with --channels, or name another --model"
-        )
-    if wishes.tile is not None:
-        header.contract.check_tile(wishes.tile, model=header.model)
-    header.contract.overlap(wishes.overlap, model=header.model)
-    if wishes.threshold != 0.5 and len(header.class_names) != 2:
-        raise UsageError(
-            f"threshold must be left out for a model of {len(header.class_names)} classes, got "
-            f"{wishes.threshold}; the most probable class is taken"
-        )
-
-
 def make_plan(
-    model: LoadedModel,
+    model: Ensemble,
     dataset: Dataset,
     wishes: Wishes,
     *,
@@ -246,7 +213,7 @@ def make_plan(
 
     Parameters
     ----------
-    model : LoadedModel
+    model : Ensemble
         On the device that is to compute.
     dataset : Dataset
         What is to be predicted.
@@ -282,19 +249,34 @@ def make_plan(
         tile = tile or earlier.choice("tile", int, sha256=model.sha256)
         precision = precision or earlier.choice("precision", str, sha256=model.sha256)
     limit = None if wishes.max_memory is None else parse_size(wishes.max_memory)
-    memory = memory_for(model, samples, hands=hands, precision=precision or "auto", limit=limit)
+    memory = memory_for(
+        model,
+        samples,
+        hands=hands,
+        precision=precision or "auto",
+        limit=limit,
+        blend=BLEND_TILES if wishes.merge == "gaussian" else 0,
+    )
     if tile is None:
         shapes = [(sample.data.height, sample.data.width) for sample in samples]
-        tile = choose_tile(shapes, contract=header.contract, overlap=overlap, most=memory.largest)
+        most = memory.largest
+        if wishes.merge == "gaussian":
+            # The more tiles there are in a block, the fewer windows are run twice.
+            most = min(most, read_size(header.contract, BLEND_SIDE // BLEND_TILES, overlap))
+        tile = choose_tile(shapes, contract=header.contract, overlap=overlap, most=most)
     memory.check(tile, overlap, contract=header.contract)
     normalizations = tuple(
-        fit_image(sample.data, header.normalization, wishes.nonfinite) for sample in samples
+        fit_each(sample, model.methods, nonfinite=wishes.nonfinite) for sample in samples
     )
     if precision is None:
-        fill = wishes.nonfinite == "fill"
-        precision = choose_precision(model, samples, normalizations, overlap=overlap, fill=fill)
-    choices = (normalizations, tile, overlap, precision)
-    plan = Plan(model, samples, *choices, wishes, memory, mask, censuses)
+        precision = choose_for_all(
+            model.models,
+            samples,
+            normalizations,
+            overlap=wishes.overlap,
+            fill=wishes.nonfinite == "fill",
+        )
+    plan = Plan(model, samples, normalizations, tile, precision, wishes, memory, mask, censuses)
     if earlier is not None:
         earlier.check(plan.fingerprint())
     return plan

@@ -40,12 +40,20 @@ class PredictionReport:
         Instances in all samples; None where the target has none.
     samples, filled : int
         Images predicted; NaN and Inf values that were read as 0.
+    models, tta, merge : int and str
+        How many networks are averaged, in how many ways each tile is turned, and how windows
+        become one image.
+    cost_factor : float
+        How many times the work is that of one network that looks once at each tile.
     context_share : float
-        The share of the network's work that is context or overhangs the image.
+        The share of the networks' work that is context or overhangs the image.
     output_bytes, disk_free : int
-        The most that the output can take on disk, and what is free there.
+        The most that the output can take on disk, and what is free there; None where a store
+        does not say.
     memory_peak, memory_limit : int
         Bytes that all its processes on this machine are expected to take at most, and may.
+    audit : dict or None
+        What a second look at some windows found, where it was asked for.
     seconds : float
         How long it took.
     status : {"done", "nothing to do", "planned"}
@@ -68,11 +76,16 @@ class PredictionReport:
     objects: int | None
     samples: int
     filled: int
+    models: int
+    tta: str
+    merge: str
+    cost_factor: float
     context_share: float
     output_bytes: int
-    disk_free: int
+    disk_free: int | None
     memory_peak: int
     memory_limit: int
+    audit: dict[str, Any] | None
     seconds: float
     status: Literal["done", "nothing to do", "planned"]
 
@@ -101,11 +114,16 @@ def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
         objects=None,
         samples=len(plan.samples),
         filled=0,
+        models=len(plan.model.models),
+        tta=plan.wishes.tta,
+        merge=plan.wishes.merge,
+        cost_factor=plan.cost_factor,
         context_share=plan.wasted,
         output_bytes=plan.output_bytes,
         disk_free=files.free_bytes(output),
         memory_peak=plan.memory.peak(plan.size),
         memory_limit=plan.memory.limit,
+        audit=None,
         seconds=0.0,
         status="planned",
     )

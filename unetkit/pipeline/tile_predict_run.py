@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from unetkit.arrays.instances import has_instances
 from unetkit.engine.jobs import run_jobs
+from unetkit.pipeline.tile_predict_audit import audit
 from unetkit.pipeline.tile_predict_input import ABSENT_LIST, list_absent
 from unetkit.pipeline.tile_predict_objects import number_objects
 from unetkit.pipeline.tile_predict_output import from_anywhere
@@ -55,6 +56,8 @@ class Outcome:
         Tiles of one value that were copied from another of that value.
     tiles_left_out : int
         Tiles that were left out as empty; the output lists them.
+    audit : dict or None
+        What a second look at some windows found; None where none was asked for.
     """
 
     tiles_reused: int
@@ -62,6 +65,11 @@ class Outcome:
     filled: int
     tiles_constant: int
     tiles_left_out: int
+    audit: dict[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the report takes over."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 @dataclass
@@ -82,6 +90,8 @@ class Run:
         Asked after each job.
     progress : Progress
         Told of each job.
+    audit : int
+        How many windows to predict once more.
     """
 
     plan: Plan
@@ -90,6 +100,7 @@ class Run:
     scheduler: Scheduler
     stop: Stop
     progress: Progress
+    audit: int = 0
 
     def carry_out(self) -> Outcome:
         """Do what is left of all stages; afterwards the partial is ready to be published."""
@@ -107,8 +118,10 @@ class Run:
         if filled:
             self.progress.note(f"{filled} values of the input were NaN or Inf and read as 0")
         self.progress.start("smaller levels", total=len(outputs))
-        self.partial.complete(advance=self._advance)
-        return Outcome(reused, objects, filled, constant, left_out)
+        self.partial.add_pyramids(advance=self._advance)
+        audited = self._audit(tasks, left_out) if self.audit else None
+        self.partial.complete(audit=audited)
+        return Outcome(reused, objects, filled, constant, len(left_out), audited)
 
     def _task(self, output: Output) -> ImageTask:
         return ImageTask(
@@ -117,11 +130,10 @@ class Run:
             data=from_anywhere(output.sample.data),
             probabilities=output.probabilities(),
             classes=output.classes(),
-            normalization=output.normalization,
+            normalizations=output.normalizations,
             threshold=self.plan.wishes.threshold,
             # Objects of the target `boundary` are what is inside, its first class.
             positive=0 if self.plan.model.header.target == "boundary" else 1,
-            side=self.plan.tile,
             nonfinite=self.plan.wishes.nonfinite,
             skip_below=self.plan.wishes.skip_below,
             mask=self._mask(),
@@ -160,13 +172,25 @@ class Run:
         run_jobs(predict_tile, left(), scheduler=self.scheduler, on_done=finish)
         return reused, filled, constant
 
-    def _list_left_out(self, journal: Journal) -> int:
+    def _audit(self, tasks: list[ImageTask], left_out: frozenset[str]) -> dict[str, Any]:
+        """Stage 6: predict a few windows once more, before anything is published."""
+        self.progress.start("audit", total=self.audit)
+        return audit(
+            self.plan,
+            tasks,
+            self.audit,
+            left_out=left_out,
+            scheduler=self.scheduler,
+            advance=self._advance,
+        )
+
+    def _list_left_out(self, journal: Journal) -> frozenset[str]:
         """Write down the tiles that are left out, with those of earlier runs."""
         keys = [key.removeprefix(LEFT_OUT) for key in journal.done() if key.startswith(LEFT_OUT)]
         if keys:
             lines = "".join(json.dumps(key) + "\n" for key in sorted(keys))
             write_text(join(self.partial.url, FOLDER, LEFT_OUT_LIST), lines)
-        return len(keys)
+        return frozenset(keys)
 
     def _list_absent(self) -> None:
         path = join(self.partial.url, FOLDER, ABSENT_LIST)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,20 +16,19 @@ from unetkit.engine.tileio import read_tile, write_tile
 from unetkit.errors import NumbersError
 from unetkit.pipeline.tile_predict_constant import computed_once, constant
 from unetkit.pipeline.tile_predict_empty import nothing, too_dark
-from unetkit.pipeline.tile_predict_network import (
-    check_finite,
-    tile_logits,
-    to_classes,
-    to_probabilities,
-)
+from unetkit.pipeline.tile_predict_network import to_classes
+from unetkit.pipeline.tile_predict_passes import Looks
 from unetkit.pipeline.tile_predict_worker import load_model, turns, use_threads
 from unetkit.storage.chunks import box_checksum
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
     from numpy.typing import NDArray
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.geometry.tiles import Tile
+    from unetkit.pipeline.tile_predict_average import Averaging
     from unetkit.pipeline.tile_predict_constant import Result
     from unetkit.pipeline.tile_predict_empty import Mask
     from unetkit.pipeline.tile_predict_hands import Hands
@@ -44,36 +42,50 @@ class NetworkCall:
 
     Parameters
     ----------
-    path, sha256 : str
-        The model file.
+    averaging : Averaging
+        The networks, and where they look.
+    classes : int
+        How many they tell apart.
     device, precision : str
         Where and how to compute.
-    margin : int
-        Pixels that the network takes off each side.
     threads : int or None
         Torch threads for each network; None leaves the worker's own number.
     at_once : int or None
         How many tiles of one process may be in the network at the same time.
     """
 
-    path: str
-    sha256: str
+    averaging: Averaging
+    classes: int
     device: str
     precision: str
-    margin: int
     threads: int | None
     at_once: int | None
 
+    def looks(self) -> Looks:
+        """Return the networks of this process, ready to look at tiles."""
+        members = self.averaging.members
+        modules = [
+            load_model(
+                member.path, device=self.device, sha256=member.sha256, keep=len(members)
+            ).module
+            for member in members
+        ]
+        return Looks(
+            self.averaging,
+            modules,
+            classes=self.classes,
+            precision=self.precision,
+            turn=turns(self.at_once),
+        )
 
-def network_call(plan: Plan, path: str, *, device: str, hands: Hands) -> NetworkCall:
-    """Say how workers run the network of a plan."""
+
+def network_call(plan: Plan, *, device: str, hands: Hands) -> NetworkCall:
+    """Say how workers run the networks of a plan."""
     return NetworkCall(
-        # A worker may have another working folder.
-        path=str(Path(path).absolute()),
-        sha256=plan.model.sha256,
+        averaging=plan.averaging,
+        classes=len(plan.model.header.class_names),
         device=device,
         precision=plan.precision,
-        margin=plan.model.header.contract.margin,
         threads=hands.threads,
         at_once=hands.at_once,
     )
@@ -93,14 +105,12 @@ class ImageTask:
         The image.
     probabilities, classes : PlaneArray
         What is written.
-    normalization : Normalization
-        Of the image.
+    normalizations : tuple of Normalization
+        Of the image, one for each network.
     threshold : float
         As for `to_classes`.
     positive : int
         As for `to_classes`.
-    side : int
-        Size of a tile, in pixels.
     nonfinite : {"error", "fill"}
         What to do about NaN and Inf in the image.
     skip_below : float, optional
@@ -114,10 +124,9 @@ class ImageTask:
     data: PlaneArray
     probabilities: PlaneArray
     classes: PlaneArray
-    normalization: Normalization
+    normalizations: tuple[Normalization, ...]
     threshold: float
     positive: int
-    side: int
     nonfinite: Literal["error", "fill"]
     skip_below: float | None = None
     mask: Mask | None = None
@@ -137,7 +146,12 @@ class TileJob:
     @property
     def key(self) -> str:
         """What the journal knows the tile by."""
-        return f"{self.task.name}/{self.plane}/{self.tile.index}"
+        return job_key(self.task.name, self.plane, self.tile)
+
+
+def job_key(sample: str, plane: int, tile: Tile) -> str:
+    """Return what the journal knows a tile by."""
+    return f"{sample}/{plane}/{tile.index}"
 
 
 @dataclass(frozen=True)
@@ -179,13 +193,13 @@ def predict_tile(job: TileJob) -> TileDone:
     if too_dark(raw, job.tile, task.skip_below):
         return _left_out(job)
     filled = _count_nonfinite(raw, job)
-    block = task.normalization.apply(raw, fill=task.nonfinite == "fill")
+    blocks = normalized(task, raw)
     del raw  # the network needs the room
-    values = constant(block)
-    if values is None:
-        found, copied = _compute(task, block, job.tile), False
+    values = [constant(block) for block in blocks]
+    if None in values:
+        found, copied = _compute(task, blocks, job.tile), False
     else:
-        found, copied = _copy(task, block, job.tile, values)
+        found, copied = _copy(task, blocks, job.tile, tuple(values))
     _write(job, found)
     return TileDone(tile_checksum(job), filled, copied)
 
@@ -206,28 +220,41 @@ def _write(job: TileJob, found: Result) -> None:
     write_tile(job.task.classes, job.plane, job.tile, found[1])
 
 
-def _compute(task: ImageTask, block: NDArray[np.float32], tile: Tile) -> Result:
-    """Run the network on a read box; return what is stored of its write box."""
-    call = task.call
-    module = load_model(call.path, device=call.device, sha256=call.sha256).module
-    with turns(call.at_once):
-        logits = tile_logits(module, block, tile, margin=call.margin, precision=call.precision)
-    check_finite(logits, tile)
-    probabilities = to_probabilities(logits)
+def normalized(task: ImageTask, raw: NDArray[Any]) -> list[NDArray[np.float32]]:
+    """Return a read box as each network is to see it; one array for those that see it alike."""
+    fill = task.nonfinite == "fill"
+    found: dict[Normalization, NDArray[np.float32]] = {}
+    for normalization in task.normalizations:
+        if normalization not in found:
+            found[normalization] = normalization.apply(raw, fill=fill)
+    return [found[normalization] for normalization in task.normalizations]
+
+
+def _compute(task: ImageTask, blocks: Sequence[NDArray[np.float32]], tile: Tile) -> Result:
+    """Run the networks on a read box; return what is stored of its write box."""
+    shape = (task.data.height, task.data.width)
+    probabilities = task.call.looks().probabilities(blocks, tile, shape=shape)
     classes = to_classes(probabilities, threshold=task.threshold, positive=task.positive)
-    return _stored(probabilities, task.probabilities), classes
+    return stored(probabilities, task.probabilities.dtype), classes
 
 
 def _copy(
-    task: ImageTask, block: NDArray[np.float32], tile: Tile, values: tuple[float, ...]
+    task: ImageTask, blocks: Sequence[NDArray[np.float32]], tile: Tile, values: Hashable
 ) -> tuple[Result, bool]:
     """Return what is stored of a tile of one value, and whether it was computed for another."""
-    # The write box may end at the edge of the image; a whole tile's result serves all.
-    whole = replace(tile, y1=tile.y0 + task.side, x1=tile.x0 + task.side)
-    overlap = tile.y0 - tile.read_y0
-    settings = (task.call, task.threshold, task.positive, task.probabilities.dtype)
-    key = (settings, task.side, overlap, block.shape, values)
-    (probabilities, classes), known = computed_once(key, partial(_compute, task, block, whole))
+    averaging = task.call.averaging
+    whole, windows = tile, None
+    if averaging.merge == "crop":
+        # The write box may end at the edge of the image; a whole tile's result serves all.
+        whole = replace(tile, y1=tile.y0 + averaging.tile, x1=tile.x0 + averaging.tile)
+    else:
+        # At an edge of the image there are fewer windows.
+        windows = averaging.layout(tile, shape=(task.data.height, task.data.width))
+    key = (
+        (task.call, task.threshold, task.positive, task.probabilities.dtype),
+        (windows, blocks[0].shape, values),
+    )
+    (probabilities, classes), known = computed_once(key, partial(_compute, task, blocks, whole))
     high, wide = tile.y1 - tile.y0, tile.x1 - tile.x0
     return (probabilities[:, :high, :wide], classes[:high, :wide]), known
 
@@ -255,7 +282,6 @@ def _count_nonfinite(raw: NDArray[Any], job: TileJob) -> int:
     return int(bad[:, rows, columns].sum())
 
 
-def _stored(probabilities: NDArray[np.float32], array: PlaneArray) -> NDArray[Any]:
-    if array.dtype == np.uint8:
-        return np.rint(probabilities * 255).astype(np.uint8)
-    return probabilities
+def stored(probabilities: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return probabilities as an array of `dtype` holds them; uint8 counts 255ths."""
+    return np.rint(probabilities * 255).astype(dtype) if dtype == np.uint8 else probabilities

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
     from unetkit.models.modelfile import LoadedModel
 
-# Models of this process by file, hash and device; the last one is kept for the next call.
-_LOADED: dict[tuple[str, str, str], LoadedModel] = {}
+# Models of this process by file, hash and device; those of the last call are kept for the next.
+_LOADED: OrderedDict[tuple[str, str, str], LoadedModel] = OrderedDict()
 _LOADING = threading.Lock()
 
 
-def load_model(path: str, *, device: str, sha256: str | None = None) -> LoadedModel:
+def load_model(path: str, *, device: str, sha256: str | None = None, keep: int = 1) -> LoadedModel:
     """Load a model file onto a device, ready to predict, once in each process.
 
     Parameters
@@ -36,6 +37,8 @@ def load_model(path: str, *, device: str, sha256: str | None = None) -> LoadedMo
         Where the network computes.
     sha256 : str, optional
         What the file's bytes must hash to; left out, whatever they are.
+    keep : int
+        How many models stay loaded, this one included; those that were asked for last.
 
     Returns
     -------
@@ -49,6 +52,7 @@ def load_model(path: str, *, device: str, sha256: str | None = None) -> LoadedMo
     path = str(Path(path).absolute())
     with _LOADING:
         if sha256 is not None and (path, sha256, device) in _LOADED:
+            _LOADED.move_to_end((path, sha256, device))
             return _LOADED[path, sha256, device]
         hardware.tune_allocator()
         found = modelfile.load(path)
@@ -58,8 +62,10 @@ def load_model(path: str, *, device: str, sha256: str | None = None) -> LoadedMo
                 "put the model file back, or start again"
             )
         ready = replace(found, module=found.module.to(device).eval())
-        _LOADED.clear()
         _LOADED[path, found.sha256, device] = ready
+        _LOADED.move_to_end((path, found.sha256, device))
+        while len(_LOADED) > keep:
+            _LOADED.popitem(last=False)
         return ready
 
 
