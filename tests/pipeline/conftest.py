@@ -35,11 +35,12 @@ def tiny_model(
     seed: int = 2,
     method: str = "percentile",
     chosen: str | None = None,
+    name: str = "unet",
 ) -> str:
     """Write a network; with this seed its classes are mixed over an image of noise."""
     options = {"depth": depth, "width": width}
     torch.manual_seed(seed)
-    network = modelfile.make("unet", in_channels=channels, classes=len(classes), options=options)
+    network = modelfile.make(name, in_channels=channels, classes=len(classes), options=options)
     network.eval()
     contract = network.contract
     with torch.inference_mode():
@@ -55,7 +56,7 @@ def tiny_model(
             logits[number] -= lead
             network.head.bias[number] -= lead
     header = modelfile.ModelHeader(
-        model="unet",
+        model=name,
         options=options,
         in_channels=channels,
         class_names=classes,
