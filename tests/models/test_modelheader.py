@@ -46,6 +46,13 @@ def test_round_trip_through_json_and_a_file(tmp_path):
     assert HEADER.full_name == "unetkit/unet"
 
 
+def test_a_header_from_before_intensities_were_kept_is_read():
+    stored = {key: value for key, value in HEADER.to_dict().items() if key != "intensities"}
+    assert ModelHeader.from_json(json.dumps(stored)) == HEADER
+    kept = dataclasses.replace(HEADER, intensities={"quantiles": []})
+    assert ModelHeader.from_json(kept.to_json()) == kept
+
+
 def test_the_text_does_not_depend_on_the_order_of_a_dict():
     turned = dict(reversed(HEADER.options.items()))
     assert list(turned) != list(HEADER.options)
@@ -86,6 +93,7 @@ def test_reading_a_header_imports_no_torch(tmp_path):
         {"pixel_size": [1, 2]},
         {"pixel_size": {"x": 0}},
         {"pixel_size": {"x": "1"}},
+        {"intensities": [1]},
         {"scores": None},
         {"parameters": -1},
         {"version": None},

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unetkit.errors import InputError
-from unetkit.training.split import Origin, Region, split
+from unetkit.errors import InputError, UsageError
+from unetkit.training.split import Fold, Origin, Region, split
 
 
 def origin(name: str, *, source: str | None = None, **more: object) -> Origin:
@@ -132,3 +134,54 @@ def test_images_of_one_source_are_parted_by_name_without_their_copies() -> None:
 def test_what_cannot_be_split_is_refused(origins: list[Origin], words: str) -> None:
     with pytest.raises(InputError, match=words):
         split(origins, gap=92, seed=0)
+
+
+@given(
+    sources=st.integers(2, 20), copies=st.integers(0, 2), seed=st.integers(0, 99), data=st.data()
+)
+def test_folds_hold_out_every_source_once(
+    sources: int, copies: int, seed: int, data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(2, sources))
+    held: list[str] = []
+    for number in range(1, count + 1):
+        parts = split(many(sources, copies=copies), gap=92, seed=seed, fold=Fold(number, count))
+        learned = {name.split("-")[0] for name in names(parts.train)}
+        assert learned.isdisjoint(names(parts.validation))
+        assert len(parts.train) == (copies + 1) * (sources - len(parts.validation))
+        held += names(parts.validation)
+    assert sorted(held) == sorted(f"s{k}" for k in range(sources))
+
+
+def test_three_folds_of_three_images_leave_one_out_each() -> None:
+    held = [names(split(many(3), gap=92, seed=0, fold=Fold(k, 3)).validation) for k in (1, 2, 3)]
+    assert sorted(held) == [["s0"], ["s1"], ["s2"]]
+
+
+@given(length=st.integers(40, 3000), count=st.integers(2, 6), gap=st.sampled_from([0, 92]))
+def test_folds_of_one_image_are_parts_of_it_with_a_gap_on_each_side(
+    length: int, count: int, gap: int
+) -> None:
+    spans = []
+    for number in range(1, count + 1):
+        image = origin("only", height=20, width=length)
+        parts = split([image], gap=gap, seed=0, fold=Fold(number, count))
+        (held,) = parts.validation
+        spans.append((held.x0, held.x1))
+        assert parts.train
+        for train in parts.train:
+            assert train.x1 <= held.x0 or train.x0 >= held.x1
+            apart = max(held.x0 - train.x1, train.x0 - held.x1)
+            assert apart == min(gap, (length - length // count) // 4)
+    assert spans[0][0] == 0
+    assert spans[-1][1] == length
+    assert all(stop <= start for (_, stop), (start, _) in pairwise(spans))
+
+
+def test_more_folds_than_there_are_sources_with_something_on_them_are_refused() -> None:
+    origins = [origin("a"), origin("b"), origin("c", foreground=False)]
+    with pytest.raises(UsageError, match="number of sources with foreground, 2, got 3"):
+        split(origins, gap=0, seed=0, fold=Fold(1, 3))
+    assert names(split(origins, gap=0, seed=0, fold=Fold(1, 2)).validation) != ["c"]
+    with pytest.raises(UsageError, match="at least 3 pixels of a single image of 10, got 4"):
+        split([origin("a", height=5, width=10)], gap=0, seed=0, fold=Fold(1, 4))

@@ -44,6 +44,8 @@ class ModelHeader:
         The choice of channels that it was trained with.
     pixel_size : dict of str to float, optional
         Micrometres along ``y``, ``x`` and perhaps ``z`` of the images that it was trained with.
+    intensities : dict, optional
+        What those images look like, as `unetkit.arrays.intensities.Typical` writes it.
     scores : dict
         What it reached on the validation images.
     provenance : dict
@@ -65,6 +67,7 @@ class ModelHeader:
     normalization: str
     channels: str | None = None
     pixel_size: dict[str, float] | None = None
+    intensities: dict[str, Any] | None = None
     scores: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     distribution: str = ""
@@ -113,6 +116,8 @@ class ModelHeader:
         schema = stored.get("schema") if isinstance(stored, dict) else None
         if schema != SCHEMA:
             raise InputError(f"the header must be of schema {SCHEMA}, got {schema!r:.80}")
+        # Files from before it was kept do without.
+        stored = {"intensities": None, **stored}
         if set(stored) != {f.name for f in fields(cls)}:
             odd = sorted(set(stored) ^ {f.name for f in fields(cls)})
             raise InputError(f"the header must have all its fields and no other, got {odd!r:.200}")
@@ -221,6 +226,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "normalization": _is(str),
     "channels": _is_text_or_none,
     "pixel_size": _are_sizes,
+    "intensities": lambda value: value is None or isinstance(value, dict),
     "scores": _is(dict),
     "provenance": _is(dict),
     "distribution": _is(str),

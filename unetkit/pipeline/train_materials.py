@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 from unetkit.arrays.normalization import fit
 from unetkit.arrays.targets import make_target
 from unetkit.geometry.tiles import Tile
+from unetkit.pipeline.likeness import typical_of
 from unetkit.pipeline.train_data import CONTEXT, PRESET
 from unetkit.pipeline.weights_tiles import TileJob, tile_weights
 from unetkit.training.sampler import Material
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from unetkit.storage.datasets import Sample
     from unetkit.storage.planes import PlaneArray
     from unetkit.training.blocks import Planes
+    from unetkit.training.split import Region
 
 
 def materials(
@@ -92,6 +94,26 @@ def materials(
         )
         progress.advance()
     return found
+
+
+def seen(known: Mapping[str, Material], regions: Iterable[Region]) -> dict[str, Any]:
+    """Say what the images look like that are learned from, for the model file.
+
+    Parameters
+    ----------
+    known : mapping of str to Material
+        The samples by name.
+    regions : iterable of Region
+        Where is learned.
+
+    Returns
+    -------
+    dict
+        As `unetkit.arrays.intensities.Typical` writes it.
+    """
+    chosen = [known[name] for name in sorted({region.sample for region in regions})]
+    images = [(cast("PlaneArray", one.image), one.normalization) for one in chosen]
+    return typical_of(images, fill=chosen[0].fill).to_dict()
 
 
 def _stored_weights(sample: Sample, lesson: Lesson, balance: float) -> Planes | None:

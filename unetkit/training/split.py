@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unetkit.errors import InputError
+from unetkit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,6 +66,22 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """One of several ways to hold data out, so that each part of it is held out once.
+
+    Parameters
+    ----------
+    number : int
+        Which one, from 1.
+    count : int
+        How many there are, at least 2.
+    """
+
+    number: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Split:
     """Where tiles are drawn, where scores are measured, and what the user should know of it."""
 
@@ -80,6 +96,7 @@ def split(
     gap: int,
     seed: int,
     has_foreground: Callable[[Region], bool] = lambda region: True,
+    fold: Fold | None = None,
 ) -> Split:
     """Hold out a part of the data by what the samples were made from.
 
@@ -87,6 +104,9 @@ def split(
     sources: one of them. Five or more: a fifth of them. Sources without foreground can't tell a
     good network from a bad one and are held out only where nothing else can be. Augmented copies
     never validate, and copies of what is held out are not learned from.
+
+    Of several folds each holds out its share of the sources, or of the single image, and all
+    together everything once; sources without foreground are always learned from.
 
     Parameters
     ----------
@@ -99,6 +119,8 @@ def split(
         Chooses the sources that are held out.
     has_foreground : callable
         Says whether there is anything to find in a region; asked of a single image only.
+    fold : Fold, optional
+        Which part to hold out; left out, one is chosen.
 
     Returns
     -------
@@ -108,6 +130,8 @@ def split(
     ------
     InputError
         If there are only copies, or a single image is too small to be parted.
+    UsageError
+        If there are more folds than sources with foreground.
     """
     originals = [origin for origin in origins if not origin.augmented]
     if not originals:
@@ -117,17 +141,19 @@ def split(
         )
     if len(originals) == 1:
         copies = len(origins) - 1
-        return _part_one(originals[0], copies=copies, gap=gap, has_foreground=has_foreground)
+        return _part_one(
+            originals[0], copies=copies, gap=gap, has_foreground=has_foreground, fold=fold
+        )
     if len({origin.source for origin in originals}) > 1:
-        return _hold_out(origins, by="source", seed=seed)
+        return _hold_out(origins, by="source", seed=seed, fold=fold)
     # Several images of one source: they are told apart by name, and copies can't be.
-    found = _hold_out(originals, by="name", seed=seed)
+    found = _hold_out(originals, by="name", seed=seed, fold=fold)
     copies = len(origins) - len(originals)
     note = f"{copies} augmented copies of a single source can't be parted and are left out."
     return Split(found.train, found.validation, notes=(note,) if copies else ())
 
 
-def _hold_out(origins: Sequence[Origin], *, by: str, seed: int) -> Split:
+def _hold_out(origins: Sequence[Origin], *, by: str, seed: int, fold: Fold | None) -> Split:
     """Hold out whole samples that share a value of the field `by`."""
     full: dict[str, bool] = {}
     for origin in origins:
@@ -140,6 +166,13 @@ def _hold_out(origins: Sequence[Origin], *, by: str, seed: int) -> Split:
     count = max(1, min(len(full) // SHARE, len(able) - 1))
     order = np.random.default_rng([seed, SPLIT]).permutation(len(pool))
     held = {pool[k] for k in order[:count]}
+    if fold is not None:
+        if fold.count > len(able):
+            raise UsageError(
+                f"folds must be at most the number of {by}s with foreground, {len(able)}, got"
+                f" {fold.count}; use {max(1, len(able))} or fewer"
+            )
+        held = {pool[k] for k in order[fold.number - 1 :: fold.count]}
 
     def whole(origin: Origin) -> Region:
         return Region(origin.name, 0, 0, origin.height, origin.width)
@@ -151,7 +184,12 @@ def _hold_out(origins: Sequence[Origin], *, by: str, seed: int) -> Split:
 
 
 def _part_one(
-    origin: Origin, *, copies: int, gap: int, has_foreground: Callable[[Region], bool]
+    origin: Origin,
+    *,
+    copies: int,
+    gap: int,
+    has_foreground: Callable[[Region], bool],
+    fold: Fold | None,
 ) -> Split:
     """Part a single image across its longer side.
 
@@ -160,10 +198,14 @@ def _part_one(
         |<------------ learned ------------>|<- gap ->|<- held ->|    or the other way round
     """
     length = max(origin.height, origin.width)
-    held = max(1, length // SHARE)
-    between = min(gap, length // 4)
-    learned = length - held - between
-    if learned < 1:
+    held = max(1, length // (SHARE if fold is None else fold.count))
+    between = min(gap, length // 4 if fold is None else max(0, length - held) // 4)
+    if fold is not None and length < 3 * fold.count:
+        raise UsageError(
+            f"folds must leave each at least 3 pixels of a single image of {length}, got"
+            f" {fold.count}; use fewer, or add more annotated images"
+        )
+    if length - held - between < 1:
         raise InputError(
             f"a single image to train on must be at least 3 pixels long, got {length};"
             " add more annotated images"
@@ -174,16 +216,20 @@ def _part_one(
             return Region(origin.name, start, 0, stop, origin.width)
         return Region(origin.name, 0, start, origin.height, stop)
 
-    ends = {
-        "last": (box(0, learned), box(length - held, length)),
-        "first": (box(length - learned, length), box(0, held)),
-    }
-    # The last end, unless only the other way round both parts hold something to find.
-    end = max(ends, key=lambda name: tuple(has_foreground(part) for part in ends[name]))
-    train, validation = ends[end]
-    notes = [
-        f"One image: its {end} {held} pixels along the longer side are held out for validation."
-    ]
+    def parts(first: int) -> tuple[tuple[Region, ...], Region]:
+        sides = ((0, first - between), (first + held + between, length))
+        return tuple(box(*side) for side in sides if side[1] > side[0]), box(first, first + held)
+
+    if fold is not None:
+        train, validation = parts((fold.number - 1) * (length - held) // max(1, fold.count - 1))
+        where = f"part {fold.number} of {fold.count}, {held} pixels"
+    else:
+        ends = {"last": parts(length - held), "first": parts(0)}
+        # The last end, unless only the other way round both parts hold something to find.
+        end = max(ends, key=lambda e: (has_foreground(ends[e][0][0]), has_foreground(ends[e][1])))
+        train, validation = ends[end]
+        where = f"its {end} {held} pixels"
+    notes = [f"One image: {where} along the longer side are held out for validation."]
     if between < gap:
         notes.append(
             f"It is small: {between} pixels instead of {gap} part them from the rest, so scores "
@@ -194,4 +240,4 @@ def _part_one(
             f"Its {copies} augmented copies hold those pixels as well and are left out; training "
             "deforms every tile anew anyway."
         )
-    return Split(train=(train,), validation=(validation,), notes=tuple(notes))
+    return Split(train=train, validation=(validation,), notes=tuple(notes))

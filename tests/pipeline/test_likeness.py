@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unetkit.arrays.normalization import fit
+from unetkit.errors import InputError
+from unetkit.geometry.sizes import SizeContract
+from unetkit.models.modelheader import ModelHeader
+from unetkit.pipeline.likeness import check_likeness, look_at, pixel_deviation, typical_of
+from unetkit.storage.datasets import DatasetWriter, open_dataset
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import SimpleNamespace
+
+    from unetkit.storage.datasets import Sample
+
+HEADER = ModelHeader(
+    model="unet",
+    options={},
+    in_channels=1,
+    class_names=("background", "foreground"),
+    target="foreground",
+    contract=SizeContract(step=4, minimum=44, margin=20),
+    normalization="percentile",
+)
+
+
+def stored(path: Path, images: list[np.ndarray], **more: Any) -> list[Sample]:
+    writer = DatasetWriter(str(path))
+    for number, image in enumerate(images):
+        writer.add(f"s{number}", image, axes="yx", **more)
+    writer.finish()
+    return list(open_dataset(str(path)).samples)
+
+
+def fitted(samples: list[Sample], method: str = "percentile") -> list[Any]:
+    return [fit(sample.data.blocks, method=method) for sample in samples]
+
+
+def trained_on(samples: list[Sample], **more: Any) -> ModelHeader:
+    known = typical_of(zip([s.data for s in samples], fitted(samples), strict=True), fill=False)
+    return replace(HEADER, intensities=known.to_dict(), **more)
+
+
+def check(
+    header: ModelHeader, samples: list[Sample], *, progress: Any, strict: bool = False
+) -> list[str]:
+    return check_likeness(
+        header, samples, fitted(samples), fill=False, strict=strict, progress=progress
+    )
+
+
+def real(folder: Path, name: str) -> list[np.ndarray]:
+    paths = sorted((folder / name / "images").iterdir())
+    return [np.asarray(Image.open(path)) for path in paths]
+
+
+@pytest.mark.parametrize("name", ["isbi2012_em", "phc_u373"])
+def test_real_siblings_pass_and_their_inverse_or_a_magnified_one_does_not(
+    kit: SimpleNamespace, test_data: Path, tmp_path: Path, name: str
+) -> None:
+    images = real(test_data, name)
+    # Every second one is learned from, so that the rest are siblings and not a later day.
+    header = trained_on(stored(tmp_path / "train.zarr", images[::2]))
+    sibling = images[1]
+    quarter = sibling[: sibling.shape[0] // 4, : sibling.shape[1] // 4]
+    large = np.asarray(
+        Image.fromarray(quarter).resize(sibling.shape[::-1], Image.Resampling.BICUBIC)
+    )
+    for number, (image, words) in enumerate(
+        [(sibling, None), (255 - sibling, "spread otherwise"), (large, "details are coarser")]
+    ):
+        samples = stored(tmp_path / f"{number}.zarr", [image])
+        watching = kit.watching()
+        said = check(header, samples, progress=watching)
+        if words is None:
+            assert said == watching.notes == []
+            check(header, samples, progress=watching, strict=True)
+            continue
+        assert words in said[0]
+        assert watching.notes == [
+            f"Unlike what the model was trained on, so look at the result: {said[0]}"
+        ]
+        with pytest.raises(InputError, match=words) as caught:
+            check(header, samples, progress=watching, strict=True)
+        assert caught.value.exit_code == 3
+
+
+def test_pixels_of_another_size_are_named(kit: SimpleNamespace, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
+    samples = stored(tmp_path / "a.zarr", [image], pixel_size={"y": 0.25, "x": 0.25})
+    header = trained_on(samples, pixel_size={"y": 1.0, "x": 1.0})
+    with pytest.raises(InputError, match=r"'s0': pixels measure 0.25 micrometres along y instead"):
+        check(header, samples, progress=kit.watching(), strict=True)
+    same = replace(header, pixel_size={"y": 0.26, "x": 0.24})
+    assert check(same, samples, progress=kit.watching(), strict=True) == []
+
+
+def test_sizes_are_compared_where_both_are_known() -> None:
+    assert pixel_deviation(None, {"x": 1.0}) is None
+    assert pixel_deviation({"y": 1.0, "x": 1.0}, None) is None
+    assert pixel_deviation({"y": 1.0, "x": 1.0}, {"y": 1.09, "x": 0.91}) is None
+    found = pixel_deviation({"y": 1.0, "x": 1.0}, {"y": 1.0, "x": 1.11})
+    assert found is not None
+    assert "1.11 micrometres along x instead of 1," in found
+
+
+def test_models_without_a_histogram_are_silent(kit: SimpleNamespace, tmp_path: Path) -> None:
+    samples = stored(tmp_path / "a.zarr", [np.eye(40, dtype=np.uint8)])
+    assert check(HEADER, samples, progress=kit.watching(), strict=True) == []
+
+
+def test_many_are_counted_and_three_are_named(kit: SimpleNamespace, tmp_path: Path) -> None:
+    noise = [np.random.default_rng(k).integers(0, 255, (64, 64)).astype(np.uint8) for k in range(5)]
+    header = trained_on(stored(tmp_path / "a.zarr", noise))
+    watching = kit.watching()
+    flat = [np.eye(64, dtype=np.uint8) for _ in range(5)]
+    assert len(check(header, stored(tmp_path / "b.zarr", flat), progress=watching)) == 5
+    assert watching.notes[0].endswith("(and 2 more)")
+    assert "'s3'" not in watching.notes[0]
+
+
+def test_of_a_large_image_the_varied_parts_are_looked_at(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tissue = rng.integers(0, 255, (512, 512)).astype(np.uint8)
+    slide = np.zeros((4 * 2048, 2048), np.uint8)
+    slide[4096:4608, :512] = tissue
+    (sample,) = stored(tmp_path / "a.zarr", [slide])
+    (normalization,) = fitted([sample], "none")
+    found = look_at(sample.data, normalization, fill=False)
+    assert found.quantiles[0][-1] > 0
+    assert found.grain[0] > 0.5
