@@ -57,12 +57,3 @@ def test_the_border_is_mirrored_at_any_distance(n):
     wanted = np.pad(np.arange(n), far, mode="reflect") if n > 1 else np.zeros(2 * far + 1)
     found = [warp_kernels._mirror(i, n) for i in range(-far, n + far)]
     assert found == wanted.tolist()
-
-
-def test_positions_are_exact_to_a_65536th_of_a_pixel():
-    motion = (np.array([[1, 0, 1e-9], [0, 1, 0.25]]), np.zeros((4, 2, 2)), np.zeros((2, 5)))
-    start, part = np.empty((2, 4, 5), np.int32), np.empty((2, 4, 5), np.float32)
-    warp_kernels.locate(motion, (0, 0), start, part, np.empty(5))
-    assert (start[0, :, 0] == [0, 1, 2, 3]).all()
-    assert (part[0] == 0).all()
-    assert (part[1] == 0.25).all()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.arrays import warp_kernels
+from unetkit.arrays import warp_kernels, warp_positions
 from unetkit.arrays.dtypes import cast, limits
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _WIDENED = (np.float16, np.bool_)
 STRIP = 2**15
 
 Box = tuple[int, int, int, int]
+Found = tuple["NDArray[np.int32]", "NDArray[np.float32]", "NDArray[Any]", "NDArray[np.int64]"]
 
 
 def keys_weights(t: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -170,9 +171,9 @@ class Sampler:
         height, width = arrays[0][0].shape[-2:]
         frame = (height, width, *corner, *self.shape)
         loops = [_LOOPS[kind](array, (y1 - y0, x1 - x0)) for array, kind in arrays]
-        for row, start, part in self._strips((y0, y1, x0, x1)):
+        for row, *found in self._strips((y0, y1, x0, x1), frame):
             for loop in loops:
-                loop.fill((start, part, frame, row))
+                loop.fill((*found, frame, row))
         return [loop.result() for loop in loops]
 
     def source(self, box: Box) -> Box:
@@ -189,9 +190,10 @@ class Sampler:
             y0, y1, x0, x1, inside the arrays.
         """
         low, high = np.full(2, 2**31 - 1), np.full(2, -(2**31))
-        for _, start, _ in self._strips(box):
-            low = np.minimum(low, start.min(axis=(1, 2)))
-            high = np.maximum(high, start.max(axis=(1, 2)))
+        whole = (*self.shape, 0, 0, *self.shape)
+        for _, start, *_ in self._strips(box, whole):
+            low = np.minimum(low, start.min(axis=(0, 2)))
+            high = np.maximum(high, start.max(axis=(0, 2)))
         # The taps of the cubic reach one pixel before and two after.
         (y0, y1), (x0, x1) = (
             _unmirrored(int(first) - 1, int(last) + 2, size)
@@ -199,20 +201,26 @@ class Sampler:
         )
         return y0, y1, x0, x1
 
-    def _strips(self, box: Box) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:
+    def _strips(self, box: Box, frame: tuple[int, ...]) -> Iterator[tuple[int, *Found]]:
         """Locate the pixels of a box, a strip of rows at a time, in the same memory."""
         y0, y1, x0, x1 = box
         width = x1 - x0
         high = max(1, min(STRIP // width, y1 - y0))
-        starts = np.empty(2 * high * width, np.int32)
-        parts = np.empty(2 * high * width, np.float32)
+        starts = np.empty((high, 2, width), np.int32)
+        parts = np.empty((high, 2, width), np.float32)
+        places = np.empty((high, width), _numbers(frame[0] * frame[1]))
+        inside = np.empty((high, 2), np.int64)
         line = np.empty(width)
         for y in range(y0, y1, high):
-            shape = (2, min(high, y1 - y), width)
-            start = starts[: np.prod(shape)].reshape(shape)
-            part = parts[: np.prod(shape)].reshape(shape)
-            warp_kernels.locate(self._motion, (y, x0), start, part, line)
-            yield y - y0, start, part
+            rows = min(high, y1 - y)
+            found = starts[:rows], parts[:rows], places[:rows], inside[:rows]
+            warp_positions.locate(self._motion, (y, x0), frame, found, line)
+            yield y - y0, *found
+
+
+def _numbers(pixels: int) -> type[np.integer[Any]]:
+    """Return what numbers the pixels of a window: the shorter, the more are computed at once."""
+    return np.int32 if pixels < 2**31 else np.int64
 
 
 def _unmirrored(first: int, last: int, size: int) -> tuple[int, int]:
@@ -234,7 +242,6 @@ class _Loop:
         # The kernels are compiled for contiguous and writable arrays in the machine's byte order.
         native = array.astype(array.dtype.newbyteorder("="), copy=False)
         self._array = np.require(native, requirements=["C", "W"])
-        self._place = np.empty(shape[1], np.int64)
         self._out = np.empty((*array.shape[:-2], *shape), native.dtype)
 
     def fill(self, where: tuple[Any, ...]) -> None:
@@ -255,10 +262,8 @@ class _Cubic(_Loop):
         self._limits = limits(wide.dtype, real) if wide.dtype.kind in "iu" else None
         width = shape[1]
         self._room = (
-            self._place,
             np.empty((2, 4, width), real),
             np.empty(4 * width, real),
-            np.empty(16, real),
         )
 
     def fill(self, where: tuple[Any, ...]) -> None:
@@ -273,7 +278,7 @@ class _Cubic(_Loop):
 class _Nearest(_Loop):
     def __init__(self, array: NDArray[Any], shape: tuple[int, int]) -> None:
         super().__init__(array, shape)
-        self._room = (self._place, np.empty((2, shape[1]), np.int32))
+        self._room = np.empty(shape[1], _numbers(array.size))
         # Only bits are moved: one kernel for each size of integer.
         bits = np.dtype(f"u{array.dtype.itemsize}")
         self._bits = self._array.view(bits), self._out.view(bits)
@@ -286,11 +291,7 @@ class _Nearest(_Loop):
 class _Linear(_Loop):
     def __init__(self, array: NDArray[Any], shape: tuple[int, int]) -> None:
         super().__init__(array.astype(np.float32, copy=False), shape)
-        self._room = (
-            self._place,
-            np.empty(2 * shape[1], np.float32),
-            np.empty(4, np.float32),
-        )
+        self._room = np.empty(4 * shape[1], np.float32)
 
     def fill(self, where: tuple[Any, ...]) -> None:
         warp_kernels.linear(self._array, where, self._room, self._out)

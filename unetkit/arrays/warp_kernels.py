@@ -1,8 +1,9 @@
-"""The inner loops of a warp: where pixels come from, and what is there; one image row at a time.
+"""The inner loops of a warp: what is found at positions in an array; one image row at a time.
 
 Rows of numbers that lie in the nearest cache are worked through one after the other, so that all
 but the look-ups themselves are vector instructions. No sum is re-ordered and none is fused: a pixel
-has the same bits wherever in an array, a tile or a strip it lies.
+has the same bits wherever in an array, a tile or a strip it lies. Where the positions come from is
+`warp_positions`' affair.
 """
 
 from __future__ import annotations
@@ -23,89 +24,28 @@ _FIVE_HALVES = np.float32(2.5)
 
 
 @numba.njit(nogil=True, cache=True)
-def locate(motion, corner, start, part, line):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Find where the pixels of a strip are taken from, to 1/65536 pixel.
-
-    Rounding makes whole shifts and quarter turns exact, whatever the last bit says.
-
-    Parameters
-    ----------
-    motion : tuple
-        The affine part (2, 3); the displacements (Y, 2, Q) of the grid's columns at every row; how
-        much each column of the grid counts at every pixel of a row (Q, X).
-    corner : tuple of int
-        First row and column of the strip.
-    start : ndarray of int32, shape (2, N, X)
-        Gets the pixel at or before each position.
-    part : ndarray of float32, shape (2, N, X)
-        Gets what is left, from 0 to below 1.
-    line : ndarray of float64, shape (X,)
-        Room to work in.
-    """
-    affine, rows, columns = motion
-    y0, x0 = corner
-    for j in range(start.shape[1]):
-        y = y0 + j
-        for axis in range(2):
-            base = affine[axis, 0] * y + affine[axis, 2]
-            slope = affine[axis, 1]
-            starts, parts = start[axis, j], part[axis, j]
-            for x in range(line.size):
-                line[x] = base + slope * (x0 + x)
-            for k in range(columns.shape[0]):
-                height = rows[y, axis, k]
-                column = columns[k, x0 : x0 + line.size]
-                for x in range(line.size):
-                    line[x] += height * column[x]
-            for x in range(line.size):
-                at = np.floor(line[x] * 65536.0 + 0.5) * (1 / 65536.0)
-                whole = np.floor(at)
-                starts[x] = np.int32(whole)
-                parts[x] = np.float32(at - whole)
-
-
-@numba.njit(nogil=True, cache=True)
 def _mirror(i, n):  # type: ignore[no-untyped-def]  # pragma: no cover
-    if 0 <= i < n:
-        return i
+    """Return the coordinate within 0 to n - 1 that shows what lies at any coordinate."""
+    last = np.int64(n - 1)
     # One reflection is enough nearly always, and a division takes as long as forty pixels.
-    once = -i if i < 0 else 2 * (n - 1) - i
-    if 0 <= once < n:
-        return once
-    if n == 1:
-        return 0
-    i = abs(i) % (2 * (n - 1))
-    return i if i < n else 2 * (n - 1) - i
+    once = last - abs(last - abs(np.int64(i)))
+    if once >= 0 or last == 0:
+        return max(once, 0)
+    return last - abs(last - abs(np.int64(i)) % (2 * last))
 
 
 @numba.njit(nogil=True, cache=True)
-def _places(starts, reach, frame, place):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Find the number of the first pixel that each position needs; -1 where some are mirrored.
-
-    `reach` is how many pixels before and after the start are needed; `frame` the height and width
-    of the window that is in memory, its first row and column, and the height and width of it all.
-    """
-    starts_y, starts_x = starts
-    before, after = reach
-    height, width, top, left = frame[0], frame[1], frame[2], frame[3]
-    for x in range(place.size):
-        v, u = np.int64(starts_y[x]) - top - before, np.int64(starts_x[x]) - left - before
-        ok = (v >= 0) & (v < height - before - after) & (u >= 0) & (u < width - before - after)
-        place[x] = v * width + u if ok else -1
-
-
-@numba.njit(nogil=True, cache=True)
-def _keys(part, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Fill in the four weights of `resampling.keys_weights` for a row of positions."""
-    first, second, third, fourth = out[0], out[1], out[2], out[3]
-    for x in range(part.size):
-        # Stored and read again, it has the precision that the sums are made with.
-        first[x] = part[x]
-        t = first[x]
-        first[x] = t * (-_HALF + t * (_ONE - _HALF * t))
-        second[x] = _ONE + t * t * (-_FIVE_HALVES + _THREE_HALVES * t)
-        third[x] = t * (_HALF + t * (_TWO - _THREE_HALVES * t))
-        fourth[x] = t * t * (-_HALF + _HALF * t)
+def _keys(part, j, taps):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Fill in the four weights of `resampling.keys_weights`, along y and x, for a row."""
+    for axis in range(2):
+        for x in range(taps.shape[2]):
+            # Stored and read again, it has the precision that the sums are made with.
+            taps[axis, 0, x] = part[j, axis, x]
+            t = taps[axis, 0, x]
+            taps[axis, 0, x] = t * (-_HALF + t * (_ONE - _HALF * t))
+            taps[axis, 1, x] = _ONE + t * t * (-_FIVE_HALVES + _THREE_HALVES * t)
+            taps[axis, 2, x] = t * (_HALF + t * (_TWO - _THREE_HALVES * t))
+            taps[axis, 3, x] = t * t * (-_HALF + _HALF * t)
 
 
 @intrinsic
@@ -149,6 +89,30 @@ def _sum_rows(context, out, at, pixels, place, stride, weights):  # type: ignore
     return signature, generate
 
 
+@intrinsic
+def _copy_square(context, out, at, pixels, place, stride):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Store from `out[at]` on the 2 by 2 pixels that begin at `place`."""
+    signature = types.void(out, at, pixels, place, stride)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        out, at, pixels, place, stride = args
+        out_type, _, pixel_type, _, _ = signature.args
+        pair = ir.VectorType(context.get_data_type(pixel_type.dtype), 2)
+        size = context.get_abi_sizeof(pair.element)
+        source = context.make_array(pixel_type)(context, builder, pixels).data
+        target = context.make_array(out_type)(context, builder, out).data
+        for _ in range(2):
+            where = builder.bitcast(builder.gep(source, [place]), pair.as_pointer())
+            row = builder.load(where, align=size)
+            to = builder.bitcast(builder.gep(target, [at]), pair.as_pointer())
+            builder.store(row, to, align=size)
+            place = builder.add(place, stride)
+            at = builder.add(at, ir.Constant(at.type, 2))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 @numba.njit(nogil=True, cache=True)
 def cubic(array, where, room, limits, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Sample a strip by 4 by 4 Keys taps.
@@ -158,64 +122,72 @@ def cubic(array, where, room, limits, out):  # type: ignore[no-untyped-def]  # p
     array : ndarray, shape (C, Y, X)
         The window that is in memory.
     where : tuple
-        start and part, as `locate` fills them; `frame`, as `_places` takes it; the row of `out`
-        where the strip begins.
+        start, part, place and inside, as `warp_positions.locate` fills them; the frame that it was
+        given; the row of `out` where the strip begins.
     room : tuple of ndarray
-        place, int64, shape (X,); taps, shape (2, 4, X); sums, shape (4 * X,); patch, shape (16,);
-        these three of the precision of the sums.
+        taps, shape (2, 4, X), and sums, shape (4 * X,), of the precision of the sums.
     limits : tuple of float, or None
         What integers are clipped to, after rounding.
     out : ndarray, shape (C, Y, X)
         The strip's rows are filled.
     """
-    start, part, frame, first = where
-    place, taps, sums, patch = room
+    start, part, places, inside, frame, first = where
+    taps, sums = room
     height, width = frame[0], frame[1]
-    below, right = taps[0], taps[1]
-    for j in range(start.shape[1]):
-        _places((start[0, j], start[1, j]), (1, 2), frame, place)
-        _keys(part[0, j], below)
-        _keys(part[1, j], right)
+    pixels = array.reshape(array.size)
+    for j in range(places.shape[0]):
+        _keys(part, j, taps)
+        low, high = inside[j, 0], inside[j, 1]
         for c in range(array.shape[0]):
-            pixels = array[c].reshape(height * width)
-            for x in range(place.size):
-                weights = (below[0, x], below[1, x], below[2, x], below[3, x])
-                at = place[x]
-                if at >= 0:
-                    _sum_rows(sums, 4 * x, pixels, at, width, weights)
-                else:
-                    _mirrored(array[c], (start[0, j, x] - 1, start[1, j, x] - 1), frame, patch)
-                    _sum_rows(sums, 4 * x, patch, 0, 4, weights)
-            _across(sums, right, limits, out[c, first + j])
+            base = c * height * width
+            for k in range(low, high):
+                # Unsigned, since one that might be negative costs each look-up a test.
+                x = np.uintp(k)
+                weights = (taps[0, 0, x], taps[0, 1, x], taps[0, 2, x], taps[0, 3, x])
+                _sum_rows(sums, 4 * k, pixels, base + places[j, x], width, weights)
+            for k in range(places.shape[1] - (high - low)):
+                x = np.uintp(k if k < low else k + (high - low))
+                weights = (taps[0, 0, x], taps[0, 1, x], taps[0, 2, x], taps[0, 3, x])
+                at = (start[j, 0, x] - 1, start[j, 1, x] - 1)
+                _sum_mirrored(pixels, base, at, frame, weights, sums, np.uintp(4) * x)
+            _across(sums, taps, limits, out, (c, first + j))
 
 
 @numba.njit(nogil=True, cache=True)
-def _mirrored(pixels, corner, frame, patch):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Collect 4 by 4 or 2 by 2 pixels, some of which lie beyond the border."""
-    _, _, top, left, height, width = frame
-    side = 4 if patch.size == 16 else 2
-    for j in range(side):
-        v = _mirror(corner[0] + j, height) - top
-        for i in range(side):
-            patch[side * j + i] = pixels[v, _mirror(corner[1] + i, width) - left]
+def _sum_mirrored(pixels, base, at, frame, weights, sums, to):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Do what `_sum_rows` does where some of the 4 by 4 pixels lie beyond the border."""
+    _, wide, top, left, height, width = frame
+    base -= top * wide + left
+    first = base + _mirror(at[0], height) * wide
+    second = base + _mirror(at[0] + 1, height) * wide
+    third = base + _mirror(at[0] + 2, height) * wide
+    fourth = base + _mirror(at[0] + 3, height) * wide
+    real = sums.dtype.type
+    for i in range(4):
+        u = _mirror(at[1] + i, width)
+        total = weights[0] * real(pixels[np.uintp(first + u)])
+        total += weights[1] * real(pixels[np.uintp(second + u)])
+        total += weights[2] * real(pixels[np.uintp(third + u)])
+        total += weights[3] * real(pixels[np.uintp(fourth + u)])
+        sums[to + np.uintp(i)] = total
 
 
 @numba.njit(nogil=True, cache=True)
-def _across(sums, weights, limits, row):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Combine the four column sums of each pixel, and store them in the dtype of the row."""
-    first, second, third, fourth = weights[0], weights[1], weights[2], weights[3]
-    for x in range(row.size):
+def _across(sums, taps, limits, out, row):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Combine the four column sums of each pixel, and store them in the dtype of the result."""
+    c, y = row
+    for x in range(out.shape[2]):
         k = 4 * x
-        left = first[x] * sums[k] + second[x] * sums[k + 1]
-        value = left + (third[x] * sums[k + 2] + fourth[x] * sums[k + 3])
+        left = taps[1, 0, x] * sums[k] + taps[1, 1, x] * sums[k + 1]
+        value = left + (taps[1, 2, x] * sums[k + 2] + taps[1, 3, x] * sums[k + 3])
         if limits is None:
-            row[x] = value
+            out[c, y, x] = value
         else:
-            row[x] = min(max(np.floor(value + _HALF), limits[0]), limits[1])
+            out[c, y, x] = min(max(np.floor(value + _HALF), limits[0]), limits[1])
 
 
 @numba.njit(nogil=True, cache=True)
-def nearest(array, where, room, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+def nearest(array, where, near, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Sample a strip by the nearest pixel; `where` as for `cubic`, halves go to the later pixel.
 
     Parameters
@@ -224,33 +196,34 @@ def nearest(array, where, room, out):  # type: ignore[no-untyped-def]  # pragma:
         The window that is in memory.
     where : tuple
         As for `cubic`.
-    room : tuple of ndarray
-        place, int64, shape (X,); near, int32, shape (2, X).
+    near : ndarray, shape (X,)
+        Room to work in, of the dtype of `place`.
     out : ndarray, shape (Y, X)
         The strip's rows are filled.
     """
-    start, part, frame, first = where
-    place, near = room
-    _, _, top, left, height, width = frame
+    start, part, places, inside, frame, first = where
+    _, width, top, left, full_height, full_width = frame
     pixels = array.reshape(array.size)
-    near_y, near_x = near[0], near[1]
-    for j in range(start.shape[1]):
-        for axis in range(2):
-            starts, parts, rounded = start[axis, j], part[axis, j], near[axis]
-            for x in range(place.size):
-                rounded[x] = starts[x] + np.int32(parts[x] + _HALF)
-        _places((near_y, near_x), (0, 0), frame, place)
-        row = out[first + j]
-        for x in range(place.size):
-            at = place[x]
-            if at >= 0:
-                row[x] = pixels[np.uintp(at)]
-            else:
-                row[x] = array[_mirror(near_y[x], height) - top, _mirror(near_x[x], width) - left]
+    whole = near.dtype.type
+    for j in range(places.shape[0]):
+        low, high = inside[j, 0], inside[j, 1]
+        for i in range(near.size):
+            down = 2 * width if part[j, 0, i] >= _HALF else width
+            right = 2 if part[j, 1, i] >= _HALF else 1
+            near[i] = whole(places[j, i] + down + right)
+        for k in range(low, high):
+            x = np.uintp(k)
+            out[first + j, x] = pixels[np.uintp(near[x])]
+        for k in range(near.size - (high - low)):
+            x = np.uintp(k if k < low else k + (high - low))
+            v = start[j, 0, x] + (1 if part[j, 0, x] >= _HALF else 0)
+            u = start[j, 1, x] + (1 if part[j, 1, x] >= _HALF else 0)
+            at = (_mirror(v, full_height) - top) * width + _mirror(u, full_width) - left
+            out[first + j, x] = pixels[np.uintp(at)]
 
 
 @numba.njit(nogil=True, cache=True)
-def linear(array, where, room, out):  # type: ignore[no-untyped-def]  # pragma: no cover
+def linear(array, where, squares, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Sample a strip by the four pixels around each position.
 
     Parameters
@@ -259,24 +232,38 @@ def linear(array, where, room, out):  # type: ignore[no-untyped-def]  # pragma: 
         The window that is in memory.
     where : tuple
         As for `cubic`.
-    room : tuple of ndarray
-        place, int64, shape (X,); sums, shape (2 * X,), and patch, shape (4,), of float32.
+    squares : ndarray of float32, shape (4 * X,)
+        Room to work in.
     out : ndarray of float32, shape (Y, X)
         The strip's rows are filled.
     """
-    start, part, frame, first = where
-    place, sums, patch = room
+    start, part, places, inside, frame, first = where
+    width = frame[1]
     pixels = array.reshape(array.size)
-    for j in range(start.shape[1]):
-        _places((start[0, j], start[1, j]), (0, 1), frame, place)
-        down, right, row = part[0, j], part[1, j], out[first + j]
-        for x in range(place.size):
-            weights = (_ONE - down[x], down[x])
-            at = place[x]
-            if at >= 0:
-                _sum_rows(sums, 2 * x, pixels, at, frame[1], weights)
-            else:
-                _mirrored(array, (start[0, j, x], start[1, j, x]), frame, patch)
-                _sum_rows(sums, 2 * x, patch, 0, 2, weights)
-        for x in range(place.size):
-            row[x] = (_ONE - right[x]) * sums[2 * x] + right[x] * sums[2 * x + 1]
+    for j in range(places.shape[0]):
+        low, high = inside[j, 0], inside[j, 1]
+        for k in range(low, high):
+            _copy_square(squares, 4 * k, pixels, places[j, np.uintp(k)] + (width + 1), width)
+        for k in range(places.shape[1] - (high - low)):
+            x = np.uintp(k if k < low else k + (high - low))
+            _copy_mirrored(
+                pixels, (start[j, 0, x], start[j, 1, x]), frame, squares, np.uintp(4) * x
+            )
+        for i in range(places.shape[1]):
+            k = 4 * i
+            down, right = part[j, 0, i], part[j, 1, i]
+            one = (_ONE - down) * squares[k] + down * squares[k + 2]
+            other = (_ONE - down) * squares[k + 1] + down * squares[k + 3]
+            out[first + j, i] = (_ONE - right) * one + right * other
+
+
+@numba.njit(nogil=True, cache=True)
+def _copy_mirrored(pixels, at, frame, squares, to):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Do what `_copy_square` does where some of the 2 by 2 pixels lie beyond the border."""
+    _, wide, top, left, height, width = frame
+    one = _mirror(at[1], width) - left
+    other = _mirror(at[1] + 1, width) - left
+    for i in range(2):
+        row = (_mirror(at[0] + i, height) - top) * wide
+        squares[to + np.uintp(2 * i)] = pixels[np.uintp(row + one)]
+        squares[to + np.uintp(2 * i + 1)] = pixels[np.uintp(row + other)]
