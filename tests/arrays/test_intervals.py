@@ -7,14 +7,18 @@ import pytest
 from scipy import stats
 
 from unetkit.arrays import intervals
-from unetkit.arrays.shares import value
+from unetkit.arrays.sums import Sums, mean_share
 
 
-def scores(seed: int, units: int = 30, gain: float = 0.0) -> np.ndarray:
+def scores(seed: int, units: int = 30, gain: float = 0.0) -> Sums:
     rng = np.random.default_rng(seed)
     wholes = rng.integers(50, 100, size=units)
     parts = wholes * np.clip(rng.normal(0.7 + gain, 0.1, size=units), 0, 1)
-    return np.stack([parts, wholes], axis=-1)[:, None, :].astype(float)
+    return made(np.stack([parts, wholes], axis=-1))
+
+
+def made(by_unit: np.ndarray) -> Sums:
+    return Sums(np.arange(by_unit.shape[1]), by_unit, mean_share)
 
 
 def test_the_interval_is_that_of_scipy():
@@ -24,7 +28,7 @@ def test_the_interval_is_that_of_scipy():
         return parts.sum(axis=axis) / wholes.sum(axis=axis)
 
     expected = stats.bootstrap(
-        (shares[:, 0, 0], shares[:, 0, 1]),
+        (shares.by_unit[:, 0], shares.by_unit[:, 1]),
         ratio,
         paired=True,
         method="percentile",
@@ -33,7 +37,7 @@ def test_the_interval_is_that_of_scipy():
     ).confidence_interval
     found = intervals.interval(shares, resamples=5000, seed=1)
     assert found == pytest.approx((expected.low, expected.high), abs=0.005)
-    assert found[0] < float(value(shares.sum(0))) < found[1]
+    assert found[0] < shares.overall() < found[1]
 
 
 def test_the_same_seed_gives_the_same_interval():
@@ -44,9 +48,9 @@ def test_the_same_seed_gives_the_same_interval():
 def test_the_test_is_the_exact_permutation_test_of_scipy():
     ours, theirs = scores(1, units=8, gain=0.1), scores(2, units=8)
     for side in (ours, theirs):
-        side[..., 1] = 1.0  # equal wholes: the score is a mean, as scipy compares it
+        side.by_unit[:, 1] = 1.0  # equal wholes: the score is a mean, as scipy compares it
     expected = stats.permutation_test(
-        (ours[:, 0, 0], theirs[:, 0, 0]),
+        (ours.by_unit[:, 0], theirs.by_unit[:, 0]),
         lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
         permutation_type="samples",
         vectorized=True,
@@ -65,7 +69,7 @@ def test_equal_predictions_do_not_differ_and_unlike_ones_do():
 
 
 def test_a_score_that_never_applies_has_neither():
-    nothing = np.zeros((6, 1, 2))
+    nothing = made(np.zeros((6, 2)))
     assert intervals.interval(nothing, resamples=50, seed=0) is None
     assert intervals.exchange_test(nothing, nothing, seed=0) is None
 

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 from unetkit.arrays import surfaces
+from unetkit.arrays.squares import Squares
 
 
 def blobs(seed: int, shape: tuple[int, int] = (60, 70)) -> np.ndarray:
@@ -50,8 +51,8 @@ def test_blocks_add_up_to_the_whole():
             inside = (slice(reach, reach + 20), slice(reach, reach + 35))
             total += surfaces.measure(*(side[box] for side in padded), inside=inside)
     expected = whole(truth, found)
-    assert (total.true == expected.true).all()
-    assert (total.pred == expected.pred).all()
+    assert total.keys.tolist() == expected.keys.tolist()
+    assert total.counts.tolist() == expected.counts.tolist()
 
 
 def test_perfect_empty_and_far():
@@ -78,4 +79,31 @@ def test_what_the_annotation_leaves_out_has_no_outline():
     counted = np.zeros_like(truth)
     inside = tuple(slice(0, n) for n in truth.shape)
     result = surfaces.measure(truth, found, inside=inside, counted=counted)
-    assert result.true.sum() == result.pred.sum() == 0
+    assert result.counts.sum() == 0 < whole(truth, found).counts.sum()
+
+
+def test_each_class_has_an_outline_and_the_scores_are_their_mean():
+    truth, found = (blobs(n) + 2 * (blobs(n + 20) & ~blobs(n)) for n in (6, 7))
+    both = whole(truth, found)
+    apart = [whole(truth == label, found == label) for label in (1, 2)]
+    for score in (surfaces.boundary_f, surfaces.hausdorff95, surfaces.surface_distance):
+        assert score(both) == pytest.approx(np.mean([score(one) for one in apart]), abs=1e-12)
+    true, counts = apart[0].distances("true")
+    assert counts.sum() == (distances(truth == 1, found == 1) >= 0).sum()
+    assert true.max() == pytest.approx((distances(truth == 1, found == 1) ** 2).max())
+
+
+def test_squares_and_images_add_up():
+    truth, found = blobs(8), blobs(9)
+    inside = (slice(10, 60), slice(20, 70))
+    squares = Squares(16, 100, 100)
+    parted = surfaces.measure(truth, found, inside=inside, squares=squares, origin=(30, 40))
+    plain = surfaces.measure(truth, found, inside=inside)
+    assert parted.in_unit(0).keys.tolist() == plain.keys.tolist()
+    sums = surfaces.sums_of(parted, units=squares.count)
+    for name, one in surfaces.sums_of(plain, units=1).items():
+        assert sums[name].overall() == pytest.approx(one.overall(), abs=1e-12)
+    assert (sums["boundary_f"].by_unit.sum(axis=1) > 0).sum() > 9
+    twice = surfaces.merge([plain.in_unit(0), plain.in_unit(1)])
+    assert surfaces.sums_of(twice, units=2)["hausdorff95"].by_unit.shape[0] == 2
+    assert surfaces.boundary_f(twice) == surfaces.boundary_f(plain)

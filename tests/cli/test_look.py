@@ -66,6 +66,8 @@ def test_a_store_is_described(labelled: Path, capsys: pytest.CaptureFixture[str]
         (["--objects", "o.csv"], "objects", "o.csv"),
         (["--report", "r.html"], "report", "r.html"),
         (["--overwrite"], "overwrite", True),
+        (["--resume"], "resume", True),
+        (["--break-lock"], "break_lock", True),
     ],
 )
 def test_options_of_eval_arrive(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from unetkit.arrays import contingency
+from unetkit.arrays.squares import Squares
 from unetkit.pipeline import evaluate_blocks as module
 from unetkit.progress import SILENT
 from unetkit.storage.datasets import DatasetWriter, open_dataset
@@ -35,7 +34,7 @@ def test_squares_do_not_depend_on_blocks(pair, monkeypatch, side):
         module, "blocks_of", lambda labels: module.cover(labels.height, labels.width, tile=side)
     )
     work = {"scheduler": "sync", "workers": None, "progress": SILENT}
-    tiled = module.count([pair], "instances", square=32, **work)[0]
+    tiled = module.count([pair], "instances", squares=Squares(32, 70, 90), **work)[0].table
     expected = []
     found, truth = (s.image.labels["instances"].read(0, 0, 70, 0, 90) for s in pair)
     for n, (y, x) in enumerate((y, x) for y in (0, 32, 64) for x in (0, 32, 64)):
@@ -43,14 +42,5 @@ def test_squares_do_not_depend_on_blocks(pair, monkeypatch, side):
         expected.append(contingency.from_labels(truth[box], found[box]))
         assert n < tiled.images
     assert columns(tiled) == columns(contingency.pool(expected))
-    whole = module.count([pair], "instances", **work)[0]
+    whole = module.count([pair], "instances", **work)[0].table
     assert columns(tiled.joined()) == columns(whole)
-
-
-@pytest.mark.parametrize(
-    ("size", "side"),
-    [((100, 100), None), ((512, 512), 128), ((4096, 4096), 1024), ((400, 520), 128)],
-)
-def test_squares_are_large_where_the_image_is(size, side):
-    labels = SimpleNamespace(height=size[0], width=size[1])
-    assert module.square_side(labels) == side

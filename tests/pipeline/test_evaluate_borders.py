@@ -7,6 +7,7 @@ import pytest
 
 from unetkit.arrays import membranes, surfaces
 from unetkit.arrays.contingency import from_labels
+from unetkit.pipeline import evaluate_border_parts as parts
 from unetkit.pipeline import evaluate_borders as module
 from unetkit.pipeline.evaluate import evaluate
 from unetkit.pipeline.evaluate_pairs import match_samples
@@ -53,9 +54,10 @@ def test_scores_are_those_of_the_whole(stores, monkeypatch):
     # Cells that are a pixel to the right are the same cells.
     assert whole.warping_error == 0
     monkeypatch.setattr(
-        module, "blocks_of", lambda labels: module_cover(labels.height, labels.width, tile=16)
+        parts, "blocks_of", lambda labels: module_cover(labels.height, labels.width, tile=16)
     )
     assert evaluate(*stores, borders=True, scheduler="sync").overall == whole
+    assert evaluate(*stores, borders=True, scheduler="sync").tiles_total == 1 + 16 + 1
 
 
 def module_cover(height: int, width: int, *, tile: int) -> object:
@@ -82,11 +84,14 @@ def test_a_probability_map_is_scored_at_its_best_threshold(tmp_path, stores):
     labels.write(0, 0, 0, np.ones((60, 60), np.uint8))
     report = evaluate(url, stores[1], borders=True, scheduler="sync")
     rows = {row["threshold"]: row for row in report.sweep}
-    assert list(rows) == list(module.THRESHOLDS)
+    assert list(rows) == list(parts.THRESHOLDS)
     assert rows[0.5]["isbi_rand"] > 0.5
     assert rows[0.6]["isbi_rand"] == report.overall.isbi_rand == 0
     assert report.overall.warping_error == 0 < rows[0.1]["warping_error"]
     assert report.overall.isbi_pixel == 0
+    # The curve of pixels is there without borders too: 0.55 parts cells from borders.
+    curve = {row["threshold"]: row for row in evaluate(url, stores[1], scheduler="sync").curve}
+    assert curve[0.56]["precision"] == curve[0.56]["dice"] == 1 > curve[0.5]["precision"]
 
 
 def test_ignored_pixels_count_for_nothing(tmp_path):
@@ -104,9 +109,14 @@ def test_ignored_pixels_count_for_nothing(tmp_path):
 def test_an_image_that_is_too_large_has_no_scores_of_whole_planes(stores, monkeypatch):
     monkeypatch.setattr(membranes, "LARGEST", 100)
     pairs = match_samples(*stores).pairs
-    found = module.scores_of(module.count_borders(pairs, **WORK), tolerance=2)
-    assert found["v_rand"] is found["warping_error"] is None
+    found = module.scores_of(
+        module.count_borders(pairs, "instances", thin=True, **WORK), tolerance=2
+    )
+    assert "v_rand" not in found
     assert found["boundary_f"] == 1
+    overall = evaluate(*stores, borders=True, scheduler="sync").to_dict()["overall"]
+    assert overall["v_rand"] is overall["warping_error"] is None
+    assert overall["reasons"]["v_rand"].startswith("the image has more than 4096 x 4096 pixels")
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])

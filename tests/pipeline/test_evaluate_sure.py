@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from unetkit.arrays import catalogue
 from unetkit.pipeline.evaluate import evaluate
 from unetkit.storage.datasets import DatasetWriter
 
@@ -67,8 +68,43 @@ def test_one_large_image_is_cut_into_squares(place):
     assert (certainty.unit, certainty.units, certainty.square) == ("square", 16, 128)
     low, high = certainty.intervals["recall"]
     assert low < report.overall.recall < high
-    assert "voi" not in certainty.intervals
-    assert "no sums over squares" in certainty.reason
+    assert certainty.reason is None
+    low, high = certainty.intervals["voi"]
+    assert low < report.overall.voi < high
+
+
+def test_every_score_of_one_image_has_an_interval_that_holds_it(place):
+    truth = labels(0, side=512)
+    wanted = write(place("t.zarr"), [truth])
+    found = write(place("p.zarr"), [spoilt(np.roll(truth, 1, axis=1), 0, 0.3)])
+    report = evaluate(found, wanted, borders=True, scheduler="sync", bootstrap=200)
+    overall = report.overall.to_dict()
+    scored = [s.name for s in catalogue.scores() if s.best is not None]
+    assert set(scored) == set(report.certainty.intervals)
+    for name, (low, high) in report.certainty.intervals.items():
+        assert low <= catalogue.value_of(name, overall) <= high, name
+    for name in ("v_rand", "v_info", "boundary_f", "surface_distance", "rand", "misses"):
+        low, high = report.certainty.intervals[name]
+        assert low < high, name
+
+
+def test_scores_of_borders_have_intervals_over_images(place):
+    truth = [labels(n) for n in range(6)]
+    wanted = write(place("t.zarr"), truth)
+    found = [
+        write(place(f"{s}.zarr"), [spoilt(one, n, s) for n, one in enumerate(truth)])
+        for s in (0.1, 0.6)
+    ]
+    report = evaluate(*found, truth=wanted, borders=True, scheduler="sync", bootstrap=100)
+    rows = {row.score: row for row in report.comparisons}
+    for name in ("v_rand", "isbi_pixel", "hausdorff95", "boundary_f"):
+        values = [getattr(one.overall, name) for one in report.reports]
+        if None in values:  # some outline is farther than 256 pixels from any other
+            continue
+        assert rows[name].difference == pytest.approx(values[0] - values[1]), name
+        low, high = report.reports[0].certainty.intervals[name]
+        assert low <= values[0] <= high
+    assert rows["isbi_pixel"].p_holm == 2 / 64
 
 
 def test_no_interval_is_invented(place):

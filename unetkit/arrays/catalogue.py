@@ -6,6 +6,7 @@ Definitions and references are those of the docstrings. What this module does no
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ class Score:
         Smallest and largest value; `inf` where there is no largest.
     best : float or None
         None for counts, of which neither end is best.
+    undefined : str
+        Where it does not apply; empty for one that always does.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Score:
     reference: str
     range: str
     best: float | None
+    undefined: str
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values that strict JSON can hold."""
@@ -104,9 +108,19 @@ def _score(
     head, _, tail = text.partition("References\n----------\n")
     reference = " ".join(tail.split())
     definition = own or " ".join(head.split("\n\n")[0].split())
-    return Score(name, of, definition, reference, limits, best)
+    return Score(name, of, definition, reference, limits, best, _undefined(name, head))
 
 
+def _undefined(name: str, head: str) -> str:
+    """Find what a docstring says about where a score is None."""
+    if name in _UNDEFINED:
+        return _UNDEFINED[name]
+    said = re.search(r"None\s+((?:where|with|without)\s[^.;]*)[.;]", head)
+    return " ".join(said.group(1).split()) if said else ""
+
+
+# Where one docstring is about several scores.
+_UNDEFINED = {"pq": "without objects", "rq": "without objects", "sq": "without matches"}
 _UNIT = "0 to 1"
 _UP = "0 to inf"
 _ROWS: tuple[tuple[str, str, Callable[..., Any], str, str, float | None], ...] = (

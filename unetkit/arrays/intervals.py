@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.arrays.shares import value
+from unetkit.arrays.sums import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from unetkit.arrays.sums import Sums
 
 Array = np.ndarray[Any, Any]
 
@@ -23,13 +25,13 @@ _MOST_UNITS_FOR_ALL = 13
 _ROWS_AT_A_TIME = 256
 
 
-def interval(shares: Array, *, resamples: int, seed: int) -> tuple[float, float] | None:
+def interval(sums: Sums, *, resamples: int, seed: int) -> tuple[float, float] | None:
     """Find the middle 95 % of a score over resampled units.
 
     Parameters
     ----------
-    shares : ndarray of float64, shape (U, K, 2)
-        Parts and wholes of the score by unit.
+    sums : Sums
+        Of the score, by unit.
     resamples : int
         How many times as many units are drawn, with replacement.
     seed : int
@@ -44,17 +46,17 @@ def interval(shares: Array, *, resamples: int, seed: int) -> tuple[float, float]
     ----------
     Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
     """
-    return _middle(_resampled(shares, resamples=resamples, seed=seed))
+    return _middle(_resampled(sums, resamples=resamples, seed=seed))
 
 
 def difference_interval(
-    ours: Array, theirs: Array, *, resamples: int, seed: int
+    ours: Sums, theirs: Sums, *, resamples: int, seed: int
 ) -> tuple[float, float] | None:
     """Find the middle 95 % of the difference of a score between two predictions of the same units.
 
     Parameters
     ----------
-    ours, theirs : ndarray of float64, shape (U, K, 2)
+    ours, theirs : Sums
     resamples, seed
         As for `interval`; both predictions are resampled alike.
 
@@ -66,7 +68,7 @@ def difference_interval(
     return _middle(drawn[0] - drawn[1])
 
 
-def exchange_test(ours: Array, theirs: Array, *, seed: int) -> float | None:
+def exchange_test(ours: Sums, theirs: Sums, *, seed: int) -> float | None:
     """Test whether two predictions of the same units differ in a score.
 
     If they did not, either could stand for the other in any unit: the p-value is the share of such
@@ -74,7 +76,7 @@ def exchange_test(ours: Array, theirs: Array, *, seed: int) -> float | None:
 
     Parameters
     ----------
-    ours, theirs : ndarray of float64, shape (U, K, 2)
+    ours, theirs : Sums
     seed : int
 
     Returns
@@ -87,18 +89,21 @@ def exchange_test(ours: Array, theirs: Array, *, seed: int) -> float | None:
     ----------
     Good (2005), Permutation, Parametric and Bootstrap Tests of Hypotheses, chapter 3.
     """
-    units = len(ours)
-    observed = float(value(ours.sum(0)) - value(theirs.sum(0)))
+    ours, theirs = aligned(ours, theirs)
+    first, second = ours.by_unit, theirs.by_unit
+    units = len(first)
+    observed = float(ours.of(first.sum(0)) - theirs.of(second.sum(0)))
     if not np.isfinite(observed):
         return None
     if units <= _MOST_UNITS_FOR_ALL:
         swapped = (np.arange(2**units)[:, None] >> np.arange(units)) & 1
     else:
         swapped = np.random.default_rng(seed).integers(0, 2, size=(EXCHANGES, units))
-    gain = (theirs - ours).reshape(units, -1)
-    moved = (swapped @ gain).reshape(len(swapped), *ours.shape[1:])
-    found = value(ours.sum(0) + moved) - value(theirs.sum(0) - moved)
-    as_large = int((np.abs(found) >= abs(observed) - 1e-12).sum())
+    as_large = 0
+    for start in range(0, len(swapped), _ROWS_AT_A_TIME):
+        moved = swapped[start : start + _ROWS_AT_A_TIME] @ (second - first)
+        found = ours.of(first.sum(0) + moved) - theirs.of(second.sum(0) - moved)
+        as_large += int((np.abs(found) >= abs(observed) - 1e-12).sum())
     if units <= _MOST_UNITS_FOR_ALL:
         return as_large / len(swapped)
     return (as_large + 1) / (EXCHANGES + 1)
@@ -135,16 +140,15 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def _resampled(shares: Array, *, resamples: int, seed: int) -> Array:
+def _resampled(sums: Sums, *, resamples: int, seed: int) -> Array:
     """Work out the score of each choice of as many units, drawn with replacement."""
-    units = len(shares)
+    units = len(sums.by_unit)
     rng = np.random.default_rng(seed)
-    flat = shares.reshape(units, -1)
     found = []
     for start in range(0, resamples, _ROWS_AT_A_TIME):
         rows = min(_ROWS_AT_A_TIME, resamples - start)
         times = rng.multinomial(units, np.full(units, 1 / units), size=rows)
-        found.append(value((times @ flat).reshape(rows, *shares.shape[1:])))
+        found.append(sums.of(times @ sums.by_unit))
     return np.concatenate(found) if found else np.empty(0)
 
 

@@ -154,6 +154,8 @@ class Errors:
         The segment of the other side with which it shares most of its pixels; -1 for none.
     true_iou, pred_iou : ndarray of float64, shape (S,)
         IoU with that segment.
+    true_parts, pred_parts : ndarray of int64, shape (S,)
+        Of how many objects of the other side it covers more than half.
     splits, merges, misses, false_objects : int
         True objects that cover more than half of several predicted ones; predicted objects that
         cover more than half of several true ones; objects of either side that share more than
@@ -166,6 +168,8 @@ class Errors:
     pred_partner: Array
     true_iou: Array
     pred_iou: Array
+    true_parts: Array
+    pred_parts: Array
     splits: int
     merges: int
     misses: int
@@ -217,6 +221,8 @@ def errors(pairs: Overlaps) -> Errors:
         pred_partner=pred_partner,
         true_iou=true_iou,
         pred_iou=pred_iou,
+        true_parts=parts,
+        pred_parts=wholes,
         splits=int((parts > 1).sum()),
         merges=int((wholes > 1).sum()),
         misses=int((true == "miss").sum()),

@@ -30,11 +30,14 @@ class Topology:
         Lines of pixels that part one true object, or join several.
     pixels : int
         Of the image.
+    places : tuple of (int, int)
+        Row and column of the first pixel of each line.
     """
 
     splits: int
     mergers: int
     pixels: int
+    places: tuple[tuple[int, int], ...] = ()
 
     @property
     def error(self) -> float:
@@ -102,8 +105,15 @@ def warping_errors(truth: Array, found: Array, *, certainty: Array | None = None
     kinds = _classify(objects, y + 1, x + 1)
     marks = np.zeros(warped.shape, np.uint8)
     marks[y, x] = kinds
-    mergers, splits = (ndimage.label(marks == kind, _EIGHT)[1] for kind in (1, 2))
-    return Topology(splits=int(splits), mergers=int(mergers), pixels=warped.size)
+    mergers, splits = (_first_pixels(ndimage.label(marks == kind, _EIGHT)[0]) for kind in (1, 2))
+    return Topology(len(splits), len(mergers), warped.size, (*splits, *mergers))
+
+
+def _first_pixels(lines: Array) -> list[tuple[int, int]]:
+    """Find row and column of the first pixel of each numbered line."""
+    y, x = np.nonzero(lines)
+    _, first = np.unique(lines[y, x], return_index=True)
+    return list(zip(y[first].tolist(), x[first].tolist(), strict=True))
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]

@@ -1,13 +1,24 @@
-"""The commands that say how good and what things are: eval, info, demo."""
+"""The commands that say how good and what things are: eval, measure, export, info, demo."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from unetkit.cli import console, score_tables, tables
-from unetkit.cli.options import OUTPUT, Axes, Json, Overwrite, Quiet, Scheduler, Seed, Workers
+from unetkit.cli.options import (
+    OUTPUT,
+    Axes,
+    BreakLock,
+    DefaultedOutput,
+    Json,
+    Overwrite,
+    Quiet,
+    Scheduler,
+    Seed,
+    Workers,
+)
 
 
 def evaluate(
@@ -65,6 +76,8 @@ def evaluate(
         ),
     ] = None,
     overwrite: Overwrite = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
+    break_lock: BreakLock = False,
     axes: Axes = None,
     scheduler: Scheduler = "threads",
     workers: Workers = None,
@@ -93,6 +106,8 @@ def evaluate(
             objects=objects,
             report=report,
             overwrite=overwrite,
+            resume=resume,
+            break_lock=break_lock,
             axes=axes,
             scheduler=scheduler,
             workers=workers,
@@ -134,6 +149,44 @@ def measure(
             axes=axes,
             scheduler=scheduler,
             workers=workers,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    console.written(report, json=json, quiet=quiet)
+
+
+def export_prediction(
+    prediction: Annotated[
+        str,
+        typer.Argument(show_default=False, help="A prediction, or anything with labels."),
+    ],
+    *,
+    to: Annotated[
+        Literal["tiff", "png", "geojson"],
+        typer.Option("--to", help="TIFF for Fiji, grey PNG, or outlines for QuPath."),
+    ] = "tiff",
+    output: DefaultedOutput = None,
+    layer: Annotated[
+        Literal["instances", "classes", "probabilities"] | None,
+        typer.Option(
+            "--layer",
+            show_default="instances, else classes",
+            help="What is written; probabilities as TIFF only.",
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write labels or probabilities as files that other programs open."""
+    from unetkit.pipeline.export_prediction import export_prediction as run
+
+    with console.progress(quiet=quiet) as progress:
+        report = run(
+            prediction,
+            to=to,
+            output=output,
+            layer=layer,
             overwrite=overwrite,
             progress=progress,
         )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
-from unetkit.arrays import contingency, scores
+from unetkit.engine.signals import stoppable
 from unetkit.errors import UsageError
 from unetkit.pipeline import evaluate_objects
-from unetkit.pipeline.evaluate_blocks import count, square_side
-from unetkit.pipeline.evaluate_borders import count_borders, scores_of, sweep
 from unetkit.pipeline.evaluate_page import contents
-from unetkit.pipeline.evaluate_pairs import match_samples
 from unetkit.pipeline.evaluate_reports import CompareReport, EvaluateReport
-from unetkit.pipeline.evaluate_sure import certainty_of, compare, units_of
+from unetkit.pipeline.evaluate_side import Done, Wishes, score_side
+from unetkit.pipeline.evaluate_sure import compare
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.files import write_text
 from unetkit.storage.tables import check_file, write_csv
@@ -21,12 +19,6 @@ from unetkit.views.page import BEGINS, page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from unetkit.arrays.contingency import Contingency
-    from unetkit.arrays.scores import Scores
-    from unetkit.pipeline.evaluate_borders import Borders
-    from unetkit.pipeline.evaluate_pairs import Matched
-    from unetkit.pipeline.evaluate_sure import Units
 
 
 def evaluate(
@@ -39,6 +31,8 @@ def evaluate(
     objects: str | None = None,
     report: str | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    break_lock: bool = False,
     axes: str | None = None,
     scheduler: str = "threads",
     workers: int | None = None,
@@ -57,7 +51,7 @@ def evaluate(
     truth : str, optional
         The truth; all of `stores` are predictions of it then.
     borders : bool
-        Also score outlines and thin borders of instances, which takes longer.
+        Also score outlines and thin borders, which takes longer.
     tolerance : float
         How far outlines may lie apart for `boundary_f`, in pixels.
     bootstrap : int
@@ -70,6 +64,11 @@ def evaluate(
         Also write a page to look at, in one HTML file.
     overwrite : bool
         Whether earlier such files may be replaced.
+    resume : bool
+        Keep the results of blocks beside the prediction until the end, and go on with those that
+        an earlier run of the same evaluation kept.
+    break_lock : bool
+        Take them over from a job on another host that is known to be dead.
     axes : str, optional
         Names of the axes of a stack or bare array that has none, such as `zyx`.
     scheduler : str
@@ -87,7 +86,9 @@ def evaluate(
     UsageError
         If there is nothing to compare, or files are asked for of several predictions.
     OutputError
-        If such a file is there already.
+        If such a file is there already, or what is to be resumed is of other data or settings.
+    StoppedError
+        If a signal came.
     InputError
         If there are no labels to compare, a labelled sample of the truth has no prediction, or
         sizes or kinds of labels do not match.
@@ -95,37 +96,22 @@ def evaluate(
     predictions, against = _sides(stores, truth)
     _check_files(objects, report, overwrite=overwrite, predictions=len(predictions))
     work = {"scheduler": scheduler, "workers": workers, "progress": progress}
-    done = [
-        _evaluate(
-            prediction,
-            against,
-            borders=tolerance if borders else None,
-            resampling=(bootstrap, seed),
-            axes=axes,
-            work=work,
+    wishes = Wishes(borders, tolerance, bootstrap, seed, axes, resume, break_lock)
+    with stoppable() as stop, ExitStack() as stack:
+        done = [
+            score_side(prediction, against, wishes, work=work, stop=stop, stack=stack)
+            for prediction in predictions
+        ]
+        if len(done) == 1:
+            _write_files(done[0], objects=objects, report=report)
+            return done[0].report
+        named = [(one.report.prediction, one.units) for one in done]
+        return CompareReport(
+            truth=against,
+            reports=tuple(one.report for one in done),
+            comparisons=compare(named, resamples=bootstrap, seed=seed),
+            reason=done[0].units.reason,
         )
-        for prediction in predictions
-    ]
-    if len(done) == 1:
-        _write_files(done[0], objects=objects, report=report, work=work)
-        return done[0].report
-    named = [(one.report.prediction, one.units) for one in done]
-    return CompareReport(
-        truth=against,
-        reports=tuple(one.report for one in done),
-        comparisons=compare(named, resamples=bootstrap, seed=seed),
-        reason=done[0].units.reason,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Done:
-    """One prediction scored, and what its files and comparisons are made of."""
-
-    report: EvaluateReport
-    units: Units
-    matched: Matched
-    tables: list[Contingency]
 
 
 def _check_files(
@@ -143,15 +129,13 @@ def _check_files(
             check_file(path, overwrite=overwrite, begins=begins)
 
 
-def _write_files(
-    done: _Done, *, objects: str | None, report: str | None, work: dict[str, Any]
-) -> None:
+def _write_files(done: Done, *, objects: str | None, report: str | None) -> None:
     """Write the table of objects and the page, where they were asked for."""
     if objects is None and report is None:
         return
     matched, found = done.matched, []
     if matched.kind == "instances":
-        found = evaluate_objects.find_objects(matched.pairs, done.tables, work=work)
+        found = evaluate_objects.find_objects(matched.pairs, done.tables, work=done.work)
     if objects is not None:
         write_csv(objects, evaluate_objects.COLUMNS, evaluate_objects.rows(found))
     if report is not None:
@@ -167,63 +151,3 @@ def _sides(stores: Sequence[str], truth: str | None) -> tuple[Sequence[str], str
             f"{len(stores)} stores; try 'unetkit eval a.zarr b.zarr --truth truth.zarr'"
         )
     return (stores, truth) if truth is not None else (stores[:1], stores[1])
-
-
-def _evaluate(
-    prediction: str,
-    truth: str,
-    *,
-    borders: float | None,
-    resampling: tuple[int, int],
-    axes: str | None,
-    work: dict[str, Any],
-) -> _Done:
-    """Score one prediction; `borders` is the tolerance of outlines, if they are asked for."""
-    matched = match_samples(prediction, truth, axes=axes, progress=work["progress"])
-    if all("prediction" in theirs.image.attributes for _, theirs in matched.pairs):
-        work["progress"].note(
-            f"{truth} was taken for the truth, but is a prediction; the prediction stands first."
-        )
-    kind, names = matched.kind, matched.class_names
-    alone = matched.pairs[0][0].image.labels[kind] if len(matched.pairs) == 1 else None
-    square = None if alone is None else square_side(alone)
-    tables = count(matched.pairs, kind, square=square, **work)
-    units = units_of(tables, kind, square=square)
-    joined = [table.joined() for table in tables]
-    each = [_score(table, kind, names) for table in joined]
-    overall = _score(contingency.pool(joined), kind, names)
-    lines = _count_borders(matched, work) if borders is not None else []
-    if borders is not None and lines:
-        each = [
-            replace(one, **scores_of(line, tolerance=borders))
-            for one, line in zip(each, lines, strict=True)
-        ]
-        overall = replace(overall, **scores_of(lines, tolerance=borders))
-    samples = [theirs.name for _, theirs in matched.pairs]
-    report = EvaluateReport(
-        prediction=prediction,
-        truth=truth,
-        kind=kind,
-        overall=overall,
-        mean=scores.mean(each),
-        samples=dict(zip(samples, each, strict=True)),
-        certainty=certainty_of(units, resamples=resampling[0], seed=resampling[1]),
-        sweep=tuple(sweep(lines)),
-        unlabelled=matched.unlabelled,
-        unpaired=matched.unpaired,
-    )
-    return _Done(report, units, matched, joined)
-
-
-def _count_borders(matched: Matched, work: dict[str, Any]) -> list[Borders]:
-    """Measure outlines and borders of instances; class maps have none."""
-    if matched.kind != "instances":
-        work["progress"].note("Scores of borders are for instances; the truth has classes.")
-        return []
-    return count_borders(matched.pairs, **work)
-
-
-def _score(table: Contingency, kind: str, class_names: Sequence[str]) -> Scores:
-    if kind == "classes":
-        return scores.score_classes(table, class_names)
-    return scores.score_instances(table)

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unetkit.arrays import contingency
+from unetkit.arrays import chances, contingency
 from unetkit.engine.jobs import run_jobs
 from unetkit.geometry.tiles import cover
+from unetkit.pipeline.evaluate_maps import map_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
 
     from unetkit.arrays.contingency import Contingency
+    from unetkit.arrays.squares import Squares
     from unetkit.geometry.tiles import Cover
+    from unetkit.pipeline.evaluate_maps import Map
     from unetkit.pipeline.evaluate_pairs import Pair
     from unetkit.progress import Progress
     from unetkit.storage.planes import PlaneArray
 
 # Pixels on a side of what a job compares: some 50 MB at work, and few enough jobs a slide.
 BLOCK = 1024
-# Sides of the squares that stand for independent samples of one large image, the largest first,
-# and how many there have to be. Our own choice: cells are smaller, and 16 tell something.
-SQUARES = (1024, 512, 256, 128)
-LEAST_SQUARES = 16
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,32 @@ class Block:
     prediction: PlaneArray
     truth: PlaneArray
     ignore: PlaneArray | None
-    square: int | None = None
+    squares: Squares | None = None
+    map: Map | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others of an evaluation."""
+        return f"count {self.sample} {self.plane} {self.rows} {self.columns} {self.squares}"
 
 
-def count_block(block: Block) -> Contingency:
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """What a block or a sample holds.
+
+    Attributes
+    ----------
+    table : Contingency
+        Where squares are told apart, one image a square.
+    chances : ndarray of int64, shape (L, 2, T + 1), or None
+        As `arrays.chances.count` has it, where the prediction has a probability map.
+    """
+
+    table: Contingency
+    chances: np.ndarray[Any, Any] | None
+
+
+def count_block(block: Block) -> Counted:
     """Read one block of both sides and count its label pairs.
 
     Parameters
@@ -51,33 +72,23 @@ def count_block(block: Block) -> Contingency:
 
     Returns
     -------
-    Contingency
-        Where the block is told apart by squares, one image a square.
+    Counted
     """
     box = (block.plane, *block.rows, *block.columns)
     found, wanted = block.prediction.read(*box), block.truth.read(*box)
     ignore = None if block.ignore is None else block.ignore.read(*box)
-    if block.square is None:
-        return contingency.from_labels(wanted, found, ignore=ignore)
-    return _count_squares(block, wanted, found, ignore)
-
-
-def square_side(labels: PlaneArray) -> int | None:
-    """Choose into which squares one sample is cut to tell how sure its scores are.
-
-    Parameters
-    ----------
-    labels : PlaneArray
-
-    Returns
-    -------
-    int or None
-        Their side in pixels, of the image's size alone; None where there would be too few.
-    """
-    for side in SQUARES:
-        if len(cover(labels.height, labels.width, tile=side)) >= LEAST_SQUARES:
-            return side
-    return None
+    if block.squares is None:
+        table = contingency.from_labels(wanted, found, ignore=ignore)
+    else:
+        origin = (block.rows[0], block.columns[0])
+        table = block.squares.tables(wanted, found, origin=origin, ignore=ignore)
+    by_chance = None
+    if block.map is not None:
+        wanted = wanted != 0 if block.map.foreground else wanted
+        by_chance = chances.count(
+            wanted, block.map.read(*box), labels=block.map.labels, ignore=ignore
+        )
+    return Counted(table, by_chance)
 
 
 def count(
@@ -87,8 +98,9 @@ def count(
     scheduler: str,
     workers: int | None,
     progress: Progress,
-    square: int | None = None,
-) -> list[Contingency]:
+    squares: Squares | None = None,
+    run: Callable[..., None] = run_jobs,
+) -> list[Counted]:
     """Sum the blocks of each sample, in bounded memory.
 
     Parameters
@@ -98,25 +110,31 @@ def count(
         Which labels.
     scheduler, workers, progress
         Who works, how many, and who hears of it.
-    square : int, optional
-        Tell squares of this side apart, each as an image of its own.
+    squares : Squares, optional
+        Tell these apart, each as an image of its own.
+    run : callable
+        Runs the jobs, as `run_jobs` does.
 
     Returns
     -------
-    list of Contingency
+    list of Counted
         One a pair.
     """
     tallies = [contingency.Tally() for _ in pairs]
+    by_chance: list[Any] = [None for _ in pairs]
 
-    def add(block: Block, table: Contingency) -> None:
-        tallies[block.sample].add(table)
+    def add(block: Block, result: Counted) -> None:
+        tallies[block.sample].add(result.table)
+        if result.chances is not None:
+            before = by_chance[block.sample]
+            by_chance[block.sample] = result.chances + (0 if before is None else before)
         progress.advance()
 
     found = [ours.image.labels[kind] for ours, _ in pairs]
     progress.start("score", total=sum(part.planes * len(blocks_of(part)) for part in found))
-    jobs = _blocks(pairs, kind, square)
-    run_jobs(count_block, jobs, scheduler=scheduler, workers=workers, on_done=add)
-    return [tally.total() for tally in tallies]
+    jobs = _blocks(pairs, kind, squares)
+    run(count_block, jobs, scheduler=scheduler, workers=workers, on_done=add)
+    return [Counted(t.total(), c) for t, c in zip(tallies, by_chance, strict=True)]
 
 
 def blocks_of(labels: PlaneArray) -> Cover:
@@ -135,35 +153,13 @@ def blocks_of(labels: PlaneArray) -> Cover:
     return cover(labels.height, labels.width, tile=side)
 
 
-def _blocks(pairs: Sequence[Pair], kind: str, square: int | None) -> Iterator[Block]:
+def _blocks(pairs: Sequence[Pair], kind: str, squares: Squares | None) -> Iterator[Block]:
     """Cut every pair of samples into blocks."""
     for number, (ours, theirs) in enumerate(pairs):
         found, wanted = ours.image.labels[kind], theirs.image.labels[kind]
         ignore = theirs.image.labels.get("ignore")
+        chance = map_of(ours.image, kind)
         for plane in range(found.planes):
             for tile in blocks_of(found):
                 rows, columns = (tile.y0, tile.y1), (tile.x0, tile.x1)
-                yield Block(number, plane, rows, columns, found, wanted, ignore, square)
-
-
-def _count_squares(
-    block: Block,
-    wanted: np.ndarray[Any, Any],
-    found: np.ndarray[Any, Any],
-    ignore: np.ndarray[Any, Any] | None,
-) -> Contingency:
-    """Count each square of the image on its own; those of a block's edge are there in part."""
-    side = block.square or 1
-    across = -(-block.truth.width // side)
-    squares = across * -(-block.truth.height // side)
-    parts = []
-    for y in range(block.rows[0] // side, -(-block.rows[1] // side)):
-        for x in range(block.columns[0] // side, -(-block.columns[1] // side)):
-            rows = slice(max(y * side - block.rows[0], 0), (y + 1) * side - block.rows[0])
-            columns = slice(max(x * side - block.columns[0], 0), (x + 1) * side - block.columns[0])
-            skip = None if ignore is None else ignore[rows, columns]
-            table = contingency.from_labels(
-                wanted[rows, columns], found[rows, columns], ignore=skip
-            )
-            parts.append(replace(table, image=table.image + (y * across + x), images=squares))
-    return contingency.merge(parts)
+                yield Block(number, plane, rows, columns, found, wanted, ignore, squares, chance)

@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from unetkit.arrays.scores import Scores
+    from unetkit.pipeline.evaluate_reasons import Facts
     from unetkit.pipeline.evaluate_sure import Certainty, Comparison
 
 # The version of the report; `unetkit/data/eval.schema.json` describes it.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,17 @@ class EvaluateReport:
         By the sample's name in the truth, in its order.
     certainty : Certainty
         Intervals of the overall scores.
-    sweep : list of dict
-        Scores of borders at each threshold of a probability map, where these were asked for.
+    facts : Facts
+        What decides which scores there can be.
+    sweep : tuple of dict
+        Scores of thin borders at each threshold of a probability map, where these were asked for.
+    curve : tuple of dict
+        Scores of pixels at each threshold of a probability map, label by label, where there is one.
     unlabelled, unpaired : tuple of str
         Samples that were left out: of the truth, because they have no labels, and of the
         prediction, because the truth has no labels for them.
+    tiles_total, tiles_reused : int
+        Blocks and planes that were scored, and those of them that an earlier run had done.
     """
 
     prediction: str
@@ -50,24 +57,42 @@ class EvaluateReport:
     mean: Scores
     samples: dict[str, Scores]
     certainty: Certainty
+    facts: Facts
     sweep: tuple[dict[str, float | None], ...] = ()
+    curve: tuple[dict[str, Any], ...] = ()
     unlabelled: tuple[str, ...] = ()
     unpaired: tuple[str, ...] = ()
+    tiles_total: int = 0
+    tiles_reused: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain values that strict JSON can hold; a score that does not apply is None."""
+        """Give plain values that strict JSON can hold; a score that is not there is None.
+
+        `reasons` says why, by score; those of a sample only where they are not those overall.
+        """
+        overall = self.facts.reasons(self.overall)
         return {
             "version": VERSION,
             "prediction": self.prediction,
             "truth": self.truth,
             "kind": self.kind,
-            "overall": self.overall.to_dict(),
-            "mean": self.mean.to_dict(),
-            "samples": [{"name": name, **s.to_dict()} for name, s in self.samples.items()],
+            "overall": {**self.overall.to_dict(), "reasons": overall},
+            "mean": {**self.mean.to_dict(), "reasons": self.facts.reasons(self.mean)},
+            "samples": [
+                {
+                    "name": name,
+                    **one.to_dict(),
+                    "reasons": _without(self.facts.reasons(one), overall),
+                }
+                for name, one in self.samples.items()
+            ],
             "certainty": self.certainty.to_dict(),
             "sweep": list(self.sweep),
+            "curve": list(self.curve),
             "unlabelled": list(self.unlabelled),
             "unpaired": list(self.unpaired),
+            "tiles_total": self.tiles_total,
+            "tiles_reused": self.tiles_reused,
         }
 
     def check(self, bounds: Sequence[str]) -> None:
@@ -137,6 +162,10 @@ class CompareReport:
         """Hold each prediction to bounds; see `EvaluateReport.check`."""
         for report in self.reports:
             report.check(bounds)
+
+
+def _without(reasons: dict[str, str], known: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in reasons.items() if known.get(name) != text}
 
 
 def parse_bound(text: str) -> tuple[str, float]:

@@ -6,15 +6,16 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from unetkit.arrays import contingency, intervals, shares
+from unetkit.pipeline import evaluate_borders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from unetkit.arrays.contingency import Contingency
     from unetkit.arrays.shares import Shares
+    from unetkit.arrays.squares import Squares
+    from unetkit.pipeline.evaluate_borders import Borders
 
 # With fewer images resampling says little; our own choice.
 LEAST_IMAGES = 5
@@ -38,7 +39,7 @@ class Certainty:
     intervals : dict of str to (float, float) or None
         By score. A score that is not there has none.
     reason : str or None
-        Why there are no intervals, or not of which scores.
+        Why there are no intervals.
     """
 
     unit: str | None
@@ -92,7 +93,14 @@ class Units:
     reason: str | None
 
 
-def units_of(tables: Sequence[Contingency], kind: str, *, square: int | None) -> Units:
+def units_of(
+    tables: Sequence[Contingency],
+    kind: str,
+    *,
+    squares: Squares | None,
+    borders: Sequence[Borders] = (),
+    tolerance: float = 2.0,
+) -> Units:
     """Take the sums of an evaluation, by image, or by square of a single image.
 
     Parameters
@@ -101,14 +109,18 @@ def units_of(tables: Sequence[Contingency], kind: str, *, square: int | None) ->
         One a sample; of a single one its squares stand side by side.
     kind : str
         Which labels.
-    square : int or None
-        The side of a square, if the image is cut into such.
+    squares : Squares or None
+        What a single image is cut into, if it is.
+    borders : sequence of Borders
+        One a sample, where they were asked for.
+    tolerance : float
+        Of `boundary_f`, in pixels.
 
     Returns
     -------
     Units
     """
-    if len(tables) == 1 and square is None:
+    if len(tables) == 1 and squares is None:
         return Units(
             None, None, 1, None, "one image of fewer than 16 squares of 128 pixels says nothing"
         )
@@ -122,8 +134,10 @@ def units_of(tables: Sequence[Contingency], kind: str, *, square: int | None) ->
         if kind == "classes"
         else shares.of_instances(table, one_image=alone)
     )
-    left_out = "scores of segments and of borders are no sums over squares" if alone else None
-    return Units(found, "square" if alone else "image", table.images, square, left_out)
+    if borders:
+        found |= evaluate_borders.sums_of(borders, tolerance=tolerance, parted=alone)
+    side = None if squares is None else squares.side
+    return Units(found, "square" if alone else "image", table.images, side, None)
 
 
 def certainty_of(units: Units, *, resamples: int, seed: int) -> Certainty:
@@ -175,9 +189,11 @@ def compare(
     """
     if any(units.shares is None for _, units in named):
         return ()
-    first = named[0][1].shares or {}
+    everyone = [units.shares or {} for _, units in named]
     rows: list[Comparison] = []
-    for score in first:
+    for score in everyone[0]:
+        if any(score not in own for own in everyone):
+            continue
         found = [
             _compare(score, one, other, resamples=resamples, seed=seed)
             for one, other in combinations(named, 2)
@@ -191,17 +207,13 @@ def _compare(
     score: str, one: tuple[str, Units], other: tuple[str, Units], *, resamples: int, seed: int
 ) -> dict[str, Any]:
     ours, theirs = ((units.shares or {})[score] for _, units in (one, other))
-    terms = max(ours.shape[1], theirs.shape[1])  # a class that only one side knows
-    ours, theirs = (
-        np.pad(side, ((0, 0), (0, terms - side.shape[1]), (0, 0))) for side in (ours, theirs)
-    )
     p = intervals.exchange_test(ours, theirs, seed=seed)
-    gap = float(shares.value(ours.sum(0)) - shares.value(theirs.sum(0)))
+    values = ours.overall(), theirs.overall()
     return {
         "score": score,
         "first": one[0],
         "second": other[0],
-        "difference": None if p is None else gap,
+        "difference": None if None in values else values[0] - values[1],
         "interval": (
             intervals.difference_interval(ours, theirs, resamples=resamples, seed=seed)
             if resamples

@@ -12,7 +12,7 @@ from unetkit.engine.jobs import run_jobs
 from unetkit.pipeline.evaluate_blocks import blocks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from unetkit.progress import Progress
     from unetkit.storage.planes import PlaneArray
@@ -27,6 +27,11 @@ class Piece:
     columns: tuple[int, int]
     labels: PlaneArray
     image: PlaneArray | None
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others of an evaluation."""
+        return f"measure {self.labels.url} {self.plane} {self.rows} {self.columns}"
 
 
 def measure_piece(piece: Piece) -> objects.Objects:
@@ -63,6 +68,7 @@ def measure_labels(
     scheduler: str,
     workers: int | None,
     progress: Progress,
+    run: Callable[..., None] = run_jobs,
 ) -> list[objects.Objects]:
     """Measure every plane of stored labels.
 
@@ -76,6 +82,8 @@ def measure_labels(
         Of the same size.
     scheduler, workers, progress
         Who works, how many, and who hears of it.
+    run : callable
+        Runs the jobs, as `run_jobs` does.
 
     Returns
     -------
@@ -89,9 +97,7 @@ def measure_labels(
         progress.advance()
 
     progress.start("measure", total=labels.planes * len(blocks_of(labels)))
-    run_jobs(
-        measure_piece, _pieces(labels, image), scheduler=scheduler, workers=workers, on_done=add
-    )
+    run(measure_piece, _pieces(labels, image), scheduler=scheduler, workers=workers, on_done=add)
     return [objects.merge([part for _, part in sorted(parts.items())]) for parts in found]
 
 

@@ -1,0 +1,66 @@
+"""Parts cover blocks and planes, and class maps of two classes have thin borders too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unetkit.arrays import membranes, surfaces
+from unetkit.arrays.contingency import from_labels
+from unetkit.pipeline import evaluate_border_parts as module
+from unetkit.pipeline.evaluate import evaluate
+from unetkit.pipeline.evaluate_pairs import match_samples
+from unetkit.storage.datasets import DatasetWriter
+
+
+def write(url: str, labels: np.ndarray, kind: str) -> str:
+    writer = DatasetWriter(url)
+    writer.add("a", labels, axes="yx", labels=labels, kind=kind)
+    writer.finish()
+    return url
+
+
+@pytest.fixture
+def maps(tmp_path):
+    """Two maps of cells (1) and borders (0), the second with one border broken."""
+    truth = np.ones((40, 40), np.uint8)
+    truth[::10], truth[:, ::10] = 0, 0
+    found = truth.copy()
+    found[10, 12:18] = 1
+    urls = [
+        write(str(tmp_path / f"{n}.zarr"), one, "classes") for n, one in enumerate((found, truth))
+    ]
+    return (*urls, found, truth)
+
+
+def test_two_classes_are_cells_and_borders(maps):
+    *urls, found, truth = maps
+    overall = evaluate(*urls, borders=True, scheduler="sync").overall
+    thinned = from_labels(membranes.thin(truth), membranes.thin(found))
+    assert overall.v_rand == pytest.approx(membranes.v_rand(thinned))
+    assert overall.warping_error == 1 / 1600
+    inside = (slice(0, 40), slice(0, 40))
+    outlines = surfaces.measure(truth, found, inside=inside)
+    assert overall.boundary_f == surfaces.boundary_f(outlines)
+    assert overall.seg is None
+
+
+def test_more_classes_have_outlines_and_no_thin_borders(tmp_path, maps):
+    *_, found, truth = maps
+    truth, found = truth.copy(), found.copy()
+    truth[:5, :5] = found[:5, :5] = 2
+    urls = [
+        write(str(tmp_path / f"{n}.zarr"), one, "classes")
+        for n, one in (("p", found), ("t", truth))
+    ]
+    document = evaluate(*urls, borders=True, scheduler="sync").to_dict()["overall"]
+    assert document["v_rand"] is None
+    assert "maps of two classes" in document["reasons"]["v_rand"]
+    assert document["boundary_f"] > 0.9
+
+
+def test_a_part_has_a_key_of_its_own(maps):
+    pairs = match_samples(*maps[:2]).pairs
+    parts = list(module.parts_of(pairs, "classes", thin=True, squares=None))
+    assert [part.rows for part in parts] == [(0, 40), None]
+    assert len({part.key for part in parts}) == 2

@@ -1,0 +1,73 @@
+"""Kept results come back as they were, or not at all."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from unetkit.errors import SurroundingsError
+from unetkit.storage.results import Results, stamp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ARRAYS = {"a": np.arange(6, dtype=np.uint64).reshape(2, 3), "b": np.array([0.1, 2e300])}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    with Results(str(tmp_path / "kept")) as results:
+        results.put("block 1/2", {"names": ["a", None, 0.5]}, ARRAYS)
+        results.put("block 3", [], {})
+    return str(tmp_path / "kept")
+
+
+def test_results_come_back(folder: str) -> None:
+    tree, arrays = Results(folder).get("block 1/2") or (None, {})
+    assert tree == {"names": ["a", None, 0.5]}
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype
+        assert np.array_equal(arrays[name], array)
+    assert Results(folder).get("block 3") == ([], {})
+    assert Results(folder).get("block 4") is None
+
+
+@pytest.mark.parametrize("damage", ["torn", "altered", "gone"])
+def test_what_is_not_as_it_was_written_is_not_there(
+    folder: str, tmp_path: Path, damage: str
+) -> None:
+    for path in (tmp_path / "kept").glob("*.npz"):
+        data = bytearray(path.read_bytes())
+        data[30] ^= 1
+        if damage == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(data if damage == "altered" else data[:-7])
+    assert Results(folder).get("block 1/2") is None
+
+
+def test_what_the_journal_does_not_name_is_not_there(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "kept" / ".unetkit" / "journal.txt").write_bytes(b"")
+    assert Results(folder).get("block 3") is None
+
+
+def test_a_place_that_takes_nothing_is_said(tmp_path: Path) -> None:
+    results = Results(str(tmp_path / "kept"))
+    (tmp_path / "kept").write_text("")
+    with pytest.raises(SurroundingsError, match="must be writable"):
+        results.put("a", {}, {})
+
+
+def test_a_stamp_changes_with_what_is_stored(tmp_path: Path) -> None:
+    (tmp_path / "c" / "0").mkdir(parents=True)
+    chunk = tmp_path / "c" / "0" / "1"
+    chunk.write_bytes(b"abc")
+    before = stamp(str(tmp_path))
+    assert (before["files"], before["bytes"]) == (1, 3)
+    assert stamp(str(tmp_path)) == before
+    os.utime(chunk, ns=(5, before["newest"] + 1))
+    assert stamp(str(tmp_path)) != before
+    assert stamp("s3://bucket/a.zarr") == {}

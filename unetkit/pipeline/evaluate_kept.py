@@ -1,0 +1,277 @@
+"""The unfinished evaluation: results of blocks kept beside the prediction, and taken up again."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+import unetkit
+from unetkit.arrays.contingency import Contingency
+from unetkit.arrays.objects import Objects
+from unetkit.arrays.surfaces import Surfaces
+from unetkit.arrays.warping import Topology
+from unetkit.engine.jobs import run_jobs
+from unetkit.errors import OutputError, StoppedError, SurroundingsError, TryAgainError
+from unetkit.pipeline.evaluate_blocks import Counted, blocks_of
+from unetkit.pipeline.evaluate_border_parts import Proposal
+from unetkit.storage.files import discard, partial_url
+from unetkit.storage.lock import locked
+from unetkit.storage.results import Results, stamp
+from unetkit.storage.urls import base_name, exists, is_remote, join
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
+
+    from unetkit.engine.signals import Stop
+    from unetkit.pipeline.evaluate_pairs import Matched
+    from unetkit.progress import Progress
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+# From so many blocks on, some minutes of work, results are kept without being asked for.
+KEPT_FROM = 256
+# After these the work itself is sound, and going on with it is worth while.
+KEPT_AFTER = (StoppedError, SurroundingsError, TryAgainError, KeyboardInterrupt)
+# What jobs return, by name: nothing else is ever made of what is read.
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Contingency, Counted, Objects, Proposal, Surfaces, Topology)
+}
+
+
+@dataclass
+class Kept:
+    """Runs jobs, but for those whose results an earlier run kept.
+
+    Parameters
+    ----------
+    results : Results or None
+        Where results are kept, if they are.
+    stop : Stop
+        Asked after each job.
+    total, reused : int
+        Jobs so far, and those of them whose results were there.
+    """
+
+    results: Results | None
+    stop: Stop
+    total: int = 0
+    reused: int = 0
+
+    def run(
+        self,
+        function: Callable[[J], R],
+        jobs: Iterable[J],
+        *,
+        scheduler: str,
+        workers: int | None,
+        on_done: Callable[[J, R], None],
+    ) -> None:
+        """Do what `unetkit.engine.jobs.run_jobs` does with jobs that have a `key`."""
+
+        def missing() -> Iterator[J]:
+            for job in jobs:
+                self.total += 1
+                found = None if self.results is None else self.results.get(_key(job))
+                if found is None:
+                    yield job
+                else:
+                    self.reused += 1
+                    on_done(job, unpack(*found))
+
+        def finish(job: J, result: R) -> None:
+            if self.results is not None:
+                arrays: dict[str, np.ndarray[Any, Any]] = {}
+                self.results.put(_key(job), pack(result, arrays), arrays)
+            on_done(job, result)
+            self.stop.check(self._how_to_go_on())
+
+        run_jobs(function, missing(), scheduler=scheduler, workers=workers, on_done=finish)
+
+    def _how_to_go_on(self) -> str:
+        way = "to keep what is done" if self.results is None else "in the same command to go on"
+        return f"eval must go on to its end, got a signal; give --resume {way}"
+
+
+def keep(
+    prediction: str,
+    matched: Matched,
+    *,
+    settings: dict[str, Any],
+    resume: bool,
+    break_lock: bool,
+    stop: Stop,
+    progress: Progress,
+) -> AbstractContextManager[Kept]:
+    """Keep the results of blocks until the evaluation is done.
+
+    Parameters
+    ----------
+    prediction : str
+        Its results are kept beside it, or here if it lies elsewhere.
+    matched : Matched
+        What is compared.
+    settings : dict
+        What results depend on besides.
+    resume : bool
+        Go on with what an earlier run kept.
+    break_lock : bool
+        Take it over from a job on another host.
+    stop, progress
+        Asked and told.
+
+    Returns
+    -------
+    context manager of Kept
+        At its end nothing is left, but after an end from outside, such as a signal.
+
+    Raises
+    ------
+    OutputError
+        If an earlier run had other settings or inputs, or another job is at work.
+    """
+    jobs = sum(a.planes * len(blocks_of(a)) for a in _compared(matched))
+    if not resume and jobs < KEPT_FROM:
+        return nullcontext(Kept(None, stop))
+    place = partial_url(_beside(prediction))
+    stack = ExitStack()
+    try:
+        stack.enter_context(locked(place, break_lock=break_lock))
+    except (OutputError, SurroundingsError):
+        if resume:
+            raise
+        return nullcontext(Kept(None, stop))  # nobody asked for it
+    with stack:
+        if exists(place) and not resume:
+            progress.note("an unfinished evaluation is started afresh; --resume goes on with one")
+            discard(place)
+        return _keeping(place, _fingerprint(matched, settings), stop, lock=stack.pop_all())
+
+
+@contextmanager
+def _keeping(
+    place: str, fingerprint: dict[str, Any], stop: Stop, *, lock: ExitStack
+) -> Iterator[Kept]:
+    """Hold the lock, and leave results where going on with them is worth while."""
+    with lock:
+        try:
+            with Results(place) as results:
+                _agree(place, results, fingerprint)
+                yield Kept(results, stop)
+        except (*KEPT_AFTER, OutputError):
+            raise
+        except BaseException:
+            discard(place)
+            raise
+        discard(place)
+
+
+def _agree(place: str, results: Results, fingerprint: dict[str, Any]) -> None:
+    """Make sure that results are of the same things, or note what new ones will be of."""
+    if results.journal.read_fingerprint() is None:
+        results.journal.write_fingerprint(fingerprint)
+        return
+    differences = results.journal.differences(fingerprint)
+    if differences:
+        raise OutputError(
+            f"{place} must be of the same evaluation to be resumed, got "
+            f"{'; '.join(differences[:5])}; leave --resume out to start afresh"
+        )
+
+
+def _beside(prediction: str) -> str:
+    """Name what is kept after the prediction, outside of any store that it lies in."""
+    if is_remote(prediction):
+        return f"{base_name(prediction)}.eval"
+    place = prediction.rstrip("/")
+    name = base_name(place)
+    while exists(join(place[: -len(base_name(place))] or ".", "zarr.json")):
+        place = place[: -len(base_name(place))].rstrip("/")
+        if not base_name(place):
+            return f"{name}.eval"
+    return f"{place}.eval"
+
+
+def _compared(matched: Matched) -> list[Any]:
+    return [ours.image.labels[matched.kind] for ours, _ in matched.pairs]
+
+
+def _fingerprint(matched: Matched, settings: dict[str, Any]) -> dict[str, Any]:
+    """Say what the results of blocks depend on: settings, and what both sides hold by now."""
+    sides: dict[str, Any] = {}
+    for ours, theirs in matched.pairs:
+        arrays = {
+            "prediction": ours.image.labels[matched.kind],
+            "probabilities": ours.image.data,
+            "truth": theirs.image.labels[matched.kind],
+            "ignore": theirs.image.labels.get("ignore"),
+        }
+        sides[theirs.name] = {
+            name: {
+                "url": array.url,
+                "shape": list(array.shape),
+                "chunks": list(array.chunks),
+                "dtype": array.dtype.name,
+                **stamp(array.url),
+            }
+            for name, array in arrays.items()
+            if array is not None
+        }
+    about = {"unetkit": unetkit.__version__, "kind": matched.kind}
+    return {**about, **settings, "samples": sides}
+
+
+def _key(job: Any) -> str:
+    key: str = job.key
+    return key
+
+
+def pack(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """Take a result apart.
+
+    Parameters
+    ----------
+    value : object
+        A result of a job: records, dictionaries, arrays and numbers.
+    arrays : dict
+        Gets the arrays.
+
+    Returns
+    -------
+    object
+        The rest, as JSON can hold it.
+    """
+    if isinstance(value, np.ndarray):
+        name = f"a{len(arrays)}"
+        arrays[name] = value
+        return {"array": name}
+    if is_dataclass(value):
+        parts = {f.name: pack(getattr(value, f.name), arrays) for f in fields(value)}
+        return {"kind": type(value).__name__, "parts": parts}
+    if isinstance(value, dict):
+        return {"entries": [[key, pack(item, arrays)] for key, item in value.items()]}
+    return value
+
+
+def unpack(tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """Put together what `pack` took apart.
+
+    Parameters
+    ----------
+    tree : object
+    arrays : dict of str to ndarray
+    """
+    of = partial(unpack, arrays=arrays)
+    match tree:
+        case {"array": name}:
+            return arrays[name]
+        case {"kind": name, "parts": parts}:
+            return _KINDS[name](**{key: of(part) for key, part in parts.items()})
+        case {"entries": entries}:
+            return {key: of(part) for key, part in entries}
+    return tree
