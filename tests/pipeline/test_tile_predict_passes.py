@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from unetkit.arrays import normalization
+from unetkit.errors import OutputError
 from unetkit.geometry.tiles import mirror
 from unetkit.models import hardware, modelfile
 from unetkit.pipeline import tile_predict_average
@@ -258,3 +259,66 @@ def test_other_processes_give_the_same_bytes(kit: SimpleNamespace, tmp_path: Pat
             source, model=models, output=output, tile=8, scheduler=scheduler, **EXACT, **options
         )
     assert kit.differing(*outputs) == []
+
+
+LOOKS: list[dict[str, Any]] = [{"tta": "rotations"}, {"merge": "gaussian"}]
+
+
+@pytest.mark.parametrize("options", LOOKS)
+def test_resuming_gives_the_bytes_of_one_run(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(tile_predict_average, "BLEND_TILES", 2)
+    models = [kit.model(Path(f"{n}.st"), depth=1, seed=n, name="keras-unet") for n in (1, 2)]
+    asked: dict[str, Any] = {"model": models, "tile": 8, "scheduler": "sync", **EXACT, **options}
+    whole = tile_predict(slide, output="whole.zarr", **asked)
+
+    def stop() -> None:
+        raise OSError("power cut")
+
+    with pytest.raises(OSError, match="power cut"):
+        tile_predict(slide, progress=kit.watching(at=5, act=stop), **asked)
+    for change in ({"tta": "flips"}, {"model": models[:1]}):
+        with pytest.raises(OutputError, match="same settings"):
+            tile_predict(slide, resume=True, **(asked | change))
+    report = tile_predict(slide, resume=True, **asked)
+    assert 0 < report.tiles_reused < report.tiles_total == whole.tiles_total
+    assert kit.differing(report.output, "whole.zarr") == []
+
+
+@pytest.mark.parametrize("options", LOOKS)
+def test_what_is_left_out_changes_nothing_elsewhere(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(tile_predict_average, "BLEND_TILES", 2)
+    model = kit.model(Path("padded.safetensors"), depth=1, name="keras-unet")
+    asked: dict[str, Any] = {"model": model, "tile": 8, **EXACT, **options}
+    data = create_image("mask.zarr", shape=(4, 4), axes="yx", dtype="u1", chunk=4)
+    mask = np.array([[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]], np.uint8)
+    data.write(0, 0, 0, mask[None])
+    everything = tile_predict(slide, output="all.zarr", **asked)
+    report = tile_predict(slide, mask="mask.zarr", **asked)
+    assert 0 < report.tiles_left_out < report.tiles_total
+    full, some = (kit.read(open_image(found.output).data) for found in (everything, report))
+    looked = np.kron(mask, np.ones((16, 15)))[:64, :60] > 0
+    np.testing.assert_array_equal(full[:, looked], some[:, looked])
+    nothing = (some[0] == 1) & (some[1] == 0)
+    assert nothing.mean() > 0.5
+    assert (nothing | (full == some).all(axis=0)).all()
+
+
+def test_a_plan_says_what_averages_cost(kit: SimpleNamespace, slide: str) -> None:
+    model = kit.model(Path("padded.safetensors"), depth=1, name="keras-unet")
+    notes = kit.watching()
+    asked: dict[str, Any] = {"model": model, "tile": 8, "dry_run": True}
+    plain = tile_predict(slide, **asked)
+    assert (plain.cost_factor, plain.models, plain.tta, plain.merge) == (1, 1, "none", "crop")
+    turned_plan = tile_predict(slide, tta="rotations", progress=notes, **asked)
+    assert turned_plan.cost_factor == 8
+    assert turned_plan.context_share == plain.context_share
+    assert "averaged over 8 turns at 8.0 times the work" in notes.notes[-1]
+    mixed = tile_predict(slide, merge="gaussian", progress=notes, **asked)
+    # Blocks of four tiles of 8 run one or two more windows on each side.
+    assert mixed.cost_factor == pytest.approx((2 * (4 + 2)) ** 2 / 8**2, rel=0.01)
+    assert mixed.context_share > plain.context_share
+    assert "averaged over windows" in notes.notes[-1]
