@@ -1,8 +1,9 @@
 """unetkit: from annotated microscopy images to seamless segmentations of slides of any size.
 
 Every command of the command line is a function of the same job here, with the same options:
-`import_images`, `augment`, `weights`, `train`, `tile_predict`, `evaluate`, `measure`, `info` and
-`demo`; `list_models`, `show_model`, `export_model`, `list_plugins` and `new_plugin` are what
+`import_images`, `augment`, `weights`, `train`, `tile_predict`, `evaluate`, `measure`,
+`export_prediction`, `info` and `demo`; `list_models`, `show_model`, `export_model`, `list_plugins`
+and `new_plugin` are what
 `unetkit models` and `unetkit plugins` run, and `unetkit.testing` checks a model. `open_dataset` and
 `open_image` read what they write; `SizeContract` is what a model says of the sizes that it takes,
 and `ImageFile` what a reader makes of an image file. Names load their module on first use.
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from unetkit.pipeline.demo import demo
     from unetkit.pipeline.evaluate import evaluate
     from unetkit.pipeline.export import export_model
+    from unetkit.pipeline.export_prediction import export_prediction
     from unetkit.pipeline.import_images import import_images
     from unetkit.pipeline.info import info
     from unetkit.pipeline.measure import measure
@@ -40,6 +42,7 @@ __all__ = [
     "demo",
     "evaluate",
     "export_model",
+    "export_prediction",
     "import_images",
     "info",
     "list_models",
@@ -62,6 +65,7 @@ _HOMES = {
     "demo": "unetkit.pipeline.demo",
     "evaluate": "unetkit.pipeline.evaluate",
     "export_model": "unetkit.pipeline.export",
+    "export_prediction": "unetkit.pipeline.export_prediction",
     "import_images": "unetkit.pipeline.import_images",
     "info": "unetkit.pipeline.info",
     "list_models": "unetkit.pipeline.models",

@@ -38,6 +38,7 @@ FUNCTIONS = {
     "tile-predict": "tile_predict",
     "eval": "evaluate",
     "measure": "measure",
+    "export": "export_prediction",
     "info": "info",
     "verify": "verify",
     "demo": "demo",

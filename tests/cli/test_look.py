@@ -83,6 +83,23 @@ def test_options_of_eval_arrive(
     assert after == before | {name: value}
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "value"),
+    [
+        (["--to", "geojson"], "to", "geojson"),
+        (["-o", "cells.png"], "output", "cells.png"),
+        (["--layer", "classes"], "layer", "classes"),
+        (["--overwrite"], "overwrite", True),
+    ],
+)
+def test_options_of_export_arrive(
+    passed: Passed, option: list[str], name: str, value: object
+) -> None:
+    before = passed("export_prediction", "export", "a.zarr")
+    assert before["values"] == ("a.zarr",)
+    assert passed("export_prediction", "export", "a.zarr", *option) == before | {name: value}
+
+
 class Walked:
     output = "my demo"
 

@@ -107,6 +107,11 @@ app.command(
     epilog="Example: unetkit measure slide.prediction.zarr slide.zarr --csv cells.csv",
 )(look.measure)
 app.command(
+    "export",
+    rich_help_panel=LOOK,
+    epilog="Example: unetkit export slide.prediction.zarr --to geojson -o slide.geojson",
+)(look.export_prediction)
+app.command(
     "info",
     rich_help_panel=LOOK,
     epilog="Example: unetkit info slide.prediction.zarr",

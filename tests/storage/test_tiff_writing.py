@@ -1,0 +1,90 @@
+"""TIFFs read again equal what was written, with pixel sizes that Fiji understands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tifffile
+
+import unetkit.storage.tiff_writing as tiff_writing
+from unetkit.errors import SurroundingsError
+from unetkit.storage.images import create_image
+from unetkit.storage.ownership import is_ours
+from unetkit.storage.tiff_writing import tile_rows, write_tiff
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZES = {"t": 2, "c": 3, "z": 2, "y": 600, "x": 530}
+
+
+def stored(folder: Path, axes: str, dtype: str = "u2") -> tuple[Any, np.ndarray[Any, Any]]:
+    """Store noise, and return it with every axis, in the order of a TIFF."""
+    shape = tuple(SIZES[axis] for axis in axes)
+    data = create_image(str(folder / "a.zarr"), shape=shape, axes=axes, dtype=dtype, chunk=256)
+    sizes = [SIZES[axis] if axis in axes else 1 for axis in "tzcyx"]
+    noise = np.random.default_rng(0).integers(0, 9, sizes).astype(dtype)
+    for number, plane in enumerate(noise.reshape(-1, *sizes[2:])):
+        data.write(number, 0, 0, plane)
+    return data, noise
+
+
+def write(path: Path, data: Any, dtype: str, **options: Any) -> int:
+    rows = 0
+
+    def advance() -> None:
+        nonlocal rows
+        rows += 1
+
+    common: dict[str, Any] = {"software": "unetkit 0", "name": "cells", "advance": advance}
+    write_tiff(str(path), data, dtype=np.dtype(dtype), **common, **options)
+    return rows
+
+
+@pytest.mark.parametrize("axes", ["yx", "cyx", "zyx", "tczyx"])
+def test_a_tiff_read_again_is_what_was_stored(axes: str, tmp_path: Path) -> None:
+    data, noise = stored(tmp_path, axes)
+    path = tmp_path / "a.tif"
+    assert write(path, data, "u4", channel_names=("r", "g", "b")) == tile_rows(data)
+    with tifffile.TiffFile(path) as file:
+        assert file.is_ome
+        assert not file.is_bigtiff
+        page = file.pages[0]
+        assert (page.is_tiled, page.dtype, page.tile) == (True, np.dtype("u4"), (512, 512))
+        read = file.asarray(squeeze=False)
+        wanted = "".join(axis for axis in "tzcyx" if axis in axes).upper()
+        assert file.series[0].axes == wanted
+    np.testing.assert_array_equal(read.reshape(noise.shape), noise)
+    assert is_ours(str(path))
+
+
+def test_the_pixel_size_is_there_for_every_reader(tmp_path: Path) -> None:
+    data, _ = stored(tmp_path, "zyx")
+    write(tmp_path / "a.tif", data, "u2", pixel_size={"z": 2.0, "y": 0.5, "x": 0.25})
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        tags = file.pages[0].tags
+        assert tags["ResolutionUnit"].value.name == "CENTIMETER"
+        assert [tags[f"{axis}Resolution"].value[0] for axis in "XY"] == [40_000, 20_000]
+        text = file.ome_metadata
+    for said in ('PhysicalSizeX="0.25"', 'PhysicalSizeY="0.5"', 'PhysicalSizeZ="2.0"', "µm"):
+        assert said in text
+
+
+def test_a_file_that_may_grow_too_large_is_a_bigtiff(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, noise = stored(tmp_path, "yx")
+    monkeypatch.setattr(tiff_writing, "LARGEST_CLASSIC", noise.nbytes - 1)
+    write(tmp_path / "a.tif", data, "u2")
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert file.is_bigtiff
+        np.testing.assert_array_equal(file.asarray(), noise[0, 0, 0])
+    assert is_ours(str(tmp_path / "a.tif"))
+
+
+def test_a_place_that_can_t_be_written_is_named(tmp_path: Path) -> None:
+    data, _ = stored(tmp_path, "yx")
+    with pytest.raises(SurroundingsError, match="must be writable"):
+        write(tmp_path / "none" / "a.tif", data, "u2")
