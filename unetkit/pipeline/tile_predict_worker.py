@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from unetkit.engine.schedulers import worker_number
 from unetkit.errors import InputError
 from unetkit.models import hardware, modelfile
+from unetkit.models.fusing import fuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +36,7 @@ def load_model(path: str, *, device: str, sha256: str | None = None, keep: int =
     path : str
         The model file, as this process finds it.
     device : str
-        Where the network computes.
+        Where the network computes; `cuda` is a GPU for each of the workers of this machine.
     sha256 : str, optional
         What the file's bytes must hash to; left out, whatever they are.
     keep : int
@@ -50,6 +52,8 @@ def load_model(path: str, *, device: str, sha256: str | None = None, keep: int =
         If the file is damaged or not the one that was meant.
     """
     path = str(Path(path).absolute())
+    if device == "cuda":
+        device = own_gpu(worker_number(), torch.cuda.device_count())
     with _LOADING:
         if sha256 is not None and (path, sha256, device) in _LOADED:
             _LOADED.move_to_end((path, sha256, device))
@@ -61,12 +65,30 @@ def load_model(path: str, *, device: str, sha256: str | None = None, keep: int =
                 f"{path} must stay as it was when the prediction began, got other bytes; "
                 "put the model file back, or start again"
             )
-        ready = replace(found, module=found.module.to(device).eval())
+        ready = replace(found, module=fuse(found.module.to(device).eval()))
         _LOADED[path, found.sha256, device] = ready
         _LOADED.move_to_end((path, found.sha256, device))
         while len(_LOADED) > keep:
             _LOADED.popitem(last=False)
         return ready
+
+
+def own_gpu(number: int | None, count: int) -> str:
+    """Return the GPU of a worker, where any of several would do.
+
+    Parameters
+    ----------
+    number : int or None
+        Which of the workers of this machine it is; None for a process that is none.
+    count : int
+        How many GPUs there are.
+
+    Examples
+    --------
+    >>> [own_gpu(number, 2) for number in (0, 1, 2, None)]
+    ['cuda:0', 'cuda:1', 'cuda:0', 'cuda']
+    """
+    return "cuda" if number is None else f"cuda:{number % max(1, count)}"
 
 
 @contextmanager
