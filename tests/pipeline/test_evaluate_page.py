@@ -23,12 +23,54 @@ def store(tmp_path):
     return str(tmp_path / "t.zarr")
 
 
-def test_large_images_have_no_picture(store, monkeypatch):
+def test_large_images_are_made_smaller_and_say_so(store, monkeypatch):
     report = evaluate(store, store, scheduler="sync")
     pairs = match_samples(store, store).pairs
-    assert list(module.contents(report, pairs, [])["pictures"]) == ["s0", "s1", "s2"]
+    pictures = module.contents(report, pairs, [])["pictures"]
+    assert [picture["factor"] for picture in pictures.values()] == [1, 1, 1]
     monkeypatch.setattr(module, "LONGEST", 21)
-    assert list(module.contents(report, pairs, [])["pictures"]) == ["s0", "s1"]
+    pictures = module.contents(report, pairs, [])["pictures"]
+    assert {name: (p["factor"], p["width"]) for name, p in pictures.items()} == {
+        "s0": (1, 20),
+        "s1": (1, 21),
+        "s2": (2, 11),
+    }
+    monkeypatch.setattr(module, "PIXELS", 3 * 100)
+    pictures = module.contents(report, pairs, [])["pictures"]
+    assert [p["width"] * p["height"] for p in pictures.values()] == [100, 30, 30]
+
+
+def test_objects_that_no_picture_shows_have_their_own(store, monkeypatch):
+    report = evaluate(store, store, scheduler="sync")
+    pairs = match_samples(store, store).pairs
+    found = [Found("s2", "truth", 0, 1, 4.5, 4.5, 36, "miss", None, 0.0)]
+    assert module.contents(report, pairs, found)["objects"][0]["picture"] is None
+    monkeypatch.setattr(module, "LONGEST", 16)
+    monkeypatch.setattr(module, "NEAR", 8)
+    picture = module.contents(report, pairs, found)["objects"][0]["picture"]
+    assert (picture["row"], picture["column"], picture["factor"]) == (0, 0, 1)
+    assert (picture["height"], picture["width"]) == (12, 12)
+    monkeypatch.setattr(module, "DRAWN", 6)
+    picture = module.contents(report, pairs, found)["objects"][0]["picture"]
+    assert (picture["factor"], picture["width"]) == (2, 6)
+
+
+def test_the_page_is_bounded_whatever_is_compared(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, size=(3, 3000, 1500)).astype(np.uint8)
+    writer = DatasetWriter(str(tmp_path / "n.zarr"))
+    labels = np.zeros((3000, 1500), np.uint8)
+    labels[5:9, 5:9] = 1
+    for n in range(4):
+        writer.add(f"s{n}", noise, axes="cyx", labels=labels)
+    writer.finish()
+    url = str(tmp_path / "n.zarr")
+    pictures = module.contents(
+        evaluate(url, url, scheduler="sync"), match_samples(url, url).pairs, []
+    )["pictures"]
+    assert [p["factor"] for p in pictures.values()] == [2] * 4
+    # Noise takes three bytes a pixel, and four thirds of that as text.
+    assert sum(len(p["image"]) for p in pictures.values()) < 4.1 * module.PIXELS
 
 
 def test_the_largest_that_went_wrong_come_first(store):

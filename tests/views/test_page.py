@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from unetkit.pipeline import evaluate_page
 from unetkit.pipeline.evaluate import evaluate
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.views.page import BEGINS, layers, page
@@ -168,3 +169,51 @@ def test_it_fits_a_phone_in_either_light(opened: Any, scheme: str) -> None:
     brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
     assert (brightness[0] > brightness[1]) == (scheme == "dark")
     assert abs(brightness[0] - brightness[1]) > 450
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the page of an image that is shown smaller, with a probability map."""
+    folder = tmp_path_factory.mktemp("large")
+    truth = labels(3)
+    for name, found in (("p", np.where(truth % 3 == 0, 0, truth).astype(np.uint16)), ("t", truth)):
+        writer = DatasetWriter(str(folder / f"{name}.zarr"))
+        chance = ndimage.gaussian_filter((found > 0) * 255.0, 2).astype(np.uint8)
+        made = {"channel_names": ("foreground",), "attributes": {"scale": 1 / 255}}
+        writer.add("a", chance, axes="yx", labels=found, **(made if name == "p" else {}))
+        writer.finish()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate_page, "LONGEST", 100)
+        evaluate(*(str(folder / f"{n}.zarr") for n in "pt"), report=str(folder / "r.html"))
+    return folder / "r.html"
+
+
+def test_a_large_image_is_shown_smaller_and_its_objects_as_they_are(
+    browser: Any, large: Path
+) -> None:
+    browser.get(large.as_uri())
+    assert browser.get_log("browser") == []
+
+    def heading() -> str:
+        return browser.find_element("id", "seen").text
+
+    assert heading() == "Picture of a: 160 x 120 pixels, one shown of 2 x 2"
+    browser.execute_script("document.querySelector('#thumbs button').click()")
+    assert heading().startswith("Part of a from row ")
+    assert "shown" not in heading()
+    assert browser.find_element("id", "layer-truth").is_displayed()
+    browser.execute_script("document.querySelector('#samples td button').click()")
+    assert heading().startswith("Picture of a")
+
+
+def test_a_probability_map_has_its_curves_and_what_is_missing_its_reason(
+    browser: Any, large: Path
+) -> None:
+    browser.get(large.as_uri())
+    titles = [e.text for e in browser.find_elements("css selector", "figcaption")]
+    assert titles[1] == "Foreground: precision and recall"
+    assert titles[2].startswith("Foreground: Dice by threshold, best 0.")
+    assert len(browser.find_elements("css selector", "figure:nth-child(3) circle")) == 50
+    missing = browser.find_element("id", "nulls").text
+    assert "boundary f" in missing
+    assert "worked out with --borders" in missing

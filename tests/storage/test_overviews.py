@@ -1,0 +1,56 @@
+"""Planes made smaller: of the pyramid where there is one, else of all pixels, and alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from unetkit.storage import overviews
+from unetkit.storage.images import add_pyramid, create_image, create_labels, open_image
+from unetkit.storage.pyramids import block_mean
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from unetkit.storage.opening import Image
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    url = str(tmp_path / "i.zarr")
+    rng = np.random.default_rng(0)
+    data = create_image(url, shape=(2, 2050, 300), axes="cyx", dtype="uint8", chunk=256)
+    labels = create_labels(url, "instances", shape=(2050, 300), axes="yx", dtype="uint8", chunk=256)
+    for y in range(0, 2050, 256):
+        for x in range(0, 300, 256):
+            size = min(256, 2050 - y), min(256, 300 - x)
+            data.write(0, y, x, rng.integers(0, 255, size=(2, *size)).astype(np.uint8))
+            labels.write(0, y, x, rng.integers(0, 9, size=size).astype(np.uint8))
+    return open_image(url)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 8])
+def test_it_is_the_whole_made_smaller(
+    image: Image, factor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overviews, "ROWS", 300)
+    whole = image.data.read(0, 0, 2050, 0, 300)
+    found = overviews.read_smaller(image.data, 0, factor=factor, nearest=False)
+    assert np.array_equal(found, block_mean(whole, factor, factor))
+    labels = image.labels["instances"]
+    found = overviews.read_smaller(labels, 0, factor=factor, nearest=True)
+    assert np.array_equal(found, labels.read(0, 0, 2050, 0, 300)[::factor, ::factor])
+
+
+def test_levels_are_read_where_they_are(image: Image) -> None:
+    labels = image.labels["instances"]
+    before = overviews.read_smaller(labels, 0, factor=8, nearest=True)
+    assert overviews._level(labels, 8)[1] == 1
+    add_pyramid(image.url)
+    level, factor = overviews._level(labels, 8)
+    assert (factor, level.height) == (4, 513)
+    assert np.array_equal(overviews.read_smaller(labels, 0, factor=8, nearest=True), before)
+    picked = overviews.read_smaller(image.data.pick([1]), 0, factor=4, nearest=False)
+    assert picked.shape == (1, 513, 75)
