@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from unetkit.errors import InputError, OutputError, StoppedError
-from unetkit.pipeline.weights_partial import begun
+from unetkit.pipeline.weights_partial import alone, begun
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.files import partial_url
 from unetkit.storage.images import create_weights, open_image
+from unetkit.storage.lock import lock_path, locked
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_other_settings_are_refused_and_named(image):
         pass
 
 
-def test_without_resume_a_run_begins_anew(image):
+def test_what_is_begun_anew_knows_nothing_of_before(image):
     stop(image, StoppedError("stopped", signal=15))
     with start(image) as partial:
         assert partial.before == {}
@@ -79,4 +80,49 @@ def test_finished_weights_are_nothing_to_do_for_resume_and_refused_without(image
     with start(image, resume=True) as partial:
         assert partial is None
     with pytest.raises(OutputError, match="must not exist yet"), start(image):
+        pass
+
+
+def be_alone(image, **wishes):
+    wanted = {"resume": False, "overwrite": False, "break_lock": False, **wishes}
+    return alone([f"{image}/weights"], **wanted)
+
+
+def test_a_stopped_run_is_not_thrown_away_unasked(image):
+    stop(image, StoppedError("stopped", signal=15))
+    words = r"must not have been begun, .*; --resume goes on with them, --overwrite starts afresh"
+    with pytest.raises(OutputError, match=words), be_alone(image):
+        pass
+    for wish in ("resume", "overwrite"):
+        with be_alone(image, **{wish: True}):
+            pass
+    Path(partial_url(f"{image}/weights"), ".unetkit", "fingerprint.json").unlink()
+    with be_alone(image):  # what was not even begun is nothing to lose
+        pass
+
+
+def test_one_job_at_a_time_is_at_work_on_a_sample(image):
+    lock = Path(lock_path(partial_url(f"{image}/weights")))
+    with be_alone(image):
+        assert lock.exists()
+        for wish in ("resume", "overwrite"):
+            with (
+                pytest.raises(OutputError, match=r"one job at a time, got one on host .* process"),
+                be_alone(image, **{wish: True}),
+            ):
+                pass
+    assert not lock.exists()
+    with be_alone(image):  # the negative control: once the first is done there is room
+        pass
+
+
+def test_weights_that_appeared_while_it_waited_stay(image, monkeypatch):
+    # The other job ends between the first look and the lock.
+    def lock_late(url, **wishes):
+        with start(image):
+            pass
+        return locked(url, **wishes)
+
+    monkeypatch.setattr("unetkit.pipeline.weights_partial.locked", lock_late)
+    with pytest.raises(OutputError, match="must not exist yet"), be_alone(image):
         pass

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ from unetkit.errors import OutputError, StoppedError, UsageError
 from unetkit.pipeline import weights_run, weights_tiles
 from unetkit.pipeline.weights import weights
 from unetkit.storage.datasets import DatasetWriter, open_dataset
+from unetkit.storage.files import partial_url
+from unetkit.storage.lock import lock_path
 
 
 @pytest.fixture
@@ -68,6 +73,50 @@ def test_a_tile_that_is_not_as_it_was_written_is_made_again(monkeypatch, data):
     chunk.unlink()
     assert weights(data, resume=True).tiles_reused == 6
     assert (stored(data)[0, :512, 512:1024] > 0).all()
+
+
+def test_a_stopped_run_stays_until_it_is_gone_on_with_or_replaced(monkeypatch, data):
+    stopped_after(monkeypatch, data, 3)
+    before = contents(data)
+    with pytest.raises(OutputError, match="--resume goes on with them, --overwrite starts afresh"):
+        weights(data)
+    assert contents(data) == before
+    assert weights(data, overwrite=True).tiles_reused == 0
+    assert not list(Path(data).rglob("*partial*"))
+
+
+def test_of_two_jobs_the_second_is_refused_and_the_first_ends_undisturbed(monkeypatch, data):
+    second = []
+
+    def weigh(job):
+        if not second:
+            with pytest.raises(OutputError, match=f"process {os.getpid()}, since") as refusal:
+                weights(data, scheduler="sync", overwrite=True)
+            second.append(refusal)
+        return weights_tiles.weigh_tile(job)
+
+    monkeypatch.setattr(weights_run, "weigh_tile", weigh)
+    assert weights(data, scheduler="sync").tiles_reused == 0
+    assert second
+    assert not list(Path(data).rglob("*.lock"))
+
+
+@pytest.mark.parametrize("job", ["dead", "elsewhere"])
+def test_a_dead_job_s_lock_is_taken_over_and_another_host_s_when_asked(data, job):
+    lock = Path(lock_path(partial_url(f"{data}/a/weights")))
+    host, pid = (platform.node(), 2**22 + 1) if job == "dead" else ("elsewhere", 1)
+    lock.write_text(json.dumps({"host": host, "pid": pid, "since": "yesterday", "birth": ""}))
+    if job == "elsewhere":
+        with pytest.raises(OutputError, match=r"host elsewhere, process 1, since yesterday"):
+            weights(data)
+        assert all(sample.weights is None for sample in open_dataset(data).samples)
+    weights(data, break_lock=job == "elsewhere")
+    assert all(sample.weights is not None for sample in open_dataset(data).samples)
+    assert not lock.exists()
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
 
 
 def test_other_settings_can_not_go_on(monkeypatch, data):

@@ -10,6 +10,7 @@ from unetkit.cli import console
 from unetkit.cli.options import (
     OUTPUT,
     Axes,
+    BreakLock,
     Channels,
     Json,
     Length,
@@ -261,6 +262,7 @@ def weights(
     workers: Workers = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
     overwrite: Overwrite = False,
+    break_lock: BreakLock = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -283,6 +285,7 @@ def weights(
             workers=workers,
             resume=resume,
             overwrite=overwrite,
+            break_lock=break_lock,
             progress=progress,
         )
     console.written(written, json=json, quiet=quiet)

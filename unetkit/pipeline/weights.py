@@ -6,14 +6,15 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from unetkit.arrays.targets import TARGETS, check_target, target_names
+from unetkit.arrays.targets import TARGETS, check_target
 from unetkit.arrays.weightmap import TOLERANCE, choose_preset
 from unetkit.engine.schedulers import open_scheduler
 from unetkit.engine.signals import stoppable
 from unetkit.errors import InputError, UsageError
 from unetkit.kernel_cache import FIRST_USE, is_compiled
 from unetkit.pipeline.lengths import pixel_of, split_length
-from unetkit.pipeline.weights_run import Weighing, class_names
+from unetkit.pipeline.weights_partial import alone
+from unetkit.pipeline.weights_run import Weighing
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.files import check_output
@@ -87,6 +88,7 @@ def weights(
     workers: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    break_lock: bool = False,
     progress: Progress = SILENT,
 ) -> WeightsReport:
     """Weight every pixel by the balance of classes and the narrowness of gaps between cells.
@@ -118,6 +120,8 @@ def weights(
         Go on where an earlier run with the same settings stopped.
     overwrite : bool
         Replace weights that are there.
+    break_lock : bool
+        Take over the lock of another job, which is known to be dead.
     progress : Progress
         Told of each tile.
 
@@ -131,7 +135,8 @@ def weights(
         If no sample has labels, the input is no OME-Zarr, or there is no pixel size where a unit
         asks for one.
     OutputError
-        If weights are there already, or an earlier run had other settings.
+        If weights are there already, another job is at work on them, or an earlier run was stopped
+        or had other settings.
     StoppedError
         If a signal came; what was done is kept for `resume`.
     UsageError
@@ -149,23 +154,18 @@ def weights(
     labelled = _labelled(dataset, progress)
     target = _target(labelled, target)
     presets = [_numbers(preset, w0, sigma, sample) for sample in labelled]
-    if target == "classes":
-        progress.note("Class maps name no single cells: weights are the class balance alone.")
-    for sample in labelled:
-        if not resume:
-            check_output(join(sample.image.url, "weights"), overwrite=overwrite)
     if preview is not None:
         check_output(preview, overwrite=overwrite or resume)
-    if not is_compiled("nearest_cells"):
-        progress.note(FIRST_USE)
-    with stoppable() as stop, open_scheduler(scheduler, workers) as workforce:
+    _note(target, progress)
+    places = [join(sample.image.url, "weights") for sample in labelled]
+    with (
+        stoppable() as stop,
+        alone(places, resume=resume, overwrite=overwrite, break_lock=break_lock),
+        open_scheduler(scheduler, workers) as workforce,
+    ):
         run = Weighing(labelled, presets, target, workforce=workforce, stop=stop, progress=progress)
-        balance = run.balance()
-        names = target_names(target, class_names(labelled, len(balance)))
-        by_name = dict(zip(names, balance, strict=False))
-        attributes = {**_attributes(preset, target), "class_weight": by_name}
-        reused = run.write(balance, attributes, resume=resume, overwrite=overwrite)
-        found = run.survey(by_name) if report else ()
+        attributes = _attributes(preset, target)
+        done = run.make(attributes, report=report, resume=resume, overwrite=overwrite)
     if preview is not None:
         _preview(preview, open_dataset(source)[labelled[0].name])
     return WeightsReport(
@@ -176,12 +176,17 @@ def weights(
         target=target,
         samples=len(labelled),
         unlabelled=tuple(s.name for s in dataset.samples if s.label_kind is None),
-        class_weight=by_name,
-        tiles_total=run.total,
-        tiles_reused=reused,
         preview=preview,
-        report=found,
+        **vars(done),
     )
+
+
+def _note(target: str, progress: Progress) -> None:
+    """Say what may surprise."""
+    if target == "classes":
+        progress.note("Class maps name no single cells: weights are the class balance alone.")
+    if not is_compiled("nearest_cells"):
+        progress.note(FIRST_USE)
 
 
 def _numbers(

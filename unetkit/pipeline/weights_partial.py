@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from unetkit.errors import StoppedError, SurroundingsError, TryAgainError
+from unetkit.errors import OutputError, StoppedError, SurroundingsError, TryAgainError
 from unetkit.pipeline.tile_predict_resume import find_earlier
 from unetkit.storage.files import check_output, discard, partial_url, publish
 from unetkit.storage.images import open_image
 from unetkit.storage.journal import FOLDER, LINES, Journal
-from unetkit.storage.urls import join
+from unetkit.storage.lock import locked
+from unetkit.storage.urls import is_remote, join
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from unetkit.storage.planes import PlaneArray
 
@@ -39,6 +40,42 @@ class Partial:
     output: PlaneArray
     journal: Journal
     before: dict[str, int | None]
+
+
+@contextmanager
+def alone(
+    places: Sequence[str], *, resume: bool, overwrite: bool, break_lock: bool
+) -> Iterator[None]:
+    """Be the only job on the weights of some samples, and make sure that they may be written.
+
+    Parameters
+    ----------
+    places : sequence of str
+        Where they will be.
+    resume, overwrite, break_lock : bool
+        As for `weights`.
+
+    Raises
+    ------
+    OutputError
+        If another job is at work there, weights are there, or a stopped run's tiles would be lost
+        without having been asked for.
+    """
+    with ExitStack() as stack:
+        for place in places:
+            if not resume:
+                check_output(place, overwrite=overwrite)
+            if not is_remote(place):
+                stack.enter_context(locked(partial_url(place), break_lock=break_lock))
+        for place in () if resume else places:
+            # Once more: another job may have ended before this one was alone.
+            check_output(place, overwrite=overwrite)
+            if not overwrite and Journal(partial_url(place)).read_fingerprint() is not None:
+                raise OutputError(
+                    f"{place} must not have been begun, got the tiles of a run that was stopped; "
+                    "--resume goes on with them, --overwrite starts afresh"
+                )
+        yield
 
 
 @contextmanager

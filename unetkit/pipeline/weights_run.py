@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,16 @@ if TYPE_CHECKING:
 CHUNK = 512  # pixels a side; tiles are whole chunks
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """What came of it; the fields of `WeightsReport` with these names."""
+
+    class_weight: dict[str, float]
+    tiles_total: int
+    tiles_reused: int
+    report: tuple[dict[str, Any], ...]
+
+
 class Weighing:
     """The weights of some samples, balanced together.
 
@@ -74,9 +84,30 @@ class Weighing:
         self._workforce, self._stop, self._progress = workforce, stop, progress
         labels = [sample.labels() for sample in samples]
         self._jobs = self._tiles(samples, labels, presets)
-        self.total = self._jobs.total
 
-    def balance(self) -> tuple[float, ...]:
+    def make(
+        self, attributes: dict[str, Any], *, report: bool, resume: bool, overwrite: bool
+    ) -> Weighed:
+        """Count, weigh, and look at the objects where that is asked for.
+
+        Parameters
+        ----------
+        attributes : dict
+            What is stored with the weights, beside the numbers.
+        report : bool
+            Whether to look at the objects.
+        resume, overwrite : bool
+            As for `weights`.
+        """
+        balance = self._balance()
+        names = target_names(self._target, _class_names(self._samples, len(balance)))
+        named = dict(zip(names, balance, strict=False))
+        settings = {**attributes, "class_weight": named}
+        reused = self._write(balance, settings, resume=resume, overwrite=overwrite)
+        found = self._survey(named) if report else ()
+        return Weighed(named, self._jobs.total, reused, found)
+
+    def _balance(self) -> tuple[float, ...]:
         """Count the classes of all samples, and weigh them; nothing where that is not used."""
         if not self._jobs.balanced:
             return ()
@@ -86,13 +117,13 @@ class Weighing:
             counts[:] += found
             self._advance()
 
-        self._progress.start("counting classes", total=self.total)
+        self._progress.start("counting classes", total=self._jobs.total)
         run_jobs(count_tile, self._jobs.tiles(), scheduler=self._workforce, on_done=add)
-        classes = len(target_names(self._target, class_names(self._samples)))
+        classes = len(target_names(self._target, _class_names(self._samples)))
         highest = int(counts.nonzero()[0].max(initial=0))
         return class_weights(counts[: max(classes, highest + 1)].tolist())
 
-    def write(
+    def _write(
         self,
         balance: tuple[float, ...],
         attributes: dict[str, Any],
@@ -115,7 +146,7 @@ class Weighing:
                 partials.append(stack.enter_context(context))
             return self._weigh(partials, balance)
 
-    def survey(self, class_weight: dict[str, float]) -> tuple[dict[str, Any], ...]:
+    def _survey(self, class_weight: dict[str, float]) -> tuple[dict[str, Any], ...]:
         """Look at the objects of each sample, and say what the classes weigh."""
         found = survey(
             self._samples,
@@ -128,7 +159,7 @@ class Weighing:
 
     def _weigh(self, partials: Sequence[Partial | None], balance: tuple[float, ...]) -> int:
         """Weigh every tile that is not done, or no longer as it was written."""
-        self._progress.start("weighing", total=self.total)
+        self._progress.start("weighing", total=self._jobs.total)
         left = {p.output.url: p for p in partials if p is not None}
         chosen = [
             (sample, p.output, preset)
@@ -154,7 +185,7 @@ class Weighing:
             self._advance()
 
         run_jobs(weigh_tile, missing(), scheduler=self._workforce, on_done=finish)
-        return self.total - done
+        return self._jobs.total - done
 
     def _tiles(
         self,
@@ -174,7 +205,7 @@ class Weighing:
         )
 
 
-def class_names(samples: Sequence[Sample], count: int = 0) -> tuple[str, ...]:
+def _class_names(samples: Sequence[Sample], count: int = 0) -> tuple[str, ...]:
     """Name the classes as the first sample does; those without a name by their number."""
     names = samples[0].class_names
     return (*names, *(str(number) for number in range(len(names), count)))
