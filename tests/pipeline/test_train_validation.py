@@ -224,3 +224,28 @@ def test_what_is_read_again_comes_from_memory(kit: SimpleNamespace, tmp_path: Pa
         if chunk.is_file():
             chunk.unlink()
     assert found(Bright()) == first
+
+
+def test_a_place_with_something_on_it_is_kept_to_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_validation, "LOOK", 16)
+    writer = DatasetWriter(str(tmp_path / "data.zarr"))
+    for name, value in (("empty", 0), ("full", 7)):
+        labels = np.zeros((40, 44), np.uint8)
+        labels[30:36, 34:40] = value
+        image = np.where(labels > 0, 200, 10).astype(np.uint8)
+        writer.add(name, image + np.eye(40, 44, dtype=np.uint8), axes="yx", labels=labels)
+    writer.finish()
+    found = examiner(
+        str(tmp_path / "data.zarr"),
+        regions=[Region("empty", 0, 0, 40, 44), Region("full", 0, 0, 40, 44)],
+    )
+    assert found.look is None
+    found(Bright())
+    look = found.look
+    assert look is not None
+    assert look.image.shape == (1, 16, 16)
+    assert (look.truth == 7).sum() == 36
+    np.testing.assert_array_equal(look.image[0] > 100, look.truth > 0)
+    assert look.prediction.shape == (16, 16)

@@ -31,8 +31,27 @@ LARGEST = 4096
 MOST = 2**26
 # Pixels a side of a tile, before the context.
 TILE = 512
+# Pixels a side of the place that people look at.
+LOOK = 256
 # Probabilities below this count as this: the logarithm of 0 would drown all others.
 LEAST = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A place of the held-out data, to look at.
+
+    Parameters
+    ----------
+    image : ndarray, shape (C, Y, X)
+        Raw intensities.
+    truth, prediction : ndarray of int, shape (Y, X)
+        Instances or classes.
+    """
+
+    image: NDArray[Any]
+    truth: NDArray[Any]
+    prediction: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -74,6 +93,8 @@ class Examiner:
         self._cache = cache
         self._before_each = before_each
         self.exams = _choose(facts.parts.validation, materials)
+        self.look: Look | None = None
+        """After each validation, the same place of it, with objects where there are any."""
 
     @property
     def pixels_read(self) -> int:
@@ -90,6 +111,7 @@ class Examiner:
         """Predict every held-out plane, and score all of them together."""
         tables: list[Contingency] = []
         entropy = weight = 0.0
+        self.look = None
         for exam in self.exams:
             self._before_each()
             table, lost, counted = self._examine(network, exam)
@@ -117,7 +139,10 @@ class Examiner:
         else:
             predicted = to_classes(found)
         ignore = None if sample.ignore is None else self._read(sample.ignore, exam)
-        table = from_labels(self._read(sample.labels(), exam), predicted, ignore=ignore)
+        truth = self._read(sample.labels(), exam)
+        table = from_labels(truth, predicted, ignore=ignore)
+        if self.look is None or (truth.any() and not self.look.truth.any()):
+            self.look = _cut(self._read(material.image, exam), truth, predicted)
         target = self._read(material.target, exam)
         weights = self._read(material.weights, exam).astype(np.float64)
         chosen = np.take_along_axis(found, target[None].astype(np.intp), axis=0)[0]
@@ -156,6 +181,18 @@ class Examiner:
         )
         y, x = region.y0 - window.y0, region.x0 - window.x0
         return whole[:, y : y + region.height, x : x + region.width]
+
+
+def _cut(image: NDArray[Any], truth: NDArray[Any], prediction: NDArray[Any]) -> Look:
+    """Cut a place to look at around the middle of what there is to find."""
+    rows, columns = np.nonzero(truth)
+    box = []
+    for found, size in zip((rows, columns), truth.shape, strict=True):
+        middle = int(np.median(found)) if found.size else size // 2
+        start = max(0, min(middle - LOOK // 2, size - LOOK))
+        box.append(slice(start, start + LOOK))
+    y, x = box
+    return Look(image[:, y, x].copy(), truth[y, x].copy(), prediction[y, x].copy())
 
 
 def _choose(regions: Sequence[Region], materials: Mapping[str, Material]) -> list[Exam]:

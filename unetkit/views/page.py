@@ -1,4 +1,4 @@
-"""The report of an evaluation as one self-contained page, its pictures and data inside it."""
+"""Self-contained pages, their pictures and data inside them: of an evaluation, of a training."""
 
 from __future__ import annotations
 
@@ -46,29 +46,36 @@ def layers(
     return drawn
 
 
-def page(contents: dict[str, Any]) -> str:
-    """Put contents into the page.
+def page(contents: dict[str, Any], *, template: str = "report.html") -> str:
+    """Put contents into a page.
 
     Parameters
     ----------
     contents : dict
         Plain values; names in it may be anything, as they are only ever shown as text.
+    template : str
+        The page, one of those that come with the package.
 
     Returns
     -------
     str
         HTML that asks nothing of any network.
     """
-    template = files("unetkit").joinpath("data/report.html").read_text(encoding="utf-8")
+    empty = files("unetkit").joinpath(f"data/{template}").read_text(encoding="utf-8")
     data = json.dumps(contents, allow_nan=False)
     # Nothing in a name may end the element that holds the data.
     for sign in "<>&":
         data = data.replace(sign, f"\\u{ord(sign):04x}")
-    return template.replace("DATA", data, 1)
+    return empty.replace("DATA", data, 1)
+
+
+def png_uri(content: bytes) -> str:
+    """Write the content of a PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def _uri(picture: Image.Image) -> str:
     """Write a picture as a data URI."""
     stream = io.BytesIO()
     picture.save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return png_uri(stream.getvalue())

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unetkit.views.drawing import heat, outlined, to_rgb8
-from unetkit.views.sheet import ColourBar, Panel, contact_sheet, side_by_side
+from unetkit.views.sheet import ColourBar, Panel, contact_sheet, png_bytes, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,6 +59,25 @@ def image_panel(
     if grid_lines is not None:
         picture = _with_grid(picture, grid_lines, scale=size[0] / shape[0])
     return Panel(picture, caption)
+
+
+def small_picture(
+    image: npt.NDArray[np.generic], labels: npt.NDArray[np.integer] | None = None
+) -> bytes:
+    """Draw an image, with its objects outlined where there are any, as a PNG file.
+
+    Parameters
+    ----------
+    image : ndarray, shape (C, Y, X)
+        Any real dtype; the contrast is stretched.
+    labels : ndarray of int, shape (Y, X), optional
+        Objects or classes.
+
+    Returns
+    -------
+    bytes
+    """
+    return png_bytes(image_panel(image, labels=labels, fill=0.25).picture)
 
 
 def weight_panel(weights: npt.NDArray[np.floating], caption: str = "") -> Panel:
