@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unetkit.cli.app import main
-from unetkit.errors import CheckError, UsageError
+from unetkit.errors import CheckError
 from unetkit.models import hardware
 from unetkit.pipeline import tile_predict_audit as module
 from unetkit.pipeline import tile_predict_choices, tile_predict_run
@@ -128,8 +128,3 @@ def test_the_limit_is_that_of_the_precision(slide: str, monkeypatch: pytest.Monk
     report = tile_predict(slide, **TILED, audit=2, precision="bfloat16", output="chosen.zarr")
     assert report.audit is not None
     assert report.audit["flips_allowed"] == module.MANY_FLIPS
-
-
-def test_fewer_than_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="audit must be at least 0 windows, got -1"):
-        tile_predict("slide.zarr", audit=-1)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     [
         ({"tta": "mirror"}, "tta must be one of none, flips, rotations, got 'mirror'"),
         ({"merge": "mean"}, "merge must be crop or gaussian, got 'mean'"),
+        ({"audit": -1}, "audit must be at least 0 windows, got -1"),
         ({"min_size": -2}, "min_size must be at least 0 pixels, got -2"),
         ({"max_memory": "much"}, "max-memory must be an amount"),
     ],
@@ -34,7 +35,7 @@ def test_bad_wishes_are_named(change: dict[str, Any], message: str) -> None:
 
 def test_wishes_are_picked_out_of_all_options() -> None:
     options = {**vars(Wishes()), "tile": 32, "source": "a.zarr", "audit": 3}
-    assert Wishes.among(options) == Wishes(tile=32)
+    assert Wishes.among(options) == Wishes(tile=32, audit=3)
 
 
 def test_windows_that_do_not_overlap_are_not_blended(kit: SimpleNamespace, slide: str) -> None:

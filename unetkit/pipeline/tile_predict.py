@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 from unetkit.engine.schedulers import Scheduler, open_scheduler
 from unetkit.engine.signals import stoppable
 from unetkit.models import hardware
-from unetkit.pipeline.tile_predict_audit import check_count
 from unetkit.pipeline.tile_predict_empty import open_mask
 from unetkit.pipeline.tile_predict_ensemble import find_models, load_ensemble, read_header
 from unetkit.pipeline.tile_predict_hands import share_cores
@@ -172,7 +171,6 @@ def tile_predict(
     """
     began, wishes = time.monotonic(), Wishes.among(locals())
     wishes.check()
-    check_count(audit)
     models = find_models(model, progress=progress)
     target = Target(
         output_of(source, output),
@@ -182,17 +180,31 @@ def tile_predict(
         break_lock=break_lock,
         dry_run=dry_run,
     )
+    dataset, places = _open(source, models, wishes, axes=axes, channels=channels, mask=mask)
+    target.look()
+    place = hardware.pick_device(device)
+    hands = share_cores(scheduler, workers, device=place)
+    job = _Job(source, dataset, models, wishes=wishes, mask=places, device=str(place), hands=hands)
+    with target.alone(), job.scheduler(scheduler) as opened:
+        report = job.run(target, opened, progress=progress)
+    done = report.status == "done"
+    return replace(report, seconds=time.monotonic() - began) if done else report
+
+
+def _open(
+    source: str,
+    models: Sequence[str],
+    wishes: Wishes,
+    *,
+    axes: str | None,
+    channels: str | None,
+    mask: str | None,
+) -> tuple[Dataset, Mask | None]:
+    """Open what is to be predicted, once it is known that the models can."""
     header = read_header(models)
     dataset = open_dataset(source, axes=axes, channels=channels or header.channels)
     check_fit(header, dataset, wishes)
-    places = None if mask is None else open_mask(mask, dataset)
-    target.look()
-    place = hardware.pick_device(device)
-    job = _Job(source, dataset, models, str(place), share_cores(scheduler, workers, device=place))
-    with target.alone(), job.scheduler(scheduler) as opened:
-        report = job.run(target, wishes, places, opened, audit=audit, progress=progress)
-    done = report.status == "done"
-    return replace(report, seconds=time.monotonic() - began) if done else report
+    return dataset, None if mask is None else open_mask(mask, dataset)
 
 
 @dataclass(frozen=True)
@@ -202,6 +214,8 @@ class _Job:
     source: str
     dataset: Dataset
     models: tuple[str, ...]
+    wishes: Wishes
+    mask: Mask | None
     device: str
     hands: Hands
 
@@ -211,21 +225,17 @@ class _Job:
         with open_scheduler(name, self.hands.jobs) as opened, torch_threads(self.hands.threads):
             yield opened
 
-    def run(
-        self,
-        target: Target,
-        wishes: Wishes,
-        mask: Mask | None,
-        scheduler: Scheduler,
-        *,
-        audit: int,
-        progress: Progress,
-    ) -> PredictionReport:
+    def run(self, target: Target, scheduler: Scheduler, *, progress: Progress) -> PredictionReport:
         """Settle the plan and, unless it was only to be told, carry it out."""
         earlier = target.look_alone()
         ensemble = load_ensemble(self.models, device=self.device)
         plan = make_plan(
-            ensemble, self.dataset, wishes, hands=self.hands, earlier=earlier, mask=mask
+            ensemble,
+            self.dataset,
+            self.wishes,
+            hands=self.hands,
+            earlier=earlier,
+            mask=self.mask,
         )
         progress.note(f"{plan.summary()} on {self.device}")
         if (absent := absence(plan.censuses)) is not None:
@@ -238,7 +248,7 @@ class _Job:
         call = network_call(plan, device=self.device, hands=self.hands)
         work = Partial(target.partial, plan, self.source, self.dataset.kind in DATASETS)
         with stoppable() as stop, target.making(progress, fresh=earlier is None):
-            run = Run(plan, work, call, scheduler, stop=stop, progress=progress, audit=audit)
+            run = Run(plan, work, call, scheduler, stop=stop, progress=progress)
             outcome = run.carry_out()
             target.publish()
         return replace(report, **outcome.to_dict(), status="done")

@@ -9,7 +9,7 @@ import numpy as np
 
 from unetkit.engine.jobs import run_jobs
 from unetkit.engine.tileio import read_tile
-from unetkit.errors import CheckError, UsageError
+from unetkit.errors import CheckError
 from unetkit.pipeline.tile_predict_choices import FLIPS
 from unetkit.pipeline.tile_predict_network import check_finite, to_classes
 from unetkit.pipeline.tile_predict_tile import normalized, stored
@@ -32,18 +32,6 @@ if TYPE_CHECKING:
 CLOSE = 1e-5
 # A low precision that the user chose promises nothing, but rounding flips not one label in 100.
 MANY_FLIPS = 1e-2
-
-
-def check_count(windows: int) -> None:
-    """Refuse a number of windows that there can't be.
-
-    Raises
-    ------
-    UsageError
-        If it is negative.
-    """
-    if windows < 0:
-        raise UsageError(f"audit must be at least 0 windows, got {windows}; use 0 for none")
 
 
 @dataclass(frozen=True)
@@ -151,7 +139,6 @@ def _within(empty: Tile, tile: Tile) -> tuple[slice, slice]:
 def audit(
     plan: Plan,
     tasks: Sequence[ImageTask],
-    count: int,
     *,
     left_out: frozenset[str],
     scheduler: Scheduler,
@@ -161,8 +148,8 @@ def audit(
 
     Parameters
     ----------
-    plan, tasks, count, left_out
-        As for `draw_windows`.
+    plan, tasks, left_out
+        As for `draw_windows`; the plan says how many.
     scheduler : Scheduler
         Runs the windows.
     advance : callable
@@ -187,6 +174,7 @@ def audit(
         found = found.with_another(result)
         advance()
 
+    count = plan.wishes.audit
     jobs = draw_windows(plan, tasks, count, left_out=left_out)
     run_jobs(audit_window, jobs, scheduler=scheduler, on_done=add)
     flips_allowed = _flips_allowed(plan)

@@ -119,11 +119,12 @@ class _Look:
     ) -> NDArray[np.float32]:
         """Return the mean over all turns of the tile at `origin`; `rows`, `columns` are wanted."""
         return _mean(
-            lambda turn: self._turned(turn, origin, rows, columns), self.looks.averaging.turns
+            lambda turn: self._turned(turn, origin, rows=rows, columns=columns),
+            self.looks.averaging.turns,
         )
 
     def _turned(
-        self, turn: Turn, origin: tuple[int, int], rows: Interval, columns: Interval
+        self, turn: Turn, origin: tuple[int, int], *, rows: Interval, columns: Interval
     ) -> NDArray[np.float32]:
         member, tile, side = self.member, self.tile, self.looks.averaging.tile
         y0, y1 = member.reads(origin[0], side, mirrored=turn.rows)

@@ -90,8 +90,6 @@ class Run:
         Asked after each job.
     progress : Progress
         Told of each job.
-    audit : int
-        How many windows to predict once more.
     """
 
     plan: Plan
@@ -100,7 +98,6 @@ class Run:
     scheduler: Scheduler
     stop: Stop
     progress: Progress
-    audit: int = 0
 
     def carry_out(self) -> Outcome:
         """Do what is left of all stages; afterwards the partial is ready to be published."""
@@ -119,7 +116,7 @@ class Run:
             self.progress.note(f"{filled} values of the input were NaN or Inf and read as 0")
         self.progress.start("smaller levels", total=len(outputs))
         self.partial.add_pyramids(advance=self._advance)
-        audited = self._audit(tasks, left_out) if self.audit else None
+        audited = self._audit(tasks, left_out) if self.plan.wishes.audit else None
         self.partial.complete(audit=audited)
         return Outcome(reused, objects, filled, constant, len(left_out), audited)
 
@@ -174,11 +171,10 @@ class Run:
 
     def _audit(self, tasks: list[ImageTask], left_out: frozenset[str]) -> dict[str, Any]:
         """Stage 6: predict a few windows once more, before anything is published."""
-        self.progress.start("audit", total=self.audit)
+        self.progress.start("audit", total=self.plan.wishes.audit)
         return audit(
             self.plan,
             tasks,
-            self.audit,
             left_out=left_out,
             scheduler=self.scheduler,
             advance=self._advance,

@@ -199,7 +199,7 @@ def predict_tile(job: TileJob) -> TileDone:
     if None in values:
         found, copied = _compute(task, blocks, job.tile), False
     else:
-        found, copied = _copy(task, blocks, job.tile, tuple(values))
+        found, copied = _copy(task, blocks, job.tile, values=tuple(values))
     _write(job, found)
     return TileDone(tile_checksum(job), filled, copied)
 
@@ -239,7 +239,7 @@ def _compute(task: ImageTask, blocks: Sequence[NDArray[np.float32]], tile: Tile)
 
 
 def _copy(
-    task: ImageTask, blocks: Sequence[NDArray[np.float32]], tile: Tile, values: Hashable
+    task: ImageTask, blocks: Sequence[NDArray[np.float32]], tile: Tile, *, values: Hashable
 ) -> tuple[Result, bool]:
     """Return what is stored of a tile of one value, and whether it was computed for another."""
     averaging = task.call.averaging

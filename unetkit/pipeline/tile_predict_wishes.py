@@ -34,6 +34,7 @@ class Wishes:
     require_complete_input: bool = False
     tta: Turning = "none"
     merge: Merge = "crop"
+    audit: int = 0
 
     @classmethod
     def among(cls, options: Mapping[str, Any]) -> Wishes:
@@ -76,6 +77,8 @@ class Wishes:
             )
         if self.max_memory is not None:
             parse_size(self.max_memory)
+        if self.audit < 0:
+            raise UsageError(f"audit must be at least 0 windows, got {self.audit}; use 0 for none")
         for name in ("grow", "min_size"):
             if getattr(self, name) < 0:
                 raise UsageError(
