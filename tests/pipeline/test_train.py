@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from unetkit.arrays.intensities import Typical
 from unetkit.errors import InputError, NumbersError, OutputError, UnetkitError, UsageError
 from unetkit.models.modelfile import load
 from unetkit.pipeline.augment import augment
-from unetkit.pipeline.train import TrainReport, train
+from unetkit.pipeline.train import FoldsReport, TrainReport, train
 from unetkit.pipeline.weights import weights
 from unetkit.storage.datasets import DatasetWriter
 
@@ -219,6 +220,9 @@ def data(kit: SimpleNamespace, here: Path) -> str:
         ({"recipe": "papre"}, UsageError, "default, paper"),
         ({"recipe_set": ("bach=4",)}, UsageError, "batch"),
         ({"loss": "dise"}, UsageError, "dice"),
+        ({"normalization": "median"}, UsageError, "percentile, zscore, range, none"),
+        ({"folds": 0}, UsageError, "at least 1"),
+        ({"init": "lost.safetensors"}, InputError, "lost.safetensors"),
         ({"target": "classes"}, UsageError, "for labels of instances"),
         ({"steps": 0}, UsageError, "at least 1"),
         ({"time_budget": "soon"}, UsageError, "such as 90s"),
@@ -315,7 +319,8 @@ def test_a_signal_ends_it_and_keeps_the_best_model(
     assert "Traceback" not in said
     assert not (here / "model.safetensors").exists()
     if kept:
-        assert "best model so far is model.train/best.safetensors" in said.splitlines()[-1]
+        assert "--resume to go on" in said.splitlines()[-1]
+        assert "best model so far, model.train/best.safetensors" in said.splitlines()[-1]
         assert load(str(here / "model.train" / "best.safetensors")).header.model == "unet"
         assert log("model.train/log.jsonl")[0]["event"] == "start"
         with pytest.raises(OutputError, match="--overwrite"):
@@ -323,8 +328,10 @@ def test_a_signal_ends_it_and_keeps_the_best_model(
         run(overwrite=True)
         assert not (here / "model.train").exists()
     else:
-        assert "nothing is kept" in said.splitlines()[-1]
-        assert sorted(path.name for path in here.iterdir()) == ["data.zarr"]
+        assert "before the first validation" in said.splitlines()[-1]
+        assert sorted(path.name for path in here.iterdir()) == ["data.zarr", "model.train"]
+        left = sorted(path.name for path in (here / "model.train").iterdir())
+        assert left == [".unetkit", "last.safetensors", "log.jsonl"]
 
 
 @pytest.mark.usefixtures("data")
@@ -357,3 +364,69 @@ def test_a_frozen_encoder_learns_only_after_its_steps(kit: SimpleNamespace, here
     assert not all(value.equal(learned[key]) for key, value in frozen.items())
     with pytest.raises(UsageError, match="freeze-encoder must be 0 for model 'unet'"):
         run(output="d.safetensors", freeze_encoder=1)
+
+
+def test_a_model_begins_where_another_ended(kit: SimpleNamespace, here: Path) -> None:
+    kit.cells(here / "data.zarr")
+    run(target="foreground+boundary", normalization="zscore", output="first.safetensors")
+    first = load("first.safetensors")
+    watching = kit.watching()
+    # Neither the network nor what it learns is said again.
+    report = run(
+        init="first.safetensors",
+        options=(),
+        steps=1,
+        recipe_set=("learning_rate=1e-12", "averaging=0"),
+        progress=watching,
+    )
+    assert any("Begun with the weights of first.safetensors" in note for note in watching.notes)
+    second = load(str(report.output))
+    assert second.header.options == first.header.options
+    assert second.header.target == "foreground+boundary"
+    assert second.header.normalization == "zscore"
+    assert second.header.provenance["init"] == {
+        "file": "first.safetensors",
+        "sha256": first.sha256,
+    }
+    state = second.module.state_dict()
+    for name, value in first.module.state_dict().items():
+        np.testing.assert_allclose(state[name], value, atol=1e-6)
+    fresh = load(str(run(output="fresh.safetensors", target="foreground+boundary").output))
+    assert not np.allclose(fresh.module.state_dict()["head.weight"], state["head.weight"])
+    with pytest.raises(UsageError, match="model must be that of init, 'unet'"):
+        run(output="c.safetensors", init="first.safetensors", model="keras-unet")
+
+
+def test_folds_hold_out_every_image_once(kit: SimpleNamespace, here: Path) -> None:
+    kit.cells(here / "data.zarr", count=3)
+    report = run(folds=3, steps=2)
+    assert isinstance(report, FoldsReport)
+    held = []
+    for k, (path, row) in enumerate(zip(report.outputs, report.report, strict=True), start=1):
+        assert path == f"model.fold{k}.safetensors" == row["output"]
+        provenance = load(path).header.provenance
+        assert provenance["fold"] == {"number": k, "count": 3}
+        assert len(provenance["trained_on"]) == 2
+        held += provenance["validated_on"]
+    assert sorted(held) == ["s0", "s1", "s2"]
+    assert report.score == pytest.approx(sum(row["score"] for row in report.report) / 3)
+    with pytest.raises(UsageError, match="folds must be at most"):
+        run(output="more.safetensors", folds=4)
+
+
+@pytest.mark.usefixtures("data")
+def test_folds_find_a_place_that_is_taken_before_the_first_step(here: Path) -> None:
+    (here / "model.fold2.safetensors").write_text("three years of work")
+    before = files(here)
+    with pytest.raises(OutputError, match=r"model\.fold2"):
+        run(folds=2)
+    assert files(here) == before
+
+
+def test_the_model_knows_what_its_images_looked_like(kit: SimpleNamespace, here: Path) -> None:
+    kit.cells(here / "data.zarr", count=2)
+    header = load(str(run(normalization="range").output)).header
+    assert header.normalization == "range"
+    assert header.intensities is not None
+    known = Typical.from_dict(header.intensities)
+    assert 0 <= known.quantiles[0][0] < known.quantiles[0][-1] <= 1

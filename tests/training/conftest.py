@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from unetkit.arrays.normalization import Normalization
+from unetkit.training.batch import Batch
 from unetkit.training.recipes import RECIPES, Recipe
-from unetkit.training.sampler import Batch, Material
+from unetkit.training.sampler import Material
 
 # Draws tiles, and changes nothing in them.
 PLAIN = replace(

@@ -23,7 +23,7 @@ def train(output: str, *, overwrite: bool = False, keep: bytes | None = b"best")
     with place:
         place.write(event="start", unetkit="1")
         if keep is not None:
-            place.keep_best(keep)
+            place.keep_best(keep, step=1)
         place.publish()
     return place
 
@@ -35,7 +35,7 @@ def fail(place: Workplace, *, keep: bytes | None = None) -> None:
         with place:
             place.write(event="start", unetkit="1")
             if keep is not None:
-                place.keep_best(keep)
+                place.keep_best(keep, step=1)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -47,8 +47,8 @@ def test_the_best_model_is_published_and_the_folder_goes(output: str, tmp_path: 
     assert files(tmp_path) == []
     with place:
         place.write(event="start", unetkit="1")
-        place.keep_best(b"first")
-        place.keep_best(b"second")
+        place.keep_best(b"first", step=1)
+        place.keep_best(b"second", step=2)
         assert Path(place.best).read_bytes() == b"second"
         assert not Path(output).exists()
         place.publish()
@@ -125,7 +125,7 @@ def test_a_killed_training_costs_nothing_of_the_one_before(output: str, had_a_mo
     killed = Workplace(output, inputs=[], overwrite=True)
     killed.__enter__()
     if had_a_model:
-        killed.keep_best(b"second")
+        killed.keep_best(b"second", step=1)
     killed._stream.close()
     fail(Workplace(output, inputs=[], overwrite=True))
     assert Path(place.best).read_bytes() == (b"second" if had_a_model else b"first")

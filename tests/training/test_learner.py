@@ -87,7 +87,7 @@ def test_the_tenth_such_step_in_a_row_ends_it_and_names_the_samples(kit: SimpleN
     learner.learn(kit.batch(), rate=0.1)  # one good step, and the count begins anew
     for _ in range(HOPELESS - 1):
         learner.learn(bad, rate=0.1)
-    with pytest.raises(NumbersError, match="10 steps in a row, last in b01, film 3") as caught:
+    with pytest.raises(NumbersError, match="10 steps in a row, on tiles of b01, film 3") as caught:
         learner.learn(bad, rate=0.1)
     assert caught.value.exit_code == 6
 

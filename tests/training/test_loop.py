@@ -23,6 +23,7 @@ class Diary:
         self.steps: list[int] = []
         self.losses: list[float | None] = []
         self.rates: list[float] = []
+        self.returns: list[int] = []
         self.validations: list[tuple[int, bool]] = []
         self.kept_weights: dict[int, np.ndarray] = {}
 
@@ -34,6 +35,9 @@ class Diary:
         self.steps.append(step)
         self.losses.append(loss)
         self.rates.append(rate)
+
+    def went_back(self, step: int) -> None:
+        self.returns.append(step)
 
     def validated(self, step: int, found: Validation, *, better: bool) -> None:
         self.validations.append((step, better))
@@ -169,7 +173,7 @@ def test_steps_without_a_finite_loss_are_told_as_skipped(kit: SimpleNamespace) -
 
 
 def test_nothing_but_bad_samples_ends_in_numbers_error(kit: SimpleNamespace) -> None:
-    with pytest.raises(NumbersError, match="last in a"):
+    with pytest.raises(NumbersError, match="on tiles of a;"):
         train(kit, steps=20, batches=(kit.batch(fill=np.inf) for _ in count()), validation=1000.0)
 
 

@@ -15,7 +15,8 @@ from unetkit.training.split import Region
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
-    from unetkit.training.sampler import Batch, Material
+    from unetkit.training.batch import Batch
+    from unetkit.training.sampler import Material
 
 # The classic network of depth 1, and a padded one of the same depth.
 VALID = SizeContract(step=2, minimum=18, margin=8)

@@ -9,6 +9,8 @@ import typer
 from unetkit.cli import console
 from unetkit.cli.options import (
     HARDWARE,
+    OUTPUT,
+    BreakLock,
     Channels,
     Device,
     Json,
@@ -29,8 +31,11 @@ def train(
     *,
     output: Output = "model.safetensors",
     model: Annotated[
-        str, typer.Option(rich_help_panel=MODEL, help="Name of an installed model.")
-    ] = "unet",
+        str | None,
+        typer.Option(
+            rich_help_panel=MODEL, show_default="unet", help="Name of an installed model."
+        ),
+    ] = None,
     options: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,6 +86,38 @@ def train(
             help="What to learn: foreground, foreground+boundary, boundary or classes.",
         ),
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=MODEL,
+            show_default=False,
+            help="A model file to begin with, also for other channels or classes.",
+        ),
+    ] = None,
+    folds: Annotated[
+        int,
+        typer.Option(
+            metavar="K",
+            min=1,
+            help="Train K models, each with another part held out: STEM.fold1.safetensors, ...",
+        ),
+    ] = 1,
+    normalization: Annotated[
+        str | None,
+        typer.Option(
+            show_default="percentile",
+            help="How intensities become the network's input: percentile, zscore, range or none.",
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+            help="Write curves and pictures for TensorBoard as well.",
+        ),
+    ] = None,
     freeze_encoder: Annotated[
         int,
         typer.Option(
@@ -98,19 +135,39 @@ def train(
         int | None,
         typer.Option(
             metavar="N",
-            min=1,
+            min=0,
             rich_help_panel=HARDWARE,
             show_default="by the machine",
-            help="Threads that draw samples.",
+            help="Threads that draw samples; 0 draws them between the steps.",
         ),
     ] = None,
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            rich_help_panel=HARDWARE,
+            help="Compute a batch in so many parts, to take less memory.",
+        ),
+    ] = 1,
     nonfinite: Nonfinite = "error",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
+    keep_state: Annotated[
+        bool,
+        typer.Option(
+            "--keep-state",
+            rich_help_panel=OUTPUT,
+            help="Leave the training's state beside the finished model.",
+        ),
+    ] = False,
     overwrite: Overwrite = False,
+    break_lock: BreakLock = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn from a dataset and write a model file."""
     from unetkit.pipeline.train import train as run
+    from unetkit.pipeline.train_follow import leads
 
     with console.progress(quiet=quiet) as progress:
         report = run(
@@ -124,14 +181,23 @@ def train(
             steps=steps,
             time_budget=time_budget,
             target=target,
+            init=init,
+            folds=folds,
+            normalization=normalization,
+            tensorboard=tensorboard,
             freeze_encoder=freeze_encoder,
             seed=seed,
             channels=channels,
             device=device,
             precision=precision,
             workers=workers,
+            accumulate=accumulate,
             nonfinite=nonfinite,
+            resume=resume,
+            keep_state=keep_state,
             overwrite=overwrite,
+            break_lock=break_lock,
             progress=progress,
         )
-    console.written(report, json=json, quiet=quiet)
+    if leads():
+        console.written(report, json=json, quiet=quiet)

@@ -50,12 +50,17 @@ class Stop:
 
 
 @contextmanager
-def stoppable() -> Iterator[Stop]:
+def stoppable(*, patient: bool = False) -> Iterator[Stop]:
     """Turn the first of `SIGNALS` inside a `with` block into a note for `Stop.check`.
 
     The second one acts at once, as it would outside. One that is ignored, as `nohup` has it, stays
-    so. Python hands signals to the main thread
-    alone; in another one nothing changes.
+    so. Python hands signals to the main thread alone; in another one nothing changes.
+
+    Parameters
+    ----------
+    patient : bool
+        Let no later signal act at once either: whoever started several processes hands on a Ctrl-C
+        that they have heard already.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -69,7 +74,8 @@ def stoppable() -> Iterator[Stop]:
 
     def remember(number: int, frame: FrameType | None) -> None:
         stop.signal = number
-        restore()
+        if not patient:
+            restore()
 
     heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, remember) for number in heeded}

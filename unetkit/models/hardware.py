@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from unetkit.errors import SurroundingsError, UsageError
-from unetkit.models.precision import PRECISIONS, computing
+from unetkit.models.precision import PRECISIONS, computing, widened
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,6 +23,7 @@ __all__ = [
     "PRECISIONS",
     "computing",
     "forward",
+    "lay_out",
     "low_precision",
     "pick_device",
     "thread_count",
@@ -103,18 +104,27 @@ def forward(module: nn.Module, batch: Tensor, *, precision: str) -> Tensor:
     Returns
     -------
     Tensor of float32, shape (N, K, Y', X')
-        The logits.
+        The logits; of float64 where the network is.
 
     Raises
     ------
     UsageError
         If `precision` is none of these words.
     """
-    layout = torch.contiguous_format if precision == "exact" else torch.channels_last
     with computing(batch.device, precision):
-        _lay_out(module, layout)
-        logits: Tensor = module(batch.contiguous(memory_format=layout))
-    return logits.float().contiguous()
+        lay_out(module, precision=precision)
+        logits: Tensor = module(batch.contiguous(memory_format=_layout(precision)))
+    return widened(logits).contiguous()
+
+
+def lay_out(module: nn.Module, *, precision: str) -> None:
+    """Lay a network's weights out in memory as `forward` wants them for a precision."""
+    layout = _layout(precision)
+    if _is_laid_out(module, layout):
+        return
+    # Weights made in inference mode could never be trained again.
+    with _LAYOUT_LOCK, torch.inference_mode(False), torch.no_grad():
+        module.to(memory_format=layout)
 
 
 @functools.cache
@@ -186,12 +196,8 @@ def _processor_has_bfloat16() -> bool:
     return bool(onednn.is_available()) and any(facts.get(name) for name in names)
 
 
-def _lay_out(module: nn.Module, layout: torch.memory_format) -> None:
-    if _is_laid_out(module, layout):
-        return
-    # Weights made in inference mode could never be trained again.
-    with _LAYOUT_LOCK, torch.inference_mode(False), torch.no_grad():
-        module.to(memory_format=layout)
+def _layout(precision: str) -> torch.memory_format:
+    return torch.contiguous_format if precision == "exact" else torch.channels_last
 
 
 def _is_laid_out(module: nn.Module, layout: torch.memory_format) -> bool:

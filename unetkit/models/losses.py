@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from unetkit.errors import UsageError
+from unetkit.models.precision import widened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -172,7 +173,7 @@ def weighted_cross_entropy(
         )
     weights = weights.float()
     # Soft-max in float32 also where the network ran in a lower precision.
-    entropy = functional.cross_entropy(logits.float(), target, reduction="none")
+    entropy = functional.cross_entropy(widened(logits), target, reduction="none")
     total = (weights * entropy).sum()
     return total / ((weights > 0).sum().clamp(min=1) if pixels is None else max(pixels, 1))
 
@@ -180,7 +181,7 @@ def weighted_cross_entropy(
 def _by_tile(name: str, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """Return the mean over the tiles of a loss that looks at the pixels that count alone."""
     values = []
-    for tile, truth, weight in zip(logits.float(), target, weights, strict=True):
+    for tile, truth, weight in zip(widened(logits), target, weights, strict=True):
         counts = weight > 0
         if bool(counts.any()):
             # One row: some of them want a picture.

@@ -14,6 +14,8 @@ from unetkit.models.fixed_order import FixedOrder
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from torch import Tensor
+
     Undo = Callable[[], object]
 
 PRECISIONS = ("exact", "float32", "bfloat16", "float16")
@@ -57,6 +59,11 @@ def computing(device: torch.device, precision: str) -> Iterator[None]:
             stack.enter_context(_REPEATABLE)
             stack.enter_context(FixedOrder())
         yield
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Return numbers of 16 bits in float32, and all others as they are."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 class _SharedSetting:

@@ -3,51 +3,52 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
-from unetkit.engine.signals import stoppable
 from unetkit.models import hardware
 from unetkit.models.modelfile import make
+from unetkit.pipeline.train_board import check_board
 from unetkit.pipeline.train_data import choose_lesson
-from unetkit.pipeline.train_facts import NORMALIZATION, Facts
-from unetkit.pipeline.train_materials import materials
+from unetkit.pipeline.train_facts import Facts
+from unetkit.pipeline.train_folds import FoldsReport, folds_of, folds_report
+from unetkit.pipeline.train_init import adapt, open_start, target_of
 from unetkit.pipeline.train_plan import make_plan
-from unetkit.pipeline.train_report import TrainReport, report
-from unetkit.pipeline.train_validation import Examiner
-from unetkit.pipeline.train_watch import Reporter
+from unetkit.pipeline.train_report import TrainReport
+from unetkit.pipeline.train_resume import grounded
+from unetkit.pipeline.train_run import Run
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.datasets import open_dataset
-from unetkit.training.blocks import BlockCache
+from unetkit.storage.urls import exists
 from unetkit.training.checkpoint import Workplace
-from unetkit.training.freezing import freeze, thaw_after
-from unetkit.training.loop import fit
-from unetkit.training.pace import Pace
-from unetkit.training.sampler import Sampler
+from unetkit.training.freezing import freeze
+from unetkit.training.parallel import joined
 from unetkit.training.split import split
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from torch import nn
 
     from unetkit.geometry.sizes import SizeContract
+    from unetkit.pipeline.train_init import Start
     from unetkit.pipeline.train_plan import Plan
+    from unetkit.pipeline.train_resume import Ground
     from unetkit.storage.datasets import Dataset
-    from unetkit.training.loop import Outcome
+    from unetkit.training.split import Fold
 
-__all__ = ["TrainReport", "train"]
-
-# A step runs the network forward and back, a validation forward only.
-PASSES = 3
+__all__ = ["FoldsReport", "TrainReport", "train"]
 
 
 def train(
     source: str,
     *,
     output: str = "model.safetensors",
-    model: str = "unet",
+    model: str | None = None,
     options: Sequence[str] = (),
     recipe: str = "default",
     recipe_set: Sequence[str] = (),
@@ -55,6 +56,10 @@ def train(
     steps: int = 1000,
     time_budget: str | None = None,
     target: str | None = None,
+    init: str | None = None,
+    folds: int = 1,
+    normalization: str | None = None,
+    tensorboard: str | None = None,
     freeze_encoder: int = 0,
     seed: int = 0,
     channels: str | None = None,
@@ -62,9 +67,13 @@ def train(
     precision: str = "auto",
     workers: int | None = None,
     nonfinite: Literal["error", "fill"] = "error",
+    accumulate: int = 1,
+    resume: bool = False,
+    keep_state: bool = False,
     overwrite: bool = False,
+    break_lock: bool = False,
     progress: Progress = SILENT,
-) -> TrainReport:
+) -> TrainReport | FoldsReport:
     """Train a network on the labelled samples of a dataset, and keep the best one.
 
     A part of the data is held out by what it was made from, and scored with the tiler that
@@ -76,8 +85,8 @@ def train(
         A dataset with labels; weights are used where it has them, else computed.
     output : str
         The model file.
-    model : str
-        Registry name of the network.
+    model : str, optional
+        Registry name of the network; left out, that of `init`, or ``unet``.
     options : sequence of str
         Its options, such as ``width=16``.
     recipe : str
@@ -92,6 +101,17 @@ def train(
         ``90s``, ``20m`` or ``1h``; replaces `steps` once the pace is known.
     target : str, optional
         What is learned; left out, ``foreground`` from instances, ``classes`` from class maps.
+    init : str, optional
+        A model file whose weights are the first ones; its first and last layer are adapted to
+        other channels and classes.
+    folds : int
+        Where 2 or more: so many models, each with another part of the data held out, as
+        ``STEM.fold1.safetensors`` and so on; a time budget is shared by them.
+    normalization : str, optional
+        ``percentile``, ``zscore``, ``range`` or ``none``; left out, that of `init`, or
+        ``percentile``.
+    tensorboard : str, optional
+        A folder for TensorBoard to show, where that is installed.
     freeze_encoder : int
         Steps at the start in which the encoder keeps its weights; for models that have one.
     seed : int
@@ -104,125 +124,154 @@ def train(
         Threads that draw tiles; they change nothing but the time.
     nonfinite : {"error", "fill"}
         What to do about NaN and Inf in images: refuse, or take them for 0.
+    accumulate : int
+        Parts in which a batch is computed, one after the other; more of them take less memory.
+    resume : bool
+        Go on where an earlier training with the same settings stopped.
+    keep_state : bool
+        Leave the state of the training beside the finished model.
     overwrite : bool
         Replace an earlier model.
+    break_lock : bool
+        Take the output over from another job that is known to be dead.
     progress : Progress
         Told of every step.
 
     Returns
     -------
-    TrainReport
+    TrainReport, or FoldsReport
 
     Raises
     ------
     InputError
         If there is nothing to learn from.
     OutputError
-        If the model, or what an earlier training left, is there.
+        If the model, or what an earlier training left, is there, another job is making it, or
+        what is to be resumed was made with other settings.
     NumbersError
         If images or the loss are not finite.
     StoppedError
-        If a signal came; the best model so far is kept.
+        If a signal came; the state is kept for `resume`, and the best model so far.
 
     References
     ----------
     Ronneberger, Fischer, Brox (2015), U-Net, section 3.
     """
-    began = time.monotonic()
-    plan = make_plan(
-        model=model,
-        options=options,
-        recipe=recipe,
-        recipe_set=recipe_set,
-        loss=loss,
-        steps=steps,
-        time_budget=time_budget,
-        seed=seed,
+    places = folds_of(output, folds)
+    if tensorboard is not None:
+        check_board()
+    start = None if init is None else open_start(init)
+    one = partial(
+        _train,
+        source,
+        plan=partial(
+            make_plan,
+            model=model,
+            options=options,
+            recipe=recipe,
+            recipe_set=recipe_set,
+            loss=loss,
+            steps=steps,
+            time_budget=time_budget,
+            seed=seed,
+            channels=channels,
+            device=device,
+            workers=workers,
+            freeze_encoder=freeze_encoder,
+            accumulate=accumulate,
+            normalization=normalization,
+            start=None if start is None else start.header,
+        ),
+        start=start,
+        target=target,
         channels=channels,
         device=device,
         precision=precision,
-        workers=workers,
-        freeze_encoder=freeze_encoder,
+        nonfinite=nonfinite,
+        keep_state=keep_state,
+        tensorboard=tensorboard,
+        progress=progress,
     )
-    dataset = open_dataset(source, channels=channels)
-    workplace = Workplace(output, inputs=[source], overwrite=overwrite)
-    network, facts = _prepare(plan, dataset, target, progress)
-    outcome = _learn(
-        network, facts, workplace=workplace, nonfinite=nonfinite, progress=progress, began=began
+    inputs = [source] if init is None else [source, init]
+    found = partial(
+        grounded, inputs=inputs, resume=resume, overwrite=overwrite, break_lock=break_lock
     )
-    if outcome.stopped_early:
-        progress.note(f"Ended after {outcome.steps} steps: the score did not rise any more.")
-    return report(workplace, facts, outcome, seconds=round(time.monotonic() - began, 1))
+    if folds > 1:
+        # All of them, so that no place turns out to be taken after hours.
+        for place, _ in places:
+            if not (resume and exists(place)):
+                Workplace(place, inputs=inputs, overwrite=overwrite, resume=resume)
+    reports = [one(place, fold=fold, found=found) for place, fold in places]
+    return reports[0] if folds == 1 else folds_report(reports)
+
+
+def _train(
+    source: str,
+    output: str,
+    *,
+    plan: Callable[..., Plan],
+    fold: Fold | None,
+    found: Callable[..., AbstractContextManager[Ground]],
+    start: Start | None,
+    target: str | None,
+    channels: str | None,
+    device: str,
+    precision: str,
+    nonfinite: Literal["error", "fill"],
+    keep_state: bool,
+    tensorboard: str | None,
+    progress: Progress,
+) -> TrainReport:
+    """Train one network."""
+    began = time.monotonic()
+    with ExitStack() as stack:
+        group = stack.enter_context(joined(hardware.pick_device(device)))
+        progress = progress if group.leads else SILENT
+        if fold is not None:
+            progress.note(f"Fold {fold.number} of {fold.count}.")
+        ground = stack.enter_context(found(output, group=group, progress=progress))
+        chosen = plan(precision=ground.precision(precision, group), fold=fold)
+        dataset = open_dataset(source, channels=channels)
+        network, facts = _prepare(chosen, dataset, target, start=start, progress=progress)
+        if tensorboard is not None and fold is not None:
+            tensorboard = f"{tensorboard}/fold{fold.number}"
+        run = Run(
+            facts,
+            ground,
+            group=group,
+            nonfinite=nonfinite,
+            keep_state=keep_state,
+            tensorboard=tensorboard,
+        )
+        return run.learn(network.to(group.device), progress, began=began)
 
 
 def _prepare(
-    plan: Plan, dataset: Dataset, target: str | None, progress: Progress
+    plan: Plan, dataset: Dataset, target: str | None, *, start: Start | None, progress: Progress
 ) -> tuple[nn.Module, Facts]:
     """Find what there is to learn, build the network, and hold a part of the data out."""
+    if target is None and start is not None:
+        target = target_of(start, dataset)
     lesson = choose_lesson(dataset, target, progress)
     hardware.tune_allocator()
     torch.manual_seed(plan.seed)
-    network = make(
-        plan.model,
-        in_channels=dataset.samples[0].data.channel_count,
-        classes=len(lesson.class_names),
-        options=plan.options,
-    )
+    in_channels, names = dataset.samples[0].data.channel_count, lesson.class_names
+    network = make(plan.model, in_channels=in_channels, classes=len(names), options=plan.options)
+    notes: Sequence[str] = ()
+    if start is not None:
+        notes = adapt(
+            network, start, options=plan.options, in_channels=in_channels, class_names=names
+        )
     freeze(network, model=plan.model, steps=plan.freeze_encoder)
     contract = cast("SizeContract", network.contract)
     parts = split(
-        lesson.origins(), gap=contract.need, seed=plan.seed, has_foreground=lesson.has_foreground
-    )
-    for note in parts.notes:
-        progress.note(note)
-    facts = Facts(plan, dataset, lesson=lesson, parts=parts, contract=contract)
-    return network.to(plan.device), facts
-
-
-def _learn(
-    network: nn.Module,
-    facts: Facts,
-    *,
-    workplace: Workplace,
-    nonfinite: Literal["error", "fill"],
-    progress: Progress,
-    began: float,
-) -> Outcome:
-    """Read the samples, train, and publish the best model."""
-    plan, cache = facts.plan, BlockCache()
-    known = materials(
-        facts.lesson,
-        facts.samples,
-        balance=plan.numbers.balance,
-        normalization=NORMALIZATION,
-        nonfinite=nonfinite,
-        progress=progress,
-    )
-    sampler = Sampler(
-        known,
-        facts.parts.train,
-        contract=facts.contract,
-        recipe=plan.numbers,
-        cache=cache,
+        lesson.origins(),
+        gap=contract.need,
         seed=plan.seed,
+        has_foreground=lesson.has_foreground,
+        fold=plan.fold,
     )
-    with stoppable() as stop, workplace, sampler.batches(workers=plan.workers) as batches:
-        reporter = Reporter(progress, workplace, facts=facts, stop=stop)
-        examiner = Examiner(facts, known, cache=cache, before_each=reporter.examining)
-        reporter.start()
-        pace = Pace(
-            plan.steps,
-            budget=None if plan.budget is None else plan.budget - (time.monotonic() - began),
-            validation=examiner.pixels_read / (PASSES * sampler.pixels_read),
-        )
-        outcome = fit(
-            network,
-            thaw_after(network, batches, steps=plan.freeze_encoder),
-            recipe=plan.numbers,
-            pace=pace,
-            precision=plan.precision,
-            validate=examiner,
-            watcher=reporter,
-        )
-        workplace.publish()
-    return outcome
+    for note in (*notes, *parts.notes):
+        progress.note(note)
+    facts = Facts(plan, dataset, lesson=lesson, parts=parts, contract=contract, start=start)
+    return network, facts

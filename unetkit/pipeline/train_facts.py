@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
     from unetkit.geometry.sizes import SizeContract
     from unetkit.pipeline.train_data import Lesson
+    from unetkit.pipeline.train_init import Start
     from unetkit.pipeline.train_plan import Plan
     from unetkit.storage.datasets import Dataset
     from unetkit.training.split import Split
-
-NORMALIZATION = "percentile"
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,10 @@ class Facts:
         What is learned from, and what validates.
     contract : SizeContract
         The network's.
+    start : Start, optional
+        The model whose weights were the first ones.
+    intensities : dict, optional
+        What the images look like that are learned from, once it is known.
     """
 
     plan: Plan
@@ -45,6 +48,8 @@ class Facts:
     lesson: Lesson
     parts: Split
     contract: SizeContract
+    start: Start | None = None
+    intensities: dict[str, Any] | None = None
 
     @property
     def samples(self) -> list[str]:
@@ -68,6 +73,9 @@ class Facts:
             "steps": plan.steps,
             "time_budget": plan.budget,
             "seed": plan.seed,
+            "fold": None if plan.fold is None else asdict(plan.fold),
+            "init": None if self.start is None else self.start.to_dict(),
+            "normalization": plan.normalization,
             "freeze_encoder": plan.freeze_encoder,
             "device": plan.device,
             "precision": plan.precision,
@@ -96,9 +104,10 @@ class Facts:
             class_names=self.lesson.class_names,
             target=self.lesson.target,
             contract=self.contract,
-            normalization=NORMALIZATION,
+            normalization=self.plan.normalization,
             channels=self.plan.channels,
             pixel_size=first.image.pixel_size,
+            intensities=self.intensities,
             scores=dict(scores),
             provenance={**self.to_dict(), "command": "train", "steps": steps, "best_step": step},
         )

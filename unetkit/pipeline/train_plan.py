@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from unetkit.arrays.normalization import METHODS
 from unetkit.errors import UsageError
 from unetkit.models import hardware
 from unetkit.models.modelfile import models, parse_options
@@ -15,8 +16,13 @@ from unetkit.training.recipes import RECIPES, Recipe, choose_recipe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from unetkit.models.modelheader import ModelHeader
+    from unetkit.training.split import Fold
+
 # Threads that draw tiles: more than a fast GPU needs would only hold memory.
 MOST_WORKERS = 8
+# The network that is trained where none is named.
+USUAL = "unet"
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,12 @@ class Plan:
         Threads that draw tiles.
     freeze_encoder : int
         Steps at the start in which the encoder does not learn.
+    normalization : str
+        One of `unetkit.arrays.normalization.METHODS`.
+    accumulate : int
+        Parts in which a batch is computed.
+    fold : Fold, optional
+        Which part of the data is held out.
     """
 
     model: str
@@ -63,6 +75,9 @@ class Plan:
     precision: str
     workers: int
     freeze_encoder: int = 0
+    normalization: str = METHODS[0]
+    accumulate: int = 1
+    fold: Fold | None = None
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -73,7 +88,7 @@ class Plan:
 
 def make_plan(
     *,
-    model: str,
+    model: str | None,
     options: Sequence[str],
     recipe: str,
     steps: int,
@@ -84,10 +99,16 @@ def make_plan(
     precision: str,
     workers: int | None,
     freeze_encoder: int = 0,
+    accumulate: int = 1,
     loss: str | None = None,
     recipe_set: Sequence[str] = (),
+    normalization: str | None = None,
+    start: ModelHeader | None = None,
+    fold: Fold | None = None,
 ) -> Plan:
     """Judge the options of `train`, and choose what is left to choose.
+
+    What is left out is as in `start`, where there is an earlier model to begin with.
 
     Returns
     -------
@@ -100,32 +121,61 @@ def make_plan(
     SurroundingsError
         If this machine has no such device.
     """
-    least = {"steps": (steps, 1), "seed": (seed, 0), "workers": (workers, 1)}
-    least["freeze-encoder"] = (freeze_encoder, 0)
+    least = {"steps": (steps, 1), "seed": (seed, 0), "workers": (workers, 0)}
+    least |= {"freeze-encoder": (freeze_encoder, 0), "accumulate": (accumulate, 1)}
     for name, (value, bound) in least.items():
         if value is not None and value < bound:
             raise UsageError(f"{name} must be at least {bound}, got {value}; use {bound} or more")
     numbers = choose_recipe(recipe, recipe_set, loss=loss)
+    name, chosen = _network(model, options, start)
+    method = normalization or (METHODS[0] if start is None else start.normalization)
+    if method not in METHODS:
+        raise UsageError(f"normalization must be one of {', '.join(METHODS)}, got {method!r}")
     where = hardware.pick_device(device)
     if precision == "auto":
         precision = hardware.low_precision(where) or "float32"
     elif precision not in hardware.PRECISIONS:
         known = ", ".join(("auto", *hardware.PRECISIONS))
         raise UsageError(f"precision must be one of {known}, got {precision!r}")
+    budget = None if time_budget is None else seconds(time_budget)
+    if budget is not None and fold is not None:
+        budget /= fold.count
     return Plan(
-        model=model,
-        options=complete(parse_options(options, model), models().get(model), model=model),
+        model=name,
+        options=chosen,
         recipe=recipe,
         numbers=numbers,
         steps=steps,
-        budget=None if time_budget is None else seconds(time_budget),
+        budget=budget,
         seed=seed,
         channels=channels,
         device=str(where),
         precision=precision,
-        workers=workers or min(MOST_WORKERS, hardware.thread_count()),
+        workers=min(MOST_WORKERS, hardware.thread_count()) if workers is None else workers,
         freeze_encoder=freeze_encoder,
+        normalization=method,
+        accumulate=accumulate,
+        fold=fold,
     )
+
+
+def _network(
+    model: str | None, options: Sequence[str], start: ModelHeader | None
+) -> tuple[str, dict[str, Any]]:
+    """Name the network and all of its options."""
+    if start is None:
+        name, base = model or USUAL, {}
+    else:
+        # Names of our own can't be taken by others, and are shown as they are.
+        name = start.model if start.distribution == "unetkit" else start.full_name
+        base = start.options
+        if model is not None and models().entry(model).full_name != start.full_name:
+            raise UsageError(
+                f"model must be that of init, {name!r}, or be left out, got {model!r}; weights of"
+                " one network mean nothing in another"
+            )
+    given = {**base, **parse_options(options, name)}
+    return name, complete(given, models().get(name), model=name)
 
 
 def seconds(text: str) -> float:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from unetkit.training.checkpoint import log_of
+
 if TYPE_CHECKING:
     from unetkit.pipeline.train_facts import Facts
-    from unetkit.training.checkpoint import Workplace
     from unetkit.training.loop import Outcome
 
 
@@ -39,7 +40,11 @@ class TrainReport:
     model, device, precision : str
         What was trained, and how it was computed.
     seconds : float
-        How long it took.
+        How long it took; of a training that was resumed since then.
+    steps_total : int
+        Steps that were planned, by which a `--time-budget` was replaced.
+    resumed_at_step : int, optional
+        Steps that were made before this training went on with them.
     """
 
     output: str
@@ -56,29 +61,43 @@ class TrainReport:
     device: str
     precision: str
     seconds: float = field(compare=False)
+    steps_total: int
+    resumed_at_step: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
         return asdict(self)
 
 
-def report(workplace: Workplace, facts: Facts, outcome: Outcome, *, seconds: float) -> TrainReport:
+def report(
+    facts: Facts,
+    outcome: Outcome,
+    *,
+    output: str,
+    seconds: float,
+    steps_total: int,
+    resumed_at_step: int | None,
+) -> TrainReport:
     """Say how a training ended.
 
     Parameters
     ----------
-    workplace : Workplace
-        Where it worked.
     facts : Facts
         What was learned, and how.
     outcome : Outcome
         What came of it.
+    output : str
+        The model file.
     seconds : float
         How long it took.
+    steps_total : int
+        Steps that were planned.
+    resumed_at_step : int, optional
+        The step from which it went on.
     """
     return TrainReport(
-        output=workplace.output,
-        log=workplace.log,
+        output=output,
+        log=log_of(output),
         steps=outcome.steps,
         best_step=outcome.best_step,
         stopped_early=outcome.stopped_early,
@@ -91,4 +110,6 @@ def report(workplace: Workplace, facts: Facts, outcome: Outcome, *, seconds: flo
         device=facts.plan.device,
         precision=facts.plan.precision,
         seconds=seconds,
+        steps_total=steps_total,
+        resumed_at_step=resumed_at_step,
     )

@@ -6,10 +6,12 @@ import math
 import shlex
 import time
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from unetkit.models.modelfile import to_bytes
+from unetkit.pipeline.train_follow import agree
 from unetkit.training.pace import SHARE, WARM
+from unetkit.training.parallel import ALONE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from unetkit.pipeline.train_facts import Facts
     from unetkit.progress import Progress
     from unetkit.training.checkpoint import Workplace
-    from unetkit.training.loop import Validation
+    from unetkit.training.loop import Outcome, Validation
+    from unetkit.training.parallel import Group
+    from unetkit.training.states import State
 
 # Shorter than this, and nobody needs to be told when it ends.
 SHORT = 60.0
@@ -31,6 +35,19 @@ GROWTH = 1.5
 # How often the loss is written into the log: lines enough for a curve.
 LINES = 500
 SMOOTHING = 0.95
+
+
+class Listener(Protocol):
+    """Who else is told what happens, for people to look at."""
+
+    def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
+        """Hear of a finished step."""
+
+    def validated(self, step: int, found: Validation) -> None:
+        """Hear of a validation, which the log has already."""
+
+    def ended(self) -> None:
+        """Hear that it is over."""
 
 
 class Reporter:
@@ -46,6 +63,8 @@ class Reporter:
         What is known of the training.
     stop : Stop
         Says whether a signal came.
+    group : Group
+        Who else trains the network.
     """
 
     def __init__(
@@ -55,24 +74,48 @@ class Reporter:
         *,
         facts: Facts,
         stop: Stop,
+        group: Group = ALONE,
     ) -> None:
         self._progress = progress
         self._workplace = workplace
         self._facts = facts
         self._stop = stop
+        self._group = group
         self._began = time.monotonic()
         self._steps, self._done = facts.plan.steps, 0
         self._smooth: float | None = None
         self._score = ""
         self._kept = False
+        self.listeners: list[Listener] = []
+        """Told of everything after the log."""
 
-    def start(self) -> None:
-        """Begin the log and the progress bar; with a budget the number of steps is not known."""
-        self._workplace.write(event="start", **self._facts.to_dict())
+    def start(self, **settings: Any) -> None:
+        """Begin the log and the progress bar; with a budget the number of steps is not known.
+
+        Parameters
+        ----------
+        **settings
+            What else decides about the weights.
+        """
+        self._workplace.write(event="start", **{**self._facts.to_dict(), **settings})
         if self._facts.plan.budget is None:
             self._progress.start("training", total=self._steps)
         else:
             self._progress.start("finding the pace", total=WARM)
+
+    def go_on(self, state: State) -> None:
+        """Go on with log and bar from a state that holds what `to_dict` returned."""
+        earlier = state.facts["more"]["reporter"]
+        self._began -= earlier["seconds"]
+        self._smooth, self._score = earlier["smooth"], earlier["score"]
+        self._steps, self._done = state.facts["pace"]["steps"], state.facts["position"]["step"]
+        self._kept = state.facts["position"]["best_step"] > 0
+        self._progress.start("training", total=self._steps)
+        self._progress.advance(min(self._done, self._steps - 1), status=self._status())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold: what `go_on` needs beside what the training itself knows."""
+        return {**self._clock(), "smooth": self._smooth, "score": self._score}
 
     def planned(self, step: int, *, steps: int, seconds_a_step: float) -> None:
         """Say when it will end, and how it would end sooner."""
@@ -106,10 +149,21 @@ class Reporter:
                 self._workplace.write(
                     event="step", step=step, loss=loss, learning_rate=rate, **self._clock()
                 )
+        for listener in self.listeners:
+            listener.stepped(step, loss=loss, rate=rate)
         # A validation follows the last step; until it is done the bar is not full.
         self._progress.advance(int(step < self._steps), status=self._status())
         self._done = step
+        agree(self._stop, self._group)
         self.check()
+
+    def went_back(self, step: int) -> None:
+        """Tell people and the log."""
+        self._workplace.write(event="went back", step=step)
+        self._progress.note(
+            f"Ten steps in a row up to step {step} had no finite loss: the network is as it was"
+            " when its state was last kept, and goes on from there once."
+        )
 
     def check(self) -> None:
         """End where a signal came.
@@ -138,6 +192,8 @@ class Reporter:
             **found.scores,
             **self._clock(),
         )
+        for listener in self.listeners:
+            listener.validated(step, found)
         self._score = f"score {found.score:.3f}{' (best)' if better else ''}"
         self._progress.advance(int(step >= self._steps), status=self._status())
 
@@ -145,8 +201,22 @@ class Reporter:
         """Keep the model on disk."""
         scores = {**found.scores, "loss": found.loss}
         header = self._facts.header(step, scores, steps=self._steps)
-        self._workplace.keep_best(to_bytes(network, header))
+        self._workplace.keep_best(to_bytes(network, header), step=step)
         self._kept = True
+
+    def ended(self, outcome: Outcome) -> None:
+        """Write the last line of the log."""
+        self._workplace.write(
+            event="end",
+            steps=outcome.steps,
+            steps_total=self._steps,
+            best_step=outcome.best_step,
+            score=outcome.best.score,
+            stopped_early=outcome.stopped_early,
+            **self._clock(),
+        )
+        for listener in self.listeners:
+            listener.ended()
 
     def _status(self) -> str:
         loss = "" if self._smooth is None else f"loss {self._smooth:.3f}"
@@ -157,10 +227,14 @@ class Reporter:
 
     def _farewell(self) -> str:
         begun = f"training was to make {self._steps} steps, got a signal after {self._done}"
+        on = "give the same command with --resume to go on"
         if not self._kept:
-            return f"{begun}, before the first validation; nothing is kept"
+            return f"{begun}, before the first validation; {on}"
         best = shlex.quote(self._workplace.best)
-        return f"{begun}; the best model so far is {best}, for 'unetkit tile-predict --model'"
+        return (
+            f"{begun}; {on}, or take the best model so far, {best}, for 'unetkit tile-predict"
+            " --model'"
+        )
 
 
 def spoken(seconds: float) -> str:

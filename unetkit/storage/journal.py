@@ -83,13 +83,7 @@ class Journal:
         list of str
             Such as `plan.tile: 512 before, 1024 now`; empty if they are equal.
         """
-        before = _flat(self.read_fingerprint() or {})
-        now = _flat(plain(fingerprint))
-        return [
-            f"{key}: {before.get(key)!s:.80} before, {now.get(key)!s:.80} now"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        ]
+        return differences(self.read_fingerprint() or {}, fingerprint)
 
     def record(self, key: str, *, checksum: int | None) -> None:
         """Say that a part is done.
@@ -149,6 +143,22 @@ def _alone(text: bytes) -> list[Any]:
         return [json.loads(text)]
     except (ValueError, RecursionError):
         return []
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Say in which entries a fingerprint differs from an earlier one that went through JSON.
+
+    Examples
+    --------
+    >>> differences({"plan": {"tile": 512}}, {"plan": {"tile": 1024}})
+    ['plan.tile: 512 before, 1024 now']
+    """
+    old, new = _flat(before), _flat(plain(now))
+    return [
+        f"{key}: {old.get(key)!s:.80} before, {new.get(key)!s:.80} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

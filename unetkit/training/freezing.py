@@ -50,7 +50,9 @@ def freeze(network: Any, *, model: str, steps: int) -> None:
     network.freeze_encoder()
 
 
-def thaw_after(network: Any, batches: Iterator[Batch], *, steps: int) -> Iterator[Batch]:
+def thaw_after(
+    network: Any, batches: Iterator[Batch], *, steps: int, start: int = 0
+) -> Iterator[Batch]:
     """Hand on batches, and let a frozen encoder learn from all but the first `steps`.
 
     Parameters
@@ -61,12 +63,16 @@ def thaw_after(network: Any, batches: Iterator[Batch], *, steps: int) -> Iterato
         One a step.
     steps : int
         For how many the encoder stays frozen; 0: it was never frozen.
+    start : int
+        The step of the first batch, counted from 0.
 
     Yields
     ------
     Batch
     """
-    for number, batch in enumerate(batches):
-        if steps and number == steps:
+    frozen = steps > 0
+    for number, batch in enumerate(batches, start):
+        if frozen and number >= steps:
             network.unfreeze_encoder()
+            frozen = False
         yield batch

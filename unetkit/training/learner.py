@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from unetkit.errors import NumbersError
 from unetkit.models import hardware
 from unetkit.models.losses import parse_loss
+from unetkit.training.optimizing import make_optimizer, optimizer_tensors, restore_optimizer
+from unetkit.training.parallel import ALONE
+from unetkit.training.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
 
+    from unetkit.training.batch import Batch
+    from unetkit.training.parallel import Group
     from unetkit.training.recipes import Recipe
-    from unetkit.training.sampler import Batch
 
 # Steps in a row without a finite loss after which the data or the learning rate is at fault.
 HOPELESS = 10
@@ -34,19 +39,40 @@ class Learner:
         How to learn.
     precision : str
         As for `hardware.forward`.
+    group : Group
+        Who else trains it.
+    accumulate : int
+        Parts in which a batch is computed, one after the other.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, *, precision: str) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        *,
+        precision: str,
+        group: Group = ALONE,
+        accumulate: int = 1,
+    ) -> None:
+        # Before anything is copied from it: a state that is read back then lies in memory as it
+        # did, and sums run in the same order.
+        hardware.lay_out(network, precision=precision)
         self.average = Average(network, recipe.averaging)
+        self.went_back = False
+        """Whether weights were taken back to an earlier state, which happens once at most."""
         self._network = network
         self._clip = recipe.clip
         self._loss = parse_loss(recipe.loss)
         self._precision = precision
-        self._device = next(network.parameters()).device
-        self._optimizer = _optimizer(network, recipe)
+        self._group = group
+        self._parts = accumulate
+        first = next(network.parameters())
+        self._device, self._dtype = first.device, first.dtype
+        self._optimizer = make_optimizer(network, recipe)
         # Gradients smaller than float16 can hold would vanish; other precisions need no scale.
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=precision == "float16")
-        self._unfit = 0
+        self._suspects: list[list[str]] = []
+        self._good: State | None = None
 
     def learn(self, batch: Batch, *, rate: float) -> float | None:
         """Make one step.
@@ -61,50 +87,110 @@ class Learner:
         Returns
         -------
         float, or None
-            The loss before the step; None where loss or gradient was not finite: the weights are
-            as they were.
+            The loss before the step; None where loss or gradient was not finite: weights and
+            running statistics are as they were, or, after ten such steps in a row, as they were
+            when `remember` was last called.
 
         Raises
         ------
         NumbersError
-            If this was the tenth such step in a row.
+            If that has happened before, or nothing is remembered.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = rate
+        before = {name: value.clone() for name, value in self._network.named_buffers()}
         loss = self._step(batch)
         if loss is not None:
-            self._unfit = 0
+            self._suspects = []
             self.average.follow(self._network)
             return loss
-        self._unfit += 1
-        if self._unfit >= HOPELESS:
-            names = ", ".join(sorted(set(batch.samples)))
-            raise NumbersError(
-                f"the loss must be finite, got NaN or Inf in {HOPELESS} steps in a row, last in "
-                f"{names}; look at these samples, or use --precision float32"
-            )
+        # The forward pass has already put what it saw into running statistics.
+        for name, value in self._network.named_buffers():
+            value.copy_(before[name])
+        self._suspects.append(sorted(set(batch.samples)))
+        if len(self._suspects) >= HOPELESS:
+            self._give_up_or_go_back()
         return None
 
+    def remember(self, state: State) -> None:
+        """Take a state to which weights can be taken back."""
+        self._good = state
+
+    def state(self, facts: Mapping[str, Any]) -> State:
+        """Copy what the next steps depend on.
+
+        Parameters
+        ----------
+        facts : mapping of str
+            What else belongs to the state.
+        """
+        tensors = {f"network.{name}": value for name, value in self._network.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.tensors.items()}
+        tensors |= optimizer_tensors(self._optimizer)
+        own = {
+            "average_steps": self.average.steps,
+            "scaler": self._scaler.state_dict(),
+            "suspects": self._suspects,
+            "went_back": self.went_back,
+        }
+        copies = {name: _own(value) for name, value in tensors.items()}
+        return State(copies, {**facts, "learner": own})
+
+    def restore(self, state: State) -> None:
+        """Go back to a state."""
+        own = state.facts["learner"]
+        self._network.load_state_dict(_under("network.", state.tensors))
+        self.average.restore(_under("average.", state.tensors), steps=own["average_steps"])
+        restore_optimizer(self._optimizer, state.tensors)
+        self._scaler.load_state_dict(own["scaler"])
+        self._suspects = [list(names) for names in own["suspects"]]
+        self.went_back = own["went_back"]
+
+    def _give_up_or_go_back(self) -> None:
+        names = ", ".join(sorted({name for names in self._suspects for name in names}))
+        if self._good is None or self.went_back:
+            raise NumbersError(
+                f"the loss must be finite, got NaN or Inf in {HOPELESS} steps in a row, on tiles of"
+                f" {names}; look at these samples, or use --precision float32"
+            )
+        self.restore(self._good)
+        self._suspects, self.went_back = [], True
+
     def _step(self, batch: Batch) -> float | None:
-        images, targets, weights = (
-            torch.from_numpy(array).to(self._device)
-            for array in (batch.images, batch.targets, batch.weights)
-        )
+        # What a network draws for itself, such as drop-out, is a function of the step as well.
+        torch.manual_seed(batch.seed + self._group.rank)
         self._network.train()
         self._optimizer.zero_grad(set_to_none=True)
-        logits = hardware.forward(self._network, images, precision=self._precision)
-        loss: Tensor = self._loss(logits, targets, weights)
-        if not bool(torch.isfinite(loss)):
-            return None
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        own = self._backward(batch)
+        parameters = list(self._network.parameters())
+        self._group.sum_gradients(parameters)
+        loss = self._group.total(float(own))
         self._scaler.unscale_(self._optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._clip)
-        finite = bool(torch.isfinite(norm))
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self._clip)
+        finite = bool(torch.isfinite(norm)) and bool(np.isfinite(loss))
         if finite or self._scaler.is_enabled():
             # The scaler skips a step without finite gradients by itself, and must hear of it.
             self._scaler.step(self._optimizer)
             self._scaler.update()
-        return float(loss.detach()) if finite else None
+        return loss if finite else None
+
+    def _backward(self, batch: Batch) -> Tensor:
+        """Add up the gradients of all parts of the batch, and return its loss."""
+        pixels = int(self._group.total(int((batch.weights > 0).sum())))
+        tiles = int(self._group.total(len(batch.images)))
+        total = torch.zeros((), device=self._device)
+        for part in batch.parts(self._parts):
+            images, targets, weights = (
+                torch.from_numpy(array).to(self._device, non_blocking=True)
+                for array in (part.images, part.targets, part.weights)
+            )
+            logits = hardware.forward(
+                self._network, images.to(self._dtype), precision=self._precision
+            )
+            loss = self._loss(logits, targets, weights, pixels=pixels, tiles=tiles)
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total = total + loss.detach()
+        return total
 
 
 class Average:
@@ -122,29 +208,37 @@ class Average:
 
     def __init__(self, network: nn.Module, keep: float) -> None:
         self._keep = keep
-        self._steps = 0
-        self._state = _copy(network) if keep else {}
+        self.steps = 0
+        """How often it moved."""
+        self.tensors = _copy(network) if keep else {}
+        """Its weights by name; none where there is no average."""
 
     @torch.no_grad()
     def follow(self, network: nn.Module) -> None:
         """Move a little towards the network."""
-        keep = min(self._keep, (1 + self._steps) / (10 + self._steps))
-        self._steps += 1
+        keep = min(self._keep, (1 + self.steps) / (10 + self.steps))
+        self.steps += 1
         now = network.state_dict()
-        for name, value in self._state.items():
+        for name, value in self.tensors.items():
             if value.is_floating_point():
                 value.lerp_(now[name], 1 - keep)
             else:
                 value.copy_(now[name])
 
+    def restore(self, tensors: Mapping[str, Tensor], *, steps: int) -> None:
+        """Go back to an earlier average."""
+        for name, value in self.tensors.items():
+            value.copy_(tensors[name])
+        self.steps = steps
+
     @contextmanager
     def inside(self, network: nn.Module) -> Iterator[None]:
         """Let the network be the average inside a `with` block."""
-        if not self._state:
+        if not self.tensors:
             yield
             return
         own = _copy(network)
-        network.load_state_dict(self._state)
+        network.load_state_dict(self.tensors)
         try:
             yield
         finally:
@@ -155,11 +249,9 @@ def _copy(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum
-        )
-    return torch.optim.AdamW(
-        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
+def _own(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}

@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from unetkit.errors import UsageError
+from unetkit.errors import StoppedError, UsageError
+from unetkit.training.keeping import Keeper
 from unetkit.training.learner import Learner
+from unetkit.training.parallel import ALONE
+from unetkit.training.position import Validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from torch import nn
 
+    from unetkit.training.batch import Batch
     from unetkit.training.pace import Pace
+    from unetkit.training.parallel import Group
+    from unetkit.training.position import Position
     from unetkit.training.recipes import Recipe
-    from unetkit.training.sampler import Batch
+
+__all__ = ["PATIENCE", "Outcome", "Validation", "Watcher", "fit"]
 
 # Validations without a better score after which training ends.
 PATIENCE = 5
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What the held-out data says of the network.
-
-    Parameters
-    ----------
-    score : float
-        What the best network has most of.
-    loss : float
-        Decides between equal scores.
-    scores : dict
-        All scores, for people.
-    """
-
-    score: float
-    loss: float
-    scores: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """The higher the better; scores that differ by less than a thousandth are equal."""
-        return round(self.score, 3), -self.loss
 
 
 class Watcher(Protocol):
@@ -53,6 +36,9 @@ class Watcher(Protocol):
 
     def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
         """Hear of a finished step, counted from 1; no loss: it was skipped."""
+
+    def went_back(self, step: int) -> None:
+        """Hear that the network is as it was when its state was last kept."""
 
     def validated(self, step: int, found: Validation, *, better: bool) -> None:
         """Hear of a validation."""
@@ -92,6 +78,9 @@ def fit(
     precision: str,
     validate: Callable[[nn.Module], Validation],
     watcher: Watcher,
+    keeper: Keeper | None = None,
+    group: Group = ALONE,
+    accumulate: int = 1,
 ) -> Outcome:
     """Train a network, and hand the best one to the watcher.
 
@@ -100,7 +89,7 @@ def fit(
     network : nn.Module
         On its device; trained in place.
     batches : iterator of Batch
-        One a step.
+        One a step, from the first step that is still to be made.
     recipe : Recipe
         How to learn.
     pace : Pace
@@ -111,6 +100,12 @@ def fit(
         Scores a network on the held-out data.
     watcher : Watcher
         Told of everything.
+    keeper : Keeper, optional
+        Where to go on from, and who keeps the state.
+    group : Group
+        Who else trains the network.
+    accumulate : int
+        Parts in which a batch is computed, one after the other.
 
     Returns
     -------
@@ -119,31 +114,75 @@ def fit(
     Raises
     ------
     NumbersError
-        If the loss was not finite for ten steps in a row.
+        If the loss was not finite for ten steps in a row, and again after going back.
+    StoppedError
+        If the watcher ends it; the state is kept.
     UsageError
         If there is no step to make.
     """
-    learner = Learner(network, recipe, precision=precision)
-    best: tuple[int, Validation] | None = None
-    step = since_best = 0
-    while step < pace.steps and since_best < PATIENCE:
-        pace.begin_step()
-        rate = recipe.rate(step, pace.steps)
-        loss = learner.learn(next(batches), rate=rate)
-        step += 1
-        if pace.found(step):
-            watcher.planned(step, steps=pace.steps, seconds_a_step=pace.seconds_a_step or 0.0)
-        watcher.stepped(step, loss=loss, rate=rate)
-        if not pace.is_time_to_validate(step):
-            continue
-        with learner.average.inside(network):
-            found = validate(network)
-            better = best is None or found.rank > best[1].rank
-            watcher.validated(step, found, better=better)
-            if better:
-                best = step, found
-                watcher.kept(step, network, found)
-        since_best = 0 if better else since_best + 1
-    if best is None:
+    if pace.steps < 1:
         raise UsageError(f"steps must be at least 1, got {pace.steps}; leave it out for 1000")
-    return Outcome(step, best[0], best[1], stopped_early=step < pace.steps)
+    learner = Learner(network, recipe, precision=precision, group=group, accumulate=accumulate)
+    keeper = keeper or Keeper(group=group)
+    at = keeper.begin(learner, pace)
+    try:
+        while True:
+            if at.step > at.validated and pace.is_time_to_validate(at.step):
+                with learner.average.inside(network):
+                    _validate(network, at, validate=validate, watcher=watcher, group=group)
+            if at.step >= pace.steps or at.since_best >= PATIENCE:
+                break
+            keeper.follow(learner, pace, at)
+            pace.begin_step()
+            rate, sound = recipe.rate(at.step, pace.steps), not learner.went_back
+            loss = learner.learn(next(batches), rate=rate)
+            at.step += 1
+            if _found_pace(pace, at.step, group):
+                seconds = pace.seconds_a_step or 0.0
+                watcher.planned(at.step, steps=pace.steps, seconds_a_step=seconds)
+            if sound and learner.went_back:
+                watcher.went_back(at.step)
+            watcher.stepped(at.step, loss=loss, rate=rate)
+    except StoppedError:
+        keeper.finish(learner, pace, at)
+        raise
+    keeper.end(learner, pace, at)
+    best = at.best or Validation(0.0, loss=0.0)
+    return Outcome(at.step, at.best_step, best, stopped_early=at.step < pace.steps)
+
+
+def _validate(
+    network: nn.Module,
+    at: Position,
+    *,
+    validate: Callable[[nn.Module], Validation],
+    watcher: Watcher,
+    group: Group,
+) -> None:
+    """Score the network and keep it where it is the best so far; the others wait for the first."""
+    found, stopped = None, None
+    if group.leads:
+        try:
+            found = validate(network)
+        except StoppedError as error:
+            stopped = error
+    number = float(stopped.signal if stopped else 0)
+    own = [number, found.score, found.loss] if found else [number, 0.0, 0.0]
+    number, score, loss = group.first(own)
+    if number:
+        raise stopped or StoppedError("the first process was stopped", signal=int(number))
+    found = found or Validation(score, loss=loss)
+    better = at.judge(found)
+    watcher.validated(at.step, found, better=better)
+    if better:
+        watcher.kept(at.step, network, found)
+
+
+def _found_pace(pace: Pace, step: int, group: Group) -> bool:
+    """Say once that the pace is known; that of the first process holds for all."""
+    if pace.seconds_a_step is not None:
+        return False
+    pace.found(step)
+    steps, seconds = group.first([pace.steps, pace.seconds_a_step or 0.0])
+    pace.settle(int(steps), seconds or None)
+    return pace.seconds_a_step is not None

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 # Steps after which the pace is known, and seconds after which it is taken as it is.
 WARM = 20
@@ -73,7 +73,7 @@ class Pace:
         now = self._clock()
         self._times.append(now - self._last)
         patience = SOON if self._budget is None else min(SOON, self._budget / 4)
-        if step < UNUSUAL or (step < WARM and now - self._began < patience):
+        if len(self._times) < UNUSUAL or (step < WARM and now - self._began < patience):
             return False
         usual = sorted(self._times[min(UNUSUAL, len(self._times) - 1) :])
         self.seconds_a_step = max(usual[len(usual) // 2], 1e-6)
@@ -82,6 +82,23 @@ class Pace:
             # The last validation may come on top of the others' share.
             self.steps = step + max(0, math.floor((left - self._validation) * (1 - SHARE)))
         return True
+
+    def settle(self, steps: int, seconds_a_step: float | None) -> None:
+        """Take what another one found."""
+        self.steps, self.seconds_a_step = steps, seconds_a_step
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold: what was found, and the seconds that it took until now."""
+        return {
+            "steps": self.steps,
+            "seconds_a_step": self.seconds_a_step,
+            "seconds": self._clock() - self._began,
+        }
+
+    def restore(self, found: Mapping[str, Any]) -> None:
+        """Go on from what `to_dict` returned, with what is left of the budget."""
+        self.settle(found["steps"], found["seconds_a_step"])
+        self._began = self._clock() - found["seconds"]
 
     def is_time_to_validate(self, step: int) -> bool:
         """Say whether a validation follows this step; one always follows the last."""

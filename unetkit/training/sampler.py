@@ -17,8 +17,10 @@ import numpy as np
 from unetkit.arrays.appearance import apply_appearance, draw_appearance
 from unetkit.arrays.boxes import gather
 from unetkit.arrays.deformation import Deformation, deform, draw_deformation
-from unetkit.errors import NumbersError
+from unetkit.errors import NumbersError, UsageError
 from unetkit.geometry.tiles import mirror
+from unetkit.training.batch import Batch
+from unetkit.training.parallel import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +30,13 @@ if TYPE_CHECKING:
     from unetkit.arrays.normalization import Normalization
     from unetkit.geometry.sizes import SizeContract
     from unetkit.training.blocks import BlockCache, Planes
+    from unetkit.training.parallel import Group
     from unetkit.training.recipes import Recipe
     from unetkit.training.split import Region
 
 # Keeps the random numbers of draws apart from all others of the same seed.
 DRAW = 2
+NETWORK = 3
 # How many boxes are looked at to find foreground; a share of 1 in 20 is then met 2 times in 5.
 CANDIDATES = 10
 
@@ -62,28 +66,6 @@ class Material:
     fill: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """What one step learns from.
-
-    Parameters
-    ----------
-    images : ndarray of float32, shape (N, C, Y, X)
-        Normalized, with the context that the model needs.
-    targets : ndarray of int64, shape (N, Y', X')
-        Classes inside the model's margin.
-    weights : ndarray of float32, shape (N, Y', X')
-        Weights of those pixels.
-    samples : tuple of str
-        Where the tiles come from.
-    """
-
-    images: NDArray[np.float32]
-    targets: NDArray[np.int64]
-    weights: NDArray[np.float32]
-    samples: tuple[str, ...]
-
-
 class Sampler:
     """Draws the tiles of a training.
 
@@ -101,6 +83,13 @@ class Sampler:
         Through which the samples are read.
     seed : int
         Where all random numbers come from.
+    group : Group
+        Who else draws; each draws its share of every batch.
+
+    Raises
+    ------
+    UsageError
+        If a batch has fewer tiles than there are processes.
     """
 
     def __init__(
@@ -112,7 +101,14 @@ class Sampler:
         recipe: Recipe,
         cache: BlockCache,
         seed: int,
+        group: Group = ALONE,
     ) -> None:
+        if group.size > recipe.batch:
+            raise UsageError(
+                f"batch must be at least {group.size} for as many processes, got {recipe.batch};"
+                f" add --recipe-set batch={group.size}, or start fewer processes"
+            )
+        self._share = group.share(recipe.batch)
         self._materials = materials
         self._regions = regions
         self._contract = contract
@@ -129,22 +125,28 @@ class Sampler:
 
     @property
     def pixels_read(self) -> int:
-        """Pixels that the network reads in one step."""
+        """Pixels that all processes together read in one step."""
         return self._recipe.batch * self.size**2
 
     @contextmanager
-    def batches(self, *, workers: int) -> Iterator[Iterator[Batch]]:
-        """Hand out the batches of step 0, 1, ... while the next ones are drawn in threads.
+    def batches(self, *, workers: int, start: int = 0) -> Iterator[Iterator[Batch]]:
+        """Hand out the batches of step `start` and all after it, and draw the next ones meanwhile.
 
         Parameters
         ----------
         workers : int
-            Threads that draw; they run beside the network, since the kernels need no lock.
+            Threads that draw; they run beside the network, since the kernels need no lock. With
+            0 a batch is drawn when it is asked for.
+        start : int
+            The first step, counted from 0.
         """
+        if workers == 0:
+            yield map(self.batch, count(start))
+            return
         pool = ThreadPoolExecutor(workers)
 
         def stream() -> Iterator[Batch]:
-            steps = count()
+            steps = count(start)
             waiting = deque(pool.submit(self.batch, next(steps)) for _ in range(workers + 1))
             while True:
                 ready = waiting.popleft().result()
@@ -157,13 +159,15 @@ class Sampler:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def batch(self, step: int) -> Batch:
-        """Draw all tiles of a step."""
-        drawn = [self.draw(step, index) for index in range(self._recipe.batch)]
+        """Draw this process's tiles of a step."""
+        drawn = [self.draw(step, index) for index in self._share]
+        rng = np.random.default_rng([self._seed, NETWORK, step])
         return Batch(
             images=np.stack([tile[0] for tile in drawn]),
             targets=np.stack([tile[1] for tile in drawn]).astype(np.int64),
             weights=np.stack([tile[2] for tile in drawn]),
             samples=tuple(tile[3] for tile in drawn),
+            seed=int(rng.integers(2**48)),
         )
 
     def draw(

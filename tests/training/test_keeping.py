@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from unetkit.errors import StoppedError
+from unetkit.training.keeping import Keeper
+from unetkit.training.loop import Outcome, Validation, fit
+from unetkit.training.pace import Pace
+from unetkit.training.states import State
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+
+class Memory:
+    """Holds states as files would, and wants one at given calls."""
+
+    def __init__(self, *due: int) -> None:
+        self.due = due
+        self.calls = 0
+        self.contents: list[bytes] = []
+
+    def is_due(self) -> bool:
+        self.calls += 1
+        return self.calls in self.due
+
+    def save(self, state: State) -> None:
+        self.contents.append(state.to_bytes())
+
+    def finish(self) -> None:
+        pass
+
+    @property
+    def last(self) -> State:
+        return State.from_bytes(self.contents[-1], path="memory")
+
+
+class Stop:
+    """A watcher that stops after a step."""
+
+    def __init__(self, at: int = 0) -> None:
+        self.at = at
+        self.told: list[tuple[Any, ...]] = []
+
+    def planned(self, step: int, *, steps: int, seconds_a_step: float) -> None:
+        pass
+
+    def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
+        self.told.append((step, loss, rate))
+        if step == self.at:
+            raise StoppedError("enough", signal=15)
+
+    def went_back(self, step: int) -> None:
+        self.told.append(("back", step))
+
+    def validated(self, step: int, found: Validation, *, better: bool) -> None:
+        self.told.append((step, found.score, better))
+
+    def kept(self, step: int, network: torch.nn.Module, found: Validation) -> None:
+        self.told.append(("kept", step))
+
+
+def train(
+    kit: SimpleNamespace, watcher: Stop, keeper: Keeper | None, *, start: int = 0, **recipe: Any
+) -> tuple[Outcome, torch.nn.Module]:
+    network = kit.Dots()
+
+    def validate(network: torch.nn.Module) -> Validation:
+        return Validation(float(network.weight.detach()[0]), loss=1.0)
+
+    outcome = fit(
+        network,
+        (kit.batch(k) for k in count(start)),
+        recipe=kit.plain(**{"learning_rate": 0.05, "averaging": 0.9} | recipe),
+        pace=Pace(20, budget=None, validation=0.5),
+        precision="float32",
+        validate=validate,
+        watcher=watcher,
+        keeper=keeper,
+    )
+    return outcome, network
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("at", [1, 9, 10, 19])
+def test_a_stopped_training_goes_on_bit_for_bit(
+    kit: SimpleNamespace, at: int, optimizer: str
+) -> None:
+    whole, first, second, store = Stop(), Stop(at), Stop(), Memory()
+    expected, network = train(kit, whole, None, optimizer=optimizer)
+    with pytest.raises(StoppedError):
+        train(kit, first, Keeper(store), optimizer=optimizer)
+    assert store.last.facts["position"]["step"] == at
+    keeper = Keeper(start=store.last)
+    outcome, again = train(kit, second, keeper, start=at, optimizer=optimizer)
+    assert outcome == expected
+    assert first.told + second.told == whole.told
+    assert all(map(torch.equal, network.state_dict().values(), again.state_dict().values()))
+    # The control: weights alone do not suffice.
+    bare = State(store.last.tensors, store.last.facts)
+    poor = {k: v for k, v in bare.tensors.items() if not k.startswith("optimizer.")}
+    _, other = train(
+        kit, Stop(), Keeper(start=State(poor, bare.facts)), start=at, optimizer=optimizer
+    )
+    assert not all(map(torch.equal, network.state_dict().values(), other.state_dict().values()))
+
+
+def test_states_are_kept_when_due_and_at_the_end_where_wanted(kit: SimpleNamespace) -> None:
+    store = Memory(3, 7)
+    train(kit, Stop(), Keeper(store, more=lambda: {"mine": 1}))
+    steps = [State.from_bytes(c, path="").facts["position"]["step"] for c in store.contents]
+    assert steps == [2, 6]
+    assert store.last.facts["more"] == {"mine": 1}
+    train(kit, Stop(), Keeper(store, final=True))
+    assert store.last.facts["position"]["step"] == 20
+
+
+def test_a_state_that_is_not_finite_is_not_kept(kit: SimpleNamespace) -> None:
+    store = Memory()
+    network = kit.Dots()
+
+    def spoil(network: torch.nn.Module) -> Validation:
+        with torch.no_grad():
+            network.weight.fill_(torch.inf)
+        return Validation(0.0, loss=1.0)
+
+    with pytest.raises(StoppedError):
+        fit(
+            network,
+            (kit.batch(k) for k in count()),
+            recipe=kit.plain(),
+            pace=Pace(20, budget=None, validation=0.5),
+            precision="float32",
+            validate=spoil,
+            watcher=Stop(11),
+            keeper=Keeper(store),
+        )
+    assert store.contents == []

@@ -1,0 +1,184 @@
+"""Several processes that train one network together; each sees its share of every batch.
+
+`torchrun` starts them and says who is who. All make the same steps with the same numbers, since
+gradients are summed over all of them; only the first one writes and validates.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import distributed
+
+from unetkit.errors import SurroundingsError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from torch import Tensor, nn
+
+# The others wait while the first one validates.
+PATIENCE = timedelta(hours=12)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Processes that train together, as one of them sees it.
+
+    Parameters
+    ----------
+    rank : int
+        Which one this is.
+    size : int
+        How many there are.
+    device : torch.device
+        Where this one computes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that writes and validates."""
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """Return which of `count` things are this process's.
+
+        Examples
+        --------
+        >>> [list(Group(rank, 2).share(5)) for rank in (0, 1)]
+        [[0, 1], [2, 3, 4]]
+        """
+        return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def total(self, value: float) -> float:
+        """Return the sum of everyone's value."""
+        if self.size == 1:
+            return value
+        return self._reduced(value, "SUM")
+
+    def highest(self, value: float) -> float:
+        """Return the highest of everyone's values."""
+        if self.size == 1:
+            return value
+        return self._reduced(value, "MAX")
+
+    def first(self, values: Sequence[float]) -> list[float]:
+        """Return the values of the process that leads."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self._place)
+        with _together():
+            distributed.broadcast(tensor, 0)
+        return [float(value) for value in tensor.tolist()]
+
+    def first_bytes(self, content: bytes | None) -> bytes | None:
+        """Return the content that the process that leads has, or None where it has none."""
+        if self.size == 1:
+            return content
+        (size,) = self.first([-1 if content is None else len(content)])
+        if size < 0:
+            return None
+        own = bytearray(content or b"") if self.leads else bytearray(int(size))
+        tensor = torch.frombuffer(own, dtype=torch.uint8).to(self._place)
+        with _together():
+            distributed.broadcast(tensor, 0)
+        return tensor.cpu().numpy().tobytes()
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by the sum of everyone's."""
+        if self.size == 1:
+            return
+        by_kind: dict[torch.dtype, list[Tensor]] = {}
+        for parameter in parameters:
+            if parameter.grad is not None:
+                by_kind.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+        for gradients in by_kind.values():
+            # One message for all: a network has many tensors, most of them small.
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            with _together():
+                distributed.all_reduce(flat)
+            parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(part.view(gradient.shape))
+
+    @property
+    def _place(self) -> torch.device:
+        return self.device if self.device.type == "cuda" else torch.device("cpu")
+
+    def _reduced(self, value: float, how: str) -> float:
+        tensor = torch.tensor(value, dtype=torch.float64, device=self._place)
+        with _together():
+            distributed.all_reduce(tensor, op=getattr(distributed.ReduceOp, how))
+        return float(tensor)
+
+
+ALONE = Group()
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Group]:
+    """Join the processes that `torchrun` started; without it be alone.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where to compute. Of several GPUs each process takes the one of its number.
+
+    Yields
+    ------
+    Group
+
+    Raises
+    ------
+    UsageError
+        If this machine has fewer GPUs than processes.
+    SurroundingsError
+        If the others can't be reached.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Group(device=device)
+        return
+    own = _own_device(device)
+    backend = "nccl" if own.type == "cuda" else "gloo"
+    with _together():
+        distributed.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield Group(distributed.get_rank(), size, own)
+    finally:
+        distributed.destroy_process_group()
+
+
+def _own_device(device: torch.device) -> torch.device:
+    if device.type != "cuda":
+        return device
+    number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= count:
+        raise UsageError(
+            f"nproc-per-node must be at most {count}, the GPUs of this machine, got more;"
+            " start fewer processes, or add --device cpu"
+        )
+    own = torch.device("cuda", number)
+    torch.cuda.set_device(own)
+    return own
+
+
+@contextmanager
+def _together() -> Iterator[Any]:
+    """Say in a sentence that another process of the group ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise SurroundingsError(
+            "all processes of a training must stay at work, got an end of another one"
+            f" ({error!s:.120}); go on with --resume"
+        ) from error

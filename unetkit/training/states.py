@@ -1,0 +1,218 @@
+"""States of a training on disk: each whole and checked, saved beside the work, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from unetkit.errors import InputError
+from unetkit.storage.atomic import write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
+# Seconds between two saves: what a power cut may cost.
+PERIOD = 60.0
+_KEY = "unetkit.state"
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """All that a training needs to go on as if it had never stopped.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        On the processor, shared with nobody.
+    facts : mapping of str
+        What JSON can hold.
+    """
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether there is no NaN or Inf in any tensor."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.tensors.values())
+
+    def to_bytes(self) -> bytes:
+        """Return the state as a file's content; the same state gives the same bytes."""
+        plain = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
+        text = json.dumps(self.facts, allow_nan=False)
+        # One entry: the order of several is left to chance.
+        metadata = {_KEY: f"{_checksum(plain, text):08x} {text}"}
+        content: bytes = safetensors.torch.save(plain, metadata=metadata)
+        return content
+
+    @classmethod
+    def from_bytes(cls, content: bytes, *, path: str) -> State:
+        """Read what `to_bytes` returned; nothing in it can run code.
+
+        Raises
+        ------
+        InputError
+            If a single bit is not as it was.
+        """
+        try:
+            tensors = safetensors.torch.load(content)
+            size = int.from_bytes(content[:8], "little")
+            said = json.loads(content[8 : 8 + size])["__metadata__"][_KEY]
+            checksum, _, text = said.partition(" ")
+            facts = json.loads(text)
+        except (
+            SafetensorError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            raise _damaged(path, f"{type(error).__name__}: {error!s:.80}") from error
+        if checksum != f"{_checksum(tensors, text):08x}":
+            raise _damaged(path, "another checksum than its own")
+        return cls(tensors, facts)
+
+
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
+    found = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        said = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+        found = zlib.crc32(said.encode(), found)
+        if tensor.numel():
+            found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
+    return found
+
+
+def _damaged(path: str, got: str) -> InputError:
+    return InputError(
+        f"state {path} must be as it was written, got {got}; add --overwrite instead of --resume"
+        " to start afresh"
+    )
+
+
+class States:
+    """The last two states of a training, in its folder.
+
+    Parameters
+    ----------
+    folder : str
+        Where they lie.
+    period : float
+        Seconds between two saves.
+    clock : callable
+        Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        *,
+        period: float = PERIOD,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._last, self._previous = Path(folder, LAST), Path(folder, PREVIOUS)
+        self._period = period
+        self._clock = clock
+        self._saved = clock()
+        self._pool = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return self._last.exists() or self._previous.exists()
+
+    def load(self, note: Callable[[str], None]) -> State | None:
+        """Read the last state, or the one before it where that is damaged.
+
+        Parameters
+        ----------
+        note : callable
+            Told of a damaged state, in one sentence.
+
+        Returns
+        -------
+        State or None
+            None where there is none.
+
+        Raises
+        ------
+        InputError
+            If all that is there is damaged.
+        """
+        found = [path for path in (self._last, self._previous) if path.exists()]
+        for number, path in enumerate(found, start=1):
+            try:
+                state = State.from_bytes(path.read_bytes(), path=str(path))
+            except InputError as error:
+                if number == len(found):
+                    raise
+                note(f"{error.args[0].partition(';')[0]}; goes on from the state before it.")
+                # A later save would put it in the place of the good one.
+                path.unlink()
+            else:
+                return state
+        return None
+
+    def is_due(self) -> bool:
+        """Say whether it is time for a save, and the one before is done."""
+        if self._writing is not None and not self._writing.done():
+            return False
+        return self._clock() - self._saved >= self._period
+
+    def save(self, state: State, *, after: Callable[[], None] = lambda: None) -> None:
+        """Write a state beside the work of the caller; `finish` waits for it.
+
+        Parameters
+        ----------
+        state : State
+            Must not change any more.
+        after : callable
+            Called in the thread that writes once the state is safe.
+
+        Raises
+        ------
+        SurroundingsError
+            If the save before this one failed.
+        """
+        self.finish()
+        self._saved = self._clock()
+        self._writing = self._pool.submit(self._write, state, after)
+
+    def finish(self) -> None:
+        """Wait until what was handed over is on the disk.
+
+        Raises
+        ------
+        SurroundingsError
+            If it could not be written.
+        """
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def close(self) -> None:
+        """End the thread that writes, once it is done."""
+        self._pool.shutdown(wait=True)
+
+    def _write(self, state: State, after: Callable[[], None]) -> None:
+        content = state.to_bytes()
+        # First: where the disk is full it makes room, and a kill leaves the state that it was.
+        if self._last.exists():
+            self._last.replace(self._previous)
+        write_bytes(str(self._last), content)
+        after()
