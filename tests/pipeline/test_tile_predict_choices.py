@@ -23,33 +23,6 @@ HUGE = 10**9
 
 
 @pytest.mark.parametrize(
-    ("shapes", "most", "expected"),
-    [
-        ([(100, 70)], HUGE, 112),
-        ([(30_000, 30_000)], HUGE, 2048),
-        # One tile of 1104 computes less than four of 1024.
-        ([(1100, 1100)], HUGE, 1104),
-        # Two of 1024 compute less than one of 2048.
-        ([(1000, 2040)], HUGE, 1024),
-        ([(30_000, 30_000)], 2000, 1024),
-        ([(30_000, 30_000)], 1000, 512),
-        ([(30_000, 30_000)], 600, 400),
-        # Nothing fits, which the plan refuses.
-        ([(30_000, 30_000)], 10, 16),
-        # Three of 512 compute less than two of 704.
-        ([(100, 70), (700, 300)], HUGE, 512),
-        ([(100, 70), (600, 600)], HUGE, 608),
-    ],
-)
-def test_the_tile_that_computes_least_and_fits(
-    shapes: list[tuple[int, int]], most: int, expected: int
-) -> None:
-    tile = choices.choose_tile(shapes, contract=CLASSIC, overlap=92, most=most)
-    assert tile == expected
-    assert tile % CLASSIC.step == 0
-
-
-@pytest.mark.parametrize(
     ("low", "flips", "expected"),
     [
         (None, 0.0, "float32"),
@@ -70,7 +43,7 @@ def test_a_low_precision_is_taken_only_where_labels_stay(
     samples = open_dataset(slide).samples
     model = load_model("model.safetensors", device="cpu")
     chosen = choices.choose_precision(
-        model, samples, [fit_image(samples[0].data)], overlap=20, fill=False
+        model, samples, [fit_image(samples[0].data)], overlap=20, fill=False, most=HUGE
     )
     assert chosen == expected
 
@@ -88,7 +61,7 @@ def test_the_most_varied_of_evenly_spaced_tiles_is_compared(
     samples = open_dataset(slide).samples + open_dataset("other.zarr").samples
     model = load_model("model.safetensors", device="cpu")
     contract = model.header.contract
-    places = list(choices._probes(samples, contract=contract, overlap=20))
+    places = list(choices._probes(samples, contract=contract, overlap=20, most=HUGE))
     assert len(places) == choices.PROBES
     assert {number for number, _, _ in places} == {0, 1}
     assert {plane for number, plane, _ in places if number == 1} == {0, 1}
@@ -97,7 +70,7 @@ def test_the_most_varied_of_evenly_spaced_tiles_is_compared(
         fitted[number].apply(choices.read_tile(samples[number].data, plane, tile))
         for number, plane, tile in places
     ]
-    choices.choose_precision(model, samples, fitted, overlap=20, fill=False)
+    choices.choose_precision(model, samples, fitted, overlap=20, fill=False, most=HUGE)
     assert compared == [max(block.std() for block in blocks)]
 
 
@@ -107,14 +80,17 @@ def test_a_long_job_is_probed_on_larger_tiles(
 ) -> None:
     create_image(str(tmp_path / "any.zarr"), shape=(side, side), axes="yx", dtype="u1", chunk=512)
     samples = open_dataset(str(tmp_path / "any.zarr")).samples
-    assert choices._probe_side(samples, contract=CLASSIC, overlap=92) == expected
-    assert choices._probe_side(samples * 300, contract=CLASSIC, overlap=92) >= expected
+    assert choices._probe_side(samples, contract=CLASSIC, overlap=92, most=HUGE) == expected
+    assert choices._probe_side(samples, contract=CLASSIC, overlap=92, most=260) == 64
+    assert choices._probe_side(samples * 300, contract=CLASSIC, overlap=92, most=HUGE) >= expected
 
 
 def test_flips_are_counted(kit: SimpleNamespace, slide: str) -> None:
     model = load_model("model.safetensors", device="cpu")
     samples = open_dataset(slide).samples
-    (_, plane, tile), *_ = choices._probes(samples, contract=model.header.contract, overlap=20)
+    (_, plane, tile), *_ = choices._probes(
+        samples, contract=model.header.contract, overlap=20, most=HUGE
+    )
     block = fit_image(samples[0].data).apply(choices.read_tile(samples[0].data, plane, tile))
     assert choices._flips(model, block, tile, low="float32") == 0
     assert 0 < choices._flips(model, block, tile, low="bfloat16") < 0.2

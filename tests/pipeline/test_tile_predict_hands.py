@@ -29,6 +29,7 @@ def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cores_are_shared_out(scheduler: str, workers: int | None, expected: Hands) -> None:
     hands = share_cores(scheduler, workers, device=torch.device("cpu"))
     assert hands == expected
+    assert hands.elsewhere == scheduler.startswith("tcp")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unetkit.geometry.sizes import SizeContract
+from unetkit.models import hardware
 from unetkit.models.making import make
 from unetkit.pipeline import tile_predict_pace as pace
 from unetkit.pipeline.tile_predict_worker import load_model
@@ -53,9 +54,35 @@ def test_layers_that_are_no_convolutions_are_counted_or_count_for_nothing() -> N
 
 def test_seconds_are_in_proportion_to_work(kit: SimpleNamespace, slide: str) -> None:
     model = load_model("model.safetensors", device="cpu")
-    found = pace.find_pace(model, overlap=20, precision="float32")
+    found = pace.find_pace(model, overlap=20, precision="float32", most=10**9)
     assert found.rate > 0
     work = [np.polyval(found.work, model.header.contract.legal(t + 40)) for t in (64, 512)]
     ratio = found.estimate(512) / found.estimate(64)
     assert ratio == pytest.approx(work[1] / work[0])
     assert found.measure(64) > 0
+
+
+def test_the_networks_of_an_ensemble_add_up(kit: SimpleNamespace, slide: str) -> None:
+    model = load_model("model.safetensors", device="cpu")
+    one = pace.Pace(model, 20, "float32", work=(2.0, 0.0, 0.0), rate=4.0)
+    twice = pace.Paces((one, one), looks=lambda tile: 8.0)
+    assert twice.estimate(64) == pytest.approx(16 * one.estimate(64))
+    assert twice.measure(64) > 0
+
+
+def test_a_small_memory_is_not_filled_to_find_the_pace(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model("model.safetensors", device="cpu")
+    sizes: list[int] = []
+    real = hardware.forward
+
+    def forward(module: nn.Module, batch: torch.Tensor, *, precision: str) -> torch.Tensor:
+        sizes.append(batch.shape[-1])
+        return real(module, batch, precision=precision)
+
+    monkeypatch.setattr(hardware, "forward", forward)
+    pace.find_pace(model, overlap=20, precision="float32", most=100)
+    assert 60 < max(sizes) <= 100
+    pace.find_pace(model, overlap=20, precision="float32", most=1000)
+    assert max(sizes) == model.header.contract.legal(128 + 40)

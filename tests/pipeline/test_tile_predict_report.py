@@ -17,6 +17,8 @@ def test_a_plan_tells_what_the_run_then_does(slide: str) -> None:
     assert (before["status"], after["status"]) == ("planned", "done")
     assert before["objects"] is None
     measured = {"status", "seconds", "objects", "disk_free", "memory_peak", "memory_limit"}
+    measured |= {"expected_seconds"}
     assert [name for name in before if before[name] != after[name] and name not in measured] == []
+    assert before["expected_seconds"] > 0
     assert 0 < before["memory_peak"] <= before["memory_limit"]
     assert before["disk_free"] > 0

@@ -1,4 +1,4 @@
-"""The choices that a prediction makes where the user leaves them: tile size and precision."""
+"""What a prediction finds out about images: their normalization, and which precision will do."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from unetkit.models.modelfile import LoadedModel
     from unetkit.storage.datasets import Sample
 
-TILES = (512, 1024, 2048)
-
 # A low precision may change this share of the labels: our own choice, far below the difference
 # between two people who annotate the same image.
 FLIPS = 1e-4
@@ -38,42 +36,6 @@ PROBE_TILES = (512, 256, 128)
 def read_size(contract: SizeContract, tile: int, overlap: int) -> int:
     """Return the size that a network reads to write `tile` pixels with that context."""
     return contract.legal(tile + 2 * overlap)
-
-
-def choose_tile(
-    shapes: Sequence[tuple[int, int]], *, contract: SizeContract, overlap: int, most: int
-) -> int:
-    """Choose the tile that computes the fewest pixels among those that fit into memory.
-
-    Parameters
-    ----------
-    shapes : sequence of (int, int)
-        Height and width of every plane, in pixels.
-    contract : SizeContract
-        The network's.
-    overlap : int
-        Context on each side, in pixels.
-    most : int
-        The largest read box that fits into memory, in pixels a side.
-
-    Returns
-    -------
-    int
-        512, 1024 or 2048, rounded up to the contract's step; where all images are smaller, the
-        longest of their sides rounded up so. The largest that fits where none of these does, or
-        the step where nothing fits.
-    """
-    whole = _round_up(max(max(shape) for shape in shapes), contract.step)
-    choices = sorted({min(whole, _round_up(tile, contract.step)) for tile in TILES})
-    fitting = [t for t in choices if read_size(contract, t, overlap) <= most]
-    if not fitting:
-        return largest_tile(most, contract=contract, overlap=overlap) or contract.step
-
-    def computed(tile: int) -> int:
-        count = sum(len(cover(height, width, tile=tile)) for height, width in shapes)
-        return count * read_size(contract, tile, overlap) ** 2
-
-    return min(fitting, key=computed)
 
 
 def _round_up(size: int, step: int) -> int:
@@ -103,12 +65,13 @@ def choose_for_all(
     *,
     overlap: int | None,
     fill: bool,
+    most: int,
 ) -> str:
     """Choose a precision that suits each of several networks; it has to be the same for all.
 
     Parameters
     ----------
-    models, samples, fill
+    models, samples, fill, most
         As for `choose_precision`.
     normalizations : sequence
         For each sample, one for each network.
@@ -123,6 +86,7 @@ def choose_for_all(
             [each[number] for each in normalizations],
             overlap=model.header.contract.overlap(overlap, model=model.header.model),
             fill=fill,
+            most=most,
         )
         if chosen == "float32":
             break
@@ -136,6 +100,7 @@ def choose_precision(
     *,
     overlap: int,
     fill: bool,
+    most: int,
 ) -> str:
     """Choose a low precision where the hardware has one and the labels stay as they are.
 
@@ -151,6 +116,8 @@ def choose_precision(
         Context on each side, in pixels.
     fill : bool
         Whether NaN and Inf count as 0.
+    most : int
+        The largest read box that fits into memory, in pixels a side.
 
     Returns
     -------
@@ -160,7 +127,7 @@ def choose_precision(
     low = hardware.low_precision(next(model.module.parameters()).device)
     if low is None:
         return "float32"
-    places = _probes(samples, contract=model.header.contract, overlap=overlap)
+    places = _probes(samples, contract=model.header.contract, overlap=overlap, most=most)
     blocks = (
         (
             normalizations[number].apply(read_tile(samples[number].data, plane, tile), fill=fill),
@@ -173,10 +140,10 @@ def choose_precision(
 
 
 def _probes(
-    samples: Sequence[Sample], *, contract: SizeContract, overlap: int
+    samples: Sequence[Sample], *, contract: SizeContract, overlap: int, most: int
 ) -> Iterator[tuple[int, int, Tile]]:
     """Yield evenly spaced tiles of all samples: the sample's number, the plane, the tile."""
-    side = _probe_side(samples, contract=contract, overlap=overlap)
+    side = _probe_side(samples, contract=contract, overlap=overlap, most=most)
     size = read_size(contract, side, overlap)
     covers = [
         cover(s.data.height, s.data.width, tile=side, overlap=overlap, size=size) for s in samples
@@ -191,12 +158,17 @@ def _probes(
         yield place, plane, covers[place][tile]
 
 
-def _probe_side(samples: Sequence[Sample], *, contract: SizeContract, overlap: int) -> int:
+def _probe_side(
+    samples: Sequence[Sample], *, contract: SizeContract, overlap: int, most: int
+) -> int:
     """Return the size of the tiles that are compared: large where there is much to predict."""
     pixels = sum(s.data.planes * s.data.height * s.data.width for s in samples)
     sides = [_round_up(side, contract.step) for side in PROBE_TILES]
-    costs = {side: 4 * read_size(contract, side, overlap) ** 2 for side in sides}
-    return next((side for side in sides if costs[side] <= PROBE_SHARE * pixels), sides[-1])
+    for side in sides:
+        size = read_size(contract, side, overlap)
+        if size <= most and 4 * size**2 <= PROBE_SHARE * pixels:
+            return side
+    return min(sides[-1], largest_tile(most, contract=contract, overlap=overlap) or contract.step)
 
 
 def _flips(model: LoadedModel, block: NDArray[np.float32], tile: Tile, *, low: str) -> float:

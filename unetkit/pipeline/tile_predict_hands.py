@@ -37,6 +37,11 @@ class Hands:
     threads: int | None
     at_once: int | None
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the tiles go to workers of whom this process knows nothing."""
+        return self.threads is None and self.at_once is None
+
 
 def share_cores(scheduler: str, workers: int | None, *, device: torch.device) -> Hands:
     """Share out the cores of this machine, or leave them to the workers of a cluster.

@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from unetkit.models import hardware
+from unetkit.pipeline.tile_predict_memory import largest_tile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from unetkit.geometry.sizes import SizeContract
     from unetkit.models.modelfile import LoadedModel
@@ -66,7 +67,31 @@ class Pace:
         return self.model.header.contract.legal(tile + 2 * self.overlap)
 
 
-def find_pace(model: LoadedModel, *, overlap: int, precision: str) -> Pace:
+@dataclass(frozen=True)
+class Paces:
+    """How fast the networks of an ensemble run here, one after another.
+
+    Parameters
+    ----------
+    each : tuple of Pace
+        One for each network.
+    looks : callable
+        Says how often each of them is run for what one task writes, given a tile.
+    """
+
+    each: tuple[Pace, ...]
+    looks: Callable[[int], float]
+
+    def estimate(self, tile: int) -> float:
+        """Reckon the seconds that a task takes with tiles of `tile` pixels a side."""
+        return self.looks(tile) * sum(pace.estimate(tile) for pace in self.each)
+
+    def measure(self, tile: int) -> float:
+        """Measure each network on one tile, and reckon the seconds of a task from that."""
+        return self.looks(tile) * sum(pace.measure(tile) for pace in self.each)
+
+
+def find_pace(model: LoadedModel, *, overlap: int, precision: str, most: int) -> Pace:
     """Find out how fast a network runs here, on inputs that take a fraction of a second.
 
     Parameters
@@ -77,10 +102,13 @@ def find_pace(model: LoadedModel, *, overlap: int, precision: str) -> Pace:
         Its context on each side, in pixels.
     precision : str
         As for `hardware.forward`.
+    most : int
+        The largest read box that fits into memory, in pixels a side.
     """
     contract, channels = model.header.contract, model.header.in_channels
     work = work_of(model.module, in_channels=channels, contract=contract)
-    size = contract.legal(PACE_TILE + 2 * overlap)
+    tile = min(PACE_TILE, largest_tile(most, contract=contract, overlap=overlap))
+    size = contract.legal(tile + 2 * overlap)
     times = [_timed(model, size, precision=precision)]
     while sum(times) < ENOUGH and len(times) < 3:
         times.append(_timed(model, size, precision=precision))

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import unetkit
 from unetkit.geometry.tiles import Cover, cover
-from unetkit.pipeline.tile_predict_average import BLEND_SIDE, BLEND_TILES
-from unetkit.pipeline.tile_predict_choices import (
-    choose_for_all,
-    choose_tile,
-    fit_each,
-    read_size,
-)
+from unetkit.pipeline.tile_predict_average import BLEND_TILES
+from unetkit.pipeline.tile_predict_choices import choose_for_all, fit_each
 from unetkit.pipeline.tile_predict_ensemble import alike
 from unetkit.pipeline.tile_predict_hands import Hands
 from unetkit.pipeline.tile_predict_input import take_stock
 from unetkit.pipeline.tile_predict_memory import Memory, memory_for, parse_size
+from unetkit.pipeline.tile_predict_work import Work
 
 if TYPE_CHECKING:
     from unetkit.arrays.normalization import Normalization
@@ -61,6 +57,8 @@ class Plan:
         Where to look; left out, everywhere.
     censuses : tuple of Census
         What is stored of each sample.
+    seconds : float, optional
+        How long the networks are expected to take; None where others compute.
     """
 
     model: Ensemble
@@ -72,14 +70,17 @@ class Plan:
     memory: Memory
     mask: Mask | None = None
     censuses: tuple[Census, ...] = ()
+    seconds: float | None = None
 
     @property
     def averaging(self) -> Averaging:
         """Where the networks look, and how what they say is averaged."""
-        wishes = self.wishes
-        return self.model.averaging(
-            self.tile, overlap=wishes.overlap, tta=wishes.tta, merge=wishes.merge
-        )
+        return self.work.averaging(self.tile)
+
+    @property
+    def work(self) -> Work:
+        """What there is to do, whatever the tile."""
+        return Work(self.model, self.samples, self.wishes)
 
     @property
     def overlap(self) -> int:
@@ -111,7 +112,7 @@ class Plan:
     @property
     def tiles_total(self) -> int:
         """How many tiles all samples have together."""
-        return sum(len(self.tiles(sample)) * sample.data.planes for sample in self.samples)
+        return self.work.tasks(self.tile)
 
     @property
     def wasted(self) -> float:
@@ -127,9 +128,7 @@ class Plan:
     @property
     def passes_total(self) -> int:
         """How often networks are run, over all tiles, turns, models and windows."""
-        return sum(
-            s.data.planes * self.averaging.passes(s.data.height, s.data.width) for s in self.samples
-        )
+        return self.work.passes(self.tile)
 
     @property
     def cost_factor(self) -> float:
@@ -181,6 +180,7 @@ class Plan:
             "threshold": wishes.threshold,
             "grow": wishes.grow,
             "min_size": wishes.min_size,
+            "ome_version": wishes.ome_version,
             "nonfinite": wishes.nonfinite,
             "skip_below": wishes.skip_below,
             "mask": None if self.mask is None else self.mask.checksum,
@@ -241,30 +241,23 @@ def make_plan(
     SurroundingsError
         If there is too little memory for it.
     """
-    header, samples = model.header, dataset.samples
+    samples = dataset.samples
     censuses = take_stock(samples, complete=wishes.require_complete_input)
-    overlap = header.contract.overlap(wishes.overlap, model=header.model)
     tile, precision = wishes.tile, None if wishes.precision == "auto" else wishes.precision
     if earlier is not None:
         tile = tile or earlier.choice("tile", int, sha256=model.sha256)
         precision = precision or earlier.choice("precision", str, sha256=model.sha256)
-    limit = None if wishes.max_memory is None else parse_size(wishes.max_memory)
     memory = memory_for(
         model,
         samples,
         hands=hands,
         precision=precision or "auto",
-        limit=limit,
+        limit=None if wishes.max_memory is None else parse_size(wishes.max_memory),
         blend=BLEND_TILES if wishes.merge == "gaussian" else 0,
     )
-    if tile is None:
-        shapes = [(sample.data.height, sample.data.width) for sample in samples]
-        most = memory.largest
-        if wishes.merge == "gaussian":
-            # The more tiles there are in a block, the fewer windows are run twice.
-            most = min(most, read_size(header.contract, BLEND_SIDE // BLEND_TILES, overlap))
-        tile = choose_tile(shapes, contract=header.contract, overlap=overlap, most=most)
-    memory.check(tile, overlap, contract=header.contract)
+    work = Work(model, samples, wishes)
+    tiles = work.candidates(most=memory.largest)
+    memory.check(tile or tiles[0], work.overlap, contract=model.header.contract)
     normalizations = tuple(
         fit_each(sample, model.methods, nonfinite=wishes.nonfinite) for sample in samples
     )
@@ -275,8 +268,14 @@ def make_plan(
             normalizations,
             overlap=wishes.overlap,
             fill=wishes.nonfinite == "fill",
+            most=memory.largest,
         )
-    plan = Plan(model, samples, normalizations, tile, precision, wishes, memory, mask, censuses)
+    choice = work.fastest(tile or tiles, precision=precision, most=memory.largest)
+    plan = Plan(
+        model, samples, normalizations, choice.tile, precision, wishes, memory, mask, censuses
+    )
     if earlier is not None:
         earlier.check(plan.fingerprint())
-    return plan
+    if hands.elsewhere:
+        return plan
+    return replace(plan, seconds=plan.tiles_total * choice.seconds / hands.networks)

@@ -52,6 +52,9 @@ class PredictionReport:
         does not say.
     memory_peak, memory_limit : int
         Bytes that all its processes on this machine are expected to take at most, and may.
+    expected_seconds : float or None
+        How long the networks are expected to take, reckoned from a small input and never longer
+        for images with empty parts; None where another machine computes.
     audit : dict or None
         What a second look at some windows found, where it was asked for.
     seconds : float
@@ -85,6 +88,7 @@ class PredictionReport:
     disk_free: int | None
     memory_peak: int
     memory_limit: int
+    expected_seconds: float | None
     audit: dict[str, Any] | None
     seconds: float
     status: Literal["done", "nothing to do", "planned"]
@@ -123,6 +127,7 @@ def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
         disk_free=files.free_bytes(output),
         memory_peak=plan.memory.peak(plan.size),
         memory_limit=plan.memory.limit,
+        expected_seconds=plan.seconds,
         audit=None,
         seconds=0.0,
         status="planned",

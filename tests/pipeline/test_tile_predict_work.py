@@ -1,0 +1,69 @@
+"""What there is to do is counted alike for every tile that comes into question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from unetkit.pipeline import tile_predict_work
+from unetkit.pipeline.tile_predict import tile_predict
+from unetkit.pipeline.tile_predict_ensemble import load_ensemble
+from unetkit.pipeline.tile_predict_fastest import Choice
+from unetkit.pipeline.tile_predict_pace import Pace, Paces
+from unetkit.pipeline.tile_predict_wishes import Wishes
+from unetkit.pipeline.tile_predict_work import Work
+from unetkit.storage.datasets import open_dataset
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    from unetkit.models.modelfile import LoadedModel
+
+HUGE = 10**9
+
+
+def work_on(source: str, **wishes: object) -> Work:
+    ensemble = load_ensemble(["model.safetensors"], device="cpu")
+    return Work(ensemble, open_dataset(source).samples, Wishes(**wishes))  # type: ignore[arg-type]
+
+
+def test_tasks_and_passes_are_those_of_all_planes(kit: SimpleNamespace, slide: str) -> None:
+    kit.image(Path("stack.zarr"), (3, 64, 60), axes="zyx")
+    one, three = work_on(slide), work_on("stack.zarr")
+    assert (one.tasks(16), one.passes(16)) == (16, 16)
+    assert (three.tasks(16), three.passes(16)) == (48, 48)
+    assert work_on(slide, tta="rotations").passes(16) == 8 * 16
+
+
+def test_a_tile_that_is_settled_stays(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # However slow the machine is.
+    monkeypatch.setattr(Paces, "estimate", lambda paces, tile: 1e6)
+    work = work_on(slide)
+    assert work.fastest(4096, precision="float32", most=HUGE) == Choice(4096, 1e6)
+    assert work.fastest([512, 1024], precision="float32", most=HUGE).tile < 512
+
+
+def test_looks_make_a_task_longer(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def steady(model: LoadedModel, *, overlap: int, precision: str, most: int) -> Pace:
+        return Pace(model, overlap, precision, work=(1.0, 0.0, 0.0), rate=1e6)
+
+    monkeypatch.setattr(tile_predict_work, "find_pace", steady)
+    plain, turned = (
+        work_on(slide, tta=tta).fastest(32, precision="float32", most=HUGE).seconds
+        for tta in ("none", "flips")
+    )
+    assert turned == pytest.approx(4 * plain)
+
+
+def test_the_tile_is_kept_by_whoever_goes_on(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose(work: Work, tiles: int | list[int], **_: object) -> Choice:
+        return Choice(tiles if isinstance(tiles, int) else 16, 1.0)
+
+    first = tile_predict(slide)
+    # A machine that is busier by now would choose otherwise.
+    monkeypatch.setattr(Work, "fastest", choose)
+    again = tile_predict(slide, resume=True)
+    assert (again.status, again.tile) == ("nothing to do", first.tile)
+    assert tile_predict(slide, dry_run=True).tile == 16
