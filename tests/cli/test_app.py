@@ -101,6 +101,24 @@ def test_every_command_explains_itself(
             assert f"--{shown}" in out
 
 
+@pytest.mark.parametrize("command", FUNCTIONS)
+def test_help_cuts_no_word_off_where_there_is_little_room(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "\N{HORIZONTAL ELLIPSIS}" not in out
+    for name, parameter in parameters(COMMANDS[command]).items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            shown = {"options": "set", "list_scores": "list"}.get(name, name.replace("_", "-"))
+            assert f"--{shown}" in out
+    # With room there are boxes again.
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main([command, "--help"]) == 0
+    assert "\N{BOX DRAWINGS LIGHT ARC DOWN AND RIGHT}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("train", "--help")])
 def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
     heavy = [

@@ -39,6 +39,15 @@ def test_intervals_and_borders_are_shown(stores: Path, capsys: pytest.CaptureFix
     assert "95% interval" in out
     assert "From 6 images, resampled." in out
     assert "warping" in out
+    assert "Not there" not in out
+
+
+def test_what_is_not_there_has_its_reason(stores: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["eval", "worse.zarr", "truth.zarr", "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert "Not there: boundary_f, hausdorff95, surface_distance, v_rand, v_info" in out
+    assert "worked out with --borders." in out
 
 
 def test_predictions_are_shown_side_by_side(

@@ -78,3 +78,9 @@ def test_what_does_not_fit_is_named(stores, tmp_path):
         measure(stores, str(tmp_path / "other.zarr"))
     with pytest.raises(InputError, match="no labels"):
         measure(str(tmp_path / "other.zarr"))
+    writer = DatasetWriter(str(tmp_path / "classes.zarr"))
+    one = np.ones((4, 4), np.uint8)
+    writer.add("a", one, axes="yx", labels=one, kind="classes")
+    writer.finish()
+    with pytest.raises(InputError, match="kind 'instances', got classes; import masks of inst"):
+        measure(str(tmp_path / "classes.zarr"))

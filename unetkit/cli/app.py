@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
@@ -19,6 +20,9 @@ PREPARE = "1. Prepare annotated images"
 LEARN = "2. Train and predict"
 LOOK = "3. Score and look"
 EXTEND = "4. Add models"
+
+# With fewer columns help stands without boxes.
+NARROWEST = 72
 
 # Typer exports this one class of its usage errors; the base of all of them is the one above.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -144,6 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or the code of the error, of which one line stands on stderr.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    # Boxes cut words off where there is no room for them; a command's plain help folds its lines.
+    narrow = len(given) > 1 and get_terminal_size().columns < NARROWEST
+    app.rich_markup_mode = None if narrow else "rich"
     with warnings.catch_warnings():
         if not sys.warnoptions:
             # People read sentences that they can act on, not the warnings of libraries.

@@ -41,7 +41,7 @@ def evaluated(document: Document) -> list[RenderableType]:
     borders = {n: document["overall"].get(n) for n in _BORDERS}
     if any(value is not None for value in borders.values()):
         parts += ["", tables.table([{"score of borders": n, "": v} for n, v in borders.items()])]
-    return [*parts, "", *_certain(document["certainty"])]
+    return [*parts, "", *_missing(document["overall"]["reasons"]), *_certain(document["certainty"])]
 
 
 def listed(rows: Sequence[Document]) -> list[RenderableType]:
@@ -54,6 +54,18 @@ def listed(rows: Sequence[Document]) -> list[RenderableType]:
     """
     shown = ("name", "range", "best", "definition")
     return [tables.table([{name: row[name] for name in shown} for row in rows])]
+
+
+def _missing(reasons: Mapping[str, str]) -> list[RenderableType]:
+    """Say which scores are not there, reason by reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        # Ten thresholds of one score are one.
+        stem = name.rstrip("0123456789").rstrip("_") if "precision_" in name else name
+        if stem not in names.setdefault(reason, []):
+            names[reason].append(stem)
+    lines = [f"Not there: {', '.join(found)}: {reason}." for reason, found in names.items()]
+    return [Text(safe(line), style="dim") for line in lines]
 
 
 def _certain(certainty: Document) -> list[RenderableType]:

@@ -62,6 +62,12 @@ class Sample:
         wanted = kind or self.label_kind
         if wanted in self.image.labels:
             return self.image.labels[wanted]
+        if self.label_kind is not None:
+            raise InputError(
+                f"sample {self.name!r} in {base_name(self.dataset or self.image.url)} must have "
+                f"labels of the kind {kind!r}, got {self.label_kind}; import masks of {kind}, or "
+                f"predict with a model that was trained on {kind}"
+            )
         what = "labels" if kind is None else f"labels of the kind {kind!r}"
         raise InputError(
             f"sample {self.name!r} in {base_name(self.dataset or self.image.url)} has no {what}; "
