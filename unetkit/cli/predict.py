@@ -152,6 +152,12 @@ def tile_predict(
             help="Predict N windows across seams again; end with code 7 if they differ.",
         ),
     ] = 0,
+    ome_version: Annotated[
+        Literal["0.5", "0.4"],
+        typer.Option(
+            "--ome-version", rich_help_panel=RESULT, help="0.4 for viewers that know no Zarr v3."
+        ),
+    ] = "0.5",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -187,6 +193,7 @@ def tile_predict(
             break_lock=break_lock,
             dry_run=dry_run,
             audit=audit,
+            ome_version=ome_version,
             progress=progress,
         )
     if dry_run:

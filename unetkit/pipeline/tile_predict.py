@@ -69,6 +69,7 @@ def tile_predict(
     break_lock: bool = False,
     dry_run: bool = False,
     audit: int = 0,
+    ome_version: Literal["0.5", "0.4"] = "0.5",
     progress: Progress = SILENT,
 ) -> PredictionReport:
     """Segment an image, or every sample of a dataset, of any size.
@@ -139,6 +140,8 @@ def tile_predict(
     audit : int
         Predict this many windows across seams once more from scratch and compare them with what
         is stored, before it is published.
+    ome_version : {"0.5", "0.4"}
+        Of the output's OME-Zarr; 0.4, on format 2 of Zarr, is for viewers that know no other.
     progress : Progress
         Who is told.
 

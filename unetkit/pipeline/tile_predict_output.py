@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,8 @@ from unetkit.storage import files, urls
 from unetkit.storage.chunks import write_list
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.images import add_pyramid, create_image, create_labels, open_image
-from unetkit.storage.journal import CHUNK_LIST, FOLDER, LINES
+from unetkit.storage.journal import CHUNK_LIST, FOLDER, Journal
+from unetkit.storage.nodes import read_node
 from unetkit.storage.writing import update_attributes
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Output:
 
     def probabilities(self) -> PlaneArray:
         """Open the array of probabilities, after creating it where it is not there."""
-        if Path(self.place, "zarr.json").is_file():
+        if read_node(self.place) is not None:
             return from_anywhere(open_image(self.place).data)
         data, names = self.sample.data, self.plan.model.header.class_names
         axes = "".join(axis for axis in "tczyx" if axis == "c" or axis in data.axes)
@@ -75,6 +75,7 @@ class Output:
                 "prediction": provenance(self.plan, origin=self.origin),
             },
             name=self.sample.name,
+            ome_version=self.plan.wishes.ome_version,
         )
         return from_anywhere(array)
 
@@ -193,11 +194,12 @@ class Partial:
                     writer.reserve(sample.name, source=sample.source)
             writer.finish()
         write_list(self.url, urls.join(self.url, FOLDER, CHUNK_LIST))
-        Path(self.url, FOLDER, LINES).unlink(missing_ok=True)
+        Journal(self.url).discard()
 
     def _writer(self) -> DatasetWriter:
         attributes = {"prediction": provenance(self.plan, origin=self.origin)}
-        return DatasetWriter(self.url, attributes=attributes)
+        version = self.plan.wishes.ome_version
+        return DatasetWriter(self.url, attributes=attributes, ome_version=version)
 
 
 def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
@@ -225,4 +227,4 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
 
 def from_anywhere(data: PlaneArray) -> PlaneArray:
     """Name an array so that a worker with another working folder finds it too."""
-    return data if urls.is_remote(data.url) else replace(data, url=str(Path(data.url).absolute()))
+    return replace(data, url=urls.anywhere(data.url))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unetkit.errors import OutputError
-from unetkit.storage import files, urls
+from unetkit.storage import files
 from unetkit.storage.journal import Journal
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def find_earlier(output: str, *, inputs: Sequence[str]) -> Earlier | None:
     OutputError
         If something else is in the output's place.
     """
-    finished = urls.exists(output)
+    finished = files.is_there(output)
     place = output if finished else files.partial_url(output)
     fingerprint = Journal(place).read_fingerprint()
     if finished and fingerprint is not None:

@@ -118,10 +118,7 @@ def output_of(source: str, output: str | None) -> str:
     MissingError
         If there is no source.
     UsageError
-        If it can't be written there.
+        If there is no name to give it.
     """
     detect(source)
-    target = output or files.output_name(source, ".prediction.zarr")
-    if urls.is_remote(target):
-        raise UsageError(f"output must be a local path for now, got {target}; name one with -o")
-    return target
+    return output or files.output_name(source, ".prediction.zarr")

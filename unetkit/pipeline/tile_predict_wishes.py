@@ -9,6 +9,7 @@ from unetkit.errors import InputError, UsageError
 from unetkit.models import hardware
 from unetkit.pipeline.tile_predict_average import TURNS, Merge, Turning
 from unetkit.pipeline.tile_predict_memory import parse_size
+from unetkit.storage.metadata import FORMATS, OmeVersion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +36,7 @@ class Wishes:
     tta: Turning = "none"
     merge: Merge = "crop"
     audit: int = 0
+    ome_version: OmeVersion = "0.5"
 
     @classmethod
     def among(cls, options: Mapping[str, Any]) -> Wishes:
@@ -70,6 +72,11 @@ class Wishes:
         if self.merge not in ("crop", "gaussian"):
             raise UsageError(
                 f"merge must be crop or gaussian, got {self.merge!r}; leave it out to crop"
+            )
+        if self.ome_version not in FORMATS:
+            raise UsageError(
+                f"ome-version must be one of {', '.join(FORMATS)}, got {self.ome_version!r}; "
+                "leave it out for 0.5"
             )
         if not 0 < self.threshold < 1:
             raise UsageError(

@@ -7,7 +7,6 @@ from collections import OrderedDict
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +15,7 @@ from unetkit.engine.schedulers import worker_number
 from unetkit.errors import InputError
 from unetkit.models import hardware, modelfile
 from unetkit.models.fusing import fuse
+from unetkit.storage.urls import anywhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def load_model(path: str, *, device: str, sha256: str | None = None, keep: int =
     InputError
         If the file is damaged or not the one that was meant.
     """
-    path = str(Path(path).absolute())
+    path = anywhere(path)
     if device == "cuda":
         device = own_gpu(worker_number(), torch.cuda.device_count())
     with _LOADING:

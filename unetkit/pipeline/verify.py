@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import CheckError, InputError
@@ -48,7 +47,7 @@ def verify(prediction: str, *, progress: Progress = SILENT) -> VerifyReport:
     Parameters
     ----------
     prediction : str
-        A prediction on this machine.
+        A path or URL.
     progress : Progress
         Who is told.
 
@@ -63,16 +62,14 @@ def verify(prediction: str, *, progress: Progress = SILENT) -> VerifyReport:
     CheckError
         Naming the chunks that are not as they were published.
     """
-    if urls.is_remote(prediction):
-        raise InputError(f"{prediction} must be on this machine to be verified; copy it here first")
     if not urls.exists(prediction):
         raise urls.missing(prediction)
-    listing = Path(prediction, FOLDER, CHUNK_LIST)
-    if not listing.is_file():
+    listing = urls.join(prediction, FOLDER, CHUNK_LIST)
+    if not urls.exists(listing):
         raise InputError(_no_list(prediction))
     wrong, right = [], 0
-    progress.start("verify", total=_lines(listing))
-    for name, problem in damages(prediction, str(listing)):
+    progress.start("verify", total=urls.read_bytes(listing).count(b"\n"))
+    for name, problem in damages(prediction, listing):
         if problem:
             wrong.append(f"{name} {problem}")
         else:
@@ -87,13 +84,8 @@ def verify(prediction: str, *, progress: Progress = SILENT) -> VerifyReport:
     return VerifyReport(prediction, right)
 
 
-def _lines(path: Path) -> int:
-    with path.open("rb") as file:
-        return sum(1 for _ in file)
-
-
 def _no_list(prediction: str) -> str:
-    if Path(prediction, FOLDER, FINGERPRINT).is_file():
+    if urls.exists(urls.join(prediction, FOLDER, FINGERPRINT)):
         return (
             f"{prediction} must be finished to be verified, got an unfinished prediction; "
             "finish it with 'unetkit tile-predict --resume'"
