@@ -12,6 +12,7 @@ from unetkit.models import hardware
 from unetkit.models.hardware import (
     PRECISIONS,
     forward,
+    lay_out,
     low_precision,
     pick_device,
     thread_count,
@@ -199,3 +200,17 @@ def test_two_threads_may_lay_out_a_model_at_once():
     with ThreadPoolExecutor(4) as pool:
         for result in pool.map(run, range(4)):
             torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_weights_are_laid_out_as_forward_wants_them():
+    module = network()
+    lay_out(module, precision="float32")
+    before = [p.stride() for p in module.parameters()]
+    forward(module, torch.zeros(1, 1, 44, 44), precision="float32")
+    assert [p.stride() for p in module.parameters()] == before
+
+
+def test_a_network_in_double_stays_in_double():
+    module = network().double()
+    found = forward(module, torch.zeros(1, 1, 44, 44).double(), precision="float32")
+    assert found.dtype == torch.float64

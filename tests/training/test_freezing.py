@@ -31,3 +31,11 @@ def test_without_a_wish_nothing_is_touched():
 def test_a_model_without_an_encoder_is_refused():
     with pytest.raises(UsageError, match=r"freeze-encoder must be 0 for model 'unet'.*got 5;"):
         freeze(object(), model="unet", steps=5)
+
+
+@pytest.mark.parametrize(("start", "frozen"), [(1, [1, 1, 0]), (3, [0, 0, 0]), (9, [0, 0, 0])])
+def test_a_later_start_thaws_at_the_same_step(start, frozen):
+    network = Network()
+    freeze(network, model="smp-unet", steps=3)
+    batches = thaw_after(network, iter("abc"), steps=3, start=start)
+    assert [network.frozen for _ in batches] == frozen

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -163,3 +164,89 @@ def test_counters_of_a_network_are_copied_and_not_averaged() -> None:
     network(torch.ones(1, 1, 4, 4))
     with average.inside(network):
         assert network.num_batches_tracked.item() == 2
+
+
+class Normed(torch.nn.Module):
+    """A network with running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm2d(1)
+        self.weight = torch.nn.Parameter(torch.ones(2))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.norm(images) * self.weight[:, None, None]
+
+
+@pytest.mark.parametrize("fill", [np.nan, np.inf])
+def test_running_statistics_are_as_before_a_bad_step(kit: SimpleNamespace, fill: float) -> None:
+    network = Normed()
+    learner = Learner(network, kit.plain(), precision="float32")
+    learner.learn(kit.batch(), rate=0.1)
+    before = weights_of(network)
+    assert learner.learn(kit.batch(fill=fill), rate=0.1) is None
+    for found, expected in zip(weights_of(network), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    # The control: the forward pass alone has spoilt them.
+    network.train()
+    network(torch.from_numpy(kit.batch(fill=fill).images))
+    assert not all(np.isfinite(value).all() for value in weights_of(network))
+
+
+def test_after_ten_bad_steps_it_goes_back_once_and_then_gives_up(kit: SimpleNamespace) -> None:
+    network = kit.Dots()
+    learner = Learner(network, kit.plain(averaging=0.9), precision="float32")
+    learner.learn(kit.batch(), rate=0.1)
+    learner.remember(learner.state({}))
+    good = weights_of(network)
+    learner.learn(kit.batch(1), rate=0.1)
+    bad = kit.batch(names=("film 3",), fill=np.nan)
+    for _ in range(HOPELESS):
+        assert not learner.went_back
+        assert learner.learn(bad, rate=0.1) is None
+    assert learner.went_back
+    for found, expected in zip(weights_of(network), good, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert learner.learn(kit.batch(2), rate=0.1) is not None
+    for _ in range(HOPELESS - 1):
+        learner.learn(bad, rate=0.1)
+    with pytest.raises(NumbersError, match="on tiles of film 3; look at these"):
+        learner.learn(bad, rate=0.1)
+
+
+def test_weights_that_ran_away_are_taken_back(kit: SimpleNamespace) -> None:
+    network = kit.Dots()
+    learner = Learner(network, kit.plain(optimizer="sgd", clip=1e9), precision="float32")
+    learner.remember(learner.state({}))
+    # A rate so high that weights overflow, after which no loss is finite.
+    assert learner.learn(kit.batch(), rate=3e38) is not None
+    losses = [learner.learn(kit.batch(k), rate=3e38) for k in range(HOPELESS)]
+    assert losses == [None] * HOPELESS
+    assert learner.learn(kit.batch(), rate=0.1) is not None
+
+
+def test_drop_out_is_a_function_of_the_step(kit: SimpleNamespace) -> None:
+    class Dropping(kit.Dots):  # type: ignore[name-defined]
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.dropout(super().forward(images), training=self.training)
+
+    def loss(seed: int, burned: int) -> float | None:
+        torch.rand(burned)
+        learner = Learner(Dropping(), kit.plain(), precision="float32")
+        return learner.learn(replace(kit.batch(), seed=seed), rate=0.1)
+
+    assert loss(5, 0) == loss(5, 17) != loss(6, 0)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 9])
+def test_a_batch_in_parts_is_the_same_step(kit: SimpleNamespace, parts: int) -> None:
+    batch = kit.batch(names=tuple("abcde"))
+    batch.weights[0, :9] = 0
+    whole, parted = kit.Dots(), kit.Dots()
+    recipe = kit.plain(optimizer="sgd", clip=1e9, loss="unet+ce")
+    one = Learner(whole, recipe, precision="float32")
+    other = Learner(parted, recipe, precision="float32", accumulate=parts)
+    first, second = (learner.learn(batch, rate=0.5) for learner in (one, other))
+    assert first == pytest.approx(second, rel=1e-5)
+    for found, expected in zip(weights_of(parted), weights_of(whole), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -95,3 +95,28 @@ def test_validations_are_few_and_take_a_tenth_of_the_time(
 ) -> None:
     pace = Pace(steps, budget=None, validation=validation)
     assert [s for s in range(1, steps + 1) if pace.is_time_to_validate(s)] == at
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_pace_goes_on_where_it_was(*, known: bool) -> None:
+    clock = Clock()
+    first = Pace(10**6, budget=100, validation=0, clock=clock)
+    run(first, clock, took=[1.0] * (20 if known else 5))
+    kept = first.to_dict()
+    clock.now += 1000
+    second = Pace(10**6, budget=100, validation=0, clock=clock)
+    second.restore(kept)
+    assert second.seconds_a_step == (1.0 if known else None)
+    if known:
+        assert second.steps == first.steps
+        assert not second.found(21)
+        return
+    # What was used up of the budget before counts, the pause between does not.
+    second.begin_step()
+    clock.now += 1
+    assert not second.found(6)  # the first step of a process is no usual one
+    for step in range(7, 21):
+        second.begin_step()
+        clock.now += 1
+        second.found(step)
+    assert second.steps == pytest.approx(20 + (100 * 0.95 - 20) * 0.9, abs=1)

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from unetkit.errors import UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.training.blocks import BlockCache
+from unetkit.training.parallel import ALONE, Group
 from unetkit.training.recipes import RECIPES
 from unetkit.training.sampler import Sampler
 from unetkit.training.split import Region
@@ -35,6 +37,7 @@ def sampler(
     contract: SizeContract = VALID,
     regions: list[Region] | None = None,
     seed: int = 0,
+    group: Group = ALONE,
     **recipe: Any,
 ) -> Sampler:
     whole = [Region(n, 0, 0, m.image.height, m.image.width) for n, m in materials.items()]
@@ -45,6 +48,7 @@ def sampler(
         recipe=kit.plain(**recipe),
         cache=BlockCache(),
         seed=seed,
+        group=group,
     )
 
 
@@ -59,11 +63,17 @@ def test_any_number_of_threads_hands_out_the_same_batches(kit: SimpleNamespace) 
     materials = {name: kit.material(noise(1, 70, 60, seed=k)) for k, name in enumerate("abc")}
     strong = {"elastic": 0.5, "rotated": 0.5, "flips": True, "grey": 0.1, "foreground": 0.5}
     drawn = []
-    for workers in (1, 3):
+    for workers in (0, 1, 3):
         one = sampler(kit, materials, **strong)
         with one.batches(workers=workers) as batches:
             drawn.append(list(islice(batches, 7)))
-    assert all(equal(first, second) for first, second in zip(*drawn, strict=True))
+    assert all(
+        equal(first, second)
+        for other in drawn[1:]
+        for first, second in zip(drawn[0], other, strict=True)
+    )
+    with sampler(kit, materials, **strong).batches(workers=2, start=4) as batches:
+        assert all(equal(a, b) for a, b in zip(batches, drawn[0][4:], strict=False))
     # Nor does it matter what was drawn before.
     assert equal(sampler(kit, materials, **strong).batch(5), drawn[0][5])
     assert len({batch.images.tobytes() for batch in drawn[0]}) == 7
@@ -195,6 +205,19 @@ def test_background_need_not_be_class_0(kit: SimpleNamespace) -> None:
     image = kit.material(noise(1, 200, 200), target=target, background=1)
     one = sampler(kit, {"a": image}, foreground=1.0, tile=40)
     assert np.mean([(one.draw(step, 0)[1] == 0).any() for step in range(40)]) > 0.5
+
+
+def test_processes_share_a_batch_and_its_seed(kit: SimpleNamespace) -> None:
+    materials = {"a": kit.material(noise(1, 70, 60))}
+    whole = sampler(kit, materials, batch=5).batch(2)
+    parts = [sampler(kit, materials, group=Group(k, 2), batch=5).batch(2) for k in (0, 1)]
+    for name in ("images", "targets", "weights"):
+        together = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(together, getattr(whole, name))
+    assert {part.seed for part in parts} == {whole.seed}
+    assert whole.seed != sampler(kit, materials, batch=5).batch(3).seed
+    with pytest.raises(UsageError, match="batch must be at least 3 for as many processes, got 2"):
+        sampler(kit, materials, group=Group(0, 3), batch=2)
 
 
 def test_samples_and_planes_are_drawn_equally_often(kit: SimpleNamespace) -> None:
