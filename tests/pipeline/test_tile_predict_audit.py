@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 
 from unetkit.cli.app import main
 from unetkit.errors import CheckError
-from unetkit.models import hardware
+from unetkit.models import hardware, modelfile
 from unetkit.pipeline import tile_predict_audit as module
 from unetkit.pipeline import tile_predict_choices, tile_predict_run
 from unetkit.pipeline.tile_predict import tile_predict
@@ -105,6 +106,50 @@ def test_tiles_that_were_left_out_are_not_asked_about(kit: SimpleNamespace, slid
     assert report.audit is not None
     assert 0 < report.audit["pixels"] < 12 * 16 * 16
     assert report.audit["differing"] == report.audit["flipped"] == 0
+
+
+def test_what_is_published_is_not_audited(kit: SimpleNamespace, slide: str) -> None:
+    tile_predict(slide, **TILED)
+    progress = kit.watching()
+    report = tile_predict(slide, **TILED, resume=True, audit=4, progress=progress)
+    assert (report.status, report.audit) == ("nothing to do", None)
+    assert any("published already" in note for note in progress.notes)
+
+
+def test_a_network_that_sees_the_whole_tile_is_looked_at_and_not_judged(
+    slide: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = modelfile.make("smp-pspnet", in_channels=1, classes=2, options={}).eval()
+    header = modelfile.ModelHeader(
+        model="smp-pspnet",
+        options={},
+        in_channels=1,
+        class_names=("background", "foreground"),
+        target="foreground",
+        contract=network.contract,
+        normalization="percentile",
+    )
+    Path("pooled.safetensors").write_bytes(modelfile.to_bytes(network, header))
+    for merge in ("crop", "gaussian"):
+        report = tile_predict(
+            slide,
+            model="pooled.safetensors",
+            tile=56,
+            audit=1,
+            precision="float32",
+            merge=merge,
+            probabilities="float32",
+            output=f"{merge}.zarr",
+        )
+        assert report.audit is not None
+        if merge == "crop":
+            assert report.audit["flips_allowed"] is None
+            assert report.audit["largest_difference"] > 1e-5
+        else:
+            # The windows are the same ones the second time.
+            assert report.audit["flips_allowed"] == 0
+            assert report.audit["largest_difference"] <= 1e-5
 
 
 def test_blended_windows_are_the_same_a_second_time(kit: SimpleNamespace, slide: str) -> None:

@@ -172,17 +172,11 @@ def tile_predict(
     Ronneberger, Fischer, Brox (2015), U-Net, figure 2: the overlap-tile strategy; section 4
     averages seven rotations of the image.
     """
-    began, wishes = time.monotonic(), Wishes.among(locals())
+    options, began = locals(), time.monotonic()
+    wishes = Wishes.among(options)
     wishes.check()
     models = find_models(model, progress=progress)
-    target = Target(
-        output_of(source, output),
-        (source, *models),
-        resume=resume,
-        overwrite=overwrite,
-        break_lock=break_lock,
-        dry_run=dry_run,
-    )
+    target = Target.among(options, output=output_of(source, output), inputs=(source, *models))
     dataset, places = _open(source, models, wishes, axes=axes, channels=channels, mask=mask)
     target.look()
     place = hardware.pick_device(device)
@@ -247,6 +241,8 @@ class _Job:
         if target.dry_run:
             return report
         if earlier is not None and earlier.finished:
+            if self.wishes.audit:
+                progress.note("it is published already; an audit takes place before that")
             return replace(report, tiles_reused=report.tiles_total, status="nothing to do")
         call = network_call(plan, device=self.device, hands=self.hands)
         work = Partial(target.partial, plan, self.source, self.dataset.kind in DATASETS)

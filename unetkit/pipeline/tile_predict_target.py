@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import CheckError, NumbersError, OutputError, StoppedError, UsageError
 from unetkit.pipeline.tile_predict_resume import Earlier, find_earlier
@@ -14,7 +14,7 @@ from unetkit.storage.journal import Journal
 from unetkit.storage.lock import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from unetkit.progress import Progress
 
@@ -39,6 +39,12 @@ class Target:
     overwrite: bool
     break_lock: bool
     dry_run: bool
+
+    @classmethod
+    def among(cls, options: Mapping[str, Any], *, output: str, inputs: tuple[str, ...]) -> Target:
+        """Pick what may happen to an output out of all options, which bear the same names."""
+        names = ("resume", "overwrite", "break_lock", "dry_run")
+        return cls(output, inputs, **{name: options[name] for name in names})
 
     @property
     def partial(self) -> str:
