@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         (["--resume"], "resume", True),
         (["--overwrite"], "overwrite", True),
         (["--dry-run"], "dry_run", True),
+        (["--strict"], "strict", True),
     ],
 )
 def test_options_of_tile_predict_arrive(

@@ -8,10 +8,13 @@ import pytest
 from PIL import Image
 
 from unetkit.arrays.normalization import fit
+from unetkit.cli.app import main
 from unetkit.errors import InputError
 from unetkit.geometry.sizes import SizeContract
+from unetkit.models.modelfile import load, to_bytes
 from unetkit.models.modelheader import ModelHeader
 from unetkit.pipeline.likeness import check_likeness, look_at, pixel_deviation, typical_of
+from unetkit.pipeline.tile_predict import tile_predict
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 
 if TYPE_CHECKING:
@@ -136,3 +139,24 @@ def test_of_a_large_image_the_varied_parts_are_looked_at(tmp_path: Path) -> None
     found = look_at(sample.data, normalization, fill=False)
     assert found.quantiles[0][-1] > 0
     assert found.grain[0] > 0.5
+
+
+def test_a_prediction_warns_or_refuses_and_its_sibling_passes(
+    kit: SimpleNamespace, test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = [image[:256, :256] for image in real(test_data, "isbi2012_em")]
+    header = trained_on(stored(tmp_path / "train.zarr", images[::2]))
+    loaded = load(kit.model(tmp_path / "plain.safetensors"))
+    known = replace(loaded.header, intensities=header.intensities)
+    (tmp_path / "model.safetensors").write_bytes(to_bytes(loaded.module, known))
+    stored(tmp_path / "sibling.zarr", [images[1]])
+    stored(tmp_path / "turned.zarr", [255 - images[1]])
+    watching = kit.watching()
+    tile_predict("sibling.zarr", strict=True, progress=watching)
+    assert not any("Unlike" in note for note in watching.notes)
+    tile_predict("turned.zarr", output="loose.zarr", progress=watching)
+    assert any("Unlike what the model was trained on" in note for note in watching.notes)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert main(["tile-predict", "turned.zarr", "--strict"]) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == before

@@ -20,6 +20,7 @@ REPORT = TrainReport(
     device="cpu",
     precision="float32",
     seconds=1.5,
+    steps_total=9,
 )
 
 

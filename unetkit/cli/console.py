@@ -125,7 +125,8 @@ def written(
     if not quiet:
         for part in layout(report.to_dict()):
             errors_console().print(part, soft_wrap=isinstance(part, Text))
-    emit_path(report.output)
+    for path in getattr(report, "outputs", (report.output,)):
+        emit_path(path)
 
 
 def found(

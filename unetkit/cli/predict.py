@@ -129,6 +129,12 @@ def tile_predict(
             help="Refuse an image of which a chunk is absent.",
         ),
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Refuse an image that is far from what the model was trained on."
+        ),
+    ] = False,
     channels: Channels = None,
     axes: Axes = None,
     device: Device = "auto",
@@ -180,6 +186,7 @@ def tile_predict(
             skip_below=skip_below,
             mask=mask,
             require_complete_input=require_complete_input,
+            strict=strict,
             channels=channels,
             axes=axes,
             device=device,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from unetkit.engine.schedulers import Scheduler, open_scheduler
 from unetkit.engine.signals import stoppable
 from unetkit.models import hardware
+from unetkit.pipeline.likeness import check_likeness
 from unetkit.pipeline.tile_predict_empty import open_mask
 from unetkit.pipeline.tile_predict_ensemble import find_models, load_ensemble, read_header
 from unetkit.pipeline.tile_predict_hands import share_cores
@@ -56,6 +57,7 @@ def tile_predict(
     skip_below: float | None = None,
     mask: str | None = None,
     require_complete_input: bool = False,
+    strict: bool = False,
     channels: str | None = None,
     axes: str | None = None,
     device: str = "auto",
@@ -114,6 +116,9 @@ def tile_predict(
     require_complete_input : bool
         Refuse an image of which a chunk is absent; else it reads as the fill value, and the output
         lists it.
+    strict : bool
+        Refuse an image that is far from what the model was trained on, in the size of its pixels,
+        in its intensities or its details; else a note says so.
     channels : str, optional
         Which channels, in which order; left out, those that the model was trained with.
     axes : str, optional
@@ -235,6 +240,15 @@ class _Job:
             mask=self.mask,
         )
         progress.note(f"{plan.summary()} on {self.device}")
+        # Of several models the first, which has learned from what the others have.
+        check_likeness(
+            plan.model.header,
+            plan.samples,
+            [each[0] for each in plan.normalizations],
+            fill=self.wishes.nonfinite == "fill",
+            strict=self.wishes.strict,
+            progress=progress,
+        )
         if (absent := absence(plan.censuses)) is not None:
             progress.note(absent)
         report = planned(plan, target.output, device=self.device)

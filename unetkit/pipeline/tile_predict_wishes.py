@@ -33,6 +33,7 @@ class Wishes:
     max_memory: str | None = None
     skip_below: float | None = None
     require_complete_input: bool = False
+    strict: bool = False
     tta: Turning = "none"
     merge: Merge = "crop"
     audit: int = 0
