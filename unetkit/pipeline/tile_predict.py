@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 from unetkit.engine.schedulers import Scheduler, open_scheduler
 from unetkit.engine.signals import stoppable
+from unetkit.engine.workers import compare_workers
 from unetkit.models import hardware
 from unetkit.pipeline.likeness import check_likeness
+from unetkit.pipeline.tile_predict_alike import look_at
 from unetkit.pipeline.tile_predict_empty import open_mask
 from unetkit.pipeline.tile_predict_ensemble import find_models, load_ensemble, read_header
 from unetkit.pipeline.tile_predict_hands import share_cores
@@ -231,6 +233,10 @@ class _Job:
         """Settle the plan and, unless it was only to be told, carry it out."""
         earlier = target.look_alone()
         ensemble = load_ensemble(self.models, device=self.device)
+        if not target.dry_run:
+            headers = [model.header for model in ensemble.models]
+            needed = look_at(self.models, headers, self.dataset, partial_url=target.partial)
+            compare_workers(scheduler, needed)
         plan = make_plan(
             ensemble,
             self.dataset,
