@@ -14,7 +14,7 @@ from unetkit.storage import files, urls
 from unetkit.storage.chunks import write_list
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.images import add_pyramid, create_image, create_labels, open_image
-from unetkit.storage.journal import CHUNK_LIST, FOLDER, Journal
+from unetkit.storage.journal import CHUNK_LIST, FOLDER
 from unetkit.storage.nodes import read_node
 from unetkit.storage.writing import update_attributes
 
@@ -93,6 +93,8 @@ class Output:
         earlier = open_image(self.place).labels.get(name)
         if earlier is not None:
             return from_anywhere(earlier)
+        # What was begun when an earlier run was killed is not listed yet.
+        files.discard(urls.join(self.place, "labels", name))
         data = self.sample.data
         axes = "".join(axis for axis in "tzyx" if axis in data.axes)
         array = create_labels(
@@ -176,7 +178,7 @@ class Partial:
             advance()
 
     def complete(self, *, audit: dict[str, Any] | None = None) -> None:
-        """Add the list of samples, and turn the journal into a list of chunks.
+        """Add the list of samples, and of chunks, which takes the place of the journal.
 
         Parameters
         ----------
@@ -194,7 +196,6 @@ class Partial:
                     writer.reserve(sample.name, source=sample.source)
             writer.finish()
         write_list(self.url, urls.join(self.url, FOLDER, CHUNK_LIST))
-        Journal(self.url).discard()
 
     def _writer(self) -> DatasetWriter:
         attributes = {"prediction": provenance(self.plan, origin=self.origin)}

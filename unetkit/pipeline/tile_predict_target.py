@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from unetkit.pipeline.tile_predict_resume import Earlier, find_earlier
 from unetkit.storage import files, urls
 from unetkit.storage.images import detect
 from unetkit.storage.journal import Journal
+from unetkit.storage.leftovers import recover, sweep
 from unetkit.storage.lock import locked
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class Target:
             If a stopped run's tiles would be lost without having been asked for.
         """
         earlier = self.look()
+        if earlier is not None and earlier.finished:
+            Journal(self.output).discard()  # in case that was all that was left to do
         asked = self.resume or self.overwrite or self.dry_run
         if not asked and Journal(self.partial).read_fingerprint() is not None:
             raise OutputError(
@@ -87,11 +90,15 @@ class Target:
             )
         return earlier
 
-    def alone(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def alone(self) -> Iterator[None]:
         """Keep other jobs away from the partial inside a `with` block."""
         if self.dry_run:
-            return nullcontext()
-        return locked(self.partial, break_lock=self.break_lock)
+            yield
+            return
+        with locked(self.partial, break_lock=self.break_lock):
+            recover(self.output, self.partial)
+            yield
 
     @contextmanager
     def making(self, progress: Progress, *, fresh: bool) -> Iterator[None]:
@@ -100,6 +107,8 @@ class Target:
         if fresh and urls.exists(folder):
             progress.note("an unfinished prediction is started afresh")
             files.discard(folder)
+        elif not fresh:
+            sweep(folder)
         try:
             yield
         except (UsageError, NumbersError):
@@ -114,6 +123,8 @@ class Target:
     def publish(self) -> None:
         """Give the finished partial the output's name."""
         files.publish(self.partial, self.output, overwrite=self.overwrite)
+        # Last, so that no moment is without a record of what is done.
+        Journal(self.output).discard()
 
 
 def output_of(source: str, output: str | None) -> str:

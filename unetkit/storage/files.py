@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from unetkit.storage.atomic import (
     write_json,
     write_text,
 )
+from unetkit.storage.leftovers import half_removed, remove
 from unetkit.storage.ownership import is_ours
 from unetkit.storage.urls import base_name, exists, is_remote, join, stem
 
@@ -189,7 +189,7 @@ def publish(partial: str, url: str, *, overwrite: bool) -> None:
         return
     if hasattr(os, "sync"):
         os.sync()
-    aside = _aside(url) if os.path.lexists(url) else None
+    aside = half_removed(url) if os.path.lexists(url) else None
     try:
         if aside is not None:
             Path(url).rename(aside)
@@ -200,7 +200,7 @@ def publish(partial: str, url: str, *, overwrite: bool) -> None:
             aside.rename(url)
         raise SurroundingsError(f"{url} must be writable, got: {error}") from error
     if aside is not None:
-        _delete(aside)
+        remove(aside)
 
 
 def remove_output(url: str) -> None:
@@ -223,21 +223,9 @@ def discard(url: str) -> None:
         stores.remove(url)
         return
     if os.path.lexists(url):
-        aside = _aside(url)
+        aside = half_removed(url)
         Path(url).rename(aside)
-        _delete(aside)
-
-
-def _aside(url: str) -> Path:
-    place = Path(url.rstrip("/"))
-    return place.with_name(f".{place.name[:200]}.{secrets.token_hex(8)}.unetkit-old")
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+        remove(aside)
 
 
 def free_bytes(url: str) -> int | None:

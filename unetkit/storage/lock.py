@@ -102,6 +102,7 @@ def locked(url: str, *, break_lock: bool = False) -> Iterator[None]:
         raise  # it is an OSError too
     except OSError as error:
         raise SurroundingsError(f"{path} must be writable, got: {error}") from error
+    _sweep(path)
     try:
         yield
     finally:
@@ -154,6 +155,16 @@ def _place(path: Path, content: bytes) -> bool:
     finally:
         new.unlink(missing_ok=True)
     return True
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that were killed while they took the lock left of theirs."""
+    for other in path.parent.iterdir():
+        if other.name.startswith(f"{path.name[:200]}.") and other.suffix == ".tmp":
+            with suppress(OSError):
+                holder = _read(other.read_bytes())
+                if holder is not None and not holder.is_alive:
+                    other.unlink()
 
 
 def _make_way(path: Path, url: str, *, break_lock: bool) -> None:
