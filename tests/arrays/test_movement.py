@@ -18,6 +18,7 @@ from unetkit.arrays.movement import (
     sampler,
     source_positions,
 )
+from unetkit.arrays.resampling import point_weights
 
 SEEDS = st.integers(0, 10**6)
 
@@ -92,6 +93,42 @@ def test_a_movement_and_its_inverse_bring_a_smooth_image_back():
     back = deform(there, Deformation(angle=-20.0, scale=1 / 1.2)).image
     np.testing.assert_allclose(back[0, 40:80, 40:80], image[0, 40:80, 40:80], atol=2e-3)
     assert np.abs(there[0, 40:80, 40:80] - image[0, 40:80, 40:80]).max() > 0.1
+
+
+def inverse_of(drawn, shape):
+    """Find by fixed points where each pixel of the input comes to lie, and give it as a field."""
+    pixels = np.indices(shape, dtype=np.float64)
+    found = pixels.copy()
+    for _ in range(40):
+        weights = [
+            point_weights(np.clip(at.ravel() * 2 / (size - 1), 0, 2), 3)
+            for at, size in zip(found, shape, strict=True)
+        ]
+        moved = np.einsum("np,apq,nq->an", weights[0], drawn.grid, weights[1])
+        found = pixels - moved.reshape(found.shape)
+    # A point on every pixel: the field of such a grid is the grid.
+    return Deformation(grid=found - pixels)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS)
+def test_an_elastic_movement_and_its_inverse_bring_a_smooth_image_back(seed):
+    shape = (90, 110)
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
+    image = (np.sin(x / 9) + np.cos(y / 11))[None]
+    only = {"rotation": 0, "shift": 0, "flips": False}
+    drawn = draw_deformation(np.random.default_rng(seed), sigma=4, unfolded_in=shape, **only)
+    there = deform(image, drawn).image
+    back = deform(there, inverse_of(drawn, shape)).image
+    # What was moved out of the image is lost.
+    reach = int(np.ceil(np.abs(drawn.grid).max())) + 4
+    inner = (0, slice(reach, -reach), slice(reach, -reach))
+    np.testing.assert_allclose(back[inner], image[inner], atol=5e-3)
+    if np.abs(drawn.grid[:, 1, 1]).max() > 2:
+        assert np.abs(there[inner] - image[inner]).max() > 0.1
+        # The negative control: the field turned round is not its inverse.
+        turned = deform(there, Deformation(grid=-drawn.grid)).image
+        assert np.abs(turned[inner] - image[inner]).max() > 1e-2
 
 
 @pytest.mark.parametrize(("push", "folded"), [(0.0, False), (40.0, False), (90.0, True)])

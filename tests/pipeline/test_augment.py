@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from unetkit.arrays.appearance import draw_appearance
-from unetkit.arrays.deformation import draw_deformation
+from unetkit.arrays.deformation import SAMPLING, draw_deformation
+from unetkit.cli.app import main
 from unetkit.errors import InputError, MissingError, NumbersError, OutputError, UsageError
+from unetkit.pipeline import augment as augment_module
 from unetkit.pipeline import augment_copies
 from unetkit.pipeline.augment import DEFAULTS, augment
 from unetkit.storage.datasets import DatasetWriter, open_dataset
@@ -118,6 +121,56 @@ def test_same_seed_same_bytes_whatever_the_workers(tmp_path):
         outputs[name] = contents(augment(url, str(tmp_path / name), copies=3, **options).output)
     assert outputs["threads"] == outputs["sync"]
     assert outputs["threads"] != outputs["other"]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_neither_workers_nor_the_order_of_jobs_change_a_byte(tmp_path, monkeypatch, workers):
+    url = dataset(tmp_path, a=sample(), b=sample(seed=1))
+    for name, flags in (("one", ["--scheduler", "sync"]), ("many", ["--workers", str(workers)])):
+        assert main(["augment", url, str(tmp_path / name), "--copies", "3", "-q", *flags]) == 0
+    given = augment_module.run_jobs
+
+    def run_backwards(function, jobs, **options):
+        return given(function, list(jobs)[::-1], **options)
+
+    monkeypatch.setattr(augment_module, "run_jobs", run_backwards)
+    augment(url, str(tmp_path / "backwards"), copies=3, workers=workers)
+    assert contents(tmp_path / "one") == contents(tmp_path / "many")
+    assert contents(tmp_path / "one") == contents(tmp_path / "backwards")
+
+
+def test_labels_given_as_an_image_come_to_lie_where_labels_do(tmp_path):
+    # Away from the edges of cells an interpolated picture of the ids shows the ids themselves.
+    parts = sample((120, 152))
+    cells = parts["labels"].repeat(3, axis=0).repeat(3, axis=1)[:120, :152]
+    same = {"image": cells, "labels": cells, "weights": cells.astype(np.float32)}
+    url = dataset(tmp_path, axes="yx", a=same)
+    out = str(tmp_path / "more.zarr")
+    assert main(["augment", url, out, "--copies", "4", "--grey", "0", "-q"]) == 0
+    copies = open_dataset(out).samples[1:]
+
+    def agree(labels, other):
+        # Just outside the picture there may be other cells.
+        inside = (slice(5, -5),) * 2
+        inner = (maximum_filter(labels, 9) == minimum_filter(labels, 9))[inside]
+        assert inner.mean() > 0.15
+        return (labels == other)[inside][inner].mean()
+
+    for copy in copies:
+        labels, bright = whole(copy.labels()), whole(copy.data)[0]
+        assert agree(labels, bright) == 1
+        assert agree(labels, whole(copy.weights)) == 1
+        # The negative control: some pixels off, they would part company.
+        assert agree(labels, np.roll(bright, 9, axis=1)) < 1
+
+
+def test_interpolated_labels_would_be_noticed(tmp_path, monkeypatch):
+    # The negative control of "no id is invented".
+    url = dataset(tmp_path, a=sample())
+    monkeypatch.setitem(SAMPLING, "labels", "cubic")
+    made = open_dataset(augment(url, str(tmp_path / "more.zarr"), copies=1).output)
+    known = set(np.unique(whole(made["a"].labels())))
+    assert not set(np.unique(whole(made["a-aug001"].labels()))) <= known
 
 
 def test_more_copies_leave_the_first_ones_as_they_are(tmp_path):

@@ -226,6 +226,19 @@ def test_a_failure_in_the_last_sample_leaves_no_weights_at_all(tmp_path):
     assert len(leftovers(url)) == 2
 
 
+def test_a_stack_is_refused_and_stays_as_it_is(tmp_path):
+    import zarr
+
+    labels = np.stack([cells((20, 20)), cells((20, 20), seed=1)])
+    group = zarr.create_group(str(tmp_path / "stack.zarr"))
+    for name in ("images", "labels"):
+        group.create_array(name, data=labels)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"got a stack of arrays; 'unetkit augment' makes"):
+        weights(str(tmp_path / "stack.zarr"))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_instances_and_classes_together_are_refused(tmp_path):
     labels = cells((20, 20))
     url = dataset(tmp_path, one={"labels": labels}, two={"labels": labels, "kind": "classes"})

@@ -14,6 +14,7 @@ from unetkit.pipeline.augment_copies import Copy, make_copy
 from unetkit.pipeline.augment_draw import DEFAULTS, Strengths
 from unetkit.pipeline.augment_preview import write_preview
 from unetkit.pipeline.augment_replay import replayed
+from unetkit.pipeline.lengths import recorded
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.files import check_output, staged
@@ -142,7 +143,8 @@ def augment(
     Ronneberger, Fischer, Brox (2015), U-Net, section 3.1. `DEFAULTS` says where each default
     comes from.
     """
-    strengths = Strengths(grid, sigma, shift, rotation, flips, grey, allow_folds)
+    length = recorded(sigma, name="sigma")
+    strengths = Strengths(grid, length, shift, rotation, flips, grey, allow_folds)
     _check(copies, seed, strengths)
     dataset = open_dataset(source)
     if replay is None:

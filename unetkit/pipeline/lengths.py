@@ -46,6 +46,23 @@ def split_length(value: float | str, *, name: str) -> tuple[float, bool]:
     return length, True
 
 
+def recorded(value: float | str, *, name: str) -> float | str:
+    """Return a length as it is written down: as a number where it counts pixels.
+
+    Raises
+    ------
+    UsageError
+        If it is no length.
+
+    Examples
+    --------
+    >>> recorded("10", name="sigma"), recorded("0.5um", name="sigma")
+    (10.0, '0.5um')
+    """
+    number, physical = split_length(value, name=name)
+    return value if physical else number
+
+
 def pixel_of(sample: Sample, *, name: str) -> tuple[float, float]:
     """Return height and width of a sample's pixels in micrometres.
 

@@ -12,7 +12,7 @@ from unetkit.engine.schedulers import open_scheduler
 from unetkit.engine.signals import stoppable
 from unetkit.errors import InputError, UsageError
 from unetkit.kernel_cache import FIRST_USE, is_compiled
-from unetkit.pipeline.lengths import pixel_of, split_length
+from unetkit.pipeline.lengths import pixel_of, recorded, split_length
 from unetkit.pipeline.weights_partial import alone
 from unetkit.pipeline.weights_run import Weighing
 from unetkit.progress import SILENT, Progress
@@ -172,7 +172,7 @@ def weights(
         output=source,
         preset=preset,
         w0=presets[0].w0,
-        sigma=presets[0].sigma if sigma is None else sigma,
+        sigma=presets[0].sigma if sigma is None else recorded(sigma, name="sigma"),
         target=target,
         samples=len(labelled),
         unlabelled=tuple(s.name for s in dataset.samples if s.label_kind is None),
@@ -203,6 +203,12 @@ def _numbers(
 
 
 def _labelled(dataset: Dataset, progress: Progress) -> list[Sample]:
+    if dataset.kind == "stack":
+        # Its weights would be one array that all samples share, and no job owns.
+        raise InputError(
+            f"{dataset.url} must be a dataset or an OME-Zarr image to get weights beside its "
+            "labels, got a stack of arrays; 'unetkit augment' makes a dataset of it"
+        )
     labelled = [sample for sample in dataset.samples if sample.label_kind is not None]
     if not labelled:
         # The error that any sample without labels gives.
