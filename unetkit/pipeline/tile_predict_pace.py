@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 # What is written of the input that shows the pace, in pixels: our own choice. It is small enough
 # to be quick on any machine, and layers are large enough to be computed as in a tile.
 PACE_TILE = 128
-# It is run again, up to three times, until this many seconds are spent; the first run of a size
-# is slow.
-ENOUGH = 0.2
+# It is run so often, or until this many seconds are spent, but twice more than once: the first run
+# of a size is slow, and others may be working on this machine.
+RUNS, ENOUGH = 5, 0.3
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def find_pace(model: LoadedModel, *, overlap: int, precision: str, most: int) ->
     tile = min(PACE_TILE, largest_tile(most, contract=contract, overlap=overlap))
     size = contract.legal(tile + 2 * overlap)
     times = [_timed(model, size, precision=precision)]
-    while sum(times) < ENOUGH and len(times) < 3:
+    while len(times) < 3 or (len(times) < RUNS and sum(times) < ENOUGH):
         times.append(_timed(model, size, precision=precision))
     return Pace(model, overlap, precision, work, float(np.polyval(work, size)) / min(times))
 
