@@ -15,6 +15,8 @@ from unetkit.models import hardware, modelfile
 from unetkit.pipeline import tile_predict_audit as module
 from unetkit.pipeline import tile_predict_choices, tile_predict_run
 from unetkit.pipeline.tile_predict import tile_predict
+from unetkit.pipeline.verify import verify
+from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 
 if TYPE_CHECKING:
@@ -106,6 +108,19 @@ def test_tiles_that_were_left_out_are_not_asked_about(kit: SimpleNamespace, slid
     assert report.audit is not None
     assert 0 < report.audit["pixels"] < 12 * 16 * 16
     assert report.audit["differing"] == report.audit["flipped"] == 0
+
+
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+def test_every_image_of_a_dataset_tells_of_it(
+    kit: SimpleNamespace, slide: str, version: str
+) -> None:
+    progress = kit.watching()
+    source = kit.cells(Path("cells.zarr"))
+    report = tile_predict(source, **TILED, audit=4, ome_version=version, progress=progress)
+    for sample in open_dataset(report.output).samples:
+        assert sample.image.attributes["prediction"]["audit"] == report.audit
+    assert verify(report.output).chunks > 0
+    assert any(note.startswith("predicted again, 0 of ") for note in progress.notes)
 
 
 def test_what_is_published_is_not_audited(kit: SimpleNamespace, slide: str) -> None:

@@ -111,6 +111,15 @@ def test_turned_tiles_equal_the_turned_whole_pass_to_the_bit(
     np.testing.assert_array_equal(kit.read(made.labels["classes"]), expected[1] >= 0.5)
 
 
+def test_the_classic_depth_is_exact_too(kit: SimpleNamespace, tmp_path: Path) -> None:
+    model = kit.model(tmp_path / "deep.safetensors", depth=4)
+    source, image = kit.image(tmp_path / "slide.zarr", (70, 41))
+    report = tile_predict(source, model=model, tile=32, tta="rotations", **EXACT)
+    assert report.read == 32 + 2 * 92 + 4
+    made = kit.read(open_image(report.output).data)
+    np.testing.assert_array_equal(made, whole_passes(model, image[0], "rotations"))
+
+
 def test_turns_matter(kit: SimpleNamespace, slide: str) -> None:
     seen = {
         tta: kit.read(open_image(report.output).data)

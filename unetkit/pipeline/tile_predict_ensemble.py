@@ -174,8 +174,11 @@ def load_ensemble(paths: Sequence[str], *, device: str) -> Ensemble:
     """
     models = tuple(load_model(path, device=device, keep=len(paths)) for path in paths)
     # A worker may have another working folder.
-    places = tuple(path if urls.is_remote(path) else str(Path(path).absolute()) for path in paths)
-    return Ensemble(places, models, common_header(paths, [model.header for model in models]))
+    return Ensemble(
+        tuple(map(urls.anywhere, paths)),
+        models,
+        common_header(paths, [model.header for model in models]),
+    )
 
 
 def common_header(paths: Sequence[str], headers: Sequence[ModelHeader]) -> ModelHeader:

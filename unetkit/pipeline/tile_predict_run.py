@@ -172,13 +172,18 @@ class Run:
     def _audit(self, tasks: list[ImageTask], left_out: frozenset[str]) -> dict[str, Any]:
         """Stage 6: predict a few windows once more, before anything is published."""
         self.progress.start("audit", total=self.plan.wishes.audit)
-        return audit(
+        found = audit(
             self.plan,
             tasks,
             left_out=left_out,
             scheduler=self.scheduler,
             advance=self._advance,
         )
+        self.progress.note(
+            f"predicted again, {found['flipped']} of {found['pixels']} labels are others, and "
+            f"probabilities differ by at most {found['largest_difference']:.2g}"
+        )
+        return found
 
     def _list_left_out(self, journal: Journal) -> frozenset[str]:
         """Write down the tiles that are left out, with those of earlier runs."""
