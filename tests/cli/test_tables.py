@@ -26,6 +26,15 @@ def test_plain_values_come_first_and_parts_are_indented() -> None:
     ]
 
 
+def test_amounts_and_times_have_units() -> None:
+    plan = {"output_bytes": 39146837, "memory_peak": 1577819953, "expected_seconds": 125.4}
+    assert [line.rstrip() for line in shown(*details(plan)).splitlines()] == [
+        "output bytes      39.1 MB",
+        "memory peak       1.6 GB",
+        "expected seconds  2 min 05 s",
+    ]
+
+
 def test_a_list_says_once_what_all_rows_share() -> None:
     rows = [{"name": "a", "axes": "yx", "objects": 3}, {"name": "b", "axes": "yx", "source": "x"}]
     assert [line.rstrip() for line in shown(*details({"samples": rows})).splitlines()] == [

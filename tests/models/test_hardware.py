@@ -214,3 +214,13 @@ def test_a_network_in_double_stays_in_double():
     module = network().double()
     found = forward(module, torch.zeros(1, 1, 44, 44).double(), precision="float32")
     assert found.dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_a_batch_arrives_whole(kind: str) -> None:
+    if kind == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU of NVIDIA here")
+    device, batch = torch.device(kind), torch.rand(2, 1, 700, 700)
+    there = hardware.upload(batch, device)
+    assert there.device.type == kind
+    assert torch.equal((there * 2).cpu(), batch * 2)

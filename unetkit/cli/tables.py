@@ -230,13 +230,17 @@ def _only(row: Document, names: Sequence[str]) -> Document:
     return {name: row[name] for name in names}
 
 
+# Amounts of memory and disk whose names don't say that they are bytes.
+_ROOM = ("disk_free", "memory_peak", "memory_limit")
+
+
 def _cell(item: object, name: str) -> Text:
     """Say a value in the unit that its name calls for."""
     if name in ("shape", "chunks", "size") and isinstance(item, list | tuple):
         return Text(" x ".join(value(part) for part in item))
-    if name.endswith("bytes") and isinstance(item, int):
+    if (name.endswith("bytes") or name in _ROOM) and isinstance(item, int):
         return Text(decimal(item))
-    if name == "seconds" and isinstance(item, float):
+    if name.endswith("seconds") and isinstance(item, float):
         return Text(duration(item))
     return Text(value(item))
 

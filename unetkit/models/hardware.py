@@ -28,6 +28,7 @@ __all__ = [
     "pick_device",
     "thread_count",
     "tune_allocator",
+    "upload",
 ]
 
 _LAYOUT_LOCK = threading.Lock()
@@ -125,6 +126,27 @@ def lay_out(module: nn.Module, *, precision: str) -> None:
     # Weights made in inference mode could never be trained again.
     with _LAYOUT_LOCK, torch.inference_mode(False), torch.no_grad():
         module.to(memory_format=layout)
+
+
+def upload(batch: Tensor, device: torch.device) -> Tensor:
+    """Copy a batch from the processor's memory to where it is computed on.
+
+    Parameters
+    ----------
+    batch : Tensor
+        In the processor's memory; returned as it is where that is the device.
+    device : torch.device
+        Where to.
+
+    Returns
+    -------
+    Tensor
+        Work that is given to the device afterwards finds it complete.
+    """
+    if device.type != "cuda":
+        return batch.to(device)
+    # From pinned memory the copy goes on while this process does something else.
+    return batch.pin_memory().to(device, non_blocking=True)
 
 
 @functools.cache

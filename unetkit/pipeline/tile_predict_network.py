@@ -60,7 +60,7 @@ def tile_logits(
     """
     device = next(module.parameters()).device
     with torch.inference_mode(), _enough_memory(tile, device):
-        batch = torch.from_numpy(block)[None].to(device)
+        batch = hardware.upload(torch.from_numpy(block)[None], device)
         logits = hardware.forward(module, batch, precision=precision)[0]
         rows, columns = tile.crop(margin)
         return logits[:, rows, columns].contiguous().cpu()
