@@ -158,9 +158,7 @@ def augment(
             jobs = list(_copies(dataset, writer, copies, strengths=strengths, seed=seed))
         else:
             jobs = replayed(replay, dataset, writer)
-        _note_unlabelled(dataset, progress)
-        if not is_compiled("warp_kernels"):
-            progress.note(FIRST_USE)
+        _note(dataset, progress)
         progress.start("augmenting", total=len(jobs))
         run_jobs(
             make_copy,
@@ -199,13 +197,16 @@ def _check_names(dataset: Dataset, copies: int) -> None:
         )
 
 
-def _note_unlabelled(dataset: Dataset, progress: Progress) -> None:
+def _note(dataset: Dataset, progress: Progress) -> None:
+    """Say what may surprise."""
     missing = sum(sample.label_kind is None for sample in dataset.samples)
     if missing:
         progress.note(
             f"{missing} of {len(dataset.samples)} samples have no labels; training skips "
             "their copies too."
         )
+    if not is_compiled("warp_kernels"):
+        progress.note(FIRST_USE)
 
 
 def _provenance(**more: Any) -> dict[str, Any]:
