@@ -1,8 +1,9 @@
 """Time the scores against StarDist and scikit-image, one thread each; prints one JSON line.
 
 Run ``python tests/benchmarks/evaluate.py``; StarDist is compared where it is installed. With
-``--large SIDE`` stored labels of that many pixels a side, with cells in one corner, are evaluated
-too, and peak memory and time per pixel are reported.
+``--large SIDE`` stored labels of an eighth, a quarter, half of that many pixels a side and of as
+many, with cells in one corner, are evaluated too, each in a process of its own: time, time of the
+processor per pixel and peak memory of each, and the exponent of time by pixels (1 is linear).
 """
 
 # ruff: noqa: E402, T201 - threads are set before anything is imported, and a benchmark prints
@@ -12,9 +13,12 @@ import argparse
 import json
 import os
 import platform
-import resource
+import re
+import subprocess
+import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
@@ -33,7 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROUNDS = 3
-SMALL = 4096
+# Sizes of the large comparison, as shares of the largest.
+SHARES = (8, 4, 2, 1)
+CELLS = 2048
 
 
 def cells(size: int, count: int, *, seed: int) -> np.ndarray[Any, Any]:
@@ -99,38 +105,52 @@ def warping() -> float:
     return fastest(lambda: warping_errors(truth, found))
 
 
-def large(side: int) -> dict[str, float]:
+def peak_mib() -> float:
+    """Read this process's own peak; what the system says of resources begins with its parent's."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found.group(1)) / 2**10 if found else float("nan")
+
+
+def stored(side: int) -> dict[str, float]:
     """Evaluate stored labels that hold cells in one corner alone."""
     from unetkit.pipeline.evaluate import evaluate
     from unetkit.storage.images import create_image, create_labels
 
-    seconds, peaks = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for length in (SMALL, side):
-            places = [f"{folder}/{length}-{name}.zarr" for name in ("found", "truth")]
-            for seed, place in enumerate(places):
-                create_image(place, shape=(length, length), axes="yx", dtype=np.uint8)
-                array = create_labels(
-                    place,
-                    "instances",
-                    shape=(length, length),
-                    axes="yx",
-                    dtype=np.uint32,
-                    chunk=512,
-                )
-                array.write(0, 0, 0, cells(2048, 3000, seed=seed).astype(np.uint32))
-            began = time.perf_counter()
-            evaluate(*places, scheduler="sync", bootstrap=100)
-            seconds.append(time.perf_counter() - began)
-            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
-    pixels = [SMALL**2, side**2]
+        places = [f"{folder}/{name}.zarr" for name in ("found", "truth")]
+        for seed, place in enumerate(places):
+            create_image(place, shape=(side, side), axes="yx", dtype=np.uint8)
+            array = create_labels(
+                place, "instances", shape=(side, side), axes="yx", dtype=np.uint32, chunk=512
+            )
+            array.write(0, 0, 0, cells(CELLS, 3000, seed=seed).astype(np.uint32))
+        began, worked = time.perf_counter(), time.process_time()
+        evaluate(*places, scheduler="sync", bootstrap=100)
+        seconds, worked = time.perf_counter() - began, time.process_time() - worked
     return {
         "side": side,
-        "small_seconds": seconds[0],
-        "large_seconds": seconds[1],
-        "large_seconds_a_gigapixel": seconds[1] / pixels[1] * 1e9,
-        "peak_mib_small": peaks[0],
-        "peak_mib_large": peaks[1],
+        "seconds": seconds,
+        "cpu_seconds": worked,
+        "cpu_seconds_a_gigapixel": worked / side**2 * 1e9,
+        "peak_mib": peak_mib(),
+    }
+
+
+def large(side: int) -> dict[str, Any]:
+    """Evaluate labels of several sizes, each in a process of its own, so that peaks are apart."""
+    rows = []
+    for share in SHARES:
+        length = max(side // share, CELLS)
+        command = [sys.executable, __file__, "--stored", str(length)]
+        run = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows.append(json.loads(run.stdout))
+    pixels, seconds = (np.log([row[name] for row in rows]) for name in ("side", "cpu_seconds"))
+    peaks = [row["peak_mib"] for row in rows]
+    return {
+        "sizes": rows,
+        # Of the two largest, where what every run does once weighs least.
+        "exponent": float((seconds[-1] - seconds[-2]) / (2 * (pixels[-1] - pixels[-2]))),
+        "peak_largest_over_smallest": peaks[-1] / peaks[0],
     }
 
 
@@ -138,7 +158,12 @@ def main() -> None:
     """Run what was asked for and print one line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", type=int, metavar="SIDE")
-    side = parser.parse_args().large
+    parser.add_argument("--stored", type=int, metavar="SIDE", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.stored:
+        print(json.dumps(stored(arguments.stored)))
+        return
+    side = arguments.large
     result: dict[str, Any] = {"benchmark": "evaluate", "machine": platform.machine()}
     result |= against_others() | {"warping_512_seconds": warping()}
     if side:

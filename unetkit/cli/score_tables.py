@@ -40,7 +40,7 @@ def evaluated(document: Document) -> list[RenderableType]:
     parts = tables.scores(document)
     borders = {n: document["overall"].get(n) for n in _BORDERS}
     if any(value is not None for value in borders.values()):
-        parts += ["", tables.table([{"score of borders": n, "": v} for n, v in borders.items()])]
+        parts += ["", tables.table([_row(n, v) for n, v in borders.items()])]
     return [*parts, "", *_missing(document["overall"]["reasons"]), *_certain(document["certainty"])]
 
 
@@ -54,6 +54,11 @@ def listed(rows: Sequence[Document]) -> list[RenderableType]:
     """
     shown = ("name", "range", "best", "definition")
     return [tables.table([{name: row[name] for name in shown} for row in rows])]
+
+
+def _row(name: str, found: float | None) -> Document:
+    # Three decimals would make nothing of an error of topology in a million pixels.
+    return {"score of borders": name, "": tables.value(found)}
 
 
 def _missing(reasons: Mapping[str, str]) -> list[RenderableType]:
