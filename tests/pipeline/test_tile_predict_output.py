@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import yaozarrs
 
-from unetkit.errors import (
-    UsageError,
-)
+from unetkit.errors import OutputError, UsageError
 from unetkit.pipeline.tile_predict import tile_predict
+from unetkit.pipeline.verify import verify
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.files import partial_url
 from unetkit.storage.images import open_image
@@ -82,3 +81,47 @@ def test_class_maps_have_no_instances(kit: SimpleNamespace, tmp_path: Path) -> N
     np.testing.assert_array_equal(kit.read(made.labels["classes"]), classes)
     with pytest.raises(UsageError, match="threshold must be left out for a model of 3 classes"):
         tile_predict(source, model=model, threshold=0.4, overwrite=True)
+
+
+@pytest.mark.parametrize("kind", ["image", "dataset"])
+def test_a_prediction_for_older_viewers_holds_the_same(
+    kit: SimpleNamespace, tmp_path: Path, kind: str
+) -> None:
+    model = kit.model(tmp_path / "model.safetensors")
+    if kind == "image":
+        source, _ = kit.image(tmp_path / "slide.zarr", (1100, 40))
+    else:
+        source = kit.cells(tmp_path / "data.zarr")
+    made = {
+        version: tile_predict(
+            source,
+            model=model,
+            output=str(tmp_path / f"{version}.zarr"),
+            ome_version=version,
+            precision="exact",
+        ).output
+        for version in ("0.5", "0.4")
+    }
+    assert not list(Path(made["0.4"]).rglob("zarr.json"))
+    pairs = zip(*(open_dataset(output).samples for output in made.values()), strict=True)
+    for new, old in pairs:
+        yaozarrs.validate_zarr_store(old.image.url)
+        np.testing.assert_array_equal(kit.read(new.data), kit.read(old.data))
+        assert new.image.labels.keys() == old.image.labels.keys()
+        for name, labels in new.image.labels.items():
+            np.testing.assert_array_equal(kit.read(labels), kit.read(old.image.labels[name]))
+        assert (new.image.levels, new.image.attributes) == (old.image.levels, old.image.attributes)
+        assert new.class_names == old.class_names
+    report = verify(made["0.4"])
+    assert report.chunks > 5
+    again = tile_predict(
+        source, model=model, output=made["0.4"], ome_version="0.4", precision="exact", resume=True
+    )
+    assert again.status == "nothing to do"
+    with pytest.raises(OutputError, match=r"ome_version: 0\.4 before, 0\.5 now"):
+        tile_predict(source, model=model, output=made["0.4"], precision="exact", resume=True)
+
+
+def test_an_unknown_version_is_refused(slide: str) -> None:
+    with pytest.raises(UsageError, match=r"ome-version must be one of 0\.5, 0\.4"):
+        tile_predict(slide, ome_version="0.3")

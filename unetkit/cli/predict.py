@@ -164,6 +164,14 @@ def tile_predict(
             "--ome-version", rich_help_panel=RESULT, help="0.4 for viewers that know no Zarr v3."
         ),
     ] = "0.5",
+    overview: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=RESULT,
+            show_default=False,
+            help="Also draw a PNG of the images with outlines.",
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -201,6 +209,7 @@ def tile_predict(
             dry_run=dry_run,
             audit=audit,
             ome_version=ome_version,
+            overview=overview,
             progress=progress,
         )
     if dry_run:

@@ -19,6 +19,7 @@ from unetkit.pipeline.tile_predict_hands import share_cores
 from unetkit.pipeline.tile_predict_input import absence
 from unetkit.pipeline.tile_predict_network import predict_array
 from unetkit.pipeline.tile_predict_output import Partial
+from unetkit.pipeline.tile_predict_overview import check_overview, draw_overview
 from unetkit.pipeline.tile_predict_plan import make_plan
 from unetkit.pipeline.tile_predict_report import PredictionReport, planned
 from unetkit.pipeline.tile_predict_run import Run
@@ -74,6 +75,7 @@ def tile_predict(
     dry_run: bool = False,
     audit: int = 0,
     ome_version: Literal["0.5", "0.4"] = "0.5",
+    overview: str | None = None,
     progress: Progress = SILENT,
 ) -> PredictionReport:
     """Segment an image, or every sample of a dataset, of any size.
@@ -149,6 +151,8 @@ def tile_predict(
         is stored, before it is published.
     ome_version : {"0.5", "0.4"}
         Of the output's OME-Zarr; 0.4, on format 2 of Zarr, is for viewers that know no other.
+    overview : str, optional
+        A PNG file to draw: the images, small, with outlines around what was found.
     progress : Progress
         Who is told.
 
@@ -186,11 +190,15 @@ def tile_predict(
     target = Target.among(options, output=output_of(source, output), inputs=(source, *models))
     dataset, places = _open(source, models, wishes, axes=axes, channels=channels, mask=mask)
     target.look()
+    if overview is not None:
+        check_overview(overview, inputs=target.inputs, overwrite=overwrite or resume)
     place = hardware.pick_device(device)
     hands = share_cores(scheduler, workers, device=place)
     job = _Job(source, dataset, models, wishes=wishes, mask=places, device=str(place), hands=hands)
     with target.alone(), job.scheduler(scheduler) as opened:
         report = job.run(target, opened, progress=progress)
+    if overview is not None and not dry_run:
+        draw_overview(overview, dataset, open_dataset(report.output))
     done = report.status == "done"
     return replace(report, seconds=time.monotonic() - began) if done else report
 
