@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
 
     from unetkit.progress import Progress
-    from unetkit.training.sampler import Material
+    from unetkit.training.material import Material
 
 
 def prepare(

@@ -12,8 +12,9 @@ import torch
 
 from unetkit.arrays.normalization import Normalization
 from unetkit.training.batch import Batch
+from unetkit.training.material import Material
 from unetkit.training.recipes import RECIPES, Recipe
-from unetkit.training.sampler import Material
+from unetkit.training.tally import Tally
 
 # Draws tiles, and changes nothing in them.
 PLAIN = replace(
@@ -52,6 +53,20 @@ class Memory:
         return self.array[plane, ..., y0:y1, x0:x1].copy()
 
 
+def tally(target: np.ndarray, weights: np.ndarray, *, side: int = 25) -> Tally:
+    """Count the classes of planes (P, Y, X) in boxes that do not divide them evenly."""
+    boxes, counts = [], []
+    planes, height, width = target.shape
+    for plane in range(planes):
+        for y in range(0, height, side):
+            for x in range(0, width, side):
+                y1, x1 = min(y + side, height), min(x + side, width)
+                part = target[plane, y:y1, x:x1][weights[plane, y:y1, x:x1] > 0]
+                boxes.append((plane, y, x, y1, x1))
+                counts.append(np.bincount(part, minlength=256))
+    return Tally(np.array(boxes), np.array(counts))
+
+
 def material(
     image: np.ndarray,
     *,
@@ -64,7 +79,8 @@ def material(
     weights = np.ones(target.shape, np.float32) if weights is None else weights
     same = Normalization("none", (0.0,) * len(image), (1.0,) * len(image))
     planes = (Memory(part[None]) for part in (image, target, weights))
-    return Material(*planes, normalization=same, **more)
+    where = tally(target[None], weights[None])
+    return Material(*planes, normalization=same, tally=where, **more)
 
 
 class Dots(torch.nn.Module):
@@ -97,4 +113,6 @@ def plain(**changes: Any) -> Recipe:
 @pytest.fixture
 def kit() -> SimpleNamespace:
     """Return what makes samples, batches, recipes and a network."""
-    return SimpleNamespace(Dots=Dots, Memory=Memory, batch=batch, material=material, plain=plain)
+    return SimpleNamespace(
+        Dots=Dots, Memory=Memory, batch=batch, material=material, plain=plain, tally=tally
+    )

@@ -27,7 +27,9 @@ from unetkit.training.blocks import BlockCache
 from unetkit.training.learner import Learner
 from unetkit.training.parallel import joined
 from unetkit.training.recipes import RECIPES
-from unetkit.training.sampler import Material, Sampler
+from unetkit.training.material import Material
+from unetkit.training.tally import Tally
+from unetkit.training.sampler import Sampler
 from unetkit.training.split import Region
 
 class Memory:
@@ -42,7 +44,9 @@ target = (image[:, 0] > 0.5).astype(np.uint8)
 weights = rng.random((1, 60, 60), dtype=np.float32)
 weights[:, :20, :35] = 0
 planes = (Memory(a) for a in (image, target, weights))
-material = Material(*planes, normalization=Normalization("none", (0.0,), (1.0,)))
+tally = Tally(np.array([[0, 0, 0, 60, 60]]), np.bincount(target[weights > 0])[None])
+same = Normalization("none", (0.0,), (1.0,))
+material = Material(*planes, normalization=same, tally=tally)
 recipe = replace(RECIPES["default"], batch=4, tile=16, loss="unet+0.5*ce")
 with joined(torch.device("cpu")) as group:
     torch.manual_seed(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +14,9 @@ from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Tile, cover
 from unetkit.pipeline.weights_tiles import CLASSES, TILE, TileJob, TileJobs, count_tile
 from unetkit.training.split import Origin
+from unetkit.training.tally import Tally
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Dataset, Sample
     from unetkit.training.split import Region
@@ -44,6 +43,8 @@ class Lesson:
         What the network tells apart.
     counts : tuple of tuple of int
         Annotated pixels of each class, for each sample.
+    tallies : tuple of Tally
+        Where they are, for each sample.
     """
 
     samples: tuple[Sample, ...]
@@ -51,6 +52,7 @@ class Lesson:
     target: str
     class_names: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...] = ()
+    tallies: tuple[Tally, ...] = field(default=(), compare=False)
 
     @property
     def background(self) -> int:
@@ -174,7 +176,8 @@ def _listed(sample: Sample) -> str:
 
 def _counted(lesson: Lesson, progress: Progress) -> Lesson:
     """Count the annotated pixels, and refuse what can't be learned."""
-    found = _counts(lesson, progress)
+    tallies = _tallies(lesson, progress)
+    found = np.stack([tally.counts.sum(axis=0) for tally in tallies])
     total = found.sum(axis=0)
     if (total > 0).sum() < 2:
         what = "foreground" if total.argmax() == lesson.background else "background"
@@ -190,19 +193,25 @@ def _counted(lesson: Lesson, progress: Progress) -> Lesson:
             "import the masks again with --classes"
         )
     counts = tuple(tuple(row) for row in found[:, : len(names)].tolist())
-    return replace(lesson, class_names=names, counts=counts)
+    cut = tuple(Tally(tally.boxes, tally.counts[:, : len(names)].copy()) for tally in tallies)
+    return replace(lesson, class_names=names, counts=counts, tallies=cut)
 
 
-def _counts(lesson: Lesson, progress: Progress) -> NDArray[np.int64]:
-    """Count the annotated pixels, shape (samples, 256)."""
-    jobs = [
+def _tallies(lesson: Lesson, progress: Progress) -> list[Tally]:
+    """Count the annotated pixels of every tile of every sample, of 256 classes."""
+    every = [
         TileJobs([sample], [sample.labels()], preset=PRESET, target=lesson.target)
         for sample in lesson.samples
     ]
-    progress.start("counting classes", total=sum(one.total for one in jobs))
-    counts = np.zeros((len(jobs), CLASSES), np.int64)
-    for row, one in zip(counts, jobs, strict=True):
-        for job in one.tiles():
-            row += count_tile(job)
+    progress.start("counting classes", total=sum(jobs.total for jobs in every))
+    found = []
+    for jobs in every:
+        boxes = np.zeros((jobs.total, 5), np.int64)
+        counts = np.zeros((jobs.total, CLASSES), np.int64)
+        for number, job in enumerate(jobs.tiles()):
+            tile = job.tile
+            boxes[number] = job.plane, tile.y0, tile.x0, tile.y1, tile.x1
+            counts[number] = count_tile(job)
             progress.advance()
-    return counts
+        found.append(Tally(boxes, counts))
+    return found

@@ -13,7 +13,7 @@ from unetkit.geometry.tiles import Tile
 from unetkit.pipeline.likeness import typical_of
 from unetkit.pipeline.train_data import CONTEXT, PRESET
 from unetkit.pipeline.weights_tiles import TileJob, tile_weights
-from unetkit.training.sampler import Material
+from unetkit.training.material import Material
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -76,6 +76,7 @@ def materials(
         )
     progress.start("reading intensities", total=len(chosen))
     damped = tuple(weight**balance for weight in lesson.balance)
+    tallies = dict(zip((s.name for s in lesson.samples), lesson.tallies, strict=True))
     found = {}
     for sample in chosen:
         found[sample.name] = Material(
@@ -89,6 +90,7 @@ def materials(
                 where=f"sample {sample.name!r}",
                 nonfinite=nonfinite,
             ),
+            tally=tallies[sample.name],
             background=lesson.background,
             fill=nonfinite == "fill",
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from unetkit.arrays.contingency import Contingency
     from unetkit.pipeline.train_facts import Facts
     from unetkit.training.blocks import BlockCache, Planes
-    from unetkit.training.sampler import Material
+    from unetkit.training.material import Material
 
 # Pixels that are scored at most: enough for a steady score, few enough for memory and time.
 LARGEST = 4096

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +20,16 @@ from unetkit.errors import NumbersError, UsageError
 from unetkit.geometry.tiles import mirror
 from unetkit.training.batch import Batch
 from unetkit.training.parallel import ALONE
+from unetkit.training.places import Places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from unetkit.arrays.normalization import Normalization
     from unetkit.geometry.sizes import SizeContract
     from unetkit.training.blocks import BlockCache, Planes
+    from unetkit.training.material import Material
     from unetkit.training.parallel import Group
     from unetkit.training.recipes import Recipe
     from unetkit.training.split import Region
@@ -37,33 +37,6 @@ if TYPE_CHECKING:
 # Keeps the random numbers of draws apart from all others of the same seed.
 DRAW = 2
 NETWORK = 3
-# How many boxes are looked at to find foreground; a share of 1 in 20 is then met 2 times in 5.
-CANDIDATES = 10
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """A labelled sample as training sees it.
-
-    Parameters
-    ----------
-    image, target, weights : Planes
-        Raw intensities, (C, Y, X); the class of each pixel, uint8, (Y, X); the weight of each
-        pixel, float32, (Y, X), 0 where nobody annotated.
-    normalization : Normalization
-        Fitted on the whole image.
-    background : int
-        The class that is not foreground.
-    fill : bool
-        Take NaN and Inf for 0.
-    """
-
-    image: Planes
-    target: Planes
-    weights: Planes
-    normalization: Normalization
-    background: int = 0
-    fill: bool = False
 
 
 class Sampler:
@@ -110,7 +83,6 @@ class Sampler:
             )
         self._share = group.share(recipe.batch)
         self._materials = materials
-        self._regions = regions
         self._contract = contract
         self._recipe = recipe
         self._seed = seed
@@ -122,6 +94,7 @@ class Sampler:
         """Pixels a side that the model returns."""
         self.trusted = self.output - 2 * contract.halo
         """Pixels a side that are learned from: those that a prediction would use as well."""
+        self._places = Places(materials, regions, cache=cache, side=self.trusted)
 
     @property
     def pixels_read(self) -> int:
@@ -175,7 +148,8 @@ class Sampler:
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32], str]:
         """Draw one tile: image with context, target, weights, and the name of its sample."""
         rng = np.random.default_rng([self._seed, DRAW, step, index])
-        region, plane, y, x = self._place(rng)
+        foreground = rng.uniform() < self._recipe.foreground
+        region, plane, y, x = self._places.draw(rng, foreground=foreground)
         need, margin = self._contract.need, self._contract.margin
         image, target, weights = self._read(region, plane, corner=(y - need, x - need))
         moved = deform(
@@ -195,30 +169,6 @@ class Sampler:
         inner = (slice(margin, margin + self.output),) * 2
         pixels = apply_appearance(moved.image, shading)
         return pixels, moved.labels[inner], weights[inner], region.sample
-
-    def _place(self, rng: np.random.Generator) -> tuple[Region, int, int, int]:
-        """Choose a region, a plane, and the first row and column of what is learned from."""
-        wants_foreground = rng.uniform() < self._recipe.foreground
-        for _ in range(CANDIDATES if wants_foreground else 1):
-            region = self._regions[int(rng.integers(len(self._regions)))]
-            plane = int(rng.integers(self._materials[region.sample].target.planes))
-            y = self._origin(rng, region.y0, region.y1)
-            x = self._origin(rng, region.x0, region.x1)
-            if wants_foreground and self._has_foreground(region, plane, y=y, x=x):
-                break
-        return region, plane, y, x
-
-    def _origin(self, rng: np.random.Generator, start: int, stop: int) -> int:
-        """Place what is learned from inside the region, or the region inside of it."""
-        last = stop - self.trusted
-        return int(rng.integers(min(start, last), max(start, last) + 1))
-
-    def _has_foreground(self, region: Region, plane: int, *, y: int, x: int) -> bool:
-        material = self._materials[region.sample]
-        rows = max(y, region.y0), min(y + self.trusted, region.y1)
-        columns = max(x, region.x0), min(x + self.trusted, region.x1)
-        target = self._cache.read(material.target, plane, rows=rows, columns=columns)
-        return bool((target != material.background).any())
 
     def _read(
         self, region: Region, plane: int, *, corner: tuple[int, int]
