@@ -119,8 +119,7 @@ def test_an_image_that_is_too_large_has_no_scores_of_whole_planes(stores, monkey
     assert overall["reasons"]["v_rand"].startswith("the image has more than 4096 x 4096 pixels")
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_every_scheduler_gives_the_same_bits(tmp_path, scheduler):
+def test_threads_in_any_order_give_the_same_bits(tmp_path):
     rng = np.random.default_rng(0)
     planes = rng.integers(0, 3, size=(2, 4, 40, 40)).astype(np.uint8)
     urls = []
@@ -130,4 +129,4 @@ def test_every_scheduler_gives_the_same_bits(tmp_path, scheduler):
         writer.finish()
         urls.append(str(tmp_path / f"{name}.zarr"))
     expected = evaluate(*urls, borders=True, scheduler="sync").to_dict()
-    assert evaluate(*urls, borders=True, scheduler=scheduler, workers=2).to_dict() == expected
+    assert evaluate(*urls, borders=True, scheduler="threads", workers=2).to_dict() == expected

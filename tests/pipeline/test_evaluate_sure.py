@@ -7,8 +7,10 @@ import pytest
 from scipy import ndimage
 
 from unetkit.arrays import catalogue
+from unetkit.pipeline import evaluate_blocks
 from unetkit.pipeline.evaluate import evaluate
 from unetkit.storage.datasets import DatasetWriter
+from unetkit.storage.images import create_image, create_labels
 
 
 def labels(seed: int, side: int = 48) -> np.ndarray:
@@ -116,3 +118,29 @@ def test_no_interval_is_invented(place):
     assert report.reports[0].certainty.intervals == {}
     small = write(place("s.zarr"), few[:1])
     assert "fewer than 16 squares" in evaluate(small, small, scheduler="sync").certainty.reason
+
+
+def rows_of(report):
+    """Give everything but how many blocks there were."""
+    return {**report.to_dict(), "tiles_total": 0}
+
+
+@pytest.mark.parametrize("borders", [False, True])
+def test_blocks_change_no_bit_of_scores_or_intervals(place, monkeypatch, borders):
+    truth = labels(0, side=512)
+    chance = np.clip(ndimage.gaussian_filter((truth > 0) * 255.0, 3), 0, 255).astype(np.uint8)
+    wanted = write(place("t.zarr"), [truth])
+    url = place("p.zarr")
+    made = {"channel_names": ("foreground",), "attributes": {"scale": 1 / 255}}
+    data = create_image(url, shape=(512, 512), axes="yx", dtype="uint8", chunk=128, **made)
+    array = create_labels(url, "instances", shape=(512, 512), axes="yx", dtype="uint16", chunk=128)
+    data.write(0, 0, 0, chance[None])
+    array.write(0, 0, 0, spoilt(truth, 0, 0.3))
+    options = {"borders": borders, "bootstrap": 50, "scheduler": "sync"}
+    whole = rows_of(evaluate(url, wanted, **options))
+    monkeypatch.setattr(evaluate_blocks, "BLOCK", 128)
+    report = evaluate(url, wanted, **options)
+    assert report.tiles_total == (33 if borders else 16)
+    assert rows_of(report) == whole
+    assert whole["curve"]
+    assert len(whole["certainty"]["intervals"]) > 20

@@ -129,8 +129,12 @@ def _propose(part: Part) -> dict[float | None, Proposal]:
     wanted = part.truth.read(*box)
     ignore = None if part.ignore is None else part.ignore.read(*box) != 0
 
+    truth = membranes.interior(wanted)
+    # The same for every threshold.
+    known = {"truth": truth, "plain": membranes.pieces(truth), "thinned": membranes.thin(truth)}
+
     def proposal(mask: np.ndarray[Any, Any], **certainty: Any) -> Proposal:
-        return _proposal(wanted, mask, ignore=ignore, squares=part.squares, **certainty)
+        return _proposal(known, mask, ignore=ignore, squares=part.squares, **certainty)
 
     if part.map is None:
         return {None: proposal(membranes.interior(part.prediction.read(*box)))}
@@ -139,19 +143,18 @@ def _propose(part: Part) -> dict[float | None, Proposal]:
 
 
 def _proposal(
-    wanted: np.ndarray[Any, Any],
+    known: dict[str, np.ndarray[Any, Any]],
     mask: np.ndarray[Any, Any],
     *,
     ignore: np.ndarray[Any, Any] | None,
     squares: Squares | None,
     certainty: np.ndarray[Any, Any] | None = None,
 ) -> Proposal:
-    truth = membranes.interior(wanted)
     # What the annotation says nothing about is no error of topology.
-    found = mask if ignore is None else np.where(ignore, truth, mask)
+    found = mask if ignore is None else np.where(ignore, known["truth"], mask)
     tables = contingency.from_labels if squares is None else squares.tables
     return Proposal(
-        plain=tables(membranes.pieces(truth), membranes.pieces(mask), ignore=ignore),
-        thinned=tables(membranes.thin(truth), membranes.thin(mask), ignore=ignore),
-        topology=warping.warping_errors(truth, found, certainty=certainty),
+        plain=tables(known["plain"], membranes.pieces(mask), ignore=ignore),
+        thinned=tables(known["thinned"], membranes.thin(mask), ignore=ignore),
+        topology=warping.warping_errors(known["truth"], found, certainty=certainty),
     )
