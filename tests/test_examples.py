@@ -57,6 +57,22 @@ def test_tiles_on_the_grid_equal_the_whole_and_others_do_not(said: dict[str, str
     assert min(off) > 0.01
 
 
+def test_the_job_of_the_slurm_recipe_is_a_script_that_starts_a_worker(
+    said: dict[str, str], tmp_path: Path
+) -> None:
+    script = tmp_path / "job.sh"
+    script.write_text(said["slurm"])
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    lines = said["slurm"].splitlines()
+    assert lines[0].startswith("#!")
+    assert "#SBATCH --cpus-per-task=4" in lines
+    assert "export OMP_NUM_THREADS=4" in lines
+    (worker,) = [line for line in lines if "dask_worker tcp://" in line]
+    assert worker.split()[0] == sys.executable
+    assert "--nthreads 1" in worker
+    assert worker.rstrip().endswith("--memory-limit 0")
+
+
 def test_the_border_weights_are_the_papers(said: dict[str, str]) -> None:
     table = dict(re.findall(r"^ *(\d+)  ([\d.]+)$", said["border_weights"], flags=re.M))
     assert table["1"] == "9.2312"
