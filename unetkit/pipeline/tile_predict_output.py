@@ -174,7 +174,8 @@ class Partial:
             Called after each sample.
         """
         for output in self.outputs():
-            add_pyramid(output.place)
+            # Unlike tiles they have no checksums that would tell what a power cut left of them.
+            add_pyramid(output.place, anew=True)
             advance()
 
     def complete(self, *, audit: dict[str, Any] | None = None) -> None:

@@ -21,6 +21,7 @@ from unetkit.pipeline.tile_predict_tile import (
     predict_tile,
     tile_checksum,
 )
+from unetkit.storage.atomic import sync_documents
 from unetkit.storage.files import write_text
 from unetkit.storage.journal import FOLDER, Journal
 from unetkit.storage.urls import join
@@ -105,6 +106,7 @@ class Run:
         tasks = [self._task(output) for output in outputs]
         with Journal(self.partial.url) as journal:
             if journal.read_fingerprint() is None:
+                sync_documents(self.partial.url)
                 journal.write_fingerprint(self.plan.fingerprint())
             self._list_absent()
             reused, filled, constant = self._predict(tasks, journal)

@@ -14,6 +14,9 @@ from unetkit import remote as stores
 from unetkit.errors import OutputError, SurroundingsError
 from unetkit.remote import is_remote
 
+# What says what a group or an array is, in either format of Zarr.
+DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs"})
+
 
 def write_bytes(path: str, data: bytes) -> None:
     """Write a file that is there whole or not at all.
@@ -86,13 +89,29 @@ def _write_new(path: Path, data: bytes, *, mode: int | None) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename last; some systems and file systems know no such thing."""
+    """Make a rename last, or a file's content; some file systems know no such thing."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def sync_documents(folder: str) -> None:
+    """Make sure that the metadata of new arrays outlives a power cut; chunks are checked later.
+
+    Parameters
+    ----------
+    folder : str
+        What was just created; a store is safe as it is.
+    """
+    if is_remote(folder):
+        return
+    for place, _, files in os.walk(folder):
+        for name in DOCUMENTS.intersection(files):
+            sync_folder(Path(place, name))
+        sync_folder(Path(place))
 
 
 def check_parent(url: str) -> None:

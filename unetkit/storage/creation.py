@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,8 +13,9 @@ from numcodecs import Blosc
 from zarr.codecs import ZstdCodec
 
 from unetkit.errors import InputError, OutputError, SurroundingsError
-from unetkit.storage.nodes import ArrayNode, read_node
-from unetkit.storage.urls import exists, storing
+from unetkit.storage.atomic import write_json
+from unetkit.storage.nodes import ArrayNode, GroupNode, read_node
+from unetkit.storage.urls import exists, is_remote, join, storing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,10 +91,24 @@ def create_group(
 
 
 def replace_attributes(url: str, attributes: Mapping[str, Any]) -> None:
-    """Replace the named top-level attributes of a group, and keep the others."""
-    with storing(url):
-        group = zarr.open_group(url, mode="r+", use_consolidated=False)
-        group.update_attributes(plain(attributes))
+    """Replace the named top-level attributes of a group, and keep the others.
+
+    At no time, a power cut included, is the document of the group half there.
+    """
+    if is_remote(url):
+        with storing(url):
+            group = zarr.open_group(url, mode="r+", use_consolidated=False)
+            group.update_attributes(plain(attributes))
+        return
+    node = read_node(url)
+    if not isinstance(node, GroupNode):
+        raise InputError(f"{url} must be a Zarr group, got none there; check the path")
+    merged = {**node.attributes, **plain(attributes)}
+    if node.zarr_format == 2:
+        write_json(join(url, ".zattrs"), merged)
+        return
+    document = json.loads(Path(url, "zarr.json").read_bytes())
+    write_json(join(url, "zarr.json"), {**document, "attributes": merged})
 
 
 def plain(value: Any) -> Any:

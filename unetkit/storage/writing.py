@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from unetkit.errors import InputError, LabelError, OutputError, UsageError
+from unetkit.storage.atomic import sync_documents
 from unetkit.storage.creation import create_array, create_group, replace_attributes
 from unetkit.storage.metadata import (
     FORMATS,
@@ -166,6 +167,8 @@ def create_labels(
     if listing is None:
         create_group(folder, listed, zarr_format=zarr_format)
     else:
+        # What is listed must be there, even after a power cut.
+        sync_documents(join(folder, name))
         replace_attributes(folder, listed)
     return array
 
