@@ -11,6 +11,7 @@ import pytest
 from unetkit.errors import OutputError, SurroundingsError, UsageError
 from unetkit.storage.dataset_writer import DatasetWriter
 from unetkit.storage.files import (
+    check_local,
     check_output,
     collide,
     output_name,
@@ -227,3 +228,9 @@ def test_an_output_is_not_put_into_the_store_of_its_input(tmp_path: Path) -> Non
     DatasetWriter(str(tmp_path / "data.zarr"))
     with pytest.raises(UsageError, match="inside a store"):
         output_name(str(tmp_path / "data.zarr" / "a01"), ".prediction.zarr")
+
+
+def test_work_that_needs_a_disk_is_done_on_one() -> None:
+    check_local("data/model.safetensors")
+    with pytest.raises(UsageError, match="must be a path on this machine, got s3://bucket/m"):
+        check_local("s3://bucket/m.safetensors")

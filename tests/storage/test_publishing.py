@@ -16,6 +16,7 @@ from unetkit.storage.urls import exists
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 
 def make(url: str, value: int = 1) -> None:
@@ -50,9 +51,10 @@ class CutError(Exception):
 @pytest.mark.parametrize("calls", range(8))
 @pytest.mark.parametrize("replaces", [False, True])
 def test_a_publishing_that_is_cut_off_leaves_nothing_to_be_read(
-    bucket: str, monkeypatch: pytest.MonkeyPatch, calls: int, replaces: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int, replaces: bool
 ) -> None:
-    url, partial = f"{bucket}/out.zarr", partial_url(f"{bucket}/out.zarr")
+    url = f"memory://{tmp_path.name}/out.zarr"
+    partial = partial_url(url)
     if replaces:
         make(url, 1)
     make(partial, 2)

@@ -142,3 +142,8 @@ def test_the_input_is_never_the_output(tmp_path: Path) -> None:
     source.mkdir()
     with pytest.raises(OutputError, match="apart from its input"):
         Workplace(str(source / "model.safetensors"), inputs=[str(source)], overwrite=True)
+
+
+def test_a_training_works_on_a_disk() -> None:
+    with pytest.raises(UsageError, match="must be a path on this machine"):
+        Workplace("s3://bucket/model.safetensors", inputs=[], overwrite=False)

@@ -13,11 +13,11 @@ from unetkit.errors import InputError, UsageError
 from unetkit.pipeline.export_outlines import Outlined, write_outlines
 from unetkit.progress import SILENT
 from unetkit.storage.datasets import open_dataset
-from unetkit.storage.files import output_name, staged
+from unetkit.storage.files import check_local, output_name, staged
 from unetkit.storage.journal import FOLDER
 from unetkit.storage.png_writing import bands, write_png
 from unetkit.storage.tiff_writing import tile_rows, write_tiff
-from unetkit.storage.urls import base_name, bytes_on_disk, is_remote, join
+from unetkit.storage.urls import base_name, bytes_on_disk, join
 
 if TYPE_CHECKING:
     from unetkit.progress import Progress
@@ -112,8 +112,7 @@ def export_prediction(
     dataset = open_dataset(prediction, mixed=True)
     alone = dataset.kind in ("image", "array")
     target = output or output_name(prediction, SUFFIXES[to] if alone else f"-{to}")
-    if is_remote(target):
-        raise UsageError(f"output must be a path on this machine, got {target}; copy it on then")
+    check_local(target)
     exports = [_Export(sample, to, _layer(sample, to, layer)) for sample in dataset.samples]
     if not exports:
         raise InputError(f"{prediction} must hold a sample to be exported, got none")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 __all__ = [
+    "check_local",
     "check_output",
     "collide",
     "discard",
@@ -40,6 +41,20 @@ __all__ = [
     "write_json",
     "write_text",
 ]
+
+
+def check_local(url: str) -> None:
+    """Refuse a URL where the work needs a disk.
+
+    Raises
+    ------
+    UsageError
+        If `url` is no path on this machine.
+    """
+    if is_remote(url):
+        raise UsageError(
+            f"output must be a path on this machine, got {url}; write it here and copy it then"
+        )
 
 
 def check_output(url: str, *, inputs: Sequence[str] = (), overwrite: bool = False) -> None:

@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unetkit.errors import OutputError, UsageError
+from unetkit.errors import OutputError
 from unetkit.storage.atomic import check_parent, write_text
-from unetkit.storage.urls import is_remote
+from unetkit.storage.files import check_local
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,8 +40,7 @@ def check_file(path: str, *, overwrite: bool, begins: str) -> None:
     UsageError
         If it is a URL.
     """
-    if is_remote(path):
-        raise UsageError(f"output must be a local path for now, got {path}; name a file here")
+    check_local(path)
     check_parent(path)
     if not os.path.lexists(path):
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import InputError, OutputError, UsageError
-from unetkit.storage.files import check_output, discard, write_bytes
+from unetkit.storage.files import check_local, check_output, discard, write_bytes
 from unetkit.storage.urls import exists
 from unetkit.training.position import Position
 from unetkit.training.states import States
@@ -60,6 +60,7 @@ class Workplace:
         stem = output.removesuffix(SUFFIX)
         self.folder = f"{stem}.train"
         self.log = log_of(output)
+        check_local(output)
         check_output(output, inputs=inputs, overwrite=overwrite)
         # A training that was killed while it published has put these there already.
         self.page = f"{stem}.{PAGE}"
