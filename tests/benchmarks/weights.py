@@ -15,7 +15,10 @@ import platform
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import islice
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
@@ -71,34 +74,48 @@ def naive(labels: np.ndarray[Any, Any]) -> None:
 
 def large(side: int) -> dict[str, Any]:
     """Weigh a large stored plane that holds cells in one corner alone, and a small one like it."""
-    from unetkit.pipeline.weights import weights
-
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
-        # The first run compiles and imports.
-        weights(plane(f"{folder}/first.zarr", 1024), scheduler="sync")
-        seconds, reading, peaks = [], [], []
-        for length in (SMALL, side):
-            place = plane(f"{folder}/{length}.zarr", length)
-            began = time.perf_counter()
-            read(place)
-            reading.append((time.perf_counter() - began) / length**2 * 1e9)
-            began = time.perf_counter()
-            weights(place, scheduler="sync")
-            seconds.append((time.perf_counter() - began) / length**2 * 1e9)
-            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        # The first run compiles.
+        for name, length in (("first", 1024), ("small", SMALL), ("large", side)):
+            place = plane(f"{folder}/{name}.zarr", length)
+            # In a process of its own, so that memory is that of the weights alone.
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                found[name] = pool.submit(weigh, place, length).result()
+    small, big = found["small"], found["large"]
     return {
         "side": side,
         "small_side": SMALL,
-        "nanoseconds_a_pixel_small": round(seconds[0], 1),
-        "nanoseconds_a_pixel": round(seconds[1], 1),
-        "of_them_reading_once": [round(one, 1) for one in reading],
-        "times_the_small_one_a_pixel": round(seconds[1] / seconds[0], 2),
-        "peak_mib_small": round(peaks[0]),
-        "peak_mib": round(peaks[1]),
-        "met": {
-            "within_20_percent_a_pixel": seconds[1] <= 1.2 * seconds[0],
-            "memory_flat": peaks[1] <= 1.1 * peaks[0],
+        "small": {name: round(value, 1) for name, value in small.items()},
+        "large": {name: round(value, 1) for name, value in big.items()},
+        "times_the_small_one_a_pixel": {
+            name: round(big[name] / small[name], 2)
+            for name in ("nanoseconds_a_pixel", "processor_nanoseconds_a_pixel")
         },
+        "met": {
+            "within_20_percent_a_pixel": big["nanoseconds_a_pixel"]
+            <= 1.2 * small["nanoseconds_a_pixel"],
+            "memory_flat": big["peak_mib"] <= 1.1 * small["peak_mib"],
+        },
+    }
+
+
+def weigh(place: str, length: int) -> dict[str, float]:
+    """Weigh a stored plane on one thread, and say what it took."""
+    from unetkit.pipeline.weights import weights
+
+    read(place, 1)  # imports are no part of it
+    began = time.perf_counter()
+    read(place)
+    reading = time.perf_counter() - began
+    began, worked = time.perf_counter(), time.process_time()
+    weights(place, scheduler="sync")
+    each = 1e9 / length**2
+    return {
+        "nanoseconds_a_pixel": (time.perf_counter() - began) * each,
+        "processor_nanoseconds_a_pixel": (time.process_time() - worked) * each,
+        "reading_once_nanoseconds_a_pixel": reading * each,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
@@ -118,13 +135,13 @@ def plane(place: str, length: int) -> str:
     return place
 
 
-def read(place: str) -> None:
+def read(place: str, most: int | None = None) -> None:
     """Read all labels once, in squares."""
     from unetkit.geometry.tiles import cover
     from unetkit.storage.images import open_image
 
     array = open_image(place).labels["instances"]
-    for tile in cover(array.height, array.width, tile=1024):
+    for tile in islice(cover(array.height, array.width, tile=1024), most):
         array.read(0, tile.y0, tile.y1, tile.x0, tile.x1)
 
 
