@@ -40,5 +40,5 @@ def test_only_our_own_files_are_replaced(tmp_path):
     for path in (foreign, tmp_path):
         with pytest.raises(OutputError, match="earlier output"):
             check_file(str(path), overwrite=True, begins="sample,id")
-    with pytest.raises(UsageError, match="local path"):
+    with pytest.raises(UsageError, match="a path on this machine"):
         check_file("s3://b/t.csv", overwrite=False, begins="sample")
