@@ -11,6 +11,7 @@ from unetkit.geometry.tiles import cover
 from unetkit.models import hardware
 from unetkit.pipeline.tile_predict_memory import largest_tile
 from unetkit.pipeline.tile_predict_network import tile_logits, to_classes, to_probabilities
+from unetkit.pipeline.tile_predict_worker import torch_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -174,12 +175,15 @@ def _probe_side(
 def _flips(model: LoadedModel, block: NDArray[np.float32], tile: Tile, *, low: str) -> float:
     """Return the share of pixels whose class a low precision changes."""
     margin = model.header.contract.margin
-    maps = [
-        to_classes(
-            to_probabilities(
-                tile_logits(model.module, block, tile, margin=margin, precision=precision)
+    # Many threads would mostly wait for each other on so small an input.
+    small = tile.y1 - tile.y0 <= PROBE_TILES[-1]
+    with torch_threads(1 if small else None):
+        maps = [
+            to_classes(
+                to_probabilities(
+                    tile_logits(model.module, block, tile, margin=margin, precision=precision)
+                )
             )
-        )
-        for precision in ("float32", low)
-    ]
+            for precision in ("float32", low)
+        ]
     return float(np.mean(maps[0] != maps[1]))

@@ -12,6 +12,7 @@ import torch
 
 from unetkit.errors import SurroundingsError, UsageError
 from unetkit.models import hardware
+from unetkit.pipeline.tile_predict_worker import torch_threads
 
 if TYPE_CHECKING:
     from unetkit.geometry.sizes import SizeContract
@@ -214,7 +215,8 @@ def network_bytes(
     hooks = [layer.register_forward_hook(remember) for layer in module.modules()]
     try:
         device = next(module.parameters()).device
-        with torch.inference_mode():
+        # So small an input is computed no faster by many threads that wait for each other.
+        with torch.inference_mode(), torch_threads(1):
             batch = torch.zeros(1, in_channels, contract.minimum, contract.minimum, device=device)
             hardware.forward(module, batch, precision="float32")
     finally:

@@ -16,6 +16,7 @@ from torch import nn
 
 from unetkit.models import hardware
 from unetkit.pipeline.tile_predict_memory import largest_tile
+from unetkit.pipeline.tile_predict_worker import torch_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -163,7 +164,9 @@ def _multiplications(module: nn.Module, in_channels: int, size: int) -> int:
     layers = [layer for layer in module.modules() if isinstance(layer, kinds)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     try:
-        _run(module, in_channels, size, precision="float32")
+        # So small an input is computed no faster by many threads that wait for each other.
+        with torch_threads(1):
+            _run(module, in_channels, size, precision="float32")
     finally:
         for hook in hooks:
             hook.remove()
