@@ -110,7 +110,10 @@ def test_a_prediction_for_older_viewers_holds_the_same(
         assert new.image.labels.keys() == old.image.labels.keys()
         for name, labels in new.image.labels.items():
             np.testing.assert_array_equal(kit.read(labels), kit.read(old.image.labels[name]))
-        assert (new.image.levels, new.image.attributes) == (old.image.levels, old.image.attributes)
+        assert new.image.levels == old.image.levels
+        for said in (new.image.attributes, old.image.attributes):
+            del said["prediction"]["command"]
+        assert new.image.attributes == old.image.attributes
         assert new.class_names == old.class_names
     report = verify(made["0.4"])
     assert report.chunks > 5

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import unetkit
 from unetkit.pipeline.tile_predict_ensemble import alike
-from unetkit.pipeline.tile_predict_input import totals
+from unetkit.pipeline.tile_predict_provenance import provenance
 from unetkit.storage import files, urls
 from unetkit.storage.chunks import write_list
 from unetkit.storage.datasets import DatasetWriter
@@ -202,29 +201,6 @@ class Partial:
         attributes = {"prediction": provenance(self.plan, origin=self.origin)}
         version = self.plan.wishes.ome_version
         return DatasetWriter(self.url, attributes=attributes, ome_version=version)
-
-
-def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
-    """Say what a prediction was made with, for those who find it later."""
-    header, wishes = plan.model.header, plan.wishes
-    chunks, absent = totals(plan.censuses)
-    return {
-        "unetkit": unetkit.__version__,
-        "source": urls.base_name(origin),
-        "model": alike([model.header.full_name for model in plan.model.models]),
-        "model_sha256": alike([model.sha256 for model in plan.model.models]),
-        "target": header.target,
-        "tile": plan.tile,
-        "overlap": plan.overlap,
-        "tta": wishes.tta,
-        "merge": wishes.merge,
-        "precision": plan.precision,
-        "threshold": wishes.threshold,
-        "grow": wishes.grow,
-        "min_size": wishes.min_size,
-        "input_chunks": chunks,
-        "input_chunks_absent": absent,
-    }
 
 
 def from_anywhere(data: PlaneArray) -> PlaneArray:
