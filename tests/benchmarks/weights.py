@@ -37,6 +37,7 @@ ROUNDS = 3
 SAMPLED = 10
 # Pixels a side: long enough that opening and publishing do not count.
 SMALL = 10_240
+BLOCK = 1024
 
 
 def cells(size: int, count: int) -> np.ndarray[Any, Any]:
@@ -120,18 +121,18 @@ def weigh(place: str, length: int) -> dict[str, float]:
 
 
 def plane(place: str, length: int) -> str:
-    """Store a plane with the same share of it, a corner, filled with cells."""
+    """Store a plane of which a corner, a tenth of each side in whole tiles, is filled with cells."""
+    from unetkit.geometry.tiles import cover
     from unetkit.storage.images import create_image, create_labels
 
     create_image(place, shape=(length, length), axes="yx", dtype=np.uint8)
     array = create_labels(
         place, "instances", shape=(length, length), axes="yx", dtype=np.uint32, chunk=512
     )
-    corner = length // 25
-    block = min(-(-corner // 512) * 512, length)
-    # Whole chunks are written.
-    drawn = np.pad(cells(corner, corner**2 // 839), (0, block - corner))
-    array.write(0, 0, 0, drawn)
+    block = cells(BLOCK, BLOCK**2 // 839)
+    corner = max(1, round(length / 10 / BLOCK)) * BLOCK
+    for number, tile in enumerate(cover(corner, corner, tile=BLOCK)):
+        array.write(0, tile.y0, tile.x0, np.where(block > 0, block + number * block.max(), 0))
     return place
 
 
