@@ -121,7 +121,7 @@ def weigh(place: str, length: int) -> dict[str, float]:
 
 
 def plane(place: str, length: int) -> str:
-    """Store a plane of which a corner, a tenth of each side in whole tiles, is filled with cells."""
+    """Store a plane with a corner, a tenth of each side in whole tiles, that is full of cells."""
     from unetkit.geometry.tiles import cover
     from unetkit.storage.images import create_image, create_labels
 
