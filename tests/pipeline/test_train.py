@@ -64,6 +64,7 @@ def test_instances_are_learned(kit: SimpleNamespace, here: Path) -> None:
         "data.zarr",
         "model.log.jsonl",
         "model.safetensors",
+        "model.training.html",
     ]
     json.dumps(report.to_dict(), allow_nan=False)
     header = load("model.safetensors").header
