@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 # What is written of the input that shows the pace, in pixels: our own choice. It is small enough
 # to be quick on any machine, and layers are large enough to be computed as in a tile.
 PACE_TILE = 128
-# It is run so often, or until this many seconds are spent, but twice more than once: the first run
-# of a size is slow, and others may be working on this machine.
-RUNS, ENOUGH = 5, 0.3
 
 
 @dataclass(frozen=True)
@@ -110,9 +107,13 @@ def find_pace(model: LoadedModel, *, overlap: int, precision: str, most: int) ->
     work = work_of(model.module, in_channels=channels, contract=contract)
     tile = min(PACE_TILE, largest_tile(most, contract=contract, overlap=overlap))
     size = contract.legal(tile + 2 * overlap)
-    times = [_timed(model, size, precision=precision)]
-    while len(times) < 3 or (len(times) < RUNS and sum(times) < ENOUGH):
-        times.append(_timed(model, size, precision=precision))
+    times = [_timed(model, size, precision=precision) for _ in range(3)]
+    if next(model.module.parameters()).device.type == "cpu":
+        # Threads that take longer together than one needs alone wait for other programs here. Over
+        # a whole tile they do so far less.
+        with torch_threads(1):
+            clock = time.thread_time
+            times += [_timed(model, size, precision=precision, clock=clock) for _ in range(2)]
     return Pace(model, overlap, precision, work, float(np.polyval(work, size)) / min(times))
 
 
@@ -183,10 +184,16 @@ def _of_layer(layer: Any, given: torch.Tensor, output: torch.Tensor) -> int:
     return int(output.numel() * layer.in_channels // layer.groups * kernel)
 
 
-def _timed(model: LoadedModel, size: int, *, precision: str) -> float:
-    began = time.perf_counter()
+def _timed(
+    model: LoadedModel,
+    size: int,
+    *,
+    precision: str,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    began = clock()
     _run(model.module, model.header.in_channels, size, precision=precision)
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def _run(module: nn.Module, in_channels: int, size: int, *, precision: str) -> None:
