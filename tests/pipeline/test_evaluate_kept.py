@@ -197,6 +197,18 @@ def test_long_runs_keep_results_without_being_asked(stores, monkeypatch):
     assert "started afresh" in heard[0]
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_full_disk_ends_only_what_was_asked_for(stores, monkeypatch, asked):
+    monkeypatch.setattr(module, "KEPT_FROM", 4)
+    expected = document(evaluate(*stores, **WORK))
+    monkeypatch.setattr(module.Results, "put", lambda *given: full())
+    if asked:
+        with pytest.raises(SurroundingsError, match="make room"):
+            evaluate(*stores, resume=True, **WORK)
+    else:
+        assert document(evaluate(*stores, **WORK)) == expected
+
+
 def test_what_no_second_run_could_mend_leaves_nothing(stores):
     place = Path("t.zarr/labels/instances/0/c/1/1")
     place.write_bytes(place.read_bytes()[:-9])

@@ -28,8 +28,8 @@ class ClassScores:
     label : int
     name : str
         The class's name, or its label in digits.
-    dice, iou : float or None
-        See `dice` and `iou`.
+    dice, iou, precision, recall : float or None
+        As `metrics` has them.
     pixels_true, pixels_predicted : float
         Pixels of the class in the truth and in the prediction.
     """
@@ -38,6 +38,8 @@ class ClassScores:
     name: str
     dice: float | None
     iou: float | None
+    precision: float | None
+    recall: float | None
     pixels_true: float
     pixels_predicted: float
 
@@ -188,8 +190,8 @@ def score_classes(table: Contingency, class_names: Sequence[str] = ()) -> Scores
         dice=_mean(c.dice for c in foreground),
         iou=_mean(c.iou for c in foreground),
         accuracy=metrics.accuracy(table),
-        precision=_mean(metrics.precision(table, c.label) for c in foreground),
-        recall=_mean(metrics.recall(table, c.label) for c in foreground),
+        precision=_mean(c.precision for c in foreground),
+        recall=_mean(c.recall for c in foreground),
         classes=classes,
     )
 
@@ -244,6 +246,8 @@ def _score_class(table: Contingency, label: int, class_names: Sequence[str]) -> 
         name=class_names[label] if label < len(class_names) else str(label),
         dice=metrics.dice(table, label),
         iou=metrics.iou(table, label),
+        precision=metrics.precision(table, label),
+        recall=metrics.recall(table, label),
         pixels_true=int(table.counts[table.true == label].sum()),
         pixels_predicted=int(table.counts[table.pred == label].sum()),
     )

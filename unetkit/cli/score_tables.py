@@ -38,8 +38,9 @@ def evaluated(document: Document) -> list[RenderableType]:
     if "predictions" in document:
         return _compared(document)
     parts = tables.scores(document)
-    borders = {n: document["overall"].get(n) for n in _BORDERS}
-    if any(value is not None for value in borders.values()):
+    found = {n: document["overall"].get(n) for n in _BORDERS}
+    borders = {n: value for n, value in found.items() if value is not None}
+    if borders:
         parts += ["", tables.table([_row(n, v) for n, v in borders.items()])]
     return [*parts, "", *_missing(document["overall"]["reasons"]), *_certain(document["certainty"])]
 

@@ -54,12 +54,15 @@ class Kept:
         Where results are kept, if they are.
     stop : Stop
         Asked after each job.
+    asked : bool
+        Whether keeping was asked for, so that it is an error where it fails.
     total, reused : int
         Jobs so far, and those of them whose results were there.
     """
 
     results: Results | None
     stop: Stop
+    asked: bool = True
     total: int = 0
     reused: int = 0
 
@@ -85,13 +88,22 @@ class Kept:
                     on_done(job, unpack(*found))
 
         def finish(job: J, result: R) -> None:
-            if self.results is not None:
-                arrays: dict[str, np.ndarray[Any, Any]] = {}
-                self.results.put(_key(job), pack(result, arrays), arrays)
+            self._keep(_key(job), result)
             on_done(job, result)
             self.stop.check(self._how_to_go_on())
 
         run_jobs(function, missing(), scheduler=scheduler, workers=workers, on_done=finish)
+
+    def _keep(self, key: str, result: object) -> None:
+        if self.results is None:
+            return
+        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        try:
+            self.results.put(key, pack(result, arrays), arrays)
+        except SurroundingsError:
+            if self.asked:
+                raise
+            self.results = None
 
     def _how_to_go_on(self) -> str:
         way = "to keep what is done" if self.results is None else "in the same command to go on"
@@ -150,19 +162,21 @@ def keep(
         if exists(place) and not resume:
             progress.note("an unfinished evaluation is started afresh; --resume goes on with one")
             discard(place)
-        return _keeping(place, _fingerprint(matched, settings), stop, lock=stack.pop_all())
+        return _keeping(
+            place, _fingerprint(matched, settings), stop, asked=resume, lock=stack.pop_all()
+        )
 
 
 @contextmanager
 def _keeping(
-    place: str, fingerprint: dict[str, Any], stop: Stop, *, lock: ExitStack
+    place: str, fingerprint: dict[str, Any], stop: Stop, *, asked: bool, lock: ExitStack
 ) -> Iterator[Kept]:
     """Hold the lock, and leave results where going on with them is worth while."""
     with lock:
         try:
             with Results(place) as results:
                 _agree(place, results, fingerprint)
-                yield Kept(results, stop)
+                yield Kept(results, stop, asked)
         except (*KEPT_AFTER, OutputError):
             raise
         except BaseException:
