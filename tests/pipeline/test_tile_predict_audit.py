@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,3 +194,13 @@ def test_the_limit_is_that_of_the_precision(slide: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "MANY_FLIPS", 1e-9)
     with pytest.raises(CheckError, match="other labels"):
         tile_predict(slide, **TILED, audit=16, precision="bfloat16", output="strict.zarr")
+
+
+def test_chance_is_no_damage() -> None:
+    looked = module.Compared(pixels=65_536, flipped=9)
+    module._judge(looked, module.FLIPS, worst="here")
+    with pytest.raises(CheckError, match="got 20 other labels"):
+        module._judge(replace(looked, flipped=20), module.FLIPS, worst="here")
+    with pytest.raises(CheckError):
+        module._judge(replace(looked, flipped_clearly=1), 0, worst="here")
+    module._judge(looked, 0, worst="")
