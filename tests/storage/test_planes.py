@@ -6,7 +6,7 @@ import pickle
 import subprocess
 import sys
 from itertools import permutations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import unetkit.storage.planes as planes_module
 from unetkit.errors import InputError, UsageError
 from unetkit.storage.creation import create_array
-from unetkit.storage.nodes import ArrayNode, read_node
+from unetkit.storage.nodes import ArrayNode, is_absent, read_node
 from unetkit.storage.planes import PlaneArray, plane_array
 
 if TYPE_CHECKING:
@@ -194,6 +194,50 @@ def test_without_the_checksum_a_flipped_bit_is_a_wrong_pixel(tmp_path: Path) -> 
     data = plane_array(stored(tmp_path, content, chunks=(10, 10)), axes="yx", has_channels=False)
     damage_by_a_bit(tmp_path / "a0" / "c" / "0" / "0")
     assert (data.read(0, 0, 10, 0, 10) != content).sum() == 1
+
+
+@pytest.mark.parametrize("axes", ["yx", "cyx", "tczyx"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("fill", [0, 7])
+def test_blocks_that_are_not_stored_come_without_a_read(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    axes: str,
+    zarr_format: Literal[2, 3],
+    fill: int,
+) -> None:
+    monkeypatch.setattr(planes_module, "BLOCK_SIDE", 1)
+    sizes = {"t": 2, "c": 3, "z": 2, "y": 30, "x": 20}
+    chunks = {"t": 1, "c": 2, "z": 1, "y": 8, "x": 8}
+    url = str(tmp_path / "sparse.zarr")
+    array = zarr.create_array(
+        url,
+        shape=[sizes[axis] for axis in axes],
+        chunks=[chunks[axis] for axis in axes],
+        dtype="u2",
+        fill_value=fill,
+        zarr_format=zarr_format,
+    )
+    array[..., 9:11, 17:19] = 500
+    data = plane_array(read_node(url), axes=axes, has_channels=True)  # type: ignore[arg-type]
+    wanted = [data.read(*box) for box in data.boxes]
+    reads = []
+    real = PlaneArray.read
+    monkeypatch.setattr(PlaneArray, "read", lambda *a: reads.append(a[1:]) or real(*a))
+    for got, want in zip(data.blocks(), wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
+        assert got.dtype == want.dtype
+    # One place of twelve in each plane.
+    assert len(reads) == data.planes == len(data.boxes) // 12
+
+
+def test_a_chunk_that_may_not_be_looked_at_is_not_taken_for_absent(tmp_path: Path) -> None:
+    url = str(tmp_path / "odd.zarr")
+    array = zarr.create_array(url, shape=(8, 8), chunks=(8, 8), dtype="u1", fill_value=0)
+    assert is_absent(array, (slice(0, 8), slice(0, 8)), url=url)
+    # A file where a folder should be.
+    (tmp_path / "odd.zarr" / "c").write_text("")
+    assert not is_absent(array, (slice(0, 8), slice(0, 8)), url=url)
 
 
 def test_blocks_cover_every_pixel_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

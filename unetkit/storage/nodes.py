@@ -13,13 +13,17 @@ import re
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import zarr
 
 from unetkit.errors import InputError
-from unetkit.storage.urls import join, read_small
+from unetkit.storage.urls import is_remote, join, read_small
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # A document above this is no metadata; the largest known are those of datasets with 10^5 samples.
 DOCUMENT_LIMIT = 16 * 2**20
@@ -222,19 +226,52 @@ def opened(
     return _opened(url, zarr_format, mode, version)
 
 
+def is_absent(array: zarr.Array[Any], selection: tuple[Any, ...], *, url: str) -> bool:
+    """Tell whether no chunk under a selection is stored; False where it takes a store to tell."""
+    if is_remote(url):
+        return False
+    for place in _touched(array, selection):
+        try:
+            Path(url, array.metadata.encode_chunk_key(place)).stat()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False  # reading it says what is wrong
+        return False
+    return True
+
+
+def fill_of(array: zarr.Array[Any], selection: tuple[Any, ...]) -> np.ndarray[Any, Any]:
+    """Return what a selection reads as where none of its chunks is stored."""
+    lengths = [
+        len(range(size)[where]) if isinstance(where, slice) else len(where)
+        for where, size in zip(selection, array.shape, strict=True)
+        if not isinstance(where, int)
+    ]
+    # Format 2 may leave the value open, which reads as 0.
+    value: Any = 0 if array.fill_value is None else array.fill_value
+    return np.full(lengths, value, array.dtype)
+
+
 def first_damaged(
     array: zarr.Array[Any], selection: tuple[Any, ...]
 ) -> tuple[tuple[int, ...], Exception] | None:
     """Find the first stored chunk under a selection that does not decode, and why."""
+    units = array.shards or array.chunks
+    for place in _touched(array, selection):
+        try:
+            array[tuple(slice(p * u, (p + 1) * u) for p, u in zip(place, units, strict=True))]
+        except Exception as cause:  # codecs raise a zoo of types
+            return place, cause
+    return None
+
+
+def _touched(array: zarr.Array[Any], selection: tuple[Any, ...]) -> Iterator[tuple[int, ...]]:
+    """List the places of the stored chunks under a selection."""
     units = array.shards or array.chunks
     touched = []
     for where, unit, size in zip(selection, units, array.shape, strict=True):
         indices = range(size)[where] if isinstance(where, slice) else where
         wanted = [indices] if isinstance(indices, int) else indices
         touched.append(sorted({index // unit for index in wanted}))
-    for place in itertools.product(*touched):
-        try:
-            array[tuple(slice(p * u, (p + 1) * u) for p, u in zip(place, units, strict=True))]
-        except Exception as cause:  # codecs raise a zoo of types
-            return place, cause
-    return None
+    return itertools.product(*touched)

@@ -9,7 +9,7 @@ import numpy as np
 
 from unetkit.errors import InputError, UsageError
 from unetkit.storage.damage import read_failure
-from unetkit.storage.nodes import opened
+from unetkit.storage.nodes import fill_of, is_absent, opened
 from unetkit.storage.patience import patiently
 from unetkit.storage.urls import storing
 
@@ -207,8 +207,13 @@ class PlaneArray:
         Above 2^28 pixels it is an evenly spaced choice (see `boxes`), the same one every time. A
         chunk that was never written comes as the fill value, without a read.
         """
-        for box in self.boxes:
-            yield self.read(*box)
+        array = self._open("r")
+        for plane, y0, y1, x0, x1 in self.boxes:
+            selection = self._selection(plane, slice(y0, y1), slice(x0, x1))
+            if is_absent(array, selection, url=self.url):
+                yield self._arranged(fill_of(array, selection))
+            else:
+                yield self.read(plane, y0, y1, x0, x1)
 
     def _open(self, mode: Literal["r", "r+"]) -> zarr.Array[Any]:
         return opened(self.url, zarr_format=self.zarr_format, version=self.version, mode=mode)
