@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,10 +10,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from unetkit.pipeline.train import train
+from unetkit.storage.datasets import DatasetWriter
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -91,3 +94,45 @@ def test_more_processes_than_tiles_are_refused(here: Path) -> None:
     assert process.returncode != 0
     assert "batch must be at least 2 for as many processes, got 1" in said
     assert sorted(path.name for path in here.iterdir()) == ["data.zarr"]
+
+
+def store(path: Path, *, ids: int = 1, ignored: bool = True, hidden: int = 0) -> None:
+    """Store samples of which the right half is annotated; the left half holds `hidden`."""
+    writer = DatasetWriter(str(path))
+    for name in ("a", "b", "c"):
+        rng = np.random.default_rng(ord(name))
+        labels = np.zeros((40, 60), np.uint32)
+        labels[5:15, 35:45], labels[20:32, 40:55] = ids, ids + 1
+        image = 60 + 100 * (labels > 0) + rng.integers(0, 20, labels.shape)
+        labels[:30, 2:25] = hidden
+        ignore = np.zeros(labels.shape, np.uint8)
+        ignore[:, :30] = 1
+        more = {"ignore": ignore} if ignored else {}
+        writer.add(name, image.astype(np.uint8), axes="yx", labels=labels, **more)
+    writer.finish()
+
+
+def learned(folder: Path, **content: int) -> dict[str, np.ndarray]:
+    """Train on such a dataset, and return the weights."""
+    shutil.rmtree(folder / "cells.zarr", ignore_errors=True)
+    store(folder / "cells.zarr", **content)
+    report = train(
+        "cells.zarr", options=OPTIONS, steps=6, device="cpu", precision="float32", overwrite=True
+    )
+    weights = load_file("model.safetensors")
+    return weights | {name: np.array(report.scores[name]) for name in ("dice", "loss")}
+
+
+def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_what_is_ignored_changes_neither_weights_nor_scores(here: Path) -> None:
+    clean = learned(here)
+    assert same(clean, learned(here, hidden=7))
+    # The control: where it counts, it shows.
+    assert not same(clean, learned(here, hidden=7, ignored=False))
+
+
+def test_ids_above_two_to_the_sixteen_are_ids_like_others(here: Path) -> None:
+    assert same(learned(here, ignored=False), learned(here, ids=70_000, ignored=False))

@@ -69,7 +69,7 @@ class Keeper:
             learner.restore(self._start)
             pace.restore(self._start.facts["pace"])
             position = Position.from_dict(self._start.facts["position"])
-        learner.remember(self._copy(learner, pace, position))
+        learner.remember(self._start or self._copy(learner, pace, position))
         return position
 
     def follow(self, learner: Learner, pace: Pace, position: Position) -> None:
