@@ -168,6 +168,18 @@ def test_other_data_are_not_mixed_in(stores, changed):
     assert list(Path(PARTIAL).glob("*.npz"))
 
 
+def test_what_an_edit_would_do_unnoticed(stores, monkeypatch):
+    # Were files not looked at, blocks of before an edit would be mixed with those of after it.
+    monkeypatch.setattr(module, "stamp", lambda url: {})
+    with pytest.raises(SurroundingsError):
+        evaluate(*stores, resume=True, progress=Ends(2, full), **WORK)
+    place = Path("t.zarr/labels/instances/0/c/0/0")
+    place.unlink()
+    mixed = evaluate(*stores, resume=True, **WORK)
+    assert mixed.tiles_reused == 2
+    assert mixed.overall != evaluate(*stores, **WORK).overall
+
+
 def test_one_at_a_time(stores):
     with (
         locked(PARTIAL),

@@ -101,7 +101,9 @@ def of_segments(table: Contingency, *, one_image: bool) -> dict[str, Sums]:
     squares, grounds = ([side[name] for side in sides] for name in ("squares", "ground"))
     return {
         "rand": _sums(_rand, sides[0]["pixels"], *squares, joint, *grounds, empty),
-        "adapted_rand_error": _adapted_sums(table, (true, pred), (home_true, home_pred), one_image),
+        "adapted_rand_error": _adapted_sums(
+            table, (true, pred), (home_true, home_pred), one_image=one_image
+        ),
         "voi": _sums(_information, *split, *merged),
         "voi_split": _sums(_information, *split),
         "voi_merge": _sums(_information, *merged),
@@ -109,7 +111,11 @@ def of_segments(table: Contingency, *, one_image: bool) -> dict[str, Sums]:
 
 
 def _adapted_sums(
-    table: Contingency, sides: tuple[Segments, Segments], own: tuple[Array, Array], one_image: bool
+    table: Contingency,
+    sides: tuple[Segments, Segments],
+    own: tuple[Array, Array],
+    *,
+    one_image: bool,
 ) -> Sums:
     """Take the sums of the pairs of pixels inside true objects."""
     whole = table.joined() if one_image else table

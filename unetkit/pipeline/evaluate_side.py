@@ -101,16 +101,24 @@ def score_side(
         if wishes.borders
         else []
     )
-    report, units = _report(prediction, truth, matched, wishes, counted, lines, squares, thin)
+    report, units = _report(
+        (prediction, truth),
+        matched,
+        wishes,
+        counted=counted,
+        lines=lines,
+        squares=squares,
+        thin=thin,
+    )
     report = replace(report, tiles_total=kept.total, tiles_reused=kept.reused)
     return Done(report, units, matched, [one.table.joined() for one in counted], work)
 
 
 def _report(
-    prediction: str,
-    truth: str,
+    sides: tuple[str, str],
     matched: Matched,
     wishes: Wishes,
+    *,
     counted: Sequence[Counted],
     lines: Sequence[Borders],
     squares: Squares | None,
@@ -136,8 +144,8 @@ def _report(
     maps = sum(one.chances is not None for one in counted)
     names = [theirs.name for _, theirs in matched.pairs]
     report = EvaluateReport(
-        prediction=prediction,
-        truth=truth,
+        prediction=sides[0],
+        truth=sides[1],
         kind=matched.kind,
         overall=overall,
         mean=scores.mean(each),
