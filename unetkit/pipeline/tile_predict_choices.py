@@ -31,7 +31,7 @@ PROBES = 16
 # The two runs that are compared may cost this share of the work, on tiles of at least the last of
 # these sizes; float32 counts as three times a low precision.
 PROBE_SHARE = 0.05
-PROBE_TILES = (512, 256, 128)
+PROBE_TILES = (256, 128)
 
 
 def read_size(contract: SizeContract, tile: int, overlap: int) -> int:

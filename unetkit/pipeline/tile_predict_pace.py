@@ -107,13 +107,14 @@ def find_pace(model: LoadedModel, *, overlap: int, precision: str, most: int) ->
     work = work_of(model.module, in_channels=channels, contract=contract)
     tile = min(PACE_TILE, largest_tile(most, contract=contract, overlap=overlap))
     size = contract.legal(tile + 2 * overlap)
-    times = [_timed(model, size, precision=precision) for _ in range(3)]
+    times = []
     if next(model.module.parameters()).device.type == "cpu":
         # Threads that take longer together than one needs alone wait for other programs here. Over
         # a whole tile they do so far less.
         with torch_threads(1):
             clock = time.thread_time
             times += [_timed(model, size, precision=precision, clock=clock) for _ in range(2)]
+    times += [_timed(model, size, precision=precision) for _ in range(2)]
     return Pace(model, overlap, precision, work, float(np.polyval(work, size)) / min(times))
 
 
