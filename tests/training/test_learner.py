@@ -250,3 +250,13 @@ def test_a_batch_in_parts_is_the_same_step(kit: SimpleNamespace, parts: int) -> 
     assert first == pytest.approx(second, rel=1e-5)
     for found, expected in zip(weights_of(parted), weights_of(whole), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_scale_of_float16_comes_down_also_while_it_goes_back(kit: SimpleNamespace) -> None:
+    learner = Learner(kit.Dots(), kit.plain(), precision="float16")
+    learner.remember(learner.state({}))
+    for _ in range(HOPELESS):
+        learner.learn(kit.batch(fill=np.inf), rate=0.1)
+    assert learner.went_back
+    scale = learner.state({}).facts["learner"]["scaler"]["scale"]
+    assert scale == 2.0**16 / 2**HOPELESS

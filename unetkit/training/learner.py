@@ -153,7 +153,10 @@ class Learner:
                 f"the loss must be finite, got NaN or Inf in {HOPELESS} steps in a row, on tiles of"
                 f" {names}; look at these samples, or use --precision float32"
             )
+        scale = self._scaler.state_dict()
         self.restore(self._good)
+        # The scale has come down meanwhile, and may be all that was wrong.
+        self._scaler.load_state_dict(scale)
         self._suspects, self.went_back = [], True
 
     def _step(self, batch: Batch) -> float | None:
