@@ -179,7 +179,6 @@ def ours(data: Data, work: Path, *, seconds: float, seed: int, **settings: Any) 
         output=model,
         options=[f"{key}={value}" for key, value in options.items()],
         time_budget=f"{seconds}s",
-        steps=10**6,
         seed=seed,
         **settings,
     )

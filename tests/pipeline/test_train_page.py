@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from unetkit.errors import StoppedError
 from unetkit.pipeline.train import train
 from unetkit.storage.ownership import is_ours
 
@@ -72,6 +75,29 @@ def test_it_can_be_read_while_it_runs_and_after_a_stop(here: Path) -> None:
     assert all(one["running"] for one in seen)
     assert {len(one["pictures"]) for one in seen} == {1, 2, 3}
     assert contents(page) == seen[-1]
+
+
+def test_a_training_that_goes_on_shows_what_was_before(here: Path) -> None:
+    page = here / "model.train" / "training.html"
+
+    class Stopping:
+        asked = False
+
+        def start(self, what: str, *, total: int) -> None: ...
+        def note(self, text: str) -> None: ...
+        def advance(self, parts: int = 1, *, status: str = "") -> None:
+            if not self.asked and page.exists() and len(contents(page)["validations"]) == 2:
+                self.asked = True
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StoppedError):
+        run(progress=Stopping())
+    before = contents(page)
+    run(resume=True)
+    after = contents(here / "model.training.html")
+    assert len(after["validations"]) == len(after["pictures"]) == 3
+    assert after["pictures"][:2] == before["pictures"][:2]
+    assert [line["step"] for line in after["steps"]] == list(range(1, 7))
 
 
 def test_the_page_of_an_earlier_training_is_replaced_only_where_asked_for(here: Path) -> None:
