@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from unetkit.arrays import membranes, surfaces
 from unetkit.arrays.contingency import from_labels
@@ -64,3 +65,35 @@ def test_a_part_has_a_key_of_its_own(maps):
     parts = list(module.parts_of(pairs, "classes", thin=True, squares=None))
     assert [part.rows for part in parts] == [(0, 40), None]
     assert len({part.key for part in parts}) == 2
+
+
+def test_real_membranes_score_best_at_a_threshold_between(tmp_path, test_data):
+    from skimage.io import imread
+
+    truth = (imread(min((test_data / "isbi2012_em" / "masks").glob("*.png"))) > 127)[:256, :256]
+    noise = np.random.default_rng(0).normal(0, 10, truth.shape)
+    chance = np.clip(ndimage.gaussian_filter(truth * 255.0, 2) + noise, 0, 255).astype(np.uint8)
+    names = ("membrane", "cell")
+    wanted = DatasetWriter(str(tmp_path / "t.zarr"))
+    labels = truth.astype(np.uint8)
+    wanted.add("a", labels, axes="yx", labels=labels, kind="classes", class_names=names)
+    wanted.finish()
+    made = DatasetWriter(str(tmp_path / "p.zarr"))
+    made.add(
+        "a",
+        np.stack([255 - chance, chance]),
+        axes="cyx",
+        labels=(chance > 127).astype(np.uint8),
+        kind="classes",
+        channel_names=names,
+        attributes={"prediction": {}, "scale": 1 / 255},
+    )
+    made.finish()
+    report = evaluate(
+        str(tmp_path / "p.zarr"), str(tmp_path / "t.zarr"), borders=True, scheduler="sync"
+    )
+    rows = {row["threshold"]: row for row in report.sweep}
+    assert report.overall.v_rand == max(row["v_rand"] for row in rows.values())
+    assert report.overall.isbi_rand == min(row["isbi_rand"] for row in rows.values())
+    assert report.overall.v_rand > 0.9 > rows[0.1]["v_rand"]
+    assert 0 < report.overall.warping_error < rows[0.1]["warping_error"]
