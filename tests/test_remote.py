@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
@@ -133,3 +135,14 @@ def test_a_url_with_a_secret_is_refused_without_repeating_it(url: str) -> None:
 def test_an_unknown_kind_of_url_is_named(url: str) -> None:
     with pytest.raises(SurroundingsError, match="fsspec can open"):
         remote.read(url)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import_module("fsspec.registry")
+    loaded = sys.modules["fsspec.registry"]._registry
+    for name in ("s3", "s3a"):
+        monkeypatch.delitem(loaded, name, raising=False)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(SurroundingsError, match=r"pip install 'unetkit\[s3\]'") as caught:
+        remote.read("s3://bucket/a")
+    assert caught.value.exit_code == 5

@@ -6,15 +6,27 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from unetkit import remote
-from unetkit.errors import InputError, OutputError, StoppedError, TryAgainError, UsageError
+from unetkit.errors import (
+    InputError,
+    OutputError,
+    StoppedError,
+    SurroundingsError,
+    TryAgainError,
+    UsageError,
+)
+from unetkit.pipeline.augment import augment
 from unetkit.pipeline.evaluate import evaluate
+from unetkit.pipeline.import_images import import_images
 from unetkit.pipeline.info import info
 from unetkit.pipeline.tile_predict import tile_predict
 from unetkit.pipeline.verify import verify
@@ -35,6 +47,13 @@ def upload(folder: str, url: str) -> str:
         if path.is_file():
             remote.write(f"{url}/{path.relative_to(folder).as_posix()}", path.read_bytes())
     return url
+
+
+class Folder(SimpleHTTPRequestHandler):
+    """Serves files without a word."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
 
 
 # It tells one copy of the input from another.
@@ -197,3 +216,58 @@ def test_a_silent_server_is_exit_75(slide: str) -> None:
     assert "must answer" in done.stderr
     assert len(done.stderr.splitlines()) <= 3
     assert "swordfish" not in done.stderr
+
+
+def test_a_publishing_that_broke_off_is_resumed_and_read_by_nobody_before(
+    bucket: str, slide: str, here: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, real = f"{bucket}/out.zarr", remote.copy
+
+    def half(source: str, target: str, relative: list[str]) -> None:
+        real(source, target, relative[: len(relative) // 2])
+        raise TryAgainError("the store must answer, got nothing; try again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote, "copy", half)
+        with pytest.raises(TryAgainError):
+            tile_predict(slide, output=output, **OPTIONS)
+    assert remote.below(output)
+    with pytest.raises(InputError):
+        open_image(output)
+    report = tile_predict(slide, output=output, resume=True, **OPTIONS)
+    assert report.tiles_reused == report.tiles_total
+    assert objects(output) == here
+
+
+def test_datasets_are_made_in_a_bucket(lab: Path, bucket: str) -> None:
+    source, more = f"{bucket}/data.zarr", f"{bucket}/more.zarr"
+    import_images(str(lab / "images"), source, labels=str(lab / "masks"))
+    augment(source, more, copies=1)
+    made = open_dataset(more)
+    assert len(made.samples) == 2 * len(open_dataset(source).samples)
+    assert all(sample.label_kind == "instances" for sample in made.samples)
+    assert remote.names(bucket) == ["data.zarr", "more.zarr"]
+    with pytest.raises(OutputError, match="must lie apart"):
+        augment(source, f"{source}/more.zarr", copies=1)
+    with pytest.raises(SurroundingsError, match="bucket does not exist"):
+        import_images(str(lab / "images"), f"{bucket}-none/data.zarr")
+
+
+def test_a_server_that_goes_away_is_no_damage(tmp_path: Path, kit: SimpleNamespace) -> None:
+    kit.image(tmp_path / "slide.zarr", (40, 40))
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Folder, directory=tmp_path)) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        data = open_image(f"http://127.0.0.1:{server.server_address[1]}/slide.zarr").data
+        first = data.read(0, 0, 32, 0, 32)
+        chunk = tmp_path / "slide.zarr" / "0" / "c" / "0" / "0"
+        kept = chunk.read_bytes()
+        chunk.write_bytes(b"damaged")
+        with pytest.raises(InputError, match="rows 0:32, columns 0:32"):
+            data.read(0, 0, 32, 0, 32)
+        chunk.write_bytes(kept)
+        np.testing.assert_array_equal(data.read(0, 0, 32, 0, 32), first)
+        server.shutdown()
+        thread.join()
+    with pytest.raises(TryAgainError, match="Cannot connect"):
+        data.read(0, 0, 32, 0, 32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from zarr.codecs import ZstdCodec
 from unetkit.errors import InputError, OutputError, SurroundingsError
 from unetkit.storage.atomic import write_json
 from unetkit.storage.nodes import ArrayNode, GroupNode, read_node
-from unetkit.storage.urls import exists, is_remote, join, storing
+from unetkit.storage.urls import exists, join, read_bytes, storing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -95,11 +94,6 @@ def replace_attributes(url: str, attributes: Mapping[str, Any]) -> None:
 
     At no time, a power cut included, is the document of the group half there.
     """
-    if is_remote(url):
-        with storing(url):
-            group = zarr.open_group(url, mode="r+", use_consolidated=False)
-            group.update_attributes(plain(attributes))
-        return
     node = read_node(url)
     if not isinstance(node, GroupNode):
         raise InputError(f"{url} must be a Zarr group, got none there; check the path")
@@ -107,7 +101,7 @@ def replace_attributes(url: str, attributes: Mapping[str, Any]) -> None:
     if node.zarr_format == 2:
         write_json(join(url, ".zattrs"), merged)
         return
-    document = json.loads(Path(url, "zarr.json").read_bytes())
+    document = json.loads(read_bytes(join(url, "zarr.json")))
     write_json(join(url, "zarr.json"), {**document, "attributes": merged})
 
 
