@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unetkit.arrays import resampling
 from unetkit.arrays.resampling import Sampler, grid_weights, keys_weights
 
 
@@ -39,3 +40,16 @@ def test_each_kind_of_sampling_at_half_a_pixel():
     assert half([(line, "linear")])[0].tolist() == [[0, 4, 4, 0, 0]]
     assert half([(line, "cubic")])[0].tolist() == [[-0.5, 4.5, 4.5, -0.5, -0.5]]
     assert half([(line, "nearest")])[0].tolist() == [[0, 8, 0, 0, 0]]
+
+
+def test_pixels_beyond_two_thousand_million_are_counted_in_longer_numbers(monkeypatch):
+    assert resampling._numbers(2**31 - 1) is np.int32
+    assert resampling._numbers(2**31) is np.int64
+    rng = np.random.default_rng(0)
+    image = rng.random((30, 33), np.float32)
+    moved = Sampler(np.eye(2), np.zeros(2), grid=rng.normal(0, 4, (2, 3, 3)), shape=image.shape)
+    pairs = [(image, kind) for kind in ("cubic", "linear", "nearest")]
+    short = moved(pairs)
+    monkeypatch.setattr(resampling, "_numbers", lambda pixels: np.int64)
+    for one, other in zip(short, moved(pairs), strict=True):
+        assert (one == other).all()
