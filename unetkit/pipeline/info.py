@@ -8,7 +8,7 @@ from unetkit.errors import InputError
 from unetkit.models.modelheader import read_header
 from unetkit.storage.creation import plain
 from unetkit.storage.datasets import open_dataset
-from unetkit.storage.detection import kind_of, node_at
+from unetkit.storage.detection import kind_of, node_at, refuse_incomplete
 from unetkit.storage.nodes import ArrayNode, read_node
 from unetkit.storage.opening import named_axes
 from unetkit.storage.urls import base_name, bytes_on_disk, join
@@ -49,11 +49,7 @@ def info(source: str) -> dict[str, Any]:
     name = base_name(source)
     if name.endswith(".safetensors"):
         return _model(source)
-    if name.startswith(".") and name.endswith(".unetkit-partial"):
-        raise InputError(
-            f"{source} must be a finished output, got an unfinished one; run the command that "
-            "writes it again, where it has it with --resume"
-        )
+    refuse_incomplete(source)
     if name == ".unetkit":
         raise InputError(
             f"{source} must be a store, got the record inside one; name the folder around it"

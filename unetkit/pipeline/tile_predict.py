@@ -266,6 +266,11 @@ class _Job:
         if (absent := absence(plan.censuses)) is not None:
             progress.note(absent)
         report = planned(plan, target.output, device=self.device)
+        if report.disk_free is not None and report.disk_free < report.output_bytes:
+            progress.note(
+                f"the output can take {report.output_bytes / 2**20:.1f} MiB, and "
+                f"{report.disk_free / 2**20:.1f} MiB are free on its disk"
+            )
         if target.dry_run:
             return report
         if earlier is not None and earlier.finished:

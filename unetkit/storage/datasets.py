@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import InputError
 from unetkit.storage.dataset_writer import DatasetWriter, write_sample
-from unetkit.storage.detection import kind_of, node_at
+from unetkit.storage.detection import kind_of, node_at, refuse_incomplete
 from unetkit.storage.metadata import listed_samples, marks
 from unetkit.storage.nodes import ArrayNode, GroupNode
 from unetkit.storage.opening import Image, bare_image, choose_channels, ome_image
@@ -144,6 +144,7 @@ def open_dataset(
     UsageError
         If `axes` or `channels` do not fit.
     """
+    refuse_incomplete(url)
     node = node_at(url)
     kind = kind_of(node)
     if isinstance(node, ArrayNode):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from unetkit.errors import InputError
+from unetkit.storage.journal import Journal
 from unetkit.storage.metadata import marks, ome, read_multiscale
 from unetkit.storage.nodes import ArrayNode, GroupNode, read_node
 from unetkit.storage.urls import base_name, children, exists, is_remote, join, missing, stem
@@ -30,11 +31,37 @@ def detect(url: str) -> Kind:
     InputError
         If it is something else, such as an image file or a folder of image files.
     """
+    refuse_incomplete(url)
     return kind_of(node_at(url))
 
 
+def refuse_incomplete(url: str) -> None:
+    """Refuse to read the folder in which an output is still being made, or was when it ended.
+
+    Raises
+    ------
+    InputError
+        If it is one.
+    """
+    name = base_name(url)
+    if name.startswith(".") and name.endswith(".unetkit-partial") and exists(url):
+        parts = len(Journal(url).done())
+        raise InputError(
+            f"{url} must be a finished output, got an incomplete one with {parts} parts done; run "
+            "the command that writes it again, where it has it with --resume"
+        )
+
+
 def node_at(url: str) -> ArrayNode | GroupNode:
-    """Read the metadata of a store, or say what there is instead of one."""
+    """Read the metadata of a store, or say what there is instead of one.
+
+    Raises
+    ------
+    MissingError
+        If there is nothing.
+    InputError
+        If it is no store.
+    """
     node = read_node(url)
     if node is None:
         raise _no_store(url)

@@ -1,0 +1,328 @@
+"""What a user meets with: disks that fill up, halves that look finished, names and places.
+
+Each test goes through the command line, in a process of its own where the whole process counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import zarr
+
+from unetkit.cli.app import main
+from unetkit.pipeline.import_images import import_images
+from unetkit.pipeline.tile_predict import tile_predict
+from unetkit.storage.files import partial_url
+from unetkit.storage.images import create_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PLAIN = ["--device", "cpu", "--precision", "float32", "--tile", "64", "--scheduler", "sync"]
+UNETKIT = [sys.executable, "-m", "unetkit"]
+
+
+@pytest.fixture
+def desk(lab: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with slide.zarr and model.safetensors."""
+    monkeypatch.chdir(lab)
+    import_images("big.tif", "slide.zarr")
+    small_model.rename("model.safetensors")
+    return lab
+
+
+def contents(folder: str | Path) -> dict[str, bytes]:
+    paths = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def run(words: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*UNETKIT, *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"} | more.pop("env", {}),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **more,
+    )
+
+
+def stop_after(tiles: int) -> Callable[[], None]:
+    """Return a progress that ends the run by SIGTERM once some tiles are done."""
+
+    class Progress:
+        left = tiles
+
+        def start(self, what: str, *, total: int) -> None: ...
+
+        def note(self, text: str) -> None: ...
+
+        def advance(self, parts: int = 1, *, status: str = "") -> None:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    return Progress()  # type: ignore[return-value]
+
+
+def interrupt(output: str = "slide.prediction.zarr", *, after: int = 3) -> None:
+    from unetkit.errors import StoppedError
+
+    with pytest.raises(StoppedError):
+        tile_predict(
+            "slide.zarr",
+            output=output,
+            tile=64,
+            device="cpu",
+            precision="float32",
+            scheduler="sync",
+            progress=stop_after(after),  # type: ignore[arg-type]
+        )
+
+
+FULL = """
+set -e
+mount -t tmpfs -o size={size} none small
+set +e
+{command} > first 2>&1; echo $? > code1
+ls -A small > left1
+set -e
+mount -o remount,size=64m small
+{command} --resume --json > report; echo $? > code2
+cp -r small/out.zarr found.zarr
+"""
+
+
+def namespaces_work() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    words = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs none /mnt"]
+    return subprocess.run(words, check=False, capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not namespaces_work(), reason="no small disk can be mounted here")
+def test_a_full_disk_ends_with_code_5_and_nothing_is_lost(desk: Path) -> None:
+    Path("small").mkdir()
+    assert main(["tile-predict", "slide.zarr", *PLAIN, "-q", "-o", "whole.zarr"]) == 0
+    needed = sum(map(len, contents("whole.zarr").values()))
+    command = " ".join([*UNETKIT, "tile-predict", "slide.zarr", *PLAIN, "-o", "small/out.zarr"])
+    script = FULL.format(size=needed // 2, command=command)
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr + Path("first").read_text()
+    said = Path("first").read_text()
+    assert Path("code1").read_text().strip() == "5", said
+    assert "Traceback" not in said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "No space left on device" in last
+    assert "--resume" in said
+    assert "are free on its disk" in said  # it was said before that this might not fit
+    assert "out.zarr\n" not in Path("left1").read_text().replace(".out.zarr.unetkit-partial", "")
+    assert Path("code2").read_text().strip() == "0"
+    report = json.loads(Path("report").read_text())
+    assert 0 < report["tiles_reused"] < report["tiles_total"]
+    assert contents("found.zarr") == contents("whole.zarr")
+
+
+def test_what_is_unfinished_does_not_look_finished(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt()
+    assert not Path("slide.prediction.zarr").exists()
+    with pytest.raises(FileNotFoundError):
+        zarr.open("slide.prediction.zarr", mode="r")
+    partial = partial_url("slide.prediction.zarr")
+    for words in (["eval", partial, "slide.zarr"], ["measure", partial], ["info", partial]):
+        assert main(words) == 3, words
+        assert "incomplete" in capsys.readouterr().err
+    # Once it is finished, the same name is read.
+    assert main(["tile-predict", "slide.zarr", *PLAIN, "-q", "--resume"]) == 0
+    assert main(["info", "slide.prediction.zarr"]) == 0
+
+
+def test_the_same_command_twice_gives_the_same_bytes(desk: Path) -> None:
+    for name in ("a.zarr", "b.zarr"):
+        assert main(["tile-predict", "slide.zarr", *PLAIN, "-q", "-o", name]) == 0
+    assert contents("a.zarr") == contents("b.zarr")
+    # And another threshold does not.
+    more = ["--threshold", "0.6"]
+    assert main(["tile-predict", "slide.zarr", *PLAIN, "-q", "-o", "c.zarr", *more]) == 0
+    assert contents("c.zarr") != contents("a.zarr")
+
+
+NAMES = ["exp[control].zarr", "img[x].zarr", "two words.zarr", "-rf.zarr"]
+NAMES += ["new\nline.zarr", "🔬.zarr", "esc\x1b]0;x\x07.zarr", "c1\x9b2J.zarr", "\u202ebidi.zarr"]
+NAMES += ["n" * 190 + ".zarr", "[link=file:x]y.zarr"]
+
+
+SHOWN = [name for name in NAMES if name.isprintable()]
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(SHOWN)), ids=ascii)
+def test_names_that_could_command_a_terminal_are_refused_and_escaped(
+    desk: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("slide.zarr").rename(name)
+    code = main(["tile-predict", f"./{name}", *PLAIN, "-o", "./out.zarr"])
+    out, err = capfd.readouterr()
+    assert code in (0, 3)
+    assert ("error: " in err) == (code == 3)
+    assert all(c in "\n\t" or c.isprintable() for c in out + err)
+    assert Path(name).exists()
+
+
+@pytest.mark.parametrize("name", SHOWN, ids=ascii)
+def test_strange_names_work_and_print_no_control_characters(
+    desk: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("slide.zarr").rename(name)
+    assert main(["tile-predict", f"./{name}", *PLAIN, "-o", "./out.zarr"]) == 0
+    assert main(["info", f"./{name}"]) == 0
+    Path(name).rename("back.zarr")
+    assert main(["tile-predict", "back.zarr", *PLAIN, "-o", f"./{name}"]) == 0
+    assert main(["tile-predict", "back.zarr", *PLAIN, "-o", f"./{name}"]) == 4
+    out, err = capfd.readouterr()
+    assert all(c in "\n\t" or c.isprintable() for c in out + err)
+    if name.isascii() and name.isprintable():
+        assert name in " ".join(err.split()) or name in "".join(err.split())
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o027, 0o077])
+def test_every_file_has_the_mode_of_the_umask(desk: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        assert main(["tile-predict", "slide.zarr", *PLAIN, "-q"]) == 0
+    finally:
+        os.umask(before)
+    place = Path("slide.prediction.zarr")
+    for path in (place, *place.rglob("*")):
+        wanted = (0o777 if path.is_dir() else 0o666) & ~mask
+        assert path.stat().st_mode & 0o777 == wanted, path
+
+
+def test_nothing_is_written_elsewhere(desk: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An audit hook sees every file that is opened for writing, wherever it lies."""
+    program = """
+import sys
+from pathlib import Path
+written = set()
+def hook(event, arguments):
+    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+        written.add(str(arguments[0]))
+    elif event in ("os.rename", "os.link"):
+        written.add(str(arguments[1]))
+    elif event == "os.mkdir":
+        written.add(str(arguments[0]))
+from unetkit.cli.app import main
+main(["--version"])
+sys.addaudithook(hook)
+code = main(sys.argv[1:])
+here = Path.cwd().resolve()
+outside = [p for p in written if not (here / p).resolve().is_relative_to(here)]
+print(code, len(written), [p for p in outside if not p.startswith(("/dev/", "/proc/"))])
+"""
+    nowhere = tmp_path_factory.mktemp("nowhere")
+    nowhere.chmod(0o500)
+    cache = tmp_path_factory.mktemp("cache")
+    words = ["tile-predict", "slide.zarr", *PLAIN, "-q"]
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", program, *words],
+        env={
+            **os.environ,
+            "TMPDIR": str(nowhere),
+            "HOME": str(nowhere),
+            "NUMBA_CACHE_DIR": str(cache),
+            "OMP_NUM_THREADS": "1",
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    code, count, outside = done.stdout.splitlines()[-1].split(" ", 2)
+    assert (code, int(count) > 10) == ("0", True)
+    strays = [path for path in json.loads(outside.replace("'", '"')) if str(cache) not in path]
+    assert strays == []
+    assert list(nowhere.iterdir()) == []
+
+
+def test_results_do_not_hang_on_where_output_goes(desk: Path) -> None:
+    words = ["tile-predict", "slide.zarr", *PLAIN]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*UNETKIT, *words, "-o", "a.zarr"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert "Traceback" not in done.stderr
+    done = subprocess.run(
+        ["bash", "-c", f"{' '.join([*UNETKIT, *words])} -o b.zarr | head -c 0"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr
+    more = {"NO_COLOR": "1", "LANG": "C", "LC_ALL": "C", "COLUMNS": "1"}
+    done = run([*words, "-o", "c.zarr"], env=more)
+    assert (done.returncode, done.stdout) == (0, "c.zarr\n")
+    assert "\x1b" not in done.stderr
+    assert contents("a.zarr") == contents("b.zarr") == contents("c.zarr")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["processes"])
+def test_ctrl_c_leaves_no_process_behind(desk: Path, scheduler: str) -> None:
+    data = create_image("large.zarr", shape=(4000, 4000), axes="yx", dtype="u1")
+    data.write(0, 0, 0, np.random.default_rng(0).integers(0, 255, (1, 4000, 4000), np.uint8))
+    words = ["tile-predict", "large.zarr", *PLAIN[:6], "--scheduler", scheduler, "--workers", "2"]
+    process = subprocess.Popen(
+        [*UNETKIT, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    journal = Path(partial_url("large.prediction.zarr"), ".unetkit", "journal.txt")
+    for _ in range(1200):
+        if journal.exists() and journal.stat().st_size:
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "--resume" in err.strip().splitlines()[-1]
+    for _ in range(100):
+        if not group_members(process.pid):
+            return
+        time.sleep(0.1)
+    pytest.fail("workers outlived the command")
+
+
+def group_members(group: int) -> list[int]:
+    """List the processes of a group that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, owner = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(owner) == group and state != "Z":
+            found.append(int(path.parent.name))
+    return found
