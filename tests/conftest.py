@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -186,20 +184,24 @@ def small_model(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def _s3_server() -> Iterator[str]:
     """Run an S3 server in a process of its own, and return where it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, **silent) as server:
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-        server.terminate()
+    program = (
+        "import sys\n"
+        "from moto.server import ThreadedMotoServer\n"
+        "server = ThreadedMotoServer('127.0.0.1', 0, verbose=False)\n"
+        "server.start()\n"
+        "print(*server.get_host_and_port(), sep=':', flush=True)\n"
+        # It ends with whoever started it, however that ends.
+        "sys.stdin.read()\n"
+        "server.stop()\n"
+    )
+    streams = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.DEVNULL,
+    }
+    with subprocess.Popen([sys.executable, "-c", program], text=True, **streams) as server:
+        yield f"http://{server.stdout.readline().strip()}"
+        server.stdin.close()
 
 
 _BUCKETS = itertools.count()
