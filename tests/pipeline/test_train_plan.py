@@ -71,7 +71,7 @@ def test_times_are_read_as_people_write_them(text: str, expected: float) -> None
             for t in ("soon", "", "0", "-3m", "3d", "1e3s", "٣s")
         ],
         ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"workers": -1}, "workers must be at least 0, got -1"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"recipe": "papre"}, "default, paper, got 'papre'"),
         ({"precision": "double"}, "auto.*bfloat16.*got 'double'"),

@@ -212,7 +212,9 @@ def build(
         place but no rate; 0.5 is our choice, the rate that drop-out is mostly used with.
     norm : {"none", "batch"}
         What follows each 3x3 convolution: nothing, as in the paper, or batch normalization, whose
-        statistics are fixed after training, so that tiles still equal the whole image.
+        statistics are fixed after training, so that tiles still equal the whole image. While it
+        trains they are those of the tiles that are computed together, so that a batch in several
+        parts or processes does not lead to the same weights.
 
     Returns
     -------

@@ -43,6 +43,35 @@ if TYPE_CHECKING:
 
 __all__ = ["FoldsReport", "TrainReport", "train"]
 
+# Options that are judged together, before any data is opened.
+PLANNED = (
+    "model",
+    "options",
+    "recipe",
+    "recipe_set",
+    "loss",
+    "steps",
+    "time_budget",
+    "seed",
+    "channels",
+    "device",
+    "workers",
+    "freeze_encoder",
+    "accumulate",
+    "normalization",
+)
+# Options that say how each of the networks is trained.
+CARRIED = (
+    "target",
+    "channels",
+    "device",
+    "precision",
+    "nonfinite",
+    "keep_state",
+    "tensorboard",
+    "progress",
+)
+
 
 def train(
     source: str,
@@ -157,52 +186,34 @@ def train(
     ----------
     Ronneberger, Fischer, Brox (2015), U-Net, section 3.
     """
+    given = dict(locals())
     places = folds_of(output, folds)
     if tensorboard is not None:
         check_board()
     start = None if init is None else open_start(init)
-    one = partial(
-        _train,
-        source,
-        plan=partial(
-            make_plan,
-            model=model,
-            options=options,
-            recipe=recipe,
-            recipe_set=recipe_set,
-            loss=loss,
-            steps=steps,
-            time_budget=time_budget,
-            seed=seed,
-            channels=channels,
-            device=device,
-            workers=workers,
-            freeze_encoder=freeze_encoder,
-            accumulate=accumulate,
-            normalization=normalization,
-            start=None if start is None else start.header,
-        ),
-        start=start,
-        target=target,
-        channels=channels,
-        device=device,
-        precision=precision,
-        nonfinite=nonfinite,
-        keep_state=keep_state,
-        tensorboard=tensorboard,
-        progress=progress,
-    )
+    planned = {name: given[name] for name in PLANNED}
+    plan = partial(make_plan, start=None if start is None else start.header, **planned)
     inputs = [source] if init is None else [source, init]
+    if folds > 1:
+        _check_all([place for place, _ in places], inputs, resume=resume, overwrite=overwrite)
     found = partial(
         grounded, inputs=inputs, resume=resume, overwrite=overwrite, break_lock=break_lock
     )
-    if folds > 1:
-        # All of them, so that no place turns out to be taken after hours.
-        for place, _ in places:
-            if not (resume and exists(place)):
-                Workplace(place, inputs=inputs, overwrite=overwrite, resume=resume)
-    reports = [one(place, fold=fold, found=found) for place, fold in places]
+    how = {name: given[name] for name in CARRIED}
+    reports = [
+        _train(source, place, plan=plan, fold=fold, found=found, start=start, **how)
+        for place, fold in places
+    ]
     return reports[0] if folds == 1 else folds_report(reports)
+
+
+def _check_all(
+    places: Sequence[str], inputs: Sequence[str], *, resume: bool, overwrite: bool
+) -> None:
+    """Look at the places of all folds, so that none turns out to be taken after hours."""
+    for place in places:
+        if not (resume and exists(place)):
+            Workplace(place, inputs=inputs, overwrite=overwrite, resume=resume)
 
 
 def _train(

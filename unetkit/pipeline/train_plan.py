@@ -16,6 +16,8 @@ from unetkit.training.recipes import RECIPES, Recipe, choose_recipe
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
+
     from unetkit.models.modelheader import ModelHeader
     from unetkit.training.split import Fold
 
@@ -132,14 +134,8 @@ def make_plan(
     if method not in METHODS:
         raise UsageError(f"normalization must be one of {', '.join(METHODS)}, got {method!r}")
     where = hardware.pick_device(device)
-    if precision == "auto":
-        precision = hardware.low_precision(where) or "float32"
-    elif precision not in hardware.PRECISIONS:
-        known = ", ".join(("auto", *hardware.PRECISIONS))
-        raise UsageError(f"precision must be one of {known}, got {precision!r}")
-    budget = None if time_budget is None else seconds(time_budget)
-    if budget is not None and fold is not None:
-        budget /= fold.count
+    share = 1 if fold is None else fold.count
+    budget = None if time_budget is None else seconds(time_budget) / share
     return Plan(
         model=name,
         options=chosen,
@@ -150,13 +146,22 @@ def make_plan(
         seed=seed,
         channels=channels,
         device=str(where),
-        precision=precision,
+        precision=_precision(precision, where),
         workers=min(MOST_WORKERS, hardware.thread_count()) if workers is None else workers,
         freeze_encoder=freeze_encoder,
         normalization=method,
         accumulate=accumulate,
         fold=fold,
     )
+
+
+def _precision(wish: str, where: torch.device) -> str:
+    if wish == "auto":
+        return hardware.low_precision(where) or "float32"
+    if wish not in hardware.PRECISIONS:
+        known = ", ".join(("auto", *hardware.PRECISIONS))
+        raise UsageError(f"precision must be one of {known}, got {wish!r}")
+    return wish
 
 
 def _network(

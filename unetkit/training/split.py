@@ -229,6 +229,11 @@ def _part_one(
         end = max(ends, key=lambda e: (has_foreground(ends[e][0][0]), has_foreground(ends[e][1])))
         train, validation = ends[end]
         where = f"its {end} {held} pixels"
+    notes = _part_notes(where, between=between, gap=gap, copies=copies)
+    return Split(train=train, validation=(validation,), notes=notes)
+
+
+def _part_notes(where: str, *, between: int, gap: int, copies: int) -> tuple[str, ...]:
     notes = [f"One image: {where} along the longer side are held out for validation."]
     if between < gap:
         notes.append(
@@ -240,4 +245,4 @@ def _part_one(
             f"Its {copies} augmented copies hold those pixels as well and are left out; training "
             "deforms every tile anew anyway."
         )
-    return Split(train=train, validation=(validation,), notes=tuple(notes))
+    return tuple(notes)
