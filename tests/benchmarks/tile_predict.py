@@ -138,6 +138,7 @@ def ours(side: int, options: dict[str, Any]) -> dict[str, Any]:
         # What the plan runs the network for is no part of the work.
         "network_share": sum(took for start, took in spent if start > watch.began) / seconds,
         "plan_seconds": watch.began - began,
+        "expected_seconds": report.expected_seconds,
         "tile": report.tile,
         "precision": report.precision,
         "tile_seconds": steady and steady / (len(watch.done) - 2),
@@ -235,6 +236,8 @@ def compare(side: int, rounds: int, python: str) -> dict[str, Any]:
         "auto_512": lambda: run_ours(side, tile=512),
         "auto_1024": lambda: run_ours(side, tile=1024),
         "auto_2048": lambda: run_ours(side, tile=2048),
+        "float32_1024": lambda: run_ours(side, precision="float32", tile=1024),
+        "float32_2048": lambda: run_ours(side, precision="float32", tile=2048),
         "025": lambda: apart("--peer", "0.25", "--side", str(side), python=python),
         "050": lambda: apart("--peer", "0.5", "--side", str(side), python=python),
     }
@@ -251,8 +254,9 @@ def compare(side: int, rounds: int, python: str) -> dict[str, Any]:
         figures[f"rate_share_{name}"] = operations(side) / times[name] / best[name]["matrix_rate"]
     figures["rate_share"] = figures["rate_share_auto"]
     figures["network_share"] = figures["auto_network_share"]
-    fixed = min(times[f"auto_{tile}"] for tile in (512, 1024, 2048))
-    figures["auto_over_best_tile"] = times["auto"] / fixed
+    for name, tiles in (("auto", (512, 1024, 2048)), ("float32", (1024, 2048))):
+        fixed = min(times[f"{name}_{tile}"] for tile in tiles)
+        figures[f"{name}_over_best_tile"] = times[name] / fixed
     return figures | {"monai_025_seconds": times["025"], "monai_050_seconds": times["050"]}
 
 
