@@ -285,7 +285,7 @@ def test_results_do_not_hang_on_where_output_goes(desk: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheduler", ["processes"])
+@pytest.mark.parametrize("scheduler", ["processes", "local:2"])
 def test_ctrl_c_leaves_no_process_behind(desk: Path, scheduler: str) -> None:
     data = create_image("large.zarr", shape=(4000, 4000), axes="yx", dtype="u1")
     data.write(0, 0, 0, np.random.default_rng(0).integers(0, 255, (1, 4000, 4000), np.uint8))

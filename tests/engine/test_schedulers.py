@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -112,3 +113,17 @@ def test_a_running_cluster_is_used_and_left_running(cluster: LocalCluster, tmp_p
             run_jobs(double, range(9), scheduler=scheduler, on_done=got.__setitem__)
         assert got == {n: 2 * n for n in range(9)}
     assert cluster.status.name == "running"
+
+
+def interrupts() -> str:
+    return str(signal.getsignal(signal.SIGINT))
+
+
+def test_ctrl_c_is_left_to_the_parent() -> None:
+    """A worker that dies of it is started again, with the tile that it had, and so on."""
+    with open_scheduler("local:1") as scheduler:
+        assert set(scheduler.client.run(interrupts).values()) == {str(signal.SIG_IGN)}
+    with open_scheduler("processes", 1) as scheduler:
+        assert scheduler.pool is not None
+        assert scheduler.pool.submit(interrupts).result() == str(signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN

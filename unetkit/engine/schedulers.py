@@ -32,6 +32,13 @@ CLUSTER_FORMS = ("local:N", "tcp://HOST:PORT", "file:PATH")
 CONNECT_SECONDS = 5.0
 # Starting worker processes means importing Python there, which can be slow on a network disk.
 START_SECONDS = 60.0
+# What a worker of `local:N` runs when it starts.
+LEAVE_SIGNALS = """
+import signal
+for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+"""
 # How often a job is given to another worker when one died at it.
 RETRIES = 2
 
@@ -203,6 +210,9 @@ def _local_cluster(name: str, workers: int | None) -> Scheduler:
                     # The allocator keeps freed memory on purpose (models.hardware), which a
                     # memory limit would take for a leak and answer by pausing the worker.
                     memory_limit=0,
+                    # What a terminal sends to all its processes is for the parent, which ends the
+                    # run; workers that died of it would be started again, and it would hang.
+                    preload=[LEAVE_SIGNALS],
                 )
             )
             client = resources.enter_context(Client(cluster, timeout=START_SECONDS))
