@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from unetkit.cli.app import main
-from unetkit.errors import InputError, OutputError
+from unetkit.errors import InputError, OutputError, SurroundingsError
 from unetkit.pipeline.tile_predict import tile_predict
 from unetkit.pipeline.tile_predict_input import absence, take_stock, totals
+from unetkit.storage import patience
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 
@@ -112,3 +115,33 @@ def test_an_input_that_changed_meanwhile_is_not_gone_on_with(
     chunk.write_bytes(kept)
     os.utime(chunk, ns=times)
     assert tile_predict(slide, **TILED, resume=True).tiles_reused >= 5
+
+
+def test_a_disk_that_refuses_for_a_moment_changes_nothing_but_a_count(
+    kit: SimpleNamespace, slide: str, faults: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "WAITS", (0.0, 0.0, 0.0))
+    calm = tile_predict(slide, **TILED, output="calm.zarr")
+
+    def disturbed() -> None:
+        plan.enter_context(faults.at("open", f"{slide}/0/c/1/1", errno.EIO, times=2))
+
+    with ExitStack() as plan:
+        # Once the image has been looked at as a whole.
+        watch = kit.watching(at=1, act=disturbed)
+        report = tile_predict(slide, **TILED, output="rough.zarr", progress=watch)
+    assert (calm.retries, report.retries) == (0, 2)
+    assert kit.differing("calm.zarr", "rough.zarr") == []
+
+
+def test_a_disk_that_stays_bad_ends_with_code_5(
+    kit: SimpleNamespace, slide: str, faults: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "WAITS", (0.0, 0.0, 0.0))
+    with ExitStack() as plan:
+        fault = faults.at("open", f"{slide}/0/c/1/1", errno.EIO)
+        watch = kit.watching(at=1, act=lambda: plan.enter_context(fault))
+        with pytest.raises(SurroundingsError, match="4 times in a row") as caught:
+            tile_predict(slide, **TILED, progress=watch)
+    assert caught.value.exit_code == 5
+    assert tile_predict(slide, **TILED, resume=True).tiles_reused > 0

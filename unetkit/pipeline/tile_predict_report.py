@@ -22,6 +22,8 @@ class PredictionReport:
         The prediction.
     tiles_total, tiles_reused : int
         Tiles of all planes, and how many of them an earlier run had done.
+    retries : int
+        How often a disk or a network refused for a moment while tiles were done.
     tiles_constant : int
         Tiles of one value that were copied from another tile of that value.
     tiles_left_out : int
@@ -66,6 +68,7 @@ class PredictionReport:
     output: str
     tiles_total: int
     tiles_reused: int
+    retries: int
     tiles_constant: int
     tiles_left_out: int
     input_chunks: int
@@ -105,6 +108,7 @@ def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
         output=output,
         tiles_total=plan.tiles_total,
         tiles_reused=0,
+        retries=0,
         tiles_constant=0,
         tiles_left_out=0,
         input_chunks=chunks,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from unetkit.arrays.instances import has_instances
@@ -53,6 +53,8 @@ class Outcome:
         Instances in all samples; None where the target has none.
     filled : int
         NaN and Inf values that were read as 0.
+    retries : int
+        How often a disk or a network refused for a moment, and was tried again.
     tiles_constant : int
         Tiles of one value that were copied from another of that value.
     tiles_left_out : int
@@ -64,6 +66,7 @@ class Outcome:
     tiles_reused: int
     objects: int | None
     filled: int
+    retries: int
     tiles_constant: int
     tiles_left_out: int
     audit: dict[str, Any] | None
@@ -99,6 +102,7 @@ class Run:
     scheduler: Scheduler
     stop: Stop
     progress: Progress
+    retries: int = field(default=0, init=False)
 
     def carry_out(self) -> Outcome:
         """Do what is left of all stages; afterwards the partial is ready to be published."""
@@ -120,7 +124,7 @@ class Run:
         self.partial.add_pyramids(advance=self._advance)
         audited = self._audit(tasks, left_out) if self.plan.wishes.audit else None
         self.partial.complete(audit=audited)
-        return Outcome(reused, objects, filled, constant, len(left_out), audited)
+        return Outcome(reused, objects, filled, self.retries, constant, len(left_out), audited)
 
     def _task(self, output: Output) -> ImageTask:
         return ImageTask(
@@ -166,6 +170,7 @@ class Run:
             done += 1
             filled += result.filled
             constant += result.constant
+            self.retries += result.retries
             self._advance(f"{done + reused} of {total} tiles")
 
         run_jobs(predict_tile, left(), scheduler=self.scheduler, on_done=finish)

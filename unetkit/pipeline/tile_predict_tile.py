@@ -20,6 +20,7 @@ from unetkit.pipeline.tile_predict_network import to_classes
 from unetkit.pipeline.tile_predict_passes import Looks
 from unetkit.pipeline.tile_predict_worker import load_model, turns, use_threads
 from unetkit.storage.chunks import box_checksum
+from unetkit.storage.patience import counted_tries
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -168,12 +169,15 @@ class TileDone:
         Whether it has one value, and was copied from another tile of that value.
     left_out : bool
         Whether it was left out as empty.
+    retries : int
+        How often a disk or a network refused for a moment.
     """
 
     checksum: int
     filled: int
     constant: bool = False
     left_out: bool = False
+    retries: int = 0
 
 
 def predict_tile(job: TileJob) -> TileDone:
@@ -185,6 +189,13 @@ def predict_tile(job: TileJob) -> TileDone:
         If the image has NaN or Inf there and they are not to be filled, or the network's output
         has.
     """
+    with counted_tries() as tries:
+        done = _predict_tile(job)
+    return replace(done, retries=tries[0])
+
+
+def _predict_tile(job: TileJob) -> TileDone:
+    """Do a tile: see `predict_tile`."""
     task, call = job.task, job.task.call
     use_threads(call.threads)
     if task.mask is not None and not task.mask.covers(job.plane, job.tile):
