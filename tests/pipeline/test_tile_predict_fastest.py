@@ -63,6 +63,14 @@ def test_a_short_job_is_not_measured() -> None:
     assert machine.tried == []
 
 
+def test_a_single_large_tile_is_not_worth_the_memory_that_it_touches_first() -> None:
+    machine = Machine(2048, reckoned=1.0, real={})
+    machine.estimate = lambda tile: 0.35 * tile**2 / 1e6  # type: ignore[method-assign]
+    assert machine.choose().tile == 512
+    # Among several it does not count for as much as context that is computed twice.
+    assert Machine(4096, reckoned=0.5, real={}).choose().tile == 2048
+
+
 def test_what_is_measured_counts_for_more_than_what_was_reckoned() -> None:
     real = {512: 1.0, 1024: 1.0, 2048: 2.0}
     machine = Machine(100_000, reckoned=1.0, real=real)

@@ -21,6 +21,9 @@ SMALLEST = 128
 # while below so many tiles.
 SHARE = 0.02
 WORTHWHILE = 20
+# The first tile takes this share of its time more, since its memory is handed out page by page;
+# measured with the classic network on a processor.
+FIRST = 1 / 3
 
 
 def candidates(
@@ -108,7 +111,7 @@ def choose_fastest(
 
 def _first_done(seconds: dict[int, float], count: Callable[[int], int]) -> int:
     quick = [tile for tile, each in seconds.items() if each <= LONGEST] or [min(seconds)]
-    return min(quick, key=lambda tile: count(tile) * seconds[tile])
+    return min(quick, key=lambda tile: (count(tile) + FIRST) * seconds[tile])
 
 
 def _measured(
