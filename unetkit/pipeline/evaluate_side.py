@@ -169,7 +169,7 @@ def _curve(matched: Matched, counted: Sequence[Counted]) -> list[dict[str, Any]]
     first = maps[0]
     if first is None or any(one is None or one.labels != first.labels for one in maps):
         return []
-    total = np.sum([one.chances for one in counted], axis=0)
+    total = np.sum([one.chances for one in counted if one.chances is not None], axis=0)
     return [
         {"label": label, "name": name, **row}
         for label, name, counts in zip(first.labels, first.names, total, strict=True)

@@ -208,12 +208,12 @@ def _compare(
 ) -> dict[str, Any]:
     ours, theirs = ((units.shares or {})[score] for _, units in (one, other))
     p = intervals.exchange_test(ours, theirs, seed=seed)
-    values = ours.overall(), theirs.overall()
+    first, second = ours.overall(), theirs.overall()
     return {
         "score": score,
         "first": one[0],
         "second": other[0],
-        "difference": None if None in values else values[0] - values[1],
+        "difference": None if first is None or second is None else first - second,
         "interval": (
             intervals.difference_interval(ours, theirs, resamples=resamples, seed=seed)
             if resamples
