@@ -217,6 +217,8 @@ def bucket(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing-secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    # Clients are kept by their arguments, and one made before knows other keys.
+    s3fs.S3FileSystem.clear_instance_cache()
     name = f"unetkit-{os.getpid()}-{next(_BUCKETS)}"
     s3fs.S3FileSystem(use_listings_cache=False).mkdir(name)
     return f"s3://{name}"

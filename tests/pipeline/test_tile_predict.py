@@ -155,7 +155,6 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"scheduler": "thread"}, UsageError, "did you mean 'threads'"),
     ({"channels": "DAPI"}, UsageError, "channels must be among"),
     ({"device": "tpu"}, UsageError, "device must be"),
-    ({"output": "s3://bucket/x.zarr"}, UsageError, "output must be a local path"),
     ({"model": "none.safetensors"}, MissingError, "--model"),
     ({"model": "slide.png"}, InputError, "model file must be"),
 ]

@@ -118,7 +118,9 @@ def test_twenty_steps_equal_ten_a_kill_and_ten(here: Path, workers: int) -> None
     line = [sys.executable, "-c", DEADLY, str(workers)]
     killed = subprocess.run(line, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert "last.safetensors" in file_names(here / "model.train")
+    # It may have died between putting the last state aside and putting a new one in its place.
+    states = {"last.safetensors", "previous.safetensors"}
+    assert states & set(file_names(here / "model.train"))
     assert not Path("model.safetensors").exists()
     report = run(resume=True, workers=workers)
     assert (report.steps_total, report.steps) == (20, whole.steps)

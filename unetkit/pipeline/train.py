@@ -63,7 +63,6 @@ PLANNED = (
 # Options that say how each of the networks is trained.
 CARRIED = (
     "target",
-    "channels",
     "device",
     "precision",
     "nonfinite",
@@ -193,6 +192,8 @@ def train(
     start = None if init is None else open_start(init)
     planned = {name: given[name] for name in PLANNED}
     plan = partial(make_plan, start=None if start is None else start.header, **planned)
+    # A missing input is told before an output that is there.
+    dataset = open_dataset(source, channels=channels)
     inputs = [source] if init is None else [source, init]
     if folds > 1:
         _check_all([place for place, _ in places], inputs, resume=resume, overwrite=overwrite)
@@ -201,7 +202,7 @@ def train(
     )
     how = {name: given[name] for name in CARRIED}
     reports = [
-        _train(source, place, plan=plan, fold=fold, found=found, start=start, **how)
+        _train(dataset, place, plan=plan, fold=fold, found=found, start=start, **how)
         for place, fold in places
     ]
     return reports[0] if folds == 1 else folds_report(reports)
@@ -217,7 +218,7 @@ def _check_all(
 
 
 def _train(
-    source: str,
+    dataset: Dataset,
     output: str,
     *,
     plan: Callable[..., Plan],
@@ -225,7 +226,6 @@ def _train(
     found: Callable[..., AbstractContextManager[Ground]],
     start: Start | None,
     target: str | None,
-    channels: str | None,
     device: str,
     precision: str,
     nonfinite: Literal["error", "fill"],
@@ -242,7 +242,6 @@ def _train(
             progress.note(f"Fold {fold.number} of {fold.count}.")
         ground = stack.enter_context(found(output, group=group, progress=progress))
         chosen = plan(precision=ground.precision(precision, group), fold=fold)
-        dataset = open_dataset(source, channels=channels)
         network, facts = _prepare(chosen, dataset, target, start=start, progress=progress)
         if tensorboard is not None and fold is not None:
             tensorboard = f"{tensorboard}/fold{fold.number}"
