@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -140,3 +140,65 @@ def test_a_run_keeps_to_what_it_was_given(kit: SimpleNamespace, tmp_path: Path) 
     assert peak <= limit
     assert peak <= expected
     assert tile >= 16
+
+
+SHORT = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from unetkit.errors import SurroundingsError
+from unetkit.pipeline.tile_predict import tile_predict
+
+class Hoarder:
+    # Once a tile is done, something else takes all the memory that the system allows.
+    held = []
+    def start(self, what, *, total): pass
+    def note(self, text): print(text)
+    def advance(self, parts=1, *, status=""):
+        if self.held:
+            return
+        status = Path("/proc/self/status").read_text()
+        size = int(status.partition("VmSize:")[2].split()[0]) * 1024
+        resource.setrlimit(resource.RLIMIT_AS, (size + 2**24, size + 2**24))
+        try:
+            while True:
+                self.held.append(np.empty(2**20, np.uint8))
+        except MemoryError:
+            del self.held[-8:]
+
+try:
+    tile_predict(
+        "wide.zarr", tile=600, precision="float32", device="cpu", scheduler="sync",
+        progress=Hoarder(),
+    )
+except SurroundingsError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc tells the size")
+def test_memory_that_runs_out_ends_in_a_sentence_and_loses_no_tile(
+    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kit.model(tmp_path / "model.safetensors", width=16)
+    kit.image(tmp_path / "wide.zarr", (300, 1200))
+    run = subprocess.run(
+        [sys.executable, "-c", SHORT],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 5, run.stdout + run.stderr
+    *notes, sentence = run.stdout.splitlines()
+    assert "smaller --tile, a lower --max-memory" in sentence
+    assert any("--resume" in note for note in notes)
+    assert not Path("wide.prediction.zarr").exists()
+    # The same work where there is memory comes to its end, and to the same bytes.
+    options: dict[str, Any] = {"tile": 600, "precision": "float32", "scheduler": "sync"}
+    report = tile_predict("wide.zarr", resume=True, **options)
+    assert (report.tiles_total, report.tiles_reused) == (2, 1)
+    tile_predict("wide.zarr", output="whole.zarr", **options)
+    assert kit.differing("wide.prediction.zarr", "whole.zarr") == []

@@ -79,6 +79,7 @@ def test_an_output_that_is_not_finite_is_named(kit: SimpleNamespace, tmp_path: P
     [
         (torch.OutOfMemoryError("CUDA out of memory"), SurroundingsError),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), SurroundingsError),
+        (MemoryError("Unable to allocate 3.00 GiB"), SurroundingsError),
         (RuntimeError("shapes differ"), RuntimeError),
     ],
 )

@@ -27,6 +27,9 @@ NARROWEST = 72
 # Typer exports this one class of its usage errors; the base of all of them is the one above.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
+# What Python says where the system refuses it another thread; it has no error of its own.
+_NO_THREAD = "can't start new thread"
+
 # What the machine or its administrator refuses, and no line of unetkit can mend.
 _SURROUNDINGS = frozenset(
     {
@@ -182,6 +185,12 @@ def _explain(error: Exception) -> int:
         return 2
     if isinstance(error, MemoryError):
         console.fail(f"memory must hold the work, got {error or 'none left'}; try a smaller tile")
+        return 5
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        console.fail(
+            "the system must allow another thread, got none; use fewer --workers, or raise the "
+            "limits that 'ulimit -a' lists"
+        )
         return 5
     if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
         where = f" at {error.filename!r}" if error.filename else ""

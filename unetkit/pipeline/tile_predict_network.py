@@ -59,7 +59,7 @@ def tile_logits(
         If the device has too little memory.
     """
     device = next(module.parameters()).device
-    with torch.inference_mode(), _enough_memory(tile, device):
+    with torch.inference_mode(), enough_memory(tile, device):
         batch = hardware.upload(torch.from_numpy(block)[None], device)
         logits = hardware.forward(module, batch, precision=precision)[0]
         rows, columns = tile.crop(margin)
@@ -67,18 +67,33 @@ def tile_logits(
 
 
 @contextmanager
-def _enough_memory(tile: Tile, device: torch.device) -> Iterator[None]:
-    """Say which tile was too large, and for what."""
+def enough_memory(tile: Tile, device: torch.device | str) -> Iterator[None]:
+    """Say which tile was too large, and for what.
+
+    Parameters
+    ----------
+    tile : Tile
+        What is in work.
+    device : torch.device or str
+        Where its network runs.
+
+    Raises
+    ------
+    SurroundingsError
+        In place of what torch and NumPy raise where memory can't be had.
+    """
     try:
         yield
-    except RuntimeError as error:
-        # On a GPU it is an error of its own; on the processor only the words tell.
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        # On a GPU and in NumPy it is an error of its own; in torch on the processor only the
+        # words tell.
+        own = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not own and "allocate" not in str(error):
             raise
         size = tile.read_y1 - tile.read_y0
         raise SurroundingsError(
             f"memory of {device} must hold the network for {size} x {size} pixels, got too little; "
-            "use a smaller --tile or fewer --workers"
+            "use a smaller --tile, a lower --max-memory or fewer --workers"
         ) from error
 
 

@@ -16,7 +16,7 @@ from unetkit.engine.tileio import read_tile, write_tile
 from unetkit.errors import NumbersError
 from unetkit.pipeline.tile_predict_constant import computed_once, constant
 from unetkit.pipeline.tile_predict_empty import nothing, too_dark
-from unetkit.pipeline.tile_predict_network import to_classes
+from unetkit.pipeline.tile_predict_network import enough_memory, to_classes
 from unetkit.pipeline.tile_predict_passes import Looks
 from unetkit.pipeline.tile_predict_worker import load_model, turns, use_threads
 from unetkit.storage.chunks import box_checksum
@@ -188,8 +188,10 @@ def predict_tile(job: TileJob) -> TileDone:
     NumbersError
         If the image has NaN or Inf there and they are not to be filled, or the network's output
         has.
+    SurroundingsError
+        If there is too little memory for the tile.
     """
-    with counted_tries() as tries:
+    with counted_tries() as tries, enough_memory(job.tile, job.task.call.device):
         done = _predict_tile(job)
     return replace(done, retries=tries[0])
 
