@@ -121,3 +121,15 @@ def test_a_grid_of_another_number_of_blocks_is_refused():
     summary = summarize(*components(np.ones((2, 2), bool)), y0=0, x0=0, width=2)
     with pytest.raises(ValueError, match="grid must hold 1 blocks"):
         join([summary], grid=(1, 2, 1))
+
+
+def test_what_a_block_tells_is_as_large_as_its_faces_and_objects():
+    mask = np.zeros((300, 200), bool)
+    mask[::3, ::4] = True
+    labels, count = components(mask)
+    told = vars(summarize(labels, count, y0=0, x0=0, width=200)).values()
+    faces = 2 * (300 + 200) * labels.itemsize
+    assert sum(part.nbytes for part in told) == faces + count * (8 + 8)
+    # A view of a face would hold on to all pixels of its block.
+    assert not any(np.shares_memory(part, labels) for part in told)
+    assert np.shares_memory(labels[0], labels)

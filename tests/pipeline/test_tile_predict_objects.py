@@ -14,7 +14,14 @@ from unetkit.arrays import instances as instances_module
 from unetkit.engine.schedulers import open_scheduler
 from unetkit.geometry.tiles import cover
 from unetkit.pipeline.tile_predict import tile_predict
-from unetkit.pipeline.tile_predict_objects import number_objects
+from unetkit.pipeline.tile_predict_objects import (
+    LabelJob,
+    NumberJob,
+    Objects,
+    label_block,
+    number_block,
+    number_objects,
+)
 from unetkit.storage.images import create_image, create_labels, open_image
 
 if TYPE_CHECKING:
@@ -95,3 +102,27 @@ def test_objects_are_those_of_the_whole_map_for_any_blocks(
 def labels(place: str, shape: tuple[int, ...], *, chunk: int, dtype: str) -> PlaneArray:
     create_image(place, shape=shape, axes="zyx", dtype="u1")
     return create_labels(place, "classes", shape=shape, axes="zyx", dtype=dtype, chunk=chunk)
+
+
+def test_ids_above_four_billion_are_stored_and_grown(tmp_path: Path) -> None:
+    maps = np.zeros((1, 8, 8), np.uint8)
+    maps[0, 2:4, 2:6] = 1  # one object in two blocks
+    classes = labels(f"{tmp_path}/classes", maps.shape, chunk=4, dtype="u1")
+    classes.write(0, 0, 0, maps[0])
+    provisional = create_image(
+        f"{tmp_path}/work", shape=maps.shape, axes="zyx", dtype="u4", chunk=4
+    )
+    ids = labels(f"{tmp_path}/ids", maps.shape, chunk=4, dtype="u8")
+    blocks = cover(8, 8, tile=4)
+    objects = Objects(classes, provisional, ids, "foreground", 1)
+    high = 2**32 + 7
+    assert np.uint64(high).astype(np.uint32) == 7  # what too narrow an array would hold
+    lookups = {block: np.array([0, high], np.uint64) for block in blocks}
+    for block in blocks:
+        label_block(LabelJob(classes, provisional, "foreground", 0, block))
+    for block in blocks:
+        number_block(NumberJob(objects, 0, block, lookups))
+    found = ids.read(0, 0, 8, 0, 8)
+    assert found.dtype == np.uint64
+    assert set(np.unique(found).tolist()) == {0, high}
+    assert np.count_nonzero(found) > np.count_nonzero(maps)
