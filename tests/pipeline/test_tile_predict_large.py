@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from unetkit.geometry.tiles import cover
 from unetkit.pipeline.verify import verify
 from unetkit.storage.images import create_image
 
@@ -66,3 +69,70 @@ def test_a_large_image_keeps_to_its_memory(
     assert found["peak"] <= found["limit"]
     assert found["objects"] > 1000
     verify(str(tmp_path / "large.prediction.zarr"))
+
+
+MANY = """
+import json, os, signal, sys
+from pathlib import Path
+from unetkit.errors import StoppedError
+from unetkit.pipeline.tile_predict import tile_predict
+
+def peak():
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
+
+class Progress:
+    total, left, before = 0, 50, 0
+    def start(self, what, *, total): self.total, self.before = total, peak()
+    def note(self, text): pass
+    def advance(self, parts=1, *, status=""):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+progress = Progress()
+try:
+    tile_predict(
+        "huge.zarr", tile=64, precision="float32", device="cpu", scheduler="sync",
+        progress=progress, resume=sys.argv[1] == "resume",
+    )
+except StoppedError as error:
+    print(json.dumps({"total": progress.total, "grown": peak() - progress.before}))
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc tells the peak")
+def test_of_a_million_tiles_only_those_that_are_done_take_room(
+    kit: SimpleNamespace, tmp_path: Path
+) -> None:
+    kit.model(tmp_path / "model.safetensors")
+    data = create_image(
+        str(tmp_path / "huge.zarr"), shape=(64000, 64000), axes="yx", dtype="u1", chunk=512
+    )
+    noise = np.random.default_rng(0).integers(0, 255, (1, 512, 2048), np.uint8)
+    data.write(0, 0, 0, noise)
+    journal = tmp_path / ".huge.prediction.zarr.unetkit-partial" / ".unetkit" / "journal.txt"
+    # The second run goes on, and meets the tiles that the first one did as parts that are done.
+    for how in ("start", "resume"):
+        run = subprocess.run(
+            [sys.executable, "-c", MANY, how],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 143, run.stderr
+        found = json.loads(run.stdout)
+        assert found["total"] == 10**6
+        assert found["grown"] < 100 * 2**20
+        # The tile that was in work is recorded too where the signal came before it.
+        assert len(journal.read_text("ascii").splitlines()) in (50, 51)
+    assert not (tmp_path / "huge.prediction.zarr").exists()
+    tiles = cover(64000, 64000, tile=64)
+    tracemalloc.start()
+    kept = list(itertools.islice(tiles, 1000))
+    thousand, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # All of them, kept, would not stay unnoticed.
+    assert thousand / len(kept) * len(tiles) > 100 * 2**20
