@@ -30,7 +30,9 @@ def contents(folder):
 
 def test_a_copy_is_made_again_to_the_byte(tmp_path, data):
     more = augment(data, str(tmp_path / "more.zarr"), copies=3, seed=7).output
-    again = augment(data, str(tmp_path / "again.zarr"), replay=f"{more}/b-aug002").output
+    report = augment(data, str(tmp_path / "again.zarr"), replay=f"{more}/b-aug002")
+    again = report.output
+    assert (report.originals, report.copies) == (1, 1)
     assert open_dataset(again).names == ("b", "b-aug002")
     assert contents(f"{again}/b-aug002") == contents(f"{more}/b-aug002")
     assert contents(f"{again}/b-aug002") != contents(f"{more}/b-aug001")

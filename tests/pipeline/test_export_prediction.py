@@ -128,6 +128,16 @@ def test_ids_that_do_not_fit_are_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["many.zarr"]
 
 
+def test_a_name_of_another_format_is_refused(tmp_path: Path) -> None:
+    source = labelled(tmp_path, 7)
+    for to, name, use in [("png", "a.tif", "tiff"), ("tiff", "a.PNG", "png")]:
+        with pytest.raises(UsageError, match=f"output must end with .* or use --to {use}"):
+            export_prediction(source, to=to, output=str(tmp_path / name))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["many.zarr"]
+    export_prediction(source, to="tiff", output=str(tmp_path / "a.tiff"))
+    assert tifffile.imread(tmp_path / "a.tiff").max() == 7
+
+
 def test_what_is_not_there_is_named(tmp_path: Path, kit: SimpleNamespace) -> None:
     source, _ = kit.image(tmp_path / "slide.zarr", (20, 20))
     with pytest.raises(InputError, match="must have labels to be exported, got no labels"):

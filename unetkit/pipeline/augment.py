@@ -170,8 +170,8 @@ def augment(
         writer.finish()
     if preview is not None:
         write_preview(preview, source=dataset, output=open_dataset(output), copies=jobs)
-    originals = len(dataset.samples)
-    return AugmentReport(output, originals, len(jobs) - originals, seed, preview)
+    copies = sum(job.deformation is not None for job in jobs)
+    return AugmentReport(output, len(jobs) - copies, copies, seed, preview)
 
 
 def _check(copies: int, seed: int, strengths: Strengths) -> None:

@@ -101,7 +101,7 @@ def export_prediction(
     InputError
         If there is nothing to export.
     UsageError
-        If the format can't hold it.
+        If the format can't hold it, or the file's name is of another format.
     OutputError
         If the output exists.
     SurroundingsError
@@ -113,6 +113,8 @@ def export_prediction(
     alone = dataset.kind in ("image", "array")
     target = output or output_name(prediction, SUFFIXES[to] if alone else f"-{to}")
     check_local(target)
+    if alone:
+        _check_suffix(target, to)
     exports = [_Export(sample, to, _layer(sample, to, layer)) for sample in dataset.samples]
     if not exports:
         raise InputError(f"{prediction} must hold a sample to be exported, got none")
@@ -132,6 +134,23 @@ def export_prediction(
         features=features if to == "geojson" else None,
         bytes=bytes_on_disk(target),
     )
+
+
+def _check_suffix(target: str, to: Format) -> None:
+    """Refuse a name by which other programs would take the file for another format.
+
+    Raises
+    ------
+    UsageError
+        If it ends like one of the other formats.
+    """
+    suffix = Path(target).suffix.lower()
+    others = {ending: other for other, ending in SUFFIXES.items() if other != to}
+    if suffix in others:
+        raise UsageError(
+            f"output must end with {SUFFIXES[to]} for --to {to}, got {target}; "
+            f"name it so, or use --to {others[suffix]}"
+        )
 
 
 def _layer(sample: Sample, to: Format, wanted: Layer | None) -> Layer:
