@@ -76,7 +76,8 @@ def train(
     time_budget: Annotated[
         str | None,
         typer.Option(
-            show_default=False, help="End by then instead of after --steps: '90s', '20m', '1h'."
+            show_default=False,
+            help="As many steps as fit, by the pace of the first 20: '90s', '20m', '1h'.",
         ),
     ] = None,
     target: Annotated[
