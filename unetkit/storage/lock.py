@@ -16,6 +16,11 @@ from unetkit import remote as stores
 from unetkit.errors import OutputError, SurroundingsError
 from unetkit.remote import is_remote
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -177,13 +182,34 @@ def _make_way(path: Path, url: str, *, break_lock: bool) -> None:
     if not break_lock and (holder is None or holder.is_alive):
         raise OutputError(_refusal(url, path, holder))
     aside = path.with_name(f"{path.name[:200]}.{secrets.token_hex(8)}.tmp")
-    with suppress(FileNotFoundError):
+    with _one_by_one(path.parent), suppress(FileNotFoundError):
+        if path.read_bytes() != content:
+            return  # another job was quicker
         path.rename(aside)
         if aside.read_bytes() != content:
             # A third job was quicker to put the dead one aside, and this lock is its own.
             with suppress(FileExistsError):
                 os.link(aside, path)
         aside.unlink()
+
+
+@contextmanager
+def _one_by_one(folder: Path) -> Iterator[None]:
+    """Let one job of this host at a time put dead locks of a folder aside.
+
+    Between looking at a lock and putting it aside it must not become another job's. Where folders
+    can't be locked, as on some network disks, what follows makes up for it as far as it can.
+    """
+    if fcntl is None:
+        yield
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 def _refusal(url: str, path: Path | str, holder: Holder | None) -> str:
