@@ -93,7 +93,9 @@ def test_an_error_comes_out_as_it_was_raised(scheduler: str) -> None:
 
 
 def test_no_job_at_all_is_no_error() -> None:
-    run_jobs(square, [], scheduler="sync")
+    done: list[Job] = []
+    run_jobs(square, [], scheduler="sync", on_done=lambda job, _: done.append(job))
+    assert done == []
 
 
 def test_jobs_run_in_order_where_one_runs_at_a_time() -> None:

@@ -64,7 +64,9 @@ def test_kernels_for_photographs_take_other_channels(tmp_path, state, channels):
 
 def test_a_file_without_counters_of_batches_will_do(tmp_path, state):
     del state["layers_0.num_batches_tracked"]
-    load_encoder(encoder(), saved(tmp_path, state))
+    network = encoder()
+    load_encoder(network, saved(tmp_path, state))
+    assert torch.equal(network[1].weight, state["layers_0.weight"])
 
 
 def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path, state):

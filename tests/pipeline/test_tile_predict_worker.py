@@ -65,5 +65,16 @@ def test_one_network_computes_at_a_time() -> None:
 
 
 def test_any_number_may_compute_at_once() -> None:
-    with turns(None), turns(None):
-        pass
+    inside, met = threading.Barrier(2), []
+
+    def work() -> None:
+        with turns(None):
+            # Nobody gets on before both are inside; one at a time would never meet.
+            met.append(inside.wait(30))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(met) == [0, 1]

@@ -72,7 +72,8 @@ def test_a_lock_that_may_be_held_is_broken_only_when_asked(
 def test_the_lock_of_a_dead_process_is_taken_over(partial: str) -> None:
     leave(partial, pid=dead_pid())
     with locked(partial):
-        pass
+        assert json.loads(Path(lock_path(partial)).read_bytes())["pid"] == os.getpid()
+    assert not Path(lock_path(partial)).exists()
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc tells a process's start")

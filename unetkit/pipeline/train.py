@@ -192,8 +192,7 @@ def train(
     start = None if init is None else open_start(init)
     planned = {name: given[name] for name in PLANNED}
     plan = partial(make_plan, start=None if start is None else start.header, **planned)
-    # A missing input is told before an output that is there.
-    dataset = open_dataset(source, channels=channels)
+    dataset = open_dataset(source, channels=channels)  # a missing input is told first
     inputs = [source] if init is None else [source, init]
     if folds > 1:
         _check_all([place for place, _ in places], inputs, resume=resume, overwrite=overwrite)
