@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -75,7 +76,8 @@ def test_a_fused_step_is_taken_where_it_can_be(monkeypatch: pytest.MonkeyPatch) 
     [
         (nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.ReLU()),
         (nn.Conv2d(1, 2, 3, padding="same"), nn.ReLU()),
-        (nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU()),
+        (nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.ReLU()),
+        (nn.ConvTranspose2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU()),
         (nn.Conv2d(1, 2, 3), nn.ReLU6()),
         (nn.Conv1d(1, 2, 3), nn.ReLU()),
     ],
@@ -85,17 +87,51 @@ def test_other_neighbours_stay_as_they_are(layers: tuple[nn.Module, ...]) -> Non
     assert [type(layer) for layer in chain] == [type(layer) for layer in layers]
 
 
-@pytest.mark.parametrize("name", ["unet", "keras-unet", "smp-unet"])
-def test_whole_networks_keep_their_names_and_weights(name: str) -> None:
-    options = {} if name == "smp-unet" else {"width": 4, "depth": 2}
-    plain, fused = (
-        making.make(name, in_channels=1, classes=2, options=options).eval() for _ in "ab"
-    )
-    fused.load_state_dict(plain.state_dict())
-    fuse(fused)
-    assert list(fused.state_dict()) == list(plain.state_dict())
-    image = torch.rand(1, 1, *2 * [plain.contract.legal(64)])
+def test_a_norm_that_still_learns_is_left_alone() -> None:
+    chain = fuse(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).train())
+    assert isinstance(chain[1], nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize("precision", ["exact", "float32", "bfloat16"])
+def test_a_norm_becomes_part_of_its_convolution(precision: str) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8)
+    for values in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+        assert values is not None
+        values.uniform_(0.5, 2)
+    plain = nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), norm, nn.ReLU()).eval()
+    fused = fuse(copy.deepcopy(plain))
+    assert [type(layer) for layer in fused.children()] == [ConvolutionReLU, *2 * [nn.Identity]]
+    image = torch.randn(2, 4, 21, 30)
     with torch.inference_mode():
-        one, other = (hardware.forward(m, image, precision="float32") for m in (plain, fused))
+        one, other = (hardware.forward(m, image, precision=precision) for m in (plain, fused))
+    assert float(one.max()) > 1
+    rough = precision == "bfloat16"
+    torch.testing.assert_close(other, one, rtol=2e-2, atol=5e-2 if rough else 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("unet", {"width": 4, "depth": 2}),
+        ("unet", {"width": 4, "depth": 2, "norm": "batch"}),
+        ("keras-unet", {"width": 4, "depth": 2}),
+        ("smp-unet", {}),
+    ],
+)
+def test_whole_networks_say_the_same(name: str, options: dict[str, Any]) -> None:
+    plain, fused = (making.make(name, in_channels=1, classes=2, options=options) for _ in "ab")
+    image = torch.rand(2, 1, *2 * [plain.contract.legal(64)])
+    with torch.no_grad():
+        # Statistics that are not those of a fresh network.
+        plain.train()(image)
+    fused.load_state_dict(plain.state_dict())
+    fuse(fused.eval())
+    with torch.inference_mode():
+        one, other = (
+            hardware.forward(m, image, precision="float32") for m in (plain.eval(), fused)
+        )
     scale = max(1.0, float(one.abs().max()))
     torch.testing.assert_close(other, one, rtol=0, atol=1e-5 * scale)
+    norms = [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert not norms or name == "smp-unet"

@@ -51,7 +51,7 @@ def test_the_facts_are_strict_json_and_name_both_sides(facts: Facts, tmp_path: P
 
 def test_the_header_says_what_a_prediction_must_know(facts: Facts) -> None:
     header = facts.header(40, {"dice": 0.5}, steps=64)
-    assert header.options == {"depth": 4, "width": 4, "dropout": 0.5, "norm": "none"}
+    assert header.options == {"depth": 4, "width": 4, "dropout": 0.0, "norm": "batch"}
     assert header.class_names == ("background", "foreground")
     assert (header.target, header.in_channels, header.channels) == ("foreground", 1, "0")
     assert header.contract == facts.contract

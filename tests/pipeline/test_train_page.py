@@ -33,6 +33,8 @@ def here(kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def run(**changes: Any) -> None:
     options = {"options": ("depth=1", "width=2"), "steps": 6, "device": "cpu"}
+    # So that a step costs enough for a validation after every second one.
+    options["recipe_set"] = ("batch=2",)
     train("<b>data.zarr", **{**options, "precision": "float32", **changes})
 
 

@@ -33,9 +33,16 @@ def test_a_plan_holds_every_option_of_the_model() -> None:
     assert plan(options=("width=8",)).options == {
         "width": 8,
         "depth": 4,
-        "dropout": 0.5,
-        "norm": "none",
+        "dropout": 0.0,
+        "norm": "batch",
     }
+
+
+def test_options_of_a_recipe_hold_for_networks_that_have_them_and_are_not_told_otherwise() -> None:
+    assert plan(options=("norm=none",)).options["norm"] == "none"
+    assert plan(recipe="paper").options["norm"] == "none"
+    assert plan(recipe="paper").options["dropout"] == 0.5
+    assert "norm" not in plan(model="smp-unet").options
 
 
 def test_what_is_left_out_is_chosen_for_the_machine() -> None:

@@ -35,6 +35,8 @@ def begin(*words: str) -> subprocess.Popen[str]:
     """Train in two processes, as a user would."""
     line = [*TORCHRUN, "-m", "unetkit", "train", "data.zarr", "--json", "--device", "cpu"]
     options = [word for option in OPTIONS for word in ("--set", option)]
+    if "--recipe-set" not in words:
+        words = (*words, "--recipe-set", "batch=2")
     return subprocess.Popen(
         [*line, "--precision", "float32", *options, *words],
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
@@ -57,13 +59,16 @@ def test_two_processes_write_once_what_one_would_write(here: Path) -> None:
         "data.zarr",
         output="one.safetensors",
         options=OPTIONS,
+        recipe_set=("batch=2",),
         steps=4,
         device="cpu",
         precision="float32",
     )
     one, two = load_file("one.safetensors"), load_file("model.safetensors")
     # float32, whose sums are taken in another order.
-    assert all(abs(one[name] - two[name]).max() < 1e-4 for name in one)
+    apart = {name for name in one if abs(one[name] - two[name]).max() >= 1e-4}
+    # What is added before batch normalization is taken away by it: its gradient is mere rounding.
+    assert apart <= {"up.0.bias"}
 
 
 @pytest.mark.slow

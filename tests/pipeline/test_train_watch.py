@@ -158,7 +158,9 @@ def test_people_hear_when_it_ends_and_how_it_would_end_sooner(
 
 def test_a_kept_model_can_be_loaded_and_says_when_it_was_kept(work: Workplace) -> None:
     watch, _ = reporter(work)
-    network = make("unet", in_channels=1, classes=2, options={"depth": 1, "width": 2})
+    network = make(
+        "unet", in_channels=1, classes=2, options={"depth": 1, "width": 2, "norm": "batch"}
+    )
     watch.kept(7, network, GOOD)
     header = load(work.best).header
     assert header.scores == {"average_precision": 0.5, "loss": 0.25}
@@ -173,7 +175,9 @@ def test_a_signal_ends_it_and_the_sentence_says_what_is_kept(
     watch, _ = reporter(work, stop=stop)
     watch.stepped(1, loss=1.0, rate=0.1)
     if kept:
-        network = make("unet", in_channels=1, classes=2, options={"depth": 1, "width": 2})
+        network = make(
+            "unet", in_channels=1, classes=2, options={"depth": 1, "width": 2, "norm": "batch"}
+        )
         watch.kept(1, network, GOOD)
     watch.examining()
     stop.signal = signal.SIGTERM

@@ -136,20 +136,47 @@ def test_the_average_is_what_is_validated_and_kept(kit: SimpleNamespace) -> None
     assert not np.array_equal(diary.kept_weights[3], network.weight.detach().numpy())
 
 
-def test_training_ends_early_when_nothing_becomes_better(kit: SimpleNamespace) -> None:
+def test_training_at_a_constant_rate_ends_early_when_nothing_becomes_better(
+    kit: SimpleNamespace,
+) -> None:
     scores = [Validation(0.5, loss=1), Validation(0.6, loss=1), *[Validation(0.3, loss=0)] * 9]
-    outcome, diary, _ = train(kit, steps=100, scores=scores)
+    outcome, diary, _ = train(kit, steps=100, scores=scores, schedule="constant")
     assert outcome.stopped_early
     assert len(diary.validations) == 2 + PATIENCE
     assert (outcome.steps, outcome.best_step) == (70, 20)
+    # Where the rate falls, what comes last is worth waiting for.
+    outcome, diary, _ = train(kit, steps=100, scores=scores, schedule="cosine")
+    assert (outcome.steps, outcome.best_step, outcome.stopped_early) == (100, 20, False)
 
 
 def test_the_last_step_is_no_early_end(kit: SimpleNamespace) -> None:
     scores = [*[Validation(0.5, loss=1)] * 5, *[Validation(0.3, loss=0)] * 5]
-    outcome, _, _ = train(kit, steps=10, scores=scores)
+    outcome, _, _ = train(kit, steps=10, scores=scores, schedule="constant")
     assert (outcome.steps, outcome.stopped_early) == (6, True)
-    outcome, _, _ = train(kit, steps=6, scores=scores)
+    outcome, _, _ = train(kit, steps=6, scores=scores, schedule="constant")
     assert (outcome.steps, outcome.stopped_early) == (6, False)
+
+
+def test_statistics_stay_as_they_are_in_the_last_steps(kit: SimpleNamespace) -> None:
+    seen: list[float] = []
+
+    class Watched(torch.nn.BatchNorm2d):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+            seen.append(float(self.training))
+            return super().forward(input)
+
+    network = torch.nn.Sequential(Watched(1), kit.Dots())
+    network.weight = network[1].weight
+    fit(
+        network,
+        (kit.batch(k) for k in count()),
+        recipe=kit.plain(frozen=0.3),
+        pace=Pace(10, budget=None, validation=0.0),
+        precision="float32",
+        validate=lambda _: Validation(1.0, loss=1.0),
+        watcher=Diary(),
+    )
+    assert seen == [1.0] * 7 + [0.0] * 3
 
 
 def test_a_budget_becomes_a_number_of_steps(kit: SimpleNamespace) -> None:

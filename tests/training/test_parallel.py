@@ -51,7 +51,8 @@ recipe = replace(RECIPES["default"], batch=4, tile=16, loss="unet+0.5*ce")
 with joined(torch.device("cpu")) as group:
     torch.manual_seed(0)
     network = make("unet", in_channels=1, classes=2,
-                   options={"depth": 1, "width": 4, "dropout": 0.0}).double()
+                   options={"depth": 1, "width": 4, "dropout": 0.0,
+                            "norm": os.environ.get("NORM", "none")}).double()
     sampler = Sampler({"a": material}, [Region("a", 0, 0, 60, 60)], contract=network.contract,
                       recipe=recipe, cache=BlockCache(), seed=3, group=group)
     learner = Learner(network, recipe, precision="float32", group=group,
@@ -100,6 +101,16 @@ def test_two_processes_equal_one_in_float64(tmp_path: Path) -> None:
     np.testing.assert_allclose(parts["weights"], one["weights"], rtol=0, atol=1e-9)
     # The control: weights moved, and float32 would not agree as well.
     assert np.ptp(np.asarray(one["losses"])) > 1e-3
+
+
+def test_batch_normalization_sees_the_tiles_of_all_processes(tmp_path: Path) -> None:
+    one = train(tmp_path, "one", NORM="batch")
+    two = train(tmp_path, "two", processes=2, NORM="batch")
+    for name in ("losses", "weights"):
+        np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-9)
+    # The control: parts of a batch that are normalized each for itself lead elsewhere.
+    parts = train(tmp_path, "parts", NORM="batch", PARTS="2")
+    assert not np.allclose(parts["weights"], one["weights"], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("count", "size"), [(5, 2), (4, 4), (7, 3)])

@@ -42,6 +42,12 @@ def test_a_step_beyond_the_last_has_no_negative_rate() -> None:
     assert DEFAULT.rate(5000, 1000) == pytest.approx(0)
 
 
+def test_the_default_leaves_statistics_as_they_are_for_half_of_the_way() -> None:
+    assert [DEFAULT.freezes(step, 7) for step in range(7)] == [False] * 4 + [True] * 3
+    assert not any(RECIPES["paper"].freezes(step, 7) for step in range(7))
+    assert all(replace(DEFAULT, frozen=1.0).freezes(step, 7) for step in range(7))
+
+
 def test_the_paper_trains_one_large_tile_a_step_by_momentum() -> None:
     paper = choose_recipe("paper")
     assert (paper.optimizer, paper.momentum, paper.batch, paper.tile) == ("sgd", 0.99, 1, 388)
@@ -73,6 +79,8 @@ def test_numbers_of_a_recipe_are_changed_by_their_names() -> None:
         (("bach=4",), "with one of averaging, balance, batch"),
         (("batch",), "must be key=value"),
         (("source=me",), "must be key=value"),
+        (("options=me",), "must be key=value"),
+        (("frozen=2",), "from 0 to 1"),
         (("batch=0",), "batch of the recipe must be a whole number from 1 to 4096, got '0'"),
         (("batch=1.5",), "a whole number"),
         (("optimizer=adam",), "one of adamw, sgd"),

@@ -1,12 +1,14 @@
-"""A convolution and the ReLU after it in one step, which saves a pass over memory."""
+"""A convolution and what follows it in one step, which saves passes over memory."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 # torch gives its backends no types.
 _ONEDNN: Any = torch.backends.mkldnn
@@ -15,11 +17,12 @@ _OPERATORS: Any = getattr(torch.ops, "mkldnn", None)
 
 
 def fuse(module: nn.Module) -> nn.Module:
-    """Let a network that predicts compute each convolution together with a ReLU that follows it.
+    """Let a network that predicts compute each convolution together with what follows it.
 
-    Holds where both stand in an ``nn.Sequential``. On the processor with oneDNN, and without
-    gradients, they then are one step, with the same result; elsewhere they are computed one after
-    the other, as before. Names and weights stay as they are.
+    Holds where they stand in an ``nn.Sequential``. Batch normalization, whose statistics are fixed,
+    becomes part of the convolution's weights, with the same result but for rounding. On the
+    processor with oneDNN, and without gradients, a ReLU is one step with the convolution, with the
+    same result; elsewhere it is computed after it, as before.
 
     Parameters
     ----------
@@ -34,12 +37,30 @@ def fuse(module: nn.Module) -> nn.Module:
     for chain in module.modules():
         if not isinstance(chain, nn.Sequential):
             continue
-        for place in range(len(chain) - 1):
-            layer = chain[place]
-            if _can_fuse(layer) and type(chain[place + 1]) is nn.ReLU:
-                layer.__class__ = ConvolutionReLU
-                chain[place + 1] = nn.Identity()
+        _absorb_norms(chain)
+        _absorb_relus(chain)
     return module
+
+
+def _absorb_norms(chain: nn.Sequential) -> None:
+    for place in range(len(chain) - 1):
+        layer, norm = chain[place], chain[place + 1]
+        if type(layer) is not nn.Conv2d or not isinstance(norm, nn.BatchNorm2d):
+            continue
+        # Without statistics it would normalize by what it sees.
+        if norm.track_running_stats and not norm.training:
+            chain[place] = fuse_conv_bn_eval(layer, norm)
+            chain[place + 1] = nn.Identity()
+
+
+def _absorb_relus(chain: nn.Sequential) -> None:
+    # What was absorbed before is passed over.
+    places = [place for place in range(len(chain)) if type(chain[place]) is not nn.Identity]
+    for place, following in pairwise(places):
+        layer = chain[place]
+        if _can_fuse(layer) and type(chain[following]) is nn.ReLU:
+            layer.__class__ = ConvolutionReLU
+            chain[following] = nn.Identity()
 
 
 def _can_fuse(layer: nn.Module) -> bool:

@@ -10,11 +10,11 @@ from unetkit.arrays.normalization import METHODS
 from unetkit.errors import UsageError
 from unetkit.models import hardware
 from unetkit.models.modelfile import models, parse_options
-from unetkit.models.options import complete
+from unetkit.models.options import complete, options_of
 from unetkit.training.recipes import RECIPES, Recipe, choose_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import torch
 
@@ -129,7 +129,7 @@ def make_plan(
         if value is not None and value < bound:
             raise UsageError(f"{name} must be at least {bound}, got {value}; use {bound} or more")
     numbers = choose_recipe(recipe, recipe_set, loss=loss)
-    name, chosen = _network(model, options, start)
+    name, chosen = _network(model, options, start, usual=numbers.options)
     method = normalization or (METHODS[0] if start is None else start.normalization)
     if method not in METHODS:
         raise UsageError(f"normalization must be one of {', '.join(METHODS)}, got {method!r}")
@@ -165,11 +165,17 @@ def _precision(wish: str, where: torch.device) -> str:
 
 
 def _network(
-    model: str | None, options: Sequence[str], start: ModelHeader | None
+    model: str | None,
+    options: Sequence[str],
+    start: ModelHeader | None,
+    *,
+    usual: Mapping[str, Any],
 ) -> tuple[str, dict[str, Any]]:
-    """Name the network and all of its options."""
+    """Name the network and all of its options; `usual` are for networks that have such options."""
     if start is None:
-        name, base = model or USUAL, {}
+        name = model or USUAL
+        known = options_of(models().get(name))
+        base = {key: value for key, value in usual.items() if key in known}
     else:
         # Names of our own can't be taken by others, and are shown as they are.
         name = start.model if start.distribution == "unetkit" else start.full_name

@@ -11,6 +11,7 @@ import torch
 from unetkit.errors import NumbersError
 from unetkit.models import hardware
 from unetkit.models.losses import parse_loss
+from unetkit.training.norms import freeze_statistics, share_statistics
 from unetkit.training.optimizing import make_optimizer, optimizer_tensors, restore_optimizer
 from unetkit.training.parallel import ALONE
 from unetkit.training.states import State
@@ -57,6 +58,7 @@ class Learner:
         # Before anything is copied from it: a state that is read back then lies in memory as it
         # did, and sums run in the same order.
         hardware.lay_out(network, precision=precision)
+        share_statistics(network, group)
         self.average = Average(network, recipe.averaging)
         self.went_back = False
         """Whether weights were taken back to an earlier state, which happens once at most."""
@@ -65,7 +67,8 @@ class Learner:
         self._loss = parse_loss(recipe.loss)
         self._precision = precision
         self._group = group
-        self._parts = accumulate
+        # The same number in all processes, which wait for each other in every part.
+        self._parts = max(1, min(accumulate, recipe.batch // group.size))
         first = next(network.parameters())
         self._device, self._dtype = first.device, first.dtype
         self._optimizer = make_optimizer(network, recipe)
@@ -74,7 +77,7 @@ class Learner:
         self._suspects: list[list[str]] = []
         self._good: State | None = None
 
-    def learn(self, batch: Batch, *, rate: float) -> float | None:
+    def learn(self, batch: Batch, *, rate: float, frozen: bool = False) -> float | None:
         """Make one step.
 
         Parameters
@@ -83,6 +86,8 @@ class Learner:
             What to learn from.
         rate : float
             The learning rate.
+        frozen : bool
+            Leave the statistics of batch normalization as they are, and learn with them.
 
         Returns
         -------
@@ -99,7 +104,7 @@ class Learner:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         before = {name: value.clone() for name, value in self._network.named_buffers()}
-        loss = self._step(batch)
+        loss = self._step(batch, frozen=frozen)
         if loss is not None:
             self._suspects = []
             self.average.follow(self._network)
@@ -159,10 +164,12 @@ class Learner:
         self._scaler.load_state_dict(scale)
         self._suspects, self.went_back = [], True
 
-    def _step(self, batch: Batch) -> float | None:
+    def _step(self, batch: Batch, *, frozen: bool) -> float | None:
         # What a network draws for itself, such as drop-out, is a function of the step as well.
         torch.manual_seed(batch.seed + self._group.rank)
         self._network.train()
+        if frozen:
+            freeze_statistics(self._network)
         self._optimizer.zero_grad(set_to_none=True)
         own = self._backward(batch)
         parameters = list(self._network.parameters())

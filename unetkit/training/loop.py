@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PATIENCE", "Outcome", "Validation", "Watcher", "fit"]
 
-# Validations without a better score after which training ends.
+# Validations without a better score after which training ends, where its rate is constant. A rate
+# that falls makes a network better at its end: on slices of neurons five validations without gain
+# came after half of the steps, and the whole way halves the error.
 PATIENCE = 5
 
 
@@ -125,17 +128,19 @@ def fit(
     learner = Learner(network, recipe, precision=precision, group=group, accumulate=accumulate)
     keeper = keeper or Keeper(group=group)
     at = keeper.begin(learner, pace)
+    patience = PATIENCE if recipe.schedule == "constant" else math.inf
     try:
         while True:
             if at.step > at.validated and pace.is_time_to_validate(at.step):
                 with learner.average.inside(network):
                     _validate(network, at, validate=validate, watcher=watcher, group=group)
-            if at.step >= pace.steps or at.since_best >= PATIENCE:
+            if at.step >= pace.steps or at.since_best >= patience:
                 break
             keeper.follow(learner, pace, at)
             pace.begin_step()
             rate, sound = recipe.rate(at.step, pace.steps), not learner.went_back
-            loss = learner.learn(next(batches), rate=rate)
+            frozen = recipe.freezes(at.step, pace.steps)
+            loss = learner.learn(next(batches), rate=rate, frozen=frozen)
             at.step += 1
             if _found_pace(pace, at.step, group):
                 seconds = pace.seconds_a_step or 0.0

@@ -1,0 +1,90 @@
+"""Batch normalization when training: over all processes, or with statistics that stay as they are.
+
+What it does when predicting is torch's own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.distributed.nn import functional as distributed
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unetkit.training.parallel import Group
+
+
+def freeze_statistics(network: nn.Module) -> None:
+    """Let batch normalization learn with the statistics that it predicts with, and keep them.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In training mode, until it is set to that mode again.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
+
+
+def share_statistics(network: nn.Module, group: Group) -> None:
+    """Let batch normalization take its statistics from the tiles of all processes of a group.
+
+    Several processes then train as one does that has all tiles. Torch's own ``SyncBatchNorm`` is
+    for GPUs alone.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Changed in place; its names and weights stay as they are.
+    group : Group
+        Who trains together.
+    """
+    if group.size == 1:
+        return
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.__class__ = SharedNorm
+
+
+class SharedNorm(nn.BatchNorm2d):
+    """Batch normalization over what all processes have at the same time."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalize (N, C, Y, X)."""
+        if not self.training:
+            return super().forward(input)
+        # Sums of 16-bit numbers would lose most of their digits.
+        values = input if input.dtype == torch.float64 else input.float()
+        own = torch.tensor(float(values.numel() // values.shape[1]), device=values.device)
+        count = _total(own.to(values.dtype))
+        if int(count) == 1:
+            # One value has no spread to divide by.
+            return functional.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        mean = _total(values.sum(dim=(0, 2, 3))) / count
+        centred = values - mean[:, None, None]
+        variance = _total(centred.square().sum(dim=(0, 2, 3))) / count
+        self._follow(mean.detach(), variance.detach() * count / (count - 1))
+        scaled: Tensor = centred * ((variance + self.eps).rsqrt() * self.weight)[:, None, None]
+        return (scaled + self.bias[:, None, None]).to(input.dtype)
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the statistics towards those of this step, as torch's own layer does."""
+        share = 0.1 if self.momentum is None else self.momentum
+        for kept, now in ((self.running_mean, mean), (self.running_var, variance)):
+            if kept is not None:
+                kept.lerp_(now.to(kept.dtype), share)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+
+
+def _total(values: Tensor) -> Tensor:
+    """Add up what all processes have, so that gradients flow back to all of them."""
+    total: Tensor = distributed.all_reduce(values)  # type: ignore[no-untyped-call]
+    return total
