@@ -71,6 +71,17 @@ def test_two_processes_write_once_what_one_would_write(here: Path) -> None:
     assert apart <= {"up.0.bias"}
 
 
+def test_two_processes_train_folds_one_after_the_other(here: Path) -> None:
+    with begin("--steps", "2", "--folds", "3") as process:
+        printed, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    report = json.loads(printed)
+    models = [f"model.fold{number}.safetensors" for number in (1, 2, 3)]
+    assert report["outputs"] == models
+    assert len({(here / name).read_bytes() for name in models}) == 3
+    assert not [*here.glob("*.train"), *here.glob("*.lock")]
+
+
 @pytest.mark.slow
 def test_a_signal_to_two_processes_saves_and_either_number_goes_on(here: Path) -> None:
     log = here / "model.train" / "log.jsonl"

@@ -213,8 +213,8 @@ def build(
     norm : {"none", "batch"}
         What follows each 3x3 convolution: nothing, as in the paper, or batch normalization, whose
         statistics are fixed after training, so that tiles still equal the whole image. While it
-        trains they are those of the tiles that are computed together, so that a batch in several
-        parts or processes does not lead to the same weights.
+        trains they are those of the tiles that are computed together, in all processes, so that a
+        batch in several parts does not lead to the same weights.
 
     Returns
     -------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from unetkit.pipeline.train_plan import Plan
     from unetkit.pipeline.train_resume import Ground
     from unetkit.storage.datasets import Dataset
+    from unetkit.training.parallel import Group
     from unetkit.training.split import Fold
 
 __all__ = ["FoldsReport", "TrainReport", "train"]
@@ -63,7 +63,6 @@ PLANNED = (
 # Options that say how each of the networks is trained.
 CARRIED = (
     "target",
-    "device",
     "precision",
     "nonfinite",
     "keep_state",
@@ -200,10 +199,10 @@ def train(
         grounded, inputs=inputs, resume=resume, overwrite=overwrite, break_lock=break_lock
     )
     how = {name: given[name] for name in CARRIED}
-    reports = [
-        _train(dataset, place, plan=plan, fold=fold, found=found, start=start, **how)
-        for place, fold in places
-    ]
+    one = partial(_train, dataset, plan=plan, found=found, start=start, **how)
+    # Once for all folds: processes find each other when they start, and never again.
+    with joined(hardware.pick_device(device)) as group:
+        reports = [one(place, fold=fold, group=group) for place, fold in places]
     return reports[0] if folds == 1 else folds_report(reports)
 
 
@@ -224,8 +223,8 @@ def _train(
     fold: Fold | None,
     found: Callable[..., AbstractContextManager[Ground]],
     start: Start | None,
+    group: Group,
     target: str | None,
-    device: str,
     precision: str,
     nonfinite: Literal["error", "fill"],
     keep_state: bool,
@@ -234,12 +233,10 @@ def _train(
 ) -> TrainReport:
     """Train one network."""
     began = time.monotonic()
-    with ExitStack() as stack:
-        group = stack.enter_context(joined(hardware.pick_device(device)))
-        progress = progress if group.leads else SILENT
-        if fold is not None:
-            progress.note(f"Fold {fold.number} of {fold.count}.")
-        ground = stack.enter_context(found(output, group=group, progress=progress))
+    progress = progress if group.leads else SILENT
+    if fold is not None:
+        progress.note(f"Fold {fold.number} of {fold.count}.")
+    with found(output, group=group, progress=progress) as ground:
         chosen = plan(precision=ground.precision(precision, group), fold=fold)
         network, facts = _prepare(chosen, dataset, target, start=start, progress=progress)
         if tensorboard is not None and fold is not None:
