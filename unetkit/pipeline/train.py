@@ -202,7 +202,7 @@ def train(
     one = partial(_train, dataset, plan=plan, found=found, start=start, **how)
     # Once for all folds: processes find each other when they start, and never again.
     with joined(hardware.pick_device(device)) as group:
-        reports = [one(place, fold=fold, group=group) for place, fold in places]
+        reports = [one(output=place, fold=fold, group=group) for place, fold in places]
     return reports[0] if folds == 1 else folds_report(reports)
 
 
