@@ -61,12 +61,15 @@ def page(contents: dict[str, Any], *, template: str = "report.html") -> str:
     str
         HTML that asks nothing of any network.
     """
-    empty = files("unetkit").joinpath(f"data/{template}").read_text(encoding="utf-8")
+    folder = files("unetkit").joinpath("data")
+    empty, style = (
+        folder.joinpath(name).read_text(encoding="utf-8") for name in (template, "page.css")
+    )
     data = json.dumps(contents, allow_nan=False)
     # Nothing in a name may end the element that holds the data.
     for sign in "<>&":
         data = data.replace(sign, f"\\u{ord(sign):04x}")
-    return empty.replace("DATA", data, 1)
+    return empty.replace("STYLE", style, 1).replace("DATA", data, 1)
 
 
 def png_uri(content: bytes) -> str:
