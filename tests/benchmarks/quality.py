@@ -346,7 +346,8 @@ class Runs:
         """Lay out all runs of a kind and a time as Markdown, those of several seeds together."""
         rows = [row for row in self.rows if row["kind"] == kind and row["seconds"] == seconds]
         lines = ["| data | what | SEG | AP 0.5 | adapted Rand error |", "|---|---|---|---|---|"]
-        for data, what in dict.fromkeys((row["data"], row["what"]) for row in rows):
+        found = dict.fromkeys((row["data"], row["what"]) for row in rows)
+        for data, what in sorted(found, key=lambda pair: pair[0]):
             same = [row for row in rows if (row["data"], row["what"]) == (data, what)]
             cells = [_cell([row[score] for row in same]) for score in SCORES]
             lines.append(f"| {data} | {what} | {' | '.join(cells)} |")
