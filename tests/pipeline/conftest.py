@@ -36,9 +36,12 @@ def tiny_model(
     method: str = "percentile",
     chosen: str | None = None,
     name: str = "unet",
+    norm: str | None = None,
 ) -> str:
     """Write a network; with this seed its classes are mixed over an image of noise."""
-    options = {"depth": depth, "width": width}
+    options: dict[str, Any] = {"depth": depth, "width": width}
+    if norm is not None:
+        options["norm"] = norm
     torch.manual_seed(seed)
     network = modelfile.make(name, in_channels=channels, classes=len(classes), options=options)
     network.eval()
@@ -47,6 +50,11 @@ def tiny_model(
         for parameter in network.parameters():
             if parameter.dim() == 1:
                 parameter.normal_(0, 0.1)
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.weight.uniform_(0.5, 2)
+                layer.running_mean.normal_(0, 0.1)
+                layer.running_var.uniform_(0.5, 2)
         side = contract.legal(contract.minimum + 60)
         noise = torch.rand(1, channels, side, side)
         logits = hardware.forward(network, noise, precision="exact")[0]

@@ -43,10 +43,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     width=st.integers(1, 70),
     tile=st.sampled_from([16, 64]),
     scheduler=st.sampled_from(["sync", "threads"]),
+    norm=st.sampled_from(["none", "batch"]),
 )
-@example(height=1, width=40, tile=16, scheduler="threads")
-@example(height=5, width=1, tile=64, scheduler="sync")
-@example(height=67, width=49, tile=16, scheduler="threads")
+@example(height=1, width=40, tile=16, scheduler="threads", norm="none")
+@example(height=5, width=1, tile=64, scheduler="sync", norm="batch")
+@example(height=67, width=49, tile=16, scheduler="threads", norm="batch")
 def test_tiles_equal_one_pass_to_the_bit(
     kit: SimpleNamespace,
     shared: Path,
@@ -54,8 +55,9 @@ def test_tiles_equal_one_pass_to_the_bit(
     width: int,
     tile: int,
     scheduler: str,
+    norm: str,
 ) -> None:
-    model = kit.model(shared / "model.safetensors")
+    model = kit.model(shared / f"{norm}.safetensors", norm=norm)
     source, image = kit.image(
         shared / f"{len(list(shared.iterdir()))}.zarr", (height, width), seed=height
     )

@@ -240,7 +240,8 @@ class _Job:
     def run(self, target: Target, scheduler: Scheduler, *, progress: Progress) -> PredictionReport:
         """Settle the plan and, unless it was only to be told, carry it out."""
         earlier = target.look_alone()
-        ensemble = load_ensemble(self.models, device=self.device)
+        fused = self.wishes.precision != "exact"
+        ensemble = load_ensemble(self.models, device=self.device, fused=fused)
         if not target.dry_run:
             headers = [model.header for model in ensemble.models]
             needed = look_at(self.models, headers, self.dataset, partial_url=target.partial)

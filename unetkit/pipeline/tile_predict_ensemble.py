@@ -164,15 +164,15 @@ def read_header(paths: Sequence[str]) -> ModelHeader:
     return common_header(paths, [modelfile.read_header(path) for path in paths])
 
 
-def load_ensemble(paths: Sequence[str], *, device: str) -> Ensemble:
-    """Load the networks of an ensemble onto a device, ready to predict.
+def load_ensemble(paths: Sequence[str], *, device: str, fused: bool = True) -> Ensemble:
+    """Load the networks of an ensemble onto a device, ready to predict; see `load_model`.
 
     Raises
     ------
     InputError
         If a file is damaged, or two of them don't belong together.
     """
-    models = tuple(load_model(path, device=device, keep=len(paths)) for path in paths)
+    models = tuple(load_model(path, device=device, keep=len(paths), fused=fused) for path in paths)
     # A worker may have another working folder.
     return Ensemble(
         tuple(map(urls.anywhere, paths)),

@@ -65,12 +65,9 @@ class NetworkCall:
     def looks(self) -> Looks:
         """Return the networks of this process, ready to look at tiles."""
         members = self.averaging.members
-        modules = [
-            load_model(
-                member.path, device=self.device, sha256=member.sha256, keep=len(members)
-            ).module
-            for member in members
-        ]
+        fused = self.precision != "exact"
+        load = partial(load_model, device=self.device, keep=len(members), fused=fused)
+        modules = [load(member.path, sha256=member.sha256).module for member in members]
         return Looks(
             self.averaging,
             modules,

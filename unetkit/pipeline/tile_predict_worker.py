@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
     from unetkit.models.modelfile import LoadedModel
 
-# Models of this process by file, hash and device; those of the last call are kept for the next.
-_LOADED: OrderedDict[tuple[str, str, str], LoadedModel] = OrderedDict()
+# Models of this process by file, hash, device and whether they are fused; those of the last call
+# are kept for the next.
+_LOADED: OrderedDict[tuple[str, str, str, bool], LoadedModel] = OrderedDict()
 _LOADING = threading.Lock()
 
 
-def load_model(path: str, *, device: str, sha256: str | None = None, keep: int = 1) -> LoadedModel:
+def load_model(
+    path: str, *, device: str, sha256: str | None = None, keep: int = 1, fused: bool = True
+) -> LoadedModel:
     """Load a model file onto a device, ready to predict, once in each process.
 
     Parameters
@@ -41,6 +44,9 @@ def load_model(path: str, *, device: str, sha256: str | None = None, keep: int =
         What the file's bytes must hash to; left out, whatever they are.
     keep : int
         How many models stay loaded, this one included; those that were asked for last.
+    fused : bool
+        Let it compute several layers in one step where it can. With precision `exact` it computes
+        them as they are, to the last bit what the network computes anywhere else.
 
     Returns
     -------
@@ -55,9 +61,9 @@ def load_model(path: str, *, device: str, sha256: str | None = None, keep: int =
     if device == "cuda":
         device = own_gpu(worker_number(), torch.cuda.device_count())
     with _LOADING:
-        if sha256 is not None and (path, sha256, device) in _LOADED:
-            _LOADED.move_to_end((path, sha256, device))
-            return _LOADED[path, sha256, device]
+        if sha256 is not None and (path, sha256, device, fused) in _LOADED:
+            _LOADED.move_to_end((path, sha256, device, fused))
+            return _LOADED[path, sha256, device, fused]
         hardware.tune_allocator()
         found = modelfile.load(path)
         if sha256 not in (None, found.sha256):
@@ -65,9 +71,10 @@ def load_model(path: str, *, device: str, sha256: str | None = None, keep: int =
                 f"{path} must stay as it was when the prediction began, got other bytes; "
                 "put the model file back, or start again"
             )
-        ready = replace(found, module=fuse(found.module.to(device).eval()))
-        _LOADED[path, found.sha256, device] = ready
-        _LOADED.move_to_end((path, found.sha256, device))
+        module = found.module.to(device).eval()
+        ready = replace(found, module=fuse(module) if fused else module)
+        _LOADED[path, found.sha256, device, fused] = ready
+        _LOADED.move_to_end((path, found.sha256, device, fused))
         while len(_LOADED) > keep:
             _LOADED.popitem(last=False)
         return ready
