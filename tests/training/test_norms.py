@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from unetkit.training.norms import SharedNorm, freeze_statistics, share_statistics
 from unetkit.training.parallel import ALONE, Group
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def group_of_one() -> Iterator[None]:
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
 
 
 def small() -> nn.Sequential:
@@ -46,3 +59,36 @@ def test_shared_normalization_predicts_as_that_of_torch() -> None:
     assert type(shared[1]) is SharedNorm
     assert list(shared.state_dict()) == list(network.state_dict())
     assert torch.equal(shared.eval()(image), network.eval()(image))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}], ids=str
+)
+@pytest.mark.usefixtures("group_of_one")
+def test_shared_normalization_of_one_process_learns_as_that_of_torch(
+    options: dict[str, Any],
+) -> None:
+    torch.manual_seed(0)
+    own, shared = (nn.Sequential(nn.BatchNorm2d(3, **options)).double() for _ in "ab")
+    share_statistics(shared, Group(0, 2))
+    for _ in range(3):
+        image = torch.randn(2, 3, 5, 7, dtype=torch.float64)
+        images = [image.clone().requires_grad_() for _ in "ab"]
+        for network, one in zip((own, shared), images, strict=True):
+            network(one).square().pow(1.5).sum().backward()
+        gradients = [one.grad for one in images]
+        torch.testing.assert_close(gradients[1], gradients[0])
+    for (name, found), (_, expected) in zip(
+        shared.state_dict().items(), own.state_dict().items(), strict=True
+    ):
+        torch.testing.assert_close(found, expected, msg=name)
+    for found, expected in zip(shared.parameters(), own.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad)
+
+
+@pytest.mark.usefixtures("group_of_one")
+def test_one_value_a_channel_takes_the_statistics_that_there_are() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3))
+    share_statistics(network, Group(0, 2))
+    value = torch.randn(1, 3, 1, 1)
+    torch.testing.assert_close(network.train()(value), network.eval()(value))

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["PATIENCE", "Outcome", "Validation", "Watcher", "fit"]
 
 # Validations without a better score after which training ends, where its rate is constant. A rate
-# that falls makes a network better at its end: on slices of neurons five validations without gain
-# came after half of the steps, and the whole way halves the error.
+# that falls, and statistics that are frozen in the end, do their work in the last part of the way,
+# before which the score may well stand still.
 PATIENCE = 5
 
 

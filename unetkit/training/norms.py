@@ -5,11 +5,10 @@ What it does when predicting is torch's own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
-from torch.distributed.nn import functional as distributed
+from torch import distributed, nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
@@ -71,20 +70,40 @@ class SharedNorm(nn.BatchNorm2d):
         centred = values - mean[:, None, None]
         variance = _total(centred.square().sum(dim=(0, 2, 3))) / count
         self._follow(mean.detach(), variance.detach() * count / (count - 1))
-        scaled: Tensor = centred * ((variance + self.eps).rsqrt() * self.weight)[:, None, None]
-        return (scaled + self.bias[:, None, None]).to(input.dtype)
+        scaled: Tensor = centred * (variance + self.eps).rsqrt()[:, None, None]
+        if self.affine:
+            scaled = scaled * self.weight[:, None, None] + self.bias[:, None, None]
+        return scaled.to(input.dtype)
 
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         """Move the statistics towards those of this step, as torch's own layer does."""
-        share = 0.1 if self.momentum is None else self.momentum
+        if self.num_batches_tracked is None or self.running_mean is None:
+            return
+        self.num_batches_tracked.add_(1)
+        # Without a momentum they are the mean over all steps.
+        mean_of_all = 1 / float(self.num_batches_tracked)
+        share = mean_of_all if self.momentum is None else self.momentum
         for kept, now in ((self.running_mean, mean), (self.running_var, variance)):
             if kept is not None:
                 kept.lerp_(now.to(kept.dtype), share)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+
+
+class _Total(torch.autograd.Function):
+    """The sum of what all processes have; what any of them learns from it is everyone's share."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
 
 
 def _total(values: Tensor) -> Tensor:
-    """Add up what all processes have, so that gradients flow back to all of them."""
-    total: Tensor = distributed.all_reduce(values)  # type: ignore[no-untyped-call]
+    total: Tensor = _Total.apply(values)
     return total
