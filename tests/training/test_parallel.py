@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
+from unetkit.training import parallel
 from unetkit.training.parallel import ALONE, Group, joined
 
 if TYPE_CHECKING:
@@ -129,3 +131,24 @@ def test_alone_nothing_is_exchanged() -> None:
     assert ALONE.first_bytes(b"a") == b"a"
     with joined(torch.device("cpu")) as group:
         assert (group.size, group.leads) == (1, True)
+
+
+def test_the_end_waits_until_what_was_sent_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[torch.Tensor] = []
+    tensor = torch.arange(3.0)
+    # As the thread of gloo does, which needs the interpreter to let go of what it sent.
+    parallel._send(tensor, lambda sent: held.append(sent.mul_(2)))
+    assert tensor.tolist() == [0.0, 2.0, 4.0]
+    (sent,) = parallel._sent
+    letting_go = threading.Timer(0.2, held.clear)
+    letting_go.start()
+    parallel._settle()
+    assert sent() is None
+    assert not parallel._sent
+    letting_go.join()
+    # The control: what is never let go doesn't hold the end up for ever.
+    monkeypatch.setattr(parallel, "SETTLE_S", 0.01)
+    parallel._send(tensor, held.append)
+    (sent,) = parallel._sent
+    parallel._settle()
+    assert sent() is held[0]

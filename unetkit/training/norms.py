@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn import functional
+
+from unetkit.training.parallel import add_up
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,13 +96,13 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
         total = values.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
+        add_up(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
+        add_up(total)
         return total
 
 

@@ -7,6 +7,9 @@ gradients are summed over all of them; only the first one writes and validates.
 from __future__ import annotations
 
 import os
+import time
+import weakref
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,12 +21,16 @@ from torch import distributed
 from unetkit.errors import SurroundingsError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from torch import Tensor, nn
 
 # The others wait while the first one validates.
 PATIENCE = timedelta(hours=12)
+# What was sent last. The thread of gloo that sent it holds it a moment longer than the sending
+# lasts, and needs the interpreter to let it go: ended before that, it aborts the process.
+_sent: deque[weakref.ref[Tensor]] = deque(maxlen=16)
+SETTLE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,7 @@ class Group:
         if self.size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self._place)
-        with _together():
-            distributed.broadcast(tensor, 0)
+        _send(tensor, distributed.broadcast, src=0)
         return [float(value) for value in tensor.tolist()]
 
     def first_bytes(self, content: bytes | None) -> bytes | None:
@@ -89,8 +95,7 @@ class Group:
             return None
         own = bytearray(content or b"") if self.leads else bytearray(int(size))
         tensor = torch.frombuffer(own, dtype=torch.uint8).to(self._place)
-        with _together():
-            distributed.broadcast(tensor, 0)
+        _send(tensor, distributed.broadcast, src=0)
         return tensor.cpu().numpy().tobytes()
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -104,8 +109,7 @@ class Group:
         for gradients in by_kind.values():
             # One message for all: a network has many tensors, most of them small.
             flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            with _together():
-                distributed.all_reduce(flat)
+            add_up(flat)
             parts = torch.split(flat, [gradient.numel() for gradient in gradients])
             for gradient, part in zip(gradients, parts, strict=True):
                 gradient.copy_(part.view(gradient.shape))
@@ -116,8 +120,7 @@ class Group:
 
     def _reduced(self, value: float, how: str) -> float:
         tensor = torch.tensor(value, dtype=torch.float64, device=self._place)
-        with _together():
-            distributed.all_reduce(tensor, op=getattr(distributed.ReduceOp, how))
+        _send(tensor, distributed.all_reduce, op=getattr(distributed.ReduceOp, how))
         return float(tensor)
 
 
@@ -155,7 +158,35 @@ def joined(device: torch.device) -> Iterator[Group]:
     try:
         yield Group(distributed.get_rank(), size, own)
     finally:
+        _settle()
         distributed.destroy_process_group()
+
+
+def add_up(tensor: Tensor) -> None:
+    """Replace the values of `tensor` by the sums over all processes of the group.
+
+    Raises
+    ------
+    SurroundingsError
+        If another process ended.
+    """
+    _send(tensor, distributed.all_reduce)
+
+
+def _send(tensor: Tensor, how: Callable[..., Any], **options: Any) -> None:
+    # Another name of the same numbers, which nothing but the sending holds.
+    sent = tensor.detach()
+    with _together():
+        how(sent, **options)
+    _sent.append(weakref.ref(sent))
+
+
+def _settle() -> None:
+    """Wait until the threads that send have let go of everything."""
+    end = time.monotonic() + SETTLE_S
+    while any(sent() is not None for sent in _sent) and time.monotonic() < end:
+        time.sleep(0.001)
+    _sent.clear()
 
 
 def _own_device(device: torch.device) -> torch.device:
