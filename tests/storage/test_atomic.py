@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from unetkit.errors import OutputError, SurroundingsError
-from unetkit.storage.atomic import write_bytes, write_json, write_text
+from unetkit.storage.atomic import make_folder, write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +82,16 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_a_long_name_works(tmp_path: Path) -> None:
     write_bytes(str(tmp_path / ("n" * 255)), b"1")
     assert names(tmp_path) == ["n" * 255]
+
+
+def test_a_folder_is_made_with_those_around_it_or_a_sentence_says_why_not(tmp_path: Path) -> None:
+    for _ in range(2):
+        make_folder(str(tmp_path / "a" / "b"))
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/below"):
+        with pytest.raises(SurroundingsError, match=f"{place} must be writable, got"):
+            make_folder(str(tmp_path / place))
 
 
 def test_text_and_json(tmp_path: Path) -> None:

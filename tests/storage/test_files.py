@@ -162,6 +162,29 @@ def test_a_relative_name_lies_in_the_current_folder(
     assert (tmp_path / "out.zarr").is_dir()
 
 
+def test_where_no_folder_can_be_made_a_sentence_says_so(tmp_path: Path) -> None:
+    # A name that is nearly as long as names may be leaves no room for that of the partial.
+    with (
+        pytest.raises(SurroundingsError, match="must be writable, got") as caught,
+        staged(str(tmp_path / f"{'a' * 240}.zarr")),
+    ):
+        pytest.fail("nothing can be made here")
+    assert caught.value.exit_code == 5
+    assert list(tmp_path.iterdir()) == []
+    with staged(str(tmp_path / f"{'a' * 200}.zarr")) as partial:
+        make(partial)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc here")
+def test_a_file_system_that_lets_nobody_make_a_folder_is_told_of() -> None:
+    # Only the right to write is asked for before.
+    if not os.access("/proc", os.W_OK):
+        pytest.skip("only the administrator seems to be allowed to write there")
+    with pytest.raises(SurroundingsError, match=r"/proc/\S+ must be writable"), staged("/proc/x"):
+        pytest.fail("nothing can be made here")
+
+
 def test_an_output_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
     url = str(tmp_path / "out.zarr")
 

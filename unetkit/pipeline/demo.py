@@ -7,7 +7,6 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from unetkit.pipeline.train import train
 from unetkit.pipeline.weights import weights
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.datasets import open_dataset
-from unetkit.storage.files import check_output, discard, write_bytes, write_json
+from unetkit.storage.files import check_output, discard, make_folder, write_bytes, write_json
 from unetkit.storage.images import open_image
 from unetkit.storage.readers import open_file
 from unetkit.storage.urls import is_remote, join
@@ -169,7 +168,7 @@ def _make_room(folder: str, *, overwrite: bool) -> None:
         discard(join(folder, name))
     # The mark by which a later --overwrite knows the folder, also when this run is cut short.
     for name in (".unetkit", "images", "masks", "held-out"):
-        Path(folder, name).mkdir(parents=True, exist_ok=True)
+        make_folder(join(folder, name))
 
 
 def _pair() -> tuple[npt.NDArray[np.generic], npt.NDArray[np.integer]]:

@@ -13,7 +13,7 @@ from unetkit.errors import InputError, UsageError
 from unetkit.pipeline.export_outlines import Outlined, write_outlines
 from unetkit.progress import SILENT
 from unetkit.storage.datasets import open_dataset
-from unetkit.storage.files import check_local, output_name, staged
+from unetkit.storage.files import check_local, make_folder, output_name, staged
 from unetkit.storage.journal import FOLDER
 from unetkit.storage.png_writing import bands, write_png
 from unetkit.storage.tiff_writing import tile_rows, write_tiff
@@ -122,7 +122,7 @@ def export_prediction(
     with staged(target, inputs=[prediction], overwrite=overwrite) as partial:
         if not alone:
             # By this folder a later run knows that it may replace the one around it.
-            Path(partial, FOLDER).mkdir(parents=True)
+            make_folder(join(partial, FOLDER))
         for export in exports:
             name = f"{export.sample.name}{SUFFIXES[to]}"
             features += export.write(partial if alone else join(partial, name), progress)

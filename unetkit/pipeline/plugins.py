@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from unetkit.errors import UsageError
 from unetkit.progress import SILENT
 from unetkit.registry import API, GROUPS, Registry, plain_name, status
-from unetkit.storage.files import staged, write_text
+from unetkit.storage.files import make_folder, staged, write_text
 from unetkit.storage.urls import base_name, is_remote
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def new_plugin(folder: str) -> NewPluginReport:
     with staged(folder) as partial:
         for source, target in _FILES.items():
             place = Path(partial) / _filled(target, words)
-            place.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(str(place.parent))
             write_text(str(place), _filled(template.joinpath(f"{source}.txt").read_text(), words))
             written.append(place.relative_to(partial).as_posix())
     return NewPluginReport(

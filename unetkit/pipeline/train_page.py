@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetkit.storage.files import write_bytes, write_text
+from unetkit.storage.files import make_folder, write_bytes, write_text
 from unetkit.training.checkpoint import PAGE
 from unetkit.views.page import page, png_uri
 from unetkit.views.pictures import small_picture
@@ -54,7 +54,7 @@ class TrainingPage:
         """Add a picture, and write the page."""
         look = self._look()
         if look is not None:
-            self._pictures.mkdir(exist_ok=True)
+            make_folder(str(self._pictures))
             for name, labels in (("image", None), ("truth", look.truth)):
                 self._save(name, small_picture(look.image, labels))
             self._save(f"{step:08d}", small_picture(look.image, look.prediction))

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from unetkit import remote as stores
 from unetkit.errors import InputError, SurroundingsError
+from unetkit.storage.atomic import make_folder
 from unetkit.storage.urls import is_remote, join
 
 # A piece is written anew with each line, so that it has to stay short; a million lines are then
@@ -69,7 +70,7 @@ class _File:
 
     def _open(self) -> int:
         if self._handle is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(str(self._path.parent))
             self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             if os.lseek(self._handle, 0, os.SEEK_END):
                 os.lseek(self._handle, -1, os.SEEK_END)

@@ -114,6 +114,20 @@ def sync_documents(folder: str) -> None:
         sync_folder(Path(place))
 
 
+def make_folder(path: str) -> None:
+    """Make a folder and those around it, where they are not there yet.
+
+    Raises
+    ------
+    SurroundingsError
+        If the disk is full or refuses.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SurroundingsError(f"{path} must be writable, got: {error}") from error
+
+
 def check_parent(url: str) -> None:
     """Make sure that the folder of an output exists and can be written to."""
     parent = Path(url).parent

@@ -13,6 +13,7 @@ from unetkit.errors import OutputError, SurroundingsError, UsageError
 from unetkit.storage import publishing
 from unetkit.storage.atomic import (
     check_parent,
+    make_folder,
     sync_folder,
     write_bytes,
     write_json,
@@ -32,6 +33,7 @@ __all__ = [
     "discard",
     "free_bytes",
     "is_there",
+    "make_folder",
     "output_name",
     "partial_url",
     "publish",
@@ -166,10 +168,17 @@ def staged(url: str, *, inputs: Sequence[str] = (), overwrite: bool = False) -> 
     ------
     OutputError
         If the output may not be written.
+    SurroundingsError
+        If nothing can be made beside its place.
     """
     check_output(url, inputs=inputs, overwrite=overwrite)
     partial = partial_url(url)
     discard(partial)
+    if not is_remote(partial):
+        # Some file systems let nobody make anything, and tell no sooner; those who write here
+        # have many ways to fail then.
+        make_folder(partial)
+        Path(partial).rmdir()
     try:
         yield partial
         publish(partial, url, overwrite=overwrite)

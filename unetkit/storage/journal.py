@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from unetkit.errors import SurroundingsError, TryAgainError
 from unetkit.storage.appending import lines_at
-from unetkit.storage.atomic import write_json
+from unetkit.storage.atomic import make_folder, write_json
 from unetkit.storage.creation import plain
 from unetkit.storage.urls import is_remote, join, read_bytes
 
@@ -59,10 +58,7 @@ class Journal:
             Settings and checksums; nested dicts are compared entry by entry.
         """
         if not is_remote(self.folder):
-            try:
-                Path(self.folder).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise SurroundingsError(f"{self.folder} must be writable, got: {error}") from error
+            make_folder(self.folder)
         write_json(join(self.folder, FINGERPRINT), plain(fingerprint))
 
     def read_fingerprint(self) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from unetkit.errors import SurroundingsError
+from unetkit.storage.atomic import make_folder
 from unetkit.storage.journal import Journal
 from unetkit.storage.urls import is_remote
 
@@ -69,8 +70,8 @@ class Results:
         text = np.frombuffer(json.dumps(tree, allow_nan=False).encode(), np.uint8)
         np.savez_compressed(stream, allow_pickle=False, **{_TREE: text}, **arrays)
         data = stream.getvalue()
+        make_folder(str(self._folder))
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
             self._path(key).write_bytes(data)
         except OSError as error:
             raise SurroundingsError(f"{self._folder} must be writable, got: {error}") from error
