@@ -136,6 +136,46 @@ def test_twenty_steps_equal_ten_a_kill_and_ten(here: Path, workers: int) -> None
     assert Path("other.safetensors").read_bytes() != Path("whole.safetensors").read_bytes()
 
 
+# Keeps its states as usual, one a minute, and kills itself before the first.
+EARLY = """
+import os, signal, sys
+from pathlib import Path
+from unetkit.pipeline.train import train
+
+class Deadly:
+    def start(self, what, *, total):
+        self.stage = what
+    def advance(self, parts=1, *, status=""):
+        ripe = sys.argv[1] == "step" or Path("model.train/best.safetensors").exists()
+        if self.stage == "training" and ripe:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def note(self, text):
+        pass
+
+train("data.zarr", options=("depth=1", "width=2", "dropout=0.5"), steps=20, device="cpu",
+      precision="float32", progress=Deadly())
+"""
+
+
+@pytest.mark.parametrize("after", ["step", "model"])
+def test_one_killed_before_its_first_state_begins_at_step_0(here: Path, after: str) -> None:
+    run(output="whole.safetensors")
+    line = [sys.executable, "-c", EARLY, after]
+    killed = subprocess.run(line, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = file_names(here / "model.train")
+    assert ("best.safetensors" in left) == (after == "model")
+    assert not {"last.safetensors", "previous.safetensors"} & set(left)
+    with pytest.raises(OutputError, match="add --resume to go on with it"):
+        run()
+    progress = Crashing()
+    assert run(resume=True, progress=progress).resumed_at_step is None
+    assert any("it begins at step 0" in note for note in progress.notes)
+    assert Path("model.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
+    assert log() == log("whole.log.jsonl")
+    assert "model.train" not in file_names(here)
+
+
 def test_many_crashes_change_nothing_either(here: Path) -> None:
     run(output="whole.safetensors")
     crash(3)

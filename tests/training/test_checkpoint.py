@@ -131,6 +131,72 @@ def test_a_killed_training_costs_nothing_of_the_one_before(output: str, had_a_mo
     assert Path(place.best).read_bytes() == (b"second" if had_a_model else b"first")
 
 
+def die(output: str, *, keep: bytes | None = None, **how: bool) -> None:
+    """Leave what a training leaves that is killed before its first state."""
+    place = Workplace(output, inputs=[], **{"overwrite": False, **how})
+    place.__enter__()
+    place.write(event="start", unetkit="of the dead")
+    if keep is not None:
+        place.keep_best(keep, step=1)
+    Path(place.folder, "pictures").mkdir()
+    place._stream.close()
+
+
+@pytest.mark.parametrize("had_a_model", [False, True])
+def test_one_that_was_killed_before_its_first_state_begins_anew(
+    output: str, tmp_path: Path, had_a_model: bool
+) -> None:
+    die(output, keep=b"first" if had_a_model else None)
+    with pytest.raises(OutputError, match="add --resume to go on with it"):
+        Workplace(output, inputs=[], overwrite=False)
+    # Killed again, and failed once: what the first had reached stays until there is more.
+    die(output, resume=True)
+    place = Workplace(output, inputs=[], overwrite=False, resume=True)
+    fail(place)
+    assert Path(place.best).exists() == had_a_model
+    again = Workplace(output, inputs=[], overwrite=False, resume=True)
+    notes: list[str] = []
+    assert (again.resumes, again.begins_anew, again.load(notes.append)) == (False, True, None)
+    assert notes == ["The training was stopped before its state was kept, so it begins at step 0."]
+    with again:
+        again.write(event="start", unetkit="1")
+        assert files(tmp_path / "model.train") == [".unetkit", "log.jsonl"]
+        again.keep_best(b"second", step=1)
+        again.publish()
+    assert files(tmp_path) == ["model.log.jsonl", "model.safetensors"]
+    assert Path(output).read_bytes() == b"second"
+    assert "dead" not in Path(again.log).read_text()
+
+
+def test_the_folder_of_a_training_appears_with_its_mark(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Workplace(output, inputs=[], overwrite=False).__enter__()
+    assert files(tmp_path) == [".model.train.unetkit-partial"]
+    train(output)
+    assert files(tmp_path) == ["model.log.jsonl", "model.safetensors"]
+
+
+@pytest.mark.parametrize("name", [None, "best.safetensors", "last.safetensors", "log.jsonl"])
+def test_a_foreign_folder_is_not_begun_anew(output: str, tmp_path: Path, name: str | None) -> None:
+    folder = tmp_path / "model.train"
+    folder.mkdir()
+    if name is not None:
+        (folder / name).write_text("three years of work")
+    for how in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(OutputError, match=r"model\.train must") as caught:
+            Workplace(output, inputs=[], **{"overwrite": False, **how})
+        assert caught.value.exit_code == 4
+    assert files(tmp_path) == ["model.train"]
+    assert files(folder) == ([] if name is None else [name])
+
+
 @pytest.mark.parametrize("name", ["model.pt", "cells.v2", "model.log.jsonl"])
 def test_a_model_has_the_suffix_of_model_files(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match=r"must end in \.safetensors"):

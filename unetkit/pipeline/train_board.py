@@ -35,12 +35,15 @@ class Board:
         Made where it is not there; earlier files in it stay.
     look : callable
         Returns what the last validation found at one place; None where there was none.
-    start : int
-        The step after which this training begins, so that curves of a stopped one go on.
+    start : int, optional
+        The step after which this training goes on: what a stopped one wrote of later steps is
+        shown no more. None where it goes on with none.
     """
 
-    def __init__(self, folder: str, *, look: Callable[[], Look | None], start: int = 0) -> None:
-        self._writer = _writer_class()(folder, purge_step=start + 1 if start else None)
+    def __init__(
+        self, folder: str, *, look: Callable[[], Look | None], start: int | None = None
+    ) -> None:
+        self._writer = _writer_class()(folder, purge_step=None if start is None else start + 1)
         self._look = look
 
     def stepped(self, step: int, *, loss: float | None, rate: float) -> None:

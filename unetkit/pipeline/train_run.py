@@ -164,7 +164,9 @@ class Run:
         if workplace is not None:
             found.append(TrainingPage(workplace, facts=facts, look=lambda: examiner.look))
         if self.tensorboard is not None:
-            found.append(Board(self.tensorboard, look=lambda: examiner.look, start=first))
+            goes_on = first or (workplace is not None and workplace.begins_anew)
+            start = first if goes_on else None
+            found.append(Board(self.tensorboard, look=lambda: examiner.look, start=start))
         return found
 
     def _samples(self, progress: Progress) -> dict[str, Any]:

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import InputError, OutputError, UsageError
-from unetkit.storage.files import check_local, check_output, discard, write_bytes
+from unetkit.storage.files import (
+    check_local,
+    check_output,
+    discard,
+    make_folder,
+    partial_url,
+    write_bytes,
+)
+from unetkit.storage.ownership import is_ours
 from unetkit.storage.urls import exists
 from unetkit.training.position import Position
 from unetkit.training.states import States
@@ -32,7 +40,8 @@ class Workplace:
     It is made when a `with` block begins and holds the log, the last two states and the best model
     so far. When the model is published, log and page are put beside it, and the folder goes. One
     that ends otherwise leaves the folder with its states and its best model, or where it has none
-    leaves everything as it was.
+    leaves everything as it was. One that was killed before its first state leaves nothing to go on
+    with: a training that resumes then begins anew, and puts its own best model and log in place.
 
     Parameters
     ----------
@@ -73,13 +82,15 @@ class Workplace:
         self.states = States(self.folder)
         self.resumes = resume and self.states.any
         """Whether there is a state to go on from."""
-        if not (self.resumes or overwrite) and (exists(self.best) or self.states.any):
-            way = "put it elsewhere" if resume else "add --resume to go on with it"
+        self.begins_anew = resume and exists(self.folder) and not self.resumes
+        """Whether an earlier training was stopped before it had kept a state."""
+        if not (resume or overwrite) and is_ours(self.folder):
             raise OutputError(
                 f"output {self.folder} must not exist yet, but holds what a training that was"
-                f" stopped had reached; {way}, or add --overwrite to give it up"
+                " stopped had reached; add --resume to go on with it, or add --overwrite to give"
+                " it up"
             )
-        check_output(self.folder, inputs=inputs, overwrite=overwrite or self.resumes)
+        check_output(self.folder, inputs=inputs, overwrite=overwrite or resume)
         folder = Path(self.folder)
         self._earlier = folder.with_name(f".{folder.name}.unetkit-earlier")
         self._stream: Any = None
@@ -108,8 +119,11 @@ class Workplace:
                 torn.unlink()
             return self
         self._set_earlier_aside()
-        # The mark by which a later --overwrite knows the folder, also after a crash.
-        Path(self.folder, ".unetkit").mkdir(parents=True)
+        # It appears with the mark by which a later training knows it, also after a crash.
+        partial = partial_url(self.folder)
+        discard(partial)
+        make_folder(f"{partial}/.unetkit")
+        Path(partial).rename(self.folder)
         self._open_log()
         return self
 
@@ -151,13 +165,15 @@ class Workplace:
         Parameters
         ----------
         note : callable
-            Told of a damaged state.
+            Told of a damaged state, and of an earlier training that left none.
 
         Raises
         ------
         InputError
             If no state is whole, or its best model is not there any more.
         """
+        if self.begins_anew:
+            note("The training was stopped before its state was kept, so it begins at step 0.")
         state = self.states.load(note) if self.resumes else None
         if state is None:
             return None
