@@ -113,6 +113,8 @@ def ours(side: int, options: dict[str, Any]) -> dict[str, Any]:
     """Return the seconds that `tile_predict` takes, and what of it the network takes."""
     from unetkit.pipeline.tile_predict import tile_predict
 
+    # What is stored below starts threads, which on the command line come after it.
+    hardware.tune_allocator()
     real, spent = hardware.forward, []
 
     def forward(*arguments: Any, **named: Any) -> Any:

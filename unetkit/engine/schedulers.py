@@ -210,6 +210,9 @@ def _local_cluster(name: str, workers: int | None) -> Scheduler:
                     # The allocator keeps freed memory on purpose (models.hardware), which a
                     # memory limit would take for a leak and answer by pausing the worker.
                     memory_limit=0,
+                    # It keeps large blocks in one of glibc's heaps only, and a worker has threads
+                    # before it has anything to compute.
+                    env={"MALLOC_ARENA_MAX": "1"},
                     # What a terminal sends to all its processes is for the parent, which ends the
                     # run; workers that died of it would be started again, and it would hang.
                     preload=[LEAVE_SIGNALS],

@@ -154,7 +154,9 @@ def tune_allocator() -> bool:
     """Keep large blocks of memory in the process instead of giving them back each time.
 
     By default glibc returns every large activation to the kernel, which then hands out and
-    clears fresh pages for the next one. Call it before the first tensor; later calls do nothing.
+    clears fresh pages for the next one. Of several heaps it keeps large blocks in its main one
+    alone, so that threads which start from now on get that. Call it before the first tensor and
+    before other threads; later calls do nothing.
 
     Returns
     -------
@@ -164,8 +166,8 @@ def tune_allocator() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    # M_MMAP_MAX and M_TRIM_THRESHOLD in glibc's malloc.h; mallopt returns 1 for done.
-    return bool(mallopt(-4, 0) and mallopt(-1, 2**31 - 1))
+    # M_ARENA_MAX, M_MMAP_MAX and M_TRIM_THRESHOLD in glibc's malloc.h; mallopt returns 1 for done.
+    return bool(mallopt(-8, 1) and mallopt(-4, 0) and mallopt(-1, 2**31 - 1))
 
 
 def thread_count(workers: int = 1) -> int:

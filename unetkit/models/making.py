@@ -130,7 +130,7 @@ def outline(
         If the model or an option is unknown, or a value is of another type or out of its range.
     """
     try:
-        with torch.device("meta"), _Undrawn():
+        with torch.device("meta"), Undrawn():
             return make(name, in_channels=in_channels, classes=classes, options=options)
     except SurroundingsError:
         return None
@@ -156,8 +156,8 @@ def told(error: BaseException) -> str:
     return what
 
 
-class _Undrawn(TorchFunctionMode):
-    """Leaves out random numbers, which shapes have no use for."""
+class Undrawn(TorchFunctionMode):
+    """Leaves out random numbers; shapes, and networks that get other weights, need none."""
 
     def __torch_function__(
         self,

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from unetkit.errors import InputError, NumbersError, SurroundingsError, UsageError
-from unetkit.models.making import make, models, outline, parse_options
+from unetkit.models.making import Undrawn, make, models, outline, parse_options
 from unetkit.models.modelbytes import check_prefix, damaged, open_model
 from unetkit.models.modelheader import KEY, ModelHeader, parse_header, read_header
 from unetkit.models.options import complete
@@ -170,7 +170,7 @@ def _rebuild(header: ModelHeader, state: Mapping[str, Tensor], *, path: str) -> 
         raise InputError(f"model file {path!r} can't be used: {error}") from error
     if shapes is not None:
         _check_fit(shapes, state, path=path)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), Undrawn():
         module = make(name, options=header.options, **wish)
     _check_fit(module, state, path=path)
     if module.contract != header.contract:

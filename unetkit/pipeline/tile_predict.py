@@ -184,6 +184,7 @@ def tile_predict(
     averages seven rotations of the image.
     """
     options, began = locals(), time.monotonic()
+    hardware.tune_allocator()
     wishes = Wishes.among(options)
     wishes.check()
     models = find_models(model, progress=progress)

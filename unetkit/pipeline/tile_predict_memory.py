@@ -6,13 +6,12 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from unetkit.errors import SurroundingsError, UsageError
-from unetkit.models import hardware
-from unetkit.pipeline.tile_predict_worker import torch_threads
+from unetkit.models.layers import run_layers
 
 if TYPE_CHECKING:
     from unetkit.geometry.sizes import SizeContract
@@ -144,7 +143,7 @@ def memory_for(
     Parameters
     ----------
     ensemble : Ensemble
-        On the device that is to compute; each network is run once, on its smallest input.
+        On the device that is to compute.
     samples : tuple of Sample
         What is read.
     hands : Hands
@@ -192,13 +191,12 @@ def network_bytes(
 ) -> float:
     """Estimate the bytes that a network takes for each pixel of its input.
 
-    It is run once, on its smallest input, and the largest output of a layer is counted as often
-    as `HELD` says.
+    Of its smallest input, the largest output of a layer is counted as often as `HELD` says.
 
     Parameters
     ----------
     module : nn.Module
-        The network.
+        The network, in evaluation mode.
     in_channels : int
         Channels of its input.
     contract : SizeContract
@@ -206,23 +204,9 @@ def network_bytes(
     precision : str
         What it will compute in; "auto" counts as float32, of which a part is always computed.
     """
-    largest = [in_channels * contract.minimum**2]
-
-    def remember(layer: torch.nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor):
-            largest.append(output.numel())
-
-    hooks = [layer.register_forward_hook(remember) for layer in module.modules()]
-    try:
-        device = next(module.parameters()).device
-        # So small an input is computed no faster by many threads that wait for each other.
-        with torch.inference_mode(), torch_threads(1):
-            batch = torch.zeros(1, in_channels, contract.minimum, contract.minimum, device=device)
-            hardware.forward(module, batch, precision="float32")
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return HELD.get(precision, HELD["float32"]) * 4 * max(largest) / contract.minimum**2
+    runs = run_layers(module, in_channels=in_channels, size=contract.minimum)
+    largest = max([in_channels * contract.minimum**2, *(run.made.numel() for run in runs)])
+    return HELD.get(precision, HELD["float32"]) * 4 * largest / contract.minimum**2
 
 
 def available_memory(device: torch.device) -> int:

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
 from unetkit.models import hardware
+from unetkit.models.layers import run_layers
 from unetkit.pipeline.tile_predict_memory import largest_tile
 from unetkit.pipeline.tile_predict_worker import torch_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from unetkit.geometry.sizes import SizeContract
+    from unetkit.models.layers import LayerRun
     from unetkit.models.modelfile import LoadedModel
 
 # What is written of the input that shows the pace, in pixels: our own choice. It is small enough
@@ -112,9 +114,11 @@ def find_pace(model: LoadedModel, *, overlap: int, precision: str, most: int) ->
         # Threads that take longer together than one needs alone wait for other programs here. Over
         # a whole tile they do so far less.
         with torch_threads(1):
-            clock = time.thread_time
-            times += [_timed(model, size, precision=precision, clock=clock) for _ in range(2)]
-    times += [_timed(model, size, precision=precision) for _ in range(2)]
+            times.append(_timed(model, size, precision=precision, clock=time.thread_time))
+    else:
+        _timed(model, size, precision=precision)
+    # The first run of a size is slow; this is the second.
+    times.append(_timed(model, size, precision=precision))
     return Pace(model, overlap, precision, work, float(np.polyval(work, size)) / min(times))
 
 
@@ -129,7 +133,7 @@ def work_of(
     Parameters
     ----------
     module : nn.Module
-        The network; it is run on its three smallest inputs.
+        The network, in evaluation mode.
     in_channels : int
         Channels of its input.
     contract : SizeContract
@@ -149,40 +153,27 @@ def work_of(
     2304 2304
     """
     sizes = [contract.minimum + number * contract.step for number in range(3)]
-    counts = [_multiplications(module, in_channels, size) for size in sizes]
+    counts = [
+        sum(map(_multiplications, run_layers(module, in_channels=in_channels, size=size)))
+        for size in sizes
+    ]
     if not any(counts):
         return 1.0, 0.0, 0.0
     square, linear, constant = np.polyfit(sizes, counts, 2).tolist()
     return square, linear, constant
 
 
-def _multiplications(module: nn.Module, in_channels: int, size: int) -> int:
-    counts: list[int] = []
-
-    def count(layer: Any, inputs: Sequence[Any], output: Any) -> None:
-        counts.append(_of_layer(layer, inputs[0], output))
-
-    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    layers = [layer for layer in module.modules() if isinstance(layer, kinds)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    try:
-        # So small an input is computed no faster by many threads that wait for each other.
-        with torch_threads(1):
-            _run(module, in_channels, size, precision="float32")
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return sum(counts)
-
-
-def _of_layer(layer: Any, given: torch.Tensor, output: torch.Tensor) -> int:
+def _multiplications(run: LayerRun) -> int:
     """Count what each number that goes in or comes out is multiplied by."""
+    layer = run.layer
     if isinstance(layer, nn.Linear):
-        return output.numel() * layer.in_features
+        return run.made.numel() * layer.in_features
+    if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        return 0
     kernel = layer.kernel_size[0] * layer.kernel_size[1]
     if isinstance(layer, nn.ConvTranspose2d):
-        return int(given.numel() * layer.out_channels // layer.groups * kernel)
-    return int(output.numel() * layer.in_channels // layer.groups * kernel)
+        return run.given.numel() * layer.out_channels // layer.groups * kernel
+    return run.made.numel() * layer.in_channels // layer.groups * kernel
 
 
 def _timed(
