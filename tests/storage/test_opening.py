@@ -102,8 +102,11 @@ def test_channels_are_chosen_by_name_before_number() -> None:
     assert channel_numbers("GFP, 1", names, of="a") == [2, 0]
     assert channel_numbers("2", names, of="a") == [2]
     for wrong in ("3", "gfp", "", "-1", "GFP,", "²"):
-        with pytest.raises(UsageError, match=r"there are 0 \(1\), 1 \(0\), 2 \(GFP\)"):
+        with pytest.raises(UsageError, match=r"it has channels 0 \(1\), 1 \(0\), 2 \(GFP\)"):
             channel_numbers(wrong, names, of="a")
+    # A number alone would read as how many there are.
+    with pytest.raises(UsageError, match=r"got '5'; it has channel '0'$"):
+        channel_numbers("5", ["0"], of="a")
     with pytest.raises(UsageError, match="each channel once"):
         channel_numbers("GFP,2", names, of="a")
 

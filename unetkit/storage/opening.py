@@ -257,9 +257,10 @@ def channel_numbers(channels: str, names: Sequence[str], *, of: str) -> list[int
         elif word.isdecimal() and int(word) < len(names):
             number = int(word)
         else:
+            there = ", ".join(f"{i} ({n})" if n != str(i) else repr(n) for i, n in enumerate(names))
             raise UsageError(
-                f"channels must be among those of {base_name(of)}, got {word!r}; there are "
-                + ", ".join(f"{i} ({n})" if n != str(i) else n for i, n in enumerate(names))
+                f"channels must be among those of {base_name(of)}, got {word!r}; it has "
+                f"{'channel' if len(names) == 1 else 'channels'} {there}"
             )
         if number in numbers:
             raise UsageError(
