@@ -49,6 +49,27 @@ def test_lines_come_at_the_start_every_half_minute_and_at_the_end() -> None:
     ]
 
 
+def test_what_was_done_before_does_not_make_the_rest_seem_short() -> None:
+    console, clock = paper(), Clock()
+    lines = Lines(console, clock=clock)
+    lines.start("training", total=100)
+    lines.advance(50)
+    for _ in range(30):
+        clock.now += 1
+        lines.advance()
+    lines.close(done=False)
+    assert text(console).splitlines()[1] == "training: 80 of 100, about 20 s left"
+
+
+def test_a_first_part_that_is_slow_tells_how_long_the_others_take() -> None:
+    console, clock = paper(), Clock()
+    lines = Lines(console, clock=clock)
+    lines.start("tiles", total=3)
+    clock.now += 40
+    lines.advance()
+    assert text(console).splitlines()[1] == "tiles: 1 of 3, about 1 min 20 s left"
+
+
 def test_a_new_stage_ends_the_one_before_and_a_failure_is_no_end() -> None:
     console = paper()
     lines = Lines(console, clock=Clock())

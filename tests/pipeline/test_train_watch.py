@@ -57,7 +57,9 @@ def facts(*, steps: int, budget: str | None = None, width: int = 2) -> Facts:
     network = make("unet", in_channels=1, classes=2, options=plan.options)
     image = SimpleNamespace(pixel_size=None)
     first = SimpleNamespace(data=SimpleNamespace(channel_count=1), image=image)
-    lesson: Any = SimpleNamespace(target="foreground", class_names=("background", "foreground"))
+    lesson: Any = SimpleNamespace(
+        target="foreground", class_names=("background", "foreground"), score="AP"
+    )
     dataset: Any = SimpleNamespace(url="data.zarr", samples=[first])
     return Facts(plan, dataset, lesson=lesson, parts=Split((), ()), contract=network.contract)
 
@@ -91,7 +93,7 @@ def test_the_bar_is_full_when_the_last_validation_is_done(work: Workplace) -> No
     assert screen.status == "loss 1.000 · validating"
     watch.validated(3, GOOD, better=True)
     assert screen.stages == [["training", 3, 3]]
-    assert screen.status == "loss 1.000 · score 0.500 (best)"
+    assert screen.status == "loss 1.000 · AP 0.500 (best)"
 
 
 def test_with_a_budget_the_bar_first_counts_steps_to_the_pace(work: Workplace) -> None:
@@ -102,7 +104,7 @@ def test_with_a_budget_the_bar_first_counts_steps_to_the_pace(work: Workplace) -
     for step in (5, 6, 7, 8):
         watch.stepped(step, loss=1.0, rate=0.1)
     watch.validated(8, GOOD, better=True)
-    assert screen.stages == [["finding the pace", 20, 4], ["training", 4, 4]]
+    assert screen.stages == [["finding the pace", 20, 4], ["training", 8, 8]]
     assert {"event": "planned", "step": 5, "steps": 8} in log(work)
 
 

@@ -101,7 +101,8 @@ class Lines:
         self._lock = Lock()
         self._what: str | None = None
         self._total = self._done = 0
-        self._began = self._told = 0.0
+        self._began = self._told = self._since = 0.0
+        self._first = 0
 
     def start(self, what: str, *, total: int) -> None:
         """Say that a stage begins."""
@@ -114,14 +115,20 @@ class Lines:
     def advance(self, parts: int = 1, *, status: str = "") -> None:
         """Count, and say so when all is done or the last line is old."""
         with self._lock:
-            self._done += parts
             now = self._clock()
+            if not self._done:
+                # Work that goes on begins with what was done before.
+                self._since, self._first = now, parts
+            self._done += parts
             if self._done >= self._total:
                 self._finish()
             if self._what is None or now - self._told < _SECONDS_BETWEEN_LINES:
                 return
             self._told = now
-            left = (now - self._began) / max(self._done, 1) * max(self._total - self._done, 0)
+            made, took = self._done - self._first, now - self._since
+            if made <= 0:
+                made, took = max(self._done, 1), now - self._began
+            left = took / made * max(self._total - self._done, 0)
             facts = [f"{self._done} of {self._total}", status, f"about {duration(left)} left"]
             self._print(f"{self._what}: {', '.join(fact for fact in facts if fact)}")
 

@@ -65,6 +65,11 @@ class Lesson:
         return has_instances(self.target)
 
     @property
+    def score(self) -> str:
+        """What people call the score that the kept network has the highest of."""
+        return "AP" if self.instances else "Dice"
+
+    @property
     def balance(self) -> tuple[float, ...]:
         """w_c over the annotated pixels of all samples."""
         return class_weights(np.sum(self.counts, axis=0).tolist())

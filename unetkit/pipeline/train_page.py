@@ -99,7 +99,7 @@ class TrainingPage:
             "running": running,
             "facts": [[name, str(value)] for name, value in facts],
             "held": "held out" if plan.numbers.loss == "unet" else "held out (cross-entropy alone)",
-            "score": "mean average precision" if instances else "mean Dice",
+            "score": "mean average precision (AP)" if instances else "mean Dice",
             "steps": [line for line in lines if line["event"] == "step"],
             "validations": checks,
             **self._shown(checks),

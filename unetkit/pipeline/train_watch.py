@@ -122,7 +122,8 @@ class Reporter:
         if self._facts.plan.budget is not None:
             self._steps = steps
             self._workplace.write(event="planned", step=step, steps=steps)
-            self._progress.start("training", total=max(1, steps - step + 1))
+            self._progress.start("training", total=steps)
+            self._progress.advance(min(step, steps) - 1)
         left = (steps - step) * seconds_a_step * (1 + SHARE)
         if left > SHORT:
             ends = datetime.now().astimezone() + timedelta(seconds=left)
@@ -194,7 +195,7 @@ class Reporter:
         )
         for listener in self.listeners:
             listener.validated(step, found)
-        self._score = f"score {found.score:.3f}{' (best)' if better else ''}"
+        self._score = f"{self._facts.lesson.score} {found.score:.3f}{' (best)' if better else ''}"
         self._progress.advance(int(step >= self._steps), status=self._status())
 
     def kept(self, step: int, network: nn.Module, found: Validation) -> None:
