@@ -95,6 +95,17 @@ def test_classes_and_their_names(tmp_path: Path) -> None:
     assert np.array_equal(make_labels(pixels, named)[0], [[0, 1], [2, 0]])
 
 
+@pytest.mark.parametrize("kind", ["instances", "classes"])
+@pytest.mark.parametrize("value", [0, 1])
+def test_masks_without_foreground_are_noticed(tmp_path: Path, kind: str, value: int) -> None:
+    drawn = np.full((3, 4), 255, np.uint8)
+    drawn[0] = 0
+    drawn[2, 2] = value
+    path = mask(tmp_path, drawn)
+    pair = [(path, image(tmp_path, 3, 4))]
+    assert survey(pair, MaskRules(kind, ignore=255)).empty == (value == 0)
+
+
 def test_ignored_pixels_of_a_class_map_count_as_the_first_class(tmp_path: Path) -> None:
     pixels = np.array([[1, 2], [255, 2]], np.uint8)
     path = mask(tmp_path, pixels)

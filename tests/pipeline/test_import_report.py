@@ -47,6 +47,12 @@ def test_remarks_of_readers_are_counted() -> None:
     assert notes(report(), [FILE, odd, odd], MaskRules(), asked=False) == ["2 images: were turned"]
 
 
+def test_masks_without_foreground_are_worth_a_word() -> None:
+    for kind, what in (("instances", "foreground"), ("classes", "second class")):
+        (said,) = notes(report(), [FILE], MaskRules(kind, empty=True), asked=False)
+        assert said.startswith(f"no {what} was found in any mask")
+
+
 def test_classes_and_their_values() -> None:
     rules = MaskRules("classes", ignore=7, ignored=5)
     said = notes(

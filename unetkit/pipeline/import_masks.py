@@ -42,6 +42,8 @@ class MaskRules:
         Names of the classes, by default their values; filled by `survey`.
     ignored : int
         How many pixels are to be ignored; filled by `survey`.
+    empty : bool
+        Whether there are no objects, or less than two classes; filled by `survey`.
     """
 
     kind: str = "instances"
@@ -51,6 +53,7 @@ class MaskRules:
     mapping: dict[int, int] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     ignored: int = 0
+    empty: bool = False
 
 
 def read_mask(path: str, image: ImageFile) -> NDArray[Any]:
@@ -147,10 +150,11 @@ def survey(
             seen.check_binary()
         else:
             seen.check_instances()
-        return replace(rules, ignored=seen.ignored)
+        return replace(rules, ignored=seen.ignored, empty=not any(seen.found))
     mapping = _known_classes(seen, known) if known else seen.classes(rules.names)
     names = rules.names or tuple(str(value) for value in sorted(mapping))
-    return replace(rules, mapping=mapping, class_names=names, ignored=seen.ignored)
+    empty = len(mapping) < 2
+    return replace(rules, mapping=mapping, class_names=names, ignored=seen.ignored, empty=empty)
 
 
 def _known_classes(seen: MaskSurvey, known: dict[int, int]) -> dict[int, int]:

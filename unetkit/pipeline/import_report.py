@@ -98,6 +98,12 @@ def notes(
             for (value, number), name in pairs
         )
         said.append(f"values in the masks became classes: {listed}")
+    if rules.empty:
+        what = "foreground" if rules.kind == "instances" else "second class"
+        said.append(
+            f"no {what} was found in any mask, so that there is nothing to learn from them; look at"
+            " them, or annotate some more"
+        )
     if rules.ignore is not None:
         said.append(f"{_many(rules.ignored, 'pixel')} of value {rules.ignore} will be ignored")
     return said
