@@ -155,12 +155,15 @@ def test_the_version_is_data() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["trian", "x"], "Did you mean 'train'"),
+        (["trian", "x"], "Did you mean 'train'? 'unetkit --help' lists what there is"),
         (["train"], "Missing argument"),
         (["train", "data.zarr", "--steps", "many"], "--steps"),
         (["train", "data.zarr", "--steps", "0"], "--steps"),
         (["train", "data.zarr", "--overlp", "3"], "--overlp"),
-        (["import", "a", "b", "--kind", "cells"], "'instances', 'classes'"),
+        (
+            ["import", "a", "b", "--kind", "cells"],
+            "for '--kind': 'cells' is not one of 'instances', 'classes'; 'unetkit import --help'",
+        ),
         (["info", "a", "b"], "b"),
         (["--nothing"], "--nothing"),
     ],

@@ -33,6 +33,10 @@ def test_amounts_and_times_have_units() -> None:
         "memory peak       1.6 GB",
         "expected seconds  2 min 05 s",
     ]
+    assert shown(*details({"bytes": 781, "memory_peak": 781})).split() == [
+        *("bytes", "781"),
+        *("memory", "peak", "781", "bytes"),
+    ]
 
 
 def test_a_list_says_once_what_all_rows_share() -> None:

@@ -203,6 +203,8 @@ def _explain(error: Exception) -> int:
 def _usage(error: Exception) -> str:
     """Say what Typer did not understand, and where the options are listed."""
     message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+    message = message.replace(": Value error, ", ": ", 1)
+    end = "" if message.endswith("?") else ";"
     context: typer.Context | None = getattr(error, "ctx", None)
     command = context.command_path if context else "unetkit"
-    return f"{message}; '{command} --help' lists what there is"
+    return f"{message}{end} '{command} --help' lists what there is"

@@ -239,7 +239,7 @@ def _cell(item: object, name: str) -> Text:
     if name in ("shape", "chunks", "size") and isinstance(item, list | tuple):
         return Text(" x ".join(value(part) for part in item))
     if (name.endswith("bytes") or name in _ROOM) and isinstance(item, int):
-        return Text(decimal(item))
+        return Text(decimal(item).removesuffix(" bytes" if name.endswith("bytes") else ""))
     if name.endswith("seconds") and isinstance(item, float):
         return Text(duration(item))
     return Text(value(item))
