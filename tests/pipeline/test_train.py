@@ -400,7 +400,11 @@ def test_a_model_begins_where_another_ended(kit: SimpleNamespace, here: Path) ->
 
 def test_folds_hold_out_every_image_once(kit: SimpleNamespace, here: Path) -> None:
     kit.cells(here / "data.zarr", count=3)
-    report = run(folds=3, steps=2)
+    watching, refused = kit.watching(), kit.watching()
+    report = run(folds=3, steps=2, progress=watching)
+    assert [note for note in watching.notes if "Fold" in note] == [
+        f"Fold {k} of 3." for k in (1, 2, 3)
+    ]
     assert isinstance(report, FoldsReport)
     held = []
     for k, (path, row) in enumerate(zip(report.outputs, report.report, strict=True), start=1):
@@ -412,7 +416,8 @@ def test_folds_hold_out_every_image_once(kit: SimpleNamespace, here: Path) -> No
     assert sorted(held) == ["s0", "s1", "s2"]
     assert report.score == pytest.approx(sum(row["score"] for row in report.report) / 3)
     with pytest.raises(UsageError, match="folds must be at most"):
-        run(output="more.safetensors", folds=4)
+        run(output="more.safetensors", folds=4, progress=refused)
+    assert refused.notes == []
 
 
 @pytest.mark.usefixtures("data")

@@ -170,7 +170,7 @@ def test_one_killed_before_its_first_state_begins_at_step_0(here: Path, after: s
         run()
     progress = Crashing()
     assert run(resume=True, progress=progress).resumed_at_step is None
-    assert any("it begins at step 0" in note for note in progress.notes)
+    assert any("training begins at step 0" in note for note in progress.notes)
     assert Path("model.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
     assert log() == log("whole.log.jsonl")
     assert "model.train" not in file_names(here)

@@ -157,7 +157,10 @@ def test_one_that_was_killed_before_its_first_state_begins_anew(
     again = Workplace(output, inputs=[], overwrite=False, resume=True)
     notes: list[str] = []
     assert (again.resumes, again.begins_anew, again.load(notes.append)) == (False, True, None)
-    assert notes == ["The training was stopped before its state was kept, so it begins at step 0."]
+    (note,) = notes
+    assert note.endswith(
+        "model.train was left before any state was kept: training begins at step 0."
+    )
     with again:
         again.write(event="start", unetkit="1")
         assert files(tmp_path / "model.train") == [".unetkit", "log.jsonl"]

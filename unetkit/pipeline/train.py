@@ -234,8 +234,6 @@ def _train(
     """Train one network."""
     began = time.monotonic()
     progress = progress if group.leads else SILENT
-    if fold is not None:
-        progress.note(f"Fold {fold.number} of {fold.count}.")
     with found(output, group=group, progress=progress) as ground:
         chosen = plan(precision=ground.precision(precision, group), fold=fold)
         network, facts = _prepare(chosen, dataset, target, start=start, progress=progress)
@@ -277,6 +275,8 @@ def _prepare(
         has_foreground=lesson.has_foreground,
         fold=plan.fold,
     )
+    if plan.fold is not None:
+        notes = (f"Fold {plan.fold.number} of {plan.fold.count}.", *notes)
     for note in (*notes, *parts.notes):
         progress.note(note)
     facts = Facts(plan, dataset, lesson=lesson, parts=parts, contract=contract, start=start)

@@ -173,7 +173,7 @@ class Workplace:
             If no state is whole, or its best model is not there any more.
         """
         if self.begins_anew:
-            note("The training was stopped before its state was kept, so it begins at step 0.")
+            note(f"{self.folder} was left before any state was kept: training begins at step 0.")
         state = self.states.load(note) if self.resumes else None
         if state is None:
             return None
