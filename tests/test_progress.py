@@ -1,7 +1,7 @@
 import time
 
 from unetkit import progress
-from unetkit.progress import SILENT, Progress, Silent, noted_if_slow
+from unetkit.progress import SILENT, Progress, Silent, Together, noted_if_slow
 
 
 def test_silence_takes_every_call_and_says_nothing(capsys):
@@ -11,6 +11,27 @@ def test_silence_takes_every_call_and_says_nothing(capsys):
     watcher.advance(2, status="loss 0.3")
     watcher.note("A sentence.")
     assert capsys.readouterr() == ("", "")
+
+
+def test_many_stages_can_be_one():
+    heard = []
+
+    class Teller(Silent):
+        def start(self, what, *, total):
+            heard.append((what, total))
+
+        def advance(self, parts=1, *, status=""):
+            heard.append((parts, status))
+
+        def note(self, text):
+            heard.append(text)
+
+    together = Together(Teller(), "measure", total=3)
+    for parts in (1, 2):
+        together.start("part", total=parts)
+        together.advance(parts, status="now")
+    together.note("A sentence.")
+    assert heard == [("measure", 3), (1, "now"), (2, "now"), "A sentence."]
 
 
 class Listener(Silent):

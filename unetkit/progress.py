@@ -42,6 +42,35 @@ class Silent:
 SILENT = Silent()
 
 
+class Together:
+    """One stage in place of the many that its parts would begin, one after the other.
+
+    Parameters
+    ----------
+    progress : Progress
+        Hears of it.
+    what : str
+        What the whole is called.
+    total : int
+        The equal parts of all stages.
+    """
+
+    def __init__(self, progress: Progress, what: str, *, total: int) -> None:
+        self._progress = progress
+        progress.start(what, total=total)
+
+    def start(self, what: str, *, total: int) -> None:
+        """Ignore the start: the whole has begun."""
+
+    def advance(self, parts: int = 1, *, status: str = "") -> None:
+        """Advance the whole."""
+        self._progress.advance(parts, status=status)
+
+    def note(self, text: str) -> None:
+        """Tell the user."""
+        self._progress.note(text)
+
+
 @contextmanager
 def noted_if_slow(progress: Progress, text: str) -> Iterator[None]:
     """Tell the user `text` once the block has taken long."""

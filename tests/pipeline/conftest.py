@@ -130,12 +130,15 @@ class Watching:
 
     def __init__(self, at: int | None = None, act: Callable[[], None] = lambda: None) -> None:
         self.notes: list[str] = []
+        self.stages: list[list[Any]] = []
         self.left, self.act = at, act
 
     def start(self, what: str, *, total: int) -> None:
-        pass
+        self.stages.append([what, total, 0])
 
     def advance(self, parts: int = 1, *, status: str = "") -> None:
+        if self.stages:
+            self.stages[-1][2] += parts
         if self.left is not None:
             self.left -= 1
             if self.left == 0:

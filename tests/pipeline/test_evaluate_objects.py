@@ -29,9 +29,11 @@ def stores(tmp_path):
     return write("p.zarr", FOUND), write("t.zarr", TRUTH)
 
 
-def test_every_object_has_its_row(stores, tmp_path):
+def test_every_object_has_its_row(stores, tmp_path, kit):
     path = tmp_path / "o.csv"
-    evaluate(*stores, objects=str(path), scheduler="sync")
+    watching = kit.watching()
+    evaluate(*stores, objects=str(path), scheduler="sync", progress=watching)
+    assert watching.stages == [["score", 1, 1], ["measure", 2, 2]]
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["sample"] for row in rows} == {"'=evil"}

@@ -78,6 +78,14 @@ def test_a_dataset_gives_a_folder_with_a_file_for_each_sample(
     np.testing.assert_array_equal(read, kit.read(open_image(f"{source}/s1").labels["instances"]))
 
 
+def test_what_is_done_is_counted_over_all_samples(tmp_path: Path, kit: SimpleNamespace) -> None:
+    source = kit.cells(tmp_path / "data.zarr", count=3)
+    for to in ("png", "tiff", "geojson"):
+        watching = kit.watching()
+        export_prediction(source, to=to, output=str(tmp_path / to), progress=watching)
+        assert watching.stages == [["export", 6, 6]]
+
+
 @pytest.mark.parametrize("to", ["tiff", "png", "geojson"])
 def test_only_an_earlier_export_is_replaced(prediction: str, to: str) -> None:
     first = export_prediction(prediction, to=to).output

@@ -34,8 +34,10 @@ def rows_of(path: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_table_is_that_of_scikit_image_at_any_tiling(stores, tmp_path, monkeypatch):
-    report = measure(stores, stores, scheduler="sync")
+def test_the_table_is_that_of_scikit_image_at_any_tiling(stores, tmp_path, monkeypatch, kit):
+    watching = kit.watching()
+    report = measure(stores, stores, scheduler="sync", progress=watching)
+    assert watching.stages == [["measure", 2, 2]]
     assert report.output == str(tmp_path / "p.objects.csv")
     assert (report.objects, report.samples) == (2 * LABELS[1], 2)
     rows = rows_of(report.output)

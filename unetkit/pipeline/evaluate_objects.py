@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.arrays import matching, objects
-from unetkit.pipeline.measure_blocks import measure_labels
+from unetkit.pipeline.measure_blocks import measure_labels, piece_count
+from unetkit.progress import Together
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,6 +83,9 @@ def find_objects(
         not there.
     """
     found: list[Found] = []
+    sides_of = [side.labels("instances") for pair in pairs for side in pair]
+    total = sum(map(piece_count, sides_of))
+    work = {**work, "progress": Together(work["progress"], "measure", total=total)}
     for (ours, theirs), table in zip(pairs, tables, strict=True):
         pairs_of = matching.overlaps(table)
         errors = matching.errors(pairs_of)

@@ -123,6 +123,7 @@ def export_prediction(
         if not alone:
             # By this folder a later run knows that it may replace the one around it.
             make_folder(join(partial, FOLDER))
+        progress.start("export", total=sum(export.steps for export in exports))
         for export in exports:
             name = f"{export.sample.name}{SUFFIXES[to]}"
             features += export.write(partial if alone else join(partial, name), progress)
@@ -198,26 +199,28 @@ class _Export:
             return self.sample.data
         return self.sample.image.labels[self.layer]
 
+    @property
+    def steps(self) -> int:
+        """How often the work advances."""
+        if self.to == "geojson":
+            return self._outlined().steps
+        looks = 0 if self.layer == "probabilities" else len(_places(self.data))
+        return looks + (bands(self.data) if self.to == "png" else tile_rows(self.data))
+
     def write(self, path: str, progress: Progress) -> int:
         """Write the file; returns how many outlines are in it."""
-        what, software = f"export {self.sample.name}", f"unetkit {unetkit.__version__}"
         if self.to == "geojson":
-            outlined = self._outlined()
-            progress.start(what, total=outlined.steps)
             about = {"version": unetkit.__version__, "source": base_name(self.sample.image.url)}
-            return write_outlines(path, outlined, about=about, advance=progress.advance)
-        dtype = self._dtype(progress)
+            return write_outlines(path, self._outlined(), about=about, advance=progress.advance)
         common: dict[str, Any] = {
-            "dtype": dtype,
-            "software": software,
+            "dtype": self._dtype(progress),
+            "software": f"unetkit {unetkit.__version__}",
             "pixel_size": self.sample.image.pixel_size,
             "advance": progress.advance,
         }
         if self.to == "png":
-            progress.start(what, total=bands(self.data))
             write_png(path, self.data, **common)
         else:
-            progress.start(what, total=tile_rows(self.data))
             names = self.sample.image.channel_names
             write_tiff(path, self.data, name=self.sample.name, channel_names=names, **common)
         return 0
@@ -247,17 +250,20 @@ class _Export:
 
 def _largest(data: PlaneArray, progress: Progress) -> int:
     """Find the largest label, a few chunks at a time."""
+    largest = 0
+    for place in _places(data):
+        largest = max(largest, int(data.read(*place).max()))
+        progress.advance()
+    return largest
+
+
+def _places(data: PlaneArray) -> list[tuple[int, int, int, int, int]]:
+    """List boxes of a few whole chunks, as `read` takes them."""
     high = data.chunk[0] * max(1, BLOCK // data.chunk[0])
     wide = data.chunk[1] * max(1, BLOCK // data.chunk[1])
-    places = [
+    return [
         (plane, y, min(y + high, data.height), x, min(x + wide, data.width))
         for plane in range(data.planes)
         for y in range(0, data.height, high)
         for x in range(0, data.width, wide)
     ]
-    progress.start("largest id", total=len(places))
-    largest = 0
-    for place in places:
-        largest = max(largest, int(data.read(*place).max()))
-        progress.advance()
-    return largest

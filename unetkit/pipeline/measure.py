@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from unetkit.arrays import objects
 from unetkit.errors import InputError
-from unetkit.pipeline.measure_blocks import measure_labels
-from unetkit.progress import SILENT, Progress
+from unetkit.pipeline.measure_blocks import measure_labels, piece_count
+from unetkit.progress import SILENT, Progress, Together
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.detection import detect
 from unetkit.storage.files import output_name
@@ -102,6 +102,8 @@ def measure(
         for sample in found.samples
     ]
     names = _channels([picture for _, picture in pairs])
+    total = sum(piece_count(sample.labels("instances")) for sample, _ in pairs)
+    together = Together(progress, "measure", total=total)
     rows: list[list[Cell]] = []
     header: tuple[str, ...] = ()
     for sample, picture in pairs:
@@ -111,7 +113,7 @@ def measure(
             data,
             scheduler=scheduler,
             workers=workers,
-            progress=progress,
+            progress=together,
         )
         size = pixel_of(sample.image) or (pixel_of(picture) if picture else None)
         for number, plane in enumerate(planes):

@@ -61,6 +61,11 @@ def measure_piece(piece: Piece) -> objects.Objects:
     )
 
 
+def piece_count(labels: PlaneArray) -> int:
+    """Count the blocks in which labels are measured."""
+    return labels.planes * len(blocks_of(labels))
+
+
 def measure_labels(
     labels: PlaneArray,
     image: PlaneArray | None = None,
@@ -96,7 +101,7 @@ def measure_labels(
         found[piece.plane][piece.rows[0], piece.columns[0]] = part
         progress.advance()
 
-    progress.start("measure", total=labels.planes * len(blocks_of(labels)))
+    progress.start("measure", total=piece_count(labels))
     run(measure_piece, _pieces(labels, image), scheduler=scheduler, workers=workers, on_done=add)
     return [objects.merge([part for _, part in sorted(parts.items())]) for parts in found]
 
