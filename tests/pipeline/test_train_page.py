@@ -53,6 +53,17 @@ def test_it_shows_what_the_log_knows_and_a_picture_of_each_validation(here: Path
     assert shown["held"] == "held out"
 
 
+def test_it_says_from_which_step_statistics_stay_as_they_are(here: Path) -> None:
+    run()
+    assert contents(here / "model.training.html")["frozen"] == 4
+    for changes in (
+        {"options": ("depth=1", "width=2", "norm=none")},
+        {"recipe_set": ("batch=2", "frozen=0")},
+    ):
+        run(overwrite=True, **changes)
+        assert contents(here / "model.training.html")["frozen"] is None
+
+
 def test_no_name_can_become_part_of_the_page(here: Path) -> None:
     run()
     assert "<b>" not in (here / "model.training.html").read_text()

@@ -8,7 +8,12 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from unetkit.training.norms import SharedNorm, freeze_statistics, share_statistics
+from unetkit.training.norms import (
+    SharedNorm,
+    freeze_statistics,
+    has_statistics,
+    share_statistics,
+)
 from unetkit.training.parallel import ALONE, Group
 
 if TYPE_CHECKING:
@@ -25,6 +30,11 @@ def group_of_one() -> Iterator[None]:
 def small() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.5)).train()
+
+
+def test_a_network_has_statistics_or_not() -> None:
+    assert has_statistics(small())
+    assert not has_statistics(nn.Sequential(nn.Conv2d(1, 3, 3), nn.GroupNorm(1, 3)))
 
 
 def test_frozen_statistics_stay_and_weights_learn() -> None:

@@ -36,16 +36,24 @@ class TrainingPage:
         What is trained.
     look : callable
         Returns what the last validation found at one place; None where there was none.
+    normalizes : bool
+        Whether the network has statistics of batches, which the recipe may freeze.
     """
 
     def __init__(
-        self, workplace: Workplace, *, facts: Facts, look: Callable[[], Look | None]
+        self,
+        workplace: Workplace,
+        *,
+        facts: Facts,
+        look: Callable[[], Look | None],
+        normalizes: bool,
     ) -> None:
         self._path = workplace.running_page
         self._pictures = Path(workplace.folder, PICTURES)
         self._log = Path(workplace.running_log)
         self._facts = facts
         self._look = look
+        self._normalizes = normalizes
 
     def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
         """Wait for the next validation."""
@@ -100,10 +108,18 @@ class TrainingPage:
             "facts": [[name, str(value)] for name, value in facts],
             "held": "held out" if plan.numbers.loss == "unet" else "held out (cross-entropy alone)",
             "score": "mean average precision (AP)" if instances else "mean Dice",
+            "frozen": self._frozen(total) if planned or plan.budget is None else None,
             "steps": [line for line in lines if line["event"] == "step"],
             "validations": checks,
             **self._shown(checks),
         }
+
+    def _frozen(self, total: int) -> int | None:
+        """Return the first step, counted from 1, that leaves statistics of batches as they are."""
+        if not self._normalizes:
+            return None
+        freezes = self._facts.plan.numbers.freezes
+        return next((step + 1 for step in range(total) if freezes(step, total)), None)
 
     def _shown(self, checks: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the pictures of the validations that the log knows."""

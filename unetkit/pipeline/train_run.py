@@ -20,6 +20,7 @@ from unetkit.training.blocks import BlockCache
 from unetkit.training.freezing import thaw_after
 from unetkit.training.keeping import Keeper
 from unetkit.training.loop import fit
+from unetkit.training.norms import has_statistics
 from unetkit.training.pace import Pace
 from unetkit.training.sampler import Sampler
 
@@ -130,7 +131,9 @@ class Run:
             check = watcher.examining if isinstance(watcher, Reporter) else lambda: None
             examiner = Examiner(facts, samples, cache=cache, before_each=check)
             if isinstance(watcher, Reporter):
-                watcher.listeners += self._listeners(facts, examiner, first)
+                watcher.listeners += self._listeners(
+                    facts, examiner, first, normalizes=has_statistics(network)
+                )
             pace = Pace(
                 plan.steps,
                 budget=None if plan.budget is None else plan.budget - (time.monotonic() - began),
@@ -157,12 +160,21 @@ class Run:
     def _surroundings(self) -> dict[str, Any]:
         return surroundings(self.group, accumulate=self.facts.plan.accumulate)
 
-    def _listeners(self, facts: Facts, examiner: Examiner, first: int) -> list[Listener]:
+    def _listeners(
+        self, facts: Facts, examiner: Examiner, first: int, *, normalizes: bool
+    ) -> list[Listener]:
         """Let people see what happens."""
         found: list[Listener] = []
         workplace = self.ground.workplace
         if workplace is not None:
-            found.append(TrainingPage(workplace, facts=facts, look=lambda: examiner.look))
+            found.append(
+                TrainingPage(
+                    workplace,
+                    facts=facts,
+                    look=lambda: examiner.look,
+                    normalizes=normalizes,
+                )
+            )
         if self.tensorboard is not None:
             goes_on = first or (workplace is not None and workplace.begins_anew)
             start = first if goes_on else None

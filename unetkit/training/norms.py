@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from unetkit.training.parallel import Group
 
 
+def has_statistics(network: nn.Module) -> bool:
+    """Say whether a network has batch normalization."""
+    return any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
+
+
 def freeze_statistics(network: nn.Module) -> None:
     """Let batch normalization learn with the statistics that it predicts with, and keep them.
 
