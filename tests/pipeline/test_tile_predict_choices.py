@@ -45,7 +45,9 @@ def test_a_low_precision_is_taken_only_where_labels_stay(
     chosen = choices.choose_precision(
         model, samples, [fit_image(samples[0].data)], overlap=20, fill=False, most=HUGE
     )
-    assert chosen == expected
+    assert chosen.name == expected
+    said = "bfloat16 would change 0.02% of the labels" if flips else None
+    assert chosen.reason == said
 
 
 def test_the_most_varied_of_evenly_spaced_tiles_is_compared(

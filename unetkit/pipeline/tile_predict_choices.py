@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -59,6 +60,32 @@ def fit_each(
     return tuple(fitted[method] for method in methods)
 
 
+@dataclass(frozen=True)
+class Precision:
+    """A precision that was chosen, and why.
+
+    Parameters
+    ----------
+    name : str
+        As for `hardware.forward`.
+    low : str, optional
+        The one of 16 bits that was compared with float32, where there is one.
+    flips : float
+        The share of the labels that it changes, on the tile that was compared.
+    """
+
+    name: str
+    low: str | None = None
+    flips: float = 0.0
+
+    @property
+    def reason(self) -> str | None:
+        """What speaks against a low precision that is there."""
+        if self.low is None or self.name == self.low:
+            return None
+        return f"{self.low} would change {self.flips:.2%} of the labels"
+
+
 def choose_for_all(
     models: Sequence[LoadedModel],
     samples: Sequence[Sample],
@@ -67,7 +94,7 @@ def choose_for_all(
     overlap: int | None,
     fill: bool,
     most: int,
-) -> str:
+) -> Precision:
     """Choose a precision that suits each of several networks; it has to be the same for all.
 
     Parameters
@@ -79,7 +106,7 @@ def choose_for_all(
     overlap : int, optional
         Context that was asked for on each side, in pixels.
     """
-    chosen = "float32"
+    chosen = Precision("float32")
     for number, model in enumerate(models):
         chosen = choose_precision(
             model,
@@ -89,7 +116,7 @@ def choose_for_all(
             fill=fill,
             most=most,
         )
-        if chosen == "float32":
+        if chosen.name == "float32":
             break
     return chosen
 
@@ -102,7 +129,7 @@ def choose_precision(
     overlap: int,
     fill: bool,
     most: int,
-) -> str:
+) -> Precision:
     """Choose a low precision where the hardware has one and the labels stay as they are.
 
     The network is run in both precisions on the most varied of 16 evenly spaced tiles.
@@ -122,12 +149,11 @@ def choose_precision(
 
     Returns
     -------
-    str
-        As for `hardware.forward`.
+    Precision
     """
     low = hardware.low_precision(next(model.module.parameters()).device)
     if low is None:
-        return "float32"
+        return Precision("float32")
     places = _probes(samples, contract=model.header.contract, overlap=overlap, most=most)
     blocks = (
         (
@@ -137,7 +163,8 @@ def choose_precision(
         for number, plane, tile in places
     )
     block, tile = max(blocks, key=lambda probe: float(probe[0].std()))
-    return low if _flips(model, block, tile, low=low) < FLIPS else "float32"
+    flips = _flips(model, block, tile, low=low)
+    return Precision(low if flips < FLIPS else "float32", low, flips)
 
 
 def _probes(

@@ -59,6 +59,8 @@ class Plan:
         What is stored of each sample.
     seconds : float, optional
         How long the networks are expected to take; None where others compute.
+    reason : str, optional
+        What speaks against a lower precision, where that was asked.
     """
 
     model: Ensemble
@@ -71,6 +73,7 @@ class Plan:
     mask: Mask | None = None
     censuses: tuple[Census, ...] = ()
     seconds: float | None = None
+    reason: str | None = None
 
     @property
     def averaging(self) -> Averaging:
@@ -153,7 +156,8 @@ class Plan:
         count = "1 tile" if self.tiles_total == 1 else f"{self.tiles_total} tiles"
         return (
             f"{count} of {self.tile} pixels, each read with {self.overlap} pixels "
-            f"of context as {self.size}, in {self.precision}{self._averaged()}"
+            f"of context as {self.size}, in {self.precision}"
+            f"{f' since {self.reason}' if self.reason else ''}{self._averaged()}"
         )
 
     def _averaged(self) -> str:
@@ -261,8 +265,9 @@ def make_plan(
     normalizations = tuple(
         fit_each(sample, model.methods, nonfinite=wishes.nonfinite) for sample in samples
     )
+    reason = None
     if precision is None:
-        precision = choose_for_all(
+        chosen = choose_for_all(
             model.models,
             samples,
             normalizations,
@@ -270,9 +275,19 @@ def make_plan(
             fill=wishes.nonfinite == "fill",
             most=memory.largest,
         )
+        precision, reason = chosen.name, chosen.reason
     choice = work.fastest(tile or tiles, precision=precision, most=memory.largest)
     plan = Plan(
-        model, samples, normalizations, choice.tile, precision, wishes, memory, mask, censuses
+        model,
+        samples,
+        normalizations,
+        choice.tile,
+        precision,
+        wishes,
+        memory,
+        mask=mask,
+        censuses=censuses,
+        reason=reason,
     )
     if earlier is not None:
         earlier.check(plan.fingerprint())
