@@ -9,7 +9,8 @@ images=$1 masks=$2 slide=$3
 [ -e more.zarr ] || unetkit augment data.zarr more.zarr --copies 4 --seed 1
 unetkit weights more.zarr --overwrite
 
-# The budget is the machine's, not the network's: training ends on time. TRAIN holds more options, if any.
+# The budget is the machine's, not the network's: the pace of the first 20 steps fixes how many fit, so that training ends
+# at about that time. TRAIN holds more options, if any.
 [ -e model.safetensors ] || unetkit train more.zarr --set width=16 --time-budget "${BUDGET:-30m}" ${TRAIN:-}
 [ -e slide.zarr ] || unetkit import "$slide" slide.zarr
 

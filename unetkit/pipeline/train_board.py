@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import SurroundingsError
+from unetkit.storage.files import make_folder
+from unetkit.storage.urls import is_remote
 from unetkit.views.drawing import outlined, to_rgb8
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Board:
     def __init__(
         self, folder: str, *, look: Callable[[], Look | None], start: int | None = None
     ) -> None:
+        if not is_remote(folder):
+            make_folder(folder)
         self._writer = _writer_class()(folder, purge_step=None if start is None else start + 1)
         self._look = look
 
