@@ -105,7 +105,7 @@ def test_class_maps_are_learned_under_their_names(kit: SimpleNamespace, here: Pa
     names = ("background", "myelin", "axon")
     kit.cells(here / "data.zarr", kind="classes", class_names=names)
     report = run()
-    assert report.score == report.scores["dice"]
+    assert (report.score_name, report.score) == ("Dice", report.scores["dice"])
     header = load(report.output).header
     assert (header.class_names, header.target) == (names, "classes")
     with safe_open(report.output, "np") as file:

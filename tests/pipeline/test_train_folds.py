@@ -31,6 +31,7 @@ def test_scores_are_summed_up() -> None:
         best_step=6,
         stopped_early=False,
         score=0.4,
+        score_name="AP",
         scores={"dice": 0.4},
         trained_on=4,
         validated_on=1,

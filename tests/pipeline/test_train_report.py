@@ -12,6 +12,7 @@ REPORT = TrainReport(
     best_step=6,
     stopped_early=False,
     score=0.5,
+    score_name="Dice",
     scores={"dice": 0.5, "loss": 1.0},
     trained_on=4,
     validated_on=1,

@@ -31,6 +31,8 @@ class TrainReport:
     score : float
         What the kept network reached on the held-out data: the mean average precision for
         instances, the mean Dice for classes.
+    score_name : str
+        ``AP`` or ``Dice``.
     scores : dict
         All of its scores there.
     trained_on, validated_on : int
@@ -53,6 +55,7 @@ class TrainReport:
     best_step: int
     stopped_early: bool
     score: float
+    score_name: str
     scores: dict[str, Any]
     trained_on: int
     validated_on: int
@@ -102,6 +105,7 @@ def report(
         best_step=outcome.best_step,
         stopped_early=outcome.stopped_early,
         score=outcome.best.score,
+        score_name=facts.lesson.score,
         scores={**outcome.best.scores, "loss": outcome.best.loss},
         trained_on=len(facts.parts.train),
         validated_on=len(facts.parts.validation),
