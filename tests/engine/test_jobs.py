@@ -16,7 +16,8 @@ from dask.callbacks import Callback
 
 from unetkit.engine import jobs as jobs_module
 from unetkit.engine.jobs import run_jobs
-from unetkit.engine.schedulers import Scheduler, open_scheduler
+from unetkit.engine.pools import Scheduler
+from unetkit.engine.schedulers import open_scheduler
 from unetkit.errors import StoppedError, SurroundingsError
 
 ANY = ["sync", "threads", "processes", "cluster"]

@@ -15,7 +15,7 @@ from unetkit.errors import SurroundingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from unetkit.engine.schedulers import Scheduler
+    from unetkit.engine.pools import Scheduler
 
 
 def alike(home: int) -> dict[str, str]:

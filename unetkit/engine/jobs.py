@@ -13,13 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dask
+from dask import multiprocessing, threaded
 from dask.callbacks import Callback
-from distributed import KilledWorker, as_completed, wait
-from distributed.client import FutureCancelledError
-from distributed.comm import CommClosedError
+from dask.local import get_sync
 
-from unetkit.engine.schedulers import RETRIES, Scheduler, open_scheduler
-from unetkit.errors import SurroundingsError, TryAgainError
+from unetkit.engine.pools import RETRIES, Scheduler, lost_worker
+from unetkit.engine.schedulers import open_scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +29,9 @@ R = TypeVar("R")
 # Jobs a worker that are handed to a local scheduler in one go. Between two goes workers wait for
 # the slowest of them, so a go has to be long; records are small, so it may be.
 JOBS_PER_WORKER = 64
+# Dask's schedulers of this machine. By their names it would look for a cluster first, and load
+# what that takes.
+_GET = {"threads": threaded.get, "sync": get_sync, "processes": multiprocessing.get}
 
 
 def run_jobs(
@@ -70,13 +72,21 @@ def run_jobs(
     if not isinstance(scheduler, Scheduler):
         with open_scheduler(scheduler, workers) as opened:
             return run_jobs(function, jobs, scheduler=opened, on_done=on_done)
-    run = _run_on_cluster if scheduler.kind == "cluster" else _run_locally
     try:
-        return run(function, iter(jobs), scheduler, on_done=on_done)
+        return _runner(scheduler)(function, iter(jobs), scheduler, on_done=on_done)
     except BaseException:
         # Nothing may still be writing when the caller clears up.
         scheduler.close()
         raise
+
+
+def _runner(scheduler: Scheduler) -> Callable[..., None]:
+    if scheduler.kind != "cluster":
+        return _run_locally
+    # Loaded where it is used: it takes as long as all the rest of this room.
+    from unetkit.engine import clusters
+
+    return clusters.run_jobs
 
 
 class _HandOver(Callback):  # type: ignore[misc]
@@ -129,7 +139,7 @@ def _compute(
     tasks = [_task(function, job)(dask_key_name=key) for key, job in wave.items()]
     with _HandOver(wave, on_done):
         # Dask sends six tasks at a time to a process unless told otherwise.
-        dask.compute(*tasks, scheduler=scheduler.kind, pool=scheduler.pool, chunksize=1)
+        dask.compute(*tasks, scheduler=_GET[scheduler.kind], pool=scheduler.pool, chunksize=1)
 
 
 def _compute_alone(
@@ -148,59 +158,9 @@ def _compute_alone(
             scheduler.renew()
         else:
             return
-    raise _lost_worker(scheduler.name, job)
+    raise lost_worker(scheduler.name, job)
 
 
 def _task(function: Callable[[J], R], job: J) -> Any:
     # A job that is an argument would be searched for dask collections and rebuilt.
     return dask.delayed(partial(function, job), pure=False, traverse=False)
-
-
-def _run_on_cluster(
-    function: Callable[[J], R],
-    jobs: Iterator[J],
-    scheduler: Scheduler,
-    *,
-    on_done: Callable[[J, R], None] | None,
-) -> None:
-    """Keep one job more than there are workers in flight, so that none waits for the next.
-
-    Dask's callbacks say nothing about a cluster, hence the futures.
-    """
-    client = scheduler.client
-    running: dict[Any, J] = {}
-    lost: J | None = None
-
-    def submit(job: J) -> Any:
-        future = client.submit(function, job, pure=False)
-        running[future] = job
-        return future
-
-    try:
-        flight = as_completed(
-            [submit(job) for job in itertools.islice(jobs, scheduler.workers + 1)]
-        )
-        for future in flight:
-            lost = running[future]
-            result = future.result()
-            job = running.pop(future)
-            if on_done is not None:
-                on_done(job, result)
-            for following in itertools.islice(jobs, 1):
-                flight.add(submit(following))
-    except KilledWorker as error:
-        raise _lost_worker(scheduler.name, lost) from error
-    except (FutureCancelledError, CommClosedError) as error:
-        message = f"scheduler '{scheduler.name}' must stay reachable, but it went away"
-        raise TryAgainError(f"{message}; run the command again when it is back") from error
-    finally:
-        if client.status == "running":
-            wait(list(running))
-
-
-def _lost_worker(name: str, job: object) -> SurroundingsError:
-    return SurroundingsError(
-        f"every worker of scheduler '{name}' must stay alive, but {RETRIES + 1} in a row were "
-        f"killed at {job!s:.200}, perhaps for want of memory; use fewer --workers or a smaller "
-        "--tile"
-    )

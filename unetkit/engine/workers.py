@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distributed.client import FutureCancelledError
-from distributed.comm import CommClosedError
-
-from unetkit.errors import SurroundingsError, TryAgainError
+from unetkit.errors import SurroundingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from unetkit.engine.schedulers import Scheduler
+    from unetkit.engine.pools import Scheduler
 
 # So many differences are named; the first is mostly the cause of the others.
 NAMED = 3
@@ -40,13 +37,10 @@ def compare_workers(scheduler: Scheduler, look: Callable[[], Mapping[str, str]])
     if scheduler.kind != "cluster":
         return
     here = look()
-    try:
-        found = scheduler.client.run(look, on_error="return")
-    except (OSError, FutureCancelledError, CommClosedError) as error:
-        raise TryAgainError(
-            f"scheduler '{scheduler.name}' must stay reachable, but it went away; "
-            "run the command again when it is back"
-        ) from error
+    # Loaded where it is used, as `schedulers` does.
+    from unetkit.engine import clusters
+
+    found = clusters.ask_workers(scheduler, look)
     for address in sorted(found):
         there = found[address]
         if isinstance(there, BaseException):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from unetkit.engine.schedulers import Scheduler, open_scheduler
+from unetkit.engine.schedulers import open_scheduler
 from unetkit.engine.signals import stoppable
 from unetkit.engine.workers import compare_workers
 from unetkit.models import hardware
@@ -33,6 +33,7 @@ from unetkit.storage.datasets import open_dataset
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from unetkit.engine.pools import Scheduler
     from unetkit.pipeline.tile_predict_empty import Mask
     from unetkit.pipeline.tile_predict_hands import Hands
     from unetkit.progress import Progress

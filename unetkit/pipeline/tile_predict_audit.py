@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from unetkit.engine.schedulers import Scheduler
+    from unetkit.engine.pools import Scheduler
     from unetkit.geometry.tiles import Tile
     from unetkit.pipeline.tile_predict_plan import Plan
     from unetkit.pipeline.tile_predict_tile import ImageTask

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unetkit.arrays.joining import Joined
-    from unetkit.engine.schedulers import Scheduler
+    from unetkit.engine.pools import Scheduler
     from unetkit.geometry.tiles import Cover, Tile
     from unetkit.storage.planes import PlaneArray
 

@@ -29,7 +29,7 @@ from unetkit.storage.urls import join
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from unetkit.engine.schedulers import Scheduler
+    from unetkit.engine.pools import Scheduler
     from unetkit.engine.signals import Stop
     from unetkit.pipeline.tile_predict_empty import Mask
     from unetkit.pipeline.tile_predict_output import Output, Partial

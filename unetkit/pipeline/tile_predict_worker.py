@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unetkit.engine.schedulers import worker_number
+from unetkit.engine.pools import worker_number
 from unetkit.errors import InputError
 from unetkit.models import hardware, modelfile
 from unetkit.models.fusing import fuse

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unetkit.arrays.weightmap import Preset
-    from unetkit.engine.schedulers import Scheduler
+    from unetkit.engine.pools import Scheduler
     from unetkit.engine.signals import Stop
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample

@@ -1,0 +1,65 @@
+"""A cluster is started, found, used and left as it was."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from unetkit.engine import clusters
+from unetkit.engine.jobs import run_jobs
+from unetkit.engine.schedulers import open_scheduler
+from unetkit.errors import InputError, TryAgainError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from distributed import LocalCluster
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def test_local_workers_share_jobs_out() -> None:
+    with open_scheduler("local:2", 5) as scheduler:
+        assert scheduler.workers == 5
+        assert set(scheduler.client.nthreads().values()) == {3}
+
+
+def test_a_cluster_that_does_not_answer_is_to_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clusters, "CONNECT_SECONDS", 0.5)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]  # nobody listens here
+        with pytest.raises(TryAgainError, match="must answer") as caught:
+            open_scheduler(f"tcp://127.0.0.1:{port}")
+    assert caught.value.exit_code == 75
+
+
+def test_a_scheduler_file_that_is_not_there_is_to_be_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(TryAgainError, match="scheduler file must be readable"):
+        open_scheduler(f"file:{tmp_path / 'none.json'}")
+
+
+def test_a_scheduler_file_must_name_an_address(tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    file.write_text("[]")
+    with pytest.raises(InputError, match="JSON with an address"):
+        open_scheduler(f"file:{file}")
+
+
+def test_a_running_cluster_is_used_and_left_running(cluster: LocalCluster, tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    file.write_text(json.dumps({"address": cluster.scheduler_address}))
+    for name in (cluster.scheduler_address, f"file:{file}"):
+        got: dict[int, int] = {}
+        with open_scheduler(name) as scheduler:
+            assert scheduler.workers == 2
+            run_jobs(double, range(9), scheduler=scheduler, on_done=got.__setitem__)
+        assert got == {n: 2 * n for n in range(9)}
+    assert cluster.status.name == "running"
