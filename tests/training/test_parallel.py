@@ -136,6 +136,8 @@ def test_alone_nothing_is_exchanged() -> None:
 def test_the_end_waits_until_what_was_sent_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[torch.Tensor] = []
     tensor = torch.arange(3.0)
+    # Other tests of this process may have sent something.
+    parallel._settle()
     # As the thread of gloo does, which needs the interpreter to let go of what it sent.
     parallel._send(tensor, lambda sent: held.append(sent.mul_(2)))
     assert tensor.tolist() == [0.0, 2.0, 4.0]
