@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from unetkit.models.fusing import fuse
-from unetkit.models.layers import run_layers
+from unetkit.models.layers import largest_tensor, run_layers
 from unetkit.models.making import make
 
 if TYPE_CHECKING:
@@ -54,6 +54,17 @@ def test_shapes_are_those_of_a_real_run(build: Callable[[], nn.Module], fused: b
     runs = run_layers(network, in_channels=2, size=60)
     assert [tuple(run.made) for run in runs] == wanted == real
     assert {tuple(run.given)[1] for run in runs if run.layer is network} == {2}
+
+
+def test_what_is_made_between_layers_counts_as_large() -> None:
+    class Enlarged(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            large = nn.functional.interpolate(torch.cat([image] * 3, dim=1), scale_factor=2)
+            return large[:, :1, ::2, ::2]
+
+    assert largest_tensor(Enlarged(), in_channels=2, size=8) == 3 * 2 * 16 * 16
+    assert {run.made.numel() for run in run_layers(Enlarged(), in_channels=2, size=8)} == {64}
+    assert largest_tensor(nn.MaxPool2d(2), in_channels=2, size=8) == 2 * 8 * 8
 
 
 def test_nothing_of_the_network_is_changed() -> None:

@@ -65,18 +65,47 @@ def run_layers(module: nn.Module, *, in_channels: int, size: int) -> list[LayerR
             found.append(LayerRun(layer, inputs[0].shape, output.shape))
 
     hooks = [layer.register_forward_hook(note) for layer in module.modules()]
-    place = next((parameter.device for parameter in module.parameters()), None)
     try:
-        with torch.inference_mode(), _OneOfManySums():
-            module(torch.zeros(1, in_channels, size, size, device=place))
+        _run(module, in_channels, size)
     finally:
         for hook in hooks:
             hook.remove()
     return found
 
 
+def largest_tensor(module: nn.Module, *, in_channels: int, size: int) -> int:
+    """Return how many numbers the largest tensor has that a network makes of an image of a size.
+
+    What lies between layers counts too, such as features that are concatenated or enlarged.
+
+    Parameters
+    ----------
+    module, in_channels, size
+        As for `run_layers`.
+
+    Examples
+    --------
+    >>> layer = nn.Conv2d(1, 4, kernel_size=3)
+    >>> largest_tensor(layer, in_channels=1, size=12)
+    400
+    """
+    return max(in_channels * size**2, _run(module, in_channels, size).largest)
+
+
+def _run(module: nn.Module, in_channels: int, size: int) -> _OneOfManySums:
+    place = next((parameter.device for parameter in module.parameters()), None)
+    watched = _OneOfManySums()
+    with torch.inference_mode(), watched:
+        module(torch.zeros(1, in_channels, size, size, device=place))
+    return watched
+
+
 class _OneOfManySums(TorchFunctionMode):
     """Computes one channel of a convolution from one channel, and takes it for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
 
     def __torch_function__(
         self,
@@ -85,8 +114,15 @@ class _OneOfManySums(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Replace convolutions; hand on every other function."""
-        named = dict(kwargs or {})
+        """Replace convolutions; hand on every other function, and note how much each makes."""
+        made = self._made(func, args, dict(kwargs or {}))
+        # Weights that a layer rearranges are not made of the image.
+        if isinstance(made, Tensor) and made.dim() > 1 and len(made) == 1:
+            self.largest = max(self.largest, made.numel())
+        return made
+
+    @staticmethod
+    def _made(func: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if getattr(func, "__name__", "") == "_convolution_pointwise":
             # What `fusing` calls; its padding, stride and dilation come in another order.
             image, weight, bias, padding, stride, dilation, groups = args[:7]

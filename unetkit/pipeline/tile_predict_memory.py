@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from unetkit.errors import SurroundingsError, UsageError
-from unetkit.models.layers import run_layers
+from unetkit.models.layers import largest_tensor
 
 if TYPE_CHECKING:
     from unetkit.geometry.sizes import SizeContract
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 # The share of the free memory that a prediction takes unless told otherwise.
 MEMORY_SHARE = 0.5
 
-# How often the largest output of a layer fits into what a network holds at once. At the widest
-# place of a U-Net these are the skipped features, those from below, both concatenated (as much
+# How often the largest tensor fits into what a network holds at once. At the widest place of a
+# classic U-Net these are the skipped features, those from below, both concatenated (as much
 # again), and a convolution's output, which makes five; the rest is work space of the kernels and
-# what the allocator can't use, as it was measured at inputs of 572 to 1212 pixels.
+# what the allocator can't use, as it was measured at inputs of 572 to 1212 pixels. (Its smallest
+# input leaves little to concatenate, so that the largest tensor there is its first features.)
 HELD = {"float32": 8.0, "exact": 12.0, "bfloat16": 5.0, "float16": 5.0}
 
 # What codecs, tables of chunks and libraries that load late take besides, in bytes.
@@ -191,7 +192,7 @@ def network_bytes(
 ) -> float:
     """Estimate the bytes that a network takes for each pixel of its input.
 
-    Of its smallest input, the largest output of a layer is counted as often as `HELD` says.
+    Of its smallest input, the largest tensor that is made is counted as often as `HELD` says.
 
     Parameters
     ----------
@@ -204,8 +205,7 @@ def network_bytes(
     precision : str
         What it will compute in; "auto" counts as float32, of which a part is always computed.
     """
-    runs = run_layers(module, in_channels=in_channels, size=contract.minimum)
-    largest = max([in_channels * contract.minimum**2, *(run.made.numel() for run in runs)])
+    largest = largest_tensor(module, in_channels=in_channels, size=contract.minimum)
     return HELD.get(precision, HELD["float32"]) * 4 * largest / contract.minimum**2
 
 
