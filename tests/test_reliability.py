@@ -167,6 +167,31 @@ def test_a_training_survives_a_full_disk(desk: Path, lab: Path, share: float) ->
     assert Path("found").read_bytes() == whole
 
 
+MOUNTED = """
+mkdir shown beside
+mount --bind slide.zarr/0 shown
+mount --bind other beside
+{command} -o shown/out.zarr > first 2>&1; echo $? > code1
+{command} -o beside/out.zarr -q > second 2>&1; echo $? > code2
+"""
+
+
+@pytest.mark.skipif(not namespaces_work(), reason="no folder can be mounted here")
+def test_an_output_inside_of_its_input_is_refused_where_a_mount_hides_that(desk: Path) -> None:
+    Path("other").mkdir()
+    before = contents("slide.zarr")
+    script = MOUNTED.format(command=" ".join([*UNETKIT, "tile-predict", "slide.zarr", *PLAIN]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(["unshare", "-rm", "sh", "-c", script], env=environment, check=True)
+    said = Path("first").read_text()
+    assert Path("code1").read_text().strip() == "4", said
+    assert "must lie apart from its input" in said
+    assert contents("slide.zarr") == before
+    # Beside another mount nothing is wrong.
+    assert Path("code2").read_text().strip() == "0", Path("second").read_text()
+    assert Path("other", "out.zarr").is_dir()
+
+
 def test_what_is_unfinished_does_not_look_finished(
     desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,6 @@ from unetkit.storage.dataset_writer import DatasetWriter
 from unetkit.storage.files import (
     check_local,
     check_output,
-    collide,
     output_name,
     partial_url,
     publish,
@@ -136,14 +135,6 @@ def test_an_output_that_meets_its_input_is_refused(output: str, tmp_path: Path) 
 def test_neighbours_do_not_collide(tmp_path: Path) -> None:
     make(str(tmp_path / "in.zarr"))
     check_output(str(tmp_path / "in.zarr2"), inputs=[str(tmp_path / "in.zarr"), "s3://b/in.zarr"])
-    assert not collide(str(tmp_path / "a"), str(tmp_path / "ab"))
-    assert collide(str(tmp_path / "new" / "a"), str(tmp_path / "new"))
-
-
-def test_a_hard_link_is_the_same_file(tmp_path: Path) -> None:
-    (tmp_path / "a").touch()
-    (tmp_path / "b").hardlink_to(tmp_path / "a")
-    assert collide(str(tmp_path / "a"), str(tmp_path / "b"))
 
 
 def test_a_missing_folder_is_not_created(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from unetkit.storage.atomic import (
 )
 from unetkit.storage.leftovers import half_removed, remove
 from unetkit.storage.ownership import is_ours
+from unetkit.storage.places import collide
 from unetkit.storage.urls import base_name, exists, is_remote, join, stem
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = [
     "check_local",
     "check_output",
-    "collide",
     "discard",
     "free_bytes",
     "is_there",
@@ -109,33 +109,6 @@ def _check_ours(url: str) -> None:
             f"output {url} must be an earlier output of unetkit to be replaced by --overwrite, got "
             "something else; choose another name"
         )
-
-
-def collide(first: str, second: str) -> bool:
-    """Tell whether two paths are the same or one lies inside the other.
-
-    Folders are compared by device and inode, so that links, `..` and mounts make no difference;
-    URLs by their words.
-    """
-    if is_remote(first) or is_remote(second):
-        one, other = (f"{url.rstrip('/')}/" for url in (first, second))
-        return one.startswith(other) or other.startswith(one)
-    above_first, above_second = _chain(first), _chain(second)
-    own_first, own_second = above_first[0], above_second[0]
-    return own_first in above_second or own_second in above_first
-
-
-def _chain(path: str) -> list[tuple[int, int] | str]:
-    """Identify a path and the folders above it; by name where nothing is there yet."""
-    whole = Path(path).resolve()
-    chain: list[tuple[int, int] | str] = []
-    for folder in (whole, *whole.parents):
-        try:
-            found = folder.stat()
-            chain.append((found.st_dev, found.st_ino))
-        except OSError:
-            chain.append(str(folder))
-    return chain
 
 
 def partial_url(url: str) -> str:
