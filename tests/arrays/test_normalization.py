@@ -117,6 +117,20 @@ def test_nan_and_inf_are_refused_and_named(method, bad):
         fit(lambda: [image], method=method, where="sample 'a'")
 
 
+def test_the_place_of_a_pixel_that_is_no_number_is_named():
+    blocks = [np.ones((2, 4, 6), np.float32) for _ in range(3)]
+    blocks[2][1, 3, 5] = blocks[2][1, 3, 4] = np.nan
+    boxes = [(0, 0, 4, 0, 6), (0, 0, 4, 6, 12), (1, 4, 8, 6, 12)]
+    words = (
+        r"got 2 NaN or Inf in rows 4:8, columns 6:12 of plane 1, the first in channel 1 at row 7, "
+        "column 10;"
+    )
+    with pytest.raises(NumbersError, match=words):
+        fit(lambda: blocks, boxes=boxes)
+    with pytest.raises(NumbersError, match="in one block, the first in channel 1 at row 3, col"):
+        fit(lambda: blocks)
+
+
 def test_too_large_for_float32_is_refused():
     with pytest.raises(NumbersError, match="fit float32"):
         fit(lambda: [np.full((1, 2, 2), 1e300)])

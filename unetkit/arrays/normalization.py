@@ -91,6 +91,7 @@ def fit(
     *,
     method: str = "percentile",
     where: str | None = None,
+    boxes: Sequence[tuple[int, int, int, int, int]] | None = None,
     nonfinite: str = "error",
 ) -> Normalization:
     """Find the normalization of one image from its blocks.
@@ -106,6 +107,8 @@ def fit(
         except by ``none``.
     where : str, optional
         What the pixels belong to, for the error message.
+    boxes : sequence of tuple of int, optional
+        The (plane, y0, y1, x0, x1) of each block, likewise.
     nonfinite : str
         ``error`` refuses NaN and Inf; ``fill`` counts them as 0.
 
@@ -122,7 +125,7 @@ def fit(
     """
     _check("normalization", method, METHODS)
     _check("nonfinite", nonfinite, ("error", "fill"))
-    checked = _Checked(blocks, what=where or "the image", fill=nonfinite == "fill")
+    checked = _Checked(blocks, what=where or "the image", boxes=boxes, fill=nonfinite == "fill")
     if method == "none":
         channels = checked.channels()
         return Normalization(method, (0.0,) * channels, (1.0,) * channels)
@@ -145,15 +148,16 @@ class _Checked:
 
     blocks: Blocks
     what: str
+    boxes: Sequence[tuple[int, int, int, int, int]] | None
     fill: bool
 
     def __call__(self) -> Iterable[NDArray[Any]]:
-        for block in self.blocks():
+        for number, block in enumerate(self.blocks()):
             if block.dtype in (np.uint8, np.uint16):
                 yield block
                 continue
             values = _float32(block, fill=self.fill)
-            self._refuse_nonfinite(values)
+            self._refuse_nonfinite(values, number)
             yield values
 
     def channels(self) -> int:
@@ -165,15 +169,21 @@ class _Checked:
                 break
         return channels
 
-    def _refuse_nonfinite(self, values: NDArray[np.float32]) -> None:
+    def _refuse_nonfinite(self, values: NDArray[np.float32], number: int) -> None:
         finite = np.isfinite(values)
         if finite.all():
             return
-        channel = int(np.argmin(finite.all(axis=(1, 2))))
+        channel, row, column = np.argwhere(~finite)[0].tolist()
+        block = "one block"
+        if self.boxes is not None:
+            plane, y0, y1, x0, x1 = self.boxes[number]
+            row, column = row + y0, column + x0
+            block = f"rows {y0}:{y1}, columns {x0}:{x1} of plane {plane}"
         raise NumbersError(
             f"{self.what} must hold finite numbers that fit float32, got "
-            f"{int(np.count_nonzero(~finite))} NaN or Inf in one block, the first in channel "
-            f"{channel}; repair the file, or count them as 0 with --nonfinite fill"
+            f"{int(np.count_nonzero(~finite))} NaN or Inf in {block}, the first in channel "
+            f"{channel} at row {row}, column {column}; repair the file, or count them as 0 with "
+            "--nonfinite fill"
         )
 
 

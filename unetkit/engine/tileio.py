@@ -94,4 +94,6 @@ def fit_image(
     NumbersError
         If the image has NaN or Inf and `nonfinite` is "error".
     """
-    return normalization.fit(data.blocks, method=method, where=data.url, nonfinite=nonfinite)
+    return normalization.fit(
+        data.blocks, method=method, where=data.url, boxes=data.boxes, nonfinite=nonfinite
+    )

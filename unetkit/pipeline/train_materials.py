@@ -88,6 +88,7 @@ def materials(
                 sample.data.blocks,
                 method=normalization,
                 where=f"sample {sample.name!r}",
+                boxes=sample.data.boxes,
                 nonfinite=nonfinite,
             ),
             tally=tallies[sample.name],
