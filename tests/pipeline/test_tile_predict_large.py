@@ -71,6 +71,84 @@ def test_a_large_image_keeps_to_its_memory(
     verify(str(tmp_path / "large.prediction.zarr"))
 
 
+CEILING = """
+import json, resource, sys, threading
+from pathlib import Path
+from unetkit.cli.app import main
+from unetkit.pipeline.tile_predict import tile_predict
+
+def status(name):
+    return int(Path("/proc/self/status").read_text().partition(name + ":")[2].split()[0]) * 1024
+
+# The limit counts all that a stack may grow to; usual stacks of threads are 8 MiB.
+threading.stack_size(2**20)
+options = {"tile": 512, "precision": "float32", "device": "cpu", "scheduler": "sync"}
+report = tile_predict(sys.argv[1], dry_run=True, **options)
+held = status("VmData")
+# What is said to be taken at most, less what of it is held by now.
+limit = held + report.memory_peak - status("VmRSS")
+if sys.argv[2] == "half":
+    limit = (held + report.memory_peak) // 2
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+code = main(["tile-predict", sys.argv[1], *words, "-q"])
+print(json.dumps({"code": code, "peak": status("VmHWM"), "limit": limit}))
+"""
+
+
+def sparse(path: Path, side: int) -> str:
+    """Store noise in three places of an image, of which nothing else is stored."""
+    data = create_image(str(path), shape=(side, side), axes="yx", dtype="u1", chunk=256)
+    noise = np.random.default_rng(0).integers(0, 255, (1, 256, 256), np.uint8)
+    last = side // 256 - 1
+    for row, column in ((1, 1), (last, 1), (last, last)):
+        data.write(0, row * 256, column * 256, noise)
+    return str(path)
+
+
+def below_a_ceiling(source: str, share: str = "whole") -> tuple[dict[str, int], str]:
+    """Predict where the system gives no more memory than the plan says; what is said on stderr."""
+    run = subprocess.run(
+        [sys.executable, "-c", CEILING, source, share],
+        cwd=Path(source).parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1]), run.stderr
+
+
+LARGER = [(10, 3480), pytest.param(100, 11000, marks=pytest.mark.slow)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc tells the peak")
+@pytest.mark.parametrize(("times", "side"), LARGER)
+def test_an_image_many_times_as_large_takes_the_same_memory(
+    kit: SimpleNamespace, tmp_path: Path, times: int, side: int
+) -> None:
+    kit.model(tmp_path / "model.safetensors", depth=3, width=16)
+    one, _ = below_a_ceiling(sparse(tmp_path / "one.zarr", 1100))
+    many, _ = below_a_ceiling(sparse(tmp_path / "many.zarr", side))
+    assert (side / 1100) ** 2 > 0.99 * times
+    assert one["code"] == many["code"] == 0
+    assert many["peak"] < 1.05 * one["peak"]
+    # Instances and class map, if they were held, would not stay unnoticed.
+    assert 5 * side**2 > 0.05 * one["peak"]
+    verify(str(tmp_path / "many.prediction.zarr"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc tells the peak")
+def test_half_of_the_memory_ends_in_a_sentence(kit: SimpleNamespace, tmp_path: Path) -> None:
+    kit.model(tmp_path / "model.safetensors", depth=3, width=16)
+    found, said = below_a_ceiling(sparse(tmp_path / "one.zarr", 1100), "half")
+    assert found["code"] == 5
+    assert "Traceback" not in said
+    assert said.strip().splitlines()[-1].startswith("error: memory of cpu must hold the network")
+    assert not (tmp_path / "one.prediction.zarr").exists()
+
+
 MANY = """
 import json, os, signal, sys
 from pathlib import Path

@@ -30,6 +30,9 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 # What Python says where the system refuses it another thread; it has no error of its own.
 _NO_THREAD = "can't start new thread"
 
+# What the loader says where it has no memory for a library that is needed only now.
+_NO_ROOM = ("failed to map segment from shared object", "cannot allocate memory")
+
 # What the machine or its administrator refuses, and no line of unetkit can mend.
 _SURROUNDINGS = frozenset(
     {
@@ -183,7 +186,8 @@ def _explain(error: Exception) -> int:
     if isinstance(error, _UsageError):
         console.fail(_usage(error))
         return 2
-    if isinstance(error, MemoryError):
+    unloaded = isinstance(error, ImportError) and any(said in str(error) for said in _NO_ROOM)
+    if unloaded or isinstance(error, MemoryError):
         console.fail(f"memory must hold the work, got {error or 'none left'}; try a smaller tile")
         return 5
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
