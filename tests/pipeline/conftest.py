@@ -78,12 +78,18 @@ def tiny_model(
 
 
 def noise_image(
-    path: Path, shape: tuple[int, ...], *, axes: str = "yx", dtype: str = "u2", seed: int = 0
+    path: Path,
+    shape: tuple[int, ...],
+    *,
+    axes: str = "yx",
+    dtype: str = "u2",
+    seed: int = 0,
+    chunk: int = 32,
 ) -> tuple[str, np.ndarray]:
-    """Store an image of noise in chunks of 32 pixels; the array has shape (planes, C, Y, X)."""
+    """Store an image of noise; the array has shape (planes, C, Y, X)."""
     high = 1 if dtype.startswith("f") else np.iinfo(dtype).max
     noise = np.random.default_rng(seed).random(shape) * high
-    data = create_image(str(path), shape=shape, axes=axes, dtype=dtype, chunk=32)
+    data = create_image(str(path), shape=shape, axes=axes, dtype=dtype, chunk=chunk)
     order = [axis for axis in "tzcyx" if axis in axes]
     turned = noise.transpose([axes.index(axis) for axis in order]).astype(dtype)
     planes = turned.reshape(data.planes, data.channel_count, *shape[-2:])
