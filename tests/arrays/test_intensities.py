@@ -79,6 +79,27 @@ def test_what_varied_among_the_known_may_vary_in_others():
     assert deviations(both, describe([picture(2)])) == []
 
 
+def test_another_unit_is_told_where_exposures_varied():
+    def noise(strength):
+        return describe([strength * np.random.default_rng(0).random((1, 64, 64), np.float32)])
+
+    # Weak and strong light: their spreads alone would let an image pass that is nearly black.
+    varied = typical([noise(30), noise(255)])
+    for strength in (20, 30, 100, 255, 300):
+        assert deviations(varied, noise(strength)) == []
+    (said,) = deviations(varied, noise(1))
+    assert said.startswith("intensities reach over 0.9")
+    assert "as if in another unit, where 29.2 was the least" in said
+    (said,) = deviations(varied, noise(65535))
+    assert said.startswith("intensities are spread otherwise, by ")
+    # What knows no least, as models of before, is silent about the first.
+    values = varied.to_dict()
+    del values["narrowest"]
+    older = Typical.from_dict(values)
+    assert older.narrowest == (0.0,)
+    assert deviations(older, noise(1)) == []
+
+
 def test_round_trip_through_json():
     found = known(channels=2)
     assert Typical.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
@@ -86,7 +107,13 @@ def test_round_trip_through_json():
 
 @pytest.mark.parametrize(
     "change",
-    [{"quantiles": [[1.0]]}, {"spread": [1.0, 2.0]}, {"finest": None}, {"coarsest": ["x"]}],
+    [
+        {"quantiles": [[1.0]]},
+        {"spread": [1.0, 2.0]},
+        {"finest": None},
+        {"coarsest": ["x"]},
+        {"narrowest": [1.0, 2.0]},
+    ],
     ids=str,
 )
 def test_what_is_none_is_refused(change):

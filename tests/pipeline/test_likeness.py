@@ -15,6 +15,7 @@ from unetkit.models.modelfile import load, to_bytes
 from unetkit.models.modelheader import ModelHeader
 from unetkit.pipeline.likeness import check_likeness, look_at, pixel_deviation, typical_of
 from unetkit.pipeline.tile_predict import tile_predict
+from unetkit.pipeline.train import train
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 
 if TYPE_CHECKING:
@@ -160,3 +161,86 @@ def test_a_prediction_warns_or_refuses_and_its_sibling_passes(
     before = sorted(path.name for path in tmp_path.iterdir())
     assert main(["tile-predict", "turned.zarr", "--strict"]) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def cells(seed: int, strength: float = 1.0) -> np.ndarray:
+    """Draw bright squares on noise, of at most 255."""
+    rng = np.random.default_rng(seed)
+    image = np.asarray(40 + 20 * rng.random((96, 96)))
+    for y in range(4, 88, 14):
+        for x in range(4, 88, 14):
+            image[y : y + 9, x : x + 9] += 120 + 60 * rng.random()
+    return (strength * image).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train on images of weak and of strong light, with each normalization."""
+    folder = tmp_path_factory.mktemp("trained")
+    writer = DatasetWriter(str(folder / "data.zarr"))
+    for seed, strength in enumerate((0.2, 1.0, 0.25, 0.9, 0.22, 1.0)):
+        image = cells(seed, strength)
+        labels = (image > 100 * strength).astype(np.uint8)
+        writer.add(f"s{seed}", image, axes="yx", labels=labels, kind="classes")
+    writer.finish()
+    for method in ("none", "range", "percentile"):
+        train(
+            str(folder / "data.zarr"),
+            output=str(folder / f"{method}.safetensors"),
+            options=("width=2", "depth=2"),
+            recipe_set=("tile=32",),
+            normalization=method,
+            steps=1,
+            device="cpu",
+            precision="float32",
+        )
+    return folder
+
+
+U8 = cells(10)
+UNITS = {
+    "the same": U8,
+    "the same in 16 bits": U8.astype(np.uint16),
+    "weaker light": cells(10, 0.3),
+    "a little brighter, in 16 bits": U8.astype(np.uint16) * 6 // 5,
+    "16 bits": U8.astype(np.uint16) * 257,
+    "12 bits in 16": U8.astype(np.uint16) * 16,
+    "0 to 1": U8.astype(np.float32) / 255,
+    "constant": np.full_like(U8, 50),
+    "a hot pixel": U8.astype(np.uint16),
+}
+UNITS["a hot pixel"][0, 70] = 65535
+OTHERS = ("16 bits", "12 bits in 16", "0 to 1")
+# What stands for 0 and 1 is fitted on each image, so that units make no difference; but one hot
+# pixel makes all others nearly black where it stands for 1.
+WARNED = {
+    "none": {*OTHERS, "constant"},
+    "range": {"constant", "a hot pixel"},
+    "percentile": {"constant"},
+}
+
+
+@pytest.mark.parametrize("method", list(WARNED))
+def test_numbers_of_another_unit_are_told(
+    kit: SimpleNamespace, trained: Path, tmp_path: Path, method: str
+) -> None:
+    found, warned = {}, set()
+    for name, image in UNITS.items():
+        stored(tmp_path / f"{name}.zarr", [image])
+        watching = kit.watching()
+        report = tile_predict(
+            str(tmp_path / f"{name}.zarr"),
+            model=str(trained / f"{method}.safetensors"),
+            probabilities="float32",
+            precision="exact",
+            progress=watching,
+        )
+        made = open_dataset(report.output).samples[0].data
+        found[name] = kit.read(made)
+        assert np.isfinite(found[name]).all()
+        if any("intensities" in note for note in watching.notes):
+            warned.add(name)
+    assert warned == WARNED[method]
+    alike = [np.allclose(found[name], found["the same"], atol=1e-4) for name in OTHERS]
+    assert alike == [method != "none"] * 3
+    np.testing.assert_array_equal(found["the same in 16 bits"], found["the same"])

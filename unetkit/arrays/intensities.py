@@ -23,6 +23,9 @@ NEAR, FAR = 1, 8
 # whose shadows are as strong as its lights, looks the same inverted.
 LEAST_SHIFT, SHIFT_FACTOR = 0.08, 2.0
 GRAIN_FACTOR = 1.3
+# So much narrower is no other exposure, but other numbers, such as 0 to 1 in place of 0 to 255.
+# What is wider than any by that much differs in its spread too.
+NARROW_FACTOR = 10.0
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,16 @@ class Typical:
         How far the most unusual of them lies from it, as `shift` measures.
     finest, coarsest : tuple of float
         The highest and the lowest grain.
+    narrowest : tuple of float
+        The least that the quantiles of one of them reach from the first to the last; 0 in models
+        of before it was noted.
     """
 
     quantiles: tuple[tuple[float, ...], ...]
     spread: tuple[float, ...]
     finest: tuple[float, ...]
     coarsest: tuple[float, ...]
+    narrowest: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -77,9 +84,10 @@ class Typical:
         """
         try:
             rows = tuple(tuple(float(value) for value in row) for row in values["quantiles"])
+            known = {"narrowest": [0.0] * len(rows), **values}
             rest = {
-                name: tuple(float(value) for value in values[name])
-                for name in ("spread", "finest", "coarsest")
+                name: tuple(float(value) for value in known[name])
+                for name in ("spread", "finest", "coarsest", "narrowest")
             }
             whole = all(len(row) == BINS for row in rows)
             if not whole or {len(row) for row in rest.values()} != {len(rows)}:
@@ -128,6 +136,7 @@ def typical(found: Sequence[Intensities]) -> Typical:
         spread=tuple(np.max(shifts, axis=0).tolist()),
         finest=tuple(grains.max(axis=0).tolist()),
         coarsest=tuple(grains.min(axis=0).tolist()),
+        narrowest=tuple(np.min([_widths(one) for one in found], axis=0).tolist()),
     )
 
 
@@ -143,7 +152,13 @@ def deviations(known: Typical, one: Intensities) -> list[str]:
     for channel, row in enumerate(known.quantiles):
         where = f" of channel {channel}" if len(known.quantiles) > 1 else ""
         shift = _shift(one.quantiles[channel], row)
-        if shift > max(LEAST_SHIFT, SHIFT_FACTOR * known.spread[channel]):
+        width, least = _widths(one)[channel], known.narrowest[channel]
+        if NARROW_FACTOR * width < least:
+            said.append(
+                f"intensities{where} reach over {width:.3g}, as if in another unit, where "
+                f"{least:.3g} was the least"
+            )
+        elif shift > max(LEAST_SHIFT, SHIFT_FACTOR * known.spread[channel]):
             said.append(
                 f"intensities{where} are spread otherwise, by {shift:.0%} of their range where "
                 f"{known.spread[channel]:.0%} was the most"
@@ -156,6 +171,11 @@ def deviations(known: Typical, one: Intensities) -> list[str]:
                 f"{usual[0]:.2f} to {usual[1]:.2f} was usual"
             )
     return said
+
+
+def _widths(one: Intensities) -> list[float]:
+    """Return how far the quantiles of each channel reach from the first to the last."""
+    return [row[-1] - row[0] for row in one.quantiles]
 
 
 def _shift(own: Sequence[float], usual: Sequence[float]) -> float:
