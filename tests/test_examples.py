@@ -66,7 +66,7 @@ def test_the_job_of_the_slurm_recipe_is_a_script_that_starts_a_worker(
     lines = said["slurm"].splitlines()
     assert lines[0].startswith("#!")
     assert "#SBATCH --cpus-per-task=4" in lines
-    assert "export OMP_NUM_THREADS=4" in lines
+    assert "export OMP_NUM_THREADS=4 MALLOC_ARENA_MAX=1" in lines
     (worker,) = [line for line in lines if "dask_worker tcp://" in line]
     assert worker.split()[0] == sys.executable
     assert "--nthreads 1" in worker

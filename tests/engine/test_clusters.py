@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +16,6 @@ from unetkit.engine.schedulers import open_scheduler
 from unetkit.errors import InputError, TryAgainError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from distributed import LocalCluster
 
 
@@ -63,3 +63,15 @@ def test_a_running_cluster_is_used_and_left_running(cluster: LocalCluster, tmp_p
             run_jobs(double, range(9), scheduler=scheduler, on_done=got.__setitem__)
         assert got == {n: 2 * n for n in range(9)}
     assert cluster.status.name == "running"
+
+
+def heaps() -> str | None:
+    text = Path("/proc/self/environ").read_text("utf-8")
+    found = dict(one.split("=", 1) for one in text.split("\0") if "=" in one)
+    return found.get("MALLOC_ARENA_MAX")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells, and needs it")
+def test_a_local_worker_starts_with_one_heap() -> None:
+    with open_scheduler("local:1") as scheduler:
+        assert set(scheduler.client.run(heaps).values()) == {"1"}

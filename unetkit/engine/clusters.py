@@ -31,6 +31,9 @@ R = TypeVar("R")
 CONNECT_SECONDS = 5.0
 # Starting worker processes means importing Python there, which can be slow on a network disk.
 START_SECONDS = 60.0
+# The allocator keeps large blocks in one of glibc's heaps only (models.hardware), and a worker has
+# threads before it has anything to compute; so it starts with one.
+ONE_HEAP = "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX"
 # What a worker of `local:N` runs when it starts.
 LEAVE_SIGNALS = """
 import signal
@@ -110,7 +113,7 @@ def start(name: str, workers: int | None) -> Scheduler:
         raise UsageError(f"scheduler local:N must have N of at least 1, got '{name}'; use local:2")
     with ExitStack() as resources:
         resources.enter_context(
-            dask.config.set({"distributed.scheduler.allowed-failures": RETRIES})
+            dask.config.set({"distributed.scheduler.allowed-failures": RETRIES, ONE_HEAP: 1})
         )
         try:
             cluster = resources.enter_context(
@@ -125,9 +128,6 @@ def start(name: str, workers: int | None) -> Scheduler:
                     # The allocator keeps freed memory on purpose (models.hardware), which a
                     # memory limit would take for a leak and answer by pausing the worker.
                     memory_limit=0,
-                    # It keeps large blocks in one of glibc's heaps only, and a worker has threads
-                    # before it has anything to compute.
-                    env={"MALLOC_ARENA_MAX": "1"},
                     # What a terminal sends to all its processes is for the parent, which ends the
                     # run; workers that died of it would be started again, and it would hang.
                     preload=[LEAVE_SIGNALS],
