@@ -14,6 +14,7 @@ from unetkit import errors
         (errors.LabelError, 3, ValueError),
         (errors.OutputError, 4, FileExistsError),
         (errors.SurroundingsError, 5, RuntimeError),
+        (errors.ShortMemoryError, 5, errors.SurroundingsError),
         (errors.NumbersError, 6, ArithmeticError),
         (errors.CheckError, 7, RuntimeError),
         (errors.TryAgainError, 75, ConnectionError),

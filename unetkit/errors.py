@@ -7,6 +7,7 @@
     │   └── LabelError        labels that can't be what they are said to be
     ├── OutputError       4   exists, is the input, or a partial made with other settings
     ├── SurroundingsError 5   disk, memory, workers, plugins, optional dependencies
+    │   └── ShortMemoryError  too little memory for what is in work
     ├── NumbersError      6   NaN or Inf in the input or the loss
     ├── CheckError        7   a check did not hold
     ├── TryAgainError     75  a scheduler or a remote store can't be reached
@@ -70,6 +71,10 @@ class SurroundingsError(UnetkitError, RuntimeError):
     """Disk, memory, workers, plugins or an optional dependency fall short."""
 
     code = 5
+
+
+class ShortMemoryError(SurroundingsError):
+    """Memory falls short of what is in work; less at a time may fit."""
 
 
 class NumbersError(UnetkitError, ArithmeticError):

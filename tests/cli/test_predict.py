@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         (["--axes", "zyx"], "axes", "zyx"),
         (["--device", "cpu"], "device", "cpu"),
         (["--precision", "bfloat16"], "precision", "bfloat16"),
+        (["--batch", "4"], "batch", 4),
         (["--scheduler", "tcp://localhost:8786"], "scheduler", "tcp://localhost:8786"),
         (["--workers", "2"], "workers", 2),
         (["--nonfinite", "fill"], "nonfinite", "fill"),

@@ -252,6 +252,22 @@ def test_a_network_in_double_stays_in_double():
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_what_torch_keeps_of_a_gpu_is_given_back(kind: str) -> None:
+    if kind == "cpu":
+        # It has nothing to give back, and a GPU is not woken up for it.
+        before = torch.cuda.is_initialized()
+        hardware.free_unused("cpu")
+        assert torch.cuda.is_initialized() == before
+        return
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU of NVIDIA here")
+    torch.zeros(2**26, device="cuda")
+    kept = torch.cuda.memory_reserved()
+    hardware.free_unused("cuda")
+    assert torch.cuda.memory_reserved() < kept
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_a_batch_arrives_whole(kind: str) -> None:
     if kind == "cuda" and not torch.cuda.is_available():
         pytest.skip("there is no GPU of NVIDIA here")

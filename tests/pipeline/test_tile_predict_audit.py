@@ -28,10 +28,11 @@ TILED: dict[str, Any] = {"tile": 16, "scheduler": "sync"}
 
 def spoil(monkeypatch: pytest.MonkeyPatch, number: int, change: Any) -> None:
     """Let a tile be stored otherwise than it was computed, with a journal that believes it."""
-    real = tile_predict_run.predict_tile
+    real = tile_predict_run.predict_batch
 
-    def predict_tile(job: Any) -> Any:
-        done = real(job)
+    def predict_batch(batch: Any) -> Any:
+        done = real(batch)
+        (job,) = batch.jobs
         if job.tile.index == number:
             tile = job.tile
             for data in (job.task.probabilities, job.task.classes):
@@ -39,7 +40,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, number: int, change: Any) -> None:
                 data.write(job.plane, tile.y0, tile.x0, change(block))
         return done
 
-    monkeypatch.setattr(tile_predict_run, "predict_tile", predict_tile)
+    monkeypatch.setattr(tile_predict_run, "predict_batch", predict_batch)
 
 
 @pytest.mark.parametrize("precision", ["exact", "float32"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,16 @@ def test_largest_and_peak_say_the_same() -> None:
     assert memory.Memory(limit=10**7, base=10**8, pixel=1000.0).largest == 0
 
 
+@pytest.mark.parametrize("size", [10, 100, 300, 1000])
+def test_as_many_as_fit_are_together(size: int) -> None:
+    plan = memory.Memory(limit=10**8, base=10**6, pixel=400.0, more=300.0)
+    batch = plan.fitting(size, most=8)
+    assert 1 <= batch <= 8
+    assert batch == 1 or replace(plan, batch=batch).peak(size) <= plan.limit
+    assert batch == 8 or replace(plan, batch=batch + 1).peak(size) > plan.limit
+    assert replace(plan, batch=batch).largest >= size or batch == 1
+
+
 def test_more_jobs_take_more(slide: str) -> None:
     model = load_ensemble(["model.safetensors"], device="cpu")
     samples = open_dataset(slide).samples
@@ -87,6 +98,18 @@ def test_more_jobs_take_more(slide: str) -> None:
     two = peak(Hands(2, networks=2, threads=1, at_once=None))
     assert two > one
     assert peak(Hands(2, networks=2, threads=1, at_once=1)) > two + memory.resident()
+
+
+@pytest.mark.parametrize("merge", ["crop", "gaussian"])
+def test_a_batch_takes_more(kit: SimpleNamespace, slide: str, merge: str) -> None:
+    kit.model(Path("model.safetensors"), depth=1, name="keras-unet")
+    asked: dict[str, Any] = {"tile": 16, "merge": merge, "scheduler": "sync", "dry_run": True}
+    peaks = [tile_predict(slide, batch=n, **asked).memory_peak for n in (1, 1000, 2000)]
+    assert peaks[0] < peaks[1] < peaks[2]
+    free = memory.resident() + memory.BESIDE + 2**21
+    assert tile_predict(slide, batch=1, max_memory=str(free + 2**24), **asked).batch == 1
+    with pytest.raises(SurroundingsError, match=r"must hold 9000 tiles at once, .* lower --batch"):
+        tile_predict(slide, batch=9000, max_memory=str(free), **asked)
 
 
 def test_a_tile_that_can_not_fit_is_refused_before_work(kit: SimpleNamespace, slide: str) -> None:

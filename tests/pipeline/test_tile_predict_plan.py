@@ -68,6 +68,7 @@ def test_a_fingerprint_changes_with_all_that_decides_about_pixels(
         {"tile": 16},
         {"overlap": 24},
         {"precision": "exact"},
+        {"batch": 2},
         {"probabilities": "float32"},
         {"threshold": 0.4},
         {"grow": 2},

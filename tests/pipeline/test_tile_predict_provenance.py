@@ -52,7 +52,8 @@ def test_files_are_named_without_their_folders(tmp_path: Path, kit: SimpleNamesp
     output = tile_predict(source, model=model, tile=16, precision="exact").output
     found = told(output)
     assert found["command"] == (
-        "unetkit tile-predict slide.zarr --model 'a model.safetensors' --tile 16 --precision exact"
+        "unetkit tile-predict slide.zarr --model 'a model.safetensors' --tile 16 --precision exact "
+        "--batch 1"
     )
     assert found["model_sha256"] == hashlib.sha256(Path(model).read_bytes()).hexdigest()
     assert found["versions"].keys() == {"python", "torch", "numpy", "zarr"}

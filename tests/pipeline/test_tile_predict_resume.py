@@ -25,15 +25,15 @@ TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 
 def fail_after(count: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the run fail once `count` tiles are done."""
-    real, done = tile_predict_run.predict_tile, []
+    real, done = tile_predict_run.predict_batch, []
 
-    def predict_tile(job: Any) -> Any:
-        if len(done) == count:
+    def predict_batch(batch: Any) -> Any:
+        if len(done) >= count:
             raise error
-        done.append(job)
-        return real(job)
+        done.extend(batch.jobs)
+        return real(batch)
 
-    monkeypatch.setattr(tile_predict_run, "predict_tile", predict_tile)
+    monkeypatch.setattr(tile_predict_run, "predict_batch", predict_batch)
 
 
 def interrupted(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ({"tta": "mirror"}, "tta must be one of none, flips, rotations, got 'mirror'"),
         ({"merge": "mean"}, "merge must be crop or gaussian, got 'mean'"),
         ({"audit": -1}, "audit must be at least 0 windows, got -1"),
+        ({"batch": 0}, "batch must be at least 1 tile, got 0"),
         ({"min_size": -2}, "min_size must be at least 0 pixels, got -2"),
         ({"max_memory": "much"}, "max-memory must be an amount"),
     ],

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import torch
 
-from unetkit.pipeline import tile_predict_work
+from unetkit.pipeline import tile_predict_memory, tile_predict_work
 from unetkit.pipeline.tile_predict import tile_predict
-from unetkit.pipeline.tile_predict_ensemble import load_ensemble
+from unetkit.pipeline.tile_predict_ensemble import Ensemble, load_ensemble
 from unetkit.pipeline.tile_predict_fastest import Choice
+from unetkit.pipeline.tile_predict_memory import Memory
 from unetkit.pipeline.tile_predict_pace import Pace, Paces
 from unetkit.pipeline.tile_predict_wishes import Wishes
 from unetkit.pipeline.tile_predict_work import Work
 from unetkit.storage.datasets import open_dataset
+from unetkit.storage.images import create_image, open_image
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -35,6 +39,59 @@ def test_tasks_and_passes_are_those_of_all_planes(kit: SimpleNamespace, slide: s
     assert (one.tasks(16), one.passes(16)) == (16, 16)
     assert (three.tasks(16), three.passes(16)) == (48, 48)
     assert work_on(slide, tta="rotations").passes(16) == 8 * 16
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("tile", "limit", "planes", "expected"),
+    [
+        (512, 100 * GIB, 1000, 8),
+        (1024, 100 * GIB, 1000, 4),
+        (2048, 100 * GIB, 1000, 1),
+        (4096, 100 * GIB, 1000, 1),
+        (512, 100 * GIB, 3, 3),
+        (512, 0, 1000, 1),
+        (512, 5 * 1000 * 560**2, 1000, 5),
+    ],
+)
+def test_a_gpu_sees_several_small_tiles_at_once(
+    kit: SimpleNamespace,
+    slide: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tile: int,
+    limit: int,
+    planes: int,
+    expected: int,
+) -> None:
+    create_image("film.zarr", shape=(planes, 64, 60), axes="zyx", dtype="u1", chunk=64)
+    work = work_on("film.zarr")
+    memory = Memory(limit, 0, pixel=1000.0, more=1000.0)
+    assert work.batch(tile, memory) == 1
+    monkeypatch.setattr(Ensemble, "device", torch.device("cuda"))
+    assert work.batch(tile, memory) == expected
+
+
+def test_what_is_chosen_for_a_gpu_is_done_and_kept(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
+    assert tile_predict(slide, output="alone.zarr", **asked).batch == 1
+    with monkeypatch.context() as patch:
+        # The network computes here all the same.
+        patch.setattr(Ensemble, "device", torch.device("cuda"))
+        patch.setattr(tile_predict_memory, "available_memory", lambda device: 8 * GIB)
+        notes = kit.watching()
+        report = tile_predict(slide, progress=notes, **asked)
+        patch.setattr(tile_predict_memory, "available_memory", lambda device: 2**21)
+        assert tile_predict(slide, output="o.zarr", dry_run=True, **asked).batch in range(2, 8)
+    assert report.batch == 8
+    assert any(", 8 at once, in exact" in note for note in notes.notes)
+    found = [kit.read(open_image(name).data) for name in ("alone.zarr", report.output)]
+    np.testing.assert_array_equal(*found)
+    again = tile_predict(slide, resume=True, **asked)
+    assert (again.status, again.batch) == ("nothing to do", 8)
 
 
 def test_a_tile_that_is_settled_stays(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from unetkit.cli import console, tables
 from unetkit.cli.options import (
+    HARDWARE,
     Axes,
     BreakLock,
     Channels,
@@ -139,6 +140,16 @@ def tile_predict(
     axes: Axes = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            rich_help_panel=HARDWARE,
+            show_default="1, or what a GPU holds, up to 8",
+            help="Tiles, or windows that are blended, that the network sees at once.",
+        ),
+    ] = None,
     max_memory: MaxMemory = None,
     scheduler: Scheduler = "threads",
     workers: Workers = None,
@@ -199,6 +210,7 @@ def tile_predict(
             axes=axes,
             device=device,
             precision=precision,
+            batch=batch,
             max_memory=max_memory,
             scheduler=scheduler,
             workers=workers,

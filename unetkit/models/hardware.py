@@ -23,6 +23,7 @@ __all__ = [
     "PRECISIONS",
     "computing",
     "forward",
+    "free_unused",
     "lay_out",
     "low_precision",
     "pick_device",
@@ -147,6 +148,12 @@ def upload(batch: Tensor, device: torch.device) -> Tensor:
         return batch.to(device)
     # From pinned memory the copy goes on while this process does something else.
     return batch.pin_memory().to(device, non_blocking=True)
+
+
+def free_unused(device: torch.device | str) -> None:
+    """Give memory that torch keeps back to a device; on a GPU, what is left lies in pieces."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
 
 
 @functools.cache

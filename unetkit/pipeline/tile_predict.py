@@ -13,6 +13,7 @@ from unetkit.engine.workers import compare_workers
 from unetkit.models import hardware
 from unetkit.pipeline.likeness import check_likeness
 from unetkit.pipeline.tile_predict_alike import look_at
+from unetkit.pipeline.tile_predict_call import network_call
 from unetkit.pipeline.tile_predict_empty import open_mask
 from unetkit.pipeline.tile_predict_ensemble import find_models, load_ensemble, read_header
 from unetkit.pipeline.tile_predict_hands import share_cores
@@ -21,10 +22,9 @@ from unetkit.pipeline.tile_predict_network import predict_array
 from unetkit.pipeline.tile_predict_output import Partial
 from unetkit.pipeline.tile_predict_overview import check_overview, draw_overview
 from unetkit.pipeline.tile_predict_plan import make_plan
-from unetkit.pipeline.tile_predict_report import PredictionReport, planned
+from unetkit.pipeline.tile_predict_report import PredictionReport, planned, summary
 from unetkit.pipeline.tile_predict_run import Run
 from unetkit.pipeline.tile_predict_target import Target, output_of
-from unetkit.pipeline.tile_predict_tile import network_call
 from unetkit.pipeline.tile_predict_wishes import Wishes, check_fit
 from unetkit.pipeline.tile_predict_worker import torch_threads
 from unetkit.progress import SILENT
@@ -66,6 +66,7 @@ def tile_predict(
     axes: str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    batch: int | None = None,
     max_memory: str | None = None,
     scheduler: str = "threads",
     workers: int | None = None,
@@ -132,6 +133,9 @@ def tile_predict(
         As for `hardware.pick_device`.
     precision : str
         `auto`, or as for `hardware.forward`.
+    batch : int, optional
+        How many tiles (blended: windows of a block) the network sees at once; left out, 1 on the
+        processor, on a GPU as many as fit, up to 8.
     max_memory : str, optional
         The most memory to take, such as `8G`; left out, half of what is free.
     scheduler, workers
@@ -256,7 +260,7 @@ class _Job:
             earlier=earlier,
             mask=self.mask,
         )
-        progress.note(f"{plan.summary()} on {self.device}")
+        progress.note(f"{summary(plan)} on {self.device}")
         # Of several models the first, which has learned from what the others have.
         check_likeness(
             plan.model.header,

@@ -11,8 +11,9 @@ from unetkit.engine.jobs import run_jobs
 from unetkit.engine.tileio import read_tile
 from unetkit.errors import CheckError
 from unetkit.pipeline.tile_predict_choices import FLIPS
-from unetkit.pipeline.tile_predict_network import check_finite, to_classes
-from unetkit.pipeline.tile_predict_tile import normalized, stored
+from unetkit.pipeline.tile_predict_network import check_finite, stored, to_classes
+from unetkit.pipeline.tile_predict_passes import Seen
+from unetkit.pipeline.tile_predict_tile import normalized
 from unetkit.pipeline.tile_predict_windows import SEED, AuditJob, draw_windows
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def audit_window(job: AuditJob) -> Compared:
         call = replace(call, precision="float32")
     blocks = normalized(task, read_tile(task.data, job.plane, tile))
     shape = (task.data.height, task.data.width)
-    again = replace(call.looks(), watch=watch).probabilities(blocks, tile, shape=shape)
+    (again,) = replace(call.looks(), watch=watch).probabilities([Seen(blocks, tile, shape)])
     classes = to_classes(again, threshold=task.threshold, positive=task.positive)
     box = (job.plane, tile.y0, tile.y1, tile.x0, tile.x1)
     asked = np.ones(classes.shape, bool)

@@ -18,6 +18,8 @@ from unetkit.storage import urls
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
+
     from unetkit.models.modelfile import LoadedModel
     from unetkit.models.modelheader import ModelHeader
     from unetkit.pipeline.tile_predict_average import Merge, Turning
@@ -55,6 +57,11 @@ class Ensemble:
     def sha256(self) -> str:
         """The hash of the model file; those of several with `+` between them."""
         return "+".join(model.sha256 for model in self.models)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.models[0].module.parameters()).device
 
     @property
     def names(self) -> str:

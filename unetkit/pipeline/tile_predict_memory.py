@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,20 +77,35 @@ class Memory:
         Bytes that it takes before the first tile is read.
     pixel : float
         Bytes for each pixel of a read box.
+    more : float
+        Bytes for each pixel of each further one that a network sees at once.
+    batch : int
+        How many of them it sees at once.
     """
 
     limit: int
     base: int
     pixel: float
+    more: float = 0.0
+    batch: int = 1
 
     @property
     def largest(self) -> int:
         """The largest read box that fits, in pixels a side."""
-        return int((max(0, self.limit - self.base) / self.pixel) ** 0.5)
+        return int((max(0, self.limit - self.base) / self._each) ** 0.5)
+
+    @property
+    def _each(self) -> float:
+        return self.pixel + self.more * (self.batch - 1)
 
     def peak(self, size: int) -> int:
         """Estimate the bytes that are taken with read boxes of `size` pixels a side."""
-        return int(self.base + self.pixel * size**2)
+        return int(self.base + self._each * size**2)
+
+    def fitting(self, size: int, *, most: int) -> int:
+        """Return how many read boxes of a size fit at once, at least 1 and at most `most`."""
+        counts = range(most, 1, -1)
+        return next((n for n in counts if replace(self, batch=n).peak(size) <= self.limit), 1)
 
     def check(self, tile: int, overlap: int, *, contract: SizeContract) -> None:
         """Refuse a tile that can't fit, before anything is done.
@@ -106,8 +121,11 @@ class Memory:
         fitting = largest_tile(self.largest, contract=contract, overlap=overlap)
         remedy = f"use --tile {fitting}" if fitting else "use fewer --workers"
         least = contract.legal(contract.step + 2 * overlap) if not fitting else size
+        what = "a tile" if self.batch == 1 else f"{self.batch} tiles at once, each"
+        if self.batch > 1:
+            remedy = f"use a lower --batch, {remedy.removeprefix('use ')}"
         raise SurroundingsError(
-            f"memory must hold a tile of {tile} pixels, which takes {in_units(self.peak(size))}, "
+            f"memory must hold {what} of {tile} pixels, which takes {in_units(self.peak(size))}, "
             f"got {in_units(self.limit)}; {remedy}, or --max-memory "
             f"{-(-self.peak(least) // 2**20)}M"
         )
@@ -138,6 +156,7 @@ def memory_for(
     precision: str,
     limit: int | None,
     blend: int = 0,
+    batch: int = 1,
 ) -> Memory:
     """Say what a prediction needs and may take.
 
@@ -155,8 +174,10 @@ def memory_for(
         Bytes that it may take; left out, half of what is free.
     blend : int
         Tiles along a side of a block that is blended; 0 where tiles are cropped.
+    batch : int
+        How many tiles, or windows of a block, a network sees at once.
     """
-    device = next(ensemble.models[0].module.parameters()).device
+    device = ensemble.device
     channels = ensemble.header.in_channels
     network = max(
         network_bytes(
@@ -170,7 +191,8 @@ def memory_for(
     if device.type != "cpu":
         # The network is in the device's own memory, which the user's limit is not about.
         free = int(available_memory(device) * MEMORY_SHARE)
-        return Memory(free, 0, network * hands.networks)
+        pixel = network * hands.networks
+        return Memory(free, 0, pixel, more=pixel, batch=batch)
     itemsize = max(sample.data.dtype.itemsize for sample in samples)
     classes = len(ensemble.header.class_names)
     # Pixels as stored, gathered, normalized for each network and laid out for it. A block that is
@@ -183,8 +205,11 @@ def memory_for(
     held = resident()
     if limit is None:
         limit = held + int(available_memory(device) * MEMORY_SHARE)
-    pixel = network * hands.networks + beside * (hands.jobs or hands.networks)
-    return Memory(limit, held * (1 + processes) + BESIDE, pixel)
+    jobs = hands.jobs or hands.networks
+    pixel = network * hands.networks + beside * jobs
+    # Of a block that is blended only what the network sees is there several times.
+    more = (network + 4 * channels) * hands.networks if blend else pixel
+    return Memory(limit, held * (1 + processes) + BESIDE, pixel, more=more, batch=batch)
 
 
 def network_bytes(

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from unetkit.engine.tileio import read_tile
-from unetkit.errors import NumbersError, SurroundingsError
+from unetkit.errors import NumbersError, ShortMemoryError
 from unetkit.geometry.tiles import cover
 from unetkit.models import hardware
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -55,15 +55,51 @@ def tile_logits(
 
     Raises
     ------
-    SurroundingsError
+    ShortMemoryError
+        If the device has too little memory.
+    """
+    return batch_logits(module, block[None], [tile], margin=margin, precision=precision)[0]
+
+
+def batch_logits(
+    module: torch.nn.Module,
+    batch: NDArray[np.float32],
+    tiles: Sequence[Tile],
+    *,
+    margin: int,
+    precision: str,
+) -> list[torch.Tensor]:
+    """Run a network once on several read boxes of one size and keep the write box of each.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network, ready to predict.
+    batch : ndarray of float32, shape (N, C, Y, X)
+        The normalized read boxes.
+    tiles : sequence of Tile
+        One for each of them.
+    margin, precision
+        As for `tile_logits`.
+
+    Returns
+    -------
+    list of Tensor of float32, shape (K, Y, X), in the processor's memory
+
+    Raises
+    ------
+    ShortMemoryError
         If the device has too little memory.
     """
     device = next(module.parameters()).device
-    with torch.inference_mode(), enough_memory(tile, device):
-        batch = hardware.upload(torch.from_numpy(block)[None], device)
-        logits = hardware.forward(module, batch, precision=precision)[0]
-        rows, columns = tile.crop(margin)
-        return logits[:, rows, columns].contiguous().cpu()
+    with torch.inference_mode(), enough_memory(tiles[0], device):
+        there = hardware.upload(torch.from_numpy(batch), device)
+        logits = hardware.forward(module, there, precision=precision)
+        crops = [tile.crop(margin) for tile in tiles]
+        return [
+            each[:, rows, columns].contiguous().cpu()
+            for each, (rows, columns) in zip(logits, crops, strict=True)
+        ]
 
 
 @contextmanager
@@ -79,7 +115,7 @@ def enough_memory(tile: Tile, device: torch.device | str) -> Iterator[None]:
 
     Raises
     ------
-    SurroundingsError
+    ShortMemoryError
         In place of what torch and NumPy raise where memory can't be had.
     """
     try:
@@ -91,7 +127,7 @@ def enough_memory(tile: Tile, device: torch.device | str) -> Iterator[None]:
         if not own and "allocate" not in str(error):
             raise
         size = tile.read_y1 - tile.read_y0
-        raise SurroundingsError(
+        raise ShortMemoryError(
             f"memory of {device} must hold the network for {size} x {size} pixels, got too little; "
             "use a smaller --tile, a lower --max-memory or fewer --workers"
         ) from error
@@ -135,6 +171,11 @@ def to_classes(
         chosen = probabilities[positive] >= threshold
         return np.asarray(np.where(chosen, positive, 1 - positive), dtype)
     return np.asarray(probabilities.argmax(axis=0), dtype)
+
+
+def stored(probabilities: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return probabilities as an array of `dtype` holds them; uint8 counts 255ths."""
+    return np.rint(probabilities * 255).astype(dtype) if dtype == np.uint8 else probabilities
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,23 @@
 """What networks say about a box of an image: all looks that are taken at it, averaged.
 
-Looks are added up one after another in an order that nothing changes, in float32.
+Looks are added up one after another in an order that nothing changes, in float32. Several boxes
+may be looked at together, which each look stacks for its network.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unetkit.geometry.tiles import Tile
-from unetkit.pipeline.tile_predict_network import check_finite, tile_logits, to_probabilities
+from unetkit.pipeline.tile_predict_network import batch_logits, check_finite, to_probabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import torch
@@ -27,6 +29,25 @@ if TYPE_CHECKING:
 # window would otherwise count for so little that rounding shows where they are alone. The value
 # is that of MONAI's sliding window, so that results can be compared.
 LEAST_WEIGHT = 1e-3
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A box of an image, as networks are to see it.
+
+    Parameters
+    ----------
+    blocks : sequence of ndarray of float32, shape (C, Y, X)
+        The read box, normalized for each of the networks.
+    tile : Tile
+        Its write box is wanted, with an origin on the step grid.
+    shape : (int, int)
+        Height and width of the image.
+    """
+
+    blocks: Sequence[NDArray[np.float32]]
+    tile: Tile
+    shape: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -45,6 +66,8 @@ class Looks:
         As for `hardware.forward`.
     turn : context manager
         Held while a network computes.
+    windows : int
+        How many windows of a box that is blended a network sees at once.
     watch : callable
         Called with the logits of each look, and the tile that they are for.
     """
@@ -54,109 +77,157 @@ class Looks:
     classes: int
     precision: str
     turn: AbstractContextManager[Any]
+    windows: int = 1
     watch: Callable[[torch.Tensor, Tile], None] = check_finite
 
-    def probabilities(
-        self, blocks: Sequence[NDArray[np.float32]], tile: Tile, *, shape: tuple[int, int]
-    ) -> NDArray[np.float32]:
-        """Return the mean probabilities of a tile's write box.
+    def probabilities(self, seen: Sequence[Seen]) -> list[NDArray[np.float32]]:
+        """Return the mean probabilities of the write box of each tile.
 
         Parameters
         ----------
-        blocks : sequence of ndarray of float32, shape (C, Y, X)
-            The read box, normalized for each of the networks.
-        tile : Tile
-            Its write box is wanted, with an origin on the step grid.
-        shape : (int, int)
-            Height and width of the image.
+        seen : sequence of Seen
+            Boxes whose read boxes have one size. Each network sees them all at once, unless they
+            are blended, which each is for itself.
 
         Returns
         -------
-        ndarray of float32, shape (K, Y, X)
+        list of ndarray of float32, shape (K, Y, X)
         """
-        looked = [
-            _Look(self, member, module, block, tile)
-            for member, module, block in zip(
-                self.averaging.members, self.modules, blocks, strict=True
-            )
-        ]
         if self.averaging.merge == "gaussian":
-            return _mean(lambda look: look.blended(shape), looked)
-        box = (tile.y0, tile.y1), (tile.x0, tile.x1)
-        return _mean(lambda look: look.window((tile.y0, tile.x0), *box), looked)
+            return [self._blended(one) for one in seen]
+        return _means(lambda number: self._network(number).cropped(seen), range(len(self.modules)))
+
+    def _blended(self, one: Seen) -> NDArray[np.float32]:
+        members = range(len(self.modules))
+        return _means(lambda number: [self._network(number).blended(one)], members)[0]
+
+    def _network(self, number: int) -> _Network:
+        return _Network(self, self.averaging.members[number], self.modules[number], number)
 
 
 @dataclass(frozen=True)
-class _Look:
-    """One network over one read box."""
+class _Window:
+    """What one network sees at once, and what is wanted of it.
+
+    Parameters
+    ----------
+    block : ndarray of float32, shape (C, Y, X)
+        The read box that it lies in.
+    tile : Tile
+        What that was read for.
+    origin : (int, int)
+        Row and column of the tile that the window is for.
+    rows, columns : (int, int)
+        Which of its pixels are wanted, in the image.
+    """
+
+    block: NDArray[np.float32]
+    tile: Tile
+    origin: tuple[int, int]
+    rows: Interval
+    columns: Interval
+
+
+@dataclass(frozen=True)
+class _Network:
+    """One of the networks, which is the `number`th."""
 
     looks: Looks
     member: Member
     module: torch.nn.Module
-    block: NDArray[np.float32]
-    tile: Tile
+    number: int
 
-    def blended(self, shape: tuple[int, int]) -> NDArray[np.float32]:
+    def cropped(self, seen: Sequence[Seen]) -> list[NDArray[np.float32]]:
+        """Return what the network says of each box: the middle of its own window."""
+        return self._windows(
+            [
+                _Window(
+                    one.blocks[self.number],
+                    one.tile,
+                    (one.tile.y0, one.tile.x0),
+                    rows=(one.tile.y0, one.tile.y1),
+                    columns=(one.tile.x0, one.tile.x1),
+                )
+                for one in seen
+            ]
+        )
+
+    def blended(self, one: Seen) -> NDArray[np.float32]:
         """Return the mean of all windows that touch the write box, each weighted by its bell."""
-        averaging, tile, beyond = self.looks.averaging, self.tile, self.member.beyond
-        side = averaging.tile
-        bell = _bell(side + 2 * beyond)
+        tile, beyond = one.tile, self.member.beyond
+        bell = _bell(self.looks.averaging.tile + 2 * beyond)
         weights = np.zeros((tile.y1 - tile.y0, tile.x1 - tile.x0), np.float32)
         total = np.zeros((self.looks.classes, *weights.shape), np.float32)
-        for y in averaging.windows(self.member, tile.y0, tile.y1, length=shape[0]):
-            rows = max(tile.y0, y - beyond), min(tile.y1, y + side + beyond)
-            for x in averaging.windows(self.member, tile.x0, tile.x1, length=shape[1]):
-                columns = max(tile.x0, x - beyond), min(tile.x1, x + side + beyond)
-                found = self.window((y, x), rows, columns)
-                weight = bell[_part(rows, y - beyond), _part(columns, x - beyond)]
-                place = _part(rows, tile.y0), _part(columns, tile.x0)
+        windows = self._touching(one)
+        while some := list(islice(windows, self.looks.windows)):
+            for window, found in zip(some, self._windows(some), strict=True):
+                y, x = window.origin
+                weight = bell[_part(window.rows, y - beyond), _part(window.columns, x - beyond)]
+                place = _part(window.rows, tile.y0), _part(window.columns, tile.x0)
                 total[:, *place] += found * weight
                 weights[place] += weight
         return np.asarray(total / weights)
 
-    def window(
-        self, origin: tuple[int, int], rows: Interval, columns: Interval
-    ) -> NDArray[np.float32]:
-        """Return the mean over all turns of the tile at `origin`; `rows`, `columns` are wanted."""
-        return _mean(
-            lambda turn: self._turned(turn, origin, rows=rows, columns=columns),
-            self.looks.averaging.turns,
-        )
+    def _touching(self, one: Seen) -> Iterator[_Window]:
+        """Yield the windows that touch a write box, row by row."""
+        averaging, tile, beyond = self.looks.averaging, one.tile, self.member.beyond
+        block = one.blocks[self.number]
+        for y in averaging.windows(self.member, tile.y0, tile.y1, length=one.shape[0]):
+            rows = max(tile.y0, y - beyond), min(tile.y1, y + averaging.tile + beyond)
+            for x in averaging.windows(self.member, tile.x0, tile.x1, length=one.shape[1]):
+                columns = max(tile.x0, x - beyond), min(tile.x1, x + averaging.tile + beyond)
+                yield _Window(block, tile, (y, x), rows=rows, columns=columns)
 
-    def _turned(
-        self, turn: Turn, origin: tuple[int, int], *, rows: Interval, columns: Interval
-    ) -> NDArray[np.float32]:
-        member, tile, side = self.member, self.tile, self.looks.averaging.tile
-        y0, y1 = member.reads(origin[0], side, mirrored=turn.rows)
-        x0, x1 = member.reads(origin[1], side, mirrored=turn.columns)
-        seen = self.block[:, _part((y0, y1), tile.read_y0), _part((x0, x1), tile.read_x0)]
-        size = y1 - y0
-        wanted = turn.place(_moved(rows, y0), _moved(columns, x0), size=size)
-        (top, bottom), (left, right) = wanted
-        box = Tile(tile.index, top, left, bottom, right, 0, 0, size, size)
-        turned = np.ascontiguousarray(turn.apply(seen))
+    def _windows(self, windows: Sequence[_Window]) -> list[NDArray[np.float32]]:
+        """Return the mean over all turns of what is wanted of each window."""
+        return _means(lambda turn: self._turned(turn, windows), self.looks.averaging.turns)
+
+    def _turned(self, turn: Turn, windows: Sequence[_Window]) -> list[NDArray[np.float32]]:
+        blocks, boxes = zip(*(self._placed(turn, one) for one in windows), strict=True)
+        batch = _stacked(blocks)
         with self.looks.turn:
-            logits = tile_logits(
+            logits = batch_logits(
                 self.module,
-                turned,
-                box,
-                margin=member.contract.margin,
+                batch,
+                boxes,
+                margin=self.member.contract.margin,
                 precision=self.looks.precision,
             )
-        self.looks.watch(logits, tile)
-        return turn.undo(to_probabilities(logits))
+        for each, window in zip(logits, windows, strict=True):
+            self.looks.watch(each, window.tile)
+        return [turn.undo(to_probabilities(each)) for each in logits]
+
+    def _placed(self, turn: Turn, window: _Window) -> tuple[NDArray[np.float32], Tile]:
+        """Return what the network is to see of a window, turned, and the box that is wanted."""
+        tile, side = window.tile, self.looks.averaging.tile
+        y0, y1 = self.member.reads(window.origin[0], side, mirrored=turn.rows)
+        x0, x1 = self.member.reads(window.origin[1], side, mirrored=turn.columns)
+        block = window.block[:, _part((y0, y1), tile.read_y0), _part((x0, x1), tile.read_x0)]
+        size = y1 - y0
+        wanted = turn.place(_moved(window.rows, y0), _moved(window.columns, x0), size=size)
+        (top, bottom), (left, right) = wanted
+        return turn.apply(block), Tile(tile.index, top, left, bottom, right, 0, 0, size, size)
 
 
-def _mean(look: Callable[[Any], NDArray[np.float32]], at: Sequence[Any]) -> NDArray[np.float32]:
-    """Return the mean of what is seen; a single look is returned as it is."""
-    total = look(at[0])
+def _means(
+    look: Callable[[Any], list[NDArray[np.float32]]], at: Sequence[Any]
+) -> list[NDArray[np.float32]]:
+    """Return the mean of what is seen of each box; a single look is returned as it is."""
+    totals = look(at[0])
     if len(at) == 1:
-        return total
-    total = np.ascontiguousarray(total)
+        return totals
+    totals = [np.ascontiguousarray(total) for total in totals]
     for one in at[1:]:
-        total += look(one)
-    total /= np.float32(len(at))
-    return total
+        for total, found in zip(totals, look(one), strict=True):
+            total += found
+    for total in totals:
+        total /= np.float32(len(at))
+    return totals
+
+
+def _stacked(blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Return arrays (C, Y, X) as one (N, C, Y, X); a single one that is laid out so is no copy."""
+    return np.ascontiguousarray(blocks[0])[None] if len(blocks) == 1 else np.stack(blocks)
 
 
 @lru_cache(maxsize=8)

@@ -51,6 +51,8 @@ class Plan:
         As for `hardware.forward`.
     wishes : Wishes
         What was asked for; holds what needs no choice.
+    batch : int
+        How many tiles, or windows of a block that is blended, a network sees at once.
     memory : Memory
         What it takes and may take; it decides about no pixel.
     mask : Mask, optional
@@ -68,6 +70,7 @@ class Plan:
     normalizations: tuple[tuple[Normalization, ...], ...]
     tile: int
     precision: str
+    batch: int
     wishes: Wishes
     memory: Memory
     mask: Mask | None = None
@@ -151,24 +154,6 @@ class Plan:
         pixels = sum(s.data.planes * s.data.height * s.data.width for s in self.samples)
         return pixels * pixel * 4 // 3
 
-    def summary(self) -> str:
-        """Say in one sentence what the plan is."""
-        count = "1 tile" if self.tiles_total == 1 else f"{self.tiles_total} tiles"
-        return (
-            f"{count} of {self.tile} pixels, each read with {self.overlap} pixels "
-            f"of context as {self.size}, in {self.precision}"
-            f"{f' since {self.reason}' if self.reason else ''}{self._averaged()}"
-        )
-
-    def _averaged(self) -> str:
-        averaging = self.averaging
-        looks = {"models": len(averaging.members), "turns": len(averaging.turns)}
-        parts = [f"{count} {what}" for what, count in looks.items() if count > 1]
-        parts += ["windows"] if averaging.merge == "gaussian" else []
-        if not parts:
-            return ""
-        return f", averaged over {' and '.join(parts)} at {self.cost_factor:.1f} times the work"
-
     def fingerprint(self) -> dict[str, Any]:
         """Return all that decides about the pixels, as JSON can hold it."""
         wishes = self.wishes
@@ -180,6 +165,7 @@ class Plan:
             "tta": wishes.tta,
             "merge": wishes.merge,
             "precision": self.precision,
+            "batch": self.batch,
             "probabilities": wishes.probabilities,
             "threshold": wishes.threshold,
             "grow": wishes.grow,
@@ -247,10 +233,7 @@ def make_plan(
     """
     samples = dataset.samples
     censuses = take_stock(samples, complete=wishes.require_complete_input)
-    tile, precision = wishes.tile, None if wishes.precision == "auto" else wishes.precision
-    if earlier is not None:
-        tile = tile or earlier.choice("tile", int, sha256=model.sha256)
-        precision = precision or earlier.choice("precision", str, sha256=model.sha256)
+    tile, precision, batch = _settled(wishes, earlier, sha256=model.sha256)
     memory = memory_for(
         model,
         samples,
@@ -258,6 +241,7 @@ def make_plan(
         precision=precision or "auto",
         limit=None if wishes.max_memory is None else parse_size(wishes.max_memory),
         blend=BLEND_TILES if wishes.merge == "gaussian" else 0,
+        batch=batch or 1,
     )
     work = Work(model, samples, wishes)
     tiles = work.candidates(most=memory.largest)
@@ -277,14 +261,16 @@ def make_plan(
         )
         precision, reason = chosen.name, chosen.reason
     choice = work.fastest(tile or tiles, precision=precision, most=memory.largest)
+    batch = batch or work.batch(choice.tile, memory)
     plan = Plan(
         model,
         samples,
         normalizations,
         choice.tile,
         precision,
+        batch,
         wishes,
-        memory,
+        replace(memory, batch=batch),
         mask=mask,
         censuses=censuses,
         reason=reason,
@@ -294,3 +280,18 @@ def make_plan(
     if hands.elsewhere:
         return plan
     return replace(plan, seconds=plan.tiles_total * choice.seconds / hands.networks)
+
+
+def _settled(
+    wishes: Wishes, earlier: Earlier | None, *, sha256: str
+) -> tuple[int | None, str | None, int | None]:
+    """Return tile, precision and batch as they are wished or were chosen before, else None."""
+    tile, precision, batch = wishes.tile, wishes.precision, wishes.batch
+    known = None if precision == "auto" else precision
+    if earlier is None:
+        return tile, known, batch
+    return (
+        tile or earlier.choice("tile", int, sha256=sha256),
+        known or earlier.choice("precision", str, sha256=sha256),
+        batch or earlier.choice("batch", int, sha256=sha256),
+    )

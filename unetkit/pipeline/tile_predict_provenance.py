@@ -22,7 +22,7 @@ PACKAGES = ("torch", "numpy", "zarr")
 # These decide about no pixel.
 UNSAID = ("max_memory", "require_complete_input", "strict")
 # Settled by the plan, whether asked for or not.
-SETTLED = ("tile", "precision")
+SETTLED = ("tile", "precision", "batch")
 
 
 def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
@@ -60,6 +60,7 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
         "tta": wishes.tta,
         "merge": wishes.merge,
         "precision": plan.precision,
+        "batch": plan.batch,
         "threshold": wishes.threshold,
         "grow": wishes.grow,
         "min_size": wishes.min_size,

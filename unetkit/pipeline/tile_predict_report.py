@@ -36,6 +36,8 @@ class PredictionReport:
         Size of a tile, its context on each side, and what the network reads for it, in pixels.
     precision, device : str
         How and where the network computed.
+    batch : int
+        How many tiles, or windows of a block that is blended, it was to see at once.
     classes : tuple of str
         In the order of the channels of the output.
     objects : int or None
@@ -78,6 +80,7 @@ class PredictionReport:
     read: int
     precision: str
     device: str
+    batch: int
     classes: tuple[str, ...]
     objects: int | None
     samples: int
@@ -101,6 +104,27 @@ class PredictionReport:
         return {**asdict(self), "classes": list(self.classes)}
 
 
+def summary(plan: Plan) -> str:
+    """Say in one sentence what a plan is."""
+    count = "1 tile" if plan.tiles_total == 1 else f"{plan.tiles_total} tiles"
+    together = f", {plan.batch} at once" if plan.batch > 1 else ""
+    return (
+        f"{count} of {plan.tile} pixels, each read with {plan.overlap} pixels "
+        f"of context as {plan.size}{together}, in {plan.precision}"
+        f"{f' since {plan.reason}' if plan.reason else ''}{_averaged(plan)}"
+    )
+
+
+def _averaged(plan: Plan) -> str:
+    averaging = plan.averaging
+    looks = {"models": len(averaging.members), "turns": len(averaging.turns)}
+    parts = [f"{count} {what}" for what, count in looks.items() if count > 1]
+    parts += ["windows"] if averaging.merge == "gaussian" else []
+    if not parts:
+        return ""
+    return f", averaged over {' and '.join(parts)} at {plan.cost_factor:.1f} times the work"
+
+
 def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
     """Tell what a plan would do."""
     chunks, absent = totals(plan.censuses)
@@ -118,6 +142,7 @@ def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
         read=plan.size,
         precision=plan.precision,
         device=device,
+        batch=plan.batch,
         classes=plan.model.header.class_names,
         objects=None,
         samples=len(plan.samples),

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 from unetkit.arrays.instances import has_instances
 from unetkit.engine.jobs import run_jobs
 from unetkit.pipeline.tile_predict_audit import audit
+from unetkit.pipeline.tile_predict_batch import BatchDone, TileBatch, batches, predict_batch
 from unetkit.pipeline.tile_predict_input import ABSENT_LIST, list_absent
 from unetkit.pipeline.tile_predict_objects import number_objects
 from unetkit.pipeline.tile_predict_output import from_anywhere
 from unetkit.pipeline.tile_predict_tile import (
     ImageTask,
-    NetworkCall,
-    TileDone,
     TileJob,
-    predict_tile,
     tile_checksum,
 )
 from unetkit.storage.atomic import sync_documents
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 
     from unetkit.engine.pools import Scheduler
     from unetkit.engine.signals import Stop
+    from unetkit.pipeline.tile_predict_call import NetworkCall
     from unetkit.pipeline.tile_predict_empty import Mask
     from unetkit.pipeline.tile_predict_output import Output, Partial
     from unetkit.pipeline.tile_predict_plan import Plan
@@ -103,6 +102,10 @@ class Run:
     stop: Stop
     progress: Progress
     retries: int = field(default=0, init=False)
+    batch: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.batch = self.plan.batch
 
     def carry_out(self) -> Outcome:
         """Do what is left of all stages; afterwards the partial is ready to be published."""
@@ -153,28 +156,46 @@ class Run:
         self.progress.start("predict", total=total)
         reused, done, filled, constant = 0, 0, 0, 0
 
-        def left() -> Iterator[TileJob]:
+        def known(job: TileJob) -> TileJob:
             nonlocal reused
-            for job in self._tile_jobs(tasks):
-                if job.key in before and tile_checksum(job) == before[job.key]:
-                    reused += 1
-                    self.progress.advance()
-                else:
-                    yield job
+            if job.key not in before or tile_checksum(job) != before[job.key]:
+                return job
+            reused += 1
+            self.progress.advance()
+            return replace(job, there=True)
 
-        def finish(job: TileJob, result: TileDone) -> None:
+        def left() -> Iterator[TileBatch]:
+            for some in batches(self._tile_jobs(tasks), self.call.together):
+                batch = TileBatch(tuple(known(job) for job in some))
+                if not all(job.there for job in batch.jobs):
+                    yield batch
+
+        def finish(batch: TileBatch, result: BatchDone) -> None:
             nonlocal done, filled, constant
-            if result.left_out:
-                journal.record(LEFT_OUT + job.key, checksum=None)
-            journal.record(job.key, checksum=result.checksum)
-            done += 1
-            filled += result.filled
-            constant += result.constant
+            new = [(job, one) for job, one in zip(batch.jobs, result.tiles, strict=True) if one]
+            for job, one in new:
+                if one.left_out:
+                    journal.record(LEFT_OUT + job.key, checksum=None)
+                journal.record(job.key, checksum=one.checksum)
+                filled += one.filled
+                constant += one.constant
+            done += len(new)
             self.retries += result.retries
-            self._advance(f"{done + reused} of {total} tiles")
+            self._say_if_fewer(result.batch)
+            for _ in new:
+                self._advance(f"{done + reused} of {total} tiles")
 
-        run_jobs(predict_tile, left(), scheduler=self.scheduler, on_done=finish)
+        run_jobs(predict_batch, left(), scheduler=self.scheduler, on_done=finish)
         return reused, filled, constant
+
+    def _say_if_fewer(self, batch: int) -> None:
+        """Say once for each number how many tiles memory is enough for."""
+        if batch < self.batch:
+            self.batch = batch
+            self.progress.note(
+                f"memory was too small for {self.plan.batch} tiles at once, so that a worker takes "
+                f"{batch} from now on"
+            )
 
     def _audit(self, tasks: list[ImageTask], left_out: frozenset[str]) -> dict[str, Any]:
         """Stage 6: predict a few windows once more, before anything is published."""

@@ -7,7 +7,6 @@ What runs jobs, and in which order, is not known here.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,77 +15,22 @@ from unetkit.engine.tileio import read_tile, write_tile
 from unetkit.errors import NumbersError
 from unetkit.pipeline.tile_predict_constant import computed_once, constant
 from unetkit.pipeline.tile_predict_empty import nothing, too_dark
-from unetkit.pipeline.tile_predict_network import enough_memory, to_classes
-from unetkit.pipeline.tile_predict_passes import Looks
-from unetkit.pipeline.tile_predict_worker import load_model, turns, use_threads
+from unetkit.pipeline.tile_predict_network import stored, to_classes
+from unetkit.pipeline.tile_predict_passes import Seen
+from unetkit.pipeline.tile_predict_worker import use_threads
 from unetkit.storage.chunks import box_checksum
-from unetkit.storage.patience import counted_tries
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.geometry.tiles import Tile
-    from unetkit.pipeline.tile_predict_average import Averaging
+    from unetkit.pipeline.tile_predict_call import NetworkCall
     from unetkit.pipeline.tile_predict_constant import Result
     from unetkit.pipeline.tile_predict_empty import Mask
-    from unetkit.pipeline.tile_predict_hands import Hands
-    from unetkit.pipeline.tile_predict_plan import Plan
     from unetkit.storage.planes import PlaneArray
-
-
-@dataclass(frozen=True)
-class NetworkCall:
-    """How a worker gets at the network and runs it.
-
-    Parameters
-    ----------
-    averaging : Averaging
-        The networks, and where they look.
-    classes : int
-        How many they tell apart.
-    device, precision : str
-        Where and how to compute.
-    threads : int or None
-        Torch threads for each network; None leaves the worker's own number.
-    at_once : int or None
-        How many tiles of one process may be in the network at the same time.
-    """
-
-    averaging: Averaging
-    classes: int
-    device: str
-    precision: str
-    threads: int | None
-    at_once: int | None
-
-    def looks(self) -> Looks:
-        """Return the networks of this process, ready to look at tiles."""
-        members = self.averaging.members
-        fused = self.precision != "exact"
-        load = partial(load_model, device=self.device, keep=len(members), fused=fused)
-        modules = [load(member.path, sha256=member.sha256).module for member in members]
-        return Looks(
-            self.averaging,
-            modules,
-            classes=self.classes,
-            precision=self.precision,
-            turn=turns(self.at_once),
-        )
-
-
-def network_call(plan: Plan, *, device: str, hands: Hands) -> NetworkCall:
-    """Say how workers run the networks of a plan."""
-    return NetworkCall(
-        averaging=plan.averaging,
-        classes=len(plan.model.header.class_names),
-        device=device,
-        precision=plan.precision,
-        threads=hands.threads,
-        at_once=hands.at_once,
-    )
 
 
 @dataclass(frozen=True)
@@ -132,11 +76,24 @@ class ImageTask:
 
 @dataclass(frozen=True)
 class TileJob:
-    """One tile of one plane."""
+    """One tile of one plane.
+
+    Parameters
+    ----------
+    task : ImageTask
+        What all tiles of the image share.
+    plane : int
+        Which plane.
+    tile : Tile
+        Which tile of it.
+    there : bool
+        Whether an earlier run stored it, so that it is only looked at with others of its batch.
+    """
 
     task: ImageTask
     plane: int
     tile: Tile
+    there: bool = False
 
     def __str__(self) -> str:
         return f"tile {self.key} at row {self.tile.y0}, column {self.tile.x0}"
@@ -166,52 +123,85 @@ class TileDone:
         Whether it has one value, and was copied from another tile of that value.
     left_out : bool
         Whether it was left out as empty.
-    retries : int
-        How often a disk or a network refused for a moment.
     """
 
     checksum: int
     filled: int
     constant: bool = False
     left_out: bool = False
-    retries: int = 0
 
 
-def predict_tile(job: TileJob) -> TileDone:
-    """Read a tile with its context, run the network, write probabilities and classes.
+@dataclass(frozen=True)
+class _Read:
+    """A tile as each network is to see it, with the value of each block that has only one."""
+
+    job: TileJob
+    blocks: list[NDArray[np.float32]]
+    filled: int
+    values: tuple[Hashable, ...]
+
+    @property
+    def varied(self) -> bool:
+        """Whether a network has to look at it."""
+        return None in self.values
+
+
+def predict_tiles(jobs: Sequence[TileJob], *, batch: int = 1) -> list[TileDone | None]:
+    """Read tiles with their context, run the network, write probabilities and classes.
+
+    Parameters
+    ----------
+    jobs : sequence of TileJob
+        Tiles that the network sees at once: those of them that have to be computed, whether they
+        are there already or not, since other neighbours in a batch may round otherwise.
+    batch : int
+        How many windows of a tile that is blended it sees at once.
+
+    Returns
+    -------
+    list of TileDone
+        What is known of each tile; None where it was there already.
 
     Raises
     ------
     NumbersError
         If the image has NaN or Inf there and they are not to be filled, or the network's output
         has.
-    SurroundingsError
-        If there is too little memory for the tile.
+    ShortMemoryError
+        If there is too little memory for the network.
     """
-    with counted_tries() as tries, enough_memory(job.tile, job.task.call.device):
-        done = _predict_tile(job)
-    return replace(done, retries=tries[0])
+    use_threads(jobs[0].task.call.threads)
+    tiles = [_read(job) for job in jobs]
+    varied = [one for one in tiles if isinstance(one, _Read) and one.varied]
+    computed = _compute(varied, batch=batch)
+    done: list[TileDone | None] = []
+    for one in tiles:
+        if not isinstance(one, _Read):
+            done.append(one)
+            continue
+        found, copied = (next(computed), False) if one.varied else _copy(one, batch=batch)
+        done.append(None if one.job.there else _store(one, found, copied=copied))
+    return done
 
 
-def _predict_tile(job: TileJob) -> TileDone:
-    """Do a tile: see `predict_tile`."""
-    task, call = job.task, job.task.call
-    use_threads(call.threads)
+def _read(job: TileJob) -> _Read | TileDone | None:
+    """Read a tile, unless nobody has to look at it; what is empty is stored so at once."""
+    task = job.task
     if task.mask is not None and not task.mask.covers(job.plane, job.tile):
-        return _left_out(job)
+        return None if job.there else _left_out(job)
     raw = read_tile(task.data, job.plane, job.tile)
     if too_dark(raw, job.tile, task.skip_below):
-        return _left_out(job)
+        return None if job.there else _left_out(job)
     filled = _count_nonfinite(raw, job)
     blocks = normalized(task, raw)
-    del raw  # the network needs the room
-    values = [constant(block) for block in blocks]
-    if None in values:
-        found, copied = _compute(task, blocks, job.tile), False
-    else:
-        found, copied = _copy(task, blocks, job.tile, values=tuple(values))
-    _write(job, found)
-    return TileDone(tile_checksum(job), filled, copied)
+    values = tuple(constant(block) for block in blocks)
+    # Tiles of one value are in no batch.
+    return None if job.there and None not in values else _Read(job, blocks, filled, values)
+
+
+def _store(one: _Read, found: Result, *, copied: bool) -> TileDone:
+    _write(one.job, found)
+    return TileDone(tile_checksum(one.job), one.filled, copied)
 
 
 def _left_out(job: TileJob) -> TileDone:
@@ -240,18 +230,24 @@ def normalized(task: ImageTask, raw: NDArray[Any]) -> list[NDArray[np.float32]]:
     return [found[normalization] for normalization in task.normalizations]
 
 
-def _compute(task: ImageTask, blocks: Sequence[NDArray[np.float32]], tile: Tile) -> Result:
-    """Run the networks on a read box; return what is stored of its write box."""
-    shape = (task.data.height, task.data.width)
-    probabilities = task.call.looks().probabilities(blocks, tile, shape=shape)
-    classes = to_classes(probabilities, threshold=task.threshold, positive=task.positive)
-    return stored(probabilities, task.probabilities.dtype), classes
+def _compute(varied: Sequence[_Read], *, batch: int) -> Iterator[Result]:
+    """Run the networks on read boxes; yield what is stored of the write box of each."""
+    if not varied:
+        return
+    seen = []
+    for one in varied:
+        data = one.job.task.data
+        seen.append(Seen(one.blocks, one.job.tile, (data.height, data.width)))
+    found = varied[0].job.task.call.looks(batch).probabilities(seen)
+    for one, probabilities in zip(varied, found, strict=True):
+        task = one.job.task
+        classes = to_classes(probabilities, threshold=task.threshold, positive=task.positive)
+        yield stored(probabilities, task.probabilities.dtype), classes
 
 
-def _copy(
-    task: ImageTask, blocks: Sequence[NDArray[np.float32]], tile: Tile, *, values: Hashable
-) -> tuple[Result, bool]:
+def _copy(one: _Read, *, batch: int) -> tuple[Result, bool]:
     """Return what is stored of a tile of one value, and whether it was computed for another."""
+    task, tile = one.job.task, one.job.tile
     averaging = task.call.averaging
     whole, windows = tile, None
     if averaging.merge == "crop":
@@ -262,9 +258,12 @@ def _copy(
         windows = averaging.layout(tile, shape=(task.data.height, task.data.width))
     key = (
         (task.call, task.threshold, task.positive, task.probabilities.dtype),
-        (windows, blocks[0].shape, values),
+        (windows, one.blocks[0].shape, one.values),
     )
-    (probabilities, classes), known = computed_once(key, partial(_compute, task, blocks, whole))
+    alone = replace(one, job=replace(one.job, tile=whole))
+    (probabilities, classes), known = computed_once(
+        key, lambda: next(_compute([alone], batch=batch))
+    )
     high, wide = tile.y1 - tile.y0, tile.x1 - tile.x0
     return (probabilities[:, :high, :wide], classes[:high, :wide]), known
 
@@ -290,8 +289,3 @@ def _count_nonfinite(raw: NDArray[Any], job: TileJob) -> int:
         )
     # The context belongs to the neighbours' count.
     return int(bad[:, rows, columns].sum())
-
-
-def stored(probabilities: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return probabilities as an array of `dtype` holds them; uint8 counts 255ths."""
-    return np.rint(probabilities * 255).astype(dtype) if dtype == np.uint8 else probabilities

@@ -25,6 +25,7 @@ class Wishes:
     tile: int | None = None
     overlap: int | None = None
     precision: str = "auto"
+    batch: int | None = None
     probabilities: Literal["uint8", "float32"] = "uint8"
     threshold: float = 0.5
     grow: int = 1
@@ -85,6 +86,10 @@ class Wishes:
             )
         if self.max_memory is not None:
             parse_size(self.max_memory)
+        if self.batch is not None and self.batch < 1:
+            raise UsageError(
+                f"batch must be at least 1 tile, got {self.batch}; leave it out to choose by device"
+            )
         if self.audit < 0:
             raise UsageError(f"audit must be at least 0 windows, got {self.audit}; use 0 for none")
         for name in ("grow", "min_size"):

@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 
     from unetkit.pipeline.tile_predict_average import Averaging
     from unetkit.pipeline.tile_predict_ensemble import Ensemble
+    from unetkit.pipeline.tile_predict_memory import Memory
     from unetkit.pipeline.tile_predict_wishes import Wishes
     from unetkit.storage.datasets import Sample
+
+# What is chosen for a GPU: our own choice. Beyond it there is little to gain, and what is together
+# is lost together.
+BATCH = 8
+BATCH_PIXELS = 2048**2
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,26 @@ class Work:
             most = min(most, read_size(contract, BLEND_SIDE // BLEND_TILES, self.overlap))
         shapes = [(sample.data.height, sample.data.width) for sample in self.samples]
         return candidates(shapes, contract=contract, overlap=self.overlap, most=most)
+
+    def batch(self, tile: int, memory: Memory) -> int:
+        """Choose how many tiles, or windows of a block, networks see at once.
+
+        A processor is busy with one. On a GPU small tiles take less time together, as long as
+        they fit.
+
+        Parameters
+        ----------
+        tile : int
+            In pixels a side.
+        memory : Memory
+            What there is.
+        """
+        if self.model.device.type == "cpu":
+            return 1
+        averaging = self.averaging(tile)
+        windows = self.passes(tile) // (len(averaging.members) * len(averaging.turns))
+        most = min(BATCH, BATCH_PIXELS // tile**2, windows)
+        return memory.fitting(averaging.size, most=most)
 
     def fastest(self, tiles: int | Sequence[int], *, precision: str, most: int) -> Choice:
         """Choose the tile with which all is done first, and say how long a task takes with it.
