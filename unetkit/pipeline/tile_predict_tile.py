@@ -239,10 +239,14 @@ def _compute(varied: Sequence[_Read], *, batch: int) -> Iterator[Result]:
         data = one.job.task.data
         seen.append(Seen(one.blocks, one.job.tile, (data.height, data.width)))
     found = varied[0].job.task.call.looks(batch).probabilities(seen)
-    for one, probabilities in zip(varied, found, strict=True):
-        task = one.job.task
-        classes = to_classes(probabilities, threshold=task.threshold, positive=task.positive)
-        yield stored(probabilities, task.probabilities.dtype), classes
+    for one in varied:
+        # What is not needed any more gives way to what writing takes.
+        yield _as_stored(one.job.task, found.pop(0))
+
+
+def _as_stored(task: ImageTask, probabilities: NDArray[np.float32]) -> Result:
+    classes = to_classes(probabilities, threshold=task.threshold, positive=task.positive)
+    return stored(probabilities, task.probabilities.dtype), classes
 
 
 def _copy(one: _Read, *, batch: int) -> tuple[Result, bool]:
