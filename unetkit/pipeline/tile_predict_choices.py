@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
 
 from unetkit.engine.tileio import fit_image, read_tile
 from unetkit.geometry.tiles import cover
@@ -202,9 +203,9 @@ def _probe_side(
 def _flips(model: LoadedModel, block: NDArray[np.float32], tile: Tile, *, low: str) -> float:
     """Return the share of pixels whose class a low precision changes."""
     margin = model.header.contract.margin
-    # Many threads would mostly wait for each other on so small an input.
+    # More than two threads would mostly wait for each other on so small an input.
     small = tile.y1 - tile.y0 <= PROBE_TILES[-1]
-    with torch_threads(1 if small else None):
+    with torch_threads(min(2, torch.get_num_threads()) if small else None):
         maps = [
             to_classes(
                 to_probabilities(
