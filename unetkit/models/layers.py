@@ -124,47 +124,30 @@ class _OneOfManySums(TorchFunctionMode):
     @staticmethod
     def _made(func: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if getattr(func, "__name__", "") == "_convolution_pointwise":
-            # What `fusing` calls; its padding, stride and dilation come in another order.
-            image, weight, bias, padding, stride, dilation, groups = args[:7]
-            return _convolution(image, weight, bias, stride, padding, dilation, groups)
-        if func is functional.conv2d:
-            return _convolution(*args, **named)
-        if func is functional.conv_transpose2d:
-            return _transposed(*args, **named)
+            # What `fusing` calls; its padding and stride come in another order.
+            image, weight, bias, padding, stride, *rest = args[:7]
+            return _one_for_all(functional.conv2d, image, weight, bias, stride, padding, *rest)
+        if func in _ORDER:
+            return _one_for_all(func, *args, **named)
         return func(*args, **named)
 
 
-def _convolution(
-    image: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
-    one = functional.conv2d(
-        image[:, :1], weight[:1, :1], stride=stride, padding=padding, dilation=dilation
-    )
-    return one.repeat(1, weight.shape[0], 1, 1)
+# What follows input, weight and bias in torch's own functions.
+_ORDER: dict[Any, tuple[str, ...]] = {
+    functional.conv2d: ("stride", "padding", "dilation", "groups"),
+    functional.conv_transpose2d: ("stride", "padding", "output_padding", "groups", "dilation"),
+}
 
 
-def _transposed(
-    image: Tensor,
+def _one_for_all(
+    func: Callable[..., Tensor],
+    input: Tensor,  # noqa: A002 - torch's name
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
+    *ordered: Any,
+    **named: Any,
 ) -> Tensor:
-    one = functional.conv_transpose2d(
-        image[:, :1],
-        weight[:1, :1],
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        dilation=dilation,
-    )
-    return one.repeat(1, weight.shape[1] * groups, 1, 1)
+    named |= dict(zip(_ORDER[func], ordered, strict=False))
+    groups = named.pop("groups", 1)
+    channels = len(weight) if func is functional.conv2d else weight.shape[1] * groups
+    return func(input[:, :1], weight[:1, :1], **named).repeat(1, channels, 1, 1)
