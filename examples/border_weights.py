@@ -1,6 +1,3 @@
-# /// script
-# dependencies = ["unetkit"]
-# ///
 """What the border weights of the U-Net paper look like between two cells, in numbers.
 
 The weight in a gap falls with its width: 9.23 where one pixel parts two cells, 1.35 at nine.
@@ -9,7 +6,11 @@ The weight in a gap falls with its width: 9.23 where one pixel parts two cells, 
 import numpy as np
 
 from unetkit.arrays.targets import cut_gaps
-from unetkit.arrays.weightmap import border_weight
+from unetkit.arrays.weight_map import border_weight
+
+# /// script
+# dependencies = ["unetkit"]
+# ///
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import shutil
 
 from dask_jobqueue import SLURMCluster
 
-from unetkit import tile_predict
+from unetkit.commands.tile_predict.command import tile_predict
 
 WORKERS = 8
 CORES = 4

@@ -1,6 +1,3 @@
-# /// script
-# dependencies = ["unetkit"]
-# ///
 """Why 384 pixels apart and not 388: tiles equal the whole image only on the network's pooling grid.
 
 The paper's network turns 572 pixels into 388. Laying its outputs side by side, 388 pixels apart,
@@ -13,6 +10,10 @@ import torch
 from unetkit.geometry.tiles import cover, mirror
 from unetkit.models.hardware import forward
 from unetkit.models.unet import build
+
+# /// script
+# dependencies = ["unetkit"]
+# ///
 
 
 def main() -> None:

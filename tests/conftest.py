@@ -162,7 +162,9 @@ def small_model(tmp_path: Path) -> Path:
     """Return a model file of the narrowest classic network, untrained."""
     import torch
 
-    from unetkit.models.modelfile import ModelHeader, make, to_bytes
+    from unetkit.models.build import make
+    from unetkit.models.model_file import to_bytes
+    from unetkit.models.model_header import ModelHeader
 
     torch.manual_seed(0)
     options = {"depth": 1, "width": 2}

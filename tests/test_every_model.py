@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unetkit.models.modelfile import models
-from unetkit.pipeline.evaluate import evaluate
-from unetkit.pipeline.import_images import import_images
-from unetkit.pipeline.tile_predict import tile_predict
-from unetkit.pipeline.train import train
+from unetkit.commands.evaluate.command import evaluate
+from unetkit.commands.import_images.command import import_images
+from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.commands.train.command import train
+from unetkit.models.build import models
 from unetkit.storage.datasets import open_dataset
 
 if TYPE_CHECKING:

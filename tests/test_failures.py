@@ -13,8 +13,8 @@ import tifffile
 from PIL import Image
 
 from unetkit.cli.app import main
-from unetkit.pipeline.import_images import import_images
-from unetkit.pipeline.train import train
+from unetkit.commands.import_images.command import import_images
+from unetkit.commands.train.command import train
 
 if TYPE_CHECKING:
     from pathlib import Path

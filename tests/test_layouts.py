@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from unetkit.arrays.weightmap import border_weight
+from unetkit.arrays.weight_map import border_weight
 from unetkit.cli.app import main
 from unetkit.storage.datasets import open_dataset
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from unetkit.cli.app import main
-from unetkit.models.modelfile import make
-from unetkit.pipeline.plugins import new_plugin
+from unetkit.commands.plugins import new_plugin
+from unetkit.models.build import make
 from unetkit.testing import check_model
 
 if TYPE_CHECKING:

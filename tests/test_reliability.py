@@ -20,10 +20,10 @@ import pytest
 import zarr
 
 from unetkit.cli.app import main
-from unetkit.pipeline.import_images import import_images
-from unetkit.pipeline.tile_predict import tile_predict
-from unetkit.storage.files import partial_url
-from unetkit.storage.images import create_image
+from unetkit.commands.import_images.command import import_images
+from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.storage.image_writer import create_image
+from unetkit.storage.outputs import partial_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable

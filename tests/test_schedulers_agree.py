@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from distributed import LocalCluster
 
-from unetkit.pipeline import augment_copies, weights_tiles
-from unetkit.pipeline.augment import augment
-from unetkit.pipeline.weights import weights
+from unetkit.commands.augment import copies
+from unetkit.commands.augment.command import augment
+from unetkit.commands.weights.command import weights
+from unetkit.engine import label_tiles
 from unetkit.storage.datasets import DatasetWriter
 
 
@@ -58,8 +59,8 @@ def made(folder, scheduler, *, pixel=False):
     ],
 )
 def test_every_scheduler_gives_the_bytes_of_one_thread(tmp_path, monkeypatch, addresses, scheduler):
-    monkeypatch.setattr(weights_tiles, "TILE", 512)
-    monkeypatch.setattr(augment_copies, "TILE", 512)
+    monkeypatch.setattr(label_tiles, "TILE", 512)
+    monkeypatch.setattr(copies, "TILE", 512)
     alone = made(tmp_path / "alone", "sync")
     assert len(alone) > 20
     shared = made(tmp_path / "shared", addresses.get(scheduler, scheduler))

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unetkit.pipeline.augment import augment
-from unetkit.pipeline.evaluate import evaluate
-from unetkit.pipeline.import_images import import_images
-from unetkit.pipeline.info import info
-from unetkit.pipeline.tile_predict import tile_predict
-from unetkit.pipeline.train import train
-from unetkit.pipeline.weights import weights
+from unetkit.commands.augment.command import augment
+from unetkit.commands.evaluate.command import evaluate
+from unetkit.commands.import_images.command import import_images
+from unetkit.commands.info import info
+from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.commands.train.command import train
+from unetkit.commands.weights.command import weights
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,21 +15,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unetkit.commands.augment.command import augment
+    from unetkit.commands.demo.command import demo
+    from unetkit.commands.evaluate.command import evaluate
+    from unetkit.commands.export_model import export_model
+    from unetkit.commands.export_prediction import export_prediction
+    from unetkit.commands.import_images.command import import_images
+    from unetkit.commands.info import info
+    from unetkit.commands.measure import measure
+    from unetkit.commands.models import list_models, show_model
+    from unetkit.commands.plugins import list_plugins, new_plugin
+    from unetkit.commands.tile_predict.command import tile_predict
+    from unetkit.commands.train.command import train
+    from unetkit.commands.weights.command import weights
     from unetkit.errors import UnetkitError
     from unetkit.geometry.sizes import SizeContract
-    from unetkit.pipeline.augment import augment
-    from unetkit.pipeline.demo import demo
-    from unetkit.pipeline.evaluate import evaluate
-    from unetkit.pipeline.export import export_model
-    from unetkit.pipeline.export_prediction import export_prediction
-    from unetkit.pipeline.import_images import import_images
-    from unetkit.pipeline.info import info
-    from unetkit.pipeline.measure import measure
-    from unetkit.pipeline.models import list_models, show_model
-    from unetkit.pipeline.plugins import list_plugins, new_plugin
-    from unetkit.pipeline.tile_predict import tile_predict
-    from unetkit.pipeline.train import train
-    from unetkit.pipeline.weights import weights
     from unetkit.storage.datasets import open_dataset
     from unetkit.storage.image_file import ImageFile
     from unetkit.storage.images import open_image
@@ -61,23 +61,23 @@ _HOMES = {
     "ImageFile": "unetkit.storage.image_file",
     "SizeContract": "unetkit.geometry.sizes",
     "UnetkitError": "unetkit.errors",
-    "augment": "unetkit.pipeline.augment",
-    "demo": "unetkit.pipeline.demo",
-    "evaluate": "unetkit.pipeline.evaluate",
-    "export_model": "unetkit.pipeline.export",
-    "export_prediction": "unetkit.pipeline.export_prediction",
-    "import_images": "unetkit.pipeline.import_images",
-    "info": "unetkit.pipeline.info",
-    "list_models": "unetkit.pipeline.models",
-    "list_plugins": "unetkit.pipeline.plugins",
-    "measure": "unetkit.pipeline.measure",
-    "new_plugin": "unetkit.pipeline.plugins",
+    "augment": "unetkit.commands.augment.command",
+    "demo": "unetkit.commands.demo.command",
+    "evaluate": "unetkit.commands.evaluate.command",
+    "export_model": "unetkit.commands.export_model",
+    "export_prediction": "unetkit.commands.export_prediction",
+    "import_images": "unetkit.commands.import_images.command",
+    "info": "unetkit.commands.info",
+    "list_models": "unetkit.commands.models",
+    "list_plugins": "unetkit.commands.plugins",
+    "measure": "unetkit.commands.measure",
+    "new_plugin": "unetkit.commands.plugins",
     "open_dataset": "unetkit.storage.datasets",
     "open_image": "unetkit.storage.images",
-    "show_model": "unetkit.pipeline.models",
-    "tile_predict": "unetkit.pipeline.tile_predict",
-    "train": "unetkit.pipeline.train",
-    "weights": "unetkit.pipeline.weights",
+    "show_model": "unetkit.commands.models",
+    "tile_predict": "unetkit.commands.tile_predict.command",
+    "train": "unetkit.commands.train.command",
+    "weights": "unetkit.commands.weights.command",
 }
 
 

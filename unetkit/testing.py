@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import CheckError
 from unetkit.models.conformance import Finding, findings
-from unetkit.models.passes import tiled_pass, whole_pass
+from unetkit.models.inference import tiled_pass, whole_pass
 from unetkit.models.receptive_field import ReceptiveField, receptive_field
 
 if TYPE_CHECKING:

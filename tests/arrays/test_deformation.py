@@ -17,10 +17,10 @@ from unetkit.arrays.deformation import (
     deform,
     draw_deformation,
     field,
+    folds,
     identity,
     source_positions,
 )
-from unetkit.arrays.movement import folds
 from unetkit.errors import InputError, UsageError
 
 DTYPES = (np.uint8, np.uint16, np.int16, np.float32)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unetkit.arrays.deformation import Deformation, deform, draw_deformation, identity
-from unetkit.arrays.grid_lines import grid_lines
+from unetkit.arrays.deformation import Deformation, deform, draw_deformation, grid_lines, identity
 
 
 def test_without_movement_the_lines_stay():

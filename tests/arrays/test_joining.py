@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from skimage.measure import label
 
-from unetkit.arrays.instances import components
-from unetkit.arrays.joining import id_dtype, join, merge, summarize, touching
+from unetkit.arrays.instances import components, id_dtype, join, merge, summarize, touching
 
 VOLUMES = arrays(bool, array_shapes(min_dims=3, max_dims=3, max_side=13))
 

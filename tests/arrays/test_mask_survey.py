@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unetkit.arrays.mask_survey import MaskSurvey
+from unetkit.arrays.masks import MaskSurvey
 from unetkit.errors import LabelError, UsageError
 
 

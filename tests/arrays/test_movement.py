@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unetkit.arrays.deformation import deform, draw_deformation
-from unetkit.arrays.movement import (
+from unetkit.arrays.deformation import (
     Deformation,
+    deform,
+    draw_deformation,
     folds,
     reorder,
     result_shape,

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt
 
-from unetkit.arrays.nearest_cells import distance_terms
-from unetkit.arrays.weightmap import border_weight
+from unetkit.arrays.weight_map import border_weight, distance_terms
 
 
 @pytest.fixture(scope="module")

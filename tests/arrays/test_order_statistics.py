@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from unetkit.arrays.order_statistics import count
+from unetkit.arrays.normalization import count
 
 floats = st.floats(allow_nan=False, allow_infinity=False, width=32)
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from unetkit.arrays import matching, metrics, surfaces
-from unetkit.arrays.contingency import from_labels
+from unetkit.scores import boundaries, matching
+from unetkit.scores.contingency import from_labels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 # What others warn of is theirs.
@@ -71,12 +72,12 @@ def ours_of_foreground(truth: Array, found: Array) -> list[float | None]:
     """Give our scores in the order of `MONAI`."""
     table = from_labels(truth, found).foreground()
     inside = tuple(slice(0, n) for n in truth.shape)
-    outlines = surfaces.measure(truth != 0, found != 0, inside=inside)
+    outlines = boundaries.measure(truth != 0, found != 0, inside=inside)
     return [
-        metrics.dice(table),
-        metrics.iou(table),
-        surfaces.hausdorff95(outlines),
-        surfaces.surface_distance(outlines),
+        matching.dice(table),
+        matching.iou(table),
+        boundaries.hausdorff95(outlines),
+        boundaries.surface_distance(outlines),
     ]
 
 
@@ -87,10 +88,10 @@ def ours_of_objects(truth: Array, found: Array, percent: int) -> list[float]:
     true, pred = pairs.true.objects, pairs.pred.objects
     iou = float((pairs.shared[matched] / pairs.unions[matched]).sum())
     return [
-        metrics.average_precision(pairs)[f"{percent / 100:.2f}"],
+        matching.average_precision(pairs)[f"{percent / 100:.2f}"],
         len(matched) / pred,
         len(matched) / true,
-        metrics.f1(pairs, percent),
+        matching.f1(pairs, percent),
         iou / true,
         2 * iou / (true + pred),
     ]

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.arrays import warp_kernels
-from unetkit.arrays.deformation import draw_deformation, source_positions
-from unetkit.arrays.movement import sampler
+from unetkit.arrays.deformation import draw_deformation, sampler, source_positions
 from unetkit.arrays.resampling import keys_weights
 from unetkit.geometry.tiles import mirror
 

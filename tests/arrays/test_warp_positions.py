@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unetkit.arrays import warp_positions
-from unetkit.arrays.deformation import draw_deformation, source_positions
-from unetkit.arrays.movement import sampler
+from unetkit.arrays import resampling
+from unetkit.arrays.deformation import draw_deformation, sampler, source_positions
 from unetkit.geometry.tiles import mirror
 
 
@@ -19,7 +18,7 @@ def located(motion, shape, frame, *, numbers=np.int32):
     part = np.empty((rows, 2, columns), np.float32)
     place, inside = np.empty(shape, numbers), np.empty((rows, 2), np.int64)
     found = start, part, place, inside
-    warp_positions.locate(motion, (0, 0), frame, found, np.empty(columns))
+    resampling.locate(motion, (0, 0), frame, found, np.empty(columns))
     return found
 
 

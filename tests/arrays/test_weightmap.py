@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
 
 from unetkit.arrays.targets import cut_gaps, make_target
-from unetkit.arrays.weightmap import (
+from unetkit.arrays.weight_map import (
     PRESETS,
     TOLERANCE,
     Preset,

@@ -7,7 +7,6 @@ turn, round after round, and the fastest round of each counts, so that other wor
 hits all alike.
 """
 
-# ruff: noqa: E402, T201 - threads are set before anything is imported, and a benchmark prints
 from __future__ import annotations
 
 import json
@@ -18,9 +17,6 @@ import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
-    os.environ[f"{name}_NUM_THREADS"] = "1"
-
 import numpy as np
 import torch
 
@@ -29,6 +25,13 @@ from unetkit.models.hardware import tune_allocator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# ruff: noqa: T201 - threads are set before anything is imported, and a benchmark prints
+
+
+for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+    os.environ[f"{name}_NUM_THREADS"] = "1"
+
 
 SIZE = 512
 ROUNDS = 25

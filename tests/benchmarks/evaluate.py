@@ -6,7 +6,6 @@ many, with cells in one corner, are evaluated too, each in a process of its own:
 processor per pixel and peak memory of each, and the exponent of time by pixels (1 is linear).
 """
 
-# ruff: noqa: E402, T201 - threads are set before anything is imported, and a benchmark prints
 from __future__ import annotations
 
 import argparse
@@ -21,20 +20,23 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
-    os.environ[f"{name}_NUM_THREADS"] = "1"
-
 import numpy as np
 from skimage import metrics as skimage_metrics
 
-from unetkit.arrays.contingency import from_labels
-from unetkit.arrays.matching import overlaps
-from unetkit.arrays.metrics import average_precision
-from unetkit.arrays.scores import score_instances
-from unetkit.arrays.warping import warping_errors
+from unetkit.scores.contingency import from_labels
+from unetkit.scores.isbi2012 import warping_errors
+from unetkit.scores.matching import average_precision, overlaps
+from unetkit.scores.table import score_instances
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# ruff: noqa: T201 - threads are set before anything is imported, and a benchmark prints
+
+
+for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+    os.environ[f"{name}_NUM_THREADS"] = "1"
+
 
 ROUNDS = 3
 # Sizes of the large comparison, as shares of the largest.
@@ -113,8 +115,8 @@ def peak_mib() -> float:
 
 def stored(side: int) -> dict[str, float]:
     """Evaluate stored labels that hold cells in one corner alone."""
-    from unetkit.pipeline.evaluate import evaluate
-    from unetkit.storage.images import create_image, create_labels
+    from unetkit.commands.evaluate.command import evaluate
+    from unetkit.storage.image_writer import create_image, create_labels
 
     with tempfile.TemporaryDirectory() as folder:
         places = [f"{folder}/{name}.zarr" for name in ("found", "truth")]

@@ -9,7 +9,6 @@ not made again. Of what was run, a Markdown table is printed at the end, and wit
 put between its marks in a file.
 """
 
-# ruff: noqa: T201 - a benchmark prints
 from __future__ import annotations
 
 import argparse
@@ -30,19 +29,19 @@ from PIL import Image
 from skimage.filters import gaussian, threshold_otsu
 from skimage.measure import label
 
-from unetkit.arrays.contingency import from_labels, pool
 from unetkit.arrays.instances import instances
 from unetkit.arrays.normalization import fit
-from unetkit.arrays.scores import score_instances
+from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.commands.train.command import train
+from unetkit.commands.train.plan import choose_lesson
+from unetkit.commands.train.samples import materials
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models import hardware
-from unetkit.pipeline.tile_predict import tile_predict
-from unetkit.pipeline.train import train
-from unetkit.pipeline.train_data import choose_lesson
-from unetkit.pipeline.train_materials import materials
 from unetkit.progress import SILENT
+from unetkit.scores.contingency import from_labels, pool
+from unetkit.scores.table import score_instances
 from unetkit.storage.datasets import DatasetWriter, open_dataset
-from unetkit.training.blocks import BlockCache
+from unetkit.training.block_cache import BlockCache
 from unetkit.training.recipes import RECIPES
 from unetkit.training.sampler import Sampler
 from unetkit.training.split import Region
@@ -51,6 +50,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
+
+# ruff: noqa: T201 - a benchmark prints
+
 
 # What stands in the paper: SEG of its two cell sets, whose hidden truth was another; its Rand error
 # of EM is another measure on other slices.

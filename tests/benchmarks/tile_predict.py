@@ -5,7 +5,6 @@ the same channels, padded; each works in a process of its own, as its users have
 ``--sparse SIDE`` instead starts on a plane of that many pixels a side and stops after 50 tiles.
 """
 
-# ruff: noqa: T201 - a benchmark prints
 from __future__ import annotations
 
 import argparse
@@ -27,13 +26,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from unetkit.geometry.sizes import SizeContract
-from unetkit.models import hardware, modelfile, unet
-from unetkit.storage.files import write_bytes
-from unetkit.storage.images import create_image
+from unetkit.models import hardware, model_file, model_header, unet
+from unetkit.storage.atomic import write_bytes
+from unetkit.storage.image_writer import create_image
 from unetkit.storage.journal import FOLDER, LINES, Journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# ruff: noqa: T201 - a benchmark prints
+
 
 SIDE, WIDTH = 2048, 32
 WORKERS: dict[str, dict[str, int]] = {"local:2": {}, "processes": {"workers": 2}}
@@ -53,7 +55,7 @@ def store(folder: str, side: int) -> tuple[str, str]:
     """Store a model file and an image of noise."""
     model, image = f"{folder}/model.safetensors", f"{folder}/{side}.zarr"
     made = network()
-    header = modelfile.ModelHeader(
+    header = model_header.ModelHeader(
         model="unet",
         options={"width": WIDTH},
         in_channels=1,
@@ -63,7 +65,7 @@ def store(folder: str, side: int) -> tuple[str, str]:
         normalization="percentile",
         channels=None,
     )
-    write_bytes(model, modelfile.to_bytes(made, header))
+    write_bytes(model, model_file.to_bytes(made, header))
     data = create_image(image, shape=(side, side), axes="yx", dtype="u2")
     noise = np.random.default_rng(0)
     for y in range(0, side, 512):
@@ -111,7 +113,7 @@ class Watch:
 
 def ours(side: int, options: dict[str, Any]) -> dict[str, Any]:
     """Return the seconds that `tile_predict` takes, and what of it the network takes."""
-    from unetkit.pipeline.tile_predict import tile_predict
+    from unetkit.commands.tile_predict.command import tile_predict
 
     # What is stored below starts threads, which on the command line come after it.
     hardware.tune_allocator()
@@ -174,8 +176,8 @@ def operations(side: int) -> float:
 
 def sparse(side: int) -> dict[str, Any]:
     """Predict the first 50 tiles of an image that is nearly all background."""
+    from unetkit.commands.tile_predict.command import tile_predict
     from unetkit.errors import StoppedError
-    from unetkit.pipeline.tile_predict import tile_predict
 
     with tempfile.TemporaryDirectory() as folder:
         model, _ = store(folder, 512)

@@ -8,7 +8,6 @@ layers that would slow it down. Each part works in a process of its own, as its 
 the script.
 """
 
-# ruff: noqa: T201 - a benchmark prints
 from __future__ import annotations
 
 import argparse
@@ -29,6 +28,9 @@ from unetkit.geometry.sizes import SizeContract
 from unetkit.models import hardware, unet
 from unetkit.training.recipes import RECIPES
 
+# ruff: noqa: T201 - a benchmark prints
+
+
 IMAGES, SIDE = 8, 1024
 LABELLED, BATCH, WIDTH = 512, 4, 32
 QUICK = {"labelled": 100, "width": 4, "steps": 3}
@@ -36,7 +38,7 @@ QUICK = {"labelled": 100, "width": 4, "steps": 3}
 
 def cells(folder: str) -> str:
     """Store a dataset of noisy discs with their border weights."""
-    from unetkit.pipeline.weights import weights
+    from unetkit.commands.weights.command import weights
     from unetkit.storage.datasets import DatasetWriter
 
     path = f"{folder}/data.zarr"
@@ -76,11 +78,11 @@ class Clock:
 
 def ours(wish: dict[str, Any]) -> dict[str, Any]:
     """Train for some steps; return labelled pixels a second, and the share that is overhead."""
-    from unetkit.pipeline.train_data import choose_lesson
-    from unetkit.pipeline.train_materials import materials
+    from unetkit.commands.train.plan import choose_lesson
+    from unetkit.commands.train.samples import materials
     from unetkit.progress import SILENT
     from unetkit.storage.datasets import open_dataset
-    from unetkit.training.blocks import BUDGET, BlockCache
+    from unetkit.training.block_cache import BUDGET, BlockCache
     from unetkit.training.learner import Learner
     from unetkit.training.sampler import Sampler
     from unetkit.training.split import Region

@@ -5,7 +5,6 @@ that many pixels a side, with cells in one corner, and reports peak memory and t
 those of a small plane with the same share of cells.
 """
 
-# ruff: noqa: E402, T201 - threads are set before anything is imported, and a benchmark prints
 from __future__ import annotations
 
 import argparse
@@ -21,16 +20,20 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
-for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
-    os.environ[f"{name}_NUM_THREADS"] = "1"
-
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from unetkit.arrays.weightmap import border_weight
+from unetkit.arrays.weight_map import border_weight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# ruff: noqa: T201 - threads are set before anything is imported, and a benchmark prints
+
+
+for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+    os.environ[f"{name}_NUM_THREADS"] = "1"
+
 
 ROUNDS = 3
 # Transforms that are timed; the naive map needs one a cell, all of them alike.
@@ -106,7 +109,7 @@ def large(side: int) -> dict[str, Any]:
 
 def weigh(place: str, length: int) -> dict[str, float]:
     """Weigh a stored plane on one thread, and say what it took."""
-    from unetkit.pipeline.weights import weights
+    from unetkit.commands.weights.command import weights
 
     read(place, 1)  # imports are no part of it
     began = time.perf_counter()
@@ -126,7 +129,7 @@ def weigh(place: str, length: int) -> dict[str, float]:
 def plane(place: str, length: int, *, part: int) -> str:
     """Store a plane with a corner, this part of each side in whole tiles, that is full of cells."""
     from unetkit.geometry.tiles import cover
-    from unetkit.storage.images import create_image, create_labels
+    from unetkit.storage.image_writer import create_image, create_labels
 
     create_image(place, shape=(length, length), axes="yx", dtype=np.uint8)
     array = create_labels(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,8 +11,21 @@ from unetkit.cli.app import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
+if TYPE_CHECKING:
     Passed = Callable[..., dict[str, Any]]
+
+
+def _module_of(function: str) -> ModuleType:
+    """Return the module that holds the function of a command."""
+    folder = Path(__file__).parents[2] / "unetkit" / "commands" / function
+    return import_module(f"unetkit.commands.{function}{'.command' if folder.is_dir() else ''}")
+
+
+@pytest.fixture
+def module_of() -> Callable[[str], ModuleType]:
+    return _module_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,7 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> Passed:
             got.update(options)
             return Report() if answer is None else answer
 
-        monkeypatch.setattr(import_module(f"unetkit.pipeline.{function}"), function, record)
+        monkeypatch.setattr(_module_of(function), function, record)
         assert main(list(arguments)) == 0
         got.pop("progress", None)
         return got

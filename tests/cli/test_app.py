@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,6 +28,7 @@ from unetkit.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from types import ModuleType
 
 FUNCTIONS = {
     "import": "import_images",
@@ -70,10 +70,12 @@ def test_the_commands_are_those_of_the_path() -> None:
 
 
 @pytest.mark.parametrize("command", FUNCTIONS)
-def test_options_and_defaults_are_those_of_the_function(command: str) -> None:
+def test_options_and_defaults_are_those_of_the_function(
+    command: str, module_of: Callable[[str], ModuleType]
+) -> None:
     name = FUNCTIONS[command]
     ours = parameters(COMMANDS[command])
-    theirs = parameters(getattr(import_module(f"unetkit.pipeline.{name}"), name))
+    theirs = parameters(getattr(module_of(name), name))
     assert set(ours) - OWN == set(theirs) - LIBRARY
     for parameter in set(ours) - OWN:
         # A list cannot be a default; the empty one is written as None.
@@ -251,7 +253,7 @@ def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     def raises(source: str) -> dict[str, Any]:
         raise error
 
-    monkeypatch.setattr("unetkit.pipeline.info.info", raises)
+    monkeypatch.setattr("unetkit.commands.info.info", raises)
 
 
 def test_nothing_there_is_exit_3_and_creates_nothing(tmp_path: Path) -> None:
@@ -274,7 +276,7 @@ def test_warnings_of_libraries_are_not_for_the_user(
         warnings.warn("an old name", DeprecationWarning, stacklevel=2)
         return {"kind": source}
 
-    monkeypatch.setattr("unetkit.pipeline.info.info", warns)
+    monkeypatch.setattr("unetkit.commands.info.info", warns)
     monkeypatch.setattr(sys, "warnoptions", [])
     assert main(["info", "x", "--json"]) == 0
     out, err = capsys.readouterr()

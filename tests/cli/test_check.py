@@ -9,7 +9,7 @@ import pytest
 
 from unetkit.cli.app import main
 from unetkit.storage.chunks import write_list
-from unetkit.storage.images import create_image
+from unetkit.storage.image_writer import create_image
 
 if TYPE_CHECKING:
     from unetkit.storage.planes import PlaneArray

@@ -6,14 +6,14 @@ from importlib import import_module
 
 import pytest
 
-from unetkit.cli import extend
+from unetkit.cli import options
 from unetkit.cli.app import main
 
 FUNCTIONS = {
     "list_models": "models",
     "show_model": "models",
     "check_model": "models",
-    "export_model": "export",
+    "export_model": "export_model",
     "list_plugins": "plugins",
     "new_plugin": "plugins",
 }
@@ -22,8 +22,8 @@ SMALL = ["--set", "depth=1", "--set", "width=2"]
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_options_and_defaults_are_those_of_the_function(name: str) -> None:
-    ours = dict(inspect.signature(getattr(extend, name)).parameters)
-    module = import_module(f"unetkit.pipeline.{FUNCTIONS[name]}")
+    ours = dict(inspect.signature(getattr(options, name)).parameters)
+    module = import_module(f"unetkit.commands.{FUNCTIONS[name]}")
     theirs = dict(inspect.signature(getattr(module, name)).parameters)
     assert set(ours) - {"json", "quiet", "context"} == set(theirs) - {"progress"}
     for parameter in set(ours) & set(theirs):

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from unetkit.cli.meter import Bar, Lines
+from unetkit.cli.console import Bar, Lines
 
 
 class Clock:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unetkit.cli.text import duration, safe
+from unetkit.cli.tables import duration, safe
 
 
 @pytest.mark.parametrize(

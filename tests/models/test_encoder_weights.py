@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from unetkit.errors import InputError, MissingError
-from unetkit.models.encoder_weights import load_encoder
+from unetkit.models.encoder_decoder import load_encoder
 
 
 def encoder(channels=3):

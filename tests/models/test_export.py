@@ -9,7 +9,7 @@ from torch import nn
 from unetkit.errors import CheckError, SurroundingsError
 from unetkit.models import unet
 from unetkit.models.export import export
-from unetkit.models.passes import logits_of
+from unetkit.models.inference import logits_of
 
 
 @pytest.fixture

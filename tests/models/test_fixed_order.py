@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from unetkit.models import fixed_order
-from unetkit.models.fixed_order import FixedOrder, convolve, convolve_transposed
+from unetkit.models import convolutions
+from unetkit.models.convolutions import FixedOrder, convolve, convolve_transposed
 
 SMALL = st.integers(1, 3)
 
@@ -85,7 +85,7 @@ def test_neither_threads_nor_strips_change_a_bit(monkeypatch):
             assert torch.equal(convolve(image, weight), whole)
     finally:
         torch.set_num_threads(threads)
-    monkeypatch.setattr(fixed_order, "STRIP_BYTES", 1)
+    monkeypatch.setattr(convolutions, "STRIP_BYTES", 1)
     assert torch.equal(convolve(image, weight), whole)
 
 
@@ -104,7 +104,7 @@ def test_the_mode_replaces_convolutions_without_gradients_only(monkeypatch):
         seen.append(1)
         return convolve(*args, **kwargs)
 
-    monkeypatch.setitem(fixed_order._REPLACEMENTS, functional.conv2d, watch)
+    monkeypatch.setitem(convolutions._REPLACEMENTS, functional.conv2d, watch)
     layer, image = nn.Conv2d(1, 2, 3), torch.randn(1, 1, 5, 5)
     with FixedOrder():
         layer(image).sum().backward()

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unetkit.models import fusing, hardware, making
-from unetkit.models.fusing import ConvolutionReLU, fuse
+from unetkit.models import build, convolutions, hardware
+from unetkit.models.convolutions import ConvolutionReLU, fuse
 
 
 def pair(seed: int = 0, **options: Any) -> tuple[nn.Sequential, nn.Sequential]:
@@ -56,11 +56,11 @@ def test_a_fused_step_is_taken_where_it_can_be(monkeypatch: pytest.MonkeyPatch) 
         calls.append("relu")
         return real(image, **how)
 
-    monkeypatch.setattr(fusing.functional, "relu", relu)
+    monkeypatch.setattr(convolutions.functional, "relu", relu)
     image = torch.randn(1, 4, 9, 9)
     with torch.inference_mode():
         hardware.forward(fused, image, precision="float32")
-        usable = fusing._kind(image) is not None
+        usable = convolutions._kind(image) is not None
         assert calls == ([] if usable else ["relu"])
         hardware.forward(fused, image, precision="exact")
     assert calls[-1:] == ["relu"]
@@ -120,7 +120,7 @@ def test_a_norm_becomes_part_of_its_convolution(precision: str) -> None:
     ],
 )
 def test_whole_networks_say_the_same(name: str, options: dict[str, Any]) -> None:
-    plain, fused = (making.make(name, in_channels=1, classes=2, options=options) for _ in "ab")
+    plain, fused = (build.make(name, in_channels=1, classes=2, options=options) for _ in "ab")
     image = torch.rand(2, 1, *2 * [plain.contract.legal(64)])
     with torch.no_grad():
         # Statistics that are not those of a fresh network.

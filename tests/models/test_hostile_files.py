@@ -14,9 +14,8 @@ import torch
 from torch import nn
 
 from unetkit.errors import InputError
-from unetkit.models.modelbytes import LARGEST_HEADER
-from unetkit.models.modelfile import load, read_header
-from unetkit.models.modelheader import KEY
+from unetkit.models.model_file import load
+from unetkit.models.model_header import KEY, LARGEST_HEADER, read_header
 
 PACKAGE = Path(__file__).parents[2] / "unetkit"
 

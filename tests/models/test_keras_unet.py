@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 from unetkit.errors import UsageError
+from unetkit.models.inference import tiled_pass, whole_pass
 from unetkit.models.keras_unet import build, size_contract
 from unetkit.models.receptive_field import receptive_field
-from unetkit.testing import check_model, tiled_pass, whole_pass
+from unetkit.testing import check_model
 
 
 def padded(**options):

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unetkit import remote
 from unetkit.errors import InputError, MissingError, TryAgainError
-from unetkit.models.modelbytes import check_prefix, open_model
-from unetkit.models.modelfile import load, read_header
+from unetkit.models.model_file import load
+from unetkit.models.model_header import check_prefix, open_model, read_header
+from unetkit.storage import urls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def test_a_model_is_the_same_from_a_bucket_and_a_website(
     small_model: Path, bucket: str, website: str
 ) -> None:
-    remote.write(f"{bucket}/m.safetensors", small_model.read_bytes())
+    urls.write(f"{bucket}/m.safetensors", small_model.read_bytes())
     here = load(str(small_model))
     for url in (f"{bucket}/m.safetensors", f"{website}/{small_model.name}"):
         assert read_header(url) == here.header
@@ -26,7 +26,7 @@ def test_a_model_is_the_same_from_a_bucket_and_a_website(
 
 
 def test_no_more_is_fetched_than_will_be_read(small_model: Path, bucket: str) -> None:
-    remote.write(f"{bucket}/m.safetensors", small_model.read_bytes())
+    urls.write(f"{bucket}/m.safetensors", small_model.read_bytes())
     assert open_model(f"{bucket}/m.safetensors", most=9).read() == small_model.read_bytes()[:9]
 
 
@@ -38,7 +38,7 @@ def test_a_missing_model_in_a_store_is_missing_and_a_silent_store_is_not(website
 
 
 def test_what_is_cut_short_in_a_store_is_noticed(small_model: Path, bucket: str) -> None:
-    remote.write(f"{bucket}/m.safetensors", small_model.read_bytes()[:-7])
+    urls.write(f"{bucket}/m.safetensors", small_model.read_bytes()[:-7])
     with pytest.raises(InputError, match="damaged"):
         load(f"{bucket}/m.safetensors")
 

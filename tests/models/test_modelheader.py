@@ -9,8 +9,7 @@ import safetensors.numpy
 
 from unetkit.errors import InputError, MissingError, UsageError
 from unetkit.geometry.sizes import SizeContract
-from unetkit.models.modelbytes import LARGEST_HEADER
-from unetkit.models.modelheader import KEY, ModelHeader, read_header
+from unetkit.models.model_header import KEY, LARGEST_HEADER, ModelHeader, read_header
 
 HEADER = ModelHeader(
     model="unet",
@@ -69,7 +68,7 @@ def test_what_json_can_not_hold_is_refused():
 def test_reading_a_header_imports_no_torch(tmp_path):
     path = write(tmp_path / "m.safetensors", HEADER.to_json())
     code = (
-        "import sys; from unetkit.models.modelheader import read_header;"
+        "import sys; from unetkit.models.model_header import read_header;"
         f"assert read_header({path!r}).model == 'unet'; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

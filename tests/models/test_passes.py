@@ -1,7 +1,7 @@
 import torch
 
 from unetkit.models import unet
-from unetkit.models.passes import logits_of, share, tile_gap, tiled_pass, whole_pass
+from unetkit.models.inference import logits_of, share, tile_gap, tiled_pass, whole_pass
 
 
 def test_whole_pass_is_one_pass_over_the_mirrored_image():

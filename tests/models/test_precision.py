@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unetkit.errors import UsageError
-from unetkit.models.precision import PRECISIONS, computing
+from unetkit.models.hardware import PRECISIONS, computing
 
 CPU = torch.device("cpu")
 

@@ -8,10 +8,11 @@ import torch
 
 from unetkit.errors import InputError, SurroundingsError, UsageError
 from unetkit.models import smp
-from unetkit.models.making import make
-from unetkit.models.modelfile import ModelHeader, load, to_bytes
-from unetkit.models.options import options_of
-from unetkit.models.smp_architectures import ARCHITECTURES
+from unetkit.models.build import make
+from unetkit.models.model_file import load, to_bytes
+from unetkit.models.model_header import ModelHeader
+from unetkit.models.smp import ARCHITECTURES
+from unetkit.options import options_of
 from unetkit.testing import check_model
 
 # The smallest encoders there are and narrow decoders. Fresh logits of three of them were all of one

@@ -2,13 +2,7 @@ import pytest
 
 from unetkit.models import smp
 from unetkit.models.receptive_field import receptive_field
-from unetkit.models.smp_architectures import (
-    ARCHITECTURES,
-    DEFAULT_HALO,
-    FARTHEST,
-    HALOS,
-    size_contract,
-)
+from unetkit.models.smp import ARCHITECTURES, DEFAULT_HALO, FARTHEST, HALOS, size_contract
 
 
 def test_the_twelve_networks_are_there():

@@ -1,7 +1,7 @@
 import torch
 
 from unetkit.models import unet
-from unetkit.models.trial import Trial, built
+from unetkit.models.conformance import Trial, built
 
 WISH = {"in_channels": 1, "classes": 2, "depth": 1, "width": 2}
 

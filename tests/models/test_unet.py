@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from unetkit.errors import UsageError
+from unetkit.models.inference import tiled_pass, whole_pass
 from unetkit.models.unet import build, crop, size_contract
-from unetkit.testing import check_model, tiled_pass, whole_pass
+from unetkit.testing import check_model
 
 
 def classic(**options):

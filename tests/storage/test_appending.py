@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unetkit import remote
 from unetkit.errors import SurroundingsError
-from unetkit.storage.appending import LINES_A_PIECE, lines_at
-from unetkit.storage.journal import Journal
+from unetkit.storage import urls
+from unetkit.storage.journal import LINES_A_PIECE, Journal, lines_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +47,7 @@ def test_many_lines_stay_in_order(tmp_path: Path) -> None:
     for line in written:
         lines.append(line)
     assert lines_at(url).read() == b"".join(written)
-    assert len(remote.names(url)) == 3
+    assert len(urls.names(url)) == 3
 
 
 def test_a_line_that_was_torn_does_not_take_the_next_along(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import zarr
 
 from unetkit.errors import InputError
-from unetkit.storage.census import NAMED, Census, take_census
+from unetkit.storage.chunks import NAMED, Census, take_census
 from unetkit.storage.nodes import ArrayNode, read_node
 from unetkit.storage.planes import PlaneArray, plane_array
 

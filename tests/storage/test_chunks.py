@@ -10,15 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from unetkit import remote
-from unetkit.storage.chunks import (
-    box_checksum,
-    damages,
-    list_chunks,
-    list_documents,
-    write_list,
-)
-from unetkit.storage.images import add_pyramid, create_image, create_labels
+from unetkit.storage import urls
+from unetkit.storage.chunks import box_checksum, damages, list_chunks, list_documents, write_list
+from unetkit.storage.image_writer import create_image, create_labels
+from unetkit.storage.pyramids import add_pyramid
 
 if TYPE_CHECKING:
     from unetkit.storage.planes import PlaneArray
@@ -110,8 +105,8 @@ def test_a_store_is_listed_as_a_folder_is(tmp_path: Path, bucket: str) -> None:
     found = dict(damages(there, f"{there}/.unetkit/chunks.jsonl"))
     assert len(found) == 11
     assert set(found.values()) == {""}
-    remote.write(f"{there}/0/c/0/1/1", b"other")
-    remote.remove(f"{there}/0/c/0/2/2")
+    urls.write(f"{there}/0/c/0/1/1", b"other")
+    urls.remove(f"{there}/0/c/0/2/2")
     wrong = {name: what for name, what in damages(there, f"{there}/.unetkit/chunks.jsonl") if what}
     assert wrong["0/c/0/2/2"] == "is missing"
     assert "bytes" in wrong["0/c/0/1/1"]

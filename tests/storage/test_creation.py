@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from unetkit.errors import InputError, OutputError
-from unetkit.storage.creation import create_array, create_group, plain, replace_attributes
+from unetkit.storage.nodes import create_array, create_group, plain, replace_attributes
 
 
 def test_what_is_written_down(tmp_path: Path) -> None:

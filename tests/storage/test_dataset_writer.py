@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.errors import InputError, LabelError, OutputError, UsageError
-from unetkit.storage.dataset_writer import DatasetWriter, label_dtype, write_sample
-from unetkit.storage.datasets import open_dataset
-from unetkit.storage.images import create_image, open_image
+from unetkit.storage.datasets import DatasetWriter, label_dtype, open_dataset, write_sample
+from unetkit.storage.image_writer import create_image
+from unetkit.storage.images import open_image
 
 if TYPE_CHECKING:
     from pathlib import Path

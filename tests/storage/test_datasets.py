@@ -11,7 +11,7 @@ import zarr
 
 from unetkit.errors import InputError, MissingError, UsageError
 from unetkit.storage.datasets import DatasetWriter, open_dataset
-from unetkit.storage.images import create_image
+from unetkit.storage.image_writer import create_image
 
 if TYPE_CHECKING:
     from pathlib import Path

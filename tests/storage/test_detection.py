@@ -10,9 +10,9 @@ import pytest
 import zarr
 
 from unetkit.errors import InputError, MissingError
-from unetkit.storage.dataset_writer import DatasetWriter
-from unetkit.storage.detection import detect
-from unetkit.storage.writing import create_image
+from unetkit.storage.datasets import DatasetWriter
+from unetkit.storage.image_writer import create_image
+from unetkit.storage.images import detect
 
 if TYPE_CHECKING:
     from pathlib import Path

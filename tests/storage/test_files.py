@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from unetkit.errors import OutputError, SurroundingsError, UsageError
-from unetkit.storage.dataset_writer import DatasetWriter
-from unetkit.storage.files import (
+from unetkit.storage.datasets import DatasetWriter
+from unetkit.storage.image_writer import create_image
+from unetkit.storage.images import open_image
+from unetkit.storage.outputs import (
     check_local,
     check_output,
     output_name,
@@ -19,7 +21,6 @@ from unetkit.storage.files import (
     remove_output,
     staged,
 )
-from unetkit.storage.images import create_image, open_image
 
 
 def make(url: str, value: int = 1) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from unetkit.errors import InputError, MissingError
 from unetkit.storage.datasets import DatasetWriter
-from unetkit.storage.images import create_image, open_image
+from unetkit.storage.image_writer import create_image
+from unetkit.storage.images import open_image
 
 if TYPE_CHECKING:
     from pathlib import Path

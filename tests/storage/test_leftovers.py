@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unetkit.storage.leftovers import half_removed, recover, remove, sweep
+from unetkit.storage.atomic import half_removed, recover, remove, sweep
 
 HEX = "0123456789abcdef"
 STRAYS = [

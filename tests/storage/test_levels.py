@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import unetkit.storage.levels as levels
-import unetkit.storage.pyramids as pyramids
-from unetkit.storage.images import add_pyramid, create_image, create_labels, open_image
-from unetkit.storage.levels import thumbnail
-from unetkit.storage.pyramids import block_mean, every_second
+from unetkit.storage import pyramids
+from unetkit.storage.image_writer import create_image, create_labels
+from unetkit.storage.images import open_image
+from unetkit.storage.pyramids import add_pyramid, block_mean, every_second, thumbnail
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +36,7 @@ def test_without_a_pyramid_everything_is_averaged(
     image = open_image(url)
     factor = max(1, max(height, width) // side)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(levels, "BLOCK_SIDE", 20)
+        patch.setattr(pyramids, "BLOCK_SIDE", 20)
         small = thumbnail(image.data, 0, side=side)
         kept = thumbnail(image.labels["instances"], 0, side=side)
     np.testing.assert_array_equal(small, block_mean(noise, factor, factor))

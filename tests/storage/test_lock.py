@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from unetkit import remote
 from unetkit.errors import OutputError, SurroundingsError
 from unetkit.storage import urls
 from unetkit.storage.lock import Holder, lock_path, locked
@@ -169,9 +168,9 @@ def test_a_store_has_one_job_at_a_time_too(bucket: str) -> None:
 def test_the_lock_of_a_dead_process_in_a_store_is_taken_over(bucket: str) -> None:
     url = f"{bucket}/.out.zarr.unetkit-partial"
     dead = {"host": platform.node(), "pid": dead_pid(), "since": "long ago", "birth": ""}
-    remote.write(lock_path(url), json.dumps(dead).encode())
+    urls.write(lock_path(url), json.dumps(dead).encode())
     with locked(url):
-        assert json.loads(remote.read(lock_path(url)))["pid"] == os.getpid()
-    remote.write(lock_path(url), json.dumps({**dead, "host": "elsewhere"}).encode())
+        assert json.loads(urls.read(lock_path(url)))["pid"] == os.getpid()
+    urls.write(lock_path(url), json.dumps({**dead, "host": "elsewhere"}).encode())
     with pytest.raises(OutputError, match="on host elsewhere"), locked(url):
         pytest.fail("a job on another host may be alive")

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.errors import InputError, UnetkitError
-from unetkit.storage.creation import create_array
-from unetkit.storage.nodes import ArrayNode, GroupNode, opened, read_node
+from unetkit.storage.nodes import ArrayNode, GroupNode, create_array, opened, read_node
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,9 +10,8 @@ import pytest
 import zarr
 
 from unetkit.errors import InputError, LabelError, UsageError
-from unetkit.storage.images import open_image
-from unetkit.storage.opening import channel_numbers
-from unetkit.storage.writing import create_image, create_labels, create_weights
+from unetkit.storage.image_writer import create_image, create_labels, create_weights
+from unetkit.storage.images import channel_numbers, open_image
 
 if TYPE_CHECKING:
     from pathlib import Path

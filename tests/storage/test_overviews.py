@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from unetkit.storage import overviews
-from unetkit.storage.images import add_pyramid, create_image, create_labels, open_image
-from unetkit.storage.pyramids import block_mean
+from unetkit.storage import pyramids
+from unetkit.storage.image_writer import create_image, create_labels
+from unetkit.storage.images import open_image
+from unetkit.storage.pyramids import add_pyramid, block_mean
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from unetkit.storage.opening import Image
+    from unetkit.storage.images import Image
 
 
 @pytest.fixture
@@ -35,22 +36,22 @@ def image(tmp_path: Path) -> Image:
 def test_it_is_the_whole_made_smaller(
     image: Image, factor: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overviews, "ROWS", 300)
+    monkeypatch.setattr(pyramids, "ROWS", 300)
     whole = image.data.read(0, 0, 2050, 0, 300)
-    found = overviews.read_smaller(image.data, 0, factor=factor, nearest=False)
+    found = pyramids.read_smaller(image.data, 0, factor=factor, nearest=False)
     assert np.array_equal(found, block_mean(whole, factor, factor))
     labels = image.labels["instances"]
-    found = overviews.read_smaller(labels, 0, factor=factor, nearest=True)
+    found = pyramids.read_smaller(labels, 0, factor=factor, nearest=True)
     assert np.array_equal(found, labels.read(0, 0, 2050, 0, 300)[::factor, ::factor])
 
 
 def test_levels_are_read_where_they_are(image: Image) -> None:
     labels = image.labels["instances"]
-    before = overviews.read_smaller(labels, 0, factor=8, nearest=True)
-    assert overviews._level(labels, 8)[1] == 1
+    before = pyramids.read_smaller(labels, 0, factor=8, nearest=True)
+    assert pyramids._level(labels, 8)[1] == 1
     add_pyramid(image.url)
-    level, factor = overviews._level(labels, 8)
+    level, factor = pyramids._level(labels, 8)
     assert (factor, level.height) == (4, 513)
-    assert np.array_equal(overviews.read_smaller(labels, 0, factor=8, nearest=True), before)
-    picked = overviews.read_smaller(image.data.pick([1]), 0, factor=4, nearest=False)
+    assert np.array_equal(pyramids.read_smaller(labels, 0, factor=8, nearest=True), before)
+    picked = pyramids.read_smaller(image.data.pick([1]), 0, factor=4, nearest=False)
     assert picked.shape == (1, 513, 75)

@@ -10,9 +10,9 @@ import pytest
 import zarr
 from safetensors.numpy import save_file
 
-from unetkit.storage.dataset_writer import DatasetWriter
-from unetkit.storage.images import create_image, create_weights
-from unetkit.storage.ownership import is_ours
+from unetkit.storage.datasets import DatasetWriter
+from unetkit.storage.image_writer import create_image, create_weights
+from unetkit.storage.outputs import is_ours
 
 if TYPE_CHECKING:
     from pathlib import Path

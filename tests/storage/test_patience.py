@@ -6,12 +6,12 @@ import errno
 
 import pytest
 
-from unetkit.storage import patience
+from unetkit.storage import retry
 
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retry, "WAITS", (0.0, 0.0, 0.0))
 
 
 class Flaky:
@@ -32,15 +32,15 @@ class Flaky:
 @pytest.mark.parametrize("times", [0, 1, 3])
 def test_what_passes_is_tried_again(number: int, times: int) -> None:
     flaky = Flaky(times, number)
-    with patience.counted_tries() as tries:
-        assert patience.patiently(flaky) == "done"
+    with retry.counted_tries() as tries:
+        assert retry.patiently(flaky) == "done"
     assert (flaky.calls, tries) == (times + 1, [times])
 
 
 def test_what_stays_is_raised_after_four_tries() -> None:
     flaky = Flaky(99, errno.EIO)
     with pytest.raises(OSError, match="refused"):
-        patience.patiently(flaky)
+        retry.patiently(flaky)
     assert flaky.calls == 4
 
 
@@ -48,15 +48,15 @@ def test_what_stays_is_raised_after_four_tries() -> None:
 def test_what_does_not_pass_is_raised_at_once(number: int | None) -> None:
     flaky = Flaky(1, number)
     with pytest.raises(OSError, match="refused"):
-        patience.patiently(flaky)
+        retry.patiently(flaky)
     assert flaky.calls == 1
 
 
 def test_counts_of_two_blocks_do_not_mix() -> None:
-    with patience.counted_tries() as outer:
-        patience.patiently(Flaky(1, errno.EIO))
-        with patience.counted_tries() as inner:
-            patience.patiently(Flaky(2, errno.EIO))
-        patience.patiently(Flaky(1, errno.EIO))
+    with retry.counted_tries() as outer:
+        retry.patiently(Flaky(1, errno.EIO))
+        with retry.counted_tries() as inner:
+            retry.patiently(Flaky(2, errno.EIO))
+        retry.patiently(Flaky(1, errno.EIO))
     assert (outer, inner) == ([2], [2])
-    assert patience.patiently(Flaky(1, errno.EIO)) == "done"
+    assert retry.patiently(Flaky(1, errno.EIO)) == "done"

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from unetkit.storage import places
-from unetkit.storage.images import create_image
-from unetkit.storage.places import collide
+from unetkit.storage import urls
+from unetkit.storage.image_writer import create_image
+from unetkit.storage.urls import collide
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +67,7 @@ CHECKED = """
 import sys
 from unetkit.errors import OutputError
 from unetkit.storage import places
-from unetkit.storage.files import check_output
+from unetkit.storage.outputs import check_output
 
 def say(*pairs):
     for output, source in pairs:
@@ -177,7 +177,7 @@ def test_without_a_list_of_mounts_names_and_inodes_are_compared(
     def nothing(path: Path) -> str:
         raise FileNotFoundError(path)
 
-    monkeypatch.setattr(places, "_mount_of", nothing)
+    monkeypatch.setattr(urls, "_mount_of", nothing)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").symlink_to(tmp_path / "a")
     assert collide(str(tmp_path / "a" / "new"), str(tmp_path / "b"))

@@ -14,10 +14,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import unetkit.storage.planes as planes_module
 from unetkit.errors import InputError, UsageError
-from unetkit.storage.creation import create_array
-from unetkit.storage.nodes import ArrayNode, is_absent, read_node
+from unetkit.storage import planes
+from unetkit.storage.nodes import ArrayNode, create_array, is_absent, read_node
 from unetkit.storage.planes import PlaneArray, plane_array
 
 if TYPE_CHECKING:
@@ -206,7 +205,7 @@ def test_blocks_that_are_not_stored_come_without_a_read(
     zarr_format: Literal[2, 3],
     fill: int,
 ) -> None:
-    monkeypatch.setattr(planes_module, "BLOCK_SIDE", 1)
+    monkeypatch.setattr(planes, "BLOCK_SIDE", 1)
     sizes = {"t": 2, "c": 3, "z": 2, "y": 30, "x": 20}
     chunks = {"t": 1, "c": 2, "z": 1, "y": 8, "x": 8}
     url = str(tmp_path / "sparse.zarr")
@@ -241,7 +240,7 @@ def test_a_chunk_that_may_not_be_looked_at_is_not_taken_for_absent(tmp_path: Pat
 
 
 def test_blocks_cover_every_pixel_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planes_module, "BLOCK_SIDE", 4)
+    monkeypatch.setattr(planes, "BLOCK_SIDE", 4)
     content = np.arange(2 * 10 * 7, dtype=np.uint16).reshape(2, 10, 7)
     data = plane_array(stored(tmp_path, content, chunks=(1, 3, 4)), axes="zyx", has_channels=True)
     seen = np.concatenate([block.ravel() for block in data.blocks()])

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import unetkit.storage.png_writing as png_writing
 from unetkit.errors import InputError
-from unetkit.storage.images import create_image, create_labels
-from unetkit.storage.ownership import is_ours
-from unetkit.storage.png_writing import bands, write_png
+from unetkit.storage import file_writers
+from unetkit.storage.file_writers import bands, write_png
+from unetkit.storage.image_writer import create_image, create_labels
+from unetkit.storage.outputs import is_ours
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def test_a_png_read_again_is_what_was_stored(
     content = np.random.default_rng(height * width).integers(0, high + 1, (height, width))
     data = labels(folder, content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(png_writing, "BAND_BYTES", rows * width * 4)
+        patch.setattr(file_writers, "BAND_BYTES", rows * width * 4)
         done: list[None] = []
         write_png(
             str(folder / "a.png"),

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from unetkit import remote
 from unetkit.errors import InputError, OutputError, UsageError
-from unetkit.storage import publishing
-from unetkit.storage.files import check_output, is_there, partial_url, remove_output, staged
-from unetkit.storage.images import create_image, open_image
+from unetkit.storage import atomic, urls
+from unetkit.storage.image_writer import create_image
+from unetkit.storage.images import open_image
+from unetkit.storage.outputs import check_output, is_there, partial_url, remove_output, staged
 from unetkit.storage.urls import exists
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def test_an_output_appears_complete_and_its_partial_goes(bucket: str) -> None:
         make(partial)
         assert not exists(url)
     assert value_of(url) == 1
-    assert remote.names(bucket) == ["out.zarr"]
+    assert urls.names(bucket) == ["out.zarr"]
     with pytest.raises(OutputError, match="add --overwrite to replace it"):
         check_output(url)
     with staged(url, overwrite=True) as partial:
@@ -61,7 +61,7 @@ def test_a_publishing_that_is_cut_off_leaves_nothing_to_be_read(
     left = calls
 
     def cut(patch: pytest.MonkeyPatch, act: str) -> None:
-        real = getattr(remote, act)
+        real = getattr(urls, act)
 
         def acting(url: str, *rest: Sequence[str]) -> None:
             nonlocal left
@@ -70,13 +70,13 @@ def test_a_publishing_that_is_cut_off_leaves_nothing_to_be_read(
             left -= 1
             real(url, *rest)
 
-        patch.setattr(remote, act, acting)
+        patch.setattr(urls, act, acting)
 
     with monkeypatch.context() as patch:
         for act in ("write", "copy", "remove"):
             cut(patch, act)
         try:
-            publishing.publish(partial, url)
+            atomic.publish(partial, url)
             ended = True
         except CutError:
             ended = False
@@ -87,24 +87,24 @@ def test_a_publishing_that_is_cut_off_leaves_nothing_to_be_read(
     else:
         assert value_of(url) in ({1, 2} if replaces else {2})
     if not ended and exists(partial):
-        publishing.publish(partial, url)
+        atomic.publish(partial, url)
         ended = True
     assert ended or calls > 0
     assert value_of(url) == 2
-    assert not publishing.is_half_there(url)
+    assert not atomic.is_half_there(url)
 
 
 def test_foreign_objects_are_never_replaced(bucket: str) -> None:
-    remote.write(f"{bucket}/thesis/draft.docx", b"years of work")
+    urls.write(f"{bucket}/thesis/draft.docx", b"years of work")
     for overwrite in (False, True):
         with pytest.raises(OutputError):
             check_output(f"{bucket}/thesis", overwrite=overwrite)
     with pytest.raises(OutputError):
         remove_output(f"{bucket}/thesis")
-    assert remote.below(bucket) == ["thesis/draft.docx"]
+    assert urls.below(bucket) == ["thesis/draft.docx"]
     make(f"{bucket}/ours.zarr")
     remove_output(f"{bucket}/ours.zarr")
-    assert remote.below(bucket) == ["thesis/draft.docx"]
+    assert urls.below(bucket) == ["thesis/draft.docx"]
 
 
 def test_an_output_that_meets_its_input_is_refused() -> None:

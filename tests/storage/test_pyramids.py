@@ -12,10 +12,11 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import unetkit.storage.pyramids as pyramids
 from unetkit.errors import InputError
-from unetkit.storage.images import add_pyramid, create_image, create_labels, open_image
-from unetkit.storage.pyramids import block_mean, every_second, level_count
+from unetkit.storage import pyramids
+from unetkit.storage.image_writer import create_image, create_labels
+from unetkit.storage.images import open_image
+from unetkit.storage.pyramids import add_pyramid, block_mean, every_second, level_count
 
 if TYPE_CHECKING:
     from pathlib import Path

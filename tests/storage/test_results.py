@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unetkit.errors import SurroundingsError
-from unetkit.storage.results import Results, stamp
+from unetkit.storage.journal import Results, stamp
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ import csv
 import pytest
 
 from unetkit.errors import OutputError, UsageError
-from unetkit.storage.tables import check_file, write_csv
+from unetkit.storage.outputs import check_file, write_csv
 
 HOSTILE = ["=cmd|x", "+1", "-2", "@x", "\tq", "\rz", "a,b", 'say "x"', "two\nlines", "plain"]
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from unetkit.storage.tiff import open_tiff
-from unetkit.storage.tiff_bands import Bands
+from unetkit.storage.tiff import Bands, open_tiff
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tifffile
 
-import unetkit.storage.tiff_writing as tiff_writing
 from unetkit.errors import SurroundingsError
-from unetkit.storage.images import create_image
-from unetkit.storage.ownership import is_ours
-from unetkit.storage.tiff_writing import tile_rows, write_tiff
+from unetkit.storage import file_writers
+from unetkit.storage.file_writers import tile_rows, write_tiff
+from unetkit.storage.image_writer import create_image
+from unetkit.storage.outputs import is_ours
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ def test_a_file_that_may_grow_too_large_is_a_bigtiff(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, noise = stored(tmp_path, "yx")
-    monkeypatch.setattr(tiff_writing, "LARGEST_CLASSIC", noise.nbytes - 1)
+    monkeypatch.setattr(file_writers, "LARGEST_CLASSIC", noise.nbytes - 1)
     write(tmp_path / "a.tif", data, "u2")
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.is_bigtiff

@@ -11,10 +11,8 @@ import pytest
 import torch
 
 from unetkit.arrays.normalization import Normalization
-from unetkit.training.batch import Batch
-from unetkit.training.material import Material
 from unetkit.training.recipes import RECIPES, Recipe
-from unetkit.training.tally import Tally
+from unetkit.training.sampler import Batch, Material, Tally
 
 # Draws tiles, and changes nothing in them.
 PLAIN = replace(

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from unetkit.errors import StoppedError
-from unetkit.training.keeping import Keeper
-from unetkit.training.loop import Outcome, Validation, fit
-from unetkit.training.pace import Pace
-from unetkit.training.states import State
+from unetkit.training.checkpoint import State, Validation
+from unetkit.training.loop import Keeper, Outcome, fit
+from unetkit.training.optimizer import Pace
 
 if TYPE_CHECKING:
     from types import SimpleNamespace

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from unetkit.errors import NumbersError, UsageError
-from unetkit.training.loop import PATIENCE, Outcome, Validation, fit
-from unetkit.training.pace import Pace
+from unetkit.training.checkpoint import Validation
+from unetkit.training.loop import PATIENCE, Outcome, fit
+from unetkit.training.optimizer import Pace
 
 if TYPE_CHECKING:
     from types import SimpleNamespace

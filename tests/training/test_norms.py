@@ -8,13 +8,8 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from unetkit.training.norms import (
-    SharedNorm,
-    freeze_statistics,
-    has_statistics,
-    share_statistics,
-)
-from unetkit.training.parallel import ALONE, Group
+from unetkit.training.distributed import ALONE, Group
+from unetkit.training.norms import SharedNorm, freeze_statistics, has_statistics, share_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

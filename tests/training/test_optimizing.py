@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from unetkit.training.optimizing import make_optimizer, optimizer_tensors, restore_optimizer
+from unetkit.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 
 if TYPE_CHECKING:
     from types import SimpleNamespace

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unetkit.training.pace import Pace
+from unetkit.training.optimizer import Pace
 
 
 class Clock:

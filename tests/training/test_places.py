@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unetkit.training.blocks import BlockCache
-from unetkit.training.places import Places
+from unetkit.training.block_cache import BlockCache
+from unetkit.training.sampler import Places, Tally
 from unetkit.training.split import Region
-from unetkit.training.tally import Tally
 
 if TYPE_CHECKING:
     from types import SimpleNamespace

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from unetkit.training.position import Position, Validation
+from unetkit.training.checkpoint import Position, Validation
 
 
 def test_a_position_survives_json() -> None:

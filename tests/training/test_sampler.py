@@ -9,8 +9,8 @@ import pytest
 
 from unetkit.errors import UsageError
 from unetkit.geometry.sizes import SizeContract
-from unetkit.training.blocks import BlockCache
-from unetkit.training.parallel import ALONE, Group
+from unetkit.training.block_cache import BlockCache
+from unetkit.training.distributed import ALONE, Group
 from unetkit.training.recipes import RECIPES
 from unetkit.training.sampler import Sampler
 from unetkit.training.split import Region
@@ -18,8 +18,7 @@ from unetkit.training.split import Region
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
-    from unetkit.training.batch import Batch
-    from unetkit.training.material import Material
+    from unetkit.training.sampler import Batch, Material
 
 # The classic network of depth 1, and a padded one of the same depth.
 VALID = SizeContract(step=2, minimum=18, margin=8)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unetkit.errors import InputError, SurroundingsError
-from unetkit.training.states import LAST, PERIOD, PREVIOUS, State, States
+from unetkit.training.checkpoint import LAST, PERIOD, PREVIOUS, State, States
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,7 +137,7 @@ def test_a_disk_that_refuses_is_heard_of(tmp_path: Path) -> None:
 WRITER = """
 import os, signal, sys, time
 import torch
-from unetkit.training.states import State, States
+from unetkit.training.checkpoint import State, States
 
 def work(pipe):
     states = States(sys.argv[1])

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from unetkit.training.sampler import Tally
 from unetkit.training.split import Region
-from unetkit.training.tally import Tally
 
 BOXES = np.array([(0, 0, 0, 10, 10), (0, 0, 10, 10, 14), (1, 0, 0, 10, 14)])
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from unetkit.pipeline import evaluate_page
-from unetkit.pipeline.evaluate import evaluate
+from unetkit.commands.evaluate import report as report_
+from unetkit.commands.evaluate.command import evaluate
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.views.page import BEGINS, layers, page
 
@@ -183,7 +183,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.add("a", chance, axes="yx", labels=found, **(made if name == "p" else {}))
         writer.finish()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate_page, "LONGEST", 100)
+        patch.setattr(report_, "LONGEST", 100)
         evaluate(*(str(folder / f"{n}.zarr") for n in "pt"), report=str(folder / "r.html"))
     return folder / "r.html"
 

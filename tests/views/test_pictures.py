@@ -7,12 +7,7 @@ import pytest
 from PIL import Image
 
 from unetkit.views.drawing import edges
-from unetkit.views.pictures import (
-    augmentation_sheet,
-    image_panel,
-    weight_panel,
-    weight_picture,
-)
+from unetkit.views.pictures import augmentation_sheet, image_panel, weight_panel, weight_picture
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unetkit.storage.ownership import is_ours
-from unetkit.views.sheet import ColourBar, Panel, contact_sheet, png_bytes, side_by_side
+from unetkit.storage.outputs import is_ours
+from unetkit.views.pictures import ColourBar, Panel, contact_sheet, png_bytes, side_by_side
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from unetkit.geometry.tiles import Tile, mirror
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,3 +42,69 @@ def gather(
     if len(columns) != right - left or columns[0] != left:
         block = block[..., [column - left for column in columns]]
     return block
+
+
+class Plane(Protocol):
+    """What `read_tile` asks of its input; a `PlaneArray` is one."""
+
+    @property
+    def height(self) -> int:
+        """Rows of a plane."""
+
+    @property
+    def width(self) -> int:
+        """Columns of a plane."""
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
+        """Read a box that lies inside the plane."""
+
+
+def read_tile(data: Plane, plane: int, tile: Tile) -> NDArray[Any]:
+    """Read a tile's read box; what overhangs the plane is mirrored at its edges.
+
+    Parameters
+    ----------
+    data : Plane
+        An image, labels or weights, stored or in memory.
+    plane : int
+        Which of the planes along t and z.
+    tile : Tile
+        Its read box may overhang the plane by any amount.
+
+    Returns
+    -------
+    ndarray, shape (C, Y, X) or (Y, X)
+        As `data` reads. Equal to the same box of the plane padded with
+        `numpy.pad(mode="reflect")`.
+    """
+    return gather(
+        lambda y0, y1, x0, x1: data.read(plane, y0, y1, x0, x1),
+        mirror(tile.read_y0, tile.read_y1, data.height),
+        mirror(tile.read_x0, tile.read_x1, data.width),
+    )
+
+
+def read_around(
+    array: Plane, plane: int, rows: tuple[int, int], columns: tuple[int, int], *, reach: int
+) -> np.ndarray[Any, Any]:
+    """Read a box of labels and `reach` pixels around it, 0 outside the image.
+
+    Parameters
+    ----------
+    array : Plane
+    plane : int
+    rows, columns : tuple of int
+        First and last but one.
+    reach : int
+
+    Returns
+    -------
+    ndarray, shape (Y + 2 reach, X + 2 reach)
+    """
+    y0, y1 = max(rows[0] - reach, 0), min(rows[1] + reach, array.height)
+    x0, x1 = max(columns[0] - reach, 0), min(columns[1] + reach, array.width)
+    beside = (
+        (y0 - rows[0] + reach, rows[1] + reach - y1),
+        (x0 - columns[0] + reach, columns[1] + reach - x1),
+    )
+    return np.pad(array.read(plane, y0, y1, x0, x1), beside)

@@ -5,14 +5,16 @@ What this module does not know: files, and what all masks together mean (`mask_s
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from skimage.measure import label
 
-from unetkit.errors import LabelError
+from unetkit.errors import LabelError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -148,3 +150,177 @@ def to_classes(labels: NDArray[Any], mapping: Mapping[int, int]) -> NDArray[np.u
     values = np.array(sorted(mapping), dtype=np.int64)
     classes = np.array([mapping[int(value)] for value in values], dtype=np.uint8)
     return classes[np.searchsorted(values, labels)]
+
+
+# Our own choice: drawn objects come in at most 1.3 pieces each over every set looked at (thin cells
+# cut by the border), the values of class maps and of blurred masks in 3.7 to hundreds.
+PIECES = 3
+# Our own choice: up to here, whole numbers are taken for the numbers of classes.
+CLASS_NUMBERS = 32
+# Our own choice: grey levels may be off an even spacing by this much (127 and 128 for half of 255).
+SPACING = 1.5
+GREY_LEVELS = 16
+LISTED = 12
+# The white of 8 and of 16 bits. Our own choice: where it covers more than half of what is drawn,
+# it stands for "yes" or "nobody looked here", and other values are its faded edge or the objects.
+WHITES = (255, 65535)
+
+
+@dataclass
+class MaskSurvey:
+    """What all the masks of a dataset hold together, which decides what they can mean.
+
+    Parameters
+    ----------
+    ignore : int, optional
+        A value that is neither object nor class.
+    """
+
+    ignore: int | None = None
+    values: dict[str, frozenset[int]] = field(default_factory=dict)
+    objects: int = 0
+    pieces: int = 0
+    ignored: int = 0
+    drawn: int = 0
+    white: int = 0
+
+    def add(self, name: str, labels: NDArray[Any], *, pieces: bool = False) -> None:
+        """Take in a mask.
+
+        Parameters
+        ----------
+        name : str
+            Of the mask, for messages.
+        labels : ndarray of int, shape (..., Y, X)
+            As drawn, from `whole_numbers`.
+        pieces : bool
+            Whether to count the connected pieces of each number, as instances need it.
+        """
+        drawn, ignore = split_ignore(labels, self.ignore)
+        self.ignored += 0 if ignore is None else int(ignore.sum())
+        found = {int(value) for value in np.unique(labels)} - {self.ignore}
+        self.values[name] = frozenset(found)
+        self.drawn += int(np.count_nonzero(drawn))
+        self.white += int(np.isin(drawn, WHITES).sum())
+        if pieces:
+            for plane in drawn.reshape(-1, *drawn.shape[-2:]):
+                self.objects += np.unique(plane[plane > 0]).size
+                # Diagonal contact counts, so that only what is really apart is a piece.
+                self.pieces += int(label(plane, background=0, connectivity=2, return_num=True)[1])
+
+    @property
+    def found(self) -> list[int]:
+        """Every value of any mask, without the one to ignore, in order."""
+        return sorted(frozenset().union(*self.values.values()))
+
+    def check_instances(self) -> None:
+        """Judge whether the numbers can be those of objects.
+
+        Raises
+        ------
+        LabelError
+            If one number stands for many objects: a binary mask, a class map, or a mask whose
+            edges were blurred into in-between values.
+        """
+        drawn = [value for value in self.found if value]
+        if len(drawn) == 1 and self.pieces > self.objects:
+            raise LabelError(
+                "masks of instances must give every object its own number, got the one number"
+                f" {drawn[0]} for {self.pieces} separate pieces in {_count(self.values)};"
+                " say --connected-components to number the pieces (cells that touch would merge"
+                " into one), or --kind classes for a class map"
+            )
+        faded = len(drawn) > 1 and drawn[-1] in WHITES and self.white * 2 > self.drawn
+        if faded or self.pieces > PIECES * max(self.objects, 1):
+            name = max(self.values, key=lambda n: (len(self.values[n]), n))
+            raise LabelError(
+                "masks of instances must give every object its own number, got"
+                f" {self.pieces} separate pieces for {self.objects} numbers, such as the values"
+                f" {_listed(self.values[name])} in {name!r}; say --kind classes for a class map,"
+                " --ignore for a value that is no object, and save masks without JPEG, smoothing or"
+                " resizing"
+            )
+
+    def check_binary(self) -> None:
+        """Judge whether connected components can be the objects.
+
+        Raises
+        ------
+        LabelError
+            If there is more than one number besides 0.
+        """
+        for name, values in self.values.items():
+            if len(values - {0}) > 1:
+                raise LabelError(
+                    "masks for --connected-components must hold 0 and one other number, got the"
+                    f" values {_listed(values)} in {name!r}; leave the option out if the numbers"
+                    " are those of objects"
+                )
+        drawn = [value for value in self.found if value]
+        if len(drawn) > 1:
+            raise LabelError(
+                "masks for --connected-components must hold 0 and one other number, the same in"
+                f" all, got {_listed(drawn)}; leave the option out if the numbers are those of"
+                " objects"
+            )
+
+    def classes(self, names: Sequence[str] | None = None) -> dict[int, int]:
+        """Give the values of the masks consecutive class numbers.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            What the user calls them, in the order of their values.
+
+        Returns
+        -------
+        dict of int to int
+            From the value in the masks to the class, over all masks.
+
+        Raises
+        ------
+        UsageError
+            If there are more or fewer names than values.
+        LabelError
+            If nothing is named and the values look like greys rather than classes: neither small
+            whole numbers nor evenly spaced levels.
+        """
+        found = self.found
+        if names is not None:
+            if len(names) != len(found):
+                raise UsageError(
+                    f"classes must be one name for each of the {len(found)} values"
+                    f" {_listed(found)}, got {len(names)}: {', '.join(names)}"
+                )
+        elif not _are_classes(found):
+            odd = [n for n, values in self.values.items() if not _are_classes(sorted(values))]
+            name = odd[0] if odd else max(self.values, key=lambda n: (len(self.values[n]), n))
+            values = self.values[name]
+            raise LabelError(
+                "masks of classes must hold small whole numbers or evenly spaced grey levels, got"
+                f" the {len(values)} values {_listed(values)} in {name!r} (in all masks:"
+                f" {_listed(found)}); save them without JPEG, smoothing or resizing, mark one with"
+                f" --ignore, or name all {len(found)} with --classes"
+            )
+        return {value: number for number, value in enumerate(found)}
+
+
+def _are_classes(values: Sequence[int]) -> bool:
+    if not values or values[-1] < CLASS_NUMBERS:
+        return True
+    if len(values) > GREY_LEVELS:
+        return False
+    even = np.linspace(values[0], values[-1], len(values))
+    return bool(np.abs(np.asarray(values) - even).max() <= SPACING)
+
+
+def _listed(values: Sequence[int] | frozenset[int]) -> str:
+    ordered = sorted(values)
+    if len(ordered) <= LISTED:
+        return ", ".join(map(str, ordered))
+    first = ", ".join(map(str, ordered[: LISTED - 2]))
+    return f"{first}, … {ordered[-1]} ({len(ordered)} in all)"
+
+
+def _count(masks: Mapping[str, object]) -> str:
+    return f"all {len(masks)} masks" if len(masks) > 1 else repr(next(iter(masks)))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     # One ring each: corners (x, y), the last not repeated; the outer ring first, then its holes.
     Polygon = list[Ints]
 
+
 # Towards which side a pixel lies, and where the edge along that side begins and which way it runs:
 # (neighbour's y, x), (start's y, x); edges run right, down, left, up.
 SIDES = (((-1, 0), (0, 0)), ((0, 1), (0, 1)), ((1, 0), (1, 1)), ((0, -1), (1, 0)))

@@ -12,9 +12,24 @@ from typing import Annotated
 
 import typer
 
-from unetkit.cli import check, console, extend, learn, look, predict, prepare
-from unetkit.cli.plugged import OpenGroup
+from unetkit.cli import console, options, tables
+from unetkit.cli.options import Json, OpenGroup, Quiet
 from unetkit.errors import UnetkitError
+
+
+def verify(
+    prediction: Annotated[str, typer.Argument(show_default=False, help="A prediction.")],
+    *,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check that every chunk of a prediction is as it was published."""
+    from unetkit.commands.verify import verify as run
+
+    with console.progress(quiet=quiet) as progress:
+        report = run(prediction, progress=progress)
+    console.found(report.to_dict(), json=json, layout=tables.details)
+
 
 PREPARE = "1. Prepare annotated images"
 LEARN = "2. Train and predict"
@@ -85,59 +100,59 @@ app.command(
     "import",
     rich_help_panel=PREPARE,
     epilog="Example: unetkit import images/ --labels masks/ data.zarr",
-)(prepare.import_images)
+)(options.import_images)
 app.command(
     "augment",
     rich_help_panel=PREPARE,
     epilog="Example: unetkit augment data.zarr more.zarr --copies 10 --preview more.png",
-)(prepare.augment)
+)(options.augment)
 app.command(
     "weights",
     rich_help_panel=PREPARE,
     epilog="Example: unetkit weights more.zarr --preview weights.png",
-)(prepare.weights)
+)(options.weights)
 app.command(
     "train",
     rich_help_panel=LEARN,
     epilog="Example: unetkit train more.zarr --set width=16 --time-budget 20m",
-)(learn.train)
+)(options.train)
 app.command(
     "tile-predict",
     rich_help_panel=LEARN,
     epilog="Example: unetkit tile-predict slide.zarr --overlap 92",
-)(predict.tile_predict)
+)(options.tile_predict)
 app.command(
     "eval",
     rich_help_panel=LOOK,
     epilog="Example: unetkit eval slide.prediction.zarr truth.zarr",
-)(look.evaluate)
+)(options.evaluate)
 app.command(
     "measure",
     rich_help_panel=LOOK,
     epilog="Example: unetkit measure slide.prediction.zarr slide.zarr --csv cells.csv",
-)(look.measure)
+)(options.measure)
 app.command(
     "export",
     rich_help_panel=LOOK,
     epilog="Example: unetkit export slide.prediction.zarr --to geojson -o slide.geojson",
-)(look.export_prediction)
+)(options.export_prediction)
 app.command(
     "info",
     rich_help_panel=LOOK,
     epilog="Example: unetkit info slide.prediction.zarr",
-)(look.info)
+)(options.info)
 app.command(
     "verify",
     rich_help_panel=LOOK,
     epilog="Example: unetkit verify slide.prediction.zarr",
-)(check.verify)
+)(verify)
 app.command(
     "demo",
     rich_help_panel=LOOK,
     epilog="Example: unetkit demo",
-)(look.demo)
-app.add_typer(extend.models, name="models", rich_help_panel=EXTEND)
-app.add_typer(extend.plugins, name="plugins", rich_help_panel=EXTEND)
+)(options.demo)
+app.add_typer(options.models, name="models", rich_help_panel=EXTEND)
+app.add_typer(options.plugins, name="plugins", rich_help_panel=EXTEND)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

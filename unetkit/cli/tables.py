@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
@@ -13,7 +14,47 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from unetkit.cli.text import duration, safe
+# What Unicode calls control, format, surrogate, and separators of lines and paragraphs: it moves
+# the cursor, turns the direction of writing, hides, or starts a command to the terminal.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# These two only join or part letters: Persian, Indic scripts and many emoji need them.
+_JOINERS = "\u200c\u200d"
+
+
+def safe(text: object) -> str:
+    r"""Show a name from a file, an attribute or a message as text and nothing but text.
+
+    Control characters, those that turn the direction of writing, and bytes that are no text
+    appear as backslash escapes. Markup needs none: everything is printed with markup off.
+
+    Examples
+    --------
+    >>> safe("a\x1b[2J.zarr")
+    'a\\x1b[2J.zarr'
+    """
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in _UNSAFE and character not in _JOINERS
+        else character
+        for character in str(text)
+    )
+
+
+def duration(seconds: float) -> str:
+    """Say a time as a person would.
+
+    Examples
+    --------
+    >>> duration(7.4), duration(125), duration(7380)
+    ('7 s', '2 min 05 s', '2 h 03 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
 
 Document = Mapping[str, Any]
 
@@ -298,3 +339,109 @@ def _nested(item: object) -> bool:
     if isinstance(item, Mapping):
         return len(item) > 0
     return isinstance(item, list | tuple) and any(isinstance(part, Mapping) for part in item)
+
+
+# The scores that fit on a screen; `--json` has all.
+SHOWN = ("average_precision_50", "average_precision", "pq", "seg", "dice", "pixel_error")
+_BORDERS = (
+    "boundary_f",
+    "hausdorff95",
+    "surface_distance",
+    "v_rand",
+    "v_info",
+    "warping_error",
+    "isbi_rand",
+    "isbi_pixel",
+)
+
+
+def evaluated(document: Document) -> list[RenderableType]:
+    """Lay out one prediction's scores with their intervals, or several side by side.
+
+    Parameters
+    ----------
+    document : mapping
+        An evaluation report, or one of several predictions.
+    """
+    if "predictions" in document:
+        return _compared(document)
+    parts = scores(document)
+    found = {n: document["overall"].get(n) for n in _BORDERS}
+    borders = {n: value for n, value in found.items() if value is not None}
+    if borders:
+        parts += ["", table([_row(n, v) for n, v in borders.items()])]
+    return [*parts, "", *_missing(document["overall"]["reasons"]), *_certain(document["certainty"])]
+
+
+def listed(rows: Sequence[Document]) -> list[RenderableType]:
+    """Lay out which scores there are.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Entries of the catalogue.
+    """
+    shown = ("name", "range", "best", "definition")
+    return [table([{name: row[name] for name in shown} for row in rows])]
+
+
+def _row(name: str, found: float | None) -> Document:
+    # Three decimals would make nothing of an error of topology in a million pixels.
+    return {"score of borders": name, "": value(found)}
+
+
+def _missing(reasons: Mapping[str, str]) -> list[RenderableType]:
+    """Say which scores are not there, reason by reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        # Ten thresholds of one score are one.
+        stem = name.rstrip("0123456789").rstrip("_") if "precision_" in name else name
+        if stem not in names.setdefault(reason, []):
+            names[reason].append(stem)
+    lines = [f"Not there: {', '.join(found)}: {reason}." for reason, found in names.items()]
+    return [Text(safe(line), style="dim") for line in lines]
+
+
+def _certain(certainty: Document) -> list[RenderableType]:
+    """Say how sure the overall scores are, or why that is not known."""
+    found = {n: i for n, i in certainty["intervals"].items() if n in SHOWN and i is not None}
+    if not found:
+        return [Text(safe(f"No intervals: {certainty['reason'] or 'nothing applies'}."))]
+    percent = f"{certainty['level']:.0%}"
+    rows = [{f"{percent} interval": n, "from": i[0], "to": i[1]} for n, i in found.items()]
+    squares = f"squares of {certainty['square']} pixels" if certainty["square"] else "images"
+    return [table(rows), Text(f"From {certainty['units']} {squares}, resampled.")]
+
+
+def _compared(document: Document) -> list[RenderableType]:
+    """Lay out several predictions, and where they differ."""
+    rows = [
+        {"prediction": report["prediction"]}
+        | {name: _value(report["overall"], name) for name in SHOWN}
+        for report in document["predictions"]
+    ]
+    parts: list[RenderableType] = [table(rows), ""]
+    tests = [_test(row) for row in document["comparisons"] if row["score"] in SHOWN]
+    if not tests:
+        return [*parts, Text(safe(f"No comparison: {document['reason'] or 'nothing applies'}."))]
+    return [*parts, table(tests)]
+
+
+def _test(row: Document) -> Document:
+    low, high = row["interval"] or (None, None)
+    return {
+        "score": row["score"],
+        "first": row["first"],
+        "second": row["second"],
+        "difference": row["difference"],
+        "from": low,
+        "to": high,
+        # Three digits are shown, and no difference is certain.
+        "p (Holm)": "< 0.001" if row["p_holm"] < 0.0005 else row["p_holm"],
+    }
+
+
+def _value(overall: Document, name: str) -> object:
+    if name == "average_precision_50":
+        return (overall["average_precision_at"] or {}).get("0.50")
+    return overall[name]

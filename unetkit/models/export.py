@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unetkit.errors import CheckError, SurroundingsError
-from unetkit.models.passes import logits_of, share
+from unetkit.models.inference import logits_of, share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

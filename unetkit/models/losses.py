@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from unetkit.errors import UsageError
-from unetkit.models.precision import widened
+from unetkit.models.hardware import widened
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unetkit.models.passes import logits_of
+from unetkit.models.inference import logits_of
 
 if TYPE_CHECKING:
     from unetkit.geometry.sizes import SizeContract

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from unetkit import remote as stores
 from unetkit.errors import OutputError, SurroundingsError
-from unetkit.remote import is_remote
+from unetkit.storage import urls
+from unetkit.storage.urls import exists_remotely as exists
+from unetkit.storage.urls import is_remote, join, read
 
 # What says what a group or an array is, in either format of Zarr.
 DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs"})
@@ -39,7 +42,7 @@ def write_bytes(path: str, data: bytes) -> None:
         If the disk is full or refuses.
     """
     if is_remote(path):
-        stores.write(path, data)
+        urls.write(path, data)
         return
     target = Path(path)
     check_parent(path)
@@ -135,3 +138,120 @@ def check_parent(url: str) -> None:
         raise OutputError(f"the folder of {url} must exist, got none at {parent}; create it first")
     if not os.access(parent, os.W_OK):
         raise SurroundingsError(f"the folder of {url} must be writable, got no right to write")
+
+
+MARK = ".unetkit/publishing"
+# What a reader asks for first, in either format of Zarr.
+ROOTS = ("zarr.json", ".zattrs", ".zgroup")
+
+
+def is_half_there(url: str) -> bool:
+    """Tell whether a publishing to a URL was cut off, so that nothing there can be read."""
+    return _is_stored(join(url, MARK)) and not any(_is_stored(join(url, name)) for name in ROOTS)
+
+
+def _is_stored(url: str) -> bool:
+    try:
+        read(url, stop=1)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def publish(partial: str, url: str) -> None:
+    """Copy a complete partial to its place in the same store, and remove it.
+
+    What is in the place and may be replaced is removed first, its root documents before the rest,
+    so that at no moment parts of two outputs are read as one.
+
+    Parameters
+    ----------
+    partial : str
+        What was made: a store, or a single file.
+    url : str
+        Its place.
+    """
+    if urls.is_object(partial):
+        urls.copy(partial, url, [""])
+        urls.remove(partial)
+        return
+    urls.write(join(url, MARK), b"\n")
+    earlier = [name for name in urls.below(url) if name != MARK]
+    for chosen in _apart(earlier):
+        urls.remove(url, chosen)
+    rest, roots = reversed(_apart(urls.below(partial)))
+    urls.copy(partial, url, rest)
+    urls.copy(partial, url, roots)
+    urls.remove(join(url, MARK))
+    if exists(partial):
+        urls.remove(partial)
+
+
+def _apart(names: list[str]) -> tuple[list[str], list[str]]:
+    """Part root documents from the rest."""
+    return [n for n in names if n in ROOTS], [n for n in names if n not in ROOTS]
+
+
+# Names that this library and zarr give to files until they are complete, and this one to folders
+# until they are removed.
+HALF_WRITTEN = re.compile(r".+\.[0-9a-f]{32}\.partial|\..+\.[0-9a-f]{16}\.tmp")
+HALF_REMOVED = re.compile(r"\..+\.[0-9a-f]{16}\.unetkit-old")
+
+
+def half_removed(url: str) -> Path:
+    """Name what a folder or file is called while it is being removed or replaced."""
+    place = Path(url.rstrip("/"))
+    return place.with_name(f".{place.name[:200]}.{secrets.token_hex(8)}.unetkit-old")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def sweep(folder: str) -> None:
+    """Remove what killed jobs left half written or half removed below a folder of our own."""
+    if is_remote(folder):
+        return  # a store has whole objects only
+    for place, folders, files in os.walk(folder):
+        for name in filter(HALF_WRITTEN.fullmatch, files):
+            Path(place, name).unlink()
+        for name in filter(HALF_REMOVED.fullmatch, folders):
+            shutil.rmtree(Path(place, name))
+        folders[:] = [name for name in folders if not HALF_REMOVED.fullmatch(name)]
+
+
+def recover(url: str, partial: str) -> None:
+    """Put back an output whose replacement was killed half-way, and remove what is left of others.
+
+    Parameters
+    ----------
+    url : str
+        The output. Where nothing is in its place, what was put aside for a new one was whole.
+    partial : str
+        The folder in which it is made; it is put aside only to be removed.
+    """
+    if is_remote(url):
+        return
+    place = Path(url.rstrip("/"))
+    for path in _asides(partial):
+        remove(path)
+    for path in _asides(url):
+        if os.path.lexists(place):
+            remove(path)
+        else:
+            path.rename(place)
+
+
+def _asides(url: str) -> list[Path]:
+    place = Path(url.rstrip("/"))
+    start = f".{place.name[:200]}."
+    return [
+        path
+        for path in place.parent.iterdir()
+        if path.name.startswith(start)
+        and re.fullmatch(r"[0-9a-f]{16}\.unetkit-old", path.name.removeprefix(start))
+    ]

@@ -5,19 +5,254 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from unetkit.errors import InputError
-from unetkit.storage.dataset_writer import DatasetWriter, write_sample
-from unetkit.storage.detection import kind_of, node_at, refuse_incomplete
-from unetkit.storage.metadata import listed_samples, marks
-from unetkit.storage.nodes import ArrayNode, GroupNode
-from unetkit.storage.opening import Image, bare_image, choose_channels, ome_image
-from unetkit.storage.stacks import stack_images
-from unetkit.storage.urls import base_name
+import numpy as np
+
+from unetkit.errors import InputError, LabelError, OutputError, UsageError
+from unetkit.storage.image_writer import (
+    create_image,
+    create_labels,
+    create_weights,
+    update_attributes,
+)
+from unetkit.storage.images import (
+    Image,
+    bare_image,
+    choose_channels,
+    kind_of,
+    node_at,
+    ome_image,
+    refuse_incomplete,
+    stack_images,
+)
+from unetkit.storage.nodes import ArrayNode, GroupNode, create_group, read_node
+from unetkit.storage.ome import FORMATS, SCHEMA, are_axes, listed_samples, marks
+from unetkit.storage.outputs import discard
+from unetkit.storage.pyramids import add_pyramid
+from unetkit.storage.urls import base_name, exists, is_segment, join
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from unetkit.storage.ome import OmeVersion
     from unetkit.storage.planes import PlaneArray
 
-__all__ = ["Dataset", "DatasetWriter", "Sample", "open_dataset", "write_sample"]
+    Array = np.ndarray[Any, Any]
+
+
+class DatasetWriter:
+    """Builds a dataset, commonly inside a partial, or adds to one.
+
+    Samples are written first and listed by `finish`, so that a reader never sees half a sample.
+
+    Parameters
+    ----------
+    url : str
+        The dataset; created if nothing is there.
+    attributes : mapping, optional
+        Provenance and the like, stored under `unetkit`.
+    ome_version : {"0.5", "0.4"}
+        Of a dataset that is created; its samples should be of the same.
+
+    Raises
+    ------
+    InputError
+        If something other than a dataset is there.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        ome_version: OmeVersion = "0.5",
+    ) -> None:
+        self.url = url
+        self._samples: list[tuple[str, str]] = []
+        self._added: list[str] = []
+        node = read_node(url)
+        if node is None:
+            own = {**(attributes or {}), "schema": SCHEMA, "kind": "dataset", "samples": []}
+            create_group(url, {"unetkit": own}, zarr_format=FORMATS[ome_version])
+            return
+        if not isinstance(node, GroupNode) or marks(node).get("kind") != "dataset":
+            raise InputError(f"{url} must be a dataset to add samples, got another Zarr store")
+        self._samples = [(name, source) for name, source, _ in listed_samples(node)]
+        if attributes:
+            update_attributes(url, **attributes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the samples so far."""
+        return tuple(name for name, _ in self._samples)
+
+    def reserve(self, name: str, *, source: str | None = None) -> str:
+        """Add a name to the list, and return where the sample is to be created.
+
+        Parameters
+        ----------
+        name : str
+            A plain folder name that no sample has.
+        source : str, optional
+            What the sample was made from; itself where left out.
+
+        Returns
+        -------
+        str
+            The URL for `create_image` or `write_sample`. What an interrupted run left there, with
+            its name in no list, is still there.
+
+        Raises
+        ------
+        OutputError
+            If a sample has the name.
+        InputError
+            If the name can't be a folder in a store.
+        """
+        if not is_segment(name) or name.startswith(".") or name == "zarr.json":
+            raise InputError(
+                f"a sample's name must be a plain folder name, got {name!r}; rename the file"
+            )
+        if name in self.names:
+            raise OutputError(f"a sample's name must be new, got {name!r} twice; rename the file")
+        self._samples.append((name, source or name))
+        self._added.append(name)
+        return join(self.url, name)
+
+    def add(self, name: str, image: Array, *, source: str | None = None, **parts: Any) -> None:
+        """Write a sample from arrays in memory; see `write_sample` for the parts."""
+        place = self.reserve(name, source=source)
+        if exists(place):
+            discard(place)
+        try:
+            write_sample(place, image, **parts)
+        except BaseException:
+            self._samples.pop()
+            self._added.pop()
+            raise
+
+    def finish(self) -> None:
+        """Add pyramids to the new samples, make sure that all are there, and list them."""
+        for name in self._added:
+            if read_node(join(self.url, name)) is None:
+                raise InputError(f"sample {name!r} of {self.url} must be written, got nothing")
+            add_pyramid(join(self.url, name))
+        listed = [{"name": name, "source": source} for name, source in self._samples]
+        update_attributes(self.url, samples=listed)
+        self._added.clear()
+
+
+def write_sample(
+    url: str,
+    image: Array,
+    *,
+    axes: str,
+    labels: Array | None = None,
+    kind: str = "instances",
+    ignore: Array | None = None,
+    weights: Array | None = None,
+    class_names: Sequence[str] = (),
+    channel_names: Sequence[str] = (),
+    pixel_size: Mapping[str, float] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    label_attributes: Mapping[str, Any] | None = None,
+    weights_attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an image with what belongs to it, where nothing is yet.
+
+    Parameters
+    ----------
+    url : str
+        Where to, such as `DatasetWriter.reserve` returned; a worker may do it.
+    image : ndarray
+        Pixels along `axes`.
+    axes : str
+        Letters in the order t, c, z, y, x.
+    labels : ndarray of int, optional
+        Along the image's axes without c; stored in the narrowest of uint8, 16 and 32 that fits.
+    kind : {"instances", "classes"}
+        What the labels are.
+    ignore : ndarray of bool or int, optional
+        Not 0 where pixels are to be ignored.
+    weights : ndarray of float, optional
+        Weights of the pixels.
+    class_names, channel_names : sequence of str
+        Names in order.
+    pixel_size : mapping of str to float, optional
+        Micrometres along y, x and perhaps z.
+    attributes, label_attributes, weights_attributes : mapping, optional
+        Provenance and the like.
+
+    Raises
+    ------
+    InputError
+        If a part is not as large as the image.
+    LabelError
+        If labels are negative or no integers.
+    UsageError
+        If `kind` or `axes` is unknown.
+    """
+    if kind not in ("instances", "classes"):
+        raise UsageError(f"kind must be instances or classes, got {kind!r}")
+    if not are_axes(axes, image.ndim):
+        raise UsageError(f"axes must name the {image.ndim} axes of the image, got {axes!r}")
+    plain = axes.replace("c", "")
+    shape = tuple(n for n, axis in zip(image.shape, axes, strict=True) if axis != "c")
+    for what, part in (("labels", labels), ("ignore", ignore), ("weights", weights)):
+        if part is not None and part.shape != shape:
+            raise InputError(
+                f"{what} must be as large as their image, got {part.shape} for {shape} ({plain})"
+            )
+    array = create_image(
+        url,
+        shape=image.shape,
+        axes=axes,
+        dtype=image.dtype,
+        channel_names=channel_names,
+        pixel_size=pixel_size,
+        attributes=attributes,
+    )
+    _fill(array, image, axes=axes)
+    same: dict[str, Any] = {"shape": shape, "axes": plain, "pixel_size": pixel_size}
+    if labels is not None:
+        own = {**(label_attributes or {})}
+        if class_names:
+            own["class_names"] = list(class_names)
+        dtype = label_dtype(labels)
+        _fill(create_labels(url, kind, dtype=dtype, attributes=own, **same), labels, axes=plain)
+    if ignore is not None:
+        mask = (ignore != 0).astype(np.uint8)
+        _fill(create_labels(url, "ignore", dtype=np.uint8, **same), mask, axes=plain)
+    if weights is not None:
+        target = create_weights(url, attributes=weights_attributes, **same)
+        _fill(target, weights, axes=plain)
+
+
+def label_dtype(labels: Array) -> np.dtype[Any]:
+    """Choose the narrowest unsigned type that holds labels and that viewers know.
+
+    >>> label_dtype(np.array([0, 300]))
+    dtype('uint16')
+    """
+    if labels.dtype.kind not in "uib":
+        raise LabelError(f"labels must be integers, got {labels.dtype}; round them first")
+    low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if low < 0 or high >= 2**32:
+        raise LabelError(f"labels must lie in 0 to 4294967295, got {low if low < 0 else high}")
+    return np.min_scalar_type(high)
+
+
+def _fill(target: PlaneArray, array: Array, *, axes: str) -> None:
+    """Store an array plane by plane."""
+    leading = [axis for axis in "tz" if axis in axes]
+    order = [*leading, *(axis for axis in axes if axis not in "tz")]
+    turned = array.transpose([axes.index(axis) for axis in order])
+    planes = turned.reshape(target.planes, *turned.shape[len(leading) :])
+    for number, plane in enumerate(planes):
+        if plane.dtype.kind == "b":
+            plane = plane.astype(np.uint8)
+        if target.has_channels and "c" not in axes:
+            plane = plane[np.newaxis]
+        target.write(number, 0, 0, plane)
 
 
 @dataclass(frozen=True)

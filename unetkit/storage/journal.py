@@ -5,18 +5,121 @@ Whether a chunk is there does not tell: one that holds background only is never 
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import zlib
-from typing import TYPE_CHECKING, Any, Self
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from unetkit.errors import SurroundingsError, TryAgainError
-from unetkit.storage.appending import lines_at
+import numpy as np
+
+from unetkit.errors import InputError, SurroundingsError, TryAgainError
+from unetkit.storage import urls
 from unetkit.storage.atomic import make_folder, write_json
-from unetkit.storage.creation import plain
+from unetkit.storage.nodes import plain
 from unetkit.storage.urls import is_remote, join, read_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+# A piece is written anew with each line, so that it has to stay short; a million lines are then
+# five thousand pieces.
+LINES_A_PIECE = 200
+
+
+class Lines(Protocol):
+    """What grows line by line."""
+
+    def append(self, line: bytes) -> None:
+        """Add a line; it is stored when this returns."""
+
+    def read(self) -> bytes:
+        """Return everything that was appended, also by earlier processes."""
+
+    def close(self) -> None:
+        """Let go of what is open; appending opens it again."""
+
+    def remove(self) -> None:
+        """Remove everything."""
+
+
+def lines_at(url: str) -> Lines:
+    """Return what appends to a file, there or not, on this machine or in a store."""
+    return _Pieces(url) if is_remote(url) else _File(Path(url))
+
+
+class _File:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: int | None = None
+
+    def append(self, line: bytes) -> None:
+        try:
+            # One write a line: lines of two threads never mix.
+            os.write(self._open(), line)
+        except OSError as error:
+            raise SurroundingsError(
+                f"{self._path.parent} must be writable, got: {error}"
+            ) from error
+
+    def read(self) -> bytes:
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise InputError(f"{self._path} must be readable, got: {error}") from error
+
+    def close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def remove(self) -> None:
+        self.close()
+        self._path.unlink(missing_ok=True)
+
+    def _open(self) -> int:
+        if self._handle is None:
+            make_folder(str(self._path.parent))
+            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            if os.lseek(self._handle, 0, os.SEEK_END):
+                os.lseek(self._handle, -1, os.SEEK_END)
+                if os.read(self._handle, 1) != b"\n":
+                    # Ends a line that was torn, so that the next one is not lost with it.
+                    os.write(self._handle, b"\n")
+        return self._handle
+
+
+class _Pieces:
+    """Objects 00000000, 00000001, ... below a URL; each process begins one of its own."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._number: int | None = None
+        self._lines: list[bytes] = []
+
+    def append(self, line: bytes) -> None:
+        if self._number is None:
+            self._number = int(max(urls.names(self._url), default="-1"), 10) + 1
+        self._lines.append(line)
+        urls.write(join(self._url, f"{self._number:08d}"), b"".join(self._lines))
+        if len(self._lines) == LINES_A_PIECE:
+            self._lines, self._number = [], self._number + 1
+
+    def read(self) -> bytes:
+        names = urls.names(self._url)
+        return b"".join(urls.read(join(self._url, name)) for name in names)
+
+    def close(self) -> None:
+        self._lines, self._number = [], None
+
+    def remove(self) -> None:
+        self.close()
+        urls.remove(self._url)
+
 
 FOLDER = ".unetkit"
 LINES = "journal.txt"
@@ -166,3 +269,109 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = item
     return flat
+
+
+# The entry of a file that says how its arrays are put together.
+_TREE = "tree"
+
+
+class Results:
+    """Results of an unfinished run, a file each, in a folder with a journal.
+
+    A result counts once the journal has its checksum; one that was torn or altered is not there.
+
+    Parameters
+    ----------
+    folder : str
+        Of the unfinished run.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.journal = Journal(folder)
+        self._folder = Path(folder)
+        self._done = self.journal.done()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.journal.close()
+
+    def put(self, key: str, tree: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Keep a result.
+
+        Parameters
+        ----------
+        key : str
+            Of the job.
+        tree : object
+            What JSON can hold.
+        arrays : mapping of str to ndarray
+            Of plain numbers.
+
+        Raises
+        ------
+        SurroundingsError
+            If the disk is full or refuses.
+        """
+        stream = io.BytesIO()
+        text = np.frombuffer(json.dumps(tree, allow_nan=False).encode(), np.uint8)
+        np.savez_compressed(stream, allow_pickle=False, **{_TREE: text}, **arrays)
+        data = stream.getvalue()
+        make_folder(str(self._folder))
+        try:
+            self._path(key).write_bytes(data)
+        except OSError as error:
+            raise SurroundingsError(f"{self._folder} must be writable, got: {error}") from error
+        self.journal.record(key, checksum=zlib.crc32(data))
+
+    def get(self, key: str) -> tuple[Any, dict[str, np.ndarray[Any, Any]]] | None:
+        """Return the tree and the arrays of a result that an earlier run kept.
+
+        Parameters
+        ----------
+        key : str
+
+        Returns
+        -------
+        tuple of object and dict, or None
+            None where there is none, or not as it was written.
+        """
+        if key not in self._done:
+            return None
+        try:
+            data = self._path(key).read_bytes()
+        except OSError:
+            return None
+        if zlib.crc32(data) != self._done[key]:
+            return None
+        with np.load(io.BytesIO(data), allow_pickle=False) as found:
+            arrays = {name: found[name] for name in found.files}
+        return json.loads(arrays.pop(_TREE).tobytes()), arrays
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{sha256(key.encode()).hexdigest()[:32]}.npz"
+
+
+def stamp(url: str) -> dict[str, int]:
+    """Say how many files a stored array has, their bytes, and when the last of them was written.
+
+    Parameters
+    ----------
+    url : str
+
+    Returns
+    -------
+    dict of str to int
+        `files`, `bytes` and `newest` in nanoseconds; empty for what lies elsewhere.
+    """
+    if is_remote(url):
+        return {}
+    found = {"files": 0, "bytes": 0, "newest": 0}
+    for folder, _, names in os.walk(url):
+        for name in names:
+            entry = Path(folder, name).stat()
+            found["files"] += 1
+            found["bytes"] += entry.st_size
+            found["newest"] = max(found["newest"], entry.st_mtime_ns)
+    return found

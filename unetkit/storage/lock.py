@@ -12,17 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unetkit import remote as stores
 from unetkit.errors import OutputError, SurroundingsError
-from unetkit.remote import is_remote
+from unetkit.storage import urls
+from unetkit.storage.urls import is_remote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 try:
     import fcntl
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # A longer file is none of ours.
 LIMIT = 4096
@@ -124,7 +125,7 @@ def _locked_store(url: str, *, break_lock: bool) -> Iterator[None]:
     own = json.dumps(asdict(_this_process())).encode()
     while True:
         try:
-            stores.write(place, own, new=True)
+            urls.write(place, own, new=True)
             break
         except FileExistsError:
             _make_way_in_store(place, url, break_lock=break_lock)
@@ -132,18 +133,18 @@ def _locked_store(url: str, *, break_lock: bool) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            if stores.read(place) == own:
-                stores.remove(place)
+            if urls.read(place) == own:
+                urls.remove(place)
 
 
 def _make_way_in_store(place: str, url: str, *, break_lock: bool) -> None:
     try:
-        holder = _read(stores.read(place, stop=LIMIT))
+        holder = _read(urls.read(place, stop=LIMIT))
     except FileNotFoundError:
         return  # released meanwhile
     if not break_lock and (holder is None or holder.is_alive):
         raise OutputError(_refusal(url, place, holder))
-    stores.remove(place)
+    urls.remove(place)
 
 
 def _place(path: Path, content: bytes) -> bool:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from unetkit.errors import InputError, UsageError
-from unetkit.storage.damage import read_failure
+from unetkit.storage import urls
 from unetkit.storage.nodes import fill_of, is_absent, opened
-from unetkit.storage.patience import patiently
+from unetkit.storage.retry import patiently, read_failure
 from unetkit.storage.urls import storing
 
 if TYPE_CHECKING:
@@ -284,3 +284,8 @@ def plane_array(
         zarr_format=node.zarr_format,
         version=node.version,
     )
+
+
+def from_anywhere(data: PlaneArray) -> PlaneArray:
+    """Name an array so that a worker with another working folder finds it too."""
+    return replace(data, url=urls.anywhere(data.url))

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unetkit.errors import InputError
-from unetkit.storage.creation import create_array, replace_attributes
-from unetkit.storage.files import discard
-from unetkit.storage.metadata import array_below, multiscales, ome, ome_part, read_multiscale
-from unetkit.storage.nodes import GroupNode, read_node
+from unetkit.storage.nodes import GroupNode, create_array, read_node, replace_attributes
+from unetkit.storage.ome import array_below, multiscales, ome, ome_part, read_multiscale
+from unetkit.storage.outputs import discard
 from unetkit.storage.planes import PlaneArray, plane_array
 from unetkit.storage.urls import exists, inside, join
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from unetkit.storage.nodes import ArrayNode
 
     Reduce = Callable[[np.ndarray[Any, Any], int, int], np.ndarray[Any, Any]]
+    Array = np.ndarray[Any, Any]
+
 
 # Viewers open a level of this side at once.
 LARGEST_TOP = 1024
@@ -160,3 +164,144 @@ def block_mean(block: np.ndarray[Any, Any], fy: int, fx: int) -> np.ndarray[Any,
     if block.dtype.kind in "iu":
         mean = np.rint(mean)
     return mean.astype(block.dtype)
+
+
+def thumbnail(data: PlaneArray, plane: int, *, side: int) -> Array:
+    """Return a small copy of a plane; no more than some blocks and the copy are held in memory.
+
+    It is made from the smallest stored level that is large enough, which for a whole slide is a
+    matter of a few chunks; without a pyramid everything has to be read.
+
+    Parameters
+    ----------
+    data : PlaneArray
+        Level 0 of an image or of labels.
+    plane : int
+        Which plane.
+    side : int
+        The least length of the copy's longer side in pixels, where the image has as many; it is
+        less than twice as long.
+
+    Returns
+    -------
+    ndarray, shape (C, Y, X) for an image, (Y, X) otherwise
+        An image's pixels are means, those of labels are kept ones.
+    """
+    level = data
+    for other in _levels(data):
+        if max(other.height, other.width) >= side:
+            level = other
+    factor = max(1, max(level.height, level.width) // side)
+    reduce = block_mean if data.has_channels else every_second
+    rows = [
+        np.concatenate([reduce(block, factor, factor) for block in row], axis=-1)
+        for row in _blocks(level, plane, factor)
+    ]
+    return np.concatenate(rows, axis=-2)
+
+
+def _levels(data: PlaneArray) -> list[PlaneArray]:
+    """Open the stored levels of which an array is the first, from large to small."""
+    parent, _, name = data.url.rpartition("/")
+    node = read_node(parent) if name and data.item is None else None
+    multiscale = read_multiscale(node) if isinstance(node, GroupNode) else None
+    if multiscale is None or multiscale.paths[0] != data.url:
+        return [data]
+    opened = [
+        plane_array(array_below(path), axes=data.axes, has_channels=data.has_channels)
+        for path in multiscale.paths
+    ]
+    return [replace(level, picked=data.picked) for level in opened]
+
+
+def _blocks(level: PlaneArray, plane: int, factor: int) -> Iterator[Iterator[Array]]:
+    """Read rows of blocks whose sides are multiples of `factor`."""
+    step = factor * max(1, BLOCK_SIDE // factor)
+
+    def row(y: int) -> Iterator[Array]:
+        y1 = min(y + step, level.height)
+        for x in range(0, level.width, step):
+            yield level.read(plane, y, y1, x, min(x + step, level.width))
+
+    for y in range(0, level.height, step):
+        yield row(y)
+
+
+# Rows that are read at a time, so that a slide is never in memory whole.
+ROWS = 1024
+
+
+def factor_for(height: int, width: int, *, longest: int, pixels: int) -> int:
+    """Choose by how much a plane is made smaller: a power of two.
+
+    >>> factor_for(512, 512, longest=2048, pixels=2**22), factor_for(50_000, 400, longest=2048,
+    ...     pixels=2**22), factor_for(2048, 2048, longest=2048, pixels=2**20)
+    (1, 32, 2)
+
+    Parameters
+    ----------
+    height, width : int
+    longest : int
+        The longest side that the result may have.
+    pixels : int
+        The most pixels that it may have.
+    """
+    factor = 1
+    while (
+        -(-max(height, width) // factor) > longest
+        or -(-height // factor) * -(-width // factor) > pixels
+    ):
+        factor *= 2
+    return factor
+
+
+def read_smaller(
+    array: PlaneArray, plane: int, *, factor: int, nearest: bool
+) -> np.ndarray[Any, Any]:
+    """Read a plane, each block of `factor` x `factor` pixels as one.
+
+    Parameters
+    ----------
+    array : PlaneArray
+    plane : int
+    factor : int
+        A power of two.
+    nearest : bool
+        Whether a block is its first pixel, as for labels, or its mean.
+
+    Returns
+    -------
+    ndarray, shape (C, Y, X) for an image, (Y, X) otherwise
+    """
+    level, there = _level(array, factor)
+    step = factor // there
+    reduce = every_second if nearest else block_mean
+    parts = []
+    for y in range(0, level.height, rows := max(ROWS // step, 1) * step):
+        block = level.read(plane, y, min(y + rows, level.height), 0, level.width)
+        parts.append(reduce(block, step, step))
+    return np.concatenate(parts, axis=-2)
+
+
+def _level(array: PlaneArray, factor: int) -> tuple[PlaneArray, int]:
+    """Find the smallest stored level that is no smaller than what is wanted."""
+    found, there = array, 1
+    if array.item is not None:
+        return found, there
+    node = read_node(array.url.rstrip("/").rpartition("/")[0] or ".")
+    multiscale = read_multiscale(node) if isinstance(node, GroupNode) else None
+    for number, path in enumerate(multiscale.paths if multiscale else ()):
+        level = array_below(path)
+        if number and 2**number <= factor and _is_level(array, level, 2**number):
+            found = plane_array(level, axes=array.axes, has_channels=array.has_channels)
+            found, there = found.pick(array.picked or ()) if array.picked else found, 2**number
+    return found, there
+
+
+def _is_level(array: PlaneArray, level: ArrayNode, factor: int) -> bool:
+    """Whether a stored array is the given one, `factor` times smaller along y and x alone."""
+    wanted = [
+        -(-size // factor) if axis in "yx" else size
+        for axis, size in zip(array.axes, array.shape, strict=True)
+    ]
+    return list(level.shape) == wanted

@@ -14,15 +14,13 @@ from PIL.PngImagePlugin import PngImageFile
 from unetkit.errors import InputError
 from unetkit.registry import Registry
 from unetkit.storage.image_file import ImageFile, Strip, check_axes, reading
-from unetkit.storage.tiff import open_tiff
+from unetkit.storage.tiff import open_tiff  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
     from PIL.Image import Image
-
-__all__ = ["open_file", "open_picture", "open_tiff", "suffixes"]
 
 READERS = Registry("unetkit.readers", noun="reader")
 

@@ -6,35 +6,243 @@ import difflib
 import os
 import re
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from unetkit import remote as stores
-from unetkit.errors import InputError, MissingError, SurroundingsError, UnetkitError
-from unetkit.remote import file_system as remote
-from unetkit.remote import is_remote
+from unetkit.errors import (
+    InputError,
+    MissingError,
+    OutputError,
+    SurroundingsError,
+    TryAgainError,
+    UnetkitError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-__all__ = [
-    "anywhere",
-    "base_name",
-    "bytes_on_disk",
-    "children",
-    "exists",
-    "files_below",
-    "inside",
-    "is_remote",
-    "is_segment",
-    "join",
-    "missing",
-    "read_bytes",
-    "read_small",
-    "remote",
-    "stem",
-    "storing",
-]
+# Objects that are copied at the same time; a store answers so many without complaint.
+AT_ONCE = 256
+READ_ONLY = re.compile(r"https?://")
+SECRET = re.compile(r"://[^/]*@|^https?://[^#]*\?")
+DENIED = ("PermissionError", "NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError")
+
+
+def is_remote(url: str) -> bool:
+    """Tell a URL from a path on this machine.
+
+    >>> is_remote("s3://bucket/slide.zarr"), is_remote("slide.zarr")
+    (True, False)
+    """
+    return "://" in url
+
+
+def is_read_only(url: str) -> bool:
+    """Tell whether nothing can be written to a URL of this kind.
+
+    >>> is_read_only("https://host/slide.zarr"), is_read_only("s3://bucket/slide.zarr")
+    (True, False)
+    """
+    return READ_ONLY.match(url) is not None
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of a URL and the path in it.
+
+    Raises
+    ------
+    UsageError
+        If the URL holds a password or a signature, which would end up in logs and metadata.
+    SurroundingsError
+        If the package for this kind of URL is not installed.
+    """
+    if SECRET.search(url):
+        shown = re.sub(r"://[^/]*@", "://", url).split("?")[0]
+        raise UsageError(
+            f"a URL must hold no password, signature or query, got one for {shown}; put what the "
+            "store asks for into its own settings, such as ~/.aws/credentials"
+        )
+    try:
+        from fsspec.core import url_to_fs
+
+        # What others write must be seen at once, so that no listing is kept.
+        filesystem, path = url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        remedy = "pip install 'unetkit[s3]'" if url.startswith("s3:") else "install what it names"
+        raise SurroundingsError(
+            f"{url} must be of a kind that fsspec can open, got: {error}; {remedy}"
+        ) from error
+    return filesystem, path
+
+
+@contextmanager
+def answering(url: str) -> Iterator[None]:
+    """Say in one sentence that a store does not answer, whatever its client raises over it.
+
+    That something is not there, or is there already, goes through as Python's own errors.
+
+    Raises
+    ------
+    TryAgainError
+        If it can't be reached, or fails.
+    SurroundingsError
+        If it does not let us in.
+    """
+    try:
+        yield
+    except (UnetkitError, FileNotFoundError, FileExistsError, IsADirectoryError):
+        raise
+    except NotADirectoryError as error:
+        raise FileNotFoundError(url) from error
+    # Each client has a tree of errors of its own, some of them no OSError.
+    except Exception as error:
+        if _is_denied(error):
+            raise SurroundingsError(
+                f"the store of {url} must let you in, got: {error!s:.200}; check your credentials"
+            ) from error
+        raise TryAgainError(
+            f"the store of {url} must answer, got {type(error).__name__}: {error!s:.200}; "
+            "try again when it can be reached"
+        ) from error
+
+
+def _is_denied(error: BaseException) -> bool:
+    return type(error).__name__ in DENIED or getattr(error, "status", None) in (401, 403)
+
+
+def read(url: str, *, start: int = 0, stop: int | None = None) -> bytes:
+    """Read an object, or its bytes from `start` to `stop`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    """
+    filesystem, path = file_system(url)
+    with answering(url):
+        whole = start == 0 and stop is None
+        found = bytes(
+            filesystem.cat_file(path) if whole else filesystem.cat_file(path, start=start, end=stop)
+        )
+    # Some servers send the whole file whatever is asked for.
+    return found if stop is None else found[: stop - start]
+
+
+def write(url: str, data: bytes, *, new: bool = False) -> None:
+    """Write an object, whole or not at all.
+
+    Parameters
+    ----------
+    url : str
+    data : bytes
+    new : bool
+        Refuse, in one step with the writing where the store can do that, if it is there.
+
+    Raises
+    ------
+    FileExistsError
+        If it is there and must not be.
+    OutputError
+        If its bucket does not exist.
+    """
+    filesystem, path = file_system(url)
+    try:
+        with answering(url):
+            if new and filesystem.exists(path):
+                raise FileExistsError(url)
+            filesystem.pipe_file(path, data, mode="create" if new else "overwrite")
+    except FileNotFoundError as error:
+        raise OutputError(
+            f"the place of {url} must exist, got: {error!s:.200}; create the bucket first"
+        ) from error
+
+
+def exists_remotely(url: str) -> bool:
+    """Tell whether an object is there, or any object below a URL."""
+    filesystem, path = file_system(url)
+    if is_read_only(url):
+        # Its own test takes a server that does not answer for one that has nothing.
+        try:
+            read(url, stop=1)
+        except FileNotFoundError:
+            return False
+        return True
+    with answering(url):
+        return bool(filesystem.exists(path))
+
+
+def is_object(url: str) -> bool:
+    """Tell whether there is an object of exactly this name."""
+    filesystem, path = file_system(url)
+    with answering(url):
+        return bool(filesystem.isfile(path))
+
+
+def names(url: str) -> list[str]:
+    """List the names just below a URL, sorted; an empty list where there is nothing."""
+    filesystem, path = file_system(url)
+    try:
+        with answering(url):
+            found = filesystem.ls(path, detail=False)
+    except FileNotFoundError:
+        return []
+    own = path.rstrip("/")
+    return sorted({str(n).rstrip("/").rsplit("/", 1)[-1] for n in found if str(n) != own})
+
+
+def below(url: str) -> list[str]:
+    """List all objects below a URL, relative to it, sorted."""
+    filesystem, path = file_system(url)
+    with answering(url):
+        found = filesystem.find(path)
+    start = len(path.rstrip("/")) + 1
+    return sorted(str(name)[start:] for name in found if len(str(name)) > start)
+
+
+def size(url: str) -> int:
+    """Add up the bytes of an object or of all objects below a URL."""
+    filesystem, path = file_system(url)
+    with answering(url):
+        return int(filesystem.du(path))
+
+
+def remove(url: str, relative: Sequence[str] | None = None) -> None:
+    """Remove an object or all objects below a URL, or those of them that `relative` names."""
+    filesystem, path = file_system(url)
+    with answering(url):
+        if relative is not None:
+            places = [f"{path.rstrip('/')}/{name}" for name in relative]
+            for start in range(0, len(places), AT_ONCE):
+                filesystem.rm(places[start : start + AT_ONCE])
+        elif filesystem.exists(path):
+            filesystem.rm(path, recursive=True)
+
+
+def copy(source: str, target: str, relative: Sequence[str]) -> None:
+    """Copy objects inside a store, from below one URL to below another, many at a time.
+
+    Parameters
+    ----------
+    source, target : str
+        URLs of the same store.
+    relative : sequence of str
+        What to copy; an empty name stands for the object at the URL itself.
+    """
+    filesystem, here = file_system(source)
+    _, there = file_system(target)
+
+    def named(path: str, name: str) -> str:
+        return f"{path.rstrip('/')}/{name}" if name else path.rstrip("/")
+
+    with answering(target):
+        for start in range(0, len(relative), AT_ONCE):
+            chosen = relative[start : start + AT_ONCE]
+            filesystem.copy(
+                [named(here, name) for name in chosen], [named(there, name) for name in chosen]
+            )
+
 
 _BAD_SEGMENT = re.compile(r"[\x00-\x1f\x7f-\x9f/\\]|^\.{0,2}$|^__|^~|^[a-zA-Z][a-zA-Z0-9+.-]*:")
 
@@ -125,7 +333,7 @@ def read_small(url: str, *, limit: int) -> bytes | None:
     """
     try:
         if is_remote(url):
-            data = stores.read(url, stop=limit + 1)
+            data = read(url, stop=limit + 1)
         else:
             with Path(url).open("rb") as file:
                 data = file.read(limit + 1)
@@ -153,7 +361,7 @@ def storing(url: str) -> Iterator[None]:
     """
     try:
         if is_remote(url):
-            with stores.answering(url):
+            with answering(url):
                 yield
         else:
             yield
@@ -171,25 +379,25 @@ def read_bytes(url: str) -> bytes:
     FileNotFoundError
         If there is none.
     """
-    return stores.read(url) if is_remote(url) else Path(url).read_bytes()
+    return read(url) if is_remote(url) else Path(url).read_bytes()
 
 
 def exists(url: str) -> bool:
     """Tell whether anything lies at a path or URL, a dangling link included."""
-    return stores.exists(url) if is_remote(url) else os.path.lexists(url)
+    return exists_remotely(url) if is_remote(url) else os.path.lexists(url)
 
 
 def children(url: str) -> list[str]:
     """List the names in a folder, sorted; an empty list where there is no folder."""
     if is_remote(url):
-        return stores.names(url)
+        return names(url)
     return sorted(path.name for path in Path(url).iterdir()) if Path(url).is_dir() else []
 
 
 def files_below(url: str) -> list[str]:
     """List all files below a folder, relative to it, sorted; links to folders are not followed."""
     if is_remote(url):
-        return stores.below(url)
+        return below(url)
     found = []
     for place, _, names in os.walk(url):
         inner = Path(place).relative_to(url)
@@ -200,7 +408,7 @@ def files_below(url: str) -> list[str]:
 def bytes_on_disk(url: str) -> int:
     """Add up the sizes of all files at and below a path or URL."""
     if is_remote(url):
-        return stores.size(url)
+        return size(url)
     if not Path(url).is_dir():
         return Path(url).stat().st_size
     total = 0
@@ -223,3 +431,109 @@ def missing(url: str) -> MissingError:
         return MissingError(f"{url} must exist, got nothing there; check the path")
     close = join(parent, near[0]) if parent else near[0]
     return MissingError(f"{url} must exist, got nothing there; did you mean {close!r}?")
+
+
+# What tells a folder that exists from all others; of one that does not, its name.
+Identity = tuple[int, int] | str
+
+
+@dataclass(frozen=True)
+class Mount:
+    """What a line of /proc/self/mountinfo says.
+
+    Parameters
+    ----------
+    number : str
+        Of the mount.
+    device : str
+        The file system that it shows, as major:minor.
+    root : Path
+        The folder of the file system that it shows.
+    point : Path
+        Where it shows it.
+    """
+
+    number: str
+    device: str
+    root: Path
+    point: Path
+
+
+def collide(first: str, second: str) -> bool:
+    """Tell whether two paths are the same or one lies inside the other.
+
+    Folders are compared by device and inode, so that links, `..`, mounts and, where a disk does
+    not mind it, upper and lower case make no difference; URLs by their words.
+    """
+    if is_remote(first) or is_remote(second):
+        words = [f"{url.rstrip('/')}/" for url in (first, second)]
+        return words[0].startswith(words[1]) or words[1].startswith(words[0])
+    one, other = Path(first).resolve(), Path(second).resolve()
+    return _identity(one) in _above(other) or _identity(other) in _above(one)
+
+
+def _identity(path: Path) -> Identity:
+    try:
+        found = path.stat()
+    except OSError:
+        return str(path)
+    return found.st_dev, found.st_ino
+
+
+def _above(path: Path) -> set[Identity]:
+    """Identify a path and the folders above it, by each of its names.
+
+    A bind mount hides what lies above the folder that it shows: for what is below `/b`, which
+    shows `/a/in.zarr/0`, only its other name tells that it is inside of `/a/in.zarr`.
+    """
+    return {
+        _identity(folder) for name in (path, *_aliases(path)) for folder in (name, *name.parents)
+    }
+
+
+def _aliases(path: Path) -> list[Path]:
+    """Name a path as other mounts of its file system show it; nothing where no system says so."""
+    nearest = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    try:
+        mounts = _mounts(Path("/proc/self/mountinfo").read_text("utf-8", errors="surrogateescape"))
+        own = next(mount for mount in mounts if mount.number == _mount_of(nearest))
+        inner = own.root / nearest.relative_to(own.point)
+    except (OSError, ValueError, StopIteration):
+        return []
+    others = [
+        mount.point / inner.relative_to(mount.root)
+        for mount in mounts
+        if mount.device == own.device and inner.is_relative_to(mount.root)
+    ]
+    # Another mount may hide the place again.
+    seen = [other for other in others if _identity(other) == _identity(nearest)]
+    return [other / path.relative_to(nearest) for other in seen]
+
+
+def _mount_of(path: Path) -> str:
+    """Return the number of the mount through which a path is seen."""
+    handle = os.open(path, getattr(os, "O_PATH", os.O_RDONLY))
+    try:
+        lines = Path(f"/proc/self/fdinfo/{handle}").read_text("ascii").splitlines()
+    finally:
+        os.close(handle)
+    return next(line.split()[1] for line in lines if line.startswith("mnt_id:"))
+
+
+def _mounts(text: str) -> list[Mount]:
+    r"""Read what /proc/self/mountinfo says.
+
+    >>> (mount,) = _mounts(r"63 43 254:0 /a\040b /mnt rw,relatime - ext4 /dev/vda rw")
+    >>> mount.number, mount.device, mount.root.as_posix(), mount.point.as_posix()
+    ('63', '254:0', '/a b', '/mnt')
+    """
+    found = []
+    for line in text.splitlines():
+        number, _, device, root, point, *_ = line.split(" ")
+        found.append(Mount(number, device, Path(_plain(root)), Path(_plain(point))))
+    return found
+
+
+def _plain(name: str) -> str:
+    """Undo how the list writes what would end a word."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), name)

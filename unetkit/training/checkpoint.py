@@ -1,298 +1,286 @@
-"""What a training keeps on disk while it works: its states, the best model so far, and the log."""
+"""States of a training on disk: each whole and checked, saved beside the work, never a pickle."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import time
+import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from unetkit.errors import InputError, OutputError, UsageError
-from unetkit.storage.files import (
-    check_local,
-    check_output,
-    discard,
-    make_folder,
-    partial_url,
-    write_bytes,
-)
-from unetkit.storage.ownership import is_ours
-from unetkit.storage.urls import exists
-from unetkit.training.position import Position
-from unetkit.training.states import States
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from unetkit.errors import InputError
+from unetkit.storage.atomic import write_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import TracebackType
+    from collections.abc import Callable, Mapping
 
-    from unetkit.training.states import State
+    from torch import Tensor
 
-BEST = "best.safetensors"
-LOG = "log.jsonl"
-PAGE = "training.html"
-SUFFIX = ".safetensors"
+LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
+# Seconds between two saves: what a power cut may cost.
+PERIOD = 60.0
+_KEY = "unetkit.state"
 
 
-class Workplace:
-    """The folder ``OUTPUT.train`` of a training whose model will be `output`.
-
-    It is made when a `with` block begins and holds the log, the last two states and the best model
-    so far. When the model is published, log and page are put beside it, and the folder goes. One
-    that ends otherwise leaves the folder with its states and its best model, or where it has none
-    leaves everything as it was. One that was killed before its first state leaves nothing to go on
-    with: a training that resumes then begins anew, and puts its own best model and log in place.
+@dataclass(frozen=True, eq=False)
+class State:
+    """All that a training needs to go on as if it had never stopped.
 
     Parameters
     ----------
-    output : str
-        The model file to be.
-    inputs : sequence of str
-        What is read.
-    overwrite : bool
-        Whether an earlier model, log and folder may be replaced.
-    resume : bool
-        Whether to go on where an earlier training stopped, if there was one.
-
-    Raises
-    ------
-    UsageError
-        If `output` does not end in ``.safetensors``.
-    OutputError
-        If the model, its log, its page or the folder is there and may not be replaced.
+    tensors : mapping of str to Tensor
+        On the processor, shared with nobody.
+    facts : mapping of str
+        What JSON can hold.
     """
 
-    def __init__(
-        self, output: str, *, inputs: Sequence[str], overwrite: bool, resume: bool = False
-    ) -> None:
-        self.output = output
-        stem = output.removesuffix(SUFFIX)
-        self.folder = f"{stem}.train"
-        self.log = log_of(output)
-        check_local(output)
-        check_output(output, inputs=inputs, overwrite=overwrite)
-        # A training that was killed while it published has put these there already.
-        self.page = f"{stem}.{PAGE}"
-        for place in (self.log, self.page):
-            check_output(place, inputs=inputs, overwrite=overwrite or resume)
-        if stem == output:
-            raise UsageError(
-                f"output must end in .safetensors, as model files do, got {output}; add it"
-            )
-        self.states = States(self.folder)
-        self.resumes = resume and self.states.any
-        """Whether there is a state to go on from."""
-        self.begins_anew = resume and exists(self.folder) and not self.resumes
-        """Whether an earlier training was stopped before it had kept a state."""
-        if not (resume or overwrite) and is_ours(self.folder):
-            raise OutputError(
-                f"output {self.folder} must not exist yet, but holds what a training that was"
-                " stopped had reached; add --resume to go on with it, or add --overwrite to give"
-                " it up"
-            )
-        check_output(self.folder, inputs=inputs, overwrite=overwrite or resume)
-        folder = Path(self.folder)
-        self._earlier = folder.with_name(f".{folder.name}.unetkit-earlier")
-        self._stream: Any = None
-        self._published = False
-        self._best_step = 0
-        self._state_steps: list[int] = []
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
 
     @property
-    def best(self) -> str:
-        """Where the best model so far is kept."""
-        return f"{self.folder}/{BEST}"
+    def is_finite(self) -> bool:
+        """Whether there is no NaN or Inf in any tensor."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.tensors.values())
 
-    @property
-    def running_log(self) -> str:
-        """Where the log is while it is written."""
-        return f"{self.folder}/{LOG}"
+    def to_bytes(self) -> bytes:
+        """Return the state as a file's content; the same state gives the same bytes."""
+        plain = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
+        text = json.dumps(self.facts, allow_nan=False)
+        # One entry: the order of several is left to chance.
+        metadata = {_KEY: f"{_checksum(plain, text):08x} {text}"}
+        content: bytes = safetensors.torch.save(plain, metadata=metadata)
+        return content
 
-    @property
-    def running_page(self) -> str:
-        """Where the page to look at is while it is written."""
-        return f"{self.folder}/{PAGE}"
-
-    def __enter__(self) -> Workplace:
-        if self.resumes:
-            for torn in Path(self.folder).glob(".*.tmp"):
-                torn.unlink()
-            return self
-        self._set_earlier_aside()
-        # It appears with the mark by which a later training knows it, also after a crash.
-        partial = partial_url(self.folder)
-        discard(partial)
-        make_folder(f"{partial}/.unetkit")
-        Path(partial).rename(self.folder)
-        self._open_log()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.states.close()
-        if self._stream is not None:
-            self._stream.close()
-        if not (self._published or Path(self.best).exists() or self.states.any):
-            discard(self.folder)
-            if self._earlier.exists():
-                self._earlier.rename(self.folder)
-
-    def _set_earlier_aside(self) -> None:
-        """Keep what an earlier training left until this one has a model of its own."""
-        if self._earlier.exists():
-            # A training was killed between its start and its first model.
-            if Path(self.best).exists():
-                discard(str(self._earlier))
-            else:
-                discard(self.folder)
-                self._earlier.rename(self.folder)
-        if Path(self.folder).exists():
-            Path(self.folder).rename(self._earlier)
-
-    def _open_log(self) -> None:
-        # Buffered by lines: whoever reads while it is written sees whole ones.
-        self._stream = Path(self.running_log).open(  # noqa: SIM115 - closed at the block's end
-            "a", buffering=1, encoding="utf-8"
-        )
-
-    def load(self, note: Callable[[str], None]) -> State | None:
-        """Return the state to go on from; None where this training begins afresh.
-
-        Parameters
-        ----------
-        note : callable
-            Told of a damaged state, and of an earlier training that left none.
+    @classmethod
+    def from_bytes(cls, content: bytes, *, path: str) -> State:
+        """Read what `to_bytes` returned; nothing in it can run code.
 
         Raises
         ------
         InputError
-            If no state is whole, or its best model is not there any more.
+            If a single bit is not as it was.
         """
-        if self.begins_anew:
-            note(f"{self.folder} was left before any state was kept: training begins at step 0.")
-        state = self.states.load(note) if self.resumes else None
-        if state is None:
-            return None
-        step = state.facts["position"]["best_step"]
-        if step and not (Path(self.best).exists() or self._best_of(step).exists()):
-            raise InputError(
-                f"{self.best} must be there to go on, got none; add --overwrite instead of"
-                " --resume to start afresh"
-            )
-        return state
+        try:
+            tensors = safetensors.torch.load(content)
+            size = int.from_bytes(content[:8], "little")
+            said = json.loads(content[8 : 8 + size])["__metadata__"][_KEY]
+            checksum, _, text = said.partition(" ")
+            facts = json.loads(text)
+        except (
+            SafetensorError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            raise _damaged(path, f"{type(error).__name__}: {error!s:.80}") from error
+        if checksum != f"{_checksum(tensors, text):08x}":
+            raise _damaged(path, "another checksum than its own")
+        return cls(tensors, facts)
 
-    def go_on(self, state: State) -> None:
-        """Let log and best model be what they were when a state was kept."""
-        position = Position.from_dict(state.facts["position"])
-        self._best_step = position.best_step
-        self._state_steps = [position.best_step]
-        kept = self._best_of(position.best_step)
-        if kept.exists():
-            kept.replace(self.best)
-        log = Path(self.running_log)
-        lines = log.read_bytes().split(b"\n") if log.exists() else []
-        known = [line for line in lines if _belongs(line, position)]
-        write_bytes(self.running_log, b"".join(line + b"\n" for line in known))
-        self._open_log()
 
-    def write(self, **facts: Any) -> None:
-        """Add a line to the log."""
-        self._stream.write(json.dumps(facts, allow_nan=False) + "\n")
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
+    found = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        said = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+        found = zlib.crc32(said.encode(), found)
+        if tensor.numel():
+            found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
+    return found
 
-    def keep_best(self, content: bytes, *, step: int) -> None:
-        """Keep a model file, in place of the one before.
 
-        The one before stays under another name as long as a state knows it as its best.
+def _damaged(path: str, got: str) -> InputError:
+    return InputError(
+        f"state {path} must be as it was written, got {got}; add --overwrite instead of --resume"
+        " to start afresh"
+    )
+
+
+class States:
+    """The last two states of a training, in its folder.
+
+    Parameters
+    ----------
+    folder : str
+        Where they lie.
+    period : float
+        Seconds between two saves.
+    clock : callable
+        Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        *,
+        period: float = PERIOD,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._last, self._previous = Path(folder, LAST), Path(folder, PREVIOUS)
+        self._period = period
+        self._clock = clock
+        self._saved = clock()
+        self._pool = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return self._last.exists() or self._previous.exists()
+
+    def load(self, note: Callable[[str], None]) -> State | None:
+        """Read the last state, or the one before it where that is damaged.
 
         Parameters
         ----------
-        content : bytes
-            Of the file.
-        step : int
-            The step whose network it is.
+        note : callable
+            Told of a damaged state, in one sentence.
+
+        Returns
+        -------
+        State or None
+            None where there is none.
+
+        Raises
+        ------
+        InputError
+            If all that is there is damaged.
         """
-        if self._best_step:
-            _link(Path(self.best), self._best_of(self._best_step))
-        write_bytes(self.best, content)
-        self._best_step = step
-        discard(str(self._earlier))
+        found = [path for path in (self._last, self._previous) if path.exists()]
+        for number, path in enumerate(found, start=1):
+            try:
+                state = State.from_bytes(path.read_bytes(), path=str(path))
+            except InputError as error:
+                if number == len(found):
+                    raise
+                note(f"{error.args[0].partition(';')[0]}; goes on from the state before it.")
+                # A later save would put it in the place of the good one.
+                path.unlink()
+            else:
+                return state
+        return None
 
     def is_due(self) -> bool:
-        """Say whether it is time to keep a state."""
-        return self.states.is_due()
+        """Say whether it is time for a save, and the one before is done."""
+        if self._writing is not None and not self._writing.done():
+            return False
+        return self._clock() - self._saved >= self._period
 
-    def save(self, state: State) -> None:
-        """Keep a state, and the best models that the last two know."""
-
-        def prune() -> None:
-            self._state_steps = [*self._state_steps[-1:], state.facts["position"]["best_step"]]
-            self._prune()
-
-        self.states.save(state, after=prune)
-
-    def finish(self) -> None:
-        """Wait until the state is on the disk."""
-        self.states.finish()
-
-    def publish(self, *, keep_state: bool = False) -> None:
-        """Put the log and the best model in their places, and remove the folder.
+    def save(self, state: State, *, after: Callable[[], None] = lambda: None) -> None:
+        """Write a state beside the work of the caller; `finish` waits for it.
 
         Parameters
         ----------
-        keep_state : bool
-            Leave the folder where it is.
+        state : State
+            Must not change any more.
+        after : callable
+            Called in the thread that writes once the state is safe.
+
+        Raises
+        ------
+        SurroundingsError
+            If the save before this one failed.
         """
-        if keep_state:
-            self.finish()
-        for running, place in ((self.running_log, self.log), (self.running_page, self.page)):
-            if Path(running).exists():
-                write_bytes(place, Path(running).read_bytes())
-        write_bytes(self.output, Path(self.best).read_bytes())
-        self._published = True
-        if not keep_state:
-            discard(self.folder)
+        self.finish()
+        self._saved = self._clock()
+        self._writing = self._pool.submit(self._write, state, after)
 
-    def _best_of(self, step: int) -> Path:
-        return Path(self.folder, f"best-{step}.safetensors")
+    def finish(self) -> None:
+        """Wait until what was handed over is on the disk.
 
-    def _prune(self) -> None:
-        """Remove the models that no state knows as its best any more."""
-        known = {self._best_of(step) for step in self._state_steps}
-        for path in Path(self.folder).glob("best-*.safetensors"):
-            if path not in known:
-                path.unlink()
+        Raises
+        ------
+        SurroundingsError
+            If it could not be written.
+        """
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def close(self) -> None:
+        """End the thread that writes, once it is done."""
+        self._pool.shutdown(wait=True)
+
+    def _write(self, state: State, after: Callable[[], None]) -> None:
+        content = state.to_bytes()
+        # First: where the disk is full it makes room, and a kill leaves the state that it was.
+        if self._last.exists():
+            self._last.replace(self._previous)
+        write_bytes(str(self._last), content)
+        after()
 
 
-def log_of(output: str) -> str:
-    """Name the log beside a finished model.
+@dataclass(frozen=True)
+class Validation:
+    """What the held-out data says of the network.
 
-    >>> log_of("cells/model.safetensors")
-    'cells/model.log.jsonl'
+    Parameters
+    ----------
+    score : float
+        What the best network has most of.
+    loss : float
+        Decides between equal scores.
+    scores : dict
+        All scores, for people.
     """
-    return f"{output.removesuffix(SUFFIX)}.log.jsonl"
+
+    score: float
+    loss: float
+    scores: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The higher the better; scores that differ by less than a thousandth are equal."""
+        return round(self.score, 3), -self.loss
 
 
-def _belongs(line: bytes, position: Position) -> bool:
-    """Say whether a line of a log was written before a position was reached."""
-    try:
-        facts = json.loads(line)
-        step = facts.get("step", 0)
-        reached = position.validated if facts["event"] == "validation" else position.step
-        return bool(step <= reached)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        # Torn, or empty after the last line.
-        return False
+@dataclass
+class Position:
+    """How far a training has come.
 
+    Parameters
+    ----------
+    step : int
+        Steps that are made.
+    validated : int
+        Steps that were made when the last validation was done.
+    best_step : int
+        Steps of the best network so far.
+    best : Validation, optional
+        Its scores.
+    since_best : int
+        Validations since then.
+    """
 
-def _link(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the disk knows no such thing."""
-    if target.exists():
-        return
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    step: int = 0
+    validated: int = 0
+    best_step: int = 0
+    best: Validation | None = None
+    since_best: int = 0
+
+    def judge(self, found: Validation) -> bool:
+        """Take the scores of this step's network, and say whether it is the best so far."""
+        self.validated = self.step
+        better = self.best is None or found.rank > self.best.rank
+        self.since_best = 0 if better else self.since_best + 1
+        if better:
+            self.best_step, self.best = self.step, found
+        return better
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` returned."""
+        best = found["best"]
+        return cls(**{**found, "best": None if best is None else Validation(**best)})

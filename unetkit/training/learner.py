@@ -11,19 +11,19 @@ import torch
 from unetkit.errors import NumbersError
 from unetkit.models import hardware
 from unetkit.models.losses import parse_loss
+from unetkit.training.checkpoint import State
+from unetkit.training.distributed import ALONE
 from unetkit.training.norms import freeze_statistics, share_statistics
-from unetkit.training.optimizing import make_optimizer, optimizer_tensors, restore_optimizer
-from unetkit.training.parallel import ALONE
-from unetkit.training.states import State
+from unetkit.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
 
-    from unetkit.training.batch import Batch
-    from unetkit.training.parallel import Group
+    from unetkit.training.distributed import Group
     from unetkit.training.recipes import Recipe
+    from unetkit.training.sampler import Batch
 
 # Steps in a row without a finite loss after which the data or the learning rate is at fault.
 HOPELESS = 10

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unetkit.training.parallel import add_up
+from unetkit.training.distributed import add_up
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unetkit.training.parallel import Group
+    from unetkit.training.distributed import Group
 
 
 def has_statistics(network: nn.Module) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unetkit.errors import UsageError
 from unetkit.models.losses import parse_loss
-from unetkit.models.options import options_of
+from unetkit.options import options_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

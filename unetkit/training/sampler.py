@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -18,21 +19,228 @@ from unetkit.arrays.boxes import gather
 from unetkit.arrays.deformation import Deformation, deform, draw_deformation
 from unetkit.errors import NumbersError, UsageError
 from unetkit.geometry.tiles import mirror
-from unetkit.training.batch import Batch
-from unetkit.training.parallel import ALONE
-from unetkit.training.places import Places
+from unetkit.training.distributed import ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from unetkit.arrays.normalization import Normalization
     from unetkit.geometry.sizes import SizeContract
-    from unetkit.training.blocks import BlockCache, Planes
-    from unetkit.training.material import Material
-    from unetkit.training.parallel import Group
+    from unetkit.training.block_cache import BlockCache, Planes
+    from unetkit.training.distributed import Group
     from unetkit.training.recipes import Recipe
     from unetkit.training.split import Region
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """How many annotated pixels of each class lie where in a sample.
+
+    Parameters
+    ----------
+    boxes : ndarray of int, shape (N, 5)
+        Plane, first row, first column, past-the-last row and column; together the whole sample.
+    counts : ndarray of int, shape (N, K)
+        Annotated pixels of each class.
+    """
+
+    boxes: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether there are pixels that nobody annotated."""
+        _, y0, x0, y1, x1 = self.boxes.T
+        return bool(self.counts.sum() < ((y1 - y0) * (x1 - x0)).sum())
+
+    def within(self, region: Region) -> Tally:
+        """Keep the boxes that meet a region, cut to it; counts stay those of the whole box."""
+        boxes = self.boxes.copy()
+        np.maximum(boxes[:, 1:3], (region.y0, region.x0), out=boxes[:, 1:3])
+        np.minimum(boxes[:, 3:], (region.y1, region.x1), out=boxes[:, 3:])
+        met = (boxes[:, 1] < boxes[:, 3]) & (boxes[:, 2] < boxes[:, 4])
+        return Tally(boxes[met], self.counts[met])
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """A labelled sample as training sees it.
+
+    Parameters
+    ----------
+    image, target, weights : Planes
+        Raw intensities, (C, Y, X); the class of each pixel, uint8, (Y, X); the weight of each
+        pixel, float32, (Y, X), 0 where nobody annotated.
+    normalization : Normalization
+        Fitted on the whole image.
+    tally : Tally
+        Which classes are where.
+    background : int
+        The class that is not foreground.
+    fill : bool
+        Take NaN and Inf for 0.
+    """
+
+    image: Planes
+    target: Planes
+    weights: Planes
+    normalization: Normalization
+    tally: Tally
+    background: int = 0
+    fill: bool = False
+
+
+# How often a box is chosen anew where the part of it that may be drawn from lacks the class.
+TRIES = 10
+
+
+class Places:
+    """Chooses where tiles lie.
+
+    Every class that is not background is sought equally often, and every sample that has it, so
+    that a class of few pixels is met as often as one of many. The pixel that is found lies anywhere
+    in the tile: a network that always saw it in the middle would learn to expect it there.
+
+    Parameters
+    ----------
+    materials : mapping of str to Material
+        The samples by name.
+    regions : sequence of Region
+        Where tiles may be drawn.
+    cache : BlockCache
+        Through which the samples are read.
+    side : int
+        Pixels a side of what is learned from in a tile.
+    """
+
+    def __init__(
+        self,
+        materials: Mapping[str, Material],
+        regions: Sequence[Region],
+        *,
+        cache: BlockCache,
+        side: int,
+    ) -> None:
+        self._materials = materials
+        self._regions = regions
+        self._cache = cache
+        self._side = side
+        self._tallies = [materials[region.sample].tally.within(region) for region in regions]
+        self._partial = [materials[region.sample].tally.is_partial for region in regions]
+        sums = [tally.counts.sum(axis=0) for tally in self._tallies]
+        self._having = {
+            k: [i for i, total in enumerate(sums) if k < len(total) and total[k]]
+            for k in range(max(len(total) for total in sums))
+            if k != materials[regions[0].sample].background
+        }
+        self._classes = [k for k, having in self._having.items() if having]
+
+    def draw(self, rng: np.random.Generator, *, foreground: bool) -> tuple[Region, int, int, int]:
+        """Choose a region, a plane, and the first row and column of what is learned from.
+
+        Parameters
+        ----------
+        rng : Generator
+            Where all choices come from.
+        foreground : bool
+            Whether the tile shall hold a pixel that is not background. Else it lies anywhere,
+            where the sample is annotated in part with a pixel that somebody annotated.
+        """
+        chosen = None
+        if foreground and self._classes:
+            wanted = self._classes[int(rng.integers(len(self._classes)))]
+            having = self._having[wanted]
+            number = having[int(rng.integers(len(having)))]
+            chosen = self._pixel(rng, number, wanted)
+        else:
+            number = int(rng.integers(len(self._regions)))
+            if self._partial[number]:
+                chosen = self._pixel(rng, number, None)
+        region = self._regions[number]
+        if chosen is None:
+            plane = int(rng.integers(self._materials[region.sample].target.planes))
+            y = self._origin(rng, region.y0, region.y1)
+            return region, plane, y, self._origin(rng, region.x0, region.x1)
+        plane, row, column = chosen
+        y = self._origin(rng, region.y0, region.y1, meet=row)
+        return region, plane, y, self._origin(rng, region.x0, region.x1, meet=column)
+
+    def _origin(
+        self, rng: np.random.Generator, start: int, stop: int, *, meet: int | None = None
+    ) -> int:
+        """Place a tile inside the region, or the region inside of it, and over a given pixel."""
+        last = stop - self._side
+        least, most = min(start, last), max(start, last)
+        if meet is not None:
+            least, most = max(least, meet - self._side + 1), min(most, meet)
+        return int(rng.integers(least, most + 1))
+
+    def _pixel(
+        self, rng: np.random.Generator, number: int, wanted: int | None
+    ) -> tuple[int, int, int] | None:
+        """Find an annotated pixel of a class, or of any, all of them with the same chance."""
+        tally, material = self._tallies[number], self._materials[self._regions[number].sample]
+        shares = tally.counts.sum(axis=1) if wanted is None else tally.counts[:, wanted]
+        if not shares.any():
+            return None
+        ends = np.cumsum(shares)
+        for _ in range(TRIES):
+            box = int(np.searchsorted(ends, rng.integers(ends[-1]), side="right"))
+            plane, y0, x0, y1, x1 = (int(value) for value in tally.boxes[box])
+            rows, columns = (y0, y1), (x0, x1)
+            found = np.ones((y1 - y0, x1 - x0), bool)
+            if wanted is not None:
+                target = self._cache.read(material.target, plane, rows=rows, columns=columns)
+                found &= target == wanted
+            if self._partial[number]:
+                weights = self._cache.read(material.weights, plane, rows=rows, columns=columns)
+                found &= weights > 0
+            places = np.flatnonzero(found)
+            if len(places):
+                row, column = divmod(int(places[rng.integers(len(places))]), x1 - x0)
+                return plane, y0 + row, x0 + column
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one step learns from.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (N, C, Y, X)
+        Normalized, with the context that the model needs.
+    targets : ndarray of int64, shape (N, Y', X')
+        Classes inside the model's margin.
+    weights : ndarray of float32, shape (N, Y', X')
+        Weights of those pixels.
+    samples : tuple of str
+        Where the tiles come from.
+    seed : int
+        Of what the network draws in this step.
+    """
+
+    images: NDArray[np.float32]
+    targets: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    samples: tuple[str, ...]
+    seed: int = 0
+
+    def parts(self, count: int) -> Iterator[Batch]:
+        """Cut the batch into at most `count` parts of nearly the same number of tiles."""
+        total = len(self.images)
+        for own in np.array_split(np.arange(total), min(count, total)):
+            cut = slice(own[0], own[-1] + 1)
+            yield replace(
+                self,
+                images=self.images[cut],
+                targets=self.targets[cut],
+                weights=self.weights[cut],
+                samples=self.samples[cut],
+            )
+
 
 # Keeps the random numbers of draws apart from all others of the same seed.
 DRAW = 2

@@ -1,0 +1,203 @@
+"""A tiny network whose classes are mixed, and stored images of noise, for predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from unetkit.arrays import normalization
+from unetkit.models import build, hardware, model_file, model_header
+from unetkit.storage.atomic import write_bytes
+from unetkit.storage.datasets import DatasetWriter
+from unetkit.storage.image_writer import create_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unetkit.storage.planes import PlaneArray
+
+FOREGROUND = ("background", "foreground")
+
+
+def tiny_model(
+    path: Path,
+    *,
+    classes: tuple[str, ...] = FOREGROUND,
+    target: str = "foreground",
+    channels: int = 1,
+    depth: int = 2,
+    width: int = 2,
+    seed: int = 2,
+    method: str = "percentile",
+    chosen: str | None = None,
+    name: str = "unet",
+    norm: str | None = None,
+) -> str:
+    """Write a network; with this seed its classes are mixed over an image of noise."""
+    options: dict[str, Any] = {"depth": depth, "width": width}
+    if norm is not None:
+        options["norm"] = norm
+    torch.manual_seed(seed)
+    network = build.make(name, in_channels=channels, classes=len(classes), options=options)
+    network.eval()
+    contract = network.contract
+    with torch.inference_mode():
+        for parameter in network.parameters():
+            if parameter.dim() == 1:
+                parameter.normal_(0, 0.1)
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.weight.uniform_(0.5, 2)
+                layer.running_mean.normal_(0, 0.1)
+                layer.running_var.uniform_(0.5, 2)
+        side = contract.legal(contract.minimum + 60)
+        noise = torch.rand(1, channels, side, side)
+        logits = hardware.forward(network, noise, precision="exact")[0]
+        # Without this one class would win nearly everywhere, and seams could not show.
+        for number in range(1, len(classes)):
+            lead = (logits[number] - logits[:number].amax(dim=0)).median()
+            logits[number] -= lead
+            network.head.bias[number] -= lead
+    header = model_header.ModelHeader(
+        model=name,
+        options=options,
+        in_channels=channels,
+        class_names=classes,
+        target=target,
+        contract=contract,
+        normalization=method,
+        channels=chosen,
+    )
+    write_bytes(str(path), model_file.to_bytes(network, header))
+    return str(path)
+
+
+def noise_image(
+    path: Path,
+    shape: tuple[int, ...],
+    *,
+    axes: str = "yx",
+    dtype: str = "u2",
+    seed: int = 0,
+    chunk: int = 32,
+) -> tuple[str, np.ndarray]:
+    """Store an image of noise; the array has shape (planes, C, Y, X)."""
+    high = 1 if dtype.startswith("f") else np.iinfo(dtype).max
+    noise = np.random.default_rng(seed).random(shape) * high
+    data = create_image(str(path), shape=shape, axes=axes, dtype=dtype, chunk=chunk)
+    order = [axis for axis in "tzcyx" if axis in axes]
+    turned = noise.transpose([axes.index(axis) for axis in order]).astype(dtype)
+    planes = turned.reshape(data.planes, data.channel_count, *shape[-2:])
+    for number, plane in enumerate(planes):
+        data.write(number, 0, 0, plane)
+    return str(path), planes
+
+
+def whole(data: PlaneArray, plane: int = 0) -> np.ndarray:
+    """Read a whole plane."""
+    return data.read(plane, 0, data.height, 0, data.width)
+
+
+def one_pass(model: str, image: np.ndarray) -> np.ndarray:
+    """Predict an image (C, Y, X) in one pass over it, mirrored on every side."""
+    loaded = model_file.load(model)
+    contract = loaded.header.contract
+    fitted = normalization.fit(lambda: [image], method=loaded.header.normalization)
+    height, width = image.shape[1:]
+    far = [contract.legal(n + 2 * contract.need) - n - contract.need for n in (height, width)]
+    padding = [(0, 0), *((contract.need, after) for after in far)]
+    padded = np.pad(fitted.apply(image), padding, mode="reflect")
+    with torch.inference_mode():
+        batch = torch.from_numpy(padded)[None]
+        logits = hardware.forward(loaded.module, batch, precision="exact")[0].numpy()
+    powers = np.exp(logits - logits.max(axis=0))[:, :height, :width]
+    return np.asarray(powers / powers.sum(axis=0))
+
+
+def contents(folder: str) -> dict[str, bytes]:
+    """Return every file below a folder."""
+    paths = (path for path in Path(folder).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def differing(first: str, second: str) -> list[str]:
+    """Return the names of the files that two folders don't have alike."""
+    one, other = contents(first), contents(second)
+    return sorted(name for name in one.keys() | other if one.get(name) != other.get(name))
+
+
+class Watching:
+    """A progress that remembers, and may act at a given part."""
+
+    def __init__(self, at: int | None = None, act: Callable[[], None] = lambda: None) -> None:
+        self.notes: list[str] = []
+        self.stages: list[list[Any]] = []
+        self.left, self.act = at, act
+
+    def start(self, what: str, *, total: int) -> None:
+        self.stages.append([what, total, 0])
+
+    def advance(self, parts: int = 1, *, status: str = "") -> None:
+        if self.stages:
+            self.stages[-1][2] += parts
+        if self.left is not None:
+            self.left -= 1
+            if self.left == 0:
+                self.act()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def cells(
+    path: Path,
+    *,
+    count: int = 2,
+    shape: tuple[int, int] = (40, 44),
+    kind: str = "instances",
+    unlabelled: int = 0,
+    **parts: Any,
+) -> str:
+    """Store a dataset of bright squares on noise; samples s0, s1, ... then u0, ... unlabelled."""
+    writer = DatasetWriter(str(path))
+    for k in range(count + unlabelled):
+        rng = np.random.default_rng(k)
+        labels = np.zeros(shape, np.uint8)
+        corners = [(y, x) for y in range(3, shape[0] - 9, 13) for x in range(4, shape[1] - 9, 14)]
+        for number, (y, x) in enumerate(corners, start=1):
+            labels[y : y + 8, x : x + 9] = number if kind == "instances" else 1
+        image = 60 + 100 * (labels > 0) + rng.integers(0, 20, shape)
+        own = {"labels": labels, "kind": kind} | parts if k < count else {}
+        name = f"s{k}" if k < count else f"u{k - count}"
+        writer.add(name, image.astype(np.uint8), axes="yx", **own)
+    writer.finish()
+    return str(path)
+
+
+@pytest.fixture
+def kit() -> SimpleNamespace:
+    """Return what makes models and images for predictions, and looks at what came of them."""
+    return SimpleNamespace(
+        cells=cells,
+        contents=contents,
+        differing=differing,
+        image=noise_image,
+        model=tiny_model,
+        one_pass=one_pass,
+        read=whole,
+        watching=Watching,
+    )
+
+
+@pytest.fixture
+def slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Work in a folder with model.safetensors and slide.zarr of 64 x 60 pixels."""
+    monkeypatch.chdir(tmp_path)
+    tiny_model(tmp_path / "model.safetensors")
+    noise_image(tmp_path / "slide.zarr", (64, 60))
+    return "slide.zarr"

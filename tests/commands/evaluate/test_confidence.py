@@ -1,0 +1,146 @@
+"""Intervals and comparisons from stores: from images, from squares, or from nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from unetkit.commands.evaluate.command import evaluate
+from unetkit.engine import block_io
+from unetkit.scores import table
+from unetkit.storage.datasets import DatasetWriter
+from unetkit.storage.image_writer import create_image, create_labels
+
+
+def labels(seed: int, side: int = 48) -> np.ndarray:
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random((side, side)), 2)
+    return ndimage.label(noise > 0.53)[0].astype(np.uint16)
+
+
+def write(url: str, samples: list[np.ndarray]) -> str:
+    writer = DatasetWriter(url)
+    for n, one in enumerate(samples):
+        writer.add(f"s{n}", one, axes="yx", labels=one)
+    writer.finish()
+    return url
+
+
+def spoilt(one: np.ndarray, seed: int, share: float) -> np.ndarray:
+    """Lose some objects."""
+    ids = np.arange(1, one.max() + 1)
+    lost = np.random.default_rng(seed).choice(ids, int(share * len(ids)), replace=False)
+    return np.where(np.isin(one, lost), 0, one)
+
+
+@pytest.fixture
+def place(tmp_path):
+    return lambda name: str(tmp_path / name)
+
+
+def test_predictions_are_compared_image_by_image(place):
+    truth = [labels(n) for n in range(8)]
+    wanted = write(place("t.zarr"), truth)
+    found = [
+        write(place(f"{share}.zarr"), [spoilt(one, n, share) for n, one in enumerate(truth)])
+        for share in (0.1, 0.2, 0.5)
+    ]
+    report = evaluate(*found, truth=wanted, scheduler="sync", bootstrap=200)
+    assert [one.certainty.unit for one in report.reports] == ["image"] * 3
+    low, high = report.reports[0].certainty.intervals["average_precision"]
+    assert low < report.reports[0].overall.average_precision < high
+    rows = {(r.score, r.first[-8:], r.second[-8:]): r for r in report.comparisons}
+    row = rows["f1", found[0][-8:], found[2][-8:]]
+    f1 = [one.overall.f1 for one in report.reports]
+    assert row.difference == pytest.approx(f1[0] - f1[2])
+    assert row.interval[0] > 0
+    # All 2^8 exchanges: two of them, none and all, are as extreme. Three pairs: Holm's factor is 3.
+    assert row.p == 2 / 256
+    assert row.p_holm == pytest.approx(6 / 256)
+    again = evaluate(*found, truth=wanted, scheduler="sync", bootstrap=200)
+    assert again.to_dict() == report.to_dict()
+
+
+def test_one_large_image_is_cut_into_squares(place):
+    truth = labels(0, side=512)
+    wanted = write(place("t.zarr"), [truth])
+    found = write(place("p.zarr"), [spoilt(truth, 0, 0.3)])
+    report = evaluate(found, wanted, scheduler="sync", bootstrap=200)
+    certainty = report.certainty
+    assert (certainty.unit, certainty.units, certainty.square) == ("square", 16, 128)
+    low, high = certainty.intervals["recall"]
+    assert low < report.overall.recall < high
+    assert certainty.reason is None
+    low, high = certainty.intervals["voi"]
+    assert low < report.overall.voi < high
+
+
+def test_every_score_of_one_image_has_an_interval_that_holds_it(place):
+    truth = labels(0, side=512)
+    wanted = write(place("t.zarr"), [truth])
+    found = write(place("p.zarr"), [spoilt(np.roll(truth, 1, axis=1), 0, 0.3)])
+    report = evaluate(found, wanted, borders=True, scheduler="sync", bootstrap=200)
+    overall = report.overall.to_dict()
+    scored = [s.name for s in table.scores() if s.best is not None]
+    assert set(scored) == set(report.certainty.intervals)
+    for name, (low, high) in report.certainty.intervals.items():
+        assert low <= table.value_of(name, overall) <= high, name
+    for name in ("v_rand", "v_info", "boundary_f", "surface_distance", "rand", "misses"):
+        low, high = report.certainty.intervals[name]
+        assert low < high, name
+
+
+def test_scores_of_borders_have_intervals_over_images(place):
+    truth = [labels(n) for n in range(6)]
+    wanted = write(place("t.zarr"), truth)
+    found = [
+        write(place(f"{s}.zarr"), [spoilt(one, n, s) for n, one in enumerate(truth)])
+        for s in (0.1, 0.6)
+    ]
+    report = evaluate(*found, truth=wanted, borders=True, scheduler="sync", bootstrap=100)
+    rows = {row.score: row for row in report.comparisons}
+    for name in ("v_rand", "isbi_pixel", "hausdorff95", "boundary_f"):
+        values = [getattr(one.overall, name) for one in report.reports]
+        if None in values:  # some outline is farther than 256 pixels from any other
+            continue
+        assert rows[name].difference == pytest.approx(values[0] - values[1]), name
+        low, high = report.reports[0].certainty.intervals[name]
+        assert low <= values[0] <= high
+    assert rows["isbi_pixel"].p_holm == 2 / 64
+
+
+def test_no_interval_is_invented(place):
+    few = [labels(n) for n in range(3)]
+    wanted = write(place("t.zarr"), few)
+    report = evaluate(wanted, wanted, truth=wanted, scheduler="sync")
+    assert report.comparisons == ()
+    assert report.reason == "intervals need 5 images or more, got 3"
+    assert report.reports[0].certainty.intervals == {}
+    small = write(place("s.zarr"), few[:1])
+    assert "fewer than 16 squares" in evaluate(small, small, scheduler="sync").certainty.reason
+
+
+def rows_of(report):
+    """Give everything but how many blocks there were."""
+    return {**report.to_dict(), "tiles_total": 0}
+
+
+@pytest.mark.parametrize("borders", [False, True])
+def test_blocks_change_no_bit_of_scores_or_intervals(place, monkeypatch, borders):
+    truth = labels(0, side=512)
+    chance = np.clip(ndimage.gaussian_filter((truth > 0) * 255.0, 3), 0, 255).astype(np.uint8)
+    wanted = write(place("t.zarr"), [truth])
+    url = place("p.zarr")
+    made = {"channel_names": ("foreground",), "attributes": {"scale": 1 / 255}}
+    data = create_image(url, shape=(512, 512), axes="yx", dtype="uint8", chunk=128, **made)
+    array = create_labels(url, "instances", shape=(512, 512), axes="yx", dtype="uint16", chunk=128)
+    data.write(0, 0, 0, chance[None])
+    array.write(0, 0, 0, spoilt(truth, 0, 0.3))
+    options = {"borders": borders, "bootstrap": 50, "scheduler": "sync"}
+    whole = rows_of(evaluate(url, wanted, **options))
+    monkeypatch.setattr(block_io, "BLOCK", 128)
+    report = evaluate(url, wanted, **options)
+    assert report.tiles_total == (33 if borders else 16)
+    assert rows_of(report) == whole
+    assert whole["curve"]
+    assert len(whole["certainty"]["intervals"]) > 20

@@ -1,0 +1,264 @@
+"""An evaluation that was stopped goes on where it was, to the same bytes, or says why it can't."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unetkit.commands.evaluate import scoring
+from unetkit.commands.evaluate.command import evaluate
+from unetkit.engine import block_io
+from unetkit.errors import InputError, OutputError, StoppedError, SurroundingsError
+from unetkit.progress import Progress
+from unetkit.scores import boundaries, isbi2012
+from unetkit.storage import journal, outputs
+from unetkit.storage.image_writer import create_image, create_labels
+from unetkit.storage.lock import locked
+
+SIDE, CHUNK = 512, 256  # four blocks, once blocks are that small
+PARTIAL = ".p.zarr.eval.unetkit-partial"
+WORK = {"scheduler": "sync", "bootstrap": 20}
+
+
+def write(url: str, seed: int) -> str:
+    labels = np.zeros((SIDE, SIDE), np.uint16)
+    corners = np.random.default_rng(seed).integers(0, SIDE - 30, size=(60, 2))
+    for n, (y, x) in enumerate(corners, start=1):
+        labels[y : y + 30, x : x + 20] = n
+    create_image(url, shape=labels.shape, axes="yx", dtype="uint8", chunk=CHUNK)
+    array = create_labels(
+        url, "instances", shape=labels.shape, axes="yx", dtype="uint16", chunk=CHUNK
+    )
+    array.write(0, 0, 0, labels)
+    return url
+
+
+@pytest.fixture
+def stores(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(block_io, "BLOCK", CHUNK)
+    return write("p.zarr", 0), write("t.zarr", 1)
+
+
+class Ends(Progress):
+    """Ends the work after some parts, in whatever way it is given."""
+
+    def __init__(self, after: int, end: object) -> None:
+        self.left, self.end = after, end
+
+    def start(self, what: str, *, total: int) -> None:
+        pass
+
+    def advance(self, parts: int = 1, *, status: str = "") -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.end()
+
+    def note(self, text: str) -> None:
+        pass
+
+
+def full() -> None:
+    raise SurroundingsError("the disk must take it, got no room; make room")
+
+
+def document(report: object) -> dict:
+    """Give the report, but for how much of the work was there before."""
+    return {**report.to_dict(), "tiles_reused": 0}
+
+
+@pytest.mark.parametrize("borders", [False, True])
+def test_going_on_gives_the_report_of_a_single_run(stores, borders):
+    expected = document(evaluate(*stores, borders=borders, objects="whole.csv", **WORK))
+    with pytest.raises(SurroundingsError, match="make room"):
+        evaluate(*stores, borders=borders, resume=True, progress=Ends(3, full), **WORK)
+    assert Path(PARTIAL).is_dir()
+    report = evaluate(*stores, borders=borders, resume=True, objects="again.csv", **WORK)
+    assert report.tiles_reused == 3
+    assert document(report) == expected
+    assert Path("again.csv").read_bytes() == Path("whole.csv").read_bytes()
+    # Nothing is left, nor was anything without --resume.
+    assert sorted(p.name for p in Path().iterdir()) == [
+        "again.csv",
+        "p.zarr",
+        "t.zarr",
+        "whole.csv",
+    ]
+
+
+def test_objects_are_kept_too(stores):
+    with pytest.raises(SurroundingsError):
+        evaluate(*stores, resume=True, objects="o.csv", progress=Ends(6, full), **WORK)
+    assert not Path("o.csv").exists()
+    read = []
+    original = journal.Results.get
+    journal.Results.get = lambda self, key: read.append(key) or original(self, key)
+    try:
+        evaluate(*stores, resume=True, objects="o.csv", **WORK)
+    finally:
+        journal.Results.get = original
+    assert len([key for key in read if key.startswith("measure")]) == 8
+
+
+def test_a_signal_ends_it_at_a_safe_place(stores):
+    def end() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StoppedError, match="--resume in the same command to go on") as caught:
+        evaluate(*stores, resume=True, progress=Ends(2, end), **WORK)
+    assert caught.value.exit_code == 143
+    assert evaluate(*stores, resume=True, **WORK).tiles_reused == 2
+    with pytest.raises(StoppedError, match="give --resume to keep what is done"):
+        evaluate(*stores, progress=Ends(2, end), **WORK)
+
+
+PROGRAM = """
+import os, signal, sys, warnings
+from pathlib import Path
+from unetkit.commands.evaluate import counting
+from unetkit.commands.evaluate.command import evaluate
+from unetkit.storage.journal import Results
+
+counting.BLOCK = 256
+warnings.simplefilter("ignore")
+put, left = Results.put, int(sys.argv[1])
+
+def dying(self, key, tree, arrays):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    put(self, key, tree, arrays)
+
+Results.put = dying
+evaluate("p.zarr", "t.zarr", resume=True, scheduler="sync", bootstrap=20)
+"""
+
+
+def test_a_kill_loses_the_block_at_work_alone(stores):
+    expected = document(evaluate(*stores, **WORK))
+    run = subprocess.run([sys.executable, "-c", PROGRAM, "3"], check=False, capture_output=True)
+    assert run.returncode == -signal.SIGKILL
+    # A block that the disk lost after it was noted down is done again.
+    lost = sorted(Path(PARTIAL).glob("*.npz"))[0]
+    lost.write_bytes(b"")
+    report = evaluate(*stores, resume=True, **WORK)
+    assert report.tiles_reused == 1
+    assert document(report) == expected
+
+
+@pytest.mark.parametrize("changed", ["truth", "chunk"])
+def test_other_data_are_not_mixed_in(stores, changed):
+    with pytest.raises(SurroundingsError):
+        evaluate(*stores, resume=True, progress=Ends(2, full), **WORK)
+    if changed == "truth":
+        write("other.zarr", 2)
+    else:
+        place = Path("t.zarr/labels/instances/0/c/0/0")
+        place.write_bytes(place.read_bytes())
+    sides = ("p.zarr", "other.zarr" if changed == "truth" else "t.zarr")
+    with pytest.raises(OutputError, match=r"must be of the same evaluation .* before, .* now"):
+        evaluate(*sides, resume=True, **WORK)
+    # It is not lost by that, and starting afresh says what it does.
+    assert list(Path(PARTIAL).glob("*.npz"))
+
+
+def test_what_an_edit_would_do_unnoticed(stores, monkeypatch):
+    # Were files not looked at, blocks of before an edit would be mixed with those of after it.
+    monkeypatch.setattr(scoring, "stamp", lambda url: {})
+    with pytest.raises(SurroundingsError):
+        evaluate(*stores, resume=True, progress=Ends(2, full), **WORK)
+    place = Path("t.zarr/labels/instances/0/c/0/0")
+    place.unlink()
+    mixed = evaluate(*stores, resume=True, **WORK)
+    assert mixed.tiles_reused == 2
+    assert mixed.overall != evaluate(*stores, **WORK).overall
+
+
+def test_one_at_a_time(stores):
+    with (
+        locked(PARTIAL),
+        pytest.raises(OutputError, match="one job at a time"),
+    ):
+        evaluate(*stores, resume=True, **WORK)
+    assert evaluate(*stores, resume=True, **WORK).tiles_reused == 0
+
+
+def test_long_runs_keep_results_without_being_asked(stores, monkeypatch):
+    monkeypatch.setattr(scoring, "KEPT_FROM", 4)
+    with pytest.raises(SurroundingsError):
+        evaluate(*stores, progress=Ends(2, full), **WORK)
+    assert evaluate(*stores, resume=True, **WORK).tiles_reused == 2
+    # Another job at work there is no reason not to answer.
+    with locked(PARTIAL):
+        assert evaluate(*stores, **WORK).tiles_reused == 0
+    heard: list[str] = []
+    with pytest.raises(SurroundingsError):
+        evaluate(*stores, progress=Ends(2, full), **WORK)
+
+    class Hears(Ends):
+        def note(self, text: str) -> None:
+            heard.append(text)
+
+    assert evaluate(*stores, progress=Hears(-1, full), **WORK).tiles_reused == 0
+    assert "started afresh" in heard[0]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_full_disk_ends_only_what_was_asked_for(stores, monkeypatch, asked):
+    monkeypatch.setattr(scoring, "KEPT_FROM", 4)
+    expected = document(evaluate(*stores, **WORK))
+    monkeypatch.setattr(journal.Results, "put", lambda *given: full())
+    if asked:
+        with pytest.raises(SurroundingsError, match="make room"):
+            evaluate(*stores, resume=True, **WORK)
+    else:
+        assert document(evaluate(*stores, **WORK)) == expected
+
+
+def test_what_no_second_run_could_mend_leaves_nothing(stores):
+    place = Path("t.zarr/labels/instances/0/c/1/1")
+    place.write_bytes(place.read_bytes()[:-9])
+    with pytest.raises(InputError, match="must be readable"):
+        evaluate(*stores, resume=True, **WORK)
+    assert not Path(PARTIAL).exists()
+
+
+def test_several_predictions_each_keep_their_own(stores):
+    both = (stores[0], write("q.zarr", 3))
+    expected = evaluate(*both, truth=stores[1], **WORK)
+    with pytest.raises(SurroundingsError):
+        evaluate(*both, truth=stores[1], resume=True, progress=Ends(6, full), **WORK)
+    report = evaluate(*both, truth=stores[1], resume=True, **WORK)
+    assert [one.tiles_reused for one in report.reports] == [4, 2]
+    assert report.comparisons == expected.comparisons
+    assert sorted(p.name for p in Path().iterdir()) == ["p.zarr", "q.zarr", "t.zarr"]
+
+
+def test_results_come_back_as_they_were():
+    value = {
+        None: isbi2012.Topology(1, 2, 64, ((0, 1),)),
+        0.1: boundaries.Surfaces(np.array([3]), np.array([4])),
+    }
+    arrays: dict[str, np.ndarray] = {}
+    tree = json.loads(json.dumps(scoring.pack(value, arrays), allow_nan=False))
+    found = scoring.unpack(tree, arrays)
+    assert list(found) == [None, 0.1]
+    assert (found[None].splits, found[None].pixels) == (1, 64)
+    assert found[0.1].counts.tolist() == [4]
+    with pytest.raises(KeyError):
+        scoring.unpack({"kind": "Popen", "parts": {}}, {})
+
+
+def test_results_lie_outside_of_any_store(stores):
+    create_image("d.zarr", shape=(8, 8), axes="yx", dtype="uint8")
+    place = outputs.partial_url(scoring._beside("d.zarr/0"))
+    assert place == ".d.zarr.eval.unetkit-partial"
+    assert scoring._beside("s3://bucket/slide.zarr") == "slide.zarr.eval"

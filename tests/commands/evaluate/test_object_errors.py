@@ -1,0 +1,62 @@
+"""The table of objects: one row each, on both sides, with what became of it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unetkit.commands.evaluate.command import evaluate
+from unetkit.errors import OutputError, UsageError
+from unetkit.storage.datasets import DatasetWriter
+
+TRUTH = np.zeros((40, 40), np.uint16)
+TRUTH[2:12, 2:12], TRUTH[20:30, 2:12], TRUTH[20:24, 20:24] = 1, 2, 3
+FOUND = np.zeros((40, 40), np.uint16)
+FOUND[2:12, 2:11], FOUND[20:24, 2:12], FOUND[25:29, 2:12], FOUND[35, 35] = 7, 8, 9, 10
+
+
+@pytest.fixture
+def stores(tmp_path):
+    def write(name: str, labels: np.ndarray) -> str:
+        writer = DatasetWriter(str(tmp_path / name))
+        writer.add("=evil", labels, axes="yx", labels=labels)
+        writer.finish()
+        return str(tmp_path / name)
+
+    return write("p.zarr", FOUND), write("t.zarr", TRUTH)
+
+
+def test_every_object_has_its_row(stores, tmp_path, kit):
+    path = tmp_path / "o.csv"
+    watching = kit.watching()
+    evaluate(*stores, objects=str(path), scheduler="sync", progress=watching)
+    assert watching.stages == [["score", 1, 1], ["measure", 2, 2]]
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["sample"] for row in rows} == {"'=evil"}
+    facts = {(row["side"], row["id"]): (row["kind"], row["partner"], row["iou"]) for row in rows}
+    assert facts == {
+        ("truth", "1"): ("match", "7", "0.9"),
+        ("truth", "2"): ("split", "8", "0.4"),
+        ("truth", "3"): ("miss", "", "0.0"),
+        ("prediction", "7"): ("match", "1", "0.9"),
+        ("prediction", "8"): ("split", "2", "0.4"),
+        ("prediction", "9"): ("split", "2", "0.4"),
+        ("prediction", "10"): ("false", "", "0.0"),
+    }
+    assert (rows[0]["y"], rows[0]["x"], rows[0]["area"]) == ("6.5", "6.5", "100")
+
+
+def test_files_are_refused_before_any_work(stores, tmp_path):
+    foreign = tmp_path / "o.csv"
+    foreign.write_text("mine\n")
+    with pytest.raises(OutputError, match="must not exist yet"):
+        evaluate(*stores, objects=str(foreign))
+    with pytest.raises(OutputError, match="earlier output"):
+        evaluate(*stores, report=str(foreign), overwrite=True)
+    assert Path(foreign).read_text() == "mine\n"
+    with pytest.raises(UsageError, match="of one prediction, got 2"):
+        evaluate(stores[0], stores[0], truth=stores[1], report=str(tmp_path / "r.html"))

@@ -1,0 +1,89 @@
+"""The table of a stored prediction: what scikit-image measures, in micrometres, at any tiling."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from skimage.measure import regionprops_table
+
+from unetkit.commands.evaluate import counting
+from unetkit.commands.measure import measure
+from unetkit.engine import block_io
+from unetkit.errors import InputError, OutputError
+from unetkit.storage.datasets import DatasetWriter
+
+LABELS = ndimage.label(ndimage.gaussian_filter(np.random.default_rng(3).random((80, 100)), 2) > 0.5)
+IMAGE = np.random.default_rng(4).integers(0, 60000, size=(2, 80, 100)).astype(np.uint16)
+
+
+@pytest.fixture
+def stores(tmp_path):
+    writer = DatasetWriter(str(tmp_path / "p.zarr"))
+    labels = LABELS[0].astype(np.uint16)
+    options = {"pixel_size": {"y": 0.5, "x": 0.5}, "channel_names": ("=DAPI", "actin")}
+    for name in ("=one", "two"):
+        writer.add(name, IMAGE, axes="cyx", labels=labels, **options)
+    writer.finish()
+    return str(tmp_path / "p.zarr")
+
+
+def rows_of(path: str) -> list[dict[str, str]]:
+    with open(path, newline="") as file:  # noqa: PTH123 - as a user would
+        return list(csv.DictReader(file))
+
+
+def test_the_table_is_that_of_scikit_image_at_any_tiling(stores, tmp_path, monkeypatch, kit):
+    watching = kit.watching()
+    report = measure(stores, stores, scheduler="sync", progress=watching)
+    assert watching.stages == [["measure", 2, 2]]
+    assert report.output == str(tmp_path / "p.objects.csv")
+    assert (report.objects, report.samples) == (2 * LABELS[1], 2)
+    rows = rows_of(report.output)
+    expected = regionprops_table(
+        LABELS[0],
+        np.moveaxis(IMAGE, 0, -1),
+        properties=("area", "centroid", "axis_major_length", "perimeter", "intensity_mean"),
+        spacing=(0.5, 0.5),
+    )
+    for ours, theirs in (
+        ("area", "area"),
+        ("centroid_x", "centroid-1"),
+        ("axis_major", "axis_major_length"),
+        ("perimeter", "perimeter"),
+        ("mean_actin", "intensity_mean-1"),
+    ):
+        found = [float(row[ours]) for row in rows[: LABELS[1]]]
+        np.testing.assert_allclose(found, expected[theirs], rtol=1e-9)
+    assert {row["unit"] for row in rows} == {"micrometre"}
+    assert rows[0]["sample"] == "'=one"
+    monkeypatch.setattr(block_io, "BLOCK", 16)
+    monkeypatch.setattr(counting, "max", lambda chunk: 16, raising=False)
+    other = measure(stores, stores, csv=str(tmp_path / "tiled.csv"), scheduler="threads")
+    assert rows_of(other.output) == rows
+
+
+def test_a_table_that_is_there_stays(stores):
+    measure(stores, scheduler="sync")
+    with pytest.raises(OutputError, match="add --overwrite"):
+        measure(stores, scheduler="sync")
+    assert "mean_actin" not in rows_of(measure(stores, overwrite=True, scheduler="sync").output)[0]
+
+
+def test_what_does_not_fit_is_named(stores, tmp_path):
+    writer = DatasetWriter(str(tmp_path / "other.zarr"))
+    for name in ("=one", "two"):
+        writer.add(name, np.zeros((4, 4), np.uint8), axes="yx")
+    writer.finish()
+    with pytest.raises(InputError, match="size of its labels"):
+        measure(stores, str(tmp_path / "other.zarr"))
+    with pytest.raises(InputError, match="no labels"):
+        measure(str(tmp_path / "other.zarr"))
+    writer = DatasetWriter(str(tmp_path / "classes.zarr"))
+    one = np.ones((4, 4), np.uint8)
+    writer.add("a", one, axes="yx", labels=one, kind="classes")
+    writer.finish()
+    with pytest.raises(InputError, match="kind 'instances', got classes; import masks of inst"):
+        measure(str(tmp_path / "classes.zarr"))

@@ -1,0 +1,219 @@
+"""Whatever the tiles and the scheduler: the same bytes as one pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from unetkit.arrays import instances
+from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.errors import InputError, MissingError, OutputError, UsageError
+from unetkit.storage.images import open_image
+from unetkit.storage.lock import lock_path
+from unetkit.storage.outputs import partial_url
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that the examples of one test share."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    tile=st.sampled_from([16, 64]),
+    scheduler=st.sampled_from(["sync", "threads"]),
+    norm=st.sampled_from(["none", "batch"]),
+)
+@example(height=1, width=40, tile=16, scheduler="threads", norm="none")
+@example(height=5, width=1, tile=64, scheduler="sync", norm="batch")
+@example(height=67, width=49, tile=16, scheduler="threads", norm="batch")
+def test_tiles_equal_one_pass_to_the_bit(
+    kit: SimpleNamespace,
+    shared: Path,
+    height: int,
+    width: int,
+    tile: int,
+    scheduler: str,
+    norm: str,
+) -> None:
+    model = kit.model(shared / f"{norm}.safetensors", norm=norm)
+    source, image = kit.image(
+        shared / f"{len(list(shared.iterdir()))}.zarr", (height, width), seed=height
+    )
+    report = tile_predict(source, model=model, tile=tile, scheduler=scheduler, **EXACT)
+    made = open_image(report.output)
+    expected = kit.one_pass(model, image[0])
+    np.testing.assert_array_equal(kit.read(made.data), expected)
+    classes = (expected[1] >= 0.5).astype(np.uint8)
+    np.testing.assert_array_equal(kit.read(made.labels["classes"]), classes)
+    found = instances.instances(classes, "foreground", distance=1)
+    np.testing.assert_array_equal(kit.read(made.labels["instances"]), found)
+    assert report.objects == found.max()
+    assert report.tiles_total == -(-height // tile) * -(-width // tile)
+
+
+def test_the_test_image_has_objects_across_tiles(kit: SimpleNamespace, tmp_path: Path) -> None:
+    model = kit.model(tmp_path / "model.safetensors")
+    source, image = kit.image(tmp_path / "slide.zarr", (67, 49), seed=67)
+    share = (kit.one_pass(model, image[0])[1] >= 0.5).mean()
+    assert 0.2 < share < 0.8
+    report = tile_predict(source, model=model, tile=16, grow=0, **EXACT)
+    assert report.objects is not None
+    assert report.objects > 3
+
+
+@pytest.mark.parametrize("scheduler", ["processes", "local:1"])
+def test_other_processes_give_the_same_bytes(
+    kit: SimpleNamespace, tmp_path: Path, scheduler: str
+) -> None:
+    model = kit.model(tmp_path / "model.safetensors")
+    source, _ = kit.image(tmp_path / "slide.zarr", (40, 50))
+    here, there = str(tmp_path / "here.zarr"), str(tmp_path / "there.zarr")
+    for output, name in ((here, "sync"), (there, scheduler)):
+        tile_predict(
+            source, model=model, output=output, tile=32, scheduler=name, workers=1, **EXACT
+        )
+    assert kit.differing(here, there) == []
+
+
+def test_planes_are_predicted_one_by_one_and_ids_run_on(
+    kit: SimpleNamespace, tmp_path: Path
+) -> None:
+    model = kit.model(tmp_path / "model.safetensors", channels=2, method="none")
+    source, image = kit.image(tmp_path / "slide.zarr", (2, 2, 3, 40, 36), axes="tczyx", dtype="f4")
+    report = tile_predict(source, model=model, tile=16, **EXACT)
+    made = open_image(report.output)
+    assert made.data.axes == "tczyx"
+    assert made.channel_names == ("background", "foreground")
+    highest = 0
+    for plane in range(6):
+        expected = kit.one_pass(model, image[plane])
+        np.testing.assert_array_equal(kit.read(made.data, plane), expected)
+        found = instances.instances((expected[1] >= 0.5).astype(np.uint8), "foreground")
+        shifted = np.where(found > 0, found + highest, 0)
+        np.testing.assert_array_equal(kit.read(made.labels["instances"], plane), shifted)
+        highest += int(found.max())
+    assert report.objects == highest
+
+
+TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
+
+
+def test_an_existing_output_is_kept(kit: SimpleNamespace, slide: str) -> None:
+    Path("slide.prediction.zarr").mkdir()
+    Path("slide.prediction.zarr", "thesis.docx").write_text("three years")
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(OutputError) as caught:
+            tile_predict(slide, **TILED, **options)
+        assert caught.value.exit_code == 4
+    assert kit.contents("slide.prediction.zarr") == {"thesis.docx": b"three years"}
+
+
+def test_an_earlier_output_is_replaced_when_asked(slide: str) -> None:
+    tile_predict(slide, **TILED)
+    report = tile_predict(slide, **{**TILED, "tile": 32}, overwrite=True)
+    assert open_image(report.output).attributes["prediction"]["tile"] == 32
+
+
+def test_the_output_must_lie_apart_from_the_input(kit: SimpleNamespace, slide: str) -> None:
+    before = kit.contents(slide)
+    for output in (slide, f"{slide}/", f"{slide}/prediction.zarr", "."):
+        with pytest.raises(OutputError):
+            tile_predict(slide, output=output, overwrite=True)
+    assert kit.contents(slide) == before
+
+
+BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"tile": 18}, UsageError, "tile must be a multiple of 4 for model 'unet', got 18"),
+    ({"tile": 0}, UsageError, "tile must be a multiple of 4"),
+    ({"overlap": 19}, UsageError, "overlap must be at least 20 for model 'unet', got 19"),
+    ({"threshold": 1.5}, UsageError, "threshold must lie between 0 and 1"),
+    ({"grow": -1}, UsageError, "grow must be at least 0"),
+    ({"min_size": -1}, UsageError, "min_size must be at least 0"),
+    ({"probabilities": "u2"}, UsageError, "probabilities must be uint8 or float32"),
+    ({"precision": "double"}, UsageError, "precision must be one of auto"),
+    ({"nonfinite": "skip"}, UsageError, "nonfinite must be error or fill"),
+    ({"scheduler": "thread"}, UsageError, "did you mean 'threads'"),
+    ({"channels": "DAPI"}, UsageError, "channels must be among"),
+    ({"device": "tpu"}, UsageError, "device must be"),
+    ({"model": "none.safetensors"}, MissingError, "--model"),
+    ({"model": "slide.png"}, InputError, "model file must be"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "words"), BAD)
+def test_what_can_not_be_used_leaves_nothing_behind(
+    kit: SimpleNamespace, slide: str, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    Path("slide.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    before = kit.contents(".")
+    with pytest.raises(error, match=words):
+        tile_predict(slide, **options)
+    assert kit.contents(".") == before
+
+
+def test_an_image_file_must_be_imported_first(slide: str) -> None:
+    Path("big.tif").write_bytes(b"II*\0")
+    with pytest.raises(InputError, match=r"unetkit import big.tif"):
+        tile_predict("big.tif")
+    with pytest.raises(MissingError, match=r"did you mean 'slide.zarr'"):
+        tile_predict("slied.zarr")
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(
+    kit: SimpleNamespace, slide: str
+) -> None:
+    before = kit.contents(".")
+    progress = kit.watching()
+    report = tile_predict(slide, tile=16, overlap=21, dry_run=True, progress=progress)
+    assert kit.contents(".") == before
+    assert (report.status, report.tiles_total, report.tile) == ("planned", 16, 16)
+    # 21 is rounded up to what holds the phase of pooling.
+    assert (report.overlap, report.read) == (24, 64)
+    assert report.context_share == pytest.approx(1 - 64 * 60 / (16 * 64**2))
+    assert report.output_bytes >= 64 * 60 * (2 + 1 + 4)
+    assert any("16 tiles of 16 pixels" in note for note in progress.notes)
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_two_jobs_on_one_output(kit: SimpleNamespace, slide: str) -> None:
+    refused = []
+
+    def start_another() -> None:
+        for options in ({}, {"resume": True}):
+            with pytest.raises(OutputError, match="must have one job at a time") as caught:
+                tile_predict(slide, **TILED, **options)
+            refused.append(caught.value.exit_code)
+        # To look at the plan disturbs nobody, nor does a job on another output.
+        tile_predict(slide, **TILED, dry_run=True)
+        tile_predict(slide, **TILED, output="other.zarr")
+
+    report = tile_predict(slide, **TILED, progress=kit.watching(at=4, act=start_another))
+    assert refused == [4, 4]
+    assert (report.status, report.tiles_reused) == ("done", 0)
+    assert kit.differing(report.output, "other.zarr") == []
+
+
+def test_a_lock_of_another_host_is_broken_when_asked(slide: str) -> None:
+    lock = Path(lock_path(partial_url("slide.prediction.zarr")))
+    lock.write_text('{"host": "elsewhere", "pid": 1, "since": "yesterday", "birth": ""}')
+    with pytest.raises(OutputError, match="host elsewhere, process 1, since yesterday"):
+        tile_predict(slide, **TILED)
+    assert tile_predict(slide, **TILED, break_lock=True).status == "done"
+    assert not lock.exists()

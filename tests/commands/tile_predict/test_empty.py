@@ -1,0 +1,104 @@
+"""What is left out is background, is listed, and changes nothing elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.errors import OutputError, UsageError
+from unetkit.storage.image_writer import create_image
+from unetkit.storage.images import open_image
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
+
+
+@pytest.fixture
+def half(slide: str) -> str:
+    """Store 64 x 60 pixels of noise whose right half is dark; one pixel there is not."""
+    image = np.random.default_rng(0).integers(1000, 4000, (1, 64, 60), np.uint16)
+    image[:, :, 32:] = np.random.default_rng(1).integers(0, 100, (1, 64, 28))
+    image[0, 20, 40] = 100
+    create_image("half.zarr", shape=(64, 60), axes="yx", dtype="u2").write(0, 0, 0, image)
+    return "half.zarr"
+
+
+def listed(output: str) -> list[str]:
+    path = Path(output, ".unetkit", "left-out.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def read(output: str, kind: str) -> np.ndarray:
+    image = open_image(output)
+    data = image.data if kind == "probabilities" else image.labels[kind]
+    return data.read(0, 0, 64, 0, 60)
+
+
+def test_dark_tiles_are_left_out_and_the_others_stay(half: str) -> None:
+    all_of_it = tile_predict(half, **TILED, output="all.zarr")
+    assert (all_of_it.tiles_left_out, listed("all.zarr")) == (0, [])
+    report = tile_predict(half, **TILED, skip_below=100, output="some.zarr")
+    # Eight of the sixteen are dark, but for the one with the bright pixel.
+    assert report.tiles_left_out == 7
+    assert listed("some.zarr") == sorted(f"half/0/{n}" for n in (2, 3, 7, 10, 11, 14, 15))
+    kept = np.ones((64, 60), bool)
+    kept[:, 32:] = False
+    kept[16:32, 32:48] = True
+    whole, part = read("all.zarr", "classes"), read("some.zarr", "classes")
+    np.testing.assert_array_equal(part, np.where(kept, whole, 0))
+    assert whole[~kept].any()
+    background, foreground = read("some.zarr", "probabilities")
+    assert (background[~kept] == 255).all()
+    assert not foreground[~kept].any()
+
+
+def test_a_coarse_mask_says_where_to_look(half: str) -> None:
+    mask = np.zeros((1, 4, 5), np.uint8)
+    # One of 4 x 5 pixels: rows 32 to 48, columns 12 to 24, which two tiles touch.
+    mask[0, 2, 1] = 1
+    create_image("mask.zarr", shape=(4, 5), axes="yx", dtype="u1").write(0, 0, 0, mask)
+    report = tile_predict(half, **TILED, mask="mask.zarr", output="some.zarr")
+    assert report.tiles_left_out == 14
+    assert {"half/0/8", "half/0/9"}.isdisjoint(listed("some.zarr"))
+    tile_predict(half, **TILED, output="all.zarr")
+    whole, part = read("all.zarr", "classes"), read("some.zarr", "classes")
+    np.testing.assert_array_equal(part[32:48, :32], whole[32:48, :32])
+    assert not part[:32].any()
+
+
+def test_what_an_earlier_run_left_out_is_listed_too(kit: SimpleNamespace, half: str) -> None:
+    def fail() -> None:
+        raise OSError("power cut")
+
+    options = {**TILED, "skip_below": 100}
+    with pytest.raises(OSError, match="power cut"):
+        tile_predict(half, **options, progress=kit.watching(at=9, act=fail))
+    with pytest.raises(OutputError, match="skip_below: 100 before"):
+        tile_predict(half, **{**options, "skip_below": 90}, resume=True)
+    report = tile_predict(half, **options, resume=True)
+    assert report.tiles_reused > 0
+    assert report.tiles_left_out == 7
+    tile_predict(half, **options, output="whole.zarr")
+    assert kit.differing(report.output, "whole.zarr") == []
+
+
+def test_a_mask_must_fit(kit: SimpleNamespace, half: str) -> None:
+    kit.image(Path("deep.zarr"), (3, 8, 8), axes="zyx", dtype="u1")
+    with pytest.raises(UsageError, match="mask must have 1 plane or 1"):
+        tile_predict(half, mask="deep.zarr")
+
+
+def test_the_background_of_the_target_boundary_is_its_second_class(
+    kit: SimpleNamespace, half: str
+) -> None:
+    model = kit.model(Path("b.safetensors"), classes=("inside", "boundary"), target="boundary")
+    tile_predict(half, model=model, **TILED, skip_below=100, output="some.zarr")
+    assert (read("some.zarr", "classes")[48:, 48:] == 1).all()
+    assert not read("some.zarr", "instances")[48:, 48:].any()

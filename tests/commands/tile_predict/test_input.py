@@ -1,0 +1,147 @@
+"""A slide that was copied in part does not pass for one with empty places, nor another for it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from unetkit.cli.app import main
+from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.commands.tile_predict.plan import absence, take_stock, totals
+from unetkit.errors import InputError, OutputError, SurroundingsError
+from unetkit.storage import retry
+from unetkit.storage.datasets import open_dataset
+from unetkit.storage.images import open_image
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
+
+
+@pytest.fixture
+def torn(kit: SimpleNamespace, slide: str) -> str:
+    """Take three of the sixteen chunks from an image."""
+    source, _ = kit.image(Path("torn.zarr"), (128, 120))
+    for key in ("0/0", "2/1", "3/3"):
+        Path(source, "0", "c", key).unlink()
+    return str(source)
+
+
+def test_absent_chunks_are_said_and_listed(kit: SimpleNamespace, torn: str) -> None:
+    watch = kit.watching()
+    report = tile_predict(torn, **{**TILED, "tile": 64}, progress=watch)
+    assert "3 of 16 input chunks are absent, read as the fill value" in watch.notes
+    assert (report.input_chunks, report.input_chunks_absent) == (16, 3)
+    lines = Path(report.output, ".unetkit", "absent-input.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        ["torn", key] for key in ("c/0/0", "c/2/1", "c/3/3")
+    ]
+    told = open_image(report.output).attributes["prediction"]
+    assert (told["input_chunks"], told["input_chunks_absent"]) == (16, 3)
+
+
+def test_a_complete_input_is_silent(kit: SimpleNamespace, slide: str) -> None:
+    watch = kit.watching()
+    report = tile_predict(slide, **TILED, require_complete_input=True, progress=watch)
+    assert (report.input_chunks, report.input_chunks_absent) == (4, 0)
+    assert not any("absent" in note for note in watch.notes)
+    assert not Path(report.output, ".unetkit", "absent-input.jsonl").exists()
+
+
+def test_a_complete_input_may_be_required(
+    kit: SimpleNamespace, torn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = kit.contents(".")
+    words = ["tile-predict", torn, "--require-complete-input", "--device", "cpu"]
+    assert main(words) == 3
+    assert "must have all of its 16 chunks, got 3 absent, such as c/0/0" in capsys.readouterr().err
+    assert kit.contents(".") == before
+    # Without it the same command goes through.
+    assert main([*words[:2], *words[3:], "--dry-run"]) == 0
+
+
+def test_samples_of_one_array_count_once(kit: SimpleNamespace, slide: str) -> None:
+    import zarr
+
+    group = zarr.create_group("stack.zarr")
+    array = group.create_array("images", shape=(3, 40, 40), chunks=(1, 20, 20), dtype="u1")
+    array[:2] = 7
+    censuses = take_stock(open_dataset("stack.zarr").samples, complete=False)
+    assert len(censuses) == 3
+    assert totals(censuses) == (12, 4)
+    assert absence(censuses) == "4 of 12 input chunks are absent, read as the fill value"
+
+
+def test_a_store_that_lists_nothing_can_not_be_known_as_complete(slide: str) -> None:
+    from dataclasses import replace
+
+    (sample,) = open_dataset(slide).samples
+    away = replace(
+        sample,
+        image=replace(sample.image, data=replace(sample.data, url="http://127.0.0.1:1/slide.zarr")),
+    )
+    assert totals(take_stock([away], complete=False)) == (0, 0)
+    with pytest.raises(InputError, match="must list its chunks to be known as complete"):
+        take_stock([away], complete=True)
+
+
+@pytest.mark.parametrize("change", ["touched", "lost", "another"])
+def test_an_input_that_changed_meanwhile_is_not_gone_on_with(
+    kit: SimpleNamespace, slide: str, change: str
+) -> None:
+    def fail() -> None:
+        raise OSError("power cut")
+
+    with pytest.raises(OSError, match="power cut"):
+        tile_predict(slide, **TILED, progress=kit.watching(at=6, act=fail))
+    chunk = Path(slide, "0", "c", "1", "1")
+    kept, times = chunk.read_bytes(), (chunk.stat().st_atime_ns, chunk.stat().st_mtime_ns)
+    if change == "touched":
+        os.utime(chunk, ns=(1, 1))
+    elif change == "lost":
+        chunk.unlink()
+    else:
+        chunk.write_bytes(Path(slide, "0", "c", "0", "0").read_bytes())
+    with pytest.raises(OutputError, match=r"input\.slide\.chunks\."):
+        tile_predict(slide, **TILED, resume=True)
+    # As it was, it is.
+    chunk.write_bytes(kept)
+    os.utime(chunk, ns=times)
+    assert tile_predict(slide, **TILED, resume=True).tiles_reused >= 5
+
+
+def test_a_disk_that_refuses_for_a_moment_changes_nothing_but_a_count(
+    kit: SimpleNamespace, slide: str, faults: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "WAITS", (0.0, 0.0, 0.0))
+    calm = tile_predict(slide, **TILED, output="calm.zarr")
+
+    def disturbed() -> None:
+        plan.enter_context(faults.at("open", f"{slide}/0/c/1/1", errno.EIO, times=2))
+
+    with ExitStack() as plan:
+        # Once the image has been looked at as a whole.
+        watch = kit.watching(at=1, act=disturbed)
+        report = tile_predict(slide, **TILED, output="rough.zarr", progress=watch)
+    assert (calm.retries, report.retries) == (0, 2)
+    assert kit.differing("calm.zarr", "rough.zarr") == []
+
+
+def test_a_disk_that_stays_bad_ends_with_code_5(
+    kit: SimpleNamespace, slide: str, faults: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "WAITS", (0.0, 0.0, 0.0))
+    with ExitStack() as plan:
+        fault = faults.at("open", f"{slide}/0/c/1/1", errno.EIO)
+        watch = kit.watching(at=1, act=lambda: plan.enter_context(fault))
+        with pytest.raises(SurroundingsError, match="4 times in a row") as caught:
+            tile_predict(slide, **TILED, progress=watch)
+    assert caught.value.exit_code == 5
+    assert tile_predict(slide, **TILED, resume=True).tiles_reused > 0

@@ -1,0 +1,130 @@
+"""What lies on disk is valid, and says what it is."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import yaozarrs
+
+from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.commands.verify import verify
+from unetkit.errors import OutputError, UsageError
+from unetkit.storage.datasets import DatasetWriter, open_dataset
+from unetkit.storage.images import open_image
+from unetkit.storage.outputs import partial_url
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
+
+
+def test_a_dataset_gives_a_dataset_with_the_same_names(
+    kit: SimpleNamespace, tmp_path: Path
+) -> None:
+    model = kit.model(tmp_path / "model.safetensors")
+    rng = np.random.default_rng(1)
+    images = {"b": rng.integers(0, 255, (1, 30, 41)), "a": rng.integers(0, 255, (1, 50, 20))}
+    writer = DatasetWriter(str(tmp_path / "data.zarr"))
+    for name, image in images.items():
+        writer.add(name, image.astype(np.uint8), axes="cyx", source="one")
+    writer.finish()
+    report = tile_predict(f"{writer.url}/", model=model, tile=16, **EXACT)
+    assert report.output == str(tmp_path / "data.prediction.zarr")
+    made = open_dataset(report.output)
+    assert [(s.name, s.source) for s in made.samples] == [("b", "one"), ("a", "one")]
+    for sample in made.samples:
+        expected = kit.one_pass(model, images[sample.name].astype(np.uint8))
+        np.testing.assert_array_equal(kit.read(sample.data), expected)
+        assert set(sample.image.labels) == {"classes", "instances"}
+    assert report.samples == 2
+
+
+def test_the_output_is_valid_and_says_what_it_is(kit: SimpleNamespace, tmp_path: Path) -> None:
+    model = kit.model(tmp_path / "model.safetensors")
+    source, image = kit.image(tmp_path / "slide.zarr", (1100, 40))
+    report = tile_predict(source, model=model, precision="exact")
+    yaozarrs.validate_zarr_store(report.output)
+    made = open_image(report.output)
+    assert made.levels == 2
+    expected = np.rint(kit.one_pass(model, image[0]) * 255).astype(np.uint8)
+    np.testing.assert_array_equal(kit.read(made.data), expected)
+    assert made.attributes["scale"] == 1 / 255
+    assert made.attributes["prediction"]["precision"] == "exact"
+    assert made.label_attributes["classes"]["class_names"] == ["background", "foreground"]
+    assert not Path(partial_url(report.output)).exists()
+    listed = Path(report.output, ".unetkit", "chunks.jsonl").read_text().splitlines()
+    stored = {name for name in kit.contents(report.output) if ".unetkit/" not in name}
+    for line in map(json.loads, listed):
+        name = f"{line['array']}/{line['key']}".removeprefix("./")
+        data = Path(report.output, name).read_bytes()
+        assert (line["length"], line["crc32"]) == (len(data), zlib.crc32(data))
+        stored.remove(name)
+    assert not stored
+
+
+def test_class_maps_have_no_instances(kit: SimpleNamespace, tmp_path: Path) -> None:
+    names = ("background", "myelin", "axon")
+    model = kit.model(tmp_path / "model.safetensors", classes=names, target="classes")
+    source, image = kit.image(tmp_path / "slide.zarr", (40, 40))
+    report = tile_predict(source, model=model, tile=16, **EXACT)
+    made = open_image(report.output)
+    assert set(made.labels) == {"classes"}
+    assert (report.objects, report.classes) == (None, names)
+    classes = kit.one_pass(model, image[0]).argmax(axis=0)
+    assert set(np.unique(classes)) == {0, 1, 2}
+    np.testing.assert_array_equal(kit.read(made.labels["classes"]), classes)
+    with pytest.raises(UsageError, match="threshold must be left out for a model of 3 classes"):
+        tile_predict(source, model=model, threshold=0.4, overwrite=True)
+
+
+@pytest.mark.parametrize("kind", ["image", "dataset"])
+def test_a_prediction_for_older_viewers_holds_the_same(
+    kit: SimpleNamespace, tmp_path: Path, kind: str
+) -> None:
+    model = kit.model(tmp_path / "model.safetensors")
+    if kind == "image":
+        source, _ = kit.image(tmp_path / "slide.zarr", (1100, 40))
+    else:
+        source = kit.cells(tmp_path / "data.zarr")
+    made = {
+        version: tile_predict(
+            source,
+            model=model,
+            output=str(tmp_path / f"{version}.zarr"),
+            ome_version=version,
+            precision="exact",
+        ).output
+        for version in ("0.5", "0.4")
+    }
+    assert not list(Path(made["0.4"]).rglob("zarr.json"))
+    pairs = zip(*(open_dataset(output).samples for output in made.values()), strict=True)
+    for new, old in pairs:
+        yaozarrs.validate_zarr_store(old.image.url)
+        np.testing.assert_array_equal(kit.read(new.data), kit.read(old.data))
+        assert new.image.labels.keys() == old.image.labels.keys()
+        for name, labels in new.image.labels.items():
+            np.testing.assert_array_equal(kit.read(labels), kit.read(old.image.labels[name]))
+        assert new.image.levels == old.image.levels
+        for said in (new.image.attributes, old.image.attributes):
+            del said["prediction"]["command"]
+        assert new.image.attributes == old.image.attributes
+        assert new.class_names == old.class_names
+    report = verify(made["0.4"])
+    assert report.chunks > 5
+    again = tile_predict(
+        source, model=model, output=made["0.4"], ome_version="0.4", precision="exact", resume=True
+    )
+    assert again.status == "nothing to do"
+    with pytest.raises(OutputError, match=r"ome_version: 0\.4 before, 0\.5 now"):
+        tile_predict(source, model=model, output=made["0.4"], precision="exact", resume=True)
+
+
+def test_an_unknown_version_is_refused(slide: str) -> None:
+    with pytest.raises(UsageError, match=r"ome-version must be one of 0\.5, 0\.4"):
+        tile_predict(slide, ome_version="0.3")

@@ -1,0 +1,334 @@
+"""Turned, blended and several at once: always what whole passes over the image give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from unetkit.arrays import normalization
+from unetkit.commands.tile_predict import averaging
+from unetkit.commands.tile_predict.averaging import LEAST_WEIGHT
+from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.errors import OutputError
+from unetkit.geometry.tiles import mirror
+from unetkit.models import hardware, model_file
+from unetkit.storage.image_writer import create_image
+from unetkit.storage.images import open_image
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
+
+# Each way of laying a square upon itself as NumPy does it, and back, in the order of `TURNS`.
+FLIPS = [(), (2,), (1,), (1, 2)]
+
+
+def turned(array: np.ndarray, axes: tuple[int, ...], *, swapped: bool) -> np.ndarray:
+    flipped = np.flip(array, axes)
+    return np.ascontiguousarray(flipped.transpose(0, 2, 1) if swapped else flipped)
+
+
+def turned_back(array: np.ndarray, axes: tuple[int, ...], *, swapped: bool) -> np.ndarray:
+    return np.flip(array.transpose(0, 2, 1) if swapped else array, axes)
+
+
+def soft_max(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=0))
+    return np.asarray(powers / powers.sum(axis=0))
+
+
+def whole_passes(model: str, image: np.ndarray, tta: str) -> np.ndarray:
+    """Average whole passes over an image (C, Y, X) that is mirrored out to whole steps and turned.
+
+    Whatever surplus the legal size has lies at the far side of the turned image.
+    """
+    loaded = model_file.load(model)
+    contract = loaded.header.contract
+    fitted = normalization.fit(lambda: [image], method=loaded.header.normalization).apply(image)
+    height, width = image.shape[1:]
+    sides = [-(-length // contract.step) * contract.step for length in (height, width)]
+    wide = 4 * contract.need + 4 * contract.minimum
+    rows = mirror(-wide, sides[0] + wide, height)
+    columns = mirror(-wide, sides[1] + wide, width)
+    around = fitted[:, rows][:, :, columns]
+    total = np.zeros((2, height, width), np.float32)
+    ways = [(axes, swapped) for swapped in (False, True) for axes in FLIPS]
+    ways = ways[: {"none": 1, "flips": 4, "rotations": 8}[tta]]
+    for axes, swapped in ways:
+        seen = turned(around, axes, swapped=swapped)
+        start = wide - contract.need
+        ends = [start + contract.legal(n - 2 * wide + 2 * contract.need) for n in seen.shape[1:]]
+        batch = torch.from_numpy(seen[:, start : ends[0], start : ends[1]].copy())[None]
+        with torch.inference_mode():
+            logits = hardware.forward(loaded.module, batch, precision="exact")[0].numpy()
+        found = soft_max(logits)[:, contract.halo :, contract.halo :]
+        found = found[:, : seen.shape[1] - 2 * wide, : seen.shape[2] - 2 * wide]
+        total += turned_back(found, axes, swapped=swapped)[:, :height, :width]
+    return np.asarray(total / np.float32(len(ways)))
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that the examples of one test share."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    tile=st.sampled_from([16, 32]),
+    tta=st.sampled_from(["flips", "rotations"]),
+    name=st.sampled_from(["unet", "keras-unet"]),
+)
+@example(height=37, width=50, tile=16, tta="rotations", name="unet")
+@example(height=1, width=23, tile=16, tta="rotations", name="unet")
+@example(height=33, width=18, tile=16, tta="flips", name="keras-unet")
+def test_turned_tiles_equal_the_turned_whole_pass_to_the_bit(
+    kit: SimpleNamespace,
+    shared: Path,
+    height: int,
+    width: int,
+    tile: int,
+    tta: str,
+    name: str,
+) -> None:
+    model = kit.model(shared / f"{name}.safetensors", name=name)
+    place = shared / f"{len(list(shared.iterdir()))}.zarr"
+    source, image = kit.image(place, (height, width), seed=height)
+    report = tile_predict(source, model=model, tile=tile, tta=tta, scheduler="sync", **EXACT)
+    made = open_image(report.output)
+    expected = whole_passes(model, image[0], tta)
+    np.testing.assert_array_equal(kit.read(made.data), expected)
+    np.testing.assert_array_equal(kit.read(made.labels["classes"]), expected[1] >= 0.5)
+
+
+def test_the_classic_depth_is_exact_too(kit: SimpleNamespace, tmp_path: Path) -> None:
+    model = kit.model(tmp_path / "deep.safetensors", depth=4)
+    source, image = kit.image(tmp_path / "slide.zarr", (70, 41))
+    report = tile_predict(source, model=model, tile=32, tta="rotations", **EXACT)
+    assert report.read == 32 + 2 * 92 + 4
+    made = kit.read(open_image(report.output).data)
+    np.testing.assert_array_equal(made, whole_passes(model, image[0], "rotations"))
+
+
+def test_turns_matter(kit: SimpleNamespace, slide: str) -> None:
+    seen = {
+        tta: kit.read(open_image(report.output).data)
+        for tta in ("none", "flips", "rotations")
+        for report in [tile_predict(slide, tta=tta, output=f"{tta}.zarr", tile=16, **EXACT)]
+    }
+    assert np.abs(seen["none"] - seen["flips"]).max() > 1e-3
+    assert np.abs(seen["flips"] - seen["rotations"]).max() > 1e-3
+
+
+def test_a_turned_image_gives_the_turned_average(kit: SimpleNamespace, slide: str) -> None:
+    _, image = kit.image(Path("square.zarr"), (32, 48), seed=9)
+    turned_image = np.rot90(image[0], axes=(1, 2))
+    create_image("turned.zarr", shape=(48, 32), axes="yx", dtype="u2", chunk=32).write(
+        0, 0, 0, np.ascontiguousarray(turned_image)
+    )
+    found = [
+        kit.read(open_image(tile_predict(name, tta="rotations", tile=16, **EXACT).output).data)
+        for name in ("square.zarr", "turned.zarr")
+    ]
+    # The looks are the same ones, added up in another order.
+    np.testing.assert_allclose(np.rot90(found[0], axes=(1, 2)), found[1], atol=1e-6)
+
+
+def test_several_models_give_the_mean_of_what_each_gives_alone(
+    kit: SimpleNamespace, slide: str
+) -> None:
+    models = [
+        kit.model(Path("deep.safetensors"), depth=2, seed=3),
+        kit.model(Path("flat.safetensors"), depth=1, seed=4, method="none"),
+        kit.model(Path("padded.safetensors"), depth=1, seed=5, name="keras-unet"),
+    ]
+    alone = []
+    for number, model in enumerate(models):
+        output = f"{number}.zarr"
+        tile_predict(slide, model=model, output=output, tile=16, tta="flips", **EXACT)
+        alone.append(kit.read(open_image(output).data))
+    report = tile_predict(slide, model=models, tile=16, tta="flips", **EXACT)
+    made = open_image(report.output)
+    expected = (alone[0] + alone[1] + alone[2]) / np.float32(3)
+    np.testing.assert_array_equal(kit.read(made.data), expected)
+    np.testing.assert_array_equal(kit.read(made.labels["classes"]), expected[1] >= 0.5)
+    assert (report.models, report.cost_factor) == (3, 12)
+    assert len(set(made.attributes["prediction"]["model_sha256"])) == 3
+
+
+def blended(model: str, image: np.ndarray, tile: int) -> np.ndarray:
+    """Blend all windows over a whole image: what needs an accumulator of its size."""
+    loaded = model_file.load(model)
+    contract = loaded.header.contract
+    fitted = normalization.fit(lambda: [image], method=loaded.header.normalization).apply(image)
+    height, width = image.shape[1:]
+    need, size = contract.need, tile + 2 * contract.need
+    total = np.zeros((2, height + 2 * size, width + 2 * size), np.float32)
+    weights = np.zeros(total.shape[1:], np.float32)
+    line = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / (size / 8)) ** 2)
+    bell = np.maximum(np.outer(line, line), LEAST_WEIGHT).astype(np.float32)
+    for y in range(0, height, tile):
+        for x in range(0, width, tile):
+            rows = mirror(y - need, y - need + contract.legal(size), height)
+            columns = mirror(x - need, x - need + contract.legal(size), width)
+            batch = torch.from_numpy(fitted[:, rows][:, :, columns])[None]
+            with torch.inference_mode():
+                logits = hardware.forward(loaded.module, batch, precision="exact")[0].numpy()
+            place = (
+                slice(y - need + size, y - need + 2 * size),
+                slice(x - need + size, x - need + 2 * size),
+            )
+            total[:, *place] += soft_max(logits)[:, :size, :size] * bell
+            weights[place] += bell
+    inside = slice(size, size + height), slice(size, size + width)
+    return total[:, *inside] / weights[inside]
+
+
+@pytest.mark.parametrize(("height", "width"), [(50, 37), (16, 70), (9, 5)])
+@pytest.mark.parametrize("tiles", [1, 2, 4])
+def test_blocks_equal_windows_added_up_over_the_whole_image(
+    kit: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    height: int,
+    width: int,
+    tiles: int,
+) -> None:
+    monkeypatch.setattr(averaging, "BLEND_TILES", tiles)
+    model = kit.model(tmp_path / "padded.safetensors", depth=1, name="keras-unet")
+    source, image = kit.image(tmp_path / "slide.zarr", (height, width))
+    report = tile_predict(source, model=model, tile=8, merge="gaussian", **EXACT)
+    made = kit.read(open_image(report.output).data)
+    np.testing.assert_array_equal(made, blended(model, image[0], 8))
+    np.testing.assert_allclose(made.sum(axis=0), 1, atol=1e-5)
+
+
+def test_blending_is_no_crop(kit: SimpleNamespace, slide: str) -> None:
+    model = kit.model(Path("padded.safetensors"), depth=1, name="keras-unet")
+    cropped, mixed = (
+        kit.read(open_image(report.output).data)
+        for merge in ("crop", "gaussian")
+        for report in [
+            tile_predict(slide, model=model, tile=16, merge=merge, output=f"{merge}.zarr", **EXACT)
+        ]
+    )
+    assert 1e-6 < np.abs(cropped - mixed).max() < 0.5
+
+
+@pytest.mark.parametrize("options", [{"tta": "rotations"}, {"merge": "gaussian"}])
+def test_tiles_of_one_value_are_what_they_would_be_if_computed(
+    kit: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(averaging, "BLEND_TILES", 2)
+    model = kit.model(tmp_path / "padded.safetensors", depth=1, name="keras-unet", method="none")
+    data = create_image(str(tmp_path / "s.zarr"), shape=(150, 130), axes="yx", dtype="u1", chunk=50)
+    data.write(0, 0, 0, np.random.default_rng(0).integers(0, 9, (1, 50, 50), np.uint8))
+    found = []
+    for name in ("copied", "computed"):
+        with monkeypatch.context() as patch:
+            if name == "computed":
+                patch.setattr("unetkit.commands.tile_predict.blocks.constant", lambda block: None)
+            report = tile_predict(
+                str(tmp_path / "s.zarr"),
+                model=model,
+                output=str(tmp_path / f"{name}.zarr"),
+                tile=16,
+                scheduler="sync",
+                **EXACT,
+                **options,
+            )
+        found.append(report)
+    assert found[0].tiles_constant > found[1].tiles_constant == 0
+    assert kit.differing(found[0].output, found[1].output) == []
+
+
+def test_other_processes_give_the_same_bytes(kit: SimpleNamespace, tmp_path: Path) -> None:
+    models = [
+        kit.model(tmp_path / f"{n}.safetensors", depth=1, seed=n, name="keras-unet") for n in (1, 2)
+    ]
+    source, _ = kit.image(tmp_path / "slide.zarr", (70, 50))
+    options: dict[str, Any] = {"tta": "flips", "merge": "gaussian", "workers": 1}
+    outputs = [str(tmp_path / f"{scheduler}.out.zarr") for scheduler in ("sync", "processes")]
+    for output in outputs:
+        scheduler = Path(output).name.partition(".")[0]
+        tile_predict(
+            source, model=models, output=output, tile=8, scheduler=scheduler, **EXACT, **options
+        )
+    assert kit.differing(*outputs) == []
+
+
+LOOKS: list[dict[str, Any]] = [{"tta": "rotations"}, {"merge": "gaussian"}]
+
+
+@pytest.mark.parametrize("options", LOOKS)
+def test_resuming_gives_the_bytes_of_one_run(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(averaging, "BLEND_TILES", 2)
+    models = [kit.model(Path(f"{n}.st"), depth=1, seed=n, name="keras-unet") for n in (1, 2)]
+    asked: dict[str, Any] = {"model": models, "tile": 8, "scheduler": "sync", **EXACT, **options}
+    whole = tile_predict(slide, output="whole.zarr", **asked)
+
+    def stop() -> None:
+        raise OSError("power cut")
+
+    with pytest.raises(OSError, match="power cut"):
+        tile_predict(slide, progress=kit.watching(at=5, act=stop), **asked)
+    for change in ({"tta": "flips"}, {"model": models[:1]}):
+        with pytest.raises(OutputError, match="same settings"):
+            tile_predict(slide, resume=True, **(asked | change))
+    report = tile_predict(slide, resume=True, **asked)
+    assert 0 < report.tiles_reused < report.tiles_total == whole.tiles_total
+    assert kit.differing(report.output, "whole.zarr") == []
+
+
+@pytest.mark.parametrize("options", LOOKS)
+def test_what_is_left_out_changes_nothing_elsewhere(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(averaging, "BLEND_TILES", 2)
+    model = kit.model(Path("padded.safetensors"), depth=1, name="keras-unet")
+    asked: dict[str, Any] = {"model": model, "tile": 8, **EXACT, **options}
+    data = create_image("mask.zarr", shape=(4, 4), axes="yx", dtype="u1", chunk=4)
+    mask = np.array([[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]], np.uint8)
+    data.write(0, 0, 0, mask[None])
+    everything = tile_predict(slide, output="all.zarr", **asked)
+    report = tile_predict(slide, mask="mask.zarr", **asked)
+    assert 0 < report.tiles_left_out < report.tiles_total
+    full, some = (kit.read(open_image(found.output).data) for found in (everything, report))
+    looked = np.kron(mask, np.ones((16, 15)))[:64, :60] > 0
+    np.testing.assert_array_equal(full[:, looked], some[:, looked])
+    nothing = (some[0] == 1) & (some[1] == 0)
+    assert nothing.mean() > 0.5
+    assert (nothing | (full == some).all(axis=0)).all()
+
+
+def test_a_plan_says_what_averages_cost(kit: SimpleNamespace, slide: str) -> None:
+    model = kit.model(Path("padded.safetensors"), depth=1, name="keras-unet")
+    notes = kit.watching()
+    asked: dict[str, Any] = {"model": model, "tile": 8, "dry_run": True}
+    plain = tile_predict(slide, **asked)
+    assert (plain.cost_factor, plain.models, plain.tta, plain.merge) == (1, 1, "none", "crop")
+    turned_plan = tile_predict(slide, tta="rotations", progress=notes, **asked)
+    assert turned_plan.cost_factor == 8
+    assert turned_plan.context_share == plain.context_share
+    assert "averaged over 8 turns at 8.0 times the work" in notes.notes[-1]
+    mixed = tile_predict(slide, merge="gaussian", progress=notes, **asked)
+    # Blocks of four tiles of 8 run one or two more windows on each side.
+    assert mixed.cost_factor == pytest.approx((2 * (4 + 2)) ** 2 / 8**2, rel=0.01)
+    assert mixed.context_share > plain.context_share
+    assert "averaged over windows" in notes.notes[-1]

@@ -1,0 +1,82 @@
+"""What a plan settles, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.commands.tile_predict.ensemble import load_ensemble
+from unetkit.commands.tile_predict.plan import Wishes, make_plan
+from unetkit.errors import InputError
+from unetkit.storage.datasets import open_dataset
+from unetkit.storage.images import open_image
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
+
+
+def test_other_channels_than_the_model_s_are_named(kit: SimpleNamespace, slide: str) -> None:
+    kit.image(Path("rgb.zarr"), (3, 30, 30), axes="cyx")
+    with pytest.raises(InputError, match=r"must have 1 channels, .* got 3; choose .*--channels"):
+        tile_predict("rgb.zarr")
+    report = tile_predict("rgb.zarr", channels="2", tile=16)
+    assert report.status == "done"
+
+
+def test_the_model_remembers_its_channels(kit: SimpleNamespace, slide: str) -> None:
+    model = kit.model(Path("third.safetensors"), chosen="2")
+    _, image = kit.image(Path("rgb.zarr"), (3, 30, 30), axes="cyx")
+    report = tile_predict("rgb.zarr", model=model, tile=16, **EXACT)
+    made = kit.read(open_image(report.output).data)
+    np.testing.assert_array_equal(made, kit.one_pass(model, image[0, 2:]))
+
+
+@pytest.mark.parametrize(
+    ("tile", "chunk"), [(16, 16), (1024, 1024), (1040, 520), (2048, 1024), (3072, 1024)]
+)
+def test_chunks_are_parts_of_a_tile(
+    kit: SimpleNamespace, slide: str, tile: int, chunk: int
+) -> None:
+    plan = make_plan(
+        load_ensemble(["model.safetensors"], device="cpu"), open_dataset(slide), Wishes(tile=tile)
+    )
+    assert plan.chunk == chunk
+    (sample,) = plan.samples
+    assert plan.blocks(sample).tile % chunk == 0
+    assert plan.tiles_total == len(plan.tiles(sample))
+
+
+def test_a_fingerprint_changes_with_all_that_decides_about_pixels(
+    kit: SimpleNamespace, slide: str
+) -> None:
+    model, dataset = load_ensemble(["model.safetensors"], device="cpu"), open_dataset(slide)
+    plain = Wishes(precision="float32")
+    before = make_plan(model, dataset, plain).fingerprint()
+    assert make_plan(model, dataset, plain).fingerprint() == before
+    for change in (
+        {"tile": 16},
+        {"overlap": 24},
+        {"precision": "exact"},
+        {"batch": 2},
+        {"probabilities": "float32"},
+        {"threshold": 0.4},
+        {"grow": 2},
+        {"min_size": 3},
+        {"nonfinite": "fill"},
+    ):
+        assert make_plan(model, dataset, replace(plain, **change)).fingerprint() != before
+    json.dumps(before, allow_nan=False)
+
+
+def test_an_automatic_tile_is_the_image_rounded_up(kit: SimpleNamespace, slide: str) -> None:
+    kit.image(Path("odd.zarr"), (61, 45))
+    model = load_ensemble(["model.safetensors"], device="cpu")
+    assert make_plan(model, open_dataset("odd.zarr"), Wishes()).tile == 64

@@ -1,0 +1,161 @@
+"""Whatever interrupts it: the same bytes as one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from unetkit.commands.tile_predict import blocks, run
+from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.errors import OutputError, UsageError
+from unetkit.storage.image_writer import create_image
+from unetkit.storage.outputs import partial_url
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
+
+
+def fail_after(count: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the run fail once `count` tiles are done."""
+    real, done = blocks.predict_batch, []
+
+    def predict_batch(batch: Any) -> Any:
+        if len(done) >= count:
+            raise error
+        done.extend(batch.jobs)
+        return real(batch)
+
+    monkeypatch.setattr(run, "predict_batch", predict_batch)
+
+
+def interrupted(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch, *, after: int = 6
+) -> str:
+    """Return the partial of a run that failed after some tiles."""
+    progress = kit.watching()
+    with monkeypatch.context() as patch:
+        fail_after(after, OSError("power cut"), patch)
+        with pytest.raises(OSError, match="power cut"):
+            tile_predict(slide, **TILED, progress=progress)
+    assert not Path("slide.prediction.zarr").exists()
+    assert any("--resume" in note for note in progress.notes)
+    return partial_url("slide.prediction.zarr")
+
+
+def test_resuming_gives_the_bytes_of_one_run(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(kit, slide, monkeypatch)
+    report = tile_predict(slide, **TILED, resume=True)
+    assert (report.tiles_total, report.tiles_reused) == (16, 6)
+    tile_predict(slide, **TILED, output="whole.prediction.zarr")
+    assert kit.differing("slide.prediction.zarr", "whole.prediction.zarr") == []
+
+
+def test_resuming_after_the_tiles_gives_the_same_bytes(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("power cut")
+
+    # Before objects are numbered, after that, and when everything but the last list is there.
+    for place in ("run.number_objects", "output.add_pyramid", "output.write_list"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"unetkit.commands.tile_predict.{place}", fail)
+            with pytest.raises(OSError, match="power cut"):
+                tile_predict(slide, **TILED, resume=True)
+    report = tile_predict(slide, **TILED, resume=True)
+    assert report.tiles_reused == 16
+    tile_predict(slide, **TILED, output="whole.prediction.zarr")
+    assert kit.differing("slide.prediction.zarr", "whole.prediction.zarr") == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"rubbish", None])
+def test_a_damaged_tile_is_done_again(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch, damage: bytes | None
+) -> None:
+    partial = interrupted(kit, slide, monkeypatch)
+    chunk = Path(partial, "0", "c", "0", "0", "2")
+    if damage is None:
+        chunk.unlink()
+    else:
+        chunk.write_bytes(damage)
+    report = tile_predict(slide, **TILED, resume=True)
+    assert report.tiles_reused == 5
+    tile_predict(slide, **TILED, output="whole.prediction.zarr")
+    assert kit.differing("slide.prediction.zarr", "whole.prediction.zarr") == []
+
+
+def test_resuming_what_is_finished_does_nothing(kit: SimpleNamespace, slide: str) -> None:
+    tile_predict(slide, **TILED)
+    before = kit.contents("slide.prediction.zarr")
+    report = tile_predict(slide, **TILED, resume=True)
+    assert (report.status, report.tiles_reused) == ("nothing to do", 16)
+    assert kit.contents("slide.prediction.zarr") == before
+    assert report.to_dict()["classes"] == ["background", "foreground"]
+
+
+def test_resuming_nothing_starts_afresh(slide: str) -> None:
+    report = tile_predict(slide, **TILED, resume=True)
+    assert (report.status, report.tiles_reused) == ("done", 0)
+
+
+def test_automatic_choices_are_taken_over(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(kit, slide, monkeypatch)
+    report = tile_predict(slide, resume=True, scheduler="sync")
+    assert (report.tile, report.precision, report.tiles_reused) == (16, "exact", 6)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_other_settings_are_not_mixed(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    if finished:
+        tile_predict(slide, **TILED)
+    else:
+        interrupted(kit, slide, monkeypatch)
+    with pytest.raises(OutputError, match="tile: 16 before, 32 now"):
+        tile_predict(slide, **{**TILED, "tile": 32}, resume=True)
+    with pytest.raises(OutputError, match=r"threshold: 0.5 before, 0.4 now"):
+        tile_predict(slide, **TILED, threshold=0.4, resume=True)
+    other = kit.model(Path("other.safetensors"), seed=3)
+    with pytest.raises(OutputError, match=r"model: .* before"):
+        tile_predict(slide, model=other, **TILED, resume=True)
+    create_image("new.zarr", shape=(64, 60), axes="yx", dtype="u2").write(
+        0, 0, 0, np.eye(64, 60, dtype=np.uint16)[None]
+    )
+    Path(slide).rename("old.zarr")
+    Path("new.zarr").rename(slide)
+    with pytest.raises(OutputError, match="normalization"):
+        tile_predict(slide, **TILED, resume=True)
+
+
+def test_without_resume_an_unfinished_run_is_neither_mixed_nor_lost(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(kit, slide, monkeypatch)
+    with pytest.raises(OutputError, match="--resume goes on with them, --overwrite starts afresh"):
+        tile_predict(slide, **TILED)
+    assert tile_predict(slide, **TILED, resume=True).tiles_reused > 0
+
+
+def test_overwrite_starts_an_unfinished_run_afresh(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(kit, slide, monkeypatch)
+    progress = kit.watching()
+    report = tile_predict(slide, **TILED, overwrite=True, progress=progress)
+    assert report.tiles_reused == 0
+    assert any("afresh" in note for note in progress.notes)
+
+
+def test_resume_and_overwrite_exclude_each_other(slide: str) -> None:
+    with pytest.raises(UsageError, match="resume must be given without overwrite"):
+        tile_predict(slide, resume=True, overwrite=True)

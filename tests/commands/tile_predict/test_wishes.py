@@ -1,0 +1,49 @@
+"""What no model can do is refused before anything is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from unetkit.cli.app import main
+from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.commands.tile_predict.plan import Wishes
+from unetkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tta": "mirror"}, "tta must be one of none, flips, rotations, got 'mirror'"),
+        ({"merge": "mean"}, "merge must be crop or gaussian, got 'mean'"),
+        ({"audit": -1}, "audit must be at least 0 windows, got -1"),
+        ({"batch": 0}, "batch must be at least 1 tile, got 0"),
+        ({"min_size": -2}, "min_size must be at least 0 pixels, got -2"),
+        ({"max_memory": "much"}, "max-memory must be an amount"),
+    ],
+)
+def test_bad_wishes_are_named(change: dict[str, Any], message: str) -> None:
+    Wishes().check()
+    with pytest.raises(UsageError, match=message):
+        replace(Wishes(), **change).check()
+
+
+def test_wishes_are_picked_out_of_all_options() -> None:
+    options = {**vars(Wishes()), "tile": 32, "source": "a.zarr", "audit": 3}
+    assert Wishes.among(options) == Wishes(tile=32, audit=3)
+
+
+def test_windows_that_do_not_overlap_are_not_blended(kit: SimpleNamespace, slide: str) -> None:
+    with pytest.raises(UsageError, match="merge must be crop for models without a halo"):
+        tile_predict(slide, merge="gaussian")
+    assert main(["tile-predict", slide, "--merge", "gaussian"]) == 2
+    padded = kit.model(Path("padded.safetensors"), depth=1, name="keras-unet")
+    assert tile_predict(slide, model=padded, merge="gaussian").status == "done"
+    with pytest.raises(UsageError, match="merge must be crop"):
+        tile_predict(slide, model=[padded, "model.safetensors"], merge="gaussian", overwrite=True)

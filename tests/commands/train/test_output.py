@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from unetkit.commands.train.command import train
+from unetkit.errors import InputError, OutputError, UsageError
+from unetkit.models.model_file import load
+from unetkit.models.model_header import read_header
+from unetkit.training import run_folder
+from unetkit.training.checkpoint import State, States
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    from unetkit.commands.train.report import TrainReport
+
+OPTIONS = ("depth=1", "width=2", "dropout=0.5")
+
+
+class CrashError(RuntimeError):
+    """Nobody expects it, so nobody cleans up."""
+
+
+class Crashing:
+    """A progress that ends a training after some steps, as a crash would."""
+
+    def __init__(self, after: int | None = None) -> None:
+        self.left, self.stage = after, ""
+        self.notes: list[str] = []
+
+    def start(self, what: str, *, total: int) -> None:
+        self.stage = what
+
+    def advance(self, parts: int = 1, *, status: str = "") -> None:
+        if self.left is not None and self.stage == "training" and parts == 1:
+            self.left -= 1
+            if self.left == 0:
+                raise CrashError
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class Eager(States):
+    """Keeps every state, where the usual one keeps one a minute."""
+
+    def is_due(self) -> bool:
+        self.finish()
+        return True
+
+
+@pytest.fixture
+def here(kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with a dataset, and keep a state after every step."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_folder, "States", Eager)
+    kit.cells(tmp_path / "data.zarr", count=3)
+    return tmp_path
+
+
+def run(**changes: Any) -> TrainReport:
+    usual: dict[str, Any] = {"options": OPTIONS, "steps": 20, "device": "cpu"}
+    return train("data.zarr", **{**usual, "precision": "float32", **changes})
+
+
+def crash(after: int, **changes: Any) -> None:
+    with pytest.raises(CrashError):
+        run(progress=Crashing(after), **changes)
+
+
+def log(path: str = "model.log.jsonl") -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def file_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Keeps every state, and kills itself at its tenth step.
+DEADLY = """
+import os, signal, sys
+from unetkit.commands.train.command import train
+from unetkit.training import run_folder
+from unetkit.training.checkpoint import States
+
+class Eager(States):
+    def is_due(self):
+        self.finish()
+        return True
+
+class Deadly:
+    left = 10
+    def start(self, what, *, total):
+        self.stage = what
+    def advance(self, parts=1, *, status=""):
+        self.left -= self.stage == "training" and parts
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def note(self, text):
+        pass
+
+run_folder.States = Eager
+train("data.zarr", options=("depth=1", "width=2", "dropout=0.5"), steps=20, device="cpu",
+      precision="float32", workers=int(sys.argv[1]), progress=Deadly())
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 2, 4])
+def test_twenty_steps_equal_ten_a_kill_and_ten(here: Path, workers: int) -> None:
+    whole = run(output="whole.safetensors", workers=2)
+    line = [sys.executable, "-c", DEADLY, str(workers)]
+    killed = subprocess.run(line, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    # It may have died between putting the last state aside and putting a new one in its place.
+    states = {"last.safetensors", "previous.safetensors"}
+    assert states & set(file_names(here / "model.train"))
+    assert not Path("model.safetensors").exists()
+    report = run(resume=True, workers=workers)
+    assert (report.steps_total, report.steps) == (20, whole.steps)
+    assert report.resumed_at_step in (8, 9)
+    assert Path("model.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
+    # Each step once, whatever was written before the crash and not kept.
+    assert log() == log("whole.log.jsonl")
+    assert report.scores == whole.scores
+    assert "model.train" not in file_names(here)
+    # The control: a step more would not have gone unnoticed.
+    other = run(output="other.safetensors", steps=19)
+    assert other.steps == 19
+    assert Path("other.safetensors").read_bytes() != Path("whole.safetensors").read_bytes()
+
+
+# Keeps its states as usual, one a minute, and kills itself before the first.
+EARLY = """
+import os, signal, sys
+from pathlib import Path
+from unetkit.commands.train.command import train
+
+class Deadly:
+    def start(self, what, *, total):
+        self.stage = what
+    def advance(self, parts=1, *, status=""):
+        ripe = sys.argv[1] == "step" or Path("model.train/best.safetensors").exists()
+        if self.stage == "training" and ripe:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def note(self, text):
+        pass
+
+train("data.zarr", options=("depth=1", "width=2", "dropout=0.5"), steps=20, device="cpu",
+      precision="float32", progress=Deadly())
+"""
+
+
+@pytest.mark.parametrize("after", ["step", "model"])
+def test_one_killed_before_its_first_state_begins_at_step_0(here: Path, after: str) -> None:
+    run(output="whole.safetensors")
+    line = [sys.executable, "-c", EARLY, after]
+    killed = subprocess.run(line, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = file_names(here / "model.train")
+    assert ("best.safetensors" in left) == (after == "model")
+    assert not {"last.safetensors", "previous.safetensors"} & set(left)
+    with pytest.raises(OutputError, match="add --resume to go on with it"):
+        run()
+    progress = Crashing()
+    assert run(resume=True, progress=progress).resumed_at_step is None
+    assert any("training begins at step 0" in note for note in progress.notes)
+    assert Path("model.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
+    assert log() == log("whole.log.jsonl")
+    assert "model.train" not in file_names(here)
+
+
+def test_many_crashes_change_nothing_either(here: Path) -> None:
+    run(output="whole.safetensors")
+    crash(3)
+    for after in (2, 1, 5, 4):
+        crash(after, resume=True)
+    assert run(resume=True).resumed_at_step == 10
+    assert Path("model.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
+    assert log() == log("whole.log.jsonl")
+
+
+def test_a_frozen_encoder_goes_on_as_it_was(here: Path) -> None:
+    same = {"model": "smp-linknet", "options": ("encoder=tu-test_resnet",), "steps": 8}
+    run(output="whole.safetensors", freeze_encoder=4, **same)
+    for after in (2, 4):
+        crash(after, freeze_encoder=4, resume=after > 2, **same)
+    run(resume=True, freeze_encoder=4, **same)
+    assert Path("model.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
+
+
+def test_nothing_there_starts_afresh_and_a_finished_one_is_left_alone(here: Path) -> None:
+    first = run(resume=True, steps=3)
+    assert (first.resumed_at_step, first.steps_total) == (None, 3)
+    before = Path("model.safetensors").read_bytes()
+    progress = Crashing()
+    again = run(resume=True, steps=3, progress=progress)
+    assert progress.notes[-1] == "The training is finished, so there is nothing to do."
+    assert (again.resumed_at_step, again.scores) == (3, first.scores)
+    assert (again.best_step, again.stopped_early) == (first.best_step, first.stopped_early)
+    assert Path("model.safetensors").read_bytes() == before
+    with pytest.raises(OutputError, match="steps: 3 before, 4 now") as caught:
+        run(resume=True, steps=4)
+    assert caught.value.exit_code == 4
+    Path("model.log.jsonl").unlink()
+    with pytest.raises(OutputError, match="must have its log beside it"):
+        run(resume=True, steps=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 1}, "seed: 0 before, 1 now"),
+        ({"options": ("depth=1", "width=3")}, r"options.width: 2 before, 3 now"),
+        ({"recipe_set": ("grey=0",)}, "grey: .* before, 0"),
+        ({"nonfinite": "fill"}, "nonfinite: error before, fill now"),
+        ({"precision": "bfloat16"}, "precision: float32 before, bfloat16 now"),
+    ],
+    ids=str,
+)
+def test_other_settings_are_refused_by_name(
+    here: Path, changes: dict[str, Any], words: str
+) -> None:
+    crash(5)
+    kept = (here / "model.train" / "last.safetensors").read_bytes()
+    with pytest.raises(OutputError, match=words) as caught:
+        run(resume=True, **changes)
+    assert caught.value.exit_code == 4
+    assert (here / "model.train" / "last.safetensors").read_bytes() == kept
+    assert run(resume=True).resumed_at_step == 4
+
+
+def test_other_data_is_refused(kit: SimpleNamespace, here: Path) -> None:
+    crash(5)
+    (here / "data.zarr").rename(here / "old.zarr")
+    kit.cells(here / "data.zarr", count=3, shape=(40, 45))
+    with pytest.raises(OutputError, match=r"input\.s\d: "):
+        run(resume=True)
+    with pytest.raises(UsageError, match="resume must be given without overwrite"):
+        run(resume=True, overwrite=True)
+
+
+def test_a_choice_that_was_made_is_kept(here: Path) -> None:
+    # On this machine 'auto' may mean another precision than that of the first run.
+    crash(5, precision="bfloat16")
+    assert run(resume=True, precision="auto").precision == "bfloat16"
+
+
+def test_what_a_stopped_training_left_is_not_lost_by_chance(here: Path) -> None:
+    crash(5)
+    with pytest.raises(OutputError, match="add --resume to go on with it, or add --overwrite"):
+        run()
+    assert run(overwrite=True).resumed_at_step is None
+
+
+def test_a_damaged_last_state_falls_back_to_the_one_before(here: Path) -> None:
+    run(output="whole.safetensors")
+    crash(10)
+    last = here / "model.train" / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:-3] + b"abc")
+    progress = Crashing()
+    assert run(resume=True, progress=progress).resumed_at_step == 8
+    assert any("goes on from the state before it" in note for note in progress.notes)
+    assert Path("model.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
+    assert log() == log("whole.log.jsonl")
+
+
+def test_a_lost_best_model_is_noticed(here: Path) -> None:
+    crash(10)
+    for path in (here / "model.train").glob("best*"):
+        path.unlink()
+    with pytest.raises(InputError, match="must be there to go on"):
+        run(resume=True)
+
+
+def test_the_state_stays_where_wanted(here: Path) -> None:
+    run(steps=4, keep_state=True)
+    content = (here / "model.train" / "last.safetensors").read_bytes()
+    state = State.from_bytes(content, path="")
+    assert state.facts["position"]["step"] == 4
+    names = set(state.tensors)
+    assert {name.split(".")[0] for name in names} == {"network", "average", "optimizer"}
+    assert (here / "model.train" / "best.safetensors").exists()
+
+
+def test_another_number_of_threads_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    crash(5)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
+    progress = Crashing()
+    run(resume=True, progress=progress)
+    assert any("threads: " in note and "99 now" in note for note in progress.notes)
+
+
+def test_a_budget_becomes_a_stored_number_of_steps(here: Path) -> None:
+    with pytest.raises(CrashError):
+        # The bar begins anew once the number of steps is known.
+        run(steps=10**6, time_budget="4s", progress=Crashing(3))
+    content = (here / "model.train" / "last.safetensors").read_bytes()
+    steps = State.from_bytes(content, path="").facts["pace"]["steps"]
+    assert steps < 10**6
+    report = run(resume=True, steps=10**6, time_budget="4s")
+    assert report.steps_total == steps
+    assert read_header("model.safetensors").provenance["steps"] == steps
+    assert [row["event"] for row in log()].count("planned") == 1
+
+
+def begin(folder: Path, *words: str) -> subprocess.Popen[str]:
+    options = [word for option in OPTIONS for word in ("--set", option)]
+    same = ["--steps", "120", "--device", "cpu", "--precision", "float32", *options]
+    return subprocess.Popen(
+        [sys.executable, "-m", "unetkit", "train", "data.zarr", "--json", *same, *words],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(place: Path, words: str, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        if place.exists() and words in place.read_text():
+            return
+        time.sleep(0.01)
+    process.kill()
+    pytest.fail(f"never came: {words}; {process.communicate()}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_at_once_and_the_same_command_goes_on(here: Path, number: int) -> None:
+    with begin(here) as process:
+        wait_for(here / "model.train" / "log.jsonl", '"step": 30,', process)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "give the same command with --resume to go on" in said
+    # No minute has passed: it was the signal that saved.
+    state = State.from_bytes((here / "model.train" / "last.safetensors").read_bytes(), path="")
+    step = state.facts["position"]["step"]
+    assert step >= 30
+    with begin(here, "--resume") as process:
+        printed, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert json.loads(printed)["resumed_at_step"] == step
+    steps = [row["step"] for row in log() if row["event"] == "step"]
+    assert steps == list(range(1, len(steps) + 1))
+    assert load("model.safetensors").header.provenance["steps"] == 120
+
+
+def test_one_training_at_a_time(here: Path) -> None:
+    with begin(here) as process:
+        wait_for(here / "model.train" / "log.jsonl", '"step": 2,', process)
+        with pytest.raises(OutputError, match="one job at a time"):
+            run(overwrite=True)
+        process.kill()
+        process.wait(timeout=60)
+    # What a dead process held is taken over.
+    assert run(overwrite=True, steps=2).steps == 2

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unetkit.arrays.targets import cut_gaps, make_target
+from unetkit.arrays.weight_map import PRESETS, weight_map
+from unetkit.commands.train.plan import choose_lesson
+from unetkit.commands.train.samples import Rebalanced, Targets, Weights, materials
+from unetkit.commands.weights.command import weights
+from unetkit.errors import NumbersError
+from unetkit.progress import SILENT
+from unetkit.storage.datasets import DatasetWriter, open_dataset
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import SimpleNamespace
+
+    from unetkit.progress import Progress
+    from unetkit.training.sampler import Material
+
+
+def prepare(
+    url: str,
+    target: str | None = None,
+    *,
+    balance: float = 1.0,
+    nonfinite: str = "error",
+    progress: Progress = SILENT,
+) -> dict[str, Material]:
+    lesson = choose_lesson(open_dataset(url), target, SILENT)
+    return materials(
+        lesson,
+        [sample.name for sample in lesson.samples],
+        balance=balance,
+        normalization="percentile",
+        nonfinite=nonfinite,  # type: ignore[arg-type]
+        progress=progress,
+    )
+
+
+def whole(array: Any) -> np.ndarray:
+    return np.asarray(array.read(0, 0, array.height, 0, array.width))
+
+
+def touching(path: Path, *, side: int = 90, ignore: np.ndarray | None = None) -> str:
+    """Store an image whose cells touch everywhere."""
+    y, x = np.mgrid[:side, :side]
+    labels = (1 + (y // 11) * 40 + (x + y // 3) // 13).astype(np.uint16)
+    labels[(y // 20 + x // 20) % 3 == 0] = 0
+    writer = DatasetWriter(str(path))
+    writer.add("a", labels.astype(np.float32), axes="yx", labels=labels, ignore=ignore)
+    writer.finish()
+    return str(path)
+
+
+@pytest.mark.parametrize("target", ["foreground", "foreground+boundary", "boundary"])
+def test_boxes_of_targets_and_computed_weights_are_those_of_the_whole_plane(
+    tmp_path: Path, target: str
+) -> None:
+    url = touching(tmp_path / "data.zarr")
+    found = prepare(url, target)["a"]
+    assert isinstance(found.target, Targets)
+    assert isinstance(found.weights, Weights)
+    labels = whole(open_dataset(url).samples[0].labels())
+    classes = make_target(labels, target)
+    lesson = choose_lesson(open_dataset(url), target, SILENT)
+    expected = weight_map(
+        cut_gaps(labels),
+        target=classes,
+        class_weight=lesson.balance,
+        preset=PRESETS["paper2015"],
+    )
+
+    @settings(max_examples=25, deadline=None)
+    @given(data=st.data())
+    def check(data: st.DataObject) -> None:
+        y0, x0 = (data.draw(st.integers(0, 89)) for _ in range(2))
+        y1, x1 = (data.draw(st.integers(start + 1, 90)) for start in (y0, x0))
+        box = (0, y0, y1, x0, x1)
+        np.testing.assert_array_equal(found.target.read(*box), classes[y0:y1, x0:x1])
+        np.testing.assert_array_equal(found.weights.read(*box), expected[y0:y1, x0:x1])
+
+    check()
+
+
+def test_computed_weights_are_those_that_the_command_stores(tmp_path: Path) -> None:
+    ignore = np.zeros((90, 90), np.uint8)
+    ignore[30:60, 20:50] = 1
+    url = touching(tmp_path / "data.zarr", ignore=ignore)
+    computed = whole(prepare(url)["a"].weights)
+    weights(url)
+    stored = prepare(url)["a"]
+    assert not isinstance(stored.weights, Weights | Rebalanced)
+    np.testing.assert_array_equal(whole(stored.weights), computed)
+    assert not computed[ignore == 1].any()
+    assert computed[ignore == 0].all()
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_the_balance_is_damped_alike_in_stored_and_computed_weights(
+    tmp_path: Path, balance: float
+) -> None:
+    ignore = np.zeros((90, 90), np.uint8)
+    ignore[30:60, 20:50] = 1
+    url = touching(tmp_path / "data.zarr", ignore=ignore)
+    computed = whole(prepare(url, balance=balance)["a"].weights)
+    weights(url)
+    stored = whole(prepare(url, balance=balance)["a"].weights)
+    np.testing.assert_allclose(stored, computed, atol=1e-5)
+    assert stored.dtype == computed.dtype == np.float32
+    far_inside = whole(prepare(url)["a"].target) == 1
+    inside = computed[far_inside & (ignore == 0)]
+    if balance == 0:
+        np.testing.assert_array_equal(inside, 1)
+    else:
+        assert inside.min() != 1
+
+
+def test_weights_of_another_target_are_computed_anew(kit: SimpleNamespace, tmp_path: Path) -> None:
+    url = touching(tmp_path / "data.zarr")
+    weights(url, target="foreground")
+    watching = kit.watching()
+    assert not isinstance(prepare(url, "foreground")["a"].weights, Weights)
+    other = prepare(url, "boundary", progress=watching)["a"].weights
+    assert isinstance(other, Weights)
+    assert "1 of 1 samples have no stored weights" in watching.notes[0]
+
+
+def test_the_preset_of_2019_is_used_as_it_is_stored(tmp_path: Path) -> None:
+    url = touching(tmp_path / "data.zarr")
+    weights(url, preset="freiburg2019")
+    stored = whole(open_dataset(url).samples[0].weights)
+    for balance in (0.0, 1.0):
+        np.testing.assert_array_equal(whole(prepare(url, balance=balance)["a"].weights), stored)
+
+
+def test_weights_of_foreign_origin_are_used_as_they_are(tmp_path: Path) -> None:
+    labels = np.zeros((20, 20), np.uint8)
+    labels[4:9, 4:9] = 1
+    own = np.random.default_rng(0).random((20, 20), dtype=np.float32)
+    writer = DatasetWriter(str(tmp_path / "data.zarr"))
+    writer.add("a", labels, axes="yx", labels=labels, weights=own)
+    writer.finish()
+    found = prepare(str(tmp_path / "data.zarr"), balance=0.0)["a"]
+    np.testing.assert_array_equal(whole(found.weights), own)
+
+
+def test_each_image_is_normalized_by_itself(tmp_path: Path) -> None:
+    writer = DatasetWriter(str(tmp_path / "data.zarr"))
+    for name, factor in (("dark", 1), ("bright", 40)):
+        image = (np.arange(400).reshape(20, 20) * factor).astype(np.uint16)
+        labels = np.eye(20, dtype=np.uint8)
+        writer.add(name, image, axes="yx", labels=labels)
+    writer.finish()
+    found = prepare(str(tmp_path / "data.zarr"))
+    dark, bright = (found[name].normalization.apply(whole(found[name].image)) for name in found)
+    np.testing.assert_allclose(dark, bright, atol=1e-5)
+    assert -0.1 < dark.min() < 0.01
+    assert 0.99 < dark.max() < 1.1
+
+
+def test_only_the_samples_that_are_used_are_read(kit: SimpleNamespace, tmp_path: Path) -> None:
+    lesson = choose_lesson(open_dataset(kit.cells(tmp_path / "d.zarr", count=3)), None, SILENT)
+    known = materials(
+        lesson, ["s2"], balance=0, normalization="range", nonfinite="error", progress=SILENT
+    )
+    assert list(known) == ["s2"]
+    assert known["s2"].background == 0
+
+
+def test_nan_is_refused_or_filled(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((20, 20), dtype=np.float32)
+    image[3, 4] = np.nan
+    writer = DatasetWriter(str(tmp_path / "data.zarr"))
+    writer.add("a", image, axes="yx", labels=np.eye(20, dtype=np.uint8))
+    writer.finish()
+    url = str(tmp_path / "data.zarr")
+    with pytest.raises(NumbersError, match="sample 'a'") as caught:
+        prepare(url)
+    assert caught.value.exit_code == 6
+    assert prepare(url, nonfinite="fill")["a"].fill

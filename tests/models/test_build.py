@@ -1,0 +1,96 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from unetkit import registry
+from unetkit.errors import SurroundingsError, UsageError
+from unetkit.models import build as making
+from unetkit.models.build import make, outline, parse_options, told
+
+
+def test_options_from_texts_build_the_model():
+    options = parse_options(["width=3", "depth=1"], "unet")
+    assert make("unet", in_channels=2, classes=2, options=options).head.in_channels == 3
+    with pytest.raises(UsageError, match=r"options: depth=4, dropout=0\.5, norm=none, width=64"):
+        parse_options(["deph=1"], "unet")
+    with pytest.raises(UsageError, match="did you mean 'unet'"):
+        parse_options([], "unett")
+    with pytest.raises(UsageError, match="did you mean 'unet'"):
+        make("unett", in_channels=1, classes=2)
+
+
+@pytest.mark.parametrize(
+    ("built", "words"),
+    [
+        (lambda: nn.Identity(), "a torch module with a size contract, got Identity"),
+        (lambda: "network", "a torch module with a size contract, got str"),
+        (lambda: 1 / 0, "able to be built, got ZeroDivisionError"),
+    ],
+)
+def test_a_model_that_is_none_is_the_surroundings_fault(monkeypatch, built, words):
+    def build(*, in_channels, classes):
+        return built()
+
+    monkeypatch.setattr(registry.Registry, "get", lambda *_: build)
+    with pytest.raises(SurroundingsError, match=words):
+        make("odd", in_channels=1, classes=2)
+
+
+def test_an_error_is_told_with_the_line_of_the_models_author():
+    def faulty():
+        return torch.zeros(2) @ torch.zeros(3)
+
+    with pytest.raises(RuntimeError) as caught:
+        faulty()
+    line = faulty.__code__.co_firstlineno + 1
+    assert told(caught.value).endswith(f"(in {__file__}, line {line})")
+    caught.value.__traceback__ = None
+    assert told(caught.value).startswith("RuntimeError: ")
+    assert " (in " not in told(caught.value)
+
+
+def test_an_outline_takes_no_memory_and_has_every_shape():
+    options = {"depth": 4, "width": 3000}
+    shapes = outline("unet", in_channels=1, classes=2, options=options)
+    assert sum(p.numel() for p in shapes.parameters()) > 10**10
+    assert all(p.is_meta for p in shapes.parameters())
+    with pytest.raises(UsageError, match="depth of model 'unet' must be"):
+        outline("unet", in_channels=1, classes=2, options={"depth": 99})
+
+
+LOADED = """
+import sys
+from unetkit.models.build import make, outline
+outline("unet", in_channels=1, classes=2, options={"width": 2})
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_an_outline_does_not_wait_for_the_compiler():
+    # Random numbers without memory would load it, which takes seconds.
+    run = subprocess.run([sys.executable, "-c", LOADED], check=True, stdout=subprocess.PIPE)
+    assert run.stdout.split() == [b"False"]
+    drawn = LOADED.replace("outline(", "import torch\nwith torch.device('meta'): make(")
+    control = subprocess.run([sys.executable, "-c", drawn], check=True, stdout=subprocess.PIPE)
+    assert control.stdout.split() == [b"True"]
+
+
+def test_weights_are_drawn_again_after_an_outline():
+    outline("unet", in_channels=1, classes=2, options={"width": 2})
+    made = make("unet", in_channels=1, classes=2, options={"width": 2})
+    assert float(made.head.weight.detach().std()) > 0
+
+
+def test_a_network_that_computes_while_it_is_built_has_no_outline(monkeypatch):
+    build = making.models().get("unet")
+
+    def counting(*, in_channels: int, classes: int):
+        torch.ones(1).item()
+        return build(in_channels=in_channels, classes=classes, depth=1, width=2)
+
+    monkeypatch.setattr(registry.Registry, "get", lambda *_: counting)
+    assert outline("odd", in_channels=1, classes=2) is None
+    assert make("odd", in_channels=1, classes=2).contract

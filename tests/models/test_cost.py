@@ -1,0 +1,87 @@
+"""What layers make of an input is told without the time that it takes to compute it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import nn
+
+from unetkit.models.build import make
+from unetkit.models.convolutions import fuse
+from unetkit.models.cost import largest_tensor, run_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Odd(nn.Module):
+    """Has a convolution of each unusual kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(2, 6, kernel_size=(3, 5), stride=2, padding=1, dilation=(1, 2), groups=2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(6, 4, kernel_size=3, padding="same"),
+            nn.ConvTranspose2d(4, 6, 3, stride=3, padding=1, output_padding=2, groups=2),
+            nn.Conv2d(6, 3, kernel_size=1, padding_mode="reflect", bias=False),
+        )
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.layers(image)
+
+
+def classic() -> nn.Module:
+    return make("unet", in_channels=2, classes=3, options={"depth": 2, "width": 4})
+
+
+@pytest.mark.parametrize("build", [classic, Odd])
+@pytest.mark.parametrize("fused", [True, False])
+def test_shapes_are_those_of_a_real_run(build: Callable[[], nn.Module], fused: bool) -> None:
+    network = build().eval()
+    network = fuse(network) if fused else network
+    real: list[tuple[int, ...]] = []
+    for layer in network.modules():
+        layer.register_forward_hook(lambda layer, given, made: real.append(tuple(made.shape)))
+    with torch.inference_mode():
+        network(torch.zeros(1, 2, 60, 60))
+    wanted = list(real)
+    real.clear()
+    runs = run_layers(network, in_channels=2, size=60)
+    assert [tuple(run.made) for run in runs] == wanted == real
+    assert {tuple(run.given)[1] for run in runs if run.layer is network} == {2}
+
+
+def test_what_is_made_between_layers_counts_as_large() -> None:
+    class Enlarged(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            large = nn.functional.interpolate(torch.cat([image] * 3, dim=1), scale_factor=2)
+            return large[:, :1, ::2, ::2]
+
+    assert largest_tensor(Enlarged(), in_channels=2, size=8) == 3 * 2 * 16 * 16
+    assert {run.made.numel() for run in run_layers(Enlarged(), in_channels=2, size=8)} == {64}
+    assert largest_tensor(nn.MaxPool2d(2), in_channels=2, size=8) == 2 * 8 * 8
+
+
+def test_nothing_of_the_network_is_changed() -> None:
+    network = make("unet", in_channels=1, classes=2, options={"depth": 1, "width": 2}).eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    run_layers(network, in_channels=1, size=44)
+    assert all(torch.equal(before[name], now) for name, now in network.state_dict().items())
+    assert not any(layer._forward_hooks for layer in network.modules())
+
+
+def test_no_compiler_is_loaded_for_it() -> None:
+    code = """
+import sys
+from unetkit.models.cost import run_layers
+from unetkit.models.build import make
+run_layers(make("unet", in_channels=1, classes=2).eval(), in_channels=1, size=188)
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -1,0 +1,48 @@
+"""Lengths with and without a unit."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from unetkit.errors import InputError, UsageError
+from unetkit.storage.pixel_size import in_pixels, split_length
+
+
+def sample(pixel_size):
+    return SimpleNamespace(name="a", image=SimpleNamespace(pixel_size=pixel_size))
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (10.0, (10.0, False)),
+        ("10", (10.0, False)),
+        (" 2.5px", (2.5, False)),
+        ("0.5um", (0.5, True)),
+        ("500 nm", (0.5, True)),
+        ("0.5µm", (0.5, True)),
+        ("1e-3mm", (1.0, True)),
+    ],
+)
+def test_a_number_counts_pixels_and_a_unit_micrometres(typed, meant):
+    assert split_length(typed, name="sigma") == meant
+
+
+@pytest.mark.parametrize("typed", ["", "um", "wide", "5 miles", "-1um", "1.2.3", "e"])
+def test_what_is_no_length_is_refused(typed):
+    with pytest.raises(UsageError, match="sigma must be a number of pixels or a length, got"):
+        split_length(typed, name="sigma")
+
+
+def test_oblong_pixels_are_counted_along_y_and_x():
+    found = in_pixels("2um", sample({"y": 0.5, "x": 0.25}), name="sigma")
+    assert found == (4.0, 8.0)
+    assert in_pixels(2.0, sample(None), name="sigma") == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("size", [None, {}, {"y": 1.0}])
+def test_a_unit_needs_a_pixel_size(size):
+    with pytest.raises(InputError, match="sample 'a' must have a pixel size for a sigma"):
+        in_pixels("2um", sample(size), name="sigma")

@@ -1,0 +1,148 @@
+"""Objects behind URLs: on a real S3 server, over HTTP, in memory; and stores that do not answer."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import pytest
+
+from unetkit.errors import OutputError, SurroundingsError, TryAgainError, UsageError
+from unetkit.storage import urls
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from _pytest.fixtures import FixtureRequest
+
+NOWHERE = "http://127.0.0.1:1/slide.zarr"
+
+
+@pytest.fixture(params=["s3", "memory"])
+def store(request: FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        return str(request.getfixturevalue("bucket"))
+    return f"memory://{tmp_path.name}"
+
+
+def test_objects_are_written_read_listed_copied_and_removed(store: str) -> None:
+    url = f"{store}/a"
+    assert not urls.exists_remotely(url)
+    assert urls.names(url) == urls.below(url) == []
+    for name in ("x/1", "x/2", "y"):
+        urls.write(f"{url}/{name}", f"<{name}>".encode())
+    assert urls.exists_remotely(url)
+    assert not urls.is_object(url)
+    assert urls.is_object(f"{url}/y")
+    assert urls.names(url) == ["x", "y"]
+    assert urls.below(url) == ["x/1", "x/2", "y"]
+    assert urls.size(url) == 13
+    assert urls.read(f"{url}/x/1") == b"<x/1>"
+    assert urls.read(f"{url}/x/1", stop=2) == b"<x"
+    assert urls.read(f"{url}/x/1", stop=99) == b"<x/1>"
+    urls.copy(url, f"{store}/b", ["x/2", "y"])
+    assert urls.below(f"{store}/b") == ["x/2", "y"]
+    urls.copy(f"{url}/y", f"{store}/z", [""])
+    assert urls.read(f"{store}/z") == b"<y>"
+    urls.remove(url, ["x/1"])
+    assert urls.below(url) == ["x/2", "y"]
+    urls.remove(url)
+    assert not urls.exists_remotely(url)
+    urls.remove(url)
+
+
+def test_a_new_object_is_never_laid_over_another(store: str) -> None:
+    urls.write(f"{store}/lock", b"1", new=True)
+    with pytest.raises(FileExistsError):
+        urls.write(f"{store}/lock", b"2", new=True)
+    assert urls.read(f"{store}/lock") == b"1"
+    urls.write(f"{store}/lock", b"2")
+    assert urls.read(f"{store}/lock") == b"2"
+
+
+def test_the_store_itself_refuses_a_second_creation(bucket: str) -> None:
+    # What was not there a moment ago: nothing but the store can tell.
+    filesystem, path = urls.file_system(f"{bucket}/lock")
+    filesystem.pipe_file(path, b"1", mode="create")
+    with pytest.raises(FileExistsError):
+        filesystem.pipe_file(path, b"2", mode="create")
+
+
+def test_what_others_write_is_seen_at_once(bucket: str) -> None:
+    import s3fs
+
+    assert urls.names(bucket) == []
+    other = s3fs.S3FileSystem(skip_instance_cache=True)
+    other.pipe_file(f"{bucket}/new".removeprefix("s3://"), b"1")
+    assert urls.names(bucket) == ["new"]
+
+
+def test_a_missing_bucket_is_named(bucket: str) -> None:
+    assert not urls.exists_remotely(f"{bucket}-none/a")
+    with pytest.raises(FileNotFoundError):
+        urls.read(f"{bucket}-none/a")
+    with pytest.raises(OutputError, match="create the bucket first"):
+        urls.write(f"{bucket}-none/a", b"1")
+
+
+def test_a_website_is_read(tmp_path: Path, website: str) -> None:
+    (tmp_path / "a").write_bytes(b"0123456789")
+    assert urls.read(f"{website}/a") == b"0123456789"
+    # This server knows no ranges and sends the whole file.
+    assert urls.read(f"{website}/a", stop=4) == b"0123"
+    assert urls.exists_remotely(f"{website}/a")
+    assert not urls.exists_remotely(f"{website}/b")
+    with pytest.raises(FileNotFoundError):
+        urls.read(f"{website}/b")
+
+
+@pytest.mark.parametrize("look", [urls.exists_remotely, urls.read])
+def test_a_server_that_does_not_answer_is_not_an_empty_one(look: object) -> None:
+    with pytest.raises(TryAgainError, match="must answer") as caught:
+        look(NOWHERE)
+    assert caught.value.exit_code == 75
+
+
+def test_a_store_that_does_not_let_us_in_is_named(bucket: str, monkeypatch) -> None:
+    import s3fs
+
+    urls.write(f"{bucket}/a", b"1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(SurroundingsError, match="check your credentials") as caught:
+        urls.read(f"{bucket}/a")
+    assert caught.value.exit_code == 5
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:swordfish@host/slide.zarr",
+        "s3://AKIA:swordfish@bucket/slide.zarr",
+        "https://host/slide.zarr?X-Amz-Signature=swordfish",
+    ],
+)
+def test_a_url_with_a_secret_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(UsageError, match="must hold no password") as caught:
+        urls.read(url)
+    assert "swordfish" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["nonsense://host/a", "s4://bucket/a"])
+def test_an_unknown_kind_of_url_is_named(url: str) -> None:
+    with pytest.raises(SurroundingsError, match="fsspec can open"):
+        urls.read(url)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import_module("fsspec.registry")
+    loaded = sys.modules["fsspec.registry"]._registry
+    for name in ("s3", "s3a"):
+        monkeypatch.delitem(loaded, name, raising=False)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(SurroundingsError, match=r"pip install 'unetkit\[s3\]'") as caught:
+        urls.read("s3://bucket/a")
+    assert caught.value.exit_code == 5

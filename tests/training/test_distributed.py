@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from unetkit.training import distributed
+from unetkit.training.distributed import ALONE, Group, joined
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Trains the classic network for 20 steps in float64 and writes down its weights.
+SCRIPT = """
+import json, os, sys
+import numpy as np, torch
+from dataclasses import replace
+from itertools import islice
+from unetkit.arrays.normalization import Normalization
+from unetkit.models.model_file import make
+from unetkit.training.block_cache import BlockCache
+from unetkit.training.learner import Learner
+from unetkit.training.distributed import joined
+from unetkit.training.recipes import RECIPES
+from unetkit.training.sampler import Material
+from unetkit.training.sampler import Tally
+from unetkit.training.sampler import Sampler
+from unetkit.training.split import Region
+
+class Memory:
+    def __init__(self, array):
+        self.array, (self.planes, *_, self.height, self.width) = array, array.shape
+    def read(self, plane, y0, y1, x0, x1):
+        return self.array[plane, ..., y0:y1, x0:x1].copy()
+
+rng = np.random.default_rng(0)
+image = rng.random((1, 1, 60, 60), dtype=np.float32)
+target = (image[:, 0] > 0.5).astype(np.uint8)
+weights = rng.random((1, 60, 60), dtype=np.float32)
+weights[:, :20, :35] = 0
+planes = (Memory(a) for a in (image, target, weights))
+tally = Tally(np.array([[0, 0, 0, 60, 60]]), np.bincount(target[weights > 0])[None])
+same = Normalization("none", (0.0,), (1.0,))
+material = Material(*planes, normalization=same, tally=tally)
+recipe = replace(RECIPES["default"], batch=4, tile=16, loss="unet+0.5*ce")
+with joined(torch.device("cpu")) as group:
+    torch.manual_seed(0)
+    network = make("unet", in_channels=1, classes=2,
+                   options={"depth": 1, "width": 4, "dropout": 0.0,
+                            "norm": os.environ.get("NORM", "none")}).double()
+    sampler = Sampler({"a": material}, [Region("a", 0, 0, 60, 60)], contract=network.contract,
+                      recipe=recipe, cache=BlockCache(), seed=3, group=group)
+    learner = Learner(network, recipe, precision="float32", group=group,
+                      accumulate=int(os.environ.get("PARTS", "1")))
+    with sampler.batches(workers=1) as batches:
+        losses = [learner.learn(batch, rate=1e-3) for batch in islice(batches, 20)]
+    shares = group.highest(len(sampler.batch(0).images))
+    sent = group.first_bytes(b"hello" if group.leads else None)
+    nothing = group.first_bytes(None)
+    if group.leads:
+        found = torch.cat([p.detach().reshape(-1) for p in learner.average.tensors.values()])
+        said = {"size": group.size, "losses": losses, "weights": found.tolist()}
+        said |= {"share": shares, "sent": sent.decode(), "nothing": nothing}
+        json.dump(said, open(sys.argv[1], "w"))
+"""
+
+
+def train(folder: Path, name: str, *, processes: int = 1, **environment: str) -> dict[str, object]:
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    front = [sys.executable]
+    if processes > 1:
+        front += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run(
+        [*front, str(script), str(folder / name)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, object] = json.loads((folder / name).read_text())
+    return found
+
+
+def test_two_processes_equal_one_in_float64(tmp_path: Path) -> None:
+    one, two = train(tmp_path, "one"), train(tmp_path, "two", processes=2)
+    assert (one["size"], two["size"]) == (1, 2)
+    assert (one["share"], two["share"]) == (4, 2)
+    assert (two["sent"], two["nothing"]) == ("hello", None)
+    assert len(np.asarray(one["losses"])) == 20
+    for name in ("losses", "weights"):
+        np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-9)
+    # Nor do the parts in which a batch is computed make a difference.
+    parts = train(tmp_path, "parts", PARTS="3")
+    np.testing.assert_allclose(parts["weights"], one["weights"], rtol=0, atol=1e-9)
+    # The control: weights moved, and float32 would not agree as well.
+    assert np.ptp(np.asarray(one["losses"])) > 1e-3
+
+
+def test_batch_normalization_sees_the_tiles_of_all_processes(tmp_path: Path) -> None:
+    one = train(tmp_path, "one", NORM="batch")
+    two = train(tmp_path, "two", processes=2, NORM="batch")
+    for name in ("losses", "weights"):
+        np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-9)
+    # The control: parts of a batch that are normalized each for itself lead elsewhere.
+    parts = train(tmp_path, "parts", NORM="batch", PARTS="2")
+    assert not np.allclose(parts["weights"], one["weights"], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "size"), [(5, 2), (4, 4), (7, 3)])
+def test_shares_are_all_there_is_and_nearly_equal(count: int, size: int) -> None:
+    shares = [list(Group(rank, size).share(count)) for rank in range(size)]
+    assert [index for share in shares for index in share] == list(range(count))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_alone_nothing_is_exchanged() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.grad = torch.tensor([1.0, 2.0])
+    ALONE.sum_gradients([weight])
+    assert weight.grad.tolist() == [1, 2]
+    assert (ALONE.total(3.0), ALONE.highest(2.0), ALONE.first([1.0, 2.0])) == (3, 2, [1, 2])
+    assert ALONE.first_bytes(b"a") == b"a"
+    with joined(torch.device("cpu")) as group:
+        assert (group.size, group.leads) == (1, True)
+
+
+def test_the_end_waits_until_what_was_sent_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[torch.Tensor] = []
+    tensor = torch.arange(3.0)
+    # Other tests of this process may have sent something.
+    distributed._settle()
+    # As the thread of gloo does, which needs the interpreter to let go of what it sent.
+    distributed._send(tensor, lambda sent: held.append(sent.mul_(2)))
+    assert tensor.tolist() == [0.0, 2.0, 4.0]
+    (sent,) = distributed._sent
+    letting_go = threading.Timer(0.2, held.clear)
+    letting_go.start()
+    distributed._settle()
+    assert sent() is None
+    assert not distributed._sent
+    letting_go.join()
+    # The control: what is never let go doesn't hold the end up for ever.
+    monkeypatch.setattr(distributed, "SETTLE_S", 0.01)
+    distributed._send(tensor, held.append)
+    (sent,) = distributed._sent
+    distributed._settle()
+    assert sent() is held[0]

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unetkit.errors import OutputError, UsageError
+from unetkit.training.run_folder import Workplace
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> str:
+    return str(tmp_path / "model.safetensors")
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def train(output: str, *, overwrite: bool = False, keep: bytes | None = b"best") -> Workplace:
+    place = Workplace(output, inputs=[], overwrite=overwrite)
+    with place:
+        place.write(event="start", unetkit="1")
+        if keep is not None:
+            place.keep_best(keep, step=1)
+        place.publish()
+    return place
+
+
+def fail(place: Workplace, *, keep: bytes | None = None) -> None:
+    """End a training by an error, after it kept a model or without."""
+
+    def work() -> None:
+        with place:
+            place.write(event="start", unetkit="1")
+            if keep is not None:
+                place.keep_best(keep, step=1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+
+
+def test_the_best_model_is_published_and_the_folder_goes(output: str, tmp_path: Path) -> None:
+    place = Workplace(output, inputs=[], overwrite=False)
+    assert files(tmp_path) == []
+    with place:
+        place.write(event="start", unetkit="1")
+        place.keep_best(b"first", step=1)
+        place.keep_best(b"second", step=2)
+        assert Path(place.best).read_bytes() == b"second"
+        assert not Path(output).exists()
+        place.publish()
+    assert files(tmp_path) == ["model.log.jsonl", "model.safetensors"]
+    assert Path(output).read_bytes() == b"second"
+
+
+def test_the_log_is_whole_lines_of_strict_json_while_it_is_written(output: str) -> None:
+    place = Workplace(output, inputs=[], overwrite=False)
+    with place:
+        for step in range(3):
+            place.write(event="step", step=step, loss=0.5)
+            lines = Path(place.running_log).read_text().splitlines()
+            assert [json.loads(line)["step"] for line in lines] == list(range(step + 1))
+        with pytest.raises(ValueError, match="JSON"):
+            place.write(loss=float("nan"))
+
+
+def test_after_an_error_the_best_model_and_the_log_stay(output: str, tmp_path: Path) -> None:
+    place = Workplace(output, inputs=[], overwrite=False)
+    fail(place, keep=b"best")
+    assert files(tmp_path) == ["model.train"]
+    assert files(tmp_path / "model.train") == [".unetkit", "best.safetensors", "log.jsonl"]
+    assert Path(place.best).read_bytes() == b"best"
+
+
+def test_after_an_error_without_any_model_nothing_stays(output: str, tmp_path: Path) -> None:
+    place = Workplace(output, inputs=[], overwrite=False)
+    fail(place)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("there", ["model.safetensors", "model.log.jsonl", "model.train"])
+def test_what_is_there_is_refused_and_left_alone(output: str, tmp_path: Path, there: str) -> None:
+    (tmp_path / there).write_text("three years of work")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=there) as caught:
+            Workplace(output, inputs=[], overwrite=overwrite)
+        assert caught.value.exit_code == 4
+    assert files(tmp_path) == [there]
+    assert (tmp_path / there).read_text() == "three years of work"
+
+
+def test_what_a_stopped_training_left_may_be_overwritten(output: str, tmp_path: Path) -> None:
+    place = Workplace(output, inputs=[], overwrite=False)
+    fail(place, keep=b"earlier")
+    with pytest.raises(OutputError, match="--overwrite"):
+        train(output)
+    train(output, overwrite=True, keep=b"later")
+    assert files(tmp_path) == ["model.log.jsonl", "model.safetensors"]
+    assert Path(output).read_bytes() == b"later"
+
+
+def test_what_is_overwritten_stays_until_there_is_something_better(
+    output: str, tmp_path: Path, small_model: Path
+) -> None:
+    finished = small_model.read_bytes()
+    small_model.unlink()
+    train(output, keep=finished)
+    fail(Workplace(output, inputs=[], overwrite=True), keep=b"stopped")
+    earlier = Path(output).with_suffix(".log.jsonl").read_bytes()
+    again = Workplace(output, inputs=[], overwrite=True)
+    fail(again)
+    assert files(tmp_path) == ["model.log.jsonl", "model.safetensors", "model.train"]
+    assert Path(again.best).read_bytes() == b"stopped"
+    assert Path(output).read_bytes() == finished
+    assert Path(again.log).read_bytes() == earlier
+
+
+@pytest.mark.parametrize("had_a_model", [False, True])
+def test_a_killed_training_costs_nothing_of_the_one_before(output: str, had_a_model: bool) -> None:
+    place = Workplace(output, inputs=[], overwrite=False)
+    fail(place, keep=b"first")
+    killed = Workplace(output, inputs=[], overwrite=True)
+    killed.__enter__()
+    if had_a_model:
+        killed.keep_best(b"second", step=1)
+    killed._stream.close()
+    fail(Workplace(output, inputs=[], overwrite=True))
+    assert Path(place.best).read_bytes() == (b"second" if had_a_model else b"first")
+
+
+def die(output: str, *, keep: bytes | None = None, **how: bool) -> None:
+    """Leave what a training leaves that is killed before its first state."""
+    place = Workplace(output, inputs=[], **{"overwrite": False, **how})
+    place.__enter__()
+    place.write(event="start", unetkit="of the dead")
+    if keep is not None:
+        place.keep_best(keep, step=1)
+    Path(place.folder, "pictures").mkdir()
+    place._stream.close()
+
+
+@pytest.mark.parametrize("had_a_model", [False, True])
+def test_one_that_was_killed_before_its_first_state_begins_anew(
+    output: str, tmp_path: Path, had_a_model: bool
+) -> None:
+    die(output, keep=b"first" if had_a_model else None)
+    with pytest.raises(OutputError, match="add --resume to go on with it"):
+        Workplace(output, inputs=[], overwrite=False)
+    # Killed again, and failed once: what the first had reached stays until there is more.
+    die(output, resume=True)
+    place = Workplace(output, inputs=[], overwrite=False, resume=True)
+    fail(place)
+    assert Path(place.best).exists() == had_a_model
+    again = Workplace(output, inputs=[], overwrite=False, resume=True)
+    notes: list[str] = []
+    assert (again.resumes, again.begins_anew, again.load(notes.append)) == (False, True, None)
+    (note,) = notes
+    assert note.endswith(
+        "model.train was left before any state was kept: training begins at step 0."
+    )
+    with again:
+        again.write(event="start", unetkit="1")
+        assert files(tmp_path / "model.train") == [".unetkit", "log.jsonl"]
+        again.keep_best(b"second", step=1)
+        again.publish()
+    assert files(tmp_path) == ["model.log.jsonl", "model.safetensors"]
+    assert Path(output).read_bytes() == b"second"
+    assert "dead" not in Path(again.log).read_text()
+
+
+def test_the_folder_of_a_training_appears_with_its_mark(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Workplace(output, inputs=[], overwrite=False).__enter__()
+    assert files(tmp_path) == [".model.train.unetkit-partial"]
+    train(output)
+    assert files(tmp_path) == ["model.log.jsonl", "model.safetensors"]
+
+
+@pytest.mark.parametrize("name", [None, "best.safetensors", "last.safetensors", "log.jsonl"])
+def test_a_foreign_folder_is_not_begun_anew(output: str, tmp_path: Path, name: str | None) -> None:
+    folder = tmp_path / "model.train"
+    folder.mkdir()
+    if name is not None:
+        (folder / name).write_text("three years of work")
+    for how in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(OutputError, match=r"model\.train must") as caught:
+            Workplace(output, inputs=[], **{"overwrite": False, **how})
+        assert caught.value.exit_code == 4
+    assert files(tmp_path) == ["model.train"]
+    assert files(folder) == ([] if name is None else [name])
+
+
+@pytest.mark.parametrize("name", ["model.pt", "cells.v2", "model.log.jsonl"])
+def test_a_model_has_the_suffix_of_model_files(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"must end in \.safetensors"):
+        Workplace(str(tmp_path / name), inputs=[], overwrite=False)
+
+
+def test_the_input_is_never_the_output(tmp_path: Path) -> None:
+    source = tmp_path / "data.zarr"
+    source.mkdir()
+    with pytest.raises(OutputError, match="apart from its input"):
+        Workplace(str(source / "model.safetensors"), inputs=[str(source)], overwrite=True)
+
+
+def test_a_training_works_on_a_disk() -> None:
+    with pytest.raises(UsageError, match="must be a path on this machine"):
+        Workplace("s3://bucket/model.safetensors", inputs=[], overwrite=False)

@@ -1,0 +1,1 @@
+"""Deformed copies of annotated samples."""

@@ -1,0 +1,383 @@
+"""The job of `augment`: one copy of one sample, deformed plane by plane and tile by tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unetkit.arrays.appearance import Appearance, apply_appearance, draw_appearance
+from unetkit.arrays.deformation import SAMPLING, Deformation, draw_deformation, grid_lines, sampler
+from unetkit.engine.block_io import fit_image
+from unetkit.errors import InputError
+from unetkit.geometry.tiles import cover
+from unetkit.storage.image_writer import create_image, create_labels, create_weights
+from unetkit.storage.images import open_image
+from unetkit.storage.outputs import discard
+from unetkit.storage.pixel_size import in_pixels, split_length
+from unetkit.storage.urls import base_name, exists
+from unetkit.views.pictures import augmentation_sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from unetkit.arrays.normalization import Normalization
+    from unetkit.arrays.resampling import Box
+    from unetkit.storage.datasets import Dataset, DatasetWriter, Sample
+    from unetkit.storage.planes import PlaneArray
+
+AXES = "tczyx"
+# Pixels a side, a multiple of the chunks that are written: large beside what a movement adds to it.
+TILE = 2048
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy to make; small, so that it travels to any worker.
+
+    Parameters
+    ----------
+    sample : Sample
+        What is copied.
+    name : str
+        What the copy is called.
+    url : str
+        Where it is created.
+    attributes : dict
+        Provenance of the copy.
+    deformation, appearance : optional
+        How it is changed; None for the original.
+    """
+
+    sample: Sample
+    name: str
+    url: str
+    attributes: dict[str, Any]
+    deformation: Deformation | None = None
+    appearance: Appearance | None = None
+
+
+def make_copy(copy: Copy) -> None:
+    """Write a copy with all that belongs to it; tiles are read, changed and written one by one.
+
+    Raises
+    ------
+    NumbersError
+        If the image of a changed copy has NaN or Inf.
+    """
+    if exists(copy.url):
+        # A worker that was lost left a part of it.
+        discard(copy.url)
+    outputs = _create(copy)
+    size = outputs["image"].height, outputs["image"].width
+    maker = _Maker(copy)
+    for plane in range(copy.sample.data.planes):
+        for tile in cover(*size, tile=TILE):
+            parts = maker.make(plane, (tile.y0, tile.y1, tile.x0, tile.x1))
+            for name, block in parts.items():
+                outputs[name].write(plane, tile.y0, tile.x0, block)
+
+
+class _Maker:
+    """Makes parts of a copy; each has the bits that it would have in the whole."""
+
+    def __init__(self, copy: Copy) -> None:
+        self._copy = copy
+        self._inputs = _inputs(copy.sample)
+        data = copy.sample.data
+        shape = data.height, data.width
+        self._sampler = None if copy.deformation is None else sampler(copy.deformation, shape)
+        self._normalization = None if copy.appearance is None else _normalization(data)
+
+    def make(self, plane: int, box: Box) -> dict[str, NDArray[Any]]:
+        """Return everything that belongs to a box of a plane of the copy."""
+        parts = self._moved(plane, box)
+        if self._copy.appearance is not None:
+            parts["image"] = apply_appearance(
+                parts["image"],
+                self._copy.appearance,
+                normalization=self._normalization,
+                stream=plane,
+                corner=(box[0], box[2]),
+            )
+        return parts
+
+    def _moved(self, plane: int, box: Box) -> dict[str, NDArray[Any]]:
+        source = box if self._sampler is None else self._sampler.source(box)
+        parts = {name: array.read(plane, *source) for name, array in self._inputs.items()}
+        if self._sampler is None:
+            return parts
+        # What is neither image nor weights is labels of some kind.
+        pairs = [(part, SAMPLING.get(name, SAMPLING["labels"])) for name, part in parts.items()]
+        moved = self._sampler(pairs, box=box, corner=(source[0], source[2]))
+        return dict(zip(parts, moved, strict=True))
+
+
+def _inputs(sample: Sample) -> dict[str, PlaneArray]:
+    """Name everything that belongs to a sample."""
+    arrays = {"image": sample.data, **sample.image.labels}
+    if sample.weights is not None:
+        arrays["weights"] = sample.weights
+    return arrays
+
+
+@lru_cache(maxsize=64)
+def _normalization(data: PlaneArray) -> Normalization:
+    # All copies of a sample vary the same range; fitting it also refuses NaN and Inf.
+    return fit_image(data)
+
+
+def _create(copy: Copy) -> dict[str, PlaneArray]:
+    """Create the empty arrays of a copy."""
+    sample, image = copy.sample, copy.sample.image
+    turned = copy.deformation is not None and copy.deformation.quarter_turns % 2 == 1
+    axes = "".join(axis for axis in AXES if axis in sample.data.axes)
+    sizes = {axis: sample.data.size(axis) for axis in axes} | (
+        {"c": sample.data.channel_count} if "c" in axes else {}
+    )
+    pixel_size = dict(image.pixel_size or {})
+    if turned:
+        sizes = _swapped(sizes)
+        pixel_size = _swapped(pixel_size)
+    outputs = {
+        "image": create_image(
+            copy.url,
+            shape=list(sizes.values()),
+            axes=axes,
+            dtype=sample.data.dtype,
+            channel_names=image.channel_names,
+            pixel_size=pixel_size or None,
+            attributes=copy.attributes,
+            name=copy.name,
+        )
+    }
+    plain = axes.replace("c", "")
+    shape = [sizes[axis] for axis in plain]
+    for kind, labels in image.labels.items():
+        outputs[kind] = create_labels(
+            copy.url,
+            kind,
+            shape=shape,
+            axes=plain,
+            dtype=labels.dtype,
+            attributes=image.label_attributes.get(kind),
+            pixel_size=pixel_size or None,
+        )
+    if sample.weights is not None:
+        outputs["weights"] = create_weights(
+            copy.url,
+            shape=shape,
+            axes=plain,
+            attributes=image.weights_attributes,
+            pixel_size=pixel_size or None,
+        )
+    return outputs
+
+
+def _swapped(values: dict[str, Any]) -> dict[str, Any]:
+    """Exchange what is said of y and of x."""
+    other = {"y": "x", "x": "y"}
+    return {axis: values.get(other.get(axis, axis), value) for axis, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Default:
+    """The value of an option that is left out, and where it comes from."""
+
+    value: Any
+    source: str
+
+
+PAPER = "Ronneberger, Fischer, Brox (2015), U-Net, section 3.1"
+DEFAULTS = {
+    "copies": Default(10, "our own choice: the paper deforms anew in every step"),
+    "grid": Default(3, f"{PAPER}: a coarse 3 by 3 grid"),
+    "sigma": Default(10.0, f"{PAPER}: 10 pixels standard deviation"),
+    "shift": Default(10.0, f"{PAPER} asks for shift invariance; as large as sigma: our own choice"),
+    "rotation": Default(
+        15.0, f"{PAPER} asks for rotation invariance; 15 degrees beside quarter turns: our own"
+    ),
+    "flips": Default(True, "our own choice: few microscopes know an up or a left"),
+    "grey": Default(0.1, f"{PAPER} asks for grey value variations; a tenth of the range: our own"),
+}
+# The second number of a seed: what is drawn. No two draws of the library share one.
+DRAW_DEFORMATION, DRAW_APPEARANCE = 101, 102
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """How much is drawn; the options of the same names."""
+
+    grid: int
+    sigma: float | str
+    shift: float
+    rotation: float
+    flips: bool
+    grey: float
+    allow_folds: bool = False
+
+    def check(self) -> None:
+        """Judge the strengths before anything is read or written.
+
+        Raises
+        ------
+        UsageError
+            If one can't be used.
+        """
+        self._draw([0], [0], sigma=(split_length(self.sigma, name="sigma")[0],) * 2, shape=None)
+
+    def draw(
+        self, seed: int, place: tuple[int, int], sample: Sample
+    ) -> tuple[Deformation, Appearance]:
+        """Draw the change of one copy.
+
+        Parameters
+        ----------
+        seed : int
+            Of all that is drawn.
+        place : tuple of int
+            Number of the sample, number of the copy.
+        sample : Sample
+            Its pixel size says how many pixels a micrometre is; its size, what folds it.
+        """
+        return self._draw(
+            [seed, DRAW_DEFORMATION, *place],
+            [seed, DRAW_APPEARANCE, *place],
+            sigma=in_pixels(self.sigma, sample, name="sigma"),
+            shape=None if self.allow_folds else (sample.data.height, sample.data.width),
+        )
+
+    def _draw(
+        self,
+        movement: list[int],
+        greys: list[int],
+        *,
+        sigma: tuple[float, float],
+        shape: tuple[int, int] | None,
+    ) -> tuple[Deformation, Appearance]:
+        deformation = draw_deformation(
+            np.random.default_rng(movement),
+            points=self.grid,
+            sigma=sigma,
+            rotation=self.rotation,
+            shift=self.shift,
+            flips=self.flips,
+            unfolded_in=shape,
+        )
+        return deformation, draw_appearance(np.random.default_rng(greys), strength=self.grey)
+
+
+def replayed(url: str, dataset: Dataset, writer: DatasetWriter) -> list[Copy]:
+    """List the original and the copy that are to be made.
+
+    Parameters
+    ----------
+    url : str
+        The augmented sample.
+    dataset : Dataset
+        What it was made from, or what has the same samples.
+    writer : DatasetWriter
+        Where both are registered.
+
+    Returns
+    -------
+    list of Copy
+        The copy has the name that it had.
+
+    Raises
+    ------
+    InputError
+        If nothing is recorded, or the original is not in the dataset.
+    """
+    attributes = open_image(url).attributes
+    try:
+        deformation = Deformation.from_dict(attributes["deformation"])
+        appearance = Appearance.from_dict(attributes["appearance"])
+        original = str(attributes["original"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{url} must be a sample that 'unetkit augment' made to be made again, got one without "
+            "its record; name a sample such as more.zarr/a-aug001"
+        ) from error
+    sample = _original(dataset, original)
+    first = writer.reserve(sample.name, source=sample.source)
+    name = base_name(url)
+    second = writer.reserve(name, source=sample.source)
+    return [
+        Copy(sample, sample.name, first, sample.image.attributes),
+        Copy(sample, name, second, dict(attributes), deformation, appearance),
+    ]
+
+
+def _original(dataset: Dataset, name: str) -> Sample:
+    if name not in dataset.names:
+        raise InputError(
+            f"{dataset.url} must hold the sample {name!r} to make its copy again, got "
+            f"{', '.join(dataset.names[:5])}; name the dataset that was augmented"
+        )
+    return dataset[name]
+
+
+# Our own choices: what fits a screen or two, at a size at which single cells are seen.
+ROWS = 8
+SIDE = 1024
+# Rows that are read at a time.
+BAND = 2048
+
+
+def write_preview(path: str, *, source: Dataset, output: Dataset, copies: Sequence[Copy]) -> None:
+    """Write a few originals beside their deformed copies, as a PNG.
+
+    The first copy of each sample comes first, then the second, up to eight in all.
+
+    Parameters
+    ----------
+    path : str
+        The picture.
+    source, output : Dataset
+        What was read and what was written.
+    copies : sequence of Copy
+        What was done.
+    """
+    # What follows the name of the sample sorts by the number of the copy.
+    rounds = sorted(copies, key=lambda copy: copy.name.removeprefix(copy.sample.name))
+    rows = (
+        _row(source[copy.sample.name], output[copy.name], copy.deformation)
+        for copy in rounds
+        if copy.deformation is not None
+    )
+    augmentation_sheet(path, list(islice(rows, ROWS)))
+
+
+def _row(original: Sample, deformed: Sample, deformation: Deformation) -> dict[str, Any]:
+    data = original.data
+    # Both sides are thinned alike, so that one grid fits.
+    step = -(-max(data.height, data.width) // SIDE)
+    lines = grid_lines(deformation, (data.height, data.width))
+    return {
+        "original": _thinned(data, step),
+        "deformed": _thinned(deformed.data, step),
+        "labels": _labels(original, step),
+        "deformed_labels": _labels(deformed, step),
+        "grid_lines": lines / step,
+        "title": original.name,
+    }
+
+
+def _labels(sample: Sample, step: int) -> NDArray[Any] | None:
+    return None if sample.label_kind is None else _thinned(sample.labels(), step)
+
+
+def _thinned(array: PlaneArray, step: int) -> NDArray[Any]:
+    """Read every `step`-th pixel of the middle plane, a band of rows at a time."""
+    high = BAND // step * step if step < BAND else step
+    bands = (
+        array.read(array.planes // 2, y, min(y + high, array.height), 0, array.width)
+        for y in range(0, array.height, high)
+    )
+    return np.concatenate([band[..., ::step, ::step] for band in bands], axis=-2)

@@ -1,0 +1,152 @@
+"""Score predictions against the truth: sample by sample, overall, with intervals, side by side."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from unetkit.commands.evaluate import object_errors
+from unetkit.commands.evaluate.confidence import compare
+from unetkit.commands.evaluate.report import CompareReport, EvaluateReport, contents
+from unetkit.commands.evaluate.scoring import Done, Wishes, score_side
+from unetkit.engine.signals import stoppable
+from unetkit.errors import UsageError
+from unetkit.progress import SILENT, Progress
+from unetkit.storage.atomic import write_text
+from unetkit.storage.outputs import check_file, write_csv
+from unetkit.views.page import BEGINS, page
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def evaluate(
+    *stores: str,
+    truth: str | None = None,
+    borders: bool = False,
+    tolerance: float = 2.0,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    objects: str | None = None,
+    report: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    break_lock: bool = False,
+    axes: str | None = None,
+    scheduler: str = "threads",
+    workers: int | None = None,
+    progress: Progress = SILENT,
+) -> EvaluateReport | CompareReport:
+    """Compare the labels of predictions with those of the truth.
+
+    The truth's labels say what is compared: instance ids where it has them, else classes. Samples
+    are matched by name; two sides of one sample each match whatever their names. The scores are
+    those of `unetkit.scores.table`.
+
+    Parameters
+    ----------
+    *stores : str
+        Predictions, labelled images or labelled datasets; the last is the truth unless it is named.
+    truth : str, optional
+        The truth; all of `stores` are predictions of it then.
+    borders : bool
+        Also score outlines and thin borders, which takes longer.
+    tolerance : float
+        How far outlines may lie apart for `boundary_f`, in pixels.
+    bootstrap : int
+        How often images, or squares of a single large image, are resampled for intervals.
+    seed : int
+        Of the resampling: same seed, same intervals.
+    objects : str, optional
+        Also write a CSV table of what became of every object.
+    report : str, optional
+        Also write a page to look at, in one HTML file.
+    overwrite : bool
+        Whether earlier such files may be replaced.
+    resume : bool
+        Keep the results of blocks beside the prediction until the end, and go on with those that
+        an earlier run of the same evaluation kept.
+    break_lock : bool
+        Take them over from a job on another host that is known to be dead.
+    axes : str, optional
+        Names of the axes of a stack or bare array that has none, such as `zyx`.
+    scheduler : str
+        Who does the work.
+    workers : int, optional
+        How many at a time.
+    progress : Progress
+
+    Returns
+    -------
+    EvaluateReport, or CompareReport for several predictions
+
+    Raises
+    ------
+    UsageError
+        If there is nothing to compare, or files are asked for of several predictions.
+    OutputError
+        If such a file is there already, or what is to be resumed is of other data or settings.
+    StoppedError
+        If a signal came.
+    InputError
+        If there are no labels to compare, a labelled sample of the truth has no prediction, or
+        sizes or kinds of labels do not match.
+    """
+    predictions, against = _sides(stores, truth)
+    _check_files(objects, report, overwrite=overwrite, predictions=len(predictions))
+    work = {"scheduler": scheduler, "workers": workers, "progress": progress}
+    wishes = Wishes(borders, tolerance, bootstrap, seed, axes, resume, break_lock)
+    with stoppable() as stop, ExitStack() as stack:
+        done = [
+            score_side(prediction, against, wishes, work=work, stop=stop, stack=stack)
+            for prediction in predictions
+        ]
+        if len(done) == 1:
+            _write_files(done[0], objects=objects, report=report)
+            return done[0].report
+        named = [(one.report.prediction, one.units) for one in done]
+        return CompareReport(
+            truth=against,
+            reports=tuple(one.report for one in done),
+            comparisons=compare(named, resamples=bootstrap, seed=seed),
+            reason=done[0].units.reason,
+        )
+
+
+def _check_files(
+    objects: str | None, report: str | None, *, overwrite: bool, predictions: int
+) -> None:
+    """Make sure that files that were asked for can be written, before any work."""
+    wanted = ((objects, ",".join(object_errors.COLUMNS)), (report, BEGINS))
+    for path, begins in wanted:
+        if path is not None:
+            if predictions > 1:
+                raise UsageError(
+                    f"--objects and --report must be of one prediction, got {predictions}; "
+                    "ask for them one by one"
+                )
+            check_file(path, overwrite=overwrite, begins=begins)
+
+
+def _write_files(done: Done, *, objects: str | None, report: str | None) -> None:
+    """Write the table of objects and the page, where they were asked for."""
+    if objects is None and report is None:
+        return
+    matched, found = done.matched, []
+    if matched.kind == "instances":
+        found = object_errors.find_objects(matched.pairs, done.tables, work=done.work)
+    if objects is not None:
+        write_csv(objects, object_errors.COLUMNS, object_errors.rows(found))
+    if report is not None:
+        write_text(report, page(contents(done.report, matched.pairs, found)))
+
+
+def _sides(stores: Sequence[str], truth: str | None) -> tuple[Sequence[str], str]:
+    """Tell the predictions from the truth."""
+    needed = 1 if truth is not None else 2
+    if len(stores) < needed or (truth is None and len(stores) > 2):
+        raise UsageError(
+            f"eval must get one prediction and its truth, or predictions and --truth, got "
+            f"{len(stores)} stores; try 'unetkit eval a.zarr b.zarr --truth truth.zarr'"
+        )
+    return (stores, truth) if truth is not None else (stores[:1], stores[1])

@@ -1,0 +1,473 @@
+"""Score one prediction against the truth: tables, borders, curves, and how sure they are."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+import unetkit
+from unetkit.arrays.objects import Objects
+from unetkit.commands.evaluate.confidence import certainty_of, units_of
+from unetkit.commands.evaluate.counting import (
+    Counted,
+    Proposal,
+    count,
+    count_borders,
+    scores_of,
+    sweep,
+)
+from unetkit.commands.evaluate.report import EvaluateReport, facts_of
+from unetkit.commands.evaluate.samples import map_of, match_samples
+from unetkit.engine.block_io import blocks_of
+from unetkit.engine.jobs import run_jobs
+from unetkit.errors import OutputError, StoppedError, SurroundingsError, TryAgainError
+from unetkit.scores import contingency, threshold_curve
+from unetkit.scores import table as scores
+from unetkit.scores.boundaries import Surfaces
+from unetkit.scores.contingency import Contingency
+from unetkit.scores.isbi2012 import Topology
+from unetkit.scores.units import squares_of
+from unetkit.storage.journal import Results, stamp
+from unetkit.storage.lock import locked
+from unetkit.storage.outputs import discard, partial_url
+from unetkit.storage.urls import base_name, exists, is_remote, join
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from unetkit.commands.evaluate.confidence import Units
+    from unetkit.commands.evaluate.counting import Borders
+    from unetkit.commands.evaluate.samples import Matched
+    from unetkit.engine.signals import Stop
+    from unetkit.progress import Progress
+    from unetkit.scores.table import Scores
+    from unetkit.scores.units import Squares
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+# From so many blocks on, some minutes of work, results are kept without being asked for.
+KEPT_FROM = 256
+# After these the work itself is sound, and going on with it is worth while.
+KEPT_AFTER = (StoppedError, SurroundingsError, TryAgainError, KeyboardInterrupt)
+# What jobs return, by name: nothing else is ever made of what is read.
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Contingency, Counted, Objects, Proposal, Surfaces, Topology)
+}
+
+
+@dataclass
+class Kept:
+    """Runs jobs, but for those whose results an earlier run kept.
+
+    Parameters
+    ----------
+    results : Results or None
+        Where results are kept, if they are.
+    stop : Stop
+        Asked after each job.
+    asked : bool
+        Whether keeping was asked for, so that it is an error where it fails.
+    total, reused : int
+        Jobs so far, and those of them whose results were there.
+    """
+
+    results: Results | None
+    stop: Stop
+    asked: bool = True
+    total: int = 0
+    reused: int = 0
+
+    def run(
+        self,
+        function: Callable[[J], R],
+        jobs: Iterable[J],
+        *,
+        scheduler: str,
+        workers: int | None,
+        on_done: Callable[[J, R], None],
+    ) -> None:
+        """Do what `unetkit.engine.jobs.run_jobs` does with jobs that have a `key`."""
+
+        def missing() -> Iterator[J]:
+            for job in jobs:
+                self.total += 1
+                found = None if self.results is None else self.results.get(_key(job))
+                if found is None:
+                    yield job
+                else:
+                    self.reused += 1
+                    on_done(job, unpack(*found))
+
+        def finish(job: J, result: R) -> None:
+            self._keep(_key(job), result)
+            on_done(job, result)
+            self.stop.check(self._how_to_go_on())
+
+        run_jobs(function, missing(), scheduler=scheduler, workers=workers, on_done=finish)
+
+    def _keep(self, key: str, result: object) -> None:
+        if self.results is None:
+            return
+        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        try:
+            self.results.put(key, pack(result, arrays), arrays)
+        except SurroundingsError:
+            if self.asked:
+                raise
+            self.results = None
+
+    def _how_to_go_on(self) -> str:
+        way = "to keep what is done" if self.results is None else "in the same command to go on"
+        return f"eval must go on to its end, got a signal; give --resume {way}"
+
+
+def keep(
+    prediction: str,
+    matched: Matched,
+    *,
+    settings: dict[str, Any],
+    resume: bool,
+    break_lock: bool,
+    stop: Stop,
+    progress: Progress,
+) -> AbstractContextManager[Kept]:
+    """Keep the results of blocks until the evaluation is done.
+
+    Parameters
+    ----------
+    prediction : str
+        Its results are kept beside it, or here if it lies elsewhere.
+    matched : Matched
+        What is compared.
+    settings : dict
+        What results depend on besides.
+    resume : bool
+        Go on with what an earlier run kept.
+    break_lock : bool
+        Take it over from a job on another host.
+    stop, progress
+        Asked and told.
+
+    Returns
+    -------
+    context manager of Kept
+        At its end nothing is left, but after an end from outside, such as a signal.
+
+    Raises
+    ------
+    OutputError
+        If an earlier run had other settings or inputs, or another job is at work.
+    """
+    jobs = sum(a.planes * len(blocks_of(a)) for a in _compared(matched))
+    if not resume and jobs < KEPT_FROM:
+        return nullcontext(Kept(None, stop))
+    place = partial_url(_beside(prediction))
+    stack = ExitStack()
+    try:
+        stack.enter_context(locked(place, break_lock=break_lock))
+    except (OutputError, SurroundingsError):
+        if resume:
+            raise
+        return nullcontext(Kept(None, stop))  # nobody asked for it
+    with stack:
+        if exists(place) and not resume:
+            progress.note("an unfinished evaluation is started afresh; --resume goes on with one")
+            discard(place)
+        return _keeping(
+            place, _fingerprint(matched, settings), stop, asked=resume, lock=stack.pop_all()
+        )
+
+
+@contextmanager
+def _keeping(
+    place: str, fingerprint: dict[str, Any], stop: Stop, *, asked: bool, lock: ExitStack
+) -> Iterator[Kept]:
+    """Hold the lock, and leave results where going on with them is worth while."""
+    with lock:
+        try:
+            with Results(place) as results:
+                _agree(place, results, fingerprint)
+                yield Kept(results, stop, asked)
+        except (*KEPT_AFTER, OutputError):
+            raise
+        except BaseException:
+            discard(place)
+            raise
+        discard(place)
+
+
+def _agree(place: str, results: Results, fingerprint: dict[str, Any]) -> None:
+    """Make sure that results are of the same things, or note what new ones will be of."""
+    if results.journal.read_fingerprint() is None:
+        results.journal.write_fingerprint(fingerprint)
+        return
+    differences = results.journal.differences(fingerprint)
+    if differences:
+        raise OutputError(
+            f"{place} must be of the same evaluation to be resumed, got "
+            f"{'; '.join(differences[:5])}; leave --resume out to start afresh"
+        )
+
+
+def _beside(prediction: str) -> str:
+    """Name what is kept after the prediction, outside of any store that it lies in."""
+    if is_remote(prediction):
+        return f"{base_name(prediction)}.eval"
+    place = prediction.rstrip("/")
+    name = base_name(place)
+    while exists(join(place[: -len(base_name(place))] or ".", "zarr.json")):
+        place = place[: -len(base_name(place))].rstrip("/")
+        if not base_name(place):
+            return f"{name}.eval"
+    return f"{place}.eval"
+
+
+def _compared(matched: Matched) -> list[Any]:
+    return [ours.image.labels[matched.kind] for ours, _ in matched.pairs]
+
+
+def _fingerprint(matched: Matched, settings: dict[str, Any]) -> dict[str, Any]:
+    """Say what the results of blocks depend on: settings, and what both sides hold by now."""
+    sides: dict[str, Any] = {}
+    for ours, theirs in matched.pairs:
+        arrays = {
+            "prediction": ours.image.labels[matched.kind],
+            "probabilities": ours.image.data,
+            "truth": theirs.image.labels[matched.kind],
+            "ignore": theirs.image.labels.get("ignore"),
+        }
+        sides[theirs.name] = {
+            name: {
+                "url": array.url,
+                "shape": list(array.shape),
+                "chunks": list(array.chunks),
+                "dtype": array.dtype.name,
+                **stamp(array.url),
+            }
+            for name, array in arrays.items()
+            if array is not None
+        }
+    about = {"unetkit": unetkit.__version__, "kind": matched.kind}
+    return {**about, **settings, "samples": sides}
+
+
+def _key(job: Any) -> str:
+    key: str = job.key
+    return key
+
+
+def pack(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """Take a result apart.
+
+    Parameters
+    ----------
+    value : object
+        A result of a job: records, dictionaries, arrays and numbers.
+    arrays : dict
+        Gets the arrays.
+
+    Returns
+    -------
+    object
+        The rest, as JSON can hold it.
+    """
+    if isinstance(value, np.ndarray):
+        name = f"a{len(arrays)}"
+        arrays[name] = value
+        return {"array": name}
+    if is_dataclass(value):
+        parts = {f.name: pack(getattr(value, f.name), arrays) for f in fields(value)}
+        return {"kind": type(value).__name__, "parts": parts}
+    if isinstance(value, dict):
+        return {"entries": [[key, pack(item, arrays)] for key, item in value.items()]}
+    return value
+
+
+def unpack(tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """Put together what `pack` took apart.
+
+    Parameters
+    ----------
+    tree : object
+    arrays : dict of str to ndarray
+    """
+    of = partial(unpack, arrays=arrays)
+    match tree:
+        case {"array": name}:
+            return arrays[name]
+        case {"kind": name, "parts": parts}:
+            return _KINDS[name](**{key: of(part) for key, part in parts.items()})
+        case {"entries": entries}:
+            return {key: of(part) for key, part in entries}
+    return tree
+
+
+Work = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What was asked for, as `evaluate` takes it."""
+
+    borders: bool
+    tolerance: float
+    bootstrap: int
+    seed: int
+    axes: str | None
+    resume: bool
+    break_lock: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """One prediction scored, and what its files and comparisons are made of."""
+
+    report: EvaluateReport
+    units: Units
+    matched: Matched
+    tables: list[Contingency]
+    work: Work
+
+
+def score_side(
+    prediction: str, truth: str, wishes: Wishes, *, work: Work, stop: Stop, stack: ExitStack
+) -> Done:
+    """Score one prediction.
+
+    Parameters
+    ----------
+    prediction, truth : str
+    wishes : Wishes
+    work : dict
+        `scheduler`, `workers`, `progress`.
+    stop : Stop
+        Asked after each block.
+    stack : ExitStack
+        Until its end the results of blocks are kept.
+
+    Returns
+    -------
+    Done
+    """
+    matched = match_samples(prediction, truth, axes=wishes.axes, progress=work["progress"])
+    _notice_swapped(matched, truth, work)
+    alone = matched.pairs[0][1].image.labels[matched.kind] if len(matched.pairs) == 1 else None
+    squares = None if alone is None else squares_of(alone.height, alone.width)
+    kept = stack.enter_context(
+        keep(
+            prediction,
+            matched,
+            settings={"squares": None if squares is None else asdict(squares)},
+            resume=wishes.resume,
+            break_lock=wishes.break_lock,
+            stop=stop,
+            progress=work["progress"],
+        )
+    )
+    work = {**work, "run": kept.run}
+    counted = count(matched.pairs, matched.kind, squares=squares, **work)
+    thin = matched.kind == "instances" or _is_two(matched, counted)
+    lines = (
+        count_borders(matched.pairs, matched.kind, thin=thin, squares=squares, **work)
+        if wishes.borders
+        else []
+    )
+    report, units = _report(
+        (prediction, truth),
+        matched,
+        wishes,
+        counted=counted,
+        lines=lines,
+        squares=squares,
+        thin=thin,
+    )
+    report = replace(report, tiles_total=kept.total, tiles_reused=kept.reused)
+    return Done(report, units, matched, [one.table.joined() for one in counted], work)
+
+
+def _report(
+    sides: tuple[str, str],
+    matched: Matched,
+    wishes: Wishes,
+    *,
+    counted: Sequence[Counted],
+    lines: Sequence[Borders],
+    squares: Squares | None,
+    thin: bool,
+) -> tuple[EvaluateReport, Units]:
+    """Work the scores out."""
+    joined = [one.table.joined() for one in counted]
+    each = [_score(table, matched) for table in joined]
+    overall = _score(contingency.pool(joined), matched)
+    if lines:
+        each = [
+            replace(one, **scores_of(line, tolerance=wishes.tolerance))
+            for one, line in zip(each, lines, strict=True)
+        ]
+        overall = replace(overall, **scores_of(lines, tolerance=wishes.tolerance))
+    units = units_of(
+        [one.table for one in counted],
+        matched.kind,
+        squares=squares,
+        borders=lines,
+        tolerance=wishes.tolerance,
+    )
+    maps = sum(one.chances is not None for one in counted)
+    names = [theirs.name for _, theirs in matched.pairs]
+    report = EvaluateReport(
+        prediction=sides[0],
+        truth=sides[1],
+        kind=matched.kind,
+        overall=overall,
+        mean=scores.mean(each),
+        samples=dict(zip(names, each, strict=True)),
+        certainty=certainty_of(units, resamples=wishes.bootstrap, seed=wishes.seed),
+        facts=facts_of(matched.pairs, matched.kind, borders=wishes.borders, thin=thin, maps=maps),
+        sweep=tuple(sweep(lines)),
+        curve=tuple(_curve(matched, counted)),
+        unlabelled=matched.unlabelled,
+        unpaired=matched.unpaired,
+    )
+    return report, units
+
+
+def _curve(matched: Matched, counted: Sequence[Counted]) -> list[dict[str, Any]]:
+    """Score the probability maps of all samples as one, label by label and threshold by threshold.
+
+    Empty where not every sample has a map of the same labels.
+    """
+    maps = [map_of(ours.image, matched.kind) for ours, _ in matched.pairs]
+    first = maps[0]
+    if first is None or any(one is None or one.labels != first.labels for one in maps):
+        return []
+    total = np.sum([one.chances for one in counted if one.chances is not None], axis=0)
+    return [
+        {"label": label, "name": name, **row}
+        for label, name, counts in zip(first.labels, first.names, total, strict=True)
+        for row in threshold_curve.curve(counts)
+    ]
+
+
+def _notice_swapped(matched: Matched, truth: str, work: Work) -> None:
+    if all("prediction" in theirs.image.attributes for _, theirs in matched.pairs):
+        work["progress"].note(
+            f"{truth} was taken for the truth, but is a prediction; the prediction stands first."
+        )
+
+
+def _is_two(matched: Matched, counted: Sequence[Counted]) -> bool:
+    """Whether class maps know cells and borders alone, as those of the ISBI challenge do."""
+    highest = [max(c.table.true.max(initial=0), c.table.pred.max(initial=0)) for c in counted]
+    return max(len(matched.class_names) - 1, *map(int, highest)) == 1
+
+
+def _score(table: Contingency, matched: Matched) -> Scores:
+    if matched.kind == "classes":
+        return scores.score_classes(table, matched.class_names)
+    return scores.score_instances(table)

@@ -1,0 +1,106 @@
+"""Write a model file for other programs, with proof that it computes the same there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from unetkit.models.export import export
+from unetkit.models.model_file import load
+from unetkit.progress import SILENT
+from unetkit.storage.atomic import write_bytes
+from unetkit.storage.outputs import check_output
+
+if TYPE_CHECKING:
+    from unetkit.progress import Progress
+
+# Our choice: a tile that any machine holds.
+SIZE = 512
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export_model` wrote.
+
+    Parameters
+    ----------
+    output : str
+        The file.
+    format : str
+        ``pt2`` or ``onnx``.
+    size : int
+        Height and width of the images that the export takes, one at a time, in pixels.
+    largest_difference : float
+        From the original, on a probe tile, as a share of the largest logit.
+    bytes : int
+        Size of the file.
+    """
+
+    output: str
+    format: str
+    size: int
+    largest_difference: float
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON can hold it."""
+        return asdict(self)
+
+
+def export_model(
+    source: str,
+    *,
+    to: Literal["pt2", "onnx"] = "pt2",
+    output: str | None = None,
+    size: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+) -> ExportReport:
+    """Write a model for other programs and run it there once.
+
+    Parameters
+    ----------
+    source : str
+        A model file.
+    to : str
+        ``pt2`` (read by ``torch.export.load``) or ``onnx`` (needs the extra ``onnx``).
+    output : str, optional
+        Where to; left out, beside the model file.
+    size : int, optional
+        Height and width of the input, in pixels; rounded up, saying so, to a size that the model
+        takes.
+    overwrite : bool
+        Replace an earlier export.
+    progress : Progress
+        Told about the work.
+
+    Returns
+    -------
+    ExportReport
+
+    Raises
+    ------
+    InputError
+        If the model file is missing or damaged.
+    OutputError
+        If the output exists.
+    SurroundingsError
+        If a package is missing.
+    CheckError
+        If the export computes something else.
+    """
+    output = output or f"{source.removesuffix('.safetensors')}.{to}"
+    check_output(output, inputs=[source], overwrite=overwrite)
+    loaded = load(source)
+    header = loaded.header
+    side = header.contract.legal(size or SIZE)
+    if size not in (None, side):
+        progress.note(f"size {size} becomes {side}, the next that the model takes")
+    progress.start("export", total=1)
+    facts = {"header": header.to_dict(), "sha256": loaded.sha256}
+    content, gap = export(
+        loaded.module, to=to, in_channels=header.in_channels, size=side, facts=facts
+    )
+    write_bytes(output, content)
+    progress.advance()
+    return ExportReport(output, to, side, gap, len(content))

@@ -1,0 +1,292 @@
+"""Image files to Zarr: a folder becomes a dataset, one file without masks an image."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unetkit.commands.import_images.dataset import Target
+from unetkit.commands.import_images.masks import MaskRules, survey
+from unetkit.commands.import_images.pairing import Pair, pair_files
+from unetkit.errors import InputError, UsageError
+from unetkit.progress import SILENT, Progress
+from unetkit.storage.image_file import ImageFile, check_axes
+from unetkit.storage.images import channel_numbers
+from unetkit.storage.pixel_size import parse_pixel_size
+from unetkit.storage.readers import open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import made.
+
+    Parameters
+    ----------
+    output : str
+        Where it lies.
+    made : str
+        `image` or `dataset`.
+    samples, labelled, unlabelled : int
+        How many images came in, with and without a mask.
+    skipped_hidden, skipped_other : int
+        How many files were passed over because they are hidden, or no images.
+    alpha_dropped : int
+        How many images had an alpha channel, which was dropped.
+    kind : str, optional
+        What the labels are; None without any.
+    mapping : dict of str to int
+        For classes: from the value in the masks to the class.
+    class_names : tuple of str
+        For classes: their names.
+    axes : tuple of str
+        The axes of the images; several where they differ.
+    pixel_size : dict of str to float, optional
+        Micrometres, where all images have the same.
+    """
+
+    output: str
+    made: str = "dataset"
+    samples: int = 0
+    labelled: int = 0
+    unlabelled: int = 0
+    skipped_hidden: int = 0
+    skipped_other: int = 0
+    alpha_dropped: int = 0
+    kind: str | None = None
+    mapping: dict[str, int] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    axes: tuple[str, ...] = ()
+    pixel_size: dict[str, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return asdict(self)
+
+
+def notes(
+    report: ImportReport, files: Sequence[ImageFile], rules: MaskRules, *, asked: bool
+) -> list[str]:
+    """Say what a user should know.
+
+    Parameters
+    ----------
+    report : ImportReport
+        What came out.
+    files : sequence of ImageFile
+        The images, with what their readers remarked.
+    rules : MaskRules
+        What the masks turned out to mean.
+    asked : bool
+        Whether masks were asked for, so that images without one are worth a word.
+
+    Returns
+    -------
+    list of str
+    """
+    said = []
+    if report.skipped_hidden:
+        said.append(f"skipped {_many(report.skipped_hidden, 'hidden file')}")
+    if report.skipped_other:
+        said.append(f"skipped {_many(report.skipped_other, 'file')} of other kinds")
+    if report.alpha_dropped:
+        said.append(f"dropped the alpha channel of {_many(report.alpha_dropped, 'image')}")
+    for remark, count in Counter(r for file in files for r in file.remarks).items():
+        said.append(f"{_many(count, 'image')}: {remark}")
+    if asked and report.unlabelled:
+        said.append(f"{_many(report.unlabelled, 'image')} without a mask came in unlabelled")
+    if rules.kind == "classes" and report.mapping:
+        pairs = zip(report.mapping.items(), report.class_names, strict=True)
+        listed = ", ".join(
+            f"{value} -> {number}" + (f" ({name})" if name != value else "")
+            for (value, number), name in pairs
+        )
+        said.append(f"values in the masks became classes: {listed}")
+    if rules.empty:
+        what = "foreground" if rules.kind == "instances" else "second class"
+        said.append(
+            f"no {what} was found in any mask, so that there is nothing to learn from them; look at"
+            " them, or annotate some more"
+        )
+    if rules.ignore is not None:
+        said.append(f"{_many(rules.ignored, 'pixel')} of value {rules.ignore} will be ignored")
+    return said
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+KINDS = ("instances", "classes")
+
+
+def import_images(
+    source: str,
+    output: str,
+    *,
+    labels: str | None = None,
+    kind: str = "instances",
+    classes: str | None = None,
+    ignore: int | None = None,
+    connected_components: bool = False,
+    axes: str | None = None,
+    channels: str | None = None,
+    pixel_size: str | None = None,
+    append: bool = False,
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+) -> ImportReport:
+    """Turn image files, with or without masks, into Zarr.
+
+    Parameters
+    ----------
+    source : str
+        A folder, a glob or one file: PNG, JPEG, TIFF, or what an installed reader takes.
+    output : str
+        The dataset to write; for one file without masks, an image. It appears complete or not at
+        all.
+    labels : str, optional
+        Masks: a folder or glob, paired with the images by stem; a path with ``{stem}``; or a file
+        for one image. Images without a mask come in unlabelled.
+    kind : {"instances", "classes"}
+        Whether a mask holds one number for each object or one for each class.
+    classes : str, optional
+        Names of the classes in the order of their values, such as ``background,myelin,axon``.
+    ignore : int, optional
+        The value of pixels that nobody annotated; they become background and a mask of their own.
+    connected_components : bool
+        Whether the separate pieces of a binary mask become the instances.
+    axes : str, optional
+        What the dimensions in the files stand for, where these do not say it, such as ``zyx``.
+    channels : str, optional
+        Which channels, in which order: names or numbers, separated by commas.
+    pixel_size : str, optional
+        Such as ``0.25`` (micrometres), ``250nm`` or ``0.5,0.25`` (y, x); by default what the
+        metadata of OME or ImageJ say.
+    append : bool
+        Whether the samples are added to a dataset that is there.
+    overwrite : bool
+        Whether an earlier output may be replaced.
+    progress : Progress
+        Is told of files and of what a user should know.
+
+    Returns
+    -------
+    ImportReport
+
+    Raises
+    ------
+    UsageError
+        If options do not fit each other or can't be read.
+    InputError
+        If files are missing, damaged or do not fit together; a `LabelError` where masks are not
+        what they are said to be.
+    OutputError
+        If the output is there, or a sample of this name is.
+    """
+    rules = _rules(labels, kind, classes, ignore=ignore, split=connected_components)
+    if append and overwrite:
+        raise UsageError("append must come without overwrite, got both; leave one out")
+    size = parse_pixel_size(pixel_size) if pixel_size is not None else None
+    pairs, found = pair_files(source, labels)
+    here = Target(output, append=append, overwrite=overwrite)
+    here.check(pairs)
+    files = _open_all(pairs, axes=axes and check_axes(axes), channels=channels, size=size)
+    if append:
+        rules = here.check_appended(pairs, files, rules, labelled=labels is not None)
+    masks = [(p.mask, f) for p, f in zip(pairs, files, strict=True) if p.mask]
+    if masks:
+        rules = survey(masks, rules, known=here.known, progress=progress)
+    alone = labels is None and not append and Path(source).is_file()
+    if alone:
+        here.write_image(files[0], pairs[0], progress)
+    else:
+        here.write_dataset(pairs, files, rules, progress=progress)
+    report = replace(
+        _report(output, files, rules if masks else None),
+        made="image" if alone else "dataset",
+        labelled=len(masks),
+        unlabelled=len(pairs) - len(masks),
+        skipped_hidden=found.hidden,
+        skipped_other=len(found.other),
+    )
+    for sentence in notes(report, files, rules, asked=labels is not None):
+        progress.note(sentence)
+    return report
+
+
+def _report(output: str, files: Sequence[ImageFile], rules: MaskRules | None) -> ImportReport:
+    sizes = [file.pixel_size for file in files]
+    return ImportReport(
+        output=output,
+        samples=len(files),
+        alpha_dropped=sum(file.alpha_dropped for file in files),
+        kind=rules.kind if rules else None,
+        mapping={str(value): number for value, number in rules.mapping.items()} if rules else {},
+        class_names=rules.class_names if rules else (),
+        axes=tuple(sorted({file.axes for file in files})),
+        pixel_size=sizes[0] if sizes.count(sizes[0]) == len(sizes) else None,
+    )
+
+
+def _rules(
+    labels: str | None,
+    kind: str,
+    classes: str | None,
+    *,
+    ignore: int | None,
+    split: bool,
+) -> MaskRules:
+    if kind not in KINDS:
+        raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    given = {
+        "--kind classes": kind == "classes",
+        "--classes": classes is not None,
+        "--ignore": ignore is not None,
+        "--connected-components": split,
+    }
+    if labels is None and any(given.values()):
+        name = next(name for name, there in given.items() if there)
+        raise UsageError(f"{name} must come with --labels, got no masks; name their folder")
+    if classes is not None and kind != "classes":
+        raise UsageError("--classes must come with --kind classes, got instances; add it")
+    if split and kind == "classes":
+        raise UsageError(
+            "--connected-components must come with instances, got --kind classes; leave one out"
+        )
+    names = tuple(name.strip() for name in classes.split(",")) if classes is not None else None
+    if names is not None and (not all(names) or len(set(names)) < len(names)):
+        raise UsageError(f"classes must be different names with commas between, got {classes!r}")
+    return MaskRules(kind, names, ignore, split)
+
+
+def _open_all(
+    pairs: Sequence[Pair],
+    *,
+    axes: str | None,
+    channels: str | None,
+    size: dict[str, float] | None,
+) -> list[ImageFile]:
+    files = []
+    for pair in pairs:
+        file = open_file(pair.image, axes=axes)
+        names = file.channel_names or tuple(map(str, range(file.size("c"))))
+        if channels is not None:
+            numbers = channel_numbers(channels, names, of=pair.image)
+            file = file.pick(numbers) if "c" in file.axes else file
+        sizes = {**(file.pixel_size or {}), **(size or {})}
+        known = {axis: sizes[axis] for axis in file.axes if axis in sizes}
+        files.append(replace(file, pixel_size=known or None))
+    first = files[0]
+    for file in files:
+        if file.size("c") != first.size("c"):
+            raise InputError(
+                f"images must have equally many channels, got {first.size('c')} in {first.path!r}"
+                f" and {file.size('c')} in {file.path!r}; choose some with --channels, or import"
+                " them apart"
+            )
+    return files

@@ -1,0 +1,207 @@
+"""Masks for an import: read them all once, decide what they mean, then hand them out as labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unetkit.arrays.instances import components
+from unetkit.arrays.masks import MaskSurvey, one_channel, split_ignore, to_classes, whole_numbers
+from unetkit.errors import InputError, LabelError
+from unetkit.progress import SILENT, Progress
+from unetkit.storage.readers import open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from unetkit.storage.image_file import ImageFile
+
+
+@dataclass(frozen=True)
+class MaskRules:
+    """How masks become labels.
+
+    Parameters
+    ----------
+    kind : str
+        `instances` or `classes`.
+    names : tuple of str, optional
+        What the user calls the classes, in the order of their values.
+    ignore : int, optional
+        The value of pixels that nobody annotated.
+    split : bool
+        Whether connected components become the instances.
+    mapping : dict of int to int
+        From value to class; filled by `survey`.
+    class_names : tuple of str
+        Names of the classes, by default their values; filled by `survey`.
+    ignored : int
+        How many pixels are to be ignored; filled by `survey`.
+    empty : bool
+        Whether there are no objects, or less than two classes; filled by `survey`.
+    """
+
+    kind: str = "instances"
+    names: tuple[str, ...] | None = None
+    ignore: int | None = None
+    split: bool = False
+    mapping: dict[int, int] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    ignored: int = 0
+    empty: bool = False
+
+
+def read_mask(path: str, image: ImageFile) -> NDArray[Any]:
+    """Read a mask and hold it against its image.
+
+    Parameters
+    ----------
+    path : str
+        Of the mask.
+    image : ImageFile
+        Whose pixels it labels.
+
+    Returns
+    -------
+    ndarray of unsigned int, with the image's axes without c
+        Numbers as drawn.
+
+    Raises
+    ------
+    InputError
+        If the sizes differ.
+    LabelError
+        If it was compressed with loss, is coloured, or does not hold whole numbers.
+    """
+    wanted = image.axes.replace("c", "")
+    # Pages of a mask mean what those of its image mean, where the mask does not say it.
+    file = open_file(path, axes=wanted, labels=True)
+    if file.lossy:
+        raise LabelError(
+            f"mask must be saved without loss, got a JPEG in {path!r}, whose values are not those"
+            " that were drawn; save it as PNG or TIFF"
+        )
+    for axis in dict.fromkeys(wanted + file.axes):
+        if axis in "tz" and file.size(axis) != image.size(axis):
+            raise InputError(
+                f"mask must have the planes of its image, got {file.size(axis)} along {axis} in"
+                f" {path!r} for {image.size(axis)} in {image.path!r}"
+            )
+    sizes = [(f.size("y"), f.size("x")) for f in (file, image)]
+    if sizes[0] != sizes[1]:
+        raise InputError(
+            "mask must be as high and wide as its image, got"
+            f" {sizes[0][0]} x {sizes[0][1]} in {path!r} for"
+            f" {sizes[1][0]} x {sizes[1][1]} in {image.path!r}"
+        )
+    pixels = file.load()
+    channels = np.moveaxis(pixels, file.axes.index("c"), 0) if "c" in file.axes else pixels[None]
+    numbers = whole_numbers(one_channel(channels, name=path), name=path)
+    return numbers.reshape([image.size(axis) for axis in wanted])
+
+
+def survey(
+    masks: Sequence[tuple[str, ImageFile]],
+    rules: MaskRules,
+    *,
+    known: dict[int, int] | None = None,
+    progress: Progress = SILENT,
+) -> MaskRules:
+    """Read every mask once and decide what their values mean, for all of them together.
+
+    Parameters
+    ----------
+    masks : sequence of (str, ImageFile)
+        Paths of masks, each with its image.
+    rules : MaskRules
+        As the user gave them.
+    known : dict of int to int, optional
+        The classes of the dataset that is added to.
+    progress : Progress
+        Advances mask by mask.
+
+    Returns
+    -------
+    MaskRules
+        With the classes and their names.
+
+    Raises
+    ------
+    InputError
+        If a mask does not fit its image.
+    LabelError
+        If the values can't be what they are said to be.
+    UsageError
+        If the class names do not fit.
+    """
+    seen = MaskSurvey(ignore=rules.ignore)
+    instances = rules.kind == "instances"
+    progress.start("looking at the masks", total=len(masks))
+    for path, image in masks:
+        progress.advance()
+        seen.add(path, read_mask(path, image), pieces=instances and not rules.split)
+    if instances:
+        if rules.split:
+            seen.check_binary()
+        else:
+            seen.check_instances()
+        return replace(rules, ignored=seen.ignored, empty=not any(seen.found))
+    mapping = _known_classes(seen, known) if known else seen.classes(rules.names)
+    names = rules.names or tuple(str(value) for value in sorted(mapping))
+    empty = len(mapping) < 2
+    return replace(rules, mapping=mapping, class_names=names, ignored=seen.ignored, empty=empty)
+
+
+def _known_classes(seen: MaskSurvey, known: dict[int, int]) -> dict[int, int]:
+    new = [value for value in seen.found if value not in known]
+    if new:
+        raise LabelError(
+            "masks must hold the values that the dataset has classes for"
+            f" ({', '.join(map(str, sorted(known)))}), got {', '.join(map(str, new[:12]))} as well;"
+            " import all of them together into a new dataset"
+        )
+    return known
+
+
+def make_labels(
+    mask: NDArray[Any], rules: MaskRules
+) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """Turn a mask as drawn into labels.
+
+    Parameters
+    ----------
+    mask : ndarray of unsigned int, shape (..., Y, X)
+        From `read_mask`.
+    rules : MaskRules
+        From `survey`.
+
+    Returns
+    -------
+    labels : ndarray, same shape
+        Classes as uint8, instances with the numbers that were drawn.
+    ignore : ndarray of uint8, same shape, or None
+        1 where nobody annotated; None where the rules have no value for that.
+    """
+    if rules.kind == "classes":
+        ignore = None if rules.ignore is None else (mask == rules.ignore).astype(np.uint8)
+        # What is ignored counts as the first class, whatever its value.
+        stand_in = mask.dtype.type(min(rules.mapping, default=0))
+        drawn = mask if ignore is None else np.where(ignore, stand_in, mask)
+        return to_classes(drawn, rules.mapping or {0: 0}), ignore
+    drawn, ignore = split_ignore(mask, rules.ignore)
+    return (_pieces(drawn) if rules.split else drawn), ignore
+
+
+def _pieces(mask: NDArray[Any]) -> NDArray[np.uint32]:
+    planes = mask.reshape(-1, *mask.shape[-2:])
+    numbers = np.zeros(planes.shape, dtype=np.uint32)
+    total = 0
+    for plane, out in zip(planes, numbers, strict=True):
+        found, count = components(plane > 0)
+        out[:] = np.where(found > 0, found + np.uint32(total), 0)
+        total += count
+    return numbers.reshape(mask.shape)

@@ -1,0 +1,152 @@
+"""Say what a store or a model file is, from its metadata alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from unetkit.errors import InputError
+from unetkit.models.model_header import read_header
+from unetkit.storage.datasets import open_dataset
+from unetkit.storage.images import kind_of, named_axes, node_at, refuse_incomplete
+from unetkit.storage.nodes import ArrayNode, plain, read_node
+from unetkit.storage.urls import base_name, bytes_on_disk, join
+
+if TYPE_CHECKING:
+    from unetkit.storage.datasets import Sample
+    from unetkit.storage.images import Image
+    from unetkit.storage.planes import PlaneArray
+
+# What a group's attributes say that is told elsewhere.
+TOLD = ("schema", "kind", "samples", "channel_names")
+
+
+def info(source: str) -> dict[str, Any]:
+    """Describe a dataset, an image, a prediction, a stack, an array or a model file.
+
+    No pixel and no weight is read, and nothing is created.
+
+    Parameters
+    ----------
+    source : str
+        A path or URL of a store, or the path of a `.safetensors` file.
+
+    Returns
+    -------
+    dict
+        What JSON can hold. `kind` says which other entries there are: `dataset` and `stack` have
+        `samples`; `image` and `array` have `axes`, `shape`, `dtype`, `chunks` and more; `model` has
+        what the model file says. Sizes on disk are in bytes, pixel sizes in micrometres.
+
+    Raises
+    ------
+    MissingError
+        If there is nothing.
+    InputError
+        If it is an unfinished output, an image file or anything else.
+    """
+    name = base_name(source)
+    if name.endswith(".safetensors"):
+        return _model(source)
+    refuse_incomplete(source)
+    if name == ".unetkit":
+        raise InputError(
+            f"{source} must be a store, got the record inside one; name the folder around it"
+        )
+    return _plain({"source": source, **_store(source), "bytes": bytes_on_disk(source)})
+
+
+def _store(source: str) -> dict[str, Any]:
+    node = node_at(source)
+    kind = kind_of(node)
+    array = read_node(join(source, "images")) if kind == "stack" else node
+    if isinstance(array, ArrayNode):
+        dimensions = len(array.shape) - (kind == "stack")
+        if named_axes(array, dimensions) is None:
+            return _nameless(kind, array)
+    if kind in ("image", "array"):
+        (sample,) = open_dataset(source).samples
+        return {"kind": kind, **_image(sample.image)}
+    return _dataset(source)
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    return {str(key): plain(entry) for key, entry in value.items()}
+
+
+def _model(source: str) -> dict[str, Any]:
+    header = read_header(source)
+    size = bytes_on_disk(source)
+    return _plain({"source": source, "kind": "model", **header.to_dict(), "bytes": size})
+
+
+def _dataset(source: str) -> dict[str, Any]:
+    dataset = open_dataset(source, mixed=True)
+    return {
+        "kind": dataset.kind,
+        "count": len(dataset.samples),
+        "labelled": sum(sample.label_kind is not None for sample in dataset.samples),
+        "sources": len({sample.source for sample in dataset.samples}),
+        "samples": [_sample(sample) for sample in dataset.samples],
+        "provenance": _provenance(dataset.attributes),
+    }
+
+
+def _sample(sample: Sample) -> dict[str, Any]:
+    image = sample.image
+    kind = sample.label_kind
+    told = image.label_attributes.get(kind, {}) if kind else {}
+    return {
+        "name": sample.name,
+        "source": sample.source,
+        **_array(sample.data),
+        "channels": list(image.channel_names),
+        "pixel_size": image.pixel_size,
+        "levels": image.levels,
+        "labels": kind,
+        "classes": list(sample.class_names),
+        "objects": told.get("objects"),
+        "ignore": sample.ignore is not None,
+        "weights": sample.weights is not None,
+    }
+
+
+def _image(image: Image) -> dict[str, Any]:
+    return {
+        **_array(image.data),
+        "channels": list(image.channel_names),
+        "pixel_size": image.pixel_size,
+        "levels": image.levels,
+        "labels": {
+            name: {**_array(array), **_provenance(image.label_attributes.get(name, {}))}
+            for name, array in image.labels.items()
+        },
+        "other_labels": list(image.other_labels),
+        "weights": None
+        if image.weights is None
+        else {**_array(image.weights), **_provenance(image.weights_attributes)},
+        "provenance": _provenance(image.attributes),
+    }
+
+
+def _array(array: PlaneArray) -> dict[str, Any]:
+    return {
+        "axes": array.axes,
+        "shape": array.shape,
+        "dtype": str(array.dtype),
+        "chunks": array.chunks,
+    }
+
+
+def _nameless(kind: str, array: ArrayNode) -> dict[str, Any]:
+    """Describe an array whose axes nothing tells; commands that read it take `--axes`."""
+    return {
+        "kind": kind,
+        "axes": None,
+        "shape": array.shape,
+        "dtype": str(array.dtype),
+        "chunks": array.chunks,
+    }
+
+
+def _provenance(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attributes.items() if key not in TOLD}

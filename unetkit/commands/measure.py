@@ -1,0 +1,178 @@
+"""Measure the instances of a prediction: size, place, shape, intensities, one row each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from unetkit.arrays import objects
+from unetkit.engine.measuring import measure_labels, piece_count
+from unetkit.errors import InputError
+from unetkit.progress import SILENT, Progress, Together
+from unetkit.storage.datasets import open_dataset
+from unetkit.storage.images import detect
+from unetkit.storage.outputs import check_file, output_name, write_csv
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from unetkit.storage.datasets import Dataset, Sample
+    from unetkit.storage.images import Image
+    from unetkit.storage.outputs import Cell
+
+# How every such table begins.
+COLUMNS = ("sample", "plane", "id", "unit")
+
+
+@dataclass(frozen=True)
+class MeasureReport:
+    """What was measured.
+
+    Attributes
+    ----------
+    output : str
+        The table.
+    objects : int
+        Rows in it.
+    samples : int
+        Images measured.
+    """
+
+    output: str
+    objects: int
+    samples: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain values."""
+        return {"output": self.output, "objects": self.objects, "samples": self.samples}
+
+
+def measure(
+    prediction: str,
+    image: str | None = None,
+    *,
+    csv: str | None = None,
+    axes: str | None = None,
+    scheduler: str = "threads",
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = SILENT,
+) -> MeasureReport:
+    """Write a table of all instances, equal to scikit-image's `regionprops_table` on the whole.
+
+    Lengths are in micrometres where the prediction or the image knows its pixel size, else in
+    pixels; the column `unit` says which.
+
+    Parameters
+    ----------
+    prediction : str
+        An image or dataset with instances.
+    image : str, optional
+        Whose intensities are measured, channel by channel; samples are matched by name.
+    csv : str, optional
+        The table; left out, `NAME.objects.csv` beside the prediction.
+    axes : str, optional
+        Names of the axes of a stack or bare array that has none.
+    scheduler : str
+        Who does the work.
+    workers : int, optional
+        How many at a time.
+    overwrite : bool
+        Whether an earlier table may be replaced.
+    progress : Progress
+
+    Returns
+    -------
+    MeasureReport
+
+    Raises
+    ------
+    InputError
+        If there are no instances, or the image does not fit them.
+    OutputError
+        If the table is there already.
+    """
+    output = csv or output_name(prediction, ".objects.csv")
+    check_file(output, overwrite=overwrite, begins=",".join(COLUMNS))
+    found = _open(prediction, axes)
+    pictures = None if image is None else _open(image, axes)
+    pairs = [
+        (sample, _image_of(sample, pictures, alone=len(found.samples) == 1))
+        for sample in found.samples
+    ]
+    names = _channels([picture for _, picture in pairs])
+    total = sum(piece_count(sample.labels("instances")) for sample, _ in pairs)
+    together = Together(progress, "measure", total=total)
+    rows: list[list[Cell]] = []
+    header: tuple[str, ...] = ()
+    for sample, picture in pairs:
+        data = None if picture is None else picture.data
+        planes = measure_labels(
+            sample.labels("instances"),
+            data,
+            scheduler=scheduler,
+            workers=workers,
+            progress=together,
+        )
+        size = pixel_of(sample.image) or (pixel_of(picture) if picture else None)
+        for number, plane in enumerate(planes):
+            table = objects.table(plane, pixel=size)
+            header = header or tuple(_named(name, names) for name in table if name != "id")
+            unit = "micrometre" if size else "pixel"
+            rows += _rows(table, (sample.name, number), unit)
+    write_csv(output, (*COLUMNS, *header), rows)
+    return MeasureReport(output=output, objects=len(rows), samples=len(pairs))
+
+
+def pixel_of(image: Image) -> tuple[float, float] | None:
+    """Give the height and width of an image's pixels in micrometres, if it knows them.
+
+    Parameters
+    ----------
+    image : Image
+
+    Returns
+    -------
+    tuple of float, or None
+    """
+    size = image.pixel_size or {}
+    return (size["y"], size["x"]) if "y" in size and "x" in size else None
+
+
+def _open(url: str, axes: str | None) -> Dataset:
+    return open_dataset(url, axes=axes if detect(url) in ("stack", "array") else None)
+
+
+def _image_of(sample: Sample, pictures: Dataset | None, *, alone: bool) -> Image | None:
+    """Find the image of a sample's labels, of the same size."""
+    if pictures is None:
+        return None
+    picture = pictures.samples[0] if alone and len(pictures.samples) == 1 else pictures[sample.name]
+    labels, data = sample.labels("instances"), picture.data
+    ours, theirs = ((a.planes, a.height, a.width) for a in (labels, data))
+    if ours != theirs:
+        raise InputError(
+            f"image {picture.name!r} must be of the size of its labels, got {theirs} and {ours} "
+            "planes, rows and columns; measure the image that was predicted"
+        )
+    return picture.image
+
+
+def _channels(pictures: Sequence[Image | None]) -> tuple[str, ...]:
+    """Name the channels as the images do, or by number."""
+    first = next((picture for picture in pictures if picture is not None), None)
+    return () if first is None else tuple(first.channel_names)
+
+
+def _named(column: str, channels: Sequence[str]) -> str:
+    """Put a channel's name for its number."""
+    what, _, number = column.partition("_")
+    if number.isdigit() and int(number) < len(channels):
+        return f"{what}_{channels[int(number)]}"
+    return column
+
+
+def _rows(table: dict[str, Any], place: tuple[str, int], unit: str) -> Iterator[list[Cell]]:
+    columns = [table[name].tolist() for name in table]
+    for number, *values in zip(*columns, strict=True):
+        yield [*place, number, unit, *values]

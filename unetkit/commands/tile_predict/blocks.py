@@ -1,0 +1,468 @@
+"""The job of a prediction: one tile from the stored image through the network to stored classes.
+
+A job opens what it names, owns the chunks that it writes, and reads nothing that others write.
+What runs jobs, and in which order, is not known here.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from unetkit.arrays.boxes import read_tile
+from unetkit.commands.tile_predict.averaging import Looks, Seen
+from unetkit.commands.tile_predict.ensemble import load_model, turns, use_threads
+from unetkit.commands.tile_predict.skipping import computed_once, constant, nothing, too_dark
+from unetkit.engine.block_io import write_tile
+from unetkit.errors import NumbersError, ShortMemoryError
+from unetkit.models import hardware
+from unetkit.models.inference import enough_memory, stored, to_classes
+from unetkit.storage.chunks import box_checksum
+from unetkit.storage.retry import counted_tries
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from unetkit.arrays.normalization import Normalization
+    from unetkit.commands.tile_predict.averaging import Averaging
+    from unetkit.commands.tile_predict.plan import Plan
+    from unetkit.commands.tile_predict.resources import Hands
+    from unetkit.commands.tile_predict.skipping import Mask, Result
+    from unetkit.geometry.tiles import Tile
+    from unetkit.storage.planes import PlaneArray
+
+
+@dataclass(frozen=True)
+class NetworkCall:
+    """How a worker gets at the network and runs it.
+
+    Parameters
+    ----------
+    averaging : Averaging
+        The networks, and where they look.
+    classes : int
+        How many they tell apart.
+    device, precision : str
+        Where and how to compute.
+    threads : int or None
+        Torch threads for each network; None leaves the worker's own number.
+    at_once : int or None
+        How many jobs of one process may be in the network at the same time.
+    batch : int
+        How many tiles, or windows of a block that is blended, one of them lets it see at once.
+    """
+
+    averaging: Averaging
+    classes: int
+    device: str
+    precision: str
+    threads: int | None
+    at_once: int | None
+    batch: int = 1
+
+    @property
+    def together(self) -> int:
+        """How many tiles are one job; a block that is blended has a batch in itself."""
+        return self.batch if self.averaging.merge == "crop" else 1
+
+    def looks(self, batch: int = 1) -> Looks:
+        """Return the networks of this process, ready to look at so much at once."""
+        members = self.averaging.members
+        fused = self.precision != "exact"
+        load = partial(load_model, device=self.device, keep=len(members), fused=fused)
+        modules = [load(member.path, sha256=member.sha256).module for member in members]
+        return Looks(
+            self.averaging,
+            modules,
+            classes=self.classes,
+            precision=self.precision,
+            turn=turns(self.at_once),
+            windows=batch,
+        )
+
+
+def network_call(plan: Plan, *, device: str, hands: Hands) -> NetworkCall:
+    """Say how workers run the networks of a plan."""
+    return NetworkCall(
+        averaging=plan.averaging,
+        classes=len(plan.model.header.class_names),
+        device=device,
+        precision=plan.precision,
+        threads=hands.threads,
+        at_once=hands.at_once,
+        batch=plan.batch,
+    )
+
+
+class Room:
+    """How much of a batch the memory of this process has room for.
+
+    Parameters
+    ----------
+    batch : int
+        What was planned.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+        self._lock = threading.Lock()
+
+    def halve(self, tried: int) -> None:
+        """Take half of what was tried in vain from now on; a thread beside may have done so."""
+        with self._lock:
+            self.batch = max(1, min(self.batch, tried // 2))
+
+
+@lru_cache(maxsize=8)
+def room_for(call: NetworkCall) -> Room:
+    """Return the room that this process has for a call, as earlier jobs left it."""
+    return Room(call.batch)
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """What all tiles of an image share.
+
+    Parameters
+    ----------
+    name : str
+        Of the sample.
+    call : NetworkCall
+        The network.
+    data : PlaneArray
+        The image.
+    probabilities, classes : PlaneArray
+        What is written.
+    normalizations : tuple of Normalization
+        Of the image, one for each network.
+    threshold : float
+        As for `to_classes`.
+    positive : int
+        As for `to_classes`.
+    nonfinite : {"error", "fill"}
+        What to do about NaN and Inf in the image.
+    skip_below : float, optional
+        Tiles that are darker everywhere are left out.
+    mask : Mask, optional
+        Tiles that it does not cover are left out.
+    """
+
+    name: str
+    call: NetworkCall
+    data: PlaneArray
+    probabilities: PlaneArray
+    classes: PlaneArray
+    normalizations: tuple[Normalization, ...]
+    threshold: float
+    positive: int
+    nonfinite: Literal["error", "fill"]
+    skip_below: float | None = None
+    mask: Mask | None = None
+
+
+@dataclass(frozen=True)
+class TileJob:
+    """One tile of one plane.
+
+    Parameters
+    ----------
+    task : ImageTask
+        What all tiles of the image share.
+    plane : int
+        Which plane.
+    tile : Tile
+        Which tile of it.
+    there : bool
+        Whether an earlier run stored it, so that it is only looked at with others of its batch.
+    """
+
+    task: ImageTask
+    plane: int
+    tile: Tile
+    there: bool = False
+
+    def __str__(self) -> str:
+        return f"tile {self.key} at row {self.tile.y0}, column {self.tile.x0}"
+
+    @property
+    def key(self) -> str:
+        """What the journal knows the tile by."""
+        return job_key(self.task.name, self.plane, self.tile)
+
+
+def job_key(sample: str, plane: int, tile: Tile) -> str:
+    """Return what the journal knows a tile by."""
+    return f"{sample}/{plane}/{tile.index}"
+
+
+@dataclass(frozen=True)
+class TileDone:
+    """What is known of a finished tile.
+
+    Parameters
+    ----------
+    checksum : int
+        Of the chunks as they lie on disk.
+    filled : int
+        Values of the image that were NaN or Inf and read as 0.
+    constant : bool
+        Whether it has one value, and was copied from another tile of that value.
+    left_out : bool
+        Whether it was left out as empty.
+    """
+
+    checksum: int
+    filled: int
+    constant: bool = False
+    left_out: bool = False
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A tile as each network is to see it, with the value of each block that has only one."""
+
+    job: TileJob
+    blocks: list[NDArray[np.float32]]
+    filled: int
+    values: tuple[Hashable, ...]
+
+    @property
+    def varied(self) -> bool:
+        """Whether a network has to look at it."""
+        return None in self.values
+
+
+def predict_tiles(jobs: Sequence[TileJob], *, batch: int = 1) -> list[TileDone | None]:
+    """Read tiles with their context, run the network, write probabilities and classes.
+
+    Parameters
+    ----------
+    jobs : sequence of TileJob
+        Tiles that the network sees at once: those of them that have to be computed, whether they
+        are there already or not, since other neighbours in a batch may round otherwise.
+    batch : int
+        How many windows of a tile that is blended it sees at once.
+
+    Returns
+    -------
+    list of TileDone
+        What is known of each tile; None where it was there already.
+
+    Raises
+    ------
+    NumbersError
+        If the image has NaN or Inf there and they are not to be filled, or the network's output
+        has.
+    ShortMemoryError
+        If there is too little memory for the network.
+    """
+    use_threads(jobs[0].task.call.threads)
+    tiles = [_read(job) for job in jobs]
+    varied = [one for one in tiles if isinstance(one, _Read) and one.varied]
+    computed = _compute(varied, batch=batch)
+    done: list[TileDone | None] = []
+    for one in tiles:
+        if not isinstance(one, _Read):
+            done.append(one)
+            continue
+        found, copied = (next(computed), False) if one.varied else _copy(one, batch=batch)
+        done.append(None if one.job.there else _store(one, found, copied=copied))
+    return done
+
+
+def _read(job: TileJob) -> _Read | TileDone | None:
+    """Read a tile, unless nobody has to look at it; what is empty is stored so at once."""
+    task = job.task
+    if task.mask is not None and not task.mask.covers(job.plane, job.tile):
+        return None if job.there else _left_out(job)
+    raw = read_tile(task.data, job.plane, job.tile)
+    if too_dark(raw, job.tile, task.skip_below):
+        return None if job.there else _left_out(job)
+    filled = _count_nonfinite(raw, job)
+    blocks = normalized(task, raw)
+    values = tuple(constant(block) for block in blocks)
+    # Tiles of one value are in no batch.
+    return None if job.there and None not in values else _Read(job, blocks, filled, values)
+
+
+def _store(one: _Read, found: Result, *, copied: bool) -> TileDone:
+    _write(one.job, found)
+    return TileDone(tile_checksum(one.job), one.filled, copied)
+
+
+def _left_out(job: TileJob) -> TileDone:
+    """Store background without a look at the network."""
+    task = job.task
+    kinds = (task.probabilities.dtype, task.classes.dtype)
+    # Objects of the target `boundary` are what is inside, its first class.
+    background = 1 - task.positive if task.positive == 0 else 0
+    classes = task.probabilities.channel_count
+    _write(job, nothing(job.tile, classes=classes, background=background, kinds=kinds))
+    return TileDone(tile_checksum(job), 0, left_out=True)
+
+
+def _write(job: TileJob, found: Result) -> None:
+    write_tile(job.task.probabilities, job.plane, job.tile, found[0])
+    write_tile(job.task.classes, job.plane, job.tile, found[1])
+
+
+def normalized(task: ImageTask, raw: NDArray[Any]) -> list[NDArray[np.float32]]:
+    """Return a read box as each network is to see it; one array for those that see it alike."""
+    fill = task.nonfinite == "fill"
+    found: dict[Normalization, NDArray[np.float32]] = {}
+    for normalization in task.normalizations:
+        if normalization not in found:
+            found[normalization] = normalization.apply(raw, fill=fill)
+    return [found[normalization] for normalization in task.normalizations]
+
+
+def _compute(varied: Sequence[_Read], *, batch: int) -> Iterator[Result]:
+    """Run the networks on read boxes; yield what is stored of the write box of each."""
+    if not varied:
+        return
+    seen = []
+    for one in varied:
+        data = one.job.task.data
+        seen.append(Seen(one.blocks, one.job.tile, (data.height, data.width)))
+    found = varied[0].job.task.call.looks(batch).probabilities(seen)
+    for one in varied:
+        # What is not needed any more gives way to what writing takes.
+        yield _as_stored(one.job.task, found.pop(0))
+
+
+def _as_stored(task: ImageTask, probabilities: NDArray[np.float32]) -> Result:
+    classes = to_classes(probabilities, threshold=task.threshold, positive=task.positive)
+    return stored(probabilities, task.probabilities.dtype), classes
+
+
+def _copy(one: _Read, *, batch: int) -> tuple[Result, bool]:
+    """Return what is stored of a tile of one value, and whether it was computed for another."""
+    task, tile = one.job.task, one.job.tile
+    averaging = task.call.averaging
+    whole, windows = tile, None
+    if averaging.merge == "crop":
+        # The write box may end at the edge of the image; a whole tile's result serves all.
+        whole = replace(tile, y1=tile.y0 + averaging.tile, x1=tile.x0 + averaging.tile)
+    else:
+        # At an edge of the image there are fewer windows.
+        windows = averaging.layout(tile, shape=(task.data.height, task.data.width))
+    key = (
+        (task.call, task.threshold, task.positive, task.probabilities.dtype),
+        (windows, one.blocks[0].shape, one.values),
+    )
+    alone = replace(one, job=replace(one.job, tile=whole))
+    (probabilities, classes), known = computed_once(
+        key, lambda: next(_compute([alone], batch=batch))
+    )
+    high, wide = tile.y1 - tile.y0, tile.x1 - tile.x0
+    return (probabilities[:, :high, :wide], classes[:high, :wide]), known
+
+
+def tile_checksum(job: TileJob) -> int:
+    """Checksum what lies on disk of a tile, to tell later whether it still does."""
+    tile = job.tile
+    box = {"y0": tile.y0, "y1": tile.y1, "x0": tile.x0, "x1": tile.x1}
+    first = box_checksum(job.task.probabilities, job.plane, **box)
+    return box_checksum(job.task.classes, job.plane, **box, start=first)
+
+
+def _count_nonfinite(raw: NDArray[Any], job: TileJob) -> int:
+    if raw.dtype.kind != "f":
+        return 0
+    rows, columns = job.tile.crop()
+    bad = ~np.isfinite(raw)
+    if job.task.nonfinite == "error" and bad.any():
+        raise NumbersError(
+            f"{job.task.data.url} must hold finite numbers, got {int(bad.sum())} NaN or Inf around "
+            f"row {job.tile.y0}, column {job.tile.x0}; repair the image, or count them as 0 with "
+            "--nonfinite fill"
+        )
+    # The context belongs to the neighbours' count.
+    return int(bad[:, rows, columns].sum())
+
+
+@dataclass(frozen=True)
+class TileBatch:
+    """Tiles that are one job; those of several planes and samples may be together."""
+
+    jobs: tuple[TileJob, ...]
+
+    def __str__(self) -> str:
+        first, last = self.jobs[0], self.jobs[-1]
+        return str(first) if first is last else f"tiles {first.key} to {last.key}"
+
+
+@dataclass(frozen=True)
+class BatchDone:
+    """What is known of a finished batch.
+
+    Parameters
+    ----------
+    tiles : tuple of TileDone or None
+        As `predict_tiles` returns them.
+    batch : int
+        How much the memory of its process has room for, at most what was planned.
+    retries : int
+        How often a disk or a network refused for a moment.
+    """
+
+    tiles: tuple[TileDone | None, ...]
+    batch: int
+    retries: int
+
+
+def batches(jobs: Iterable[TileJob], size: int) -> Iterator[tuple[TileJob, ...]]:
+    """Yield jobs `size` at a time, in their order.
+
+    >>> list(batches("abcde", 2))
+    [('a', 'b'), ('c', 'd'), ('e',)]
+    """
+    left = iter(jobs)
+    while some := tuple(islice(left, size)):
+        yield some
+
+
+def predict_batch(batch: TileBatch) -> BatchDone:
+    """Predict the tiles of a batch; where memory runs out, half as many at once, and again.
+
+    Raises
+    ------
+    ShortMemoryError
+        If there is too little memory for a single one.
+    Exception
+        What `predict_tiles` raises.
+    """
+    call = batch.jobs[0].task.call
+    room = room_for(call)
+    done: list[TileDone | None] = []
+    with counted_tries() as tries:
+        while len(done) < len(batch.jobs):
+            now = room.batch
+            found = _tried(batch.jobs[len(done) : len(done) + now], batch=now)
+            if found is None:
+                room.halve(now)
+                hardware.free_unused(call.device)
+            else:
+                done += found
+    return BatchDone(tuple(done), room.batch, tries[0])
+
+
+def _tried(jobs: tuple[TileJob, ...], *, batch: int) -> list[TileDone | None] | None:
+    """Predict tiles at once; None where memory is too small for them, but less may fit.
+
+    What the attempt took is free once this has returned, and not while its error is handled.
+    """
+    try:
+        with enough_memory(jobs[0].tile, jobs[0].task.call.device):
+            return predict_tiles(jobs, batch=batch)
+    except ShortMemoryError:
+        if batch == 1:
+            raise
+        return None

@@ -1,0 +1,359 @@
+"""The networks of a prediction: one model file, or several whose probabilities are averaged."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections import OrderedDict
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from unetkit.commands.tile_predict.averaging import Averaging, Member
+from unetkit.engine.pools import worker_number
+from unetkit.errors import InputError, UsageError
+from unetkit.geometry.sizes import SizeContract
+from unetkit.models import hardware, model_file, model_header
+from unetkit.models.convolutions import fuse
+from unetkit.storage import urls
+from unetkit.storage.urls import anywhere
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from unetkit.commands.tile_predict.averaging import Merge, Turning
+    from unetkit.models.model_file import LoadedModel
+    from unetkit.models.model_header import ModelHeader
+    from unetkit.progress import Progress
+
+# Models of this process by file, hash, device and whether they are fused; those of the last call
+# are kept for the next.
+_LOADED: OrderedDict[tuple[str, str, str, bool], LoadedModel] = OrderedDict()
+_LOADING = threading.Lock()
+
+
+def load_model(
+    path: str, *, device: str, sha256: str | None = None, keep: int = 1, fused: bool = True
+) -> LoadedModel:
+    """Load a model file onto a device, ready to predict, once in each process.
+
+    Parameters
+    ----------
+    path : str
+        The model file, as this process finds it.
+    device : str
+        Where the network computes; `cuda` is a GPU for each of the workers of this machine.
+    sha256 : str, optional
+        What the file's bytes must hash to; left out, whatever they are.
+    keep : int
+        How many models stay loaded, this one included; those that were asked for last.
+    fused : bool
+        Let it compute several layers in one step where it can. With precision `exact` it computes
+        them as they are, to the last bit what the network computes anywhere else.
+
+    Returns
+    -------
+    LoadedModel
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or not the one that was meant.
+    """
+    path = anywhere(path)
+    if device == "cuda":
+        device = own_gpu(worker_number(), torch.cuda.device_count())
+    with _LOADING:
+        if sha256 is not None and (path, sha256, device, fused) in _LOADED:
+            _LOADED.move_to_end((path, sha256, device, fused))
+            return _LOADED[path, sha256, device, fused]
+        hardware.tune_allocator()
+        found = model_file.load(path)
+        if sha256 not in (None, found.sha256):
+            raise InputError(
+                f"{path} must stay as it was when the prediction began, got other bytes; "
+                "put the model file back, or start again"
+            )
+        module = found.module.to(device).eval()
+        ready = replace(found, module=fuse(module) if fused else module)
+        _LOADED[path, found.sha256, device, fused] = ready
+        _LOADED.move_to_end((path, found.sha256, device, fused))
+        while len(_LOADED) > keep:
+            _LOADED.popitem(last=False)
+        return ready
+
+
+def own_gpu(number: int | None, count: int) -> str:
+    """Return the GPU of a worker, where any of several would do.
+
+    Parameters
+    ----------
+    number : int or None
+        Which of the workers of this machine it is; None for a process that is none.
+    count : int
+        How many GPUs there are.
+
+    Examples
+    --------
+    >>> [own_gpu(number, 2) for number in (0, 1, 2, None)]
+    ['cuda:0', 'cuda:1', 'cuda:0', 'cuda']
+    """
+    return "cuda" if number is None else f"cuda:{number % max(1, count)}"
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` threads inside a `with` block; None changes nothing."""
+    before = torch.get_num_threads()
+    use_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def use_threads(count: int | None) -> None:
+    """Let torch use `count` threads from now on in this process; None changes nothing."""
+    if count is not None and torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
+@lru_cache(maxsize=8)
+def turns(count: int | None) -> AbstractContextManager[Any]:
+    """Let at most `count` threads of this process compute at once; None for any number.
+
+    A network that has all cores gains nothing from a second beside it, which would double the
+    memory, while reading and writing of other tiles go on meanwhile.
+    """
+    return nullcontext() if count is None else threading.BoundedSemaphore(count)
+
+
+DEFAULT_MODEL = "model.safetensors"
+# What models must share for an average of their probabilities to mean something.
+SHARED = {
+    "class_names": "classes",
+    "target": "target",
+    "in_channels": "number of channels",
+    "channels": "choice of channels",
+}
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """One network, or several whose probabilities are averaged.
+
+    Parameters
+    ----------
+    paths : tuple of str
+        The model files, as any process finds them.
+    models : tuple of LoadedModel
+        In the order in which they are added up.
+    header : ModelHeader
+        Of the first; its contract is the one that all of them keep.
+    """
+
+    paths: tuple[str, ...]
+    models: tuple[LoadedModel, ...]
+    header: ModelHeader
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the model file; those of several with `+` between them."""
+        return "+".join(model.sha256 for model in self.models)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.models[0].module.parameters()).device
+
+    @property
+    def names(self) -> str:
+        """The registry names; once where all have the same."""
+        names = dict.fromkeys(model.header.full_name for model in self.models)
+        return ", ".join(names)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """How each of the networks wants its input normalized."""
+        return tuple(model.header.normalization for model in self.models)
+
+    def averaging(
+        self, tile: int, *, overlap: int | None, tta: Turning = "none", merge: Merge = "crop"
+    ) -> Averaging:
+        """Say where the networks look; each has the context that it would have alone.
+
+        Parameters
+        ----------
+        tile, tta, merge
+            As for `Averaging`.
+        overlap : int, optional
+            Context that was asked for on each side, in pixels; left out, what each one needs.
+
+        Raises
+        ------
+        UsageError
+            If one of them needs more than was asked for.
+        """
+        members = [
+            Member(
+                path=path,
+                sha256=model.sha256,
+                contract=model.header.contract,
+                overlap=model.header.contract.overlap(overlap, model=model.header.model),
+            )
+            for path, model in zip(self.paths, self.models, strict=True)
+        ]
+        return Averaging(tuple(members), tile, tta, merge)
+
+
+def alike(values: Sequence[Any]) -> Any:
+    """Return what all networks have alike, else a list of what each one has.
+
+    >>> alike([92, 92]), alike([92, 40])
+    (92, [92, 40])
+    """
+    return values[0] if all(value == values[0] for value in values) else list(values)
+
+
+def find_models(model: str | Sequence[str], *, progress: Progress) -> tuple[str, ...]:
+    """Return the model files that a user's word means.
+
+    Where a file is absent, but the folds of a cross-validation lie in its place, such as
+    `model.fold1.safetensors` and `model.fold2.safetensors`, those are meant.
+
+    Parameters
+    ----------
+    model : str or sequence of str
+        What was given; nothing means `model.safetensors`.
+    progress : Progress
+        Told of folds.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    UsageError
+        If a file is named twice.
+    """
+    given = [model] if isinstance(model, str) else list(model) or [DEFAULT_MODEL]
+    found: list[str] = []
+    for path in given:
+        parts = folds(path)
+        if parts:
+            progress.note(f"{path} is not there; its {len(parts)} folds are averaged")
+        found += parts or [path]
+    twice = next((path for path in found if found.count(path) > 1), None)
+    if twice is not None:
+        raise UsageError(
+            f"model must name each file once, got {twice} twice; leave one of them out"
+        )
+    return tuple(found)
+
+
+def folds(path: str) -> list[str]:
+    """List the folds that lie where a model file is absent, by their numbers."""
+    place = Path(path)
+    if urls.is_remote(path) or place.exists() or not place.parent.is_dir():
+        return []
+    pattern = re.compile(rf"{re.escape(place.stem)}\.fold(\d+){re.escape(place.suffix)}")
+    named = [(pattern.fullmatch(other.name), other) for other in place.parent.iterdir()]
+    numbered = sorted((int(match[1]), str(other)) for match, other in named if match)
+    return [other for _, other in numbered]
+
+
+def read_header(paths: Sequence[str]) -> ModelHeader:
+    """Read what the models of an ensemble have in common, without their weights.
+
+    Raises
+    ------
+    InputError
+        If a file is damaged, or two of them don't belong together.
+    """
+    return common_header(paths, [model_header.read_header(path) for path in paths])
+
+
+def load_ensemble(paths: Sequence[str], *, device: str, fused: bool = True) -> Ensemble:
+    """Load the networks of an ensemble onto a device, ready to predict; see `load_model`.
+
+    Raises
+    ------
+    InputError
+        If a file is damaged, or two of them don't belong together.
+    """
+    models = tuple(load_model(path, device=device, keep=len(paths), fused=fused) for path in paths)
+    # A worker may have another working folder.
+    return Ensemble(
+        tuple(map(urls.anywhere, paths)),
+        models,
+        common_header(paths, [model.header for model in models]),
+    )
+
+
+def common_header(paths: Sequence[str], headers: Sequence[ModelHeader]) -> ModelHeader:
+    """Return the header that stands for all, once they are known to belong together.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Where the models lie, for the message.
+    headers : sequence of ModelHeader
+        What their files say.
+
+    Returns
+    -------
+    ModelHeader
+        The first, with the joint contract.
+
+    Raises
+    ------
+    InputError
+        Naming two that differ in classes, target or channels.
+    """
+    first = headers[0]
+    for path, header in zip(paths, headers, strict=True):
+        for field, words in SHARED.items():
+            ours, theirs = getattr(first, field), getattr(header, field)
+            if ours != theirs:
+                raise InputError(
+                    f"models that are averaged must have the same {words}, got {_said(ours)} in "
+                    f"{paths[0]} and {_said(theirs)} in {path}; leave one of them out"
+                )
+    return replace(first, contract=joint_contract([header.contract for header in headers]))
+
+
+def _said(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def joint_contract(contracts: Sequence[SizeContract]) -> SizeContract:
+    """Return the sizes on which all networks agree, for plans that know of one network only.
+
+    The step is the least common multiple and the need the largest, so that a tile of the result
+    suits each network. There is a halo only where each of them has one.
+
+    Parameters
+    ----------
+    contracts : sequence of SizeContract
+        One for each network.
+    """
+    first = contracts[0]
+    if all(contract == first for contract in contracts):
+        return first
+    step = math.lcm(*(contract.step for contract in contracts))
+    need = max(contract.need for contract in contracts)
+    halo = min(contract.halo for contract in contracts)
+    return SizeContract(
+        step=step,
+        minimum=max(contract.legal(step + 2 * contract.need) for contract in contracts),
+        margin=need - halo,
+        halo=halo,
+        exact=all(contract.exact for contract in contracts),
+    )

@@ -1,0 +1,217 @@
+"""From a stored class map to stored instances, block by block, with the same ids for any blocks.
+
+Three stages: each block numbers its own objects; what touches across block faces becomes one
+object, and objects are numbered in t, z, y, x order; each block writes its final ids, grown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unetkit.arrays.instances import (
+    BlockSummary,
+    components,
+    foreground_of,
+    grow,
+    growth_of,
+    join,
+    summarize,
+)
+from unetkit.engine.block_io import write_tile
+from unetkit.engine.jobs import run_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from unetkit.arrays.instances import Joined
+    from unetkit.engine.pools import Scheduler
+    from unetkit.geometry.tiles import Cover, Tile
+    from unetkit.storage.planes import PlaneArray
+
+
+@dataclass(frozen=True)
+class LabelJob:
+    """One block whose objects are to be found.
+
+    Parameters
+    ----------
+    classes, provisional : PlaneArray
+        What is read and what is written.
+    target : str
+        What the network learned.
+    plane : int
+        Which plane.
+    block : Tile
+        Where.
+    """
+
+    classes: PlaneArray
+    provisional: PlaneArray
+    target: str
+    plane: int
+    block: Tile
+
+
+def label_block(job: LabelJob) -> BlockSummary:
+    """Find a block's own objects, and report what its neighbours must know of them."""
+    block = job.block
+    classes = job.classes.read(job.plane, block.y0, block.y1, block.x0, block.x1)
+    labels, count = components(foreground_of(classes, job.target))
+    write_tile(job.provisional, job.plane, block, labels[np.newaxis])
+    height, width = job.classes.height, job.classes.width
+    return summarize(
+        labels, count, y0=block.y0, x0=block.x0, width=width, start=job.plane * height * width
+    )
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What all blocks of an image share when they are numbered.
+
+    Parameters
+    ----------
+    classes, provisional, instances : PlaneArray
+        The first two are read, the last is written.
+    target : str
+        What the network learned.
+    grow : int
+        How far objects grow, in pixels.
+    """
+
+    classes: PlaneArray
+    provisional: PlaneArray
+    instances: PlaneArray
+    target: str
+    grow: int
+
+
+@dataclass(frozen=True)
+class NumberJob:
+    """One block whose objects get their final ids.
+
+    Parameters
+    ----------
+    objects : Objects
+        What is read and written.
+    plane : int
+        Which plane.
+    block : Tile
+        What is written.
+    lookups : mapping of Tile to ndarray
+        For each block within reach, this one included, the final ids of its own ones.
+    """
+
+    objects: Objects
+    plane: int
+    block: Tile
+    lookups: Mapping[Tile, NDArray[Any]]
+
+
+def number_block(job: NumberJob) -> None:
+    """Give a block's objects their final ids and grow them, with those of its neighbours."""
+    objects, block = job.objects, job.block
+    height, width = objects.classes.height, objects.classes.width
+    y0, y1 = max(0, block.y0 - objects.grow), min(height, block.y1 + objects.grow)
+    x0, x1 = max(0, block.x0 - objects.grow), min(width, block.x1 + objects.grow)
+    labels = np.zeros((y1 - y0, x1 - x0), objects.instances.dtype)
+    for source, lookup in job.lookups.items():
+        top, bottom = max(y0, source.y0), min(y1, source.y1)
+        left, right = max(x0, source.x0), min(x1, source.x1)
+        own = objects.provisional.read(job.plane, top, bottom, left, right)[0]
+        labels[top - y0 : bottom - y0, left - x0 : right - x0] = lookup[own]
+    classes = objects.classes.read(job.plane, y0, y1, x0, x1)
+    grown = grow(labels, distance=objects.grow, within=growth_of(classes, objects.target))
+    inner = grown[block.y0 - y0 : block.y1 - y0, block.x0 - x0 : block.x1 - x0]
+    write_tile(objects.instances, job.plane, block, inner)
+
+
+def number_objects(
+    classes: PlaneArray,
+    provisional: PlaneArray,
+    *,
+    create: Callable[[np.dtype[Any]], PlaneArray],
+    blocks: Cover,
+    target: str,
+    grow: int,
+    min_size: int,
+    scheduler: Scheduler,
+    advance: Callable[[], None],
+) -> int:
+    """Find, number and grow the objects of an image of any size.
+
+    Parameters
+    ----------
+    classes : PlaneArray
+        The class map.
+    provisional : PlaneArray
+        Takes each block's own ids; of no use afterwards.
+    create : callable
+        Makes the array for the instances, once their type is known.
+    blocks : Cover
+        The blocks of a plane, of whole chunks.
+    target : str
+        What the network learned.
+    grow : int
+        How far objects grow, in pixels.
+    min_size : int
+        Objects with fewer pixels, before they grow, are left out.
+    scheduler : Scheduler
+        Runs the jobs.
+    advance : callable
+        Called twice a block.
+
+    Returns
+    -------
+    int
+        How many objects there are.
+    """
+    summaries: dict[tuple[int, int], BlockSummary] = {}
+
+    def keep(job: LabelJob, summary: BlockSummary) -> None:
+        summaries[job.plane, job.block.index] = summary
+        advance()
+
+    labelled = (
+        LabelJob(classes, provisional, target, plane, block)
+        for plane in range(classes.planes)
+        for block in blocks
+    )
+    run_jobs(label_block, labelled, scheduler=scheduler, on_done=keep)
+    joined = join(
+        [summaries[place] for place in sorted(summaries)],
+        grid=(classes.planes, blocks.rows, blocks.columns),
+        min_size=min_size,
+    )
+    objects = Objects(classes, provisional, create(joined.ids.dtype), target, grow)
+    run_jobs(
+        number_block,
+        _number_jobs(objects, blocks, joined),
+        scheduler=scheduler,
+        on_done=lambda *_: advance(),
+    )
+    return joined.count
+
+
+def _number_jobs(objects: Objects, blocks: Cover, joined: Joined) -> Iterator[NumberJob]:
+    for plane in range(objects.classes.planes):
+        for block in blocks:
+            lookups = {
+                near: joined.lookup(plane * len(blocks) + near.index)
+                for near in _within_reach(blocks, block, reach=objects.grow)
+            }
+            yield NumberJob(objects, plane, block, lookups)
+
+
+def _within_reach(blocks: Cover, block: Tile, *, reach: int) -> list[Tile]:
+    """List the blocks that have a pixel within `reach` of a block, itself included."""
+    side = blocks.tile
+    bottom = min(blocks.height, block.y1 + reach) - 1
+    right = min(blocks.width, block.x1 + reach) - 1
+    rows = range(max(0, block.y0 - reach) // side, bottom // side + 1)
+    columns = range(max(0, block.x0 - reach) // side, right // side + 1)
+    return [blocks[row * blocks.columns + column] for row in rows for column in columns]

@@ -1,0 +1,268 @@
+"""Carry a plan out in a partial, stage by stage; what is done survives an end at any time."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from unetkit.arrays.instances import has_instances
+from unetkit.commands.tile_predict.audit import audit
+from unetkit.commands.tile_predict.blocks import (
+    BatchDone,
+    ImageTask,
+    TileBatch,
+    TileJob,
+    batches,
+    predict_batch,
+    tile_checksum,
+)
+from unetkit.commands.tile_predict.instances import number_objects
+from unetkit.commands.tile_predict.plan import ABSENT_LIST, list_absent
+from unetkit.engine.jobs import run_jobs
+from unetkit.storage.atomic import sync_documents, write_text
+from unetkit.storage.journal import FOLDER, Journal
+from unetkit.storage.planes import from_anywhere
+from unetkit.storage.urls import join
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from unetkit.commands.tile_predict.blocks import NetworkCall
+    from unetkit.commands.tile_predict.output import Output, Partial
+    from unetkit.commands.tile_predict.plan import Plan
+    from unetkit.commands.tile_predict.skipping import Mask
+    from unetkit.engine.pools import Scheduler
+    from unetkit.engine.signals import Stop
+    from unetkit.progress import Progress
+
+# No sample can be named so: a name has no slash.
+LEFT_OUT = "//left out/"
+LEFT_OUT_LIST = "left-out.jsonl"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    Parameters
+    ----------
+    tiles_reused : int
+        Tiles that an earlier run had done.
+    objects : int or None
+        Instances in all samples; None where the target has none.
+    filled : int
+        NaN and Inf values that were read as 0.
+    retries : int
+        How often a disk or a network refused for a moment, and was tried again.
+    tiles_constant : int
+        Tiles of one value that were copied from another of that value.
+    tiles_left_out : int
+        Tiles that were left out as empty; the output lists them.
+    audit : dict or None
+        What a second look at some windows found; None where none was asked for.
+    """
+
+    tiles_reused: int
+    objects: int | None
+    filled: int
+    retries: int
+    tiles_constant: int
+    tiles_left_out: int
+    audit: dict[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the report takes over."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass
+class Run:
+    """One prediction on its way.
+
+    Parameters
+    ----------
+    plan : Plan
+        What to do.
+    partial : Partial
+        Where.
+    call : NetworkCall
+        How workers run the network.
+    scheduler : Scheduler
+        Runs the jobs.
+    stop : Stop
+        Asked after each job.
+    progress : Progress
+        Told of each job.
+    """
+
+    plan: Plan
+    partial: Partial
+    call: NetworkCall
+    scheduler: Scheduler
+    stop: Stop
+    progress: Progress
+    retries: int = field(default=0, init=False)
+    batch: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.batch = self.plan.batch
+
+    def carry_out(self) -> Outcome:
+        """Do what is left of all stages; afterwards the partial is ready to be published."""
+        outputs = self.partial.outputs()
+        tasks = [self._task(output) for output in outputs]
+        with Journal(self.partial.url) as journal:
+            if journal.read_fingerprint() is None:
+                sync_documents(self.partial.url)
+                journal.write_fingerprint(self.plan.fingerprint())
+            self._list_absent()
+            reused, filled, constant = self._predict(tasks, journal)
+            left_out = self._list_left_out(journal)
+        objects = None
+        if has_instances(self.plan.model.header.target):
+            objects = self._find_instances(outputs)
+        if filled:
+            self.progress.note(f"{filled} values of the input were NaN or Inf and read as 0")
+        self.progress.start("smaller levels", total=len(outputs))
+        self.partial.add_pyramids(advance=self._advance)
+        audited = self._audit(tasks, left_out) if self.plan.wishes.audit else None
+        self.partial.complete(audit=audited)
+        return Outcome(reused, objects, filled, self.retries, constant, len(left_out), audited)
+
+    def _task(self, output: Output) -> ImageTask:
+        return ImageTask(
+            name=output.sample.name,
+            call=self.call,
+            data=from_anywhere(output.sample.data),
+            probabilities=output.probabilities(),
+            classes=output.classes(),
+            normalizations=output.normalizations,
+            threshold=self.plan.wishes.threshold,
+            # Objects of the target `boundary` are what is inside, its first class.
+            positive=0 if self.plan.model.header.target == "boundary" else 1,
+            nonfinite=self.plan.wishes.nonfinite,
+            skip_below=self.plan.wishes.skip_below,
+            mask=self._mask(),
+        )
+
+    def _mask(self) -> Mask | None:
+        mask = self.plan.mask
+        return None if mask is None else replace(mask, data=from_anywhere(mask.data))
+
+    def _predict(self, tasks: list[ImageTask], journal: Journal) -> tuple[int, int, int]:
+        """Stage 1: every tile that is not done, or no longer as it was written."""
+        before = journal.done()
+        total = self.plan.tiles_total
+        self.progress.start("predict", total=total)
+        reused, done, filled, constant = 0, 0, 0, 0
+
+        def known(job: TileJob) -> TileJob:
+            nonlocal reused
+            if job.key not in before or tile_checksum(job) != before[job.key]:
+                return job
+            reused += 1
+            self.progress.advance()
+            return replace(job, there=True)
+
+        def left() -> Iterator[TileBatch]:
+            for some in batches(self._tile_jobs(tasks), self.call.together):
+                batch = TileBatch(tuple(known(job) for job in some))
+                if not all(job.there for job in batch.jobs):
+                    yield batch
+
+        def finish(batch: TileBatch, result: BatchDone) -> None:
+            nonlocal done, filled, constant
+            new = [(job, one) for job, one in zip(batch.jobs, result.tiles, strict=True) if one]
+            for job, one in new:
+                if one.left_out:
+                    journal.record(LEFT_OUT + job.key, checksum=None)
+                journal.record(job.key, checksum=one.checksum)
+                filled += one.filled
+                constant += one.constant
+            done += len(new)
+            self.retries += result.retries
+            self._say_if_fewer(result.batch)
+            for _ in new:
+                self._advance(f"{done + reused} of {total} tiles")
+
+        run_jobs(predict_batch, left(), scheduler=self.scheduler, on_done=finish)
+        return reused, filled, constant
+
+    def _say_if_fewer(self, batch: int) -> None:
+        """Say once for each number how many tiles memory is enough for."""
+        if batch < self.batch:
+            self.batch = batch
+            self.progress.note(
+                f"memory was too small for {self.plan.batch} tiles at once, so that a worker takes "
+                f"{batch} from now on"
+            )
+
+    def _audit(self, tasks: list[ImageTask], left_out: frozenset[str]) -> dict[str, Any]:
+        """Stage 6: predict a few windows once more, before anything is published."""
+        self.progress.start("audit", total=self.plan.wishes.audit)
+        found = audit(
+            self.plan,
+            tasks,
+            left_out=left_out,
+            scheduler=self.scheduler,
+            advance=self._advance,
+        )
+        self.progress.note(
+            f"predicted again, {found['flipped']} of {found['pixels']} labels are others, and "
+            f"probabilities differ by at most {found['largest_difference']:.2g}"
+        )
+        return found
+
+    def _list_left_out(self, journal: Journal) -> frozenset[str]:
+        """Write down the tiles that are left out, with those of earlier runs."""
+        keys = [key.removeprefix(LEFT_OUT) for key in journal.done() if key.startswith(LEFT_OUT)]
+        if keys:
+            lines = "".join(json.dumps(key) + "\n" for key in sorted(keys))
+            write_text(join(self.partial.url, FOLDER, LEFT_OUT_LIST), lines)
+        return frozenset(keys)
+
+    def _list_absent(self) -> None:
+        path = join(self.partial.url, FOLDER, ABSENT_LIST)
+        list_absent(path, self.plan.samples, self.plan.censuses)
+
+    def _tile_jobs(self, tasks: list[ImageTask]) -> Iterator[TileJob]:
+        for task, sample in zip(tasks, self.plan.samples, strict=True):
+            for plane in range(sample.data.planes):
+                for tile in self.plan.tiles(sample):
+                    yield TileJob(task, plane, tile)
+
+    def _find_instances(self, outputs: tuple[Output, ...]) -> int:
+        """Stages 2 to 4 for each sample; they are short beside the first and begin anew."""
+        covers = [self.plan.blocks(output.sample) for output in outputs]
+        parts = sum(
+            2 * len(blocks) * output.sample.data.planes
+            for blocks, output in zip(covers, outputs, strict=True)
+        )
+        self.progress.start("number objects", total=parts)
+        count = 0
+        for blocks, output in zip(covers, outputs, strict=True):
+            classes = output.classes()
+            count += number_objects(
+                classes,
+                self.partial.provisional(classes),
+                create=output.instances,
+                blocks=blocks,
+                target=self.plan.model.header.target,
+                grow=self.plan.wishes.grow,
+                min_size=self.plan.wishes.min_size,
+                scheduler=self.scheduler,
+                advance=self._advance,
+            )
+        self.partial.discard_work()
+        return count
+
+    def _advance(self, reached: str = "all tiles") -> None:
+        self.progress.advance()
+        number = self.stop.signal
+        name = signal.Signals(number).name if number else ""
+        self.stop.check(
+            f"prediction must go on to its end, got {name} after {reached}; "
+            "give the same command with --resume"
+        )

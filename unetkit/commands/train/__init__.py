@@ -1,0 +1,1 @@
+"""A dataset into a model file."""

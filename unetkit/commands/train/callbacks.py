@@ -1,0 +1,378 @@
+"""Tell people, the log and the disk what a training does; end it when a signal asks for it."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import time
+from datetime import datetime, timedelta
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from unetkit.errors import SurroundingsError
+from unetkit.models.model_file import to_bytes
+from unetkit.storage.atomic import make_folder
+from unetkit.storage.urls import is_remote
+from unetkit.training.distributed import ALONE
+from unetkit.training.optimizer import SHARE, WARM
+from unetkit.views.drawing import outlined, to_rgb8
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from unetkit.commands.train.report import Facts
+    from unetkit.commands.train.validation import Look
+    from unetkit.engine.signals import Stop
+    from unetkit.progress import Progress
+    from unetkit.training.checkpoint import State, Validation
+    from unetkit.training.distributed import Group
+    from unetkit.training.loop import Outcome
+    from unetkit.training.run_folder import Workplace
+
+
+def leads() -> bool:
+    """Say whether this is the process that writes, by what `torchrun` says of it."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def agree(stop: Stop, group: Group) -> None:
+    """Let a signal that came to any process of a group have come to all of them."""
+    stop.signal = int(group.highest(stop.signal or 0)) or None
+
+
+class Follower:
+    """Watches a training in a process that does not write, and ends it with the others.
+
+    Parameters
+    ----------
+    stop : Stop
+        Says whether a signal came.
+    group : Group
+        The processes.
+    """
+
+    def __init__(self, stop: Stop, group: Group) -> None:
+        self._stop = stop
+        self._group = group
+
+    def planned(self, step: int, *, steps: int, seconds_a_step: float) -> None:
+        """Leave it to the process that leads."""
+
+    def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
+        """End where a signal came to any of them.
+
+        Raises
+        ------
+        StoppedError
+            In all of them after the same step.
+        """
+        agree(self._stop, self._group)
+        self._stop.check(f"process {self._group.rank} of the training ended with the others")
+
+    def went_back(self, step: int) -> None:
+        """Leave it to the process that leads."""
+
+    def validated(self, step: int, found: Validation, *, better: bool) -> None:
+        """Leave it to the process that leads."""
+
+    def kept(self, step: int, network: nn.Module, found: Validation) -> None:
+        """Leave it to the process that leads."""
+
+
+# Shorter than this, and nobody needs to be told when it ends.
+SHORT = 60.0
+# Longer than this, and people should know of a narrower network.
+LONG = 3600.0
+NARROW = 16
+# The time of a step grows with the width by a power between 1, where memory is what takes it, and
+# 2, where arithmetic is.
+GROWTH = 1.5
+# How often the loss is written into the log: lines enough for a curve.
+LINES = 500
+SMOOTHING = 0.95
+
+
+class Listener(Protocol):
+    """Who else is told what happens, for people to look at."""
+
+    def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
+        """Hear of a finished step."""
+
+    def validated(self, step: int, found: Validation) -> None:
+        """Hear of a validation, which the log has already."""
+
+    def ended(self) -> None:
+        """Hear that it is over."""
+
+
+class Reporter:
+    """Follows a training for its user.
+
+    Parameters
+    ----------
+    progress : Progress
+        Told of every step.
+    workplace : Workplace
+        Takes the log and the best model.
+    facts : Facts
+        What is known of the training.
+    stop : Stop
+        Says whether a signal came.
+    group : Group
+        Who else trains the network.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        workplace: Workplace,
+        *,
+        facts: Facts,
+        stop: Stop,
+        group: Group = ALONE,
+    ) -> None:
+        self._progress = progress
+        self._workplace = workplace
+        self._facts = facts
+        self._stop = stop
+        self._group = group
+        self._began = time.monotonic()
+        self._steps, self._done = facts.plan.steps, 0
+        self._smooth: float | None = None
+        self._score = ""
+        self._kept = False
+        self.listeners: list[Listener] = []
+        """Told of everything after the log."""
+
+    def start(self, **settings: Any) -> None:
+        """Begin the log and the progress bar; with a budget the number of steps is not known.
+
+        Parameters
+        ----------
+        **settings
+            What else decides about the weights.
+        """
+        self._workplace.write(event="start", **{**self._facts.to_dict(), **settings})
+        if self._facts.plan.budget is None:
+            self._progress.start("training", total=self._steps)
+        else:
+            self._progress.start("finding the pace", total=WARM)
+
+    def go_on(self, state: State) -> None:
+        """Go on with log and bar from a state that holds what `to_dict` returned."""
+        earlier = state.facts["more"]["reporter"]
+        self._began -= earlier["seconds"]
+        self._smooth, self._score = earlier["smooth"], earlier["score"]
+        self._steps, self._done = state.facts["pace"]["steps"], state.facts["position"]["step"]
+        self._kept = state.facts["position"]["best_step"] > 0
+        self._progress.start("training", total=self._steps)
+        self._progress.advance(min(self._done, self._steps - 1), status=self._status())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold: what `go_on` needs beside what the training itself knows."""
+        return {**self._clock(), "smooth": self._smooth, "score": self._score}
+
+    def planned(self, step: int, *, steps: int, seconds_a_step: float) -> None:
+        """Say when it will end, and how it would end sooner."""
+        if self._facts.plan.budget is not None:
+            self._steps = steps
+            self._workplace.write(event="planned", step=step, steps=steps)
+            self._progress.start("training", total=steps)
+            self._progress.advance(min(step, steps) - 1)
+        left = (steps - step) * seconds_a_step * (1 + SHARE)
+        if left > SHORT:
+            ends = datetime.now().astimezone() + timedelta(seconds=left)
+            day = "" if ends.date() == datetime.now().astimezone().date() else f"{ends:%d %B} "
+            self._progress.note(
+                f"{steps} steps will take about {spoken(left)}, until {day}{ends:%H:%M} or earlier."
+            )
+        width = self._facts.plan.options.get("width")
+        if left > LONG and isinstance(width, int) and width > NARROW:
+            sooner = spoken(left * (NARROW / width) ** GROWTH)
+            self._progress.note(
+                f"A narrower network is quicker and may score less: with --set width={NARROW} it "
+                f"would take about {sooner}."
+            )
+
+    def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
+        """Write a line now and then, move the bar, and end where a signal came."""
+        if loss is None:
+            self._workplace.write(event="skipped", step=step, reason="loss or gradient not finite")
+        else:
+            before = loss if self._smooth is None else self._smooth
+            self._smooth = SMOOTHING * before + (1 - SMOOTHING) * loss
+            if step % max(1, self._steps // LINES) == 0:
+                self._workplace.write(
+                    event="step", step=step, loss=loss, learning_rate=rate, **self._clock()
+                )
+        for listener in self.listeners:
+            listener.stepped(step, loss=loss, rate=rate)
+        # A validation follows the last step; until it is done the bar is not full.
+        self._progress.advance(int(step < self._steps), status=self._status())
+        self._done = step
+        agree(self._stop, self._group)
+        self.check()
+
+    def went_back(self, step: int) -> None:
+        """Tell people and the log."""
+        self._workplace.write(event="went back", step=step)
+        self._progress.note(
+            f"Ten steps in a row up to step {step} had no finite loss: the network is as it was"
+            " when its state was last kept, and goes on from there once."
+        )
+
+    def check(self) -> None:
+        """End where a signal came.
+
+        Raises
+        ------
+        StoppedError
+            Saying what is kept.
+        """
+        if self._stop.signal is not None:
+            self._stop.check(self._farewell())
+
+    def examining(self) -> None:
+        """Say that a held-out plane is predicted, or end where a signal came."""
+        self.check()
+        self._progress.advance(0, status=f"{self._status()} · validating")
+
+    def validated(self, step: int, found: Validation, *, better: bool) -> None:
+        """Write a line, and show the score from now on."""
+        self._workplace.write(
+            event="validation",
+            step=step,
+            score=found.score,
+            loss=found.loss,
+            best=better,
+            **found.scores,
+            **self._clock(),
+        )
+        for listener in self.listeners:
+            listener.validated(step, found)
+        self._score = f"{self._facts.lesson.score} {found.score:.3f}{' (best)' if better else ''}"
+        self._progress.advance(int(step >= self._steps), status=self._status())
+
+    def kept(self, step: int, network: nn.Module, found: Validation) -> None:
+        """Keep the model on disk."""
+        scores = {**found.scores, "loss": found.loss}
+        header = self._facts.header(step, scores, steps=self._steps)
+        self._workplace.keep_best(to_bytes(network, header), step=step)
+        self._kept = True
+
+    def ended(self, outcome: Outcome) -> None:
+        """Write the last line of the log."""
+        self._workplace.write(
+            event="end",
+            steps=outcome.steps,
+            steps_total=self._steps,
+            best_step=outcome.best_step,
+            score=outcome.best.score,
+            stopped_early=outcome.stopped_early,
+            **self._clock(),
+        )
+        for listener in self.listeners:
+            listener.ended()
+
+    def _status(self) -> str:
+        loss = "" if self._smooth is None else f"loss {self._smooth:.3f}"
+        return " · ".join(part for part in (loss, self._score) if part)
+
+    def _clock(self) -> dict[str, float]:
+        return {"seconds": round(time.monotonic() - self._began, 2)}
+
+    def _farewell(self) -> str:
+        begun = f"training was to make {self._steps} steps, got a signal after {self._done}"
+        on = "give the same command with --resume to go on"
+        if not self._kept:
+            return f"{begun}, before the first validation; {on}"
+        best = shlex.quote(self._workplace.best)
+        return (
+            f"{begun}; {on}, or take the best model so far, {best}, for 'unetkit tile-predict"
+            " --model'"
+        )
+
+
+def spoken(seconds: float) -> str:
+    """Say a time as people do.
+
+    Examples
+    --------
+    >>> spoken(80), spoken(600), spoken(20000)
+    ('80 s', '10 min', '5.6 h')
+    """
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def check_board() -> None:
+    """Make sure that TensorBoard's files can be written.
+
+    Raises
+    ------
+    SurroundingsError
+        If it is not installed.
+    """
+    _writer_class()
+
+
+class Board:
+    """Writes what happens to a folder that TensorBoard shows.
+
+    Parameters
+    ----------
+    folder : str
+        Made where it is not there; earlier files in it stay.
+    look : callable
+        Returns what the last validation found at one place; None where there was none.
+    start : int, optional
+        The step after which this training goes on: what a stopped one wrote of later steps is
+        shown no more. None where it goes on with none.
+    """
+
+    def __init__(
+        self, folder: str, *, look: Callable[[], Look | None], start: int | None = None
+    ) -> None:
+        if not is_remote(folder):
+            make_folder(folder)
+        self._writer = _writer_class()(folder, purge_step=None if start is None else start + 1)
+        self._look = look
+
+    def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
+        """Write loss and learning rate."""
+        if loss is not None:
+            self._writer.add_scalar("training/loss", loss, step)
+        self._writer.add_scalar("training/learning_rate", rate, step)
+
+    def validated(self, step: int, found: Validation) -> None:
+        """Write all scores, and a picture."""
+        self._writer.add_scalar("validation/loss", found.loss, step)
+        self._writer.add_scalar("validation/score", found.score, step)
+        for name, value in found.scores.items():
+            self._writer.add_scalar(f"validation/{name}", value, step)
+        look = self._look()
+        if look is not None:
+            picture = to_rgb8(look.image)
+            for name, labels in (("truth", look.truth), ("prediction", look.prediction)):
+                self._writer.add_image(name, outlined(picture, labels), step, dataformats="HWC")
+        self._writer.flush()
+
+    def ended(self) -> None:
+        """Close the files."""
+        self._writer.close()
+
+
+def _writer_class() -> Any:
+    try:
+        return import_module("torch.utils.tensorboard").SummaryWriter
+    except ImportError as error:
+        raise SurroundingsError(
+            "tensorboard must be installed for --tensorboard, got no such package;"
+            " pip install 'unetkit[tensorboard]'"
+        ) from error

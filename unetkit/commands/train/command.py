@@ -1,0 +1,376 @@
+"""Learn from a dataset and write a model file."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+
+from unetkit.commands.train.callbacks import check_board
+from unetkit.commands.train.initial_weights import adapt, open_start, target_of
+from unetkit.commands.train.output import grounded
+from unetkit.commands.train.plan import choose_lesson, make_plan
+from unetkit.commands.train.report import Facts, TrainReport
+from unetkit.commands.train.run import Run
+from unetkit.errors import UsageError
+from unetkit.models import hardware
+from unetkit.models.build import make
+from unetkit.progress import SILENT, Progress
+from unetkit.storage.datasets import open_dataset
+from unetkit.storage.urls import exists
+from unetkit.training.distributed import joined
+from unetkit.training.freezing import freeze
+from unetkit.training.run_folder import Workplace
+from unetkit.training.split import Fold, split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    from torch import nn
+
+    from unetkit.commands.train.initial_weights import Start
+    from unetkit.commands.train.output import Ground
+    from unetkit.commands.train.plan import Plan
+    from unetkit.geometry.sizes import SizeContract
+    from unetkit.storage.datasets import Dataset
+    from unetkit.training.distributed import Group
+
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class FoldsReport:
+    """What was learned in all folds.
+
+    Attributes
+    ----------
+    output : str
+        The model file of the first fold.
+    outputs : tuple of str
+        The model files of all folds; `tile-predict` averages what they say.
+    folds : int
+        How many there are.
+    score : float
+        The mean of the folds' scores, each on what it held out: what can be expected of one such
+        model on other images like these.
+    spread : float
+        The standard deviation of the folds' scores.
+    report : tuple of dict
+        Of every fold its score, its steps, and how many regions are on each side.
+    model, device, precision : str
+        What was trained, and how it was computed.
+    seconds : float
+        How long it took.
+    """
+
+    output: str
+    outputs: tuple[str, ...]
+    folds: int
+    score: float
+    spread: float
+    report: tuple[dict[str, Any], ...]
+    model: str
+    device: str
+    precision: str
+    seconds: float = field(compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return {**asdict(self), "outputs": list(self.outputs), "report": list(self.report)}
+
+
+def folds_of(output: str, folds: int) -> list[tuple[str, Fold | None]]:
+    """Name the model file of every fold; where there is one only, it is no fold.
+
+    Raises
+    ------
+    UsageError
+        If there is less than one fold.
+
+    Examples
+    --------
+    >>> [place for place, _ in folds_of("model.safetensors", 2)]
+    ['model.fold1.safetensors', 'model.fold2.safetensors']
+    """
+    if folds < 1:
+        raise UsageError(f"folds must be at least 1, got {folds}; leave it out for one model")
+    if folds == 1:
+        return [(output, None)]
+    stem = output.removesuffix(SUFFIX)
+    # What has another suffix is refused where it is about to be made.
+    suffix = output[len(stem) :]
+    return [(f"{stem}.fold{k}{suffix}", Fold(k, folds)) for k in range(1, folds + 1)]
+
+
+def folds_report(reports: Sequence[TrainReport]) -> FoldsReport:
+    """Sum up what the folds report; at least two."""
+    first = reports[0]
+    rows = [
+        {
+            "fold": number,
+            "score": one.score,
+            "best_step": one.best_step,
+            "steps": one.steps,
+            "trained_on": one.trained_on,
+            "validated_on": one.validated_on,
+            "output": one.output,
+        }
+        for number, one in enumerate(reports, start=1)
+    ]
+    return FoldsReport(
+        output=first.output,
+        outputs=tuple(one.output for one in reports),
+        folds=len(reports),
+        score=fmean(one.score for one in reports),
+        spread=stdev(one.score for one in reports),
+        report=tuple(rows),
+        model=first.model,
+        device=first.device,
+        precision=first.precision,
+        seconds=round(sum(one.seconds for one in reports), 1),
+    )
+
+
+# Options that are judged together, before any data is opened.
+PLANNED = (
+    "model",
+    "options",
+    "recipe",
+    "recipe_set",
+    "loss",
+    "steps",
+    "time_budget",
+    "seed",
+    "channels",
+    "device",
+    "workers",
+    "freeze_encoder",
+    "accumulate",
+    "normalization",
+)
+# Options that say how each of the networks is trained.
+CARRIED = (
+    "target",
+    "precision",
+    "nonfinite",
+    "keep_state",
+    "tensorboard",
+    "progress",
+)
+
+
+def train(
+    source: str,
+    *,
+    output: str = "model.safetensors",
+    model: str | None = None,
+    options: Sequence[str] = (),
+    recipe: str = "default",
+    recipe_set: Sequence[str] = (),
+    loss: str | None = None,
+    steps: int = 1000,
+    time_budget: str | None = None,
+    target: str | None = None,
+    init: str | None = None,
+    folds: int = 1,
+    normalization: str | None = None,
+    tensorboard: str | None = None,
+    freeze_encoder: int = 0,
+    seed: int = 0,
+    channels: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    workers: int | None = None,
+    nonfinite: Literal["error", "fill"] = "error",
+    accumulate: int = 1,
+    resume: bool = False,
+    keep_state: bool = False,
+    overwrite: bool = False,
+    break_lock: bool = False,
+    progress: Progress = SILENT,
+) -> TrainReport | FoldsReport:
+    """Train a network on the labelled samples of a dataset, and keep the best one.
+
+    A part of the data is held out by what it was made from, and scored with the tiler that
+    predicts slides: mean average precision for instances, mean Dice for class maps.
+
+    Parameters
+    ----------
+    source : str
+        A dataset with labels; weights are used where it has them, else computed.
+    output : str
+        The model file.
+    model : str, optional
+        Registry name of the network; left out, that of `init`, or ``unet``.
+    options : sequence of str
+        Its options, such as ``width=16``.
+    recipe : str
+        ``default`` or ``paper``.
+    recipe_set : sequence of str
+        Numbers of the recipe that are changed, such as ``batch=4``.
+    loss : str, optional
+        Such as ``unet+0.5*dice``; left out, that of the recipe.
+    steps : int
+        Updates of the network.
+    time_budget : str, optional
+        ``90s``, ``20m`` or ``1h``; replaces `steps` once the pace is known.
+    target : str, optional
+        What is learned; left out, ``foreground`` from instances, ``classes`` from class maps.
+    init : str, optional
+        A model file whose weights are the first ones; its first and last layer are adapted to
+        other channels and classes.
+    folds : int
+        Where 2 or more: so many models, each with another part of the data held out, as
+        ``STEM.fold1.safetensors`` and so on; a time budget is shared by them.
+    normalization : str, optional
+        ``percentile``, ``zscore``, ``range`` or ``none``; left out, that of `init`, or
+        ``percentile``.
+    tensorboard : str, optional
+        A folder for TensorBoard to show, where that is installed.
+    freeze_encoder : int
+        Steps at the start in which the encoder keeps its weights; for models that have one.
+    seed : int
+        Of the first weights, the split, the tiles and the drop-out.
+    channels : str, optional
+        Which channels, in which order.
+    device, precision : str
+        As for `unetkit.models.hardware`; ``auto`` is the fastest that the device has.
+    workers : int, optional
+        Threads that draw tiles; they change nothing but the time.
+    nonfinite : {"error", "fill"}
+        What to do about NaN and Inf in images: refuse, or take them for 0.
+    accumulate : int
+        Parts in which a batch is computed, one after the other; more of them take less memory.
+    resume : bool
+        Go on where an earlier training with the same settings stopped.
+    keep_state : bool
+        Leave the state of the training beside the finished model.
+    overwrite : bool
+        Replace an earlier model.
+    break_lock : bool
+        Take the output over from another job that is known to be dead.
+    progress : Progress
+        Told of every step.
+
+    Returns
+    -------
+    TrainReport, or FoldsReport
+
+    Raises
+    ------
+    InputError
+        If there is nothing to learn from.
+    OutputError
+        If the model, or what an earlier training left, is there, another job is making it, or
+        what is to be resumed was made with other settings.
+    NumbersError
+        If images or the loss are not finite.
+    StoppedError
+        If a signal came; the state is kept for `resume`, and the best model so far.
+
+    References
+    ----------
+    Ronneberger, Fischer, Brox (2015), U-Net, section 3.
+    """
+    given = dict(locals())
+    places = folds_of(output, folds)
+    if tensorboard is not None:
+        check_board()
+    start = None if init is None else open_start(init)
+    planned = {name: given[name] for name in PLANNED}
+    plan = partial(make_plan, start=None if start is None else start.header, **planned)
+    dataset = open_dataset(source, channels=channels)  # a missing input is told first
+    inputs = [source] if init is None else [source, init]
+    if folds > 1:
+        _check_all([place for place, _ in places], inputs, resume=resume, overwrite=overwrite)
+    found = partial(
+        grounded, inputs=inputs, resume=resume, overwrite=overwrite, break_lock=break_lock
+    )
+    how = {name: given[name] for name in CARRIED}
+    one = partial(_train, dataset, plan=plan, found=found, start=start, **how)
+    # Once for all folds: processes find each other when they start, and never again.
+    with joined(hardware.pick_device(device)) as group:
+        reports = [one(output=place, fold=fold, group=group) for place, fold in places]
+    return reports[0] if folds == 1 else folds_report(reports)
+
+
+def _check_all(
+    places: Sequence[str], inputs: Sequence[str], *, resume: bool, overwrite: bool
+) -> None:
+    """Look at the places of all folds, so that none turns out to be taken after hours."""
+    for place in places:
+        if not (resume and exists(place)):
+            Workplace(place, inputs=inputs, overwrite=overwrite, resume=resume)
+
+
+def _train(
+    dataset: Dataset,
+    output: str,
+    *,
+    plan: Callable[..., Plan],
+    fold: Fold | None,
+    found: Callable[..., AbstractContextManager[Ground]],
+    start: Start | None,
+    group: Group,
+    target: str | None,
+    precision: str,
+    nonfinite: Literal["error", "fill"],
+    keep_state: bool,
+    tensorboard: str | None,
+    progress: Progress,
+) -> TrainReport:
+    """Train one network."""
+    began = time.monotonic()
+    progress = progress if group.leads else SILENT
+    with found(output, group=group, progress=progress) as ground:
+        chosen = plan(precision=ground.precision(precision, group), fold=fold)
+        network, facts = _prepare(chosen, dataset, target, start=start, progress=progress)
+        if tensorboard is not None and fold is not None:
+            tensorboard = f"{tensorboard}/fold{fold.number}"
+        run = Run(
+            facts,
+            ground,
+            group=group,
+            nonfinite=nonfinite,
+            keep_state=keep_state,
+            tensorboard=tensorboard,
+        )
+        return run.learn(network.to(group.device), progress, began=began)
+
+
+def _prepare(
+    plan: Plan, dataset: Dataset, target: str | None, *, start: Start | None, progress: Progress
+) -> tuple[nn.Module, Facts]:
+    """Find what there is to learn, build the network, and hold a part of the data out."""
+    if target is None and start is not None:
+        target = target_of(start, dataset)
+    lesson = choose_lesson(dataset, target, progress)
+    hardware.tune_allocator()
+    torch.manual_seed(plan.seed)
+    in_channels, names = dataset.samples[0].data.channel_count, lesson.class_names
+    network = make(plan.model, in_channels=in_channels, classes=len(names), options=plan.options)
+    notes: Sequence[str] = ()
+    if start is not None:
+        notes = adapt(
+            network, start, options=plan.options, in_channels=in_channels, class_names=names
+        )
+    freeze(network, model=plan.model, steps=plan.freeze_encoder)
+    contract = cast("SizeContract", network.contract)
+    parts = split(
+        lesson.origins(),
+        gap=contract.need,
+        seed=plan.seed,
+        has_foreground=lesson.has_foreground,
+        fold=plan.fold,
+    )
+    if plan.fold is not None:
+        notes = (f"Fold {plan.fold.number} of {plan.fold.count}.", *notes)
+    for note in (*notes, *parts.notes):
+        progress.note(note)
+    facts = Facts(plan, dataset, lesson=lesson, parts=parts, contract=contract, start=start)
+    return network, facts

@@ -1,0 +1,140 @@
+"""The page that shows how a training goes: curves from its log, pictures of one held-out place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unetkit.storage.atomic import make_folder, write_bytes, write_text
+from unetkit.training.run_folder import PAGE
+from unetkit.views.page import page, png_uri
+from unetkit.views.pictures import small_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from unetkit.commands.train.report import Facts
+    from unetkit.commands.train.validation import Look
+    from unetkit.training.checkpoint import Validation
+    from unetkit.training.run_folder import Workplace
+
+PICTURES = "pictures"
+
+
+class TrainingPage:
+    """Writes the page anew at every validation.
+
+    All that it shows is read from the log and from pictures on disk, so that a training that goes
+    on after a stop shows what was before as well.
+
+    Parameters
+    ----------
+    workplace : Workplace
+        Of the training while it runs; has its log, and takes page and pictures.
+    facts : Facts
+        What is trained.
+    look : callable
+        Returns what the last validation found at one place; None where there was none.
+    normalizes : bool
+        Whether the network has statistics of batches, which the recipe may freeze.
+    """
+
+    def __init__(
+        self,
+        workplace: Workplace,
+        *,
+        facts: Facts,
+        look: Callable[[], Look | None],
+        normalizes: bool,
+    ) -> None:
+        self._path = workplace.running_page
+        self._pictures = Path(workplace.folder, PICTURES)
+        self._log = Path(workplace.running_log)
+        self._facts = facts
+        self._look = look
+        self._normalizes = normalizes
+
+    def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
+        """Wait for the next validation."""
+
+    def validated(self, step: int, found: Validation) -> None:
+        """Add a picture, and write the page."""
+        look = self._look()
+        if look is not None:
+            make_folder(str(self._pictures))
+            for name, labels in (("image", None), ("truth", look.truth)):
+                self._save(name, small_picture(look.image, labels))
+            self._save(f"{step:08d}", small_picture(look.image, look.prediction))
+        self._write(running=True)
+
+    def ended(self) -> None:
+        """Write the page for the last time."""
+        self._write(running=False)
+
+    def _save(self, name: str, content: bytes) -> None:
+        write_bytes(str(self._pictures / f"{name}.png"), content)
+
+    def _write(self, *, running: bool) -> None:
+        lines = [json.loads(line) for line in self._log.read_text("utf-8").splitlines()]
+        write_text(self._path, page(self._contents(lines, running=running), template=PAGE))
+
+    def _contents(self, lines: list[dict[str, Any]], *, running: bool) -> dict[str, Any]:
+        plan, instances = self._facts.plan, self._facts.lesson.instances
+        checks = [line for line in lines if line["event"] == "validation"]
+        planned = [line["steps"] for line in lines if line["event"] == "planned"]
+        total = planned[-1] if planned else plan.steps
+        reached = max((line.get("step", 0) for line in lines), default=0)
+        state = f"Step {reached} of {total}; this page is written anew at every validation."
+        if not running:
+            best = max((line["step"] for line in checks if line["best"]), default=0)
+            state = (
+                f"Finished after {reached} of {total} steps; the network of step {best} was kept."
+            )
+        facts = [
+            ("model", plan.model),
+            *sorted(plan.options.items()),
+            ("recipe", plan.recipe),
+            *sorted(plan.changed.items()),
+            ("loss", plan.numbers.loss),
+            ("target", self._facts.lesson.target),
+            ("seed", plan.seed),
+            ("on", f"{plan.device}, {plan.precision}"),
+        ]
+        return {
+            "title": f"Training on {self._facts.to_dict()['data']}",
+            "state": state,
+            "running": running,
+            "facts": [[name, str(value)] for name, value in facts],
+            "held": "held out" if plan.numbers.loss == "unet" else "held out (cross-entropy alone)",
+            "score": "mean average precision (AP)" if instances else "mean Dice",
+            "frozen": self._frozen(total) if planned or plan.budget is None else None,
+            "steps": [line for line in lines if line["event"] == "step"],
+            "validations": checks,
+            **self._shown(checks),
+        }
+
+    def _frozen(self, total: int) -> int | None:
+        """Return the first step, counted from 1, that leaves statistics of batches as they are."""
+        if not self._normalizes:
+            return None
+        freezes = self._facts.plan.numbers.freezes
+        return next((step + 1 for step in range(total) if freezes(step, total)), None)
+
+    def _shown(self, checks: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the pictures of the validations that the log knows."""
+
+        def uri(name: str) -> str | None:
+            path = self._pictures / f"{name}.png"
+            return png_uri(path.read_bytes()) if path.exists() else None
+
+        found = [(check, uri(f"{check['step']:08d}")) for check in checks]
+        return {
+            "image": uri("image"),
+            "truth": uri("truth"),
+            "pictures": [
+                {"step": check["step"], "score": check["score"], "uri": data}
+                for check, data in found
+                if data is not None
+            ],
+        }

@@ -1,0 +1,421 @@
+"""What is decided about a training before any data is opened."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unetkit.arrays.instances import has_instances
+from unetkit.arrays.normalization import METHODS
+from unetkit.arrays.targets import TARGETS, check_target, default_target, target_names
+from unetkit.arrays.weight_map import PRESETS, class_weights
+from unetkit.engine.label_tiles import CLASSES, TILE, TileJob, TileJobs, count_tile
+from unetkit.errors import InputError, UsageError
+from unetkit.geometry.tiles import Tile, cover
+from unetkit.models import hardware
+from unetkit.models.build import models, parse_options
+from unetkit.options import complete, options_of
+from unetkit.training.recipes import RECIPES, Recipe, choose_recipe
+from unetkit.training.sampler import Tally
+from unetkit.training.split import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from unetkit.models.model_header import ModelHeader
+    from unetkit.progress import Progress
+    from unetkit.storage.datasets import Dataset, Sample
+    from unetkit.training.split import Fold, Region
+
+# Threads that draw tiles: more than a fast GPU needs would only hold memory.
+MOST_WORKERS = 8
+# The network that is trained where none is named.
+USUAL = "unet"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train.
+
+    Parameters
+    ----------
+    model : str
+        Registry name of the network.
+    options : dict
+        All of its options.
+    recipe : str
+        Its name.
+    numbers : Recipe
+        The recipe of that name, with what was changed of it.
+    steps : int
+        Steps to make; with a budget a first guess.
+    budget : float, optional
+        Seconds.
+    seed : int
+        Of all random numbers.
+    channels : str, optional
+        Which channels, in which order.
+    device : str
+        Where to compute, as torch names it.
+    precision : str
+        As for `hardware.forward`.
+    workers : int
+        Threads that draw tiles.
+    freeze_encoder : int
+        Steps at the start in which the encoder does not learn.
+    normalization : str
+        One of `unetkit.arrays.normalization.METHODS`.
+    accumulate : int
+        Parts in which a batch is computed.
+    fold : Fold, optional
+        Which part of the data is held out.
+    """
+
+    model: str
+    options: dict[str, Any]
+    recipe: str
+    numbers: Recipe
+    steps: int
+    budget: float | None
+    seed: int
+    channels: str | None
+    device: str
+    precision: str
+    workers: int
+    freeze_encoder: int = 0
+    normalization: str = METHODS[0]
+    accumulate: int = 1
+    fold: Fold | None = None
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """What was changed of the recipe besides its loss."""
+        usual, now = asdict(RECIPES[self.recipe]), asdict(self.numbers)
+        return {key: value for key, value in now.items() if key != "loss" and value != usual[key]}
+
+
+def make_plan(
+    *,
+    model: str | None,
+    options: Sequence[str],
+    recipe: str,
+    steps: int,
+    time_budget: str | None,
+    seed: int,
+    channels: str | None,
+    device: str,
+    precision: str,
+    workers: int | None,
+    freeze_encoder: int = 0,
+    accumulate: int = 1,
+    loss: str | None = None,
+    recipe_set: Sequence[str] = (),
+    normalization: str | None = None,
+    start: ModelHeader | None = None,
+    fold: Fold | None = None,
+) -> Plan:
+    """Judge the options of `train`, and choose what is left to choose.
+
+    What is left out is as in `start`, where there is an earlier model to begin with.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    UsageError
+        If an option can't be used.
+    SurroundingsError
+        If this machine has no such device.
+    """
+    least = {"steps": (steps, 1), "seed": (seed, 0), "workers": (workers, 0)}
+    least |= {"freeze-encoder": (freeze_encoder, 0), "accumulate": (accumulate, 1)}
+    for name, (value, bound) in least.items():
+        if value is not None and value < bound:
+            raise UsageError(f"{name} must be at least {bound}, got {value}; use {bound} or more")
+    numbers = choose_recipe(recipe, recipe_set, loss=loss)
+    name, chosen = _network(model, options, start, usual=numbers.options)
+    method = normalization or (METHODS[0] if start is None else start.normalization)
+    if method not in METHODS:
+        raise UsageError(f"normalization must be one of {', '.join(METHODS)}, got {method!r}")
+    where = hardware.pick_device(device)
+    share = 1 if fold is None else fold.count
+    budget = None if time_budget is None else seconds(time_budget) / share
+    return Plan(
+        model=name,
+        options=chosen,
+        recipe=recipe,
+        numbers=numbers,
+        steps=steps,
+        budget=budget,
+        seed=seed,
+        channels=channels,
+        device=str(where),
+        precision=_precision(precision, where),
+        workers=min(MOST_WORKERS, hardware.thread_count()) if workers is None else workers,
+        freeze_encoder=freeze_encoder,
+        normalization=method,
+        accumulate=accumulate,
+        fold=fold,
+    )
+
+
+def _precision(wish: str, where: torch.device) -> str:
+    if wish == "auto":
+        return hardware.low_precision(where) or "float32"
+    if wish not in hardware.PRECISIONS:
+        known = ", ".join(("auto", *hardware.PRECISIONS))
+        raise UsageError(f"precision must be one of {known}, got {wish!r}")
+    return wish
+
+
+def _network(
+    model: str | None,
+    options: Sequence[str],
+    start: ModelHeader | None,
+    *,
+    usual: Mapping[str, Any],
+) -> tuple[str, dict[str, Any]]:
+    """Name the network and all of its options; `usual` are for networks that have such options."""
+    if start is None:
+        name = model or USUAL
+        known = options_of(models().get(name))
+        base = {key: value for key, value in usual.items() if key in known}
+    else:
+        # Names of our own can't be taken by others, and are shown as they are.
+        name = start.model if start.distribution == "unetkit" else start.full_name
+        base = start.options
+        if model is not None and models().entry(model).full_name != start.full_name:
+            raise UsageError(
+                f"model must be that of init, {name!r}, or be left out, got {model!r}; weights of"
+                " one network mean nothing in another"
+            )
+    given = {**base, **parse_options(options, name)}
+    return name, complete(given, models().get(name), model=name)
+
+
+def seconds(text: str) -> float:
+    """Read a time such as ``90s``, ``20m``, ``1.5h`` or ``120``.
+
+    Raises
+    ------
+    UsageError
+        If it is none, or not more than 0.
+
+    Examples
+    --------
+    >>> seconds("20m")
+    1200.0
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|min|h)?", text.strip())
+    value = float(found[1]) * {"m": 60, "min": 60, "h": 3600}.get(found[2], 1) if found else 0.0
+    if value <= 0:
+        raise UsageError(f"time-budget must be a time such as 90s, 20m or 1h, got {text!r}")
+    return value
+
+
+# Of the weights that are computed where a dataset has none.
+PRESET = PRESETS["paper2015"]
+# A gap is cut by looking at the eight neighbours, and a boundary by looking at those of the gap.
+CONTEXT = 2
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a dataset teaches.
+
+    Parameters
+    ----------
+    samples : tuple of Sample
+        Those with labels.
+    unlabelled : int
+        How many have none.
+    target : str
+        What is learned.
+    class_names : tuple of str
+        What the network tells apart.
+    counts : tuple of tuple of int
+        Annotated pixels of each class, for each sample.
+    tallies : tuple of Tally
+        Where they are, for each sample.
+    """
+
+    samples: tuple[Sample, ...]
+    unlabelled: int
+    target: str
+    class_names: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...] = ()
+    tallies: tuple[Tally, ...] = field(default=(), compare=False)
+
+    @property
+    def background(self) -> int:
+        """The class that is not foreground."""
+        return 1 if self.target == "boundary" else 0
+
+    @property
+    def instances(self) -> bool:
+        """Whether objects are predicted."""
+        return has_instances(self.target)
+
+    @property
+    def score(self) -> str:
+        """What people call the score that the kept network has the highest of."""
+        return "AP" if self.instances else "Dice"
+
+    @property
+    def balance(self) -> tuple[float, ...]:
+        """w_c over the annotated pixels of all samples."""
+        return class_weights(np.sum(self.counts, axis=0).tolist())
+
+    def origins(self) -> list[Origin]:
+        """Say where the samples come from, and which have foreground."""
+        return [
+            Origin(
+                name=sample.name,
+                source=sample.source,
+                augmented=sample.image.attributes.get("command") == "augment",
+                height=sample.data.height,
+                width=sample.data.width,
+                foreground=sum(counts) > counts[self.background],
+            )
+            for sample, counts in zip(self.samples, self.counts, strict=True)
+        ]
+
+    def has_foreground(self, region: Region) -> bool:
+        """Say whether a region holds any annotated foreground."""
+        sample = next(sample for sample in self.samples if sample.name == region.sample)
+        for plane in range(sample.labels().planes):
+            for part in cover(region.height, region.width, tile=TILE):
+                start = region.y0 + part.y0, region.x0 + part.x0
+                stop = region.y0 + part.y1, region.x0 + part.x1
+                seen = (*(v - CONTEXT for v in start), *(v + CONTEXT for v in stop))
+                job = TileJob(
+                    sample.labels(),
+                    ignore=sample.ignore,
+                    plane=plane,
+                    tile=Tile(0, *start, *stop, *seen),
+                    target=self.target,
+                    preset=PRESET,
+                )
+                counts = count_tile(job)
+                if counts.sum() > counts[self.background]:
+                    return True
+        return False
+
+
+def choose_lesson(dataset: Dataset, target: str | None, progress: Progress) -> Lesson:
+    """Find what there is to learn, and count the annotated pixels of each class.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Samples without labels are left out.
+    target : str, optional
+        What is to be learned; left out: what fits the labels.
+    progress : Progress
+        Told of every tile of labels.
+
+    Returns
+    -------
+    Lesson
+        With a name for every class that occurs.
+
+    Raises
+    ------
+    InputError
+        If no sample has labels, if they are of two kinds or have different names of classes, if
+        there is no foreground, or a class beyond those that have names.
+    UsageError
+        If the target does not go with the labels.
+    """
+    samples = tuple(sample for sample in dataset.samples if sample.label_kind is not None)
+    if not samples:
+        # The error that any sample without labels gives.
+        dataset.samples[0].labels()
+    unlabelled = len(dataset.samples) - len(samples)
+    if unlabelled:
+        progress.note(f"{unlabelled} of {len(dataset.samples)} samples have no labels; left out.")
+    chosen = _target(samples, target)
+    names = target_names(chosen, _class_names(samples))
+    return _counted(Lesson(samples, unlabelled, chosen, names), progress)
+
+
+def _target(samples: tuple[Sample, ...], wanted: str | None) -> str:
+    """Choose what is learned from the one kind of labels."""
+    kinds = sorted({str(sample.label_kind) for sample in samples})
+    if len(kinds) > 1:
+        raise InputError(
+            "samples to train on must have labels of one kind, got classes and instances; "
+            "import them into two datasets"
+        )
+    chosen = default_target(kinds[0]) if wanted is None else wanted
+    check_target(chosen)
+    if (chosen == "classes") != (kinds[0] == "classes"):
+        fitting = "classes" if kinds[0] == "classes" else ", ".join(TARGETS[:3])
+        raise UsageError(f"target must be {fitting} for labels of {kinds[0]}, got {chosen!r}")
+    return chosen
+
+
+def _class_names(samples: tuple[Sample, ...]) -> tuple[str, ...]:
+    """Return the names that all samples give their classes: one number must mean one thing."""
+    first = samples[0]
+    for sample in samples:
+        if sample.class_names != first.class_names:
+            raise InputError(
+                "samples to train on must have the same names of classes, got "
+                f"{_listed(first)} and {_listed(sample)}; import the masks again with --classes"
+            )
+    return first.class_names
+
+
+def _listed(sample: Sample) -> str:
+    return f"{', '.join(sample.class_names) or 'none'} in {sample.name!r}"
+
+
+def _counted(lesson: Lesson, progress: Progress) -> Lesson:
+    """Count the annotated pixels, and refuse what can't be learned."""
+    tallies = _tallies(lesson, progress)
+    found = np.stack([tally.counts.sum(axis=0) for tally in tallies])
+    total = found.sum(axis=0)
+    if (total > 0).sum() < 2:
+        what = "foreground" if total.argmax() == lesson.background else "background"
+        raise InputError(
+            f"labels to train on must hold background and foreground, got no {what} in any of "
+            f"{len(lesson.samples)} samples; look at them, or annotate some more"
+        )
+    highest = int(total.nonzero()[0].max())
+    names = lesson.class_names or tuple(str(number) for number in range(highest + 1))
+    if highest >= len(names):
+        raise InputError(
+            f"classes must have a name each, got class {highest} beside {len(names)} names; "
+            "import the masks again with --classes"
+        )
+    counts = tuple(tuple(row) for row in found[:, : len(names)].tolist())
+    cut = tuple(Tally(tally.boxes, tally.counts[:, : len(names)].copy()) for tally in tallies)
+    return replace(lesson, class_names=names, counts=counts, tallies=cut)
+
+
+def _tallies(lesson: Lesson, progress: Progress) -> list[Tally]:
+    """Count the annotated pixels of every tile of every sample, of 256 classes."""
+    every = [
+        TileJobs([sample], [sample.labels()], preset=PRESET, target=lesson.target)
+        for sample in lesson.samples
+    ]
+    progress.start("counting classes", total=sum(jobs.total for jobs in every))
+    found = []
+    for jobs in every:
+        boxes = np.zeros((jobs.total, 5), np.int64)
+        counts = np.zeros((jobs.total, CLASSES), np.int64)
+        for number, job in enumerate(jobs.tiles()):
+            tile = job.tile
+            boxes[number] = job.plane, tile.y0, tile.x0, tile.y1, tile.x1
+            counts[number] = count_tile(job)
+            progress.advance()
+        found.append(Tally(boxes, counts))
+    return found

@@ -1,0 +1,221 @@
+"""What a training reports at its end."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from unetkit.models.model_header import ModelHeader
+from unetkit.storage.urls import base_name
+from unetkit.training.run_folder import log_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from unetkit.commands.train.initial_weights import Start
+    from unetkit.commands.train.plan import Lesson, Plan
+    from unetkit.geometry.sizes import SizeContract
+    from unetkit.storage.datasets import Dataset
+    from unetkit.training.loop import Outcome
+    from unetkit.training.split import Split
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a training before its first step; nothing in it tells the time.
+
+    Parameters
+    ----------
+    plan : Plan
+        How it is done.
+    dataset : Dataset
+        What it reads.
+    lesson : Lesson
+        What is learned.
+    parts : Split
+        What is learned from, and what validates.
+    contract : SizeContract
+        The network's.
+    start : Start, optional
+        The model whose weights were the first ones.
+    intensities : dict, optional
+        What the images look like that are learned from, once it is known.
+    """
+
+    plan: Plan
+    dataset: Dataset
+    lesson: Lesson
+    parts: Split
+    contract: SizeContract
+    start: Start | None = None
+    intensities: dict[str, Any] | None = None
+
+    @property
+    def samples(self) -> list[str]:
+        """Names of the samples that are used."""
+        regions = (*self.parts.train, *self.parts.validation)
+        return sorted({region.sample for region in regions})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold: what is trained, on what, and how."""
+        plan = self.plan
+        return {
+            "unetkit": version("unetkit"),
+            "torch": version("torch"),
+            "machine": platform.machine(),
+            "data": base_name(self.dataset.url),
+            "model": plan.model,
+            "options": plan.options,
+            "recipe": plan.recipe,
+            "recipe_changed": plan.changed,
+            "loss_function": plan.numbers.loss,
+            "steps": plan.steps,
+            "time_budget": plan.budget,
+            "seed": plan.seed,
+            "fold": None if plan.fold is None else asdict(plan.fold),
+            "init": None if self.start is None else self.start.to_dict(),
+            "normalization": plan.normalization,
+            "freeze_encoder": plan.freeze_encoder,
+            "device": plan.device,
+            "precision": plan.precision,
+            "target": self.lesson.target,
+            "trained_on": sorted({region.sample for region in self.parts.train}),
+            "validated_on": sorted({region.sample for region in self.parts.validation}),
+        }
+
+    def header(self, step: int, scores: Mapping[str, Any], *, steps: int) -> ModelHeader:
+        """Describe the model that was reached.
+
+        Parameters
+        ----------
+        step : int
+            The step after which it was kept.
+        scores : mapping of str
+            What it reached on the held-out data.
+        steps : int
+            Steps of the whole training, as far as is known.
+        """
+        first = self.dataset.samples[0]
+        return ModelHeader(
+            model=self.plan.model,
+            options=self.plan.options,
+            in_channels=first.data.channel_count,
+            class_names=self.lesson.class_names,
+            target=self.lesson.target,
+            contract=self.contract,
+            normalization=self.plan.normalization,
+            channels=self.plan.channels,
+            pixel_size=first.image.pixel_size,
+            intensities=self.intensities,
+            scores=dict(scores),
+            provenance={**self.to_dict(), "command": "train", "steps": steps, "best_step": step},
+        )
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What was learned.
+
+    Attributes
+    ----------
+    output : str
+        The model file.
+    log : str
+        One JSON object a line: steps and validations.
+    steps : int
+        Steps that were made.
+    best_step : int
+        The step whose network was kept.
+    stopped_early : bool
+        Whether it ended since nothing became better.
+    score : float
+        What the kept network reached on the held-out data: the mean average precision for
+        instances, the mean Dice for classes.
+    score_name : str
+        ``AP`` or ``Dice``.
+    scores : dict
+        All of its scores there.
+    trained_on, validated_on : int
+        Samples with labels on each side of the split; a single image counts on both.
+    skipped_unlabelled : int
+        Samples without labels.
+    model, device, precision : str
+        What was trained, and how it was computed.
+    seconds : float
+        How long it took; of a training that was resumed since then.
+    steps_total : int
+        Steps that were planned, by which a `--time-budget` was replaced.
+    resumed_at_step : int, optional
+        Steps that were made before this training went on with them.
+    """
+
+    output: str
+    log: str
+    steps: int
+    best_step: int
+    stopped_early: bool
+    score: float
+    score_name: str
+    scores: dict[str, Any]
+    trained_on: int
+    validated_on: int
+    skipped_unlabelled: int
+    model: str
+    device: str
+    precision: str
+    seconds: float = field(compare=False)
+    steps_total: int
+    resumed_at_step: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return asdict(self)
+
+
+def report(
+    facts: Facts,
+    outcome: Outcome,
+    *,
+    output: str,
+    seconds: float,
+    steps_total: int,
+    resumed_at_step: int | None,
+) -> TrainReport:
+    """Say how a training ended.
+
+    Parameters
+    ----------
+    facts : Facts
+        What was learned, and how.
+    outcome : Outcome
+        What came of it.
+    output : str
+        The model file.
+    seconds : float
+        How long it took.
+    steps_total : int
+        Steps that were planned.
+    resumed_at_step : int, optional
+        The step from which it went on.
+    """
+    return TrainReport(
+        output=output,
+        log=log_of(output),
+        steps=outcome.steps,
+        best_step=outcome.best_step,
+        stopped_early=outcome.stopped_early,
+        score=outcome.best.score,
+        score_name=facts.lesson.score,
+        scores={**outcome.best.scores, "loss": outcome.best.loss},
+        trained_on=len(facts.parts.train),
+        validated_on=len(facts.parts.validation),
+        skipped_unlabelled=facts.lesson.unlabelled,
+        model=facts.plan.model,
+        device=facts.plan.device,
+        precision=facts.plan.precision,
+        seconds=seconds,
+        steps_total=steps_total,
+        resumed_at_step=resumed_at_step,
+    )

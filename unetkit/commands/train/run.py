@@ -1,0 +1,216 @@
+"""Read the samples, train, keep what may be needed to go on, and publish the best model."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from unetkit.commands.train.callbacks import Board, Follower, Listener, Reporter
+from unetkit.commands.train.output import compare_surroundings, settings, surroundings
+from unetkit.commands.train.page import TrainingPage
+from unetkit.commands.train.report import TrainReport, report
+from unetkit.commands.train.samples import materials, seen
+from unetkit.commands.train.validation import Examiner
+from unetkit.engine.signals import stoppable
+from unetkit.training.block_cache import BlockCache
+from unetkit.training.freezing import thaw_after
+from unetkit.training.loop import Keeper, fit
+from unetkit.training.norms import has_statistics
+from unetkit.training.optimizer import Pace
+from unetkit.training.sampler import Sampler
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from unetkit.commands.train.output import Ground
+    from unetkit.commands.train.report import Facts
+    from unetkit.engine.signals import Stop
+    from unetkit.progress import Progress
+    from unetkit.training.distributed import Group
+    from unetkit.training.loop import Outcome
+
+# A step runs the network forward and back, a validation forward only.
+PASSES = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that is about to begin, or to go on.
+
+    Parameters
+    ----------
+    facts : Facts
+        What is known of it.
+    ground : Ground
+        Where it works.
+    group : Group
+        Who else trains the network.
+    nonfinite : {"error", "fill"}
+        What to do about NaN and Inf in images.
+    keep_state : bool
+        Whether the state stays when the model is there.
+    tensorboard : str, optional
+        A folder that TensorBoard shows.
+    """
+
+    facts: Facts
+    ground: Ground
+    group: Group
+    nonfinite: Literal["error", "fill"]
+    keep_state: bool
+    tensorboard: str | None = None
+
+    def learn(self, network: nn.Module, progress: Progress, *, began: float) -> TrainReport:
+        """Train a network, and publish the best one.
+
+        Parameters
+        ----------
+        network : nn.Module
+            On its device.
+        progress : Progress
+            Told of every step.
+        began : float
+            When the work began, by the monotonic clock.
+
+        Returns
+        -------
+        TrainReport
+        """
+        known = settings(self.facts, nonfinite=self.nonfinite)
+        self.ground.check(known)
+        outcome, total, start = self.ground.finished(), 0, None
+        if outcome is not None and self.ground.end is not None:
+            progress.note("The training is finished, so there is nothing to do.")
+            start, total = outcome.steps, self.ground.end["steps_total"]
+        else:
+            if self.ground.state is not None:
+                start = self.ground.state.facts["position"]["step"]
+                compare_surroundings(self.ground.state, self._surroundings(), progress)
+                progress.note(f"Goes on after step {start}.")
+            outcome, total = self._train(network, progress, began=began, known=known)
+            if outcome.stopped_early:
+                progress.note(
+                    f"Ended after {outcome.steps} steps: the score did not rise any more."
+                )
+        return report(
+            self.facts,
+            outcome,
+            output=self.ground.output,
+            seconds=round(time.monotonic() - began, 1),
+            steps_total=total,
+            resumed_at_step=start,
+        )
+
+    def _train(
+        self, network: nn.Module, progress: Progress, *, began: float, known: dict[str, Any]
+    ) -> tuple[Outcome, int]:
+        """Return how it ended, and how many steps were planned."""
+        facts, plan, state = self.facts, self.facts.plan, self.ground.state
+        first = 0 if state is None else state.facts["position"]["step"]
+        samples = self._samples(progress)
+        facts = replace(facts, intensities=seen(samples, facts.parts.train))
+        cache = BlockCache()
+        sampler = Sampler(
+            samples,
+            facts.parts.train,
+            contract=facts.contract,
+            recipe=plan.numbers,
+            cache=cache,
+            seed=plan.seed,
+            group=self.group,
+        )
+        with ExitStack() as stack:
+            stop = stack.enter_context(stoppable(patient=self.group.size > 1))
+            stack.enter_context(self.ground.workplace or nullcontext())
+            watcher = self._watcher(facts, progress, stop, known)
+            check = watcher.examining if isinstance(watcher, Reporter) else lambda: None
+            examiner = Examiner(facts, samples, cache=cache, before_each=check)
+            if isinstance(watcher, Reporter):
+                watcher.listeners += self._listeners(
+                    facts, examiner, first, normalizes=has_statistics(network)
+                )
+            pace = Pace(
+                plan.steps,
+                budget=None if plan.budget is None else plan.budget - (time.monotonic() - began),
+                validation=examiner.pixels_read / (PASSES * sampler.pixels_read),
+            )
+            batches = stack.enter_context(sampler.batches(workers=plan.workers, start=first))
+            outcome = fit(
+                network,
+                thaw_after(network, batches, steps=plan.freeze_encoder, start=first),
+                recipe=plan.numbers,
+                pace=pace,
+                precision=plan.precision,
+                validate=examiner,
+                watcher=watcher,
+                keeper=self._keeper(watcher, known),
+                group=self.group,
+                accumulate=plan.accumulate,
+            )
+            if isinstance(watcher, Reporter) and self.ground.workplace is not None:
+                watcher.ended(outcome)
+                self.ground.workplace.publish(keep_state=self.keep_state)
+        return outcome, pace.steps
+
+    def _surroundings(self) -> dict[str, Any]:
+        return surroundings(self.group, accumulate=self.facts.plan.accumulate)
+
+    def _listeners(
+        self, facts: Facts, examiner: Examiner, first: int, *, normalizes: bool
+    ) -> list[Listener]:
+        """Let people see what happens."""
+        found: list[Listener] = []
+        workplace = self.ground.workplace
+        if workplace is not None:
+            found.append(
+                TrainingPage(
+                    workplace,
+                    facts=facts,
+                    look=lambda: examiner.look,
+                    normalizes=normalizes,
+                )
+            )
+        if self.tensorboard is not None:
+            goes_on = first or (workplace is not None and workplace.begins_anew)
+            start = first if goes_on else None
+            found.append(Board(self.tensorboard, look=lambda: examiner.look, start=start))
+        return found
+
+    def _samples(self, progress: Progress) -> dict[str, Any]:
+        return materials(
+            self.facts.lesson,
+            self.facts.samples,
+            balance=self.facts.plan.numbers.balance,
+            normalization=self.facts.plan.normalization,
+            nonfinite=self.nonfinite,
+            progress=progress,
+        )
+
+    def _watcher(
+        self, facts: Facts, progress: Progress, stop: Stop, known: dict[str, Any]
+    ) -> Reporter | Follower:
+        workplace, state = self.ground.workplace, self.ground.state
+        if workplace is None:
+            return Follower(stop, self.group)
+        reporter = Reporter(progress, workplace, facts=facts, stop=stop, group=self.group)
+        if state is None:
+            reporter.start(**known)
+        else:
+            workplace.go_on(state)
+            reporter.go_on(state)
+        return reporter
+
+    def _keeper(self, watcher: Reporter | Follower, known: dict[str, Any]) -> Keeper:
+        def more() -> dict[str, Any]:
+            own = watcher.to_dict() if isinstance(watcher, Reporter) else {}
+            return {"reporter": own, "settings": known, "surroundings": self._surroundings()}
+
+        return Keeper(
+            self.ground.workplace,
+            start=self.ground.state,
+            more=more,
+            group=self.group,
+            final=self.keep_state,
+        )

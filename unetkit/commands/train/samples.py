@@ -1,0 +1,244 @@
+"""From samples to what training reads of them: normalized images, targets, weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+
+from unetkit.arrays.normalization import fit
+from unetkit.arrays.targets import make_target
+from unetkit.commands.train.plan import CONTEXT, PRESET
+from unetkit.engine.input_shift import typical_of
+from unetkit.engine.label_tiles import TileJob, tile_weights
+from unetkit.geometry.tiles import Tile
+from unetkit.training.sampler import Material
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from unetkit.commands.train.plan import Lesson
+    from unetkit.progress import Progress
+    from unetkit.storage.datasets import Sample
+    from unetkit.storage.planes import PlaneArray
+    from unetkit.training.block_cache import Planes
+    from unetkit.training.split import Region
+
+
+def materials(
+    lesson: Lesson,
+    names: Iterable[str],
+    *,
+    balance: float,
+    normalization: str,
+    nonfinite: Literal["error", "fill"],
+    progress: Progress,
+) -> dict[str, Material]:
+    """Prepare samples for training: fit their normalization, and choose their weights.
+
+    Stored weights are used; where a sample has none for the target of the lesson, they are
+    computed when they are first read. Either way the part w_c of them is raised to a power.
+
+    Parameters
+    ----------
+    lesson : Lesson
+        What is learned.
+    names : iterable of str
+        The samples that are used.
+    balance : float
+        The power of w_c: 1 for the paper's balance of classes, 0 for none.
+    normalization : str
+        As `method` in `unetkit.arrays.normalization.fit`.
+    nonfinite : {"error", "fill"}
+        What to do about NaN and Inf in images.
+    progress : Progress
+        Told of every sample.
+
+    Returns
+    -------
+    dict of str to Material
+
+    Raises
+    ------
+    NumbersError
+        If an image holds NaN or Inf and they are not to be filled.
+    """
+    wanted = set(names)
+    chosen = [sample for sample in lesson.samples if sample.name in wanted]
+    missing = sum(not _has_weights(sample, lesson.target) for sample in chosen)
+    if missing:
+        progress.note(
+            f"{missing} of {len(chosen)} samples have no stored weights; computed as "
+            "'unetkit weights' does by default."
+        )
+    progress.start("reading intensities", total=len(chosen))
+    damped = tuple(weight**balance for weight in lesson.balance)
+    tallies = dict(zip((s.name for s in lesson.samples), lesson.tallies, strict=True))
+    found = {}
+    for sample in chosen:
+        found[sample.name] = Material(
+            image=sample.data,
+            target=Targets(sample.labels(), sample.ignore, lesson.target),
+            weights=_stored_weights(sample, lesson, balance)
+            or Weights(sample.labels(), sample.ignore, lesson.target, damped),
+            normalization=fit(
+                sample.data.blocks,
+                method=normalization,
+                where=f"sample {sample.name!r}",
+                boxes=sample.data.boxes,
+                nonfinite=nonfinite,
+            ),
+            tally=tallies[sample.name],
+            background=lesson.background,
+            fill=nonfinite == "fill",
+        )
+        progress.advance()
+    return found
+
+
+def seen(known: Mapping[str, Material], regions: Iterable[Region]) -> dict[str, Any]:
+    """Say what the images look like that are learned from, for the model file.
+
+    Parameters
+    ----------
+    known : mapping of str to Material
+        The samples by name.
+    regions : iterable of Region
+        Where is learned.
+
+    Returns
+    -------
+    dict
+        As `unetkit.arrays.intensities.Typical` writes it.
+    """
+    chosen = [known[name] for name in sorted({region.sample for region in regions})]
+    images = [(cast("PlaneArray", one.image), one.normalization) for one in chosen]
+    return typical_of(images, fill=chosen[0].fill).to_dict()
+
+
+def _stored_weights(sample: Sample, lesson: Lesson, balance: float) -> Planes | None:
+    """Return the stored weights with their balance changed; None where there are none to use."""
+    if sample.weights is None or not _has_weights(sample, lesson.target):
+        return None
+    change = tuple(weight**balance - weight for weight in _stored_balance(sample, lesson))
+    if not any(change):
+        return sample.weights
+    labels = sample.labels()
+    return Rebalanced(labels, sample.ignore, lesson.target, weights=sample.weights, change=change)
+
+
+def _has_weights(sample: Sample, target: str) -> bool:
+    """Say whether a sample's stored weights belong to this target; foreign ones don't say."""
+    return sample.weights is not None and (
+        sample.image.weights_attributes.get("target", target) == target
+    )
+
+
+def _stored_balance(sample: Sample, lesson: Lesson) -> tuple[float, ...]:
+    """Return the balance that is part of stored weights; nothing where there is none."""
+    by_name: dict[str, Any] = sample.image.weights_attributes.get("class_weight") or {}
+    if set(by_name) != set(lesson.class_names):
+        return ()
+    return tuple(float(by_name[name]) for name in lesson.class_names)
+
+
+@dataclass(frozen=True)
+class _Derived:
+    """Something that is computed from stored labels whenever a box of it is read.
+
+    Parameters
+    ----------
+    labels : PlaneArray
+        Instances or classes.
+    ignore : PlaneArray, optional
+        Not 0 where nobody annotated.
+    target : str
+        What the network learns.
+    """
+
+    labels: PlaneArray
+    ignore: PlaneArray | None
+    target: str
+
+    @property
+    def height(self) -> int:
+        """Rows of a plane."""
+        return self.labels.height
+
+    @property
+    def width(self) -> int:
+        """Columns of a plane."""
+        return self.labels.width
+
+    @property
+    def planes(self) -> int:
+        """How many planes there are."""
+        return self.labels.planes
+
+    def _job(self, plane: int, box: tuple[int, int, int, int], *, context: int) -> TileJob:
+        """Look at a box as the command `weights` does."""
+        y0, y1, x0, x1 = box
+        seen = (y0 - context, x0 - context, y1 + context, x1 + context)
+        return TileJob(
+            labels=self.labels,
+            ignore=self.ignore,
+            plane=plane,
+            tile=Tile(0, y0, x0, y1, x1, *seen),
+            target=self.target,
+            preset=PRESET,
+        )
+
+
+@dataclass(frozen=True)
+class Targets(_Derived):
+    """Labels read as what the network learns; gaps are cut as on the whole plane."""
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.uint8]:
+        """Read a box of a plane as classes."""
+        block, inner = self._job(plane, (y0, y1, x0, x1), context=CONTEXT).read()
+        return make_target(block, self.target)[inner]
+
+
+@dataclass(frozen=True)
+class Weights(_Derived):
+    """Labels read as the weights of the paper; 0 where pixels are ignored.
+
+    Parameters
+    ----------
+    balance : tuple of float
+        w_c, one a class.
+    """
+
+    balance: tuple[float, ...]
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.float32]:
+        """Compute a box of a plane, the same whatever the box."""
+        job = self._job(plane, (y0, y1, x0, x1), context=PRESET.halo)
+        return tile_weights(replace(job, balance=self.balance))
+
+
+@dataclass(frozen=True)
+class Rebalanced(_Derived):
+    """Stored weights to which a number for each class is added, where they are not 0.
+
+    Parameters
+    ----------
+    weights : PlaneArray
+        What is stored.
+    change : tuple of float
+        One number a class.
+    """
+
+    weights: PlaneArray
+    change: tuple[float, ...]
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.float32]:
+        """Read a box of a plane."""
+        box = (plane, y0, y1, x0, x1)
+        weights = self.weights.read(*box).astype(np.float32)
+        targets = Targets(self.labels, self.ignore, self.target).read(*box)
+        change = np.asarray(self.change, np.float32)[targets]
+        return np.where(weights > 0, weights + change, np.float32(0))

@@ -1,0 +1,1 @@
+"""Weight maps of labels."""

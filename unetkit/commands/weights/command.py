@@ -1,0 +1,265 @@
+"""Write the weight of every pixel beside the labels of a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from unetkit.arrays.targets import TARGETS, check_target
+from unetkit.arrays.weight_map import TOLERANCE, choose_preset
+from unetkit.commands.weights.run import Weighing
+from unetkit.engine.schedulers import open_scheduler
+from unetkit.engine.signals import stoppable
+from unetkit.errors import InputError, UsageError
+from unetkit.kernel_cache import FIRST_USE, is_compiled
+from unetkit.progress import SILENT, Progress
+from unetkit.storage.datasets import open_dataset
+from unetkit.storage.outputs import check_output
+from unetkit.storage.partial import alone
+from unetkit.storage.pixel_size import pixel_of, recorded, split_length
+from unetkit.storage.urls import join
+from unetkit.views.pictures import weight_picture
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unetkit.arrays.weight_map import Preset
+    from unetkit.storage.datasets import Dataset, Sample
+
+# Pixels a side of what a preview shows: a gap of one pixel is still seen.
+PREVIEW = 512
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What `weights` wrote.
+
+    Attributes
+    ----------
+    output : str
+        The dataset, which now holds the weights.
+    preset, w0, sigma, target
+        How the weights were computed.
+    samples : int
+        How many samples got weights.
+    unlabelled : tuple of str
+        Those that have no labels and got none.
+    class_weight : dict of str to float
+        w_c by the name of the class; empty where the preset does not balance by frequency.
+    tiles_total, tiles_reused : int
+        Tiles of all planes, and how many of them an earlier run had done.
+    preview : str, optional
+        The picture, where one was asked for.
+    report : tuple of dict
+        What was asked for of each sample: objects, pairs that touch, the share of pixels between
+        objects.
+    """
+
+    output: str
+    preset: str
+    w0: float
+    sigma: float | str
+    target: str
+    samples: int
+    unlabelled: tuple[str, ...]
+    class_weight: dict[str, float]
+    tiles_total: int
+    tiles_reused: int
+    preview: str | None = None
+    report: tuple[dict[str, Any], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        lists = {"unlabelled": list(self.unlabelled), "report": list(self.report)}
+        return {**asdict(self), **lists}
+
+
+def weights(
+    source: str,
+    *,
+    preset: str = "paper2015",
+    w0: float | None = None,
+    sigma: float | str | None = None,
+    target: str = "foreground",
+    report: bool = False,
+    preview: str | None = None,
+    scheduler: str = "threads",
+    workers: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    break_lock: bool = False,
+    progress: Progress = SILENT,
+) -> WeightsReport:
+    """Weight every pixel by the balance of classes and the narrowness of gaps between cells.
+
+    Each labelled sample gets a group ``weights``, complete or not at all. The balance w_c is that
+    of all annotated pixels of the dataset, after gaps are cut.
+
+    Parameters
+    ----------
+    source : str
+        A dataset or an image with labels; the one input of a command that is written into.
+    preset : str
+        ``paper2015`` (w0 10, sigma 5) or ``freiburg2019`` (w0 50, sigma 6, background 0.1).
+    w0 : float, optional
+        Another height of the border term.
+    sigma : float or str, optional
+        Another width of it, in pixels or, as in ``"0.5um"``, in a unit. With a unit all distances
+        are measured in it, by the height and width of each sample's pixels.
+    target : str
+        What the network will learn from instances: ``foreground``, ``foreground+boundary`` or
+        ``boundary``. Class maps are learned as they are.
+    report : bool
+        Also count objects, pairs that touch, and pixels between objects.
+    preview : str, optional
+        A PNG to write: the first labelled sample and its weights.
+    scheduler, workers
+        As in `unetkit.engine.jobs.run_jobs`. They change no bit of the result.
+    resume : bool
+        Go on where an earlier run with the same settings stopped.
+    overwrite : bool
+        Replace weights that are there.
+    break_lock : bool
+        Take over the lock of another job, which is known to be dead.
+    progress : Progress
+        Told of each tile.
+
+    Returns
+    -------
+    WeightsReport
+
+    Raises
+    ------
+    InputError
+        If no sample has labels, the input is no OME-Zarr, or there is no pixel size where a unit
+        asks for one.
+    OutputError
+        If weights are there already, another job is at work on them, or an earlier run was stopped
+        or had other settings.
+    StoppedError
+        If a signal came; what was done is kept for `resume`.
+    UsageError
+        If a number or name can't be used.
+
+    References
+    ----------
+    Ronneberger, Fischer, Brox (2015), U-Net, equation 2.
+    """
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite exclude each other; give one of them")
+    check_target(target)
+    _numbers(preset, w0, sigma)
+    dataset = open_dataset(source)
+    labelled = _labelled(dataset, progress)
+    target = _target(labelled, target)
+    presets = [_numbers(preset, w0, sigma, sample) for sample in labelled]
+    if preview is not None:
+        check_output(preview, overwrite=overwrite or resume)
+    _note(target, progress)
+    places = [join(sample.image.url, "weights") for sample in labelled]
+    with (
+        stoppable() as stop,
+        alone(places, resume=resume, overwrite=overwrite, break_lock=break_lock),
+        open_scheduler(scheduler, workers) as workforce,
+    ):
+        run = Weighing(labelled, presets, target, workforce=workforce, stop=stop, progress=progress)
+        attributes = _attributes(preset, target)
+        done = run.make(attributes, report=report, resume=resume, overwrite=overwrite)
+    if preview is not None:
+        _preview(preview, open_dataset(source)[labelled[0].name])
+    return WeightsReport(
+        output=source,
+        preset=preset,
+        w0=presets[0].w0,
+        sigma=presets[0].sigma if sigma is None else recorded(sigma, name="sigma"),
+        target=target,
+        samples=len(labelled),
+        unlabelled=tuple(s.name for s in dataset.samples if s.label_kind is None),
+        preview=preview,
+        **vars(done),
+    )
+
+
+def _note(target: str, progress: Progress) -> None:
+    """Say what may surprise."""
+    if target == "classes":
+        progress.note("Class maps name no single cells: weights are the class balance alone.")
+    if not is_compiled("nearest_cells"):
+        progress.note(FIRST_USE)
+
+
+def _numbers(
+    name: str, w0: float | None, sigma: float | str | None, sample: Sample | None = None
+) -> Preset:
+    """Return the numbers for a sample's pixels; without a sample they are only judged."""
+    if sigma is None:
+        return choose_preset(name, w0=w0)
+    number, physical = split_length(sigma, name="sigma")
+    chosen = choose_preset(name, w0=w0, sigma=number)
+    if not physical or sample is None:
+        return chosen
+    return choose_preset(name, w0=w0).measured(number, pixel_of(sample, name="sigma"))
+
+
+def _labelled(dataset: Dataset, progress: Progress) -> list[Sample]:
+    if dataset.kind == "stack":
+        # Its weights would be one array that all samples share, and no job owns.
+        raise InputError(
+            f"{dataset.url} must be a dataset or an OME-Zarr image to get weights beside its "
+            "labels, got a stack of arrays; 'unetkit augment' makes a dataset of it"
+        )
+    labelled = [sample for sample in dataset.samples if sample.label_kind is not None]
+    if not labelled:
+        # The error that any sample without labels gives.
+        dataset.samples[0].labels()
+    missing = len(dataset.samples) - len(labelled)
+    if missing:
+        progress.note(f"{missing} of {len(dataset.samples)} samples have no labels; left out.")
+    return labelled
+
+
+def _target(labelled: Sequence[Sample], target: str) -> str:
+    """Return what is learned from the kind of labels there is."""
+    kinds = {sample.label_kind for sample in labelled}
+    if len(kinds) > 1:
+        raise InputError(
+            "samples must have labels of one kind to be balanced together, got instances and "
+            "classes; import them into two datasets"
+        )
+    if kinds == {"classes"}:
+        return "classes"
+    if target == "classes":
+        raise UsageError(
+            f"target must be one of {', '.join(TARGETS[:3])} for instances, got 'classes'"
+        )
+    return target
+
+
+def _attributes(preset: str, target: str) -> dict[str, Any]:
+    return {
+        "command": "weights",
+        "preset": preset,
+        "tolerance": TOLERANCE,
+        "target": target,
+        "unetkit_version": version("unetkit"),
+    }
+
+
+def _preview(path: str, sample: Sample) -> None:
+    """Show the middle of a sample's middle plane."""
+    labels, weights_there = sample.labels(), sample.weights
+    if weights_there is None:
+        raise InputError(f"sample {sample.name!r} must have weights to be shown, got none")
+    boxes = []
+    for size in (labels.height, labels.width):
+        start = max(0, (size - PREVIEW) // 2)
+        boxes += [start, min(size, start + PREVIEW)]
+    plane = labels.planes // 2
+    weight_picture(
+        path,
+        sample.data.read(plane, *boxes),
+        labels.read(plane, *boxes),
+        weights=weights_there.read(plane, *boxes),
+        title=sample.name,
+    )

@@ -1,0 +1,77 @@
+"""Read a tile with its mirrored surroundings, write its box, and look at a whole image once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from unetkit.arrays import normalization
+from unetkit.geometry.tiles import Cover, cover
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from unetkit.arrays.normalization import Normalization
+    from unetkit.geometry.tiles import Tile
+    from unetkit.storage.planes import PlaneArray
+
+
+def write_tile(data: PlaneArray, plane: int, tile: Tile, block: NDArray[Any]) -> None:
+    """Write a tile's write box.
+
+    Parameters
+    ----------
+    data : PlaneArray
+        The output; the box has to be made of whole chunks of it, or end at the plane's edge.
+    plane : int
+        Which of the planes along t and z.
+    tile : Tile
+        Says where.
+    block : ndarray, shape (C, Y, X) or (Y, X)
+        The write box alone, without context.
+    """
+    data.write(plane, tile.y0, tile.x0, block)
+
+
+def fit_image(
+    data: PlaneArray,
+    method: str = "percentile",
+    nonfinite: Literal["error", "fill"] = "error",
+) -> Normalization:
+    """Fit a normalization to a whole image, so that every tile of it is treated alike.
+
+    Parameters
+    ----------
+    data : PlaneArray
+        The image.
+    method : str
+        One of `arrays.normalization.METHODS`.
+    nonfinite : {"error", "fill"}
+        What to do about NaN and Inf: refuse, or count them as 0.
+
+    Raises
+    ------
+    NumbersError
+        If the image has NaN or Inf and `nonfinite` is "error".
+    """
+    return normalization.fit(
+        data.blocks, method=method, where=data.url, boxes=data.boxes, nonfinite=nonfinite
+    )
+
+
+BLOCK = 1024
+
+
+def blocks_of(labels: PlaneArray) -> Cover:
+    """Cut a plane into blocks of whole chunks, so that few chunks are decoded twice.
+
+    Parameters
+    ----------
+    labels : PlaneArray
+
+    Returns
+    -------
+    Cover
+    """
+    chunk = max(labels.chunk)
+    side = chunk * (BLOCK // chunk) if chunk <= BLOCK else min(chunk, 2 * BLOCK)
+    return cover(labels.height, labels.width, tile=side)

@@ -1,0 +1,130 @@
+"""Whether images look like those that a network was trained on; it reads a few parts of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unetkit.arrays.intensities import Typical, describe, deviations, typical
+from unetkit.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from unetkit.arrays.intensities import Intensities
+    from unetkit.arrays.normalization import Normalization
+    from unetkit.models.model_header import ModelHeader
+    from unetkit.progress import Progress
+    from unetkit.storage.datasets import Sample
+    from unetkit.storage.planes import PlaneArray
+
+# Parts that are read, those of them that are looked at, and their largest side in pixels: of a
+# slide that is mostly empty, the parts with something on them say more.
+READ, VARIED, SIDE = 64, 16, 512
+# A pixel that is larger or smaller by more than this shows another world to the network.
+PIXEL_TOLERANCE = 0.1
+# Samples that are named, so that a note stays one.
+NAMED = 3
+
+
+def look_at(data: PlaneArray, normalization: Normalization, *, fill: bool) -> Intensities:
+    """Look at the most varied of evenly spaced parts of an image, as a network would see them.
+
+    Parameters
+    ----------
+    data : PlaneArray
+        The image.
+    normalization : Normalization
+        Fitted on it.
+    fill : bool
+        Take NaN and Inf for 0.
+
+    Returns
+    -------
+    Intensities
+    """
+    boxes = data.boxes
+    count = min(READ, len(boxes))
+    parts = []
+    for number in range(count):
+        plane, y0, y1, x0, x1 = boxes[number * len(boxes) // count]
+        raw = data.read(plane, y0, min(y1, y0 + SIDE), x0, min(x1, x0 + SIDE))
+        parts.append(normalization.apply(raw, fill=fill))
+    parts.sort(key=lambda part: float(part.std()), reverse=True)
+    return describe(parts[:VARIED])
+
+
+def typical_of(images: Iterable[tuple[PlaneArray, Normalization]], *, fill: bool) -> Typical:
+    """Say what the images of a training look like together."""
+    return typical([look_at(data, normalization, fill=fill) for data, normalization in images])
+
+
+def pixel_deviation(
+    trained: Mapping[str, float] | None, found: Mapping[str, float] | None
+) -> str | None:
+    """Say how the pixels of an image differ from those of the training, where both are known."""
+    for axis in ("y", "x"):
+        ours, theirs = ((sizes or {}).get(axis) for sizes in (trained, found))
+        if ours and theirs and not 1 - PIXEL_TOLERANCE <= theirs / ours <= 1 + PIXEL_TOLERANCE:
+            return (
+                f"pixels measure {theirs:.4g} micrometres along {axis} instead of {ours:.4g}, "
+                "so that everything has another size in pixels"
+            )
+    return None
+
+
+def check_likeness(
+    header: ModelHeader,
+    samples: Sequence[Sample],
+    normalizations: Sequence[Normalization],
+    *,
+    fill: bool,
+    strict: bool,
+    progress: Progress,
+) -> list[str]:
+    """Warn where images lie far outside of what a network was trained on.
+
+    Parameters
+    ----------
+    header : ModelHeader
+        Of the network.
+    samples : sequence of Sample
+        The images.
+    normalizations : sequence of Normalization
+        Fitted on each.
+    fill : bool
+        Take NaN and Inf for 0.
+    strict : bool
+        Refuse them instead.
+    progress : Progress
+        Told of it in a note.
+
+    Returns
+    -------
+    list of str
+        A sentence for every such image.
+
+    Raises
+    ------
+    InputError
+        If there is one, and `strict`.
+    """
+    known = None if header.intensities is None else Typical.from_dict(header.intensities)
+    said = []
+    for sample, normalization in zip(samples, normalizations, strict=True):
+        size = pixel_deviation(header.pixel_size, sample.image.pixel_size)
+        found = [] if size is None else [size]
+        if known is not None:
+            found += deviations(known, look_at(sample.data, normalization, fill=fill))
+        if found:
+            said.append(f"{sample.name!r}: {'; '.join(found)}")
+    if not said:
+        return said
+    more = f" (and {len(said) - NAMED} more)" if len(said) > NAMED else ""
+    listed = f"{' | '.join(said[:NAMED])}{more}"
+    if strict:
+        raise InputError(
+            f"images must look like those that the model was trained on, got {listed}; bring them"
+            " to the same pixel size and staining, or leave --strict out"
+        )
+    progress.note(f"Unlike what the model was trained on, so look at the result: {listed}")
+    return said

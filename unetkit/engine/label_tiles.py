@@ -1,0 +1,283 @@
+"""The jobs on one tile of labels: count its classes, weigh its pixels, survey its objects."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unetkit.arrays.targets import cut_gaps, make_target
+from unetkit.arrays.weight_map import weight_map
+from unetkit.engine.block_io import write_tile
+from unetkit.errors import InputError
+from unetkit.geometry.tiles import cover
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from unetkit.arrays.weight_map import Preset
+    from unetkit.geometry.tiles import Cover, Tile
+    from unetkit.storage.datasets import Sample
+    from unetkit.storage.planes import PlaneArray
+
+CLASSES = 256
+# Pixels a side: the larger, the less context is read twice; some 50 MB at work.
+TILE = 1024
+
+
+@dataclass(frozen=True)
+class TileJob:
+    """A tile of one plane of labels; small, so that it travels to any worker.
+
+    Parameters
+    ----------
+    labels : PlaneArray
+        What is read, with the context of the tile's read box.
+    ignore : PlaneArray, optional
+        Not 0 where nobody annotated.
+    plane : int
+        Which plane.
+    tile : Tile
+        Its read box may overhang the plane; there are no labels outside.
+    target : str
+        What the network will learn.
+    preset : Preset
+        The numbers of the weights.
+    balance : tuple of float
+        w_c, one a class.
+    output : PlaneArray, optional
+        Where `weigh_tile` writes.
+    """
+
+    labels: PlaneArray
+    ignore: PlaneArray | None
+    plane: int
+    tile: Tile
+    target: str
+    preset: Preset
+    balance: tuple[float, ...] = ()
+    output: PlaneArray | None = None
+
+    def read(self) -> tuple[NDArray[Any], tuple[slice, slice]]:
+        """Return the labels around the tile, and where in them the tile itself is.
+
+        What would lie outside the plane is left out, not mirrored: a mirrored neighbour would cut a
+        gap along the edge of the image that the whole image does not have.
+        """
+        tile, labels = self.tile, self.labels
+        top, left = max(tile.read_y0, 0), max(tile.read_x0, 0)
+        bottom, right = min(tile.read_y1, labels.height), min(tile.read_x1, labels.width)
+        block = labels.read(self.plane, top, bottom, left, right)
+        if self.ignore is not None:
+            # What nobody judged is no cell: the rim of the annotated region makes no border.
+            block[self.ignore.read(self.plane, top, bottom, left, right) != 0] = 0
+        rows = slice(tile.y0 - top, tile.y1 - top)
+        return block, (rows, slice(tile.x0 - left, tile.x1 - left))
+
+    @property
+    def key(self) -> str:
+        """Name the tile among those of its sample."""
+        return f"{self.plane}/{self.tile.y0}/{self.tile.x0}"
+
+    def read_ignore(self) -> NDArray[Any] | None:
+        """Return the ignore mask of the tile itself."""
+        if self.ignore is None:
+            return None
+        tile = self.tile
+        return self.ignore.read(self.plane, tile.y0, tile.y1, tile.x0, tile.x1)
+
+
+@dataclass(frozen=True)
+class TileJobs:
+    """The tiles of all labelled samples, made one at a time.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        What is read.
+    outputs : sequence of PlaneArray
+        What is written, one a sample.
+    preset : Preset
+        The numbers of the weights.
+    target : str
+        What the network will learn.
+    presets : sequence of Preset
+        The numbers of each sample, where they differ.
+    """
+
+    samples: Sequence[Sample]
+    outputs: Sequence[PlaneArray]
+    preset: Preset
+    target: str
+    presets: Sequence[Preset] = ()
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the weights make use of w_c."""
+        return self.target == "classes" or self.preset.background is None
+
+    @property
+    def total(self) -> int:
+        """How many tiles there are."""
+        return sum(
+            output.planes * len(self._cover(output, preset))
+            for output, preset in zip(self.outputs, self._presets, strict=True)
+        )
+
+    @property
+    def _presets(self) -> Sequence[Preset]:
+        return self.presets or [self.preset] * len(self.outputs)
+
+    def tiles(self, balance: tuple[float, ...] = ()) -> Iterator[TileJob]:
+        """Make one job after the other."""
+        places = zip(self.samples, self.outputs, self._presets, strict=True)
+        for sample, output, preset in places:
+            for plane in range(output.planes):
+                for tile in self._cover(output, preset):
+                    yield TileJob(
+                        labels=sample.labels(),
+                        ignore=sample.ignore,
+                        plane=plane,
+                        tile=tile,
+                        target=self.target,
+                        preset=preset,
+                        balance=balance,
+                        output=output,
+                    )
+
+    def _cover(self, array: PlaneArray, preset: Preset) -> Cover:
+        return cover(array.height, array.width, tile=TILE, overlap=preset.halo)
+
+
+def count_tile(job: TileJob) -> NDArray[np.int64]:
+    """Count the annotated pixels of each class in a tile.
+
+    Returns
+    -------
+    ndarray of int64, shape (256,)
+    """
+    block, inner = job.read()
+    target = make_target(block, job.target)[inner]
+    ignore = job.read_ignore()
+    annotated = target.ravel() if ignore is None else target[ignore == 0]
+    return np.bincount(annotated, minlength=CLASSES).astype(np.int64)
+
+
+def tile_weights(job: TileJob) -> NDArray[np.float32]:
+    """Compute the weights of a tile.
+
+    Returns
+    -------
+    ndarray of float32, shape (Y, X)
+        Of the write box.
+    """
+    block, inner = job.read()
+    if job.target == "classes":
+        cells, target = None, make_target(block[inner], "classes")
+    else:
+        cells = cut_gaps(block)
+        target = make_target(cells, job.target)
+    found = weight_map(cells, target=target, class_weight=job.balance, preset=job.preset)
+    if cells is not None:
+        found = found[inner]
+    ignore = job.read_ignore()
+    if ignore is not None:
+        found[ignore != 0] = 0
+    return found
+
+
+def weigh_tile(job: TileJob) -> int:
+    """Write the weights of a tile, and return the checksum of what was written."""
+    found = np.ascontiguousarray(tile_weights(job))
+    if job.output is not None:
+        write_tile(job.output, job.plane, job.tile, found)
+    return zlib.crc32(found.data)
+
+
+def stored_checksum(job: TileJob) -> int | None:
+    """Return the checksum of what is stored of a tile; None where that can't be read."""
+    tile = job.tile
+    if job.output is None:
+        return None
+    try:
+        stored = job.output.read(job.plane, tile.y0, tile.y1, tile.x0, tile.x1)
+    except InputError:
+        return None
+    return zlib.crc32(stored.data)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is in a tile.
+
+    Parameters
+    ----------
+    ids : ndarray of int, shape (N,)
+        The objects.
+    pairs : ndarray of int, shape (M, 2)
+        Those that touch, be it by a corner; the lower id first.
+    border, annotated : int
+        Pixels between objects, where the border term is a tenth of its height or more, and all
+        that somebody judged.
+    """
+
+    ids: NDArray[Any]
+    pairs: NDArray[Any]
+    border: int
+    annotated: int
+
+
+def survey_tile(job: TileJob) -> Survey:
+    """Look at the objects of a tile of instances, and at the borders between them."""
+    block, (rows, columns) = job.read()
+    # Pairs are sought one pixel beyond the tile, so that none is lost between two tiles.
+    near = block[: rows.stop + 1, : columns.stop + 1][max(rows.start - 1, 0) :]
+    near = near[:, max(columns.start - 1, 0) :]
+    bare = replace(job.preset, background=None)
+    cells = cut_gaps(block)
+    none = np.zeros(cells.shape, np.uint8)
+    term = weight_map(cells, target=none, class_weight=(0.0,), preset=bare)[rows, columns]
+    ignore = job.read_ignore()
+    judged = np.ones(term.shape, bool) if ignore is None else ignore == 0
+    ids = np.unique(block[rows, columns])
+    return Survey(
+        ids=ids[ids != 0],
+        pairs=touching_pairs(near),
+        border=int(((term >= bare.w0 / 10) & judged).sum()) if bare.w0 else 0,
+        annotated=int(judged.sum()),
+    )
+
+
+def touching_pairs(labels: NDArray[Any]) -> NDArray[Any]:
+    """List the pairs of objects that touch, be it by a corner.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (Y, X)
+        Instance ids; 0 is background.
+
+    Returns
+    -------
+    ndarray, shape (M, 2)
+        Each pair once, the lower id first.
+
+    Examples
+    --------
+    >>> touching_pairs(np.array([[1, 2, 0, 3]])).tolist()
+    [[1, 2]]
+    """
+    sides = [
+        (labels[:, :-1], labels[:, 1:]),
+        (labels[:-1], labels[1:]),
+        (labels[:-1, :-1], labels[1:, 1:]),
+        (labels[:-1, 1:], labels[1:, :-1]),
+    ]
+    found = []
+    for one, other in sides:
+        both = (one != other) & (one != 0) & (other != 0)
+        found.append(np.sort(np.stack([one[both], other[both]], axis=1), axis=1))
+    return np.unique(np.concatenate(found), axis=0)

@@ -1,0 +1,402 @@
+"""A network over one tile: from pixels with their context to probabilities and classes.
+
+Whatever is predicted, a slide on a cluster or a validation image in memory, goes through here.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from unetkit.arrays.boxes import read_tile
+from unetkit.errors import NumbersError, ShortMemoryError
+from unetkit.geometry.tiles import cover, mirror
+from unetkit.models import hardware
+from unetkit.models.hardware import forward
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from unetkit.geometry.sizes import SizeContract
+    from unetkit.geometry.tiles import Tile
+
+
+def tile_logits(
+    module: torch.nn.Module,
+    block: NDArray[np.float32],
+    tile: Tile,
+    *,
+    margin: int,
+    precision: str,
+) -> torch.Tensor:
+    """Run a network on a read box and keep what belongs to the write box.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network, ready to predict.
+    block : ndarray of float32, shape (C, Y, X)
+        The normalized read box.
+    tile : Tile
+        Says which part of it is the write box.
+    margin : int
+        Pixels that the network takes off each side.
+    precision : str
+        As for `hardware.forward`.
+
+    Returns
+    -------
+    Tensor of float32, shape (K, Y, X), in the processor's memory
+
+    Raises
+    ------
+    ShortMemoryError
+        If the device has too little memory.
+    """
+    return batch_logits(module, block[None], [tile], margin=margin, precision=precision)[0]
+
+
+def batch_logits(
+    module: torch.nn.Module,
+    batch: NDArray[np.float32],
+    tiles: Sequence[Tile],
+    *,
+    margin: int,
+    precision: str,
+) -> list[torch.Tensor]:
+    """Run a network once on several read boxes of one size and keep the write box of each.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network, ready to predict.
+    batch : ndarray of float32, shape (N, C, Y, X)
+        The normalized read boxes.
+    tiles : sequence of Tile
+        One for each of them.
+    margin, precision
+        As for `tile_logits`.
+
+    Returns
+    -------
+    list of Tensor of float32, shape (K, Y, X), in the processor's memory
+
+    Raises
+    ------
+    ShortMemoryError
+        If the device has too little memory.
+    """
+    device = next(module.parameters()).device
+    with torch.inference_mode(), enough_memory(tiles[0], device):
+        there = hardware.upload(torch.from_numpy(batch), device)
+        logits = hardware.forward(module, there, precision=precision)
+        crops = [tile.crop(margin) for tile in tiles]
+        return [
+            each[:, rows, columns].contiguous().cpu()
+            for each, (rows, columns) in zip(logits, crops, strict=True)
+        ]
+
+
+@contextmanager
+def enough_memory(tile: Tile, device: torch.device | str) -> Iterator[None]:
+    """Say which tile was too large, and for what.
+
+    Parameters
+    ----------
+    tile : Tile
+        What is in work.
+    device : torch.device or str
+        Where its network runs.
+
+    Raises
+    ------
+    ShortMemoryError
+        In place of what torch and NumPy raise where memory can't be had.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # On a GPU and in NumPy it is an error of its own; in torch on the processor only the
+        # words tell.
+        own = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not own and "allocate" not in str(error):
+            raise
+        size = tile.read_y1 - tile.read_y0
+        raise ShortMemoryError(
+            f"memory of {device} must hold the network for {size} x {size} pixels, got too little; "
+            "use a smaller --tile, a lower --max-memory or fewer --workers"
+        ) from error
+
+
+def to_probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
+    """Turn logits (K, Y, X) into probabilities that add up to 1 at each pixel.
+
+    Each pixel is computed alike wherever it lies in the tile. torch's soft-max is not so: its
+    last bit depends on how the tile is shared out among threads, and NumPy's sum over an axis
+    on the other axes' sizes.
+    """
+    values = logits.numpy()
+    powers = np.exp(values - values.max(axis=0))
+    total = powers[0].copy()
+    for power in powers[1:]:
+        total += power
+    return np.asarray(powers / total)
+
+
+def to_classes(
+    probabilities: NDArray[np.float32], *, threshold: float = 0.5, positive: int = 1
+) -> NDArray[Any]:
+    """Choose a class for each pixel.
+
+    Parameters
+    ----------
+    probabilities : ndarray, shape (K, Y, X)
+        Of several that are equally probable the lowest class is chosen.
+    threshold : float
+        With two classes, `positive` is chosen where it is at least as probable as this.
+    positive : int
+        The class that the threshold is about.
+
+    Returns
+    -------
+    ndarray of uint8 (uint16 above 256 classes), shape (Y, X)
+    """
+    dtype = np.min_scalar_type(len(probabilities) - 1)
+    if len(probabilities) == 2:
+        chosen = probabilities[positive] >= threshold
+        return np.asarray(np.where(chosen, positive, 1 - positive), dtype)
+    return np.asarray(probabilities.argmax(axis=0), dtype)
+
+
+def stored(probabilities: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return probabilities as an array of `dtype` holds them; uint8 counts 255ths."""
+    return np.rint(probabilities * 255).astype(dtype) if dtype == np.uint8 else probabilities
+
+
+@dataclass(frozen=True)
+class _InMemory:
+    """An array that `read_tile` takes for a stored image of one plane."""
+
+    image: NDArray[Any]
+
+    @property
+    def height(self) -> int:
+        return int(self.image.shape[1])
+
+    @property
+    def width(self) -> int:
+        return int(self.image.shape[2])
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
+        return self.image[:, y0:y1, x0:x1]
+
+
+def predict_array(
+    module: torch.nn.Module,
+    image: NDArray[np.float32],
+    *,
+    contract: SizeContract,
+    tile: int | None = None,
+    overlap: int | None = None,
+    device: torch.device | str | None = None,
+    precision: str = "float32",
+) -> NDArray[np.float32]:
+    """Predict an image in memory, tile by tile, exactly as `tile_predict` does a stored one.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network. It predicts in evaluation mode, and is given back in the mode it came in.
+    image : ndarray of float32, shape (C, Y, X)
+        Normalized intensities.
+    contract : SizeContract
+        The network's.
+    tile : int, optional
+        Size of a tile in pixels, a multiple of the contract's step; left out: the whole image
+        up to 512.
+    overlap : int, optional
+        Context on each side in pixels; left out, what the contract needs.
+    device : torch.device or str, optional
+        Where to compute; left out, where the network is.
+    precision : str
+        As for `hardware.forward`.
+
+    Returns
+    -------
+    ndarray of float32, shape (K, Y, X)
+        Class probabilities.
+
+    Raises
+    ------
+    UsageError
+        If tile or overlap break the contract.
+    NumbersError
+        If the network's output is not finite.
+    """
+    height, width = image.shape[1:]
+    name = type(module).__name__
+    if tile is None:
+        tile = -(-min(512, max(height, width)) // contract.step) * contract.step
+    contract.check_tile(tile, model=name)
+    context = contract.overlap(overlap, model=name)
+    tiles = cover(
+        height, width, tile=tile, overlap=context, size=contract.legal(tile + 2 * context)
+    )
+    if device is not None:
+        module.to(device)
+    training = module.training
+    module.eval()
+    result = np.empty((0, height, width), np.float32)
+    try:
+        for box in tiles:
+            block = np.array(read_tile(_InMemory(image), 0, box), np.float32, order="C")
+            logits = tile_logits(module, block, box, margin=contract.margin, precision=precision)
+            check_finite(logits, box)
+            if len(result) != len(logits):
+                result = np.empty((len(logits), height, width), np.float32)
+            result[:, box.y0 : box.y1, box.x0 : box.x1] = to_probabilities(logits)
+    finally:
+        module.train(training)
+    return result
+
+
+def check_finite(logits: torch.Tensor, tile: Tile) -> None:
+    """Refuse what a network computed when it is NaN or Inf.
+
+    An argmax over NaN is class 0, so that damage would pass for background.
+
+    Raises
+    ------
+    NumbersError
+        Naming the tile.
+    """
+    if bool(torch.isfinite(logits).all()):
+        return
+    bad = int((~torch.isfinite(logits)).any(dim=0).sum())
+    raise NumbersError(
+        f"the network's output must be finite, got NaN or Inf at {bad} pixels of the tile at "
+        f"row {tile.y0}, column {tile.x0}; use --precision float32, or train the model again"
+    )
+
+
+def logits_of(module: nn.Module, batch: Tensor, *, precision: str = "exact") -> Tensor:
+    """Return the logits of a batch as a prediction computes them, without gradients.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A network.
+    batch : Tensor of float32, shape (N, C, Y, X)
+        Normalized images of legal sizes.
+    precision : str
+        One of `unetkit.models.hardware.PRECISIONS`.
+
+    Returns
+    -------
+    Tensor of float32, shape (N, K, Y', X')
+    """
+    with torch.inference_mode():
+        return forward(module, batch, precision=precision)
+
+
+def whole_pass(module: nn.Module, image: Tensor, *, overlap: int) -> Tensor:
+    """Run a network once over a whole image, mirrored by `overlap` pixels on every side.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A network with a `contract`.
+    image : Tensor of float32, shape (C, Y, X)
+        A normalized image of any size.
+    overlap : int
+        Context on each side, at least the contract's need.
+
+    Returns
+    -------
+    Tensor of float32, shape (K, Y, X)
+        The logits, computed ``exact``.
+    """
+    contract: SizeContract = module.contract  # type: ignore[assignment]
+    _, height, width = image.shape
+    rows = mirror(-overlap, contract.legal(height + 2 * overlap) - overlap, height)
+    columns = mirror(-overlap, contract.legal(width + 2 * overlap) - overlap, width)
+    logits = logits_of(module, image[:, rows][:, :, columns][None])[0]
+    top = overlap - contract.margin
+    return logits[:, top : top + height, top : top + width]
+
+
+def tiled_pass(module: nn.Module, image: Tensor, *, tile: int, overlap: int) -> Tensor:
+    """Run a network tile by tile; equals `whole_pass` where tiling is exact.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A network with a `contract`.
+    image : Tensor of float32, shape (C, Y, X)
+        A normalized image of any size.
+    tile : int
+        Size of a tile. It is not checked against the step, so that a test can show what a size
+        off the step does.
+    overlap : int
+        Context on each side, at least the contract's need.
+
+    Returns
+    -------
+    Tensor of float32, shape (K, Y, X)
+        The logits, computed ``exact``.
+    """
+    contract: SizeContract = module.contract  # type: ignore[assignment]
+    _, height, width = image.shape
+    size = contract.legal(tile + 2 * overlap)
+    blocks = []
+    for t in cover(height, width, tile=tile, overlap=overlap, size=size):
+        rows = mirror(t.read_y0, t.read_y1, height)
+        columns = mirror(t.read_x0, t.read_x1, width)
+        logits = logits_of(module, image[:, rows][:, :, columns][None])[0]
+        blocks.append((t, logits[:, *t.crop(contract.margin)]))
+    result = torch.empty(blocks[0][1].shape[0], height, width)
+    for t, block in blocks:
+        result[:, t.y0 : t.y1, t.x0 : t.x1] = block
+    return result
+
+
+def tile_gap(module: nn.Module, *, in_channels: int, axis: int, start: int) -> float:
+    """Compare one tile of a strip with the strip as a whole; all that counts lies along one axis.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A network with a `contract`.
+    in_channels : int
+        Channels of the images that it takes.
+    axis : int
+        The axis along which the tile is cut: 2 for y, 3 for x. The other has the least legal size.
+    start : int
+        Where the tile's read box begins in the strip, on the step grid or off it.
+
+    Returns
+    -------
+    float
+        The largest difference, as a share of the largest logit; 0 where tiling is exact.
+    """
+    contract: SizeContract = module.contract  # type: ignore[assignment]
+    length = contract.legal(2 * contract.need + contract.step)
+    tile = (length - 2 * contract.need) // contract.step * contract.step
+    shape = [1, in_channels, contract.minimum, contract.minimum]
+    shape[axis] = contract.legal(start + length + contract.step)
+    strip = torch.randn(shape, generator=torch.Generator().manual_seed(start))
+    whole = logits_of(module, strip)
+    part = logits_of(module, strip.narrow(axis, start, length)).narrow(axis, contract.halo, tile)
+    return share(part - whole.narrow(axis, start + contract.halo, tile), of=whole)
+
+
+def share(difference: Tensor, *, of: Tensor) -> float:
+    """Return the largest of some differences as a share of the largest logit, at least of 1."""
+    return float(difference.abs().max()) / max(1.0, float(of.abs().max()))

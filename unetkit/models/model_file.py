@@ -1,0 +1,203 @@
+"""Models by name and models in files: one .safetensors file with a JSON header, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from unetkit.errors import InputError, NumbersError, SurroundingsError, UsageError
+from unetkit.models.build import Undrawn, make, models, outline
+from unetkit.models.model_header import (
+    KEY,
+    ModelHeader,
+    check_prefix,
+    damaged,
+    open_model,
+    parse_header,
+)
+from unetkit.options import complete
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to predict.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network with its weights, in evaluation mode, on the processor.
+    header : ModelHeader
+        What its file says.
+    sha256 : str
+        The hash of the file.
+    """
+
+    module: nn.Module
+    header: ModelHeader
+    sha256: str
+
+
+def to_bytes(module: nn.Module, header: ModelHeader) -> bytes:
+    """Return a model as the bytes of a model file; the same model gives the same bytes.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network, on any device.
+    header : ModelHeader
+        What to say about it. Who offers the model, its number of parameters and the defaults of
+        its options are added.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    UsageError
+        If the header does not describe the module, or holds what JSON can't.
+    NumbersError
+        If a weight is NaN or infinite.
+    """
+    if getattr(module, "contract", None) != header.contract:
+        raise UsageError(
+            f"the header must have the contract of its module, got {header.contract};"
+            " copy module.contract"
+        )
+    state = {name: _plain(tensor) for name, tensor in module.state_dict().items()}
+    if (name := _first_nonfinite(state)) is not None:
+        raise NumbersError(
+            f"weights must be finite, got NaN or Inf in {name!r}; train with a lower learning rate"
+        )
+    registry = models()
+    entry = registry.entry(header.full_name)
+    options = complete(header.options, registry.get(entry.full_name), model=header.model)
+    full = replace(
+        header,
+        # What only fetched the first weights must not be asked for when the file is loaded.
+        options={**options, **getattr(module, "rebuilt_with", {})},
+        distribution=entry.distribution,
+        version=header.version or entry.version,
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+    )
+    content: bytes = safetensors.torch.save(state, metadata={KEY: full.to_json()})
+    return content
+
+
+def load(path: str) -> LoadedModel:
+    """Read a model file and build its network; nothing in the file can run code.
+
+    Parameters
+    ----------
+    path : str
+        A file that `unetkit train` wrote.
+
+    Returns
+    -------
+    LoadedModel
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    InputError
+        If it is damaged, none of ours, or does not fit its network.
+    SurroundingsError
+        If the distribution that offers the network is not installed or broken.
+    """
+    with open_model(path) as stream:
+        prefix = stream.read(9)
+        size = check_prefix(prefix, path=path)
+        content = prefix + stream.read()
+    try:
+        state = safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise damaged(path, error) from error
+    header = parse_header(content[8 : 8 + size], path=path)
+    module = _rebuild(header, state, path=path)
+    module.load_state_dict(state, strict=True)
+    if (name := _first_nonfinite(state)) is not None:
+        raise InputError(
+            f"weights in model file {path!r} must be finite, got NaN or Inf in {name!r};"
+            " train it again"
+        )
+    return LoadedModel(module.eval(), header, hashlib.sha256(content).hexdigest())
+
+
+def installed_name(header: ModelHeader, *, path: str) -> str:
+    """Return the registry name of the network that a model file needs.
+
+    Raises
+    ------
+    SurroundingsError
+        If the distribution that offers it is not installed; the message says which to install.
+    """
+    try:
+        return models().entry(header.full_name).full_name
+    except UsageError as error:
+        raise SurroundingsError(
+            f"model file {path!r} needs model {header.model!r} of {header.distribution}"
+            f" {header.version}, which is not installed;"
+            f" pip install '{header.distribution}=={header.version}', or its folder or wheel"
+        ) from error
+
+
+def _rebuild(header: ModelHeader, state: Mapping[str, Tensor], *, path: str) -> nn.Module:
+    """Build the network that a header names, once its weights are known to fit."""
+    name = installed_name(header, path=path)
+    wish = {"in_channels": header.in_channels, "classes": len(header.class_names)}
+    try:
+        # Shapes first: a forged header must not make this process fill its memory.
+        shapes = outline(name, options=header.options, **wish)
+    except UsageError as error:
+        raise InputError(f"model file {path!r} can't be used: {error}") from error
+    if shapes is not None:
+        _check_fit(shapes, state, path=path)
+    with torch.random.fork_rng(devices=[]), Undrawn():
+        module = make(name, options=header.options, **wish)
+    _check_fit(module, state, path=path)
+    if module.contract != header.contract:
+        raise InputError(
+            f"model file {path!r} must have the size contract of model {header.model!r}, got"
+            f" {header.contract}; use {header.distribution} {header.version}, or train it again"
+        )
+    return module
+
+
+def _check_fit(module: nn.Module, state: Mapping[str, Tensor], *, path: str) -> None:
+    want = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    have = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if want == have:
+        return
+    odd = {
+        "missing": sorted(want.keys() - have.keys()),
+        "unknown": sorted(have.keys() - want.keys()),
+        "of another shape": sorted(k for k in want.keys() & have.keys() if want[k] != have[k]),
+    }
+    said = ", ".join(
+        f"{len(names)} {what} ({names[0]!r:.80})" for what, names in odd.items() if names
+    )
+    raise InputError(
+        f"model file {path!r} must hold exactly the weights of its network, got {said};"
+        " train it again"
+    )
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    # A copy, since two names may share one tensor, which the format does not know.
+    return tensor.detach().cpu().contiguous().clone()
+
+
+def _first_nonfinite(state: Mapping[str, Tensor]) -> str | None:
+    return next((name for name in sorted(state) if not bool(state[name].isfinite().all())), None)

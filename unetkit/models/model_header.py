@@ -1,0 +1,325 @@
+"""What a model file says about itself; read without torch and without trusting the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields, replace
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from unetkit.errors import InputError, MissingError, TryAgainError, UsageError
+from unetkit.geometry.sizes import SizeContract
+from unetkit.registry import Registry
+from unetkit.storage import urls
+from unetkit.storage.urls import is_remote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A header of ours takes a few kilobytes; the list of a large model's tensors some more.
+LARGEST_HEADER = 16 * 2**20
+
+_FOREIGN = {
+    b"PK": "a zip file (PyTorch, TorchScript and Keras write these; PyTorch's hold a pickle)",
+    b"\x80": "a Python pickle (old PyTorch files are such)",
+    b"\x89HDF": "an HDF5 file (Keras writes these)",
+    b"\x1f\x8b": "a gzip file",
+    b"{": "a JSON file",
+}
+
+
+def open_model(path: str, *, most: int | None = None) -> Any:
+    """Open a model file for reading bytes.
+
+    Parameters
+    ----------
+    path : str
+        A path or URL.
+    most : int, optional
+        How many bytes are going to be read, so that no more are fetched from a store.
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    InputError
+        If it can't be read.
+    TryAgainError
+        If a remote store does not answer.
+    """
+    try:
+        if urls.is_remote(path):
+            return BytesIO(urls.read(path, stop=most))
+        return Path(path).open("rb")
+    except TryAgainError:
+        raise  # it is an OSError too
+    except FileNotFoundError as error:
+        known = Registry("unetkit.models", noun="model").offers(os.fspath(path))
+        hint = ", an installed model where a file is meant" if known else ""
+        raise MissingError(
+            f"the model file must exist, got {os.fspath(path)!r}{hint}; 'unetkit train' writes one,"
+            " and tile-predict takes it by --model"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"the model must be a file that can be read, got {os.fspath(path)!r}"
+            f" ({error.strerror}); name one that 'unetkit train' wrote"
+        ) from error
+
+
+def check_prefix(prefix: bytes, *, path: str) -> int:
+    """Return the length of a safetensors header from the first 9 bytes of the file.
+
+    Raises
+    ------
+    InputError
+        If the file is of another format, which the message names, or its header is larger than
+        any real one.
+    """
+    size = int.from_bytes(prefix[:8], "little")
+    if prefix[8:] == b"{" and 2 <= size <= LARGEST_HEADER:
+        return size
+    raise InputError(
+        f"a model file must be a .safetensors file written by 'unetkit train', got"
+        f" {_foreign(path, prefix)} in {path!r}; nothing else is opened, since a pickle can run"
+        " code"
+    )
+
+
+def damaged(path: str, error: Exception) -> InputError:
+    """Return the error that says that a model file is damaged."""
+    return InputError(
+        f"a model file must be whole, got a damaged one in {path!r} ({error!s:.200}); copy it"
+        " again or train it again"
+    )
+
+
+def _foreign(path: str, prefix: bytes) -> str:
+    with open_model(path, most=262) as stream:
+        # A tar file names its first member before it says what it is.
+        if stream.read(262)[257:] == b"ustar":
+            return "a tar file (the oldest PyTorch files are such)"
+    return next((n for magic, n in _FOREIGN.items() if prefix.startswith(magic)), "something else")
+
+
+KEY = "unetkit"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelHeader:
+    """Everything that a prediction must know about a model besides its weights.
+
+    Parameters
+    ----------
+    model : str
+        Its registry name.
+    options : dict
+        The options that it was built with; `unetkit.models.model_file.to_bytes` adds the defaults.
+    in_channels : int
+        Channels of the images that it takes.
+    class_names : tuple of str
+        Its classes, in the order of the logits.
+    target : str
+        What it learned, one of `unetkit.arrays.targets.TARGETS`.
+    contract : SizeContract
+        The input sizes that it takes.
+    normalization : str
+        The method that makes its input from raw intensities.
+    channels : str, optional
+        The choice of channels that it was trained with.
+    pixel_size : dict of str to float, optional
+        Micrometres along ``y``, ``x`` and perhaps ``z`` of the images that it was trained with.
+    intensities : dict, optional
+        What those images look like, as `unetkit.arrays.intensities.Typical` writes it.
+    scores : dict
+        What it reached on the validation images.
+    provenance : dict
+        Where it comes from: data, recipe, versions.
+    distribution, version : str
+        Who offers the model; left out: filled in on writing.
+    parameters : int
+        How many numbers were learned; left out: filled in on writing.
+    schema : int
+        The version of this list.
+    """
+
+    model: str
+    options: dict[str, Any]
+    in_channels: int
+    class_names: tuple[str, ...]
+    target: str
+    contract: SizeContract
+    normalization: str
+    channels: str | None = None
+    pixel_size: dict[str, float] | None = None
+    intensities: dict[str, Any] | None = None
+    scores: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    distribution: str = ""
+    version: str = ""
+    parameters: int = 0
+    schema: int = SCHEMA
+
+    @property
+    def full_name(self) -> str:
+        """The registry name that is never ambiguous."""
+        return f"{self.distribution}/{self.model}" if self.distribution else self.model
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dict that JSON can hold."""
+        return {**asdict(self), "class_names": list(self.class_names)}
+
+    def to_json(self) -> str:
+        """Return the header as strict JSON, the same text for the same header.
+
+        Raises
+        ------
+        UsageError
+            If a field holds what JSON can't, such as NaN.
+        """
+        try:
+            return json.dumps(self.to_dict(), allow_nan=False, sort_keys=True)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"a model header must hold what JSON can, got {error}; use null where a number"
+                " is missing"
+            ) from error
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelHeader:
+        """Rebuild a header from what `to_json` returned.
+
+        Raises
+        ------
+        InputError
+            If the text is no JSON, is of a newer schema, or has other fields or types.
+        """
+        try:
+            stored = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"the header must be strict JSON, got {error!s:.200}") from error
+        schema = stored.get("schema") if isinstance(stored, dict) else None
+        if schema != SCHEMA:
+            raise InputError(f"the header must be of schema {SCHEMA}, got {schema!r:.80}")
+        # Files from before it was kept do without.
+        stored = {"intensities": None, **stored}
+        if set(stored) != {f.name for f in fields(cls)}:
+            odd = sorted(set(stored) ^ {f.name for f in fields(cls)})
+            raise InputError(f"the header must have all its fields and no other, got {odd!r:.200}")
+        for name, holds in _CHECKS.items():
+            if not holds(stored[name]):
+                raise InputError(f"{name} of the header is unfit, got {stored[name]!r:.200}")
+        contract = SizeContract.from_dict(stored["contract"])
+        header = cls(**{**stored, "contract": contract})
+        return replace(header, class_names=tuple(header.class_names))
+
+
+def read_header(path: str) -> ModelHeader:
+    """Read what a model file says about itself, without its weights and without torch.
+
+    Parameters
+    ----------
+    path : str
+        A file that `unetkit train` wrote.
+
+    Returns
+    -------
+    ModelHeader
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    InputError
+        If it is damaged, or none of ours.
+    """
+    with open_model(path, most=9) as stream:
+        size = check_prefix(stream.read(9), path=path)
+    with open_model(path, most=8 + size) as stream:
+        content = stream.read(8 + size)[8:]
+    # From a store only the header is fetched; whoever loads the model sees whether all is there.
+    if not is_remote(path):
+        try:
+            with safe_open(path, framework="np"):
+                pass
+        except SafetensorError as error:
+            raise damaged(path, error) from error
+    return parse_header(content, path=path)
+
+
+def parse_header(content: bytes, *, path: str) -> ModelHeader:
+    """Return our header from the JSON at the start of a checked safetensors file.
+
+    Raises
+    ------
+    InputError
+        If the file holds no header of ours.
+    """
+    try:
+        text = json.loads(content).get("__metadata__", {}).get(KEY)
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise damaged(path, error) from error
+    if not isinstance(text, str):
+        raise InputError(
+            f"a model file must be written by 'unetkit train', got a .safetensors file without"
+            f" its header in {path!r}; name one that it wrote"
+        )
+    try:
+        return ModelHeader.from_json(text)
+    except InputError as error:
+        raise InputError(
+            f"model file {path!r} can't be read: {error}; train it again, or use the version of"
+            " unetkit that wrote it"
+        ) from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value)
+
+
+def _are_sizes(value: Any) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, dict) and all(
+        isinstance(size, int | float) and size > 0 for size in value.values()
+    )
+
+
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "model": _is(str),
+    "options": _is(dict),
+    "in_channels": lambda value: _is_count(value) and value > 0,
+    "class_names": _are_names,
+    "target": _is(str),
+    "contract": _is(dict),
+    "normalization": _is(str),
+    "channels": _is_text_or_none,
+    "pixel_size": _are_sizes,
+    "intensities": lambda value: value is None or isinstance(value, dict),
+    "scores": _is(dict),
+    "provenance": _is(dict),
+    "distribution": _is(str),
+    "version": _is(str),
+    "parameters": _is_count,
+}

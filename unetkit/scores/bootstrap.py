@@ -1,0 +1,162 @@
+"""How sure scores are: bootstrap intervals, paired tests, and Holm's correction for several.
+
+What this module does not know: what the units are. Everything drawn follows from the seed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unetkit.scores.sums import aligned
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unetkit.scores.sums import Sums
+
+Array = np.ndarray[Any, Any]
+
+LEVEL = 0.95
+# Exchanges of two predictions: all of them up to 2^13, else so many at random.
+EXCHANGES = 9999
+_MOST_UNITS_FOR_ALL = 13
+_ROWS_AT_A_TIME = 256
+
+
+def interval(sums: Sums, *, resamples: int, seed: int) -> tuple[float, float] | None:
+    """Find the middle 95 % of a score over resampled units.
+
+    Parameters
+    ----------
+    sums : Sums
+        Of the score, by unit.
+    resamples : int
+        How many times as many units are drawn, with replacement.
+    seed : int
+
+    Returns
+    -------
+    tuple of float, or None
+        The 2.5th and 97.5th percentile of the resampled score; None where it applies to no
+        resample.
+
+    References
+    ----------
+    Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
+    """
+    return _middle(_resampled(sums, resamples=resamples, seed=seed))
+
+
+def difference_interval(
+    ours: Sums, theirs: Sums, *, resamples: int, seed: int
+) -> tuple[float, float] | None:
+    """Find the middle 95 % of the difference of a score between two predictions of the same units.
+
+    Parameters
+    ----------
+    ours, theirs : Sums
+    resamples, seed
+        As for `interval`; both predictions are resampled alike.
+
+    Returns
+    -------
+    tuple of float, or None
+    """
+    drawn = [_resampled(side, resamples=resamples, seed=seed) for side in (ours, theirs)]
+    return _middle(drawn[0] - drawn[1])
+
+
+def exchange_test(ours: Sums, theirs: Sums, *, seed: int) -> float | None:
+    """Test whether two predictions of the same units differ in a score.
+
+    If they did not, either could stand for the other in any unit: the p-value is the share of such
+    exchanges that make the scores differ at least as much.
+
+    Parameters
+    ----------
+    ours, theirs : Sums
+    seed : int
+
+    Returns
+    -------
+    float or None
+        Two-sided; of all exchanges up to 13 units, else of 9,999 at random and the one that was
+        observed. None where a score does not apply.
+
+    References
+    ----------
+    Good (2005), Permutation, Parametric and Bootstrap Tests of Hypotheses, chapter 3.
+    """
+    ours, theirs = aligned(ours, theirs)
+    first, second = ours.by_unit, theirs.by_unit
+    units = len(first)
+    observed = float(ours.of(first.sum(0)) - theirs.of(second.sum(0)))
+    if not np.isfinite(observed):
+        return None
+    if units <= _MOST_UNITS_FOR_ALL:
+        swapped = (np.arange(2**units)[:, None] >> np.arange(units)) & 1
+    else:
+        swapped = np.random.default_rng(seed).integers(0, 2, size=(EXCHANGES, units))
+    as_large = 0
+    for start in range(0, len(swapped), _ROWS_AT_A_TIME):
+        moved = swapped[start : start + _ROWS_AT_A_TIME] @ (second - first)
+        found = ours.of(first.sum(0) + moved) - theirs.of(second.sum(0) - moved)
+        as_large += int((np.abs(found) >= abs(observed) - 1e-12).sum())
+    if units <= _MOST_UNITS_FOR_ALL:
+        return as_large / len(swapped)
+    return (as_large + 1) / (EXCHANGES + 1)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Correct the p-values of several tests so that one false finding among all stays rare.
+
+    Parameters
+    ----------
+    p_values : sequence of float or None
+        None stands for a test that could not be made, and does not count.
+
+    Returns
+    -------
+    list of float or None
+        In the same order.
+
+    References
+    ----------
+    Holm (1979), Scandinavian Journal of Statistics 6:65.
+
+    Examples
+    --------
+    >>> holm([0.01, None, 0.04, 0.03])
+    [0.03, None, 0.06, 0.06]
+    """
+    made = sorted((p, n) for n, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(made):
+        largest = max(largest, min(1.0, (len(made) - rank) * p))
+        corrected[place] = largest
+    return corrected
+
+
+def _resampled(sums: Sums, *, resamples: int, seed: int) -> Array:
+    """Work out the score of each choice of as many units, drawn with replacement."""
+    units = len(sums.by_unit)
+    rng = np.random.default_rng(seed)
+    found = []
+    for start in range(0, resamples, _ROWS_AT_A_TIME):
+        rows = min(_ROWS_AT_A_TIME, resamples - start)
+        times = rng.multinomial(units, np.full(units, 1 / units), size=rows)
+        found.append(sums.of(times @ sums.by_unit))
+    return np.concatenate(found) if found else np.empty(0)
+
+
+def _middle(values: Array) -> tuple[float, float] | None:
+    """Give the middle 95 % of the values that are there."""
+    there = values[np.isfinite(values)]
+    if not len(there):
+        return None
+    edge = 50 * (1 - LEVEL)
+    low, high = np.percentile(there, [edge, 100 - edge])
+    return float(low), float(high)

@@ -1,0 +1,299 @@
+"""New OME-Zarr images, labels and weights; level 0 first, the pyramid when it is full."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from unetkit.errors import InputError, LabelError, OutputError, UsageError
+from unetkit.storage.atomic import sync_documents
+from unetkit.storage.nodes import (
+    GroupNode,
+    create_array,
+    create_group,
+    read_node,
+    replace_attributes,
+)
+from unetkit.storage.ome import (
+    FORMATS,
+    OmeVersion,
+    are_axes,
+    group_attributes,
+    marks,
+    ome,
+    ome_part,
+    omero,
+    read_multiscale,
+)
+from unetkit.storage.planes import PlaneArray, plane_array
+from unetkit.storage.urls import base_name, children, exists, is_segment, join, stem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import DTypeLike
+
+# Up to so many channels lie in one chunk, because they are read together.
+CHANNELS_A_CHUNK = 8
+
+
+def create_image(
+    url: str,
+    *,
+    shape: Sequence[int],
+    axes: str,
+    dtype: DTypeLike,
+    chunk: int = 512,
+    channel_names: Sequence[str] = (),
+    pixel_size: Mapping[str, float] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    fill_value: float = 0,
+    name: str | None = None,
+    ome_version: OmeVersion = "0.5",
+) -> PlaneArray:
+    """Create an OME-Zarr image with level 0, where nothing is yet.
+
+    Parameters
+    ----------
+    url : str
+        The group to create; commonly inside a partial.
+    shape : sequence of int
+        Sizes along `axes`.
+    axes : str
+        Letters in the order t, c, z, y, x, as OME-Zarr wants it.
+    dtype : dtype
+        Of the pixels; viewers know integers to 32 bits and float32.
+    chunk : int
+        Side of the chunks in pixels.
+    channel_names : sequence of str
+        One a channel.
+    pixel_size : mapping of str to float, optional
+        Micrometres along y, x and perhaps z.
+    attributes : mapping, optional
+        Provenance and the like, stored under `unetkit`.
+    fill_value : float
+        What chunks hold that were never written.
+    name : str, optional
+        Of the image; else it is taken from `url`.
+    ome_version : {"0.5", "0.4"}
+        0.4, on format 2 of Zarr, for viewers that know no other; labels and weights follow their
+        image.
+
+    Returns
+    -------
+    PlaneArray
+        Level 0, to be written.
+
+    Raises
+    ------
+    OutputError
+        If something is there.
+    InputError
+        If an axis is of size 0.
+    """
+    _check_axes_order(axes, len(shape))
+    count = shape[axes.index("c")] if "c" in axes else 1
+    if channel_names and len(channel_names) != count:
+        raise UsageError(
+            f"channel names must be {count} for {base_name(url)}, got {len(channel_names)}; "
+            "give one name a channel"
+        )
+    own = dict(attributes or {})
+    extra: dict[str, Any] = {}
+    if channel_names:
+        own["channel_names"] = list(channel_names)
+    if channel_names and "c" in axes and np.dtype(dtype) == np.uint8:
+        extra["omero"] = omero(channel_names)
+    return _create(
+        url,
+        _Group("image", name or stem(url), axes, pixel_size, own, extra, FORMATS[ome_version]),
+        shape=shape,
+        dtype=dtype,
+        chunk=chunk,
+        fill_value=fill_value,
+    )
+
+
+def create_labels(
+    url_of_image: str,
+    name: str,
+    *,
+    shape: Sequence[int],
+    axes: str,
+    dtype: DTypeLike,
+    chunk: int = 512,
+    attributes: Mapping[str, Any] | None = None,
+    pixel_size: Mapping[str, float] | None = None,
+) -> PlaneArray:
+    """Create labels of an image with level 0, and list them with the image's labels.
+
+    Parameters
+    ----------
+    url_of_image : str
+        The image group.
+    name : str
+        `instances`, `classes` or `ignore`; other names are kept but not read.
+    shape, axes, chunk, pixel_size
+        As in `create_image`; the image's axes without c.
+    dtype : dtype
+        An integer type; viewers know those to 32 bits.
+    attributes : mapping, optional
+        Class names and the like, stored under `unetkit`.
+
+    Returns
+    -------
+    PlaneArray
+        Level 0, to be written.
+
+    Raises
+    ------
+    OutputError
+        If the image has labels of this name.
+    LabelError
+        If the dtype is not an integer type.
+    InputError
+        If there is no such image.
+    """
+    _check_axes_order(axes, len(shape))
+    zarr_format = _image_group(url_of_image).zarr_format
+    if np.dtype(dtype).kind not in "ui" or "c" in axes:
+        raise LabelError(f"labels must be integers without a c axis, got {np.dtype(dtype)}, {axes}")
+    if not is_segment(name):
+        raise UsageError(f"the name of labels must be a plain folder name, got {name!r}")
+    extra = {"image-label": {"version": "0.5", "source": {"image": "../../"}}}
+    folder = join(url_of_image, "labels")
+    group = _Group("labels", name, axes, pixel_size, attributes or {}, extra, zarr_format)
+    array = _create(join(folder, name), group, shape=shape, dtype=dtype, chunk=chunk)
+    listing = read_node(folder)
+    names = ome(listing).get("labels", []) if isinstance(listing, GroupNode) else []
+    listed = ome_part({"labels": [*names, name]}, zarr_format=zarr_format)
+    if listing is None:
+        create_group(folder, listed, zarr_format=zarr_format)
+    else:
+        # What is listed must be there, even after a power cut.
+        sync_documents(join(folder, name))
+        replace_attributes(folder, listed)
+    return array
+
+
+def create_weights(
+    url_of_image: str,
+    *,
+    shape: Sequence[int],
+    axes: str,
+    chunk: int = 512,
+    attributes: Mapping[str, Any] | None = None,
+    pixel_size: Mapping[str, float] | None = None,
+    at: str | None = None,
+) -> PlaneArray:
+    """Create float32 weights of an image, an OME-Zarr image of its own with one level.
+
+    Parameters
+    ----------
+    url_of_image : str
+        The image group.
+    shape, axes, chunk, pixel_size
+        As in `create_image`; the image's axes without c.
+    attributes : mapping, optional
+        How they were computed, stored under `unetkit`.
+    at : str, optional
+        Where to create them, if not at `weights` below the image: a partial beside it that takes
+        its place when it is complete.
+
+    Returns
+    -------
+    PlaneArray
+        To be written.
+
+    Raises
+    ------
+    OutputError
+        If the image has weights.
+    InputError
+        If there is no such image.
+    """
+    _check_axes_order(axes, len(shape))
+    zarr_format = _image_group(url_of_image).zarr_format
+    place = at or join(url_of_image, "weights")
+    group = _Group("weights", "weights", axes, pixel_size, attributes or {}, {}, zarr_format)
+    return _create(place, group, shape=shape, dtype=np.float32, chunk=chunk)
+
+
+def update_attributes(url: str, **unetkit: Any) -> None:
+    """Merge values into a group's own attributes, and keep all others.
+
+    Parameters
+    ----------
+    url : str
+        A dataset, an image, labels or weights.
+    **unetkit
+        Anything that JSON can hold; numpy numbers are turned into plain ones.
+    """
+    node = read_node(url)
+    if not isinstance(node, GroupNode):
+        raise InputError(f"{url} must be a Zarr group, got none there; check the path")
+    replace_attributes(url, {"unetkit": {**marks(node), **unetkit}})
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What is said of a new group."""
+
+    kind: str
+    name: str
+    axes: str
+    pixel_size: Mapping[str, float] | None
+    own: Mapping[str, Any]
+    extra: Mapping[str, Any]
+    zarr_format: Literal[2, 3]
+
+
+def _create(
+    url: str,
+    group: _Group,
+    *,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    chunk: int,
+    fill_value: float = 0,
+) -> PlaneArray:
+    """Create a group and its level 0; a partial may hold a journal already."""
+    if exists(url) and set(children(url)) - {".unetkit"}:
+        raise OutputError(f"{url} must not exist yet, got something there; add --overwrite")
+    if min(shape) < 1:
+        raise InputError(f"an image must have no axis of size 0, got shape {tuple(shape)}")
+    axes, zarr_format = group.axes, group.zarr_format
+    sides = {"y": chunk, "x": chunk, "c": CHANNELS_A_CHUNK}
+    if "c" in axes and shape[axes.index("c")] > CHANNELS_A_CHUNK:
+        sides["c"] = 1
+    create_group(url, group_attributes(**vars(group)), zarr_format=zarr_format)
+    node = create_array(
+        join(url, "0"),
+        shape=shape,
+        axes=axes,
+        dtype=np.dtype(dtype),
+        chunks=[sides.get(axis, 1) for axis in axes],
+        fill_value=fill_value,
+        zarr_format=zarr_format,
+    )
+    return plane_array(node, axes=axes, has_channels=group.kind == "image")
+
+
+def _check_axes_order(axes: str, ndim: int) -> None:
+    if not are_axes(axes, ndim) or "".join(sorted(axes, key="tczyx".index)) != axes:
+        raise UsageError(
+            f"axes of an image must be {ndim} letters in the order t, c, z, y, x, got {axes!r}; "
+            "turn the array first"
+        )
+
+
+def _image_group(url: str) -> GroupNode:
+    node = read_node(url)
+    if not isinstance(node, GroupNode) or read_multiscale(node) is None:
+        raise InputError(
+            f"{url} must be an OME-Zarr image to get labels or weights, got something else; "
+            "run 'unetkit import' first"
+        )
+    return node

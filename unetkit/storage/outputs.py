@@ -1,0 +1,381 @@
+"""Outputs without surprises: they appear whole, by rename, and nothing foreign is ever lost."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unetkit.errors import InputError, OutputError, SurroundingsError, UsageError
+from unetkit.storage import atomic, urls
+from unetkit.storage.atomic import (
+    check_parent,
+    half_removed,
+    make_folder,
+    remove,
+    sync_folder,
+    write_text,
+)
+from unetkit.storage.nodes import read_node
+from unetkit.storage.ome import marks
+from unetkit.storage.urls import base_name, collide, exists, is_remote, join, stem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+# Longer headers than this are no model's; the format itself allows more.
+HEADER_LIMIT = 2**24
+HEAD = 4096
+MARKS = {
+    ".png": re.compile(rb"\x89PNG\r\n\x1a\n.*Software\0unetkit", re.DOTALL),
+    ".html": re.compile(rb'<!.*name="generator" content="unetkit', re.DOTALL),
+    ".json": re.compile(rb'\{.*"unetkit"', re.DOTALL),
+    ".jsonl": re.compile(rb'\{.*"unetkit"', re.DOTALL),
+    ".geojson": re.compile(rb'\{.*"unetkit"', re.DOTALL),
+    ".tif": re.compile(rb"II[*+]\0.*unetkit", re.DOTALL),
+    ".tiff": re.compile(rb"II[*+]\0.*unetkit", re.DOTALL),
+}
+
+# Formats whose notes come last: the directory of an archive, the properties of an ONNX model.
+TAIL = 2**16
+LAST_MARKS = {".pt2": b"extra/unetkit.json", ".onnx": b"\x0a\x07unetkit"}
+
+
+def is_ours(path: str) -> bool:
+    """Tell whether an earlier run made what lies at a path or URL, so that it may be replaced.
+
+    A folder is known by `unetkit` in its Zarr attributes or by a `.unetkit` inside it, a model by
+    its header, other files by a mark near their beginning or end. A link is never ours.
+    """
+    place = Path(path)
+    if is_remote(path):
+        is_file = urls.is_object(path)
+    elif place.is_symlink():
+        return False
+    else:
+        is_file = place.is_file()
+    if not is_file:
+        return _is_our_folder(path)
+    if place.suffix == ".safetensors":
+        return _is_our_model(path)
+    if place.suffix in LAST_MARKS and not is_remote(path):
+        return LAST_MARKS[place.suffix] in _tail(place)
+    mark = MARKS.get(place.suffix)
+    return mark is not None and mark.match(_head(path, HEAD)) is not None
+
+
+def _head(path: str, length: int) -> bytes:
+    if is_remote(path):
+        return urls.read(path, stop=length)
+    with Path(path).open("rb") as file:
+        return file.read(length)
+
+
+def _tail(place: Path) -> bytes:
+    with place.open("rb") as file:
+        file.seek(max(0, place.stat().st_size - TAIL))
+        return file.read()
+
+
+def _is_our_folder(path: str) -> bool:
+    if exists(join(path, ".unetkit")):
+        return True
+    try:
+        node = read_node(path)
+    except InputError:
+        return False
+    return node is not None and bool(marks(node))
+
+
+def _is_our_model(path: str) -> bool:
+    length = int.from_bytes(_head(path, 8), "little")
+    if length > HEADER_LIMIT:
+        return False
+    text = _head(path, 8 + length)[8:]
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return isinstance(metadata, dict) and any(key.startswith("unetkit") for key in metadata)
+
+
+def check_local(url: str) -> None:
+    """Refuse a URL where the work needs a disk.
+
+    Raises
+    ------
+    UsageError
+        If `url` is no path on this machine.
+    """
+    if is_remote(url):
+        raise UsageError(
+            f"output must be a path on this machine, got {url}; write it here and copy it then"
+        )
+
+
+def check_output(url: str, *, inputs: Sequence[str] = (), overwrite: bool = False) -> None:
+    """Refuse an output that would destroy something.
+
+    Parameters
+    ----------
+    url : str
+        What is to be written.
+    inputs : sequence of str
+        What is read: the output may be none of them, nor lie inside one or around one, by
+        whatever path it is named.
+    overwrite : bool
+        Whether an earlier output of this library may be replaced; nothing else ever may.
+
+    Raises
+    ------
+    OutputError
+        If the output exists or collides with an input, or its folder does not exist.
+    SurroundingsError
+        If its folder can't be written to.
+    UsageError
+        If nothing can be written to a URL of its kind.
+    """
+    for source in inputs:
+        if collide(url, source):
+            raise OutputError(
+                f"output {url} must lie apart from its input, got {source}; choose another name"
+            )
+    if not is_remote(url):
+        check_parent(url)
+    elif urls.is_read_only(url):
+        raise UsageError(f"output must be where one can write, got {url}; name another with -o")
+    if not is_there(url):
+        return
+    if not overwrite:
+        remedy = "add --overwrite to replace it" if is_ours(url) else "choose another name"
+        raise OutputError(f"output {url} must not exist yet, got something there; {remedy}")
+    _check_ours(url)
+
+
+def is_there(url: str) -> bool:
+    """Tell whether anything is in an output's place, but for what a broken publishing left."""
+    return exists(url) and not (is_remote(url) and atomic.is_half_there(url))
+
+
+def _check_ours(url: str) -> None:
+    if not is_ours(url):
+        raise OutputError(
+            f"output {url} must be an earlier output of unetkit to be replaced by --overwrite, got "
+            "something else; choose another name"
+        )
+
+
+def partial_url(url: str) -> str:
+    """Name the folder beside an output in which it is made.
+
+    >>> partial_url("data/slide.prediction.zarr")
+    'data/.slide.prediction.zarr.unetkit-partial'
+    """
+    clean = url.rstrip("/")
+    name = base_name(clean)
+    return f"{clean[: len(clean) - len(name)]}.{name}.unetkit-partial"
+
+
+@contextmanager
+def staged(url: str, *, inputs: Sequence[str] = (), overwrite: bool = False) -> Iterator[str]:
+    """Make an output beside its place, and put it there when it is complete.
+
+    Parameters
+    ----------
+    url, inputs, overwrite
+        As `check_output` takes them.
+
+    Yields
+    ------
+    str
+        The partial: nothing is there yet, and what an earlier run left was removed. After an
+        exception it is removed, and the output's place is as it was.
+
+    Raises
+    ------
+    OutputError
+        If the output may not be written.
+    SurroundingsError
+        If nothing can be made beside its place.
+    """
+    check_output(url, inputs=inputs, overwrite=overwrite)
+    partial = partial_url(url)
+    discard(partial)
+    if not is_remote(partial):
+        # Some file systems let nobody make anything, and tell no sooner; those who write here
+        # have many ways to fail then.
+        make_folder(partial)
+        Path(partial).rmdir()
+    try:
+        yield partial
+        publish(partial, url, overwrite=overwrite)
+    finally:
+        discard(partial)
+
+
+def publish(partial: str, url: str, *, overwrite: bool) -> None:
+    """Put a complete partial in its place, all at once, once it is safe on the disk.
+
+    A remote store knows no rename: there everything is copied, what makes it readable last.
+
+    Parameters
+    ----------
+    partial : str
+        What was made.
+    url : str
+        Its place.
+    overwrite : bool
+        Whether an earlier output of this library may be replaced.
+
+    Raises
+    ------
+    OutputError
+        If something is there that may not be replaced.
+    SurroundingsError
+        If the rename fails.
+    """
+    check_output(url, overwrite=overwrite)
+    if is_remote(url):
+        atomic.publish(partial, url)
+        return
+    if hasattr(os, "sync"):
+        os.sync()
+    aside = half_removed(url) if os.path.lexists(url) else None
+    try:
+        if aside is not None:
+            Path(url).rename(aside)
+        Path(partial).rename(url.rstrip("/"))
+        sync_folder(Path(url).parent)
+    except OSError as error:
+        if aside is not None and not os.path.lexists(url):
+            aside.rename(url)
+        raise SurroundingsError(f"{url} must be writable, got: {error}") from error
+    if aside is not None:
+        remove(aside)
+
+
+def remove_output(url: str) -> None:
+    """Remove an earlier output of this library: out of sight at once, then from the disk.
+
+    Raises
+    ------
+    OutputError
+        If it is not one.
+    """
+    if not exists(url):
+        return
+    _check_ours(url)
+    discard(url)
+
+
+def discard(url: str) -> None:
+    """Remove what this library made itself and nobody else has seen, such as a partial."""
+    if is_remote(url):
+        urls.remove(url)
+        return
+    if os.path.lexists(url):
+        aside = half_removed(url)
+        Path(url).rename(aside)
+        remove(aside)
+
+
+def free_bytes(url: str) -> int | None:
+    """Return the bytes that are free on the disk of an output; None where a store does not say."""
+    if is_remote(url):
+        return None
+    return shutil.disk_usage(Path(url).absolute().parent).free
+
+
+def output_name(url_in: str, suffix: str) -> str:
+    """Name an output after its input, beside it.
+
+    >>> output_name("scans/slide.ome.zarr/", ".prediction.zarr")
+    'scans/slide.prediction.zarr'
+
+    Raises
+    ------
+    UsageError
+        If the input is a URL, or has no name of its own to build on.
+    """
+    clean = url_in.rstrip("/")
+    name = base_name(clean)
+    if is_remote(url_in) or name in ("", ".", ".."):
+        raise UsageError(f"output must be named for the input {url_in}; add -o NAME{suffix}")
+    parent = clean[: len(clean) - len(name)]
+    if Path(join(parent or ".", "zarr.json")).is_file():
+        raise UsageError(f"output must be named for {url_in}, inside a store; add -o NAME{suffix}")
+    return f"{parent}{stem(clean)}{suffix}"
+
+
+Cell = str | int | float | None
+
+# What a spreadsheet takes for the start of a formula (OWASP, CSV injection).
+_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def check_file(path: str, *, overwrite: bool, begins: str) -> None:
+    """Make sure that a file can be written, before the work that fills it.
+
+    Parameters
+    ----------
+    path : str
+    overwrite : bool
+        Whether an earlier result may be replaced.
+    begins : str
+        How an earlier result begins; anything else is never replaced.
+
+    Raises
+    ------
+    OutputError
+        If something is there that may not be replaced.
+    UsageError
+        If it is a URL.
+    """
+    check_local(path)
+    check_parent(path)
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise OutputError(f"output {path} must not exist yet, got something there; add --overwrite")
+    place = Path(path)
+    if not place.is_file() or place.read_bytes()[: len(begins)] != begins.encode():
+        raise OutputError(
+            f"output {path} must be an earlier output of unetkit to be replaced by --overwrite, "
+            "got something else; choose another name"
+        )
+
+
+def write_csv(path: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Write a table whole or not at all; empty cells are what is not there.
+
+    Parameters
+    ----------
+    path : str
+    columns : sequence of str
+    rows : iterable of sequence of str, int, float or None
+        Text that would begin a formula is led by an apostrophe; numbers stay numbers.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow([_cell(name) for name in columns])
+    writer.writerows([_cell(cell) for cell in row] for row in rows)
+    write_text(path, text.getvalue())
+
+
+def _cell(cell: Cell) -> str | int:
+    """Make a cell harmless and exact."""
+    if cell is None:
+        return ""
+    if isinstance(cell, str):
+        return f"'{cell}" if cell.startswith(_TRIGGERS) else cell
+    if isinstance(cell, float):
+        return repr(cell) if math.isfinite(cell) else ""
+    return cell

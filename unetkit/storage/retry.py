@@ -1,0 +1,142 @@
+"""Try again what a disk or a network refused for a moment: a few times, and not for ever."""
+
+from __future__ import annotations
+
+import errno
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from unetkit.errors import InputError, SurroundingsError, TryAgainError, UnetkitError
+from unetkit.storage.nodes import first_damaged, read_node
+from unetkit.storage.urls import is_remote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import zarr
+
+T = TypeVar("T")
+
+# What passes by itself on network disks and busy machines. A full disk, a missing file or a
+# missing right does not.
+PASSING_NAMES = (
+    *("EIO", "EINTR", "EAGAIN", "EBUSY", "ESTALE", "ETIMEDOUT"),
+    *("ECONNRESET", "ECONNABORTED", "ECONNREFUSED", "EPIPE", "ENETDOWN", "ENETUNREACH"),
+    *("ENETRESET", "EHOSTDOWN", "EHOSTUNREACH", "ENOLINK", "EREMOTEIO"),
+)
+PASSING = {getattr(errno, name) for name in PASSING_NAMES if hasattr(errno, name)}
+# Seconds before each new try; a file server that starts again takes longer, and then --resume
+# is there.
+WAITS = (0.1, 0.5, 2.0)
+
+_tally: ContextVar[list[int] | None] = ContextVar("tally", default=None)
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Do what may be done again without harm, and do it again where the cause may have passed.
+
+    Parameters
+    ----------
+    action : callable
+        Reads, or writes a whole chunk or file, so that a second time leaves what a first would.
+
+    Returns
+    -------
+    Whatever `action` returns.
+
+    Raises
+    ------
+    OSError
+        As the last try raised it.
+    """
+    for wait in WAITS:
+        try:
+            return action()
+        except OSError as error:
+            if not is_passing(error):
+                raise
+            time.sleep(wait)
+            _count()
+    return action()
+
+
+def is_passing(error: OSError) -> bool:
+    """Tell whether an error may be gone by the next try."""
+    return error.errno in PASSING
+
+
+def _count() -> None:
+    tally = _tally.get()
+    if tally is not None:
+        tally[0] += 1
+
+
+@contextmanager
+def counted_tries() -> Iterator[list[int]]:
+    """Count what is tried again inside a `with` block.
+
+    Yields
+    ------
+    list of int
+        One number, which grows.
+    """
+    tally = [0]
+    token = _tally.set(tally)
+    try:
+        yield tally
+    finally:
+        _tally.reset(token)
+
+
+def read_failure(
+    array: zarr.Array[Any],
+    selection: tuple[Any, ...],
+    error: Exception,
+    *,
+    url: str,
+    axes: str,
+) -> UnetkitError:
+    """Tell what a disk or a network refuses from a chunk that does not decode.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        What was read.
+    selection : tuple
+        One index, slice or list for each axis.
+    error : Exception
+        What came of it.
+    url : str
+        Where the array lies, for people.
+    axes : str
+        Letters of its last axes.
+
+    Returns
+    -------
+    UnetkitError
+        To be raised. A damaged chunk is named with the pixels that it holds.
+    """
+    if isinstance(error, OSError) and is_passing(error):
+        return (TryAgainError if is_remote(url) else SurroundingsError)(
+            f"{url} must be readable, got '{error}' {len(WAITS) + 1} times in a row; "
+            "see to the disk or the network, then give the same command with --resume"
+        )
+    # A store that no longer answers says so itself when it is asked for the metadata again.
+    if is_remote(url) and read_node(url) is None:
+        return InputError(f"{url} must stay where it was, got nothing there any more")
+    found = first_damaged(array, selection)
+    if found is None:
+        return InputError(f"{url} must be readable, got: {error}; check the disk")
+    place, cause = found
+    units = array.shards or array.chunks
+    rows, columns = (
+        f"{place[at] * units[at]}:{min((place[at] + 1) * units[at], array.shape[at])}"
+        for at in (axes.index(axis) - len(axes) for axis in "yx")
+    )
+    return InputError(
+        f"{url} chunk {array.metadata.encode_chunk_key(place)} (rows {rows}, columns {columns}) "
+        f"must be readable, got {type(cause).__name__}: {cause!s:.100}; "
+        "restore it from the original"
+    )

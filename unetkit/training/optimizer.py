@@ -1,0 +1,160 @@
+"""The rules that turn gradients into steps: made from a recipe, kept as tensors, read back."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor, nn
+
+    from unetkit.training.recipes import Recipe
+
+_PREFIX = "optimizer."
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return what makes the steps of a recipe.
+
+    Its kernel goes over all weights at once where the device has such a one.
+    """
+    parameters = list(network.parameters())
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=recipe.learning_rate, momentum=recipe.momentum, fused=fused
+        )
+    return torch.optim.AdamW(
+        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused
+    )
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return what an optimizer remembers of earlier steps, each tensor by its own name."""
+    return {
+        f"{_PREFIX}{number}.{name}": value
+        for number, kept in optimizer.state_dict()["state"].items()
+        for name, value in kept.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Let an optimizer remember what `optimizer_tensors` returned; other names are left out.
+
+    Every tensor gets the layout in memory of its weight, in which it was made.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    kept: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        if not key.startswith(_PREFIX):
+            continue
+        number, name = key.removeprefix(_PREFIX).split(".", maxsplit=1)
+        weight = parameters[int(number)]
+        laid = torch.empty_like(weight) if value.shape == weight.shape else torch.empty_like(value)
+        kept.setdefault(int(number), {})[name] = laid.to(value.dtype).copy_(value).detach()
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": kept, "param_groups": groups})
+
+
+# Steps after which the pace is known, and seconds after which it is taken as it is.
+WARM = 20
+SOON = 20.0
+# The first steps compile kernels and fill caches, and would be taken for the usual pace; in a hurry
+# only the first two are left out.
+UNUSUAL = 3
+# Share of the time that validation may take.
+SHARE = 0.1
+# How many validations there are at most: each then sees a network that has changed.
+VALIDATIONS = 10
+# Share of a time budget that is left for writing, and for steps that take longer than usual.
+RESERVE = 0.05
+
+
+class Pace:
+    """Turns a time budget into a number of steps, and a number of steps into validations.
+
+    Parameters
+    ----------
+    steps : int
+        Steps to make; with a budget a first guess.
+    budget : float, optional
+        Seconds from now on.
+    validation : float
+        What a validation costs, in steps. Counted in pixels and not measured in seconds, so that a
+        slower machine does not keep another network.
+    clock : callable
+        Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        *,
+        budget: float | None,
+        validation: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.steps = steps
+        self.seconds_a_step: float | None = None
+        """Known once `found` was True."""
+        self._budget = budget
+        self._validation = validation
+        self._clock = clock
+        self._began = self._last = clock()
+        self._times: list[float] = []
+
+    def begin_step(self) -> None:
+        """Start measuring a step."""
+        self._last = self._clock()
+
+    def found(self, step: int) -> bool:
+        """Say once, after the first steps, that the pace is known from now on.
+
+        Parameters
+        ----------
+        step : int
+            Steps that are made; the last began with `begin_step`.
+        """
+        if self.seconds_a_step is not None:
+            return False
+        now = self._clock()
+        self._times.append(now - self._last)
+        patience = SOON if self._budget is None else min(SOON, self._budget / 4)
+        if len(self._times) < UNUSUAL or (step < WARM and now - self._began < patience):
+            return False
+        usual = sorted(self._times[min(UNUSUAL, len(self._times) - 1) :])
+        self.seconds_a_step = max(usual[len(usual) // 2], 1e-6)
+        if self._budget is not None:
+            left = (self._budget * (1 - RESERVE) - (now - self._began)) / self.seconds_a_step
+            # The last validation may come on top of the others' share.
+            self.steps = step + max(0, math.floor((left - self._validation) * (1 - SHARE)))
+        return True
+
+    def settle(self, steps: int, seconds_a_step: float | None) -> None:
+        """Take what another one found."""
+        self.steps, self.seconds_a_step = steps, seconds_a_step
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold: what was found, and the seconds that it took until now."""
+        return {
+            "steps": self.steps,
+            "seconds_a_step": self.seconds_a_step,
+            "seconds": self._clock() - self._began,
+        }
+
+    def restore(self, found: Mapping[str, Any]) -> None:
+        """Go on from what `to_dict` returned, with what is left of the budget."""
+        self.settle(found["steps"], found["seconds_a_step"])
+        self._began = self._clock() - found["seconds"]
+
+    def is_time_to_validate(self, step: int) -> bool:
+        """Say whether a validation follows this step; one always follows the last."""
+        often = self.steps // VALIDATIONS
+        rarest = math.ceil(self._validation / SHARE)
+        return step >= self.steps or step % max(1, often, rarest) == 0

@@ -1,0 +1,290 @@
+"""What a training keeps on disk while it works: its states, the best model so far, and the log."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unetkit.errors import InputError, OutputError, UsageError
+from unetkit.storage.atomic import make_folder, write_bytes
+from unetkit.storage.outputs import check_local, check_output, discard, is_ours, partial_url
+from unetkit.storage.urls import exists
+from unetkit.training.checkpoint import Position, States
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from unetkit.training.checkpoint import State
+
+BEST = "best.safetensors"
+LOG = "log.jsonl"
+PAGE = "training.html"
+SUFFIX = ".safetensors"
+
+
+class Workplace:
+    """The folder ``OUTPUT.train`` of a training whose model will be `output`.
+
+    It is made when a `with` block begins and holds the log, the last two states and the best model
+    so far. When the model is published, log and page are put beside it, and the folder goes. One
+    that ends otherwise leaves the folder with its states and its best model, or where it has none
+    leaves everything as it was. One that was killed before its first state leaves nothing to go on
+    with: a training that resumes then begins anew, and puts its own best model and log in place.
+
+    Parameters
+    ----------
+    output : str
+        The model file to be.
+    inputs : sequence of str
+        What is read.
+    overwrite : bool
+        Whether an earlier model, log and folder may be replaced.
+    resume : bool
+        Whether to go on where an earlier training stopped, if there was one.
+
+    Raises
+    ------
+    UsageError
+        If `output` does not end in ``.safetensors``.
+    OutputError
+        If the model, its log, its page or the folder is there and may not be replaced.
+    """
+
+    def __init__(
+        self, output: str, *, inputs: Sequence[str], overwrite: bool, resume: bool = False
+    ) -> None:
+        self.output = output
+        stem = output.removesuffix(SUFFIX)
+        self.folder = f"{stem}.train"
+        self.log = log_of(output)
+        check_local(output)
+        check_output(output, inputs=inputs, overwrite=overwrite)
+        # A training that was killed while it published has put these there already.
+        self.page = f"{stem}.{PAGE}"
+        for place in (self.log, self.page):
+            check_output(place, inputs=inputs, overwrite=overwrite or resume)
+        if stem == output:
+            raise UsageError(
+                f"output must end in .safetensors, as model files do, got {output}; add it"
+            )
+        self.states = States(self.folder)
+        self.resumes = resume and self.states.any
+        """Whether there is a state to go on from."""
+        self.begins_anew = resume and exists(self.folder) and not self.resumes
+        """Whether an earlier training was stopped before it had kept a state."""
+        if not (resume or overwrite) and is_ours(self.folder):
+            raise OutputError(
+                f"output {self.folder} must not exist yet, but holds what a training that was"
+                " stopped had reached; add --resume to go on with it, or add --overwrite to give"
+                " it up"
+            )
+        check_output(self.folder, inputs=inputs, overwrite=overwrite or resume)
+        folder = Path(self.folder)
+        self._earlier = folder.with_name(f".{folder.name}.unetkit-earlier")
+        self._stream: Any = None
+        self._published = False
+        self._best_step = 0
+        self._state_steps: list[int] = []
+
+    @property
+    def best(self) -> str:
+        """Where the best model so far is kept."""
+        return f"{self.folder}/{BEST}"
+
+    @property
+    def running_log(self) -> str:
+        """Where the log is while it is written."""
+        return f"{self.folder}/{LOG}"
+
+    @property
+    def running_page(self) -> str:
+        """Where the page to look at is while it is written."""
+        return f"{self.folder}/{PAGE}"
+
+    def __enter__(self) -> Workplace:
+        if self.resumes:
+            for torn in Path(self.folder).glob(".*.tmp"):
+                torn.unlink()
+            return self
+        self._set_earlier_aside()
+        # It appears with the mark by which a later training knows it, also after a crash.
+        partial = partial_url(self.folder)
+        discard(partial)
+        make_folder(f"{partial}/.unetkit")
+        Path(partial).rename(self.folder)
+        self._open_log()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.states.close()
+        if self._stream is not None:
+            self._stream.close()
+        if not (self._published or Path(self.best).exists() or self.states.any):
+            discard(self.folder)
+            if self._earlier.exists():
+                self._earlier.rename(self.folder)
+
+    def _set_earlier_aside(self) -> None:
+        """Keep what an earlier training left until this one has a model of its own."""
+        if self._earlier.exists():
+            # A training was killed between its start and its first model.
+            if Path(self.best).exists():
+                discard(str(self._earlier))
+            else:
+                discard(self.folder)
+                self._earlier.rename(self.folder)
+        if Path(self.folder).exists():
+            Path(self.folder).rename(self._earlier)
+
+    def _open_log(self) -> None:
+        # Buffered by lines: whoever reads while it is written sees whole ones.
+        self._stream = Path(self.running_log).open(  # noqa: SIM115 - closed at the block's end
+            "a", buffering=1, encoding="utf-8"
+        )
+
+    def load(self, note: Callable[[str], None]) -> State | None:
+        """Return the state to go on from; None where this training begins afresh.
+
+        Parameters
+        ----------
+        note : callable
+            Told of a damaged state, and of an earlier training that left none.
+
+        Raises
+        ------
+        InputError
+            If no state is whole, or its best model is not there any more.
+        """
+        if self.begins_anew:
+            note(f"{self.folder} was left before any state was kept: training begins at step 0.")
+        state = self.states.load(note) if self.resumes else None
+        if state is None:
+            return None
+        step = state.facts["position"]["best_step"]
+        if step and not (Path(self.best).exists() or self._best_of(step).exists()):
+            raise InputError(
+                f"{self.best} must be there to go on, got none; add --overwrite instead of"
+                " --resume to start afresh"
+            )
+        return state
+
+    def go_on(self, state: State) -> None:
+        """Let log and best model be what they were when a state was kept."""
+        position = Position.from_dict(state.facts["position"])
+        self._best_step = position.best_step
+        self._state_steps = [position.best_step]
+        kept = self._best_of(position.best_step)
+        if kept.exists():
+            kept.replace(self.best)
+        log = Path(self.running_log)
+        lines = log.read_bytes().split(b"\n") if log.exists() else []
+        known = [line for line in lines if _belongs(line, position)]
+        write_bytes(self.running_log, b"".join(line + b"\n" for line in known))
+        self._open_log()
+
+    def write(self, **facts: Any) -> None:
+        """Add a line to the log."""
+        self._stream.write(json.dumps(facts, allow_nan=False) + "\n")
+
+    def keep_best(self, content: bytes, *, step: int) -> None:
+        """Keep a model file, in place of the one before.
+
+        The one before stays under another name as long as a state knows it as its best.
+
+        Parameters
+        ----------
+        content : bytes
+            Of the file.
+        step : int
+            The step whose network it is.
+        """
+        if self._best_step:
+            _link(Path(self.best), self._best_of(self._best_step))
+        write_bytes(self.best, content)
+        self._best_step = step
+        discard(str(self._earlier))
+
+    def is_due(self) -> bool:
+        """Say whether it is time to keep a state."""
+        return self.states.is_due()
+
+    def save(self, state: State) -> None:
+        """Keep a state, and the best models that the last two know."""
+
+        def prune() -> None:
+            self._state_steps = [*self._state_steps[-1:], state.facts["position"]["best_step"]]
+            self._prune()
+
+        self.states.save(state, after=prune)
+
+    def finish(self) -> None:
+        """Wait until the state is on the disk."""
+        self.states.finish()
+
+    def publish(self, *, keep_state: bool = False) -> None:
+        """Put the log and the best model in their places, and remove the folder.
+
+        Parameters
+        ----------
+        keep_state : bool
+            Leave the folder where it is.
+        """
+        if keep_state:
+            self.finish()
+        for running, place in ((self.running_log, self.log), (self.running_page, self.page)):
+            if Path(running).exists():
+                write_bytes(place, Path(running).read_bytes())
+        write_bytes(self.output, Path(self.best).read_bytes())
+        self._published = True
+        if not keep_state:
+            discard(self.folder)
+
+    def _best_of(self, step: int) -> Path:
+        return Path(self.folder, f"best-{step}.safetensors")
+
+    def _prune(self) -> None:
+        """Remove the models that no state knows as its best any more."""
+        known = {self._best_of(step) for step in self._state_steps}
+        for path in Path(self.folder).glob("best-*.safetensors"):
+            if path not in known:
+                path.unlink()
+
+
+def log_of(output: str) -> str:
+    """Name the log beside a finished model.
+
+    >>> log_of("cells/model.safetensors")
+    'cells/model.log.jsonl'
+    """
+    return f"{output.removesuffix(SUFFIX)}.log.jsonl"
+
+
+def _belongs(line: bytes, position: Position) -> bool:
+    """Say whether a line of a log was written before a position was reached."""
+    try:
+        facts = json.loads(line)
+        step = facts.get("step", 0)
+        reached = position.validated if facts["event"] == "validation" else position.step
+        return bool(step <= reached)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        # Torn, or empty after the last line.
+        return False
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the disk knows no such thing."""
+    if target.exists():
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
