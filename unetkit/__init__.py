@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from unetkit.storage.datasets import open_dataset
     from unetkit.storage.image_file import ImageFile
     from unetkit.storage.images import open_image
+    from unetkit.version import __version__ as __version__
 
 __all__ = [
     "ImageFile",
@@ -58,6 +59,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "__version__": "unetkit.version",
     "ImageFile": "unetkit.storage.image_file",
     "SizeContract": "unetkit.geometry.sizes",
     "UnetkitError": "unetkit.errors",
@@ -83,10 +85,6 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Load a public name on its first use (PEP 562), so that `import unetkit` stays light."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("unetkit")
     if name not in _HOMES:
         raise AttributeError(f"module 'unetkit' has no attribute {name!r}")
     found = getattr(import_module(_HOMES[name]), name)

@@ -79,9 +79,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from unetkit.version import __version__
 
-        console.emit(f"unetkit {version('unetkit')}")
+        console.emit(f"unetkit {__version__}")
         raise typer.Exit
 
 

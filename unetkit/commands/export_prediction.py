@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
 
-import unetkit
 from unetkit.arrays.outlines import edges, polygons
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Cover, Tile, cover
@@ -20,6 +19,7 @@ from unetkit.storage.file_writers import bands, tile_rows, write_png, write_tiff
 from unetkit.storage.journal import FOLDER
 from unetkit.storage.outputs import check_local, output_name, staged
 from unetkit.storage.urls import base_name, bytes_on_disk, join, storing
+from unetkit.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -415,11 +415,11 @@ class _Export:
     def write(self, path: str, progress: Progress) -> int:
         """Write the file; returns how many outlines are in it."""
         if self.to == "geojson":
-            about = {"version": unetkit.__version__, "source": base_name(self.sample.image.url)}
+            about = {"version": __version__, "source": base_name(self.sample.image.url)}
             return write_outlines(path, self._outlined(), about=about, advance=progress.advance)
         common: dict[str, Any] = {
             "dtype": self._dtype(progress),
-            "software": f"unetkit {unetkit.__version__}",
+            "software": f"unetkit {__version__}",
             "pixel_size": self.sample.image.pixel_size,
             "advance": progress.advance,
         }

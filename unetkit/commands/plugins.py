@@ -9,7 +9,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib.metadata import distributions, requires, version
+from importlib.metadata import distributions, requires
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ from unetkit.registry import API, GROUPS, Registry, plain_name, status
 from unetkit.storage.atomic import make_folder, write_text
 from unetkit.storage.outputs import staged
 from unetkit.storage.urls import base_name, is_remote
+from unetkit.version import __version__
 
 if TYPE_CHECKING:
     from unetkit.progress import Progress
@@ -200,7 +201,7 @@ def _names(folder: str) -> dict[str, str]:
         "DISTRIBUTION": distribution,
         "MODULE": module,
         "MODEL": model,
-        "UNETKIT": version("unetkit"),
+        "UNETKIT": __version__,
         "API": API,
     }
 

@@ -72,7 +72,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(
 
 # What a worker's preload script does to be unlike this process.
 UNLIKE = {
-    "unetkit 0.0.1 instead of": "import unetkit; unetkit.__version__ = '0.0.1'",
+    "unetkit 0.0.1 instead of": "import unetkit.version as v; v.__version__ = '0.0.1'",
     "torch 1.0 instead of": "import torch; torch.__version__ = '1.0'",
     "able to do what this process does, got .*Error": (
         "import sys; sys.modules['unetkit.commands.tile_predict.environment'] = None"

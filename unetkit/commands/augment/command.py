@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from unetkit.commands.augment.copies import (
@@ -22,6 +21,7 @@ from unetkit.progress import SILENT, Progress
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.outputs import check_output, staged
 from unetkit.storage.pixel_size import recorded
+from unetkit.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,7 +213,7 @@ def _note(dataset: Dataset, progress: Progress) -> None:
 
 
 def _provenance(**more: Any) -> dict[str, Any]:
-    return {"command": "augment", "unetkit_version": version("unetkit"), **more}
+    return {"command": "augment", "unetkit_version": __version__, **more}
 
 
 def _copies(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-import unetkit
 from unetkit.arrays.objects import Objects
 from unetkit.commands.evaluate.confidence import certainty_of, units_of
 from unetkit.commands.evaluate.counting import (
@@ -35,6 +34,7 @@ from unetkit.storage.journal import Results, stamp
 from unetkit.storage.lock import locked
 from unetkit.storage.outputs import discard, partial_url
 from unetkit.storage.urls import base_name, exists, is_remote, join
+from unetkit.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -253,7 +253,7 @@ def _fingerprint(matched: Matched, settings: dict[str, Any]) -> dict[str, Any]:
             for name, array in arrays.items()
             if array is not None
         }
-    about = {"unetkit": unetkit.__version__, "kind": matched.kind}
+    about = {"unetkit": __version__, "kind": matched.kind}
     return {**about, **settings, "samples": sides}
 
 

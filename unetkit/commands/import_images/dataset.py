@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from unetkit.storage.image_writer import create_image
 from unetkit.storage.outputs import check_output, discard, staged
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import exists, join
+from unetkit.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -212,4 +212,4 @@ def _provenance(file: ImageFile) -> dict[str, Any]:
 
 
 def _version() -> dict[str, str]:
-    return {"unetkit_version": version("unetkit")}
+    return {"unetkit_version": __version__}

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-import unetkit
 from unetkit.errors import SurroundingsError
 from unetkit.storage.lock import lock_path
 from unetkit.storage.planes import from_anywhere
 from unetkit.storage.urls import is_remote
+from unetkit.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +44,7 @@ def surroundings(*, packages: Sequence[str], paths: Sequence[str]) -> dict[str, 
     dict of str to str
         Versions, and for each path what lies there.
     """
-    found = {"unetkit": unetkit.__version__, "torch": torch.__version__}
+    found = {"unetkit": __version__, "torch": torch.__version__}
     for name in packages:
         try:
             found[name] = importlib.metadata.version(name)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import unetkit
 from unetkit.commands.tile_predict.ensemble import alike
 from unetkit.commands.tile_predict.plan import Wishes, totals
 from unetkit.errors import CheckError, NumbersError, OutputError, StoppedError, UsageError
@@ -28,6 +27,7 @@ from unetkit.storage.partial import Earlier, find_earlier
 from unetkit.storage.planes import from_anywhere
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import base_name
+from unetkit.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -66,7 +66,7 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
     header, wishes = plan.model.header, plan.wishes
     chunks, absent = totals(plan.censuses)
     return {
-        "unetkit": unetkit.__version__,
+        "unetkit": __version__,
         "command": command_of(plan, origin=origin),
         "versions": {
             "python": platform.python_version(),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-import unetkit
 from unetkit.commands.tile_predict.averaging import BLEND_SIDE, BLEND_TILES, TURNS, Merge, Turning
 from unetkit.commands.tile_predict.ensemble import alike
 from unetkit.commands.tile_predict.precision import choose_for_all, fit_each, read_size
@@ -29,6 +28,7 @@ from unetkit.models import hardware
 from unetkit.storage.atomic import write_text
 from unetkit.storage.chunks import Census, take_census
 from unetkit.storage.ome import FORMATS, OmeVersion
+from unetkit.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -472,7 +472,7 @@ class Plan:
         """Return all that decides about the pixels, as JSON can hold it."""
         wishes = self.wishes
         return {
-            "unetkit": unetkit.__version__,
+            "unetkit": __version__,
             "model": self.model.sha256,
             "tile": self.tile,
             "overlap": alike([member.overlap for member in self.averaging.members]),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unetkit.models.model_header import ModelHeader
 from unetkit.storage.urls import base_name
 from unetkit.training.run_folder import log_of
+from unetkit.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +63,7 @@ class Facts:
         """Return what JSON can hold: what is trained, on what, and how."""
         plan = self.plan
         return {
-            "unetkit": version("unetkit"),
+            "unetkit": __version__,
             "torch": version("torch"),
             "machine": platform.machine(),
             "data": base_name(self.dataset.url),

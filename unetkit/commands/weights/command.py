@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from unetkit.arrays.targets import TARGETS, check_target
@@ -19,6 +18,7 @@ from unetkit.storage.outputs import check_output
 from unetkit.storage.partial import alone
 from unetkit.storage.pixel_size import pixel_of, recorded, split_length
 from unetkit.storage.urls import join
+from unetkit.version import __version__
 from unetkit.views.pictures import weight_picture
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def _attributes(preset: str, target: str) -> dict[str, Any]:
         "preset": preset,
         "tolerance": TOLERANCE,
         "target": target,
-        "unetkit_version": version("unetkit"),
+        "unetkit_version": __version__,
     }
 
 
