@@ -13,7 +13,7 @@ import pytest
 import zarr
 
 from unetkit.errors import InputError
-from unetkit.storage.chunks import NAMED, Census, take_census
+from unetkit.storage.chunks import NAMED, ChunkInventory, inventory
 from unetkit.storage.nodes import ArrayNode, read_node
 from unetkit.storage.planes import PlaneArray, plane_array
 
@@ -43,8 +43,8 @@ def seen(url: str) -> PlaneArray:
     return plane_array(node, axes="yx", has_channels=True)
 
 
-def census(data: PlaneArray) -> Census:
-    found = take_census(data)
+def census(data: PlaneArray) -> ChunkInventory:
+    found = inventory(data)
     assert found is not None
     return found
 
@@ -126,12 +126,12 @@ def test_a_store_elsewhere_is_listed_too() -> None:
 
 def test_a_web_server_lists_nothing(tmp_path: Path) -> None:
     data = stored(str(tmp_path / "a.zarr"), "v3")
-    assert take_census(replace(data, url="http://127.0.0.1:1/a.zarr")) is None
+    assert inventory(replace(data, url="http://127.0.0.1:1/a.zarr")) is None
 
 
 def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path) -> None:
     data = stored(str(tmp_path / "a.zarr"), "v3")
-    take_census(data)
+    inventory(data)
     shutil.rmtree(data.url)
     with pytest.raises(InputError, match=r"a.zarr/ must be readable"):
-        take_census(data)
+        inventory(data)

@@ -24,7 +24,7 @@ IMAGE = np.arange(1, 64 * 40 + 1, dtype=np.uint16).reshape(1, 64, 40)
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retry, "RETRY_DELAYS", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def data(tmp_path: Path) -> PlaneArray:
 def test_a_read_that_fails_for_a_moment_is_tried_again(
     faults: SimpleNamespace, data: PlaneArray, number: int, times: int
 ) -> None:
-    with faults.at("open", "/c/1/0", number, times=times), retry.counted_tries() as tries:
+    with faults.at("open", "/c/1/0", number, times=times), retry.count_attempts() as tries:
         np.testing.assert_array_equal(data.read(0, 0, 64, 0, 40), IMAGE)
     assert tries == [times]
 
@@ -49,7 +49,7 @@ def test_a_read_that_fails_for_a_moment_is_tried_again(
 def test_a_write_that_fails_for_a_moment_is_tried_again(
     faults: SimpleNamespace, data: PlaneArray, event: str, times: int
 ) -> None:
-    with faults.at(event, "/c/1/1", errno.EIO, times=times), retry.counted_tries() as tries:
+    with faults.at(event, "/c/1/1", errno.EIO, times=times), retry.count_attempts() as tries:
         data.write(0, 0, 0, IMAGE + 1)
     assert tries == [times]
     np.testing.assert_array_equal(data.read(0, 0, 64, 0, 40), IMAGE + 1)

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 from unetkit.errors import InputError, UsageError
 from unetkit.storage.pixel_size import in_pixels, split_length
-
-
-def sample(pixel_size):
-    return SimpleNamespace(name="a", image=SimpleNamespace(pixel_size=pixel_size))
 
 
 @pytest.mark.parametrize(
@@ -37,12 +31,12 @@ def test_what_is_no_length_is_refused(typed):
 
 
 def test_oblong_pixels_are_counted_along_y_and_x():
-    found = in_pixels("2um", sample({"y": 0.5, "x": 0.25}), name="sigma")
+    found = in_pixels("2um", {"y": 0.5, "x": 0.25}, name="sigma", sample="a")
     assert found == (4.0, 8.0)
-    assert in_pixels(2.0, sample(None), name="sigma") == (2.0, 2.0)
+    assert in_pixels(2.0, None, name="sigma", sample="a") == (2.0, 2.0)
 
 
 @pytest.mark.parametrize("size", [None, {}, {"y": 1.0}])
 def test_a_unit_needs_a_pixel_size(size):
     with pytest.raises(InputError, match="sample 'a' must have a pixel size for a sigma"):
-        in_pixels("2um", sample(size), name="sigma")
+        in_pixels("2um", size, name="sigma", sample="a")

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image, create_weights
-from unetkit.storage.outputs import is_ours
+from unetkit.storage.outputs import written_by_unetkit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ def test_stores_of_ours(tmp_path: Path) -> None:
     create_weights(str(tmp_path / "a.zarr"), shape=(4, 4), axes="yx")
     (tmp_path / "demo" / ".unetkit").mkdir(parents=True)
     for name in ("data.zarr", "a.zarr", "a.zarr/weights", "demo"):
-        assert is_ours(str(tmp_path / name))
+        assert written_by_unetkit(str(tmp_path / name))
 
 
 def test_foreign_stores_and_folders(tmp_path: Path) -> None:
@@ -34,13 +34,13 @@ def test_foreign_stores_and_folders(tmp_path: Path) -> None:
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "zarr.json").write_text("{")
     for name in ("array.zarr", "group.zarr", "empty", "damaged", "nothing"):
-        assert not is_ours(str(tmp_path / name))
+        assert not written_by_unetkit(str(tmp_path / name))
 
 
 def test_a_link_to_ours_is_not_ours(tmp_path: Path) -> None:
     DatasetWriter(str(tmp_path / "data.zarr"))
     (tmp_path / "link.zarr").symlink_to(tmp_path / "data.zarr")
-    assert not is_ours(str(tmp_path / "link.zarr"))
+    assert not written_by_unetkit(str(tmp_path / "link.zarr"))
 
 
 def test_models_are_known_by_their_header(tmp_path: Path) -> None:
@@ -50,9 +50,9 @@ def test_models_are_known_by_their_header(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "bare.safetensors")
     (tmp_path / "junk.safetensors").write_bytes(b"\xff" * 40)
     (tmp_path / "empty.safetensors").touch()
-    assert is_ours(str(tmp_path / "ours.safetensors"))
+    assert written_by_unetkit(str(tmp_path / "ours.safetensors"))
     for name in ("foreign", "bare", "junk", "empty", "nothing"):
-        assert not is_ours(str(tmp_path / f"{name}.safetensors"))
+        assert not written_by_unetkit(str(tmp_path / f"{name}.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_models_are_known_by_their_header(tmp_path: Path) -> None:
 )
 def test_files_are_known_by_a_mark(name: str, content: bytes, ours: bool, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    assert is_ours(str(tmp_path / name)) is ours
+    assert written_by_unetkit(str(tmp_path / name)) is ours
 
 
 def test_an_onnx_model_is_known_by_its_last_properties(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     # An entry of the properties: key, its length, its text; then the value.
     path.write_bytes(b"\x08\x0a" + bytes(2**17) + b"\x72\x0d\x0a\x07unetkit\x12\x02{}")
-    assert is_ours(str(path))
+    assert written_by_unetkit(str(path))
     path.write_bytes(path.read_bytes().replace(b"unetkit", b"unitkit"))
-    assert not is_ours(str(path))
+    assert not written_by_unetkit(str(path))

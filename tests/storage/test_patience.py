@@ -11,7 +11,7 @@ from unetkit.storage import retry
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retry, "RETRY_DELAYS", (0.0, 0.0, 0.0))
 
 
 class Flaky:
@@ -32,15 +32,15 @@ class Flaky:
 @pytest.mark.parametrize("times", [0, 1, 3])
 def test_what_passes_is_tried_again(number: int, times: int) -> None:
     flaky = Flaky(times, number)
-    with retry.counted_tries() as tries:
-        assert retry.patiently(flaky) == "done"
+    with retry.count_attempts() as tries:
+        assert retry.retrying(flaky) == "done"
     assert (flaky.calls, tries) == (times + 1, [times])
 
 
 def test_what_stays_is_raised_after_four_tries() -> None:
     flaky = Flaky(99, errno.EIO)
     with pytest.raises(OSError, match="refused"):
-        retry.patiently(flaky)
+        retry.retrying(flaky)
     assert flaky.calls == 4
 
 
@@ -48,15 +48,15 @@ def test_what_stays_is_raised_after_four_tries() -> None:
 def test_what_does_not_pass_is_raised_at_once(number: int | None) -> None:
     flaky = Flaky(1, number)
     with pytest.raises(OSError, match="refused"):
-        retry.patiently(flaky)
+        retry.retrying(flaky)
     assert flaky.calls == 1
 
 
 def test_counts_of_two_blocks_do_not_mix() -> None:
-    with retry.counted_tries() as outer:
-        retry.patiently(Flaky(1, errno.EIO))
-        with retry.counted_tries() as inner:
-            retry.patiently(Flaky(2, errno.EIO))
-        retry.patiently(Flaky(1, errno.EIO))
+    with retry.count_attempts() as outer:
+        retry.retrying(Flaky(1, errno.EIO))
+        with retry.count_attempts() as inner:
+            retry.retrying(Flaky(2, errno.EIO))
+        retry.retrying(Flaky(1, errno.EIO))
     assert (outer, inner) == ([2], [2])
-    assert retry.patiently(Flaky(1, errno.EIO)) == "done"
+    assert retry.retrying(Flaky(1, errno.EIO)) == "done"

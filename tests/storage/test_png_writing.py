@@ -14,7 +14,7 @@ from unetkit.errors import InputError
 from unetkit.storage import file_writers
 from unetkit.storage.file_writers import bands, write_png
 from unetkit.storage.image_writer import create_image, create_labels
-from unetkit.storage.outputs import is_ours
+from unetkit.storage.outputs import written_by_unetkit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,7 @@ def test_a_png_read_again_is_what_was_stored(
         assert len(done) == bands(data)
     with Image.open(folder / "a.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), content)
-    assert is_ours(str(folder / "a.png"))
+    assert written_by_unetkit(str(folder / "a.png"))
 
 
 def test_the_pixel_size_is_told(tmp_path: Path) -> None:

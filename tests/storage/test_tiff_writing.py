@@ -12,7 +12,7 @@ from unetkit.errors import SurroundingsError
 from unetkit.storage import file_writers
 from unetkit.storage.file_writers import tile_rows, write_tiff
 from unetkit.storage.image_writer import create_image
-from unetkit.storage.outputs import is_ours
+from unetkit.storage.outputs import written_by_unetkit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_tiff_read_again_is_what_was_stored(axes: str, tmp_path: Path) -> None
         wanted = "".join(axis for axis in "tzcyx" if axis in axes).upper()
         assert file.series[0].axes == wanted
     np.testing.assert_array_equal(read.reshape(noise.shape), noise)
-    assert is_ours(str(path))
+    assert written_by_unetkit(str(path))
 
 
 def test_the_pixel_size_is_there_for_every_reader(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_file_that_may_grow_too_large_is_a_bigtiff(
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.is_bigtiff
         np.testing.assert_array_equal(file.asarray(), noise[0, 0, 0])
-    assert is_ours(str(tmp_path / "a.tif"))
+    assert written_by_unetkit(str(tmp_path / "a.tif"))
 
 
 def test_a_place_that_can_t_be_written_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unetkit.storage.outputs import is_ours
+from unetkit.storage.outputs import written_by_unetkit
 from unetkit.views.pictures import ColourBar, Panel, contact_sheet, png_bytes, side_by_side
 
 if TYPE_CHECKING:
@@ -87,5 +87,5 @@ def test_a_png_is_known_as_an_earlier_output(tmp_path: Path) -> None:
     ours, foreign = tmp_path / "ours.png", tmp_path / "foreign.png"
     side_by_side(str(ours), [panel(RED)])
     Image.new("L", (3, 3)).save(foreign)
-    assert is_ours(str(ours))
-    assert not is_ours(str(foreign))
+    assert written_by_unetkit(str(ours))
+    assert not written_by_unetkit(str(foreign))

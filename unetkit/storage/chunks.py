@@ -17,7 +17,7 @@ import numpy as np
 from unetkit.errors import InputError, TryAgainError
 from unetkit.storage.atomic import write_text
 from unetkit.storage.nodes import ArrayNode, opened, read_node
-from unetkit.storage.retry import patiently
+from unetkit.storage.retry import retrying
 from unetkit.storage.urls import file_system as remote
 from unetkit.storage.urls import files_below, inside, is_remote, join, read_bytes
 
@@ -223,7 +223,7 @@ def _damage(path: str, length: int, checksum: int) -> str:
 
 def _bytes(url: str) -> bytes | None:
     try:
-        return patiently(lambda: read_bytes(url))
+        return retrying(lambda: read_bytes(url))
     except FileNotFoundError:
         return None
 
@@ -233,7 +233,7 @@ NAMED = 10_000
 
 
 @dataclass(frozen=True)
-class Census:
+class ChunkInventory:
     """What is stored of an array.
 
     Parameters
@@ -271,7 +271,7 @@ class Census:
         }
 
 
-def take_census(data: PlaneArray) -> Census | None:
+def inventory(data: PlaneArray) -> ChunkInventory | None:
     """Compare the chunks that are stored with the grid of an array.
 
     Parameters
@@ -281,7 +281,7 @@ def take_census(data: PlaneArray) -> Census | None:
 
     Returns
     -------
-    Census or None
+    ChunkInventory or None
         None where the store can't list what it holds, such as a plain web server.
 
     Raises
@@ -310,7 +310,7 @@ def take_census(data: PlaneArray) -> Census | None:
         state += zlib.crc32(f"{name} {length} {stamp}".encode())
     absent = np.unravel_index(np.flatnonzero(~there)[:NAMED], grid)
     names = (array.metadata.encode_chunk_key(place) for place in _places(absent))
-    return Census(len(there), int(there.sum()), tuple(names), size, state % 2**63)
+    return ChunkInventory(len(there), int(there.sum()), tuple(names), size, state % 2**63)
 
 
 def _places(columns: tuple[Any, ...]) -> Iterator[tuple[int, ...]]:

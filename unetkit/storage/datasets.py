@@ -25,7 +25,7 @@ from unetkit.storage.images import (
     stack_images,
 )
 from unetkit.storage.nodes import ArrayNode, GroupNode, create_group, read_node
-from unetkit.storage.ome import FORMATS, SCHEMA, are_axes, listed_samples, marks
+from unetkit.storage.ome import FORMATS, SCHEMA, are_axes, listed_samples, provenance_marks
 from unetkit.storage.outputs import discard
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import base_name, exists, is_segment, join
@@ -74,7 +74,7 @@ class DatasetWriter:
             own = {**(attributes or {}), "schema": SCHEMA, "kind": "dataset", "samples": []}
             create_group(url, {"unetkit": own}, zarr_format=FORMATS[ome_version])
             return
-        if not isinstance(node, GroupNode) or marks(node).get("kind") != "dataset":
+        if not isinstance(node, GroupNode) or provenance_marks(node).get("kind") != "dataset":
             raise InputError(f"{url} must be a dataset to add samples, got another Zarr store")
         self._samples = [(name, source) for name, source, _ in listed_samples(node)]
         if attributes:
@@ -390,9 +390,9 @@ def open_dataset(
         images = list(stack_images(node, axes=axes))
     else:
         samples = _listed(node)
-        return _checked(Dataset(url, kind, samples, marks(node)), channels, mixed=mixed)
+        return _checked(Dataset(url, kind, samples, provenance_marks(node)), channels, mixed=mixed)
     alone = tuple(Sample(image.name, image.name, image, dataset=url) for image in images)
-    return _checked(Dataset(url, kind, alone, marks(node)), channels, mixed=mixed)
+    return _checked(Dataset(url, kind, alone, provenance_marks(node)), channels, mixed=mixed)
 
 
 def _listed(node: GroupNode) -> tuple[Sample, ...]:

@@ -21,10 +21,10 @@ from unetkit.storage.ome import (
     OmeVersion,
     are_axes,
     group_attributes,
-    marks,
     ome,
     ome_part,
     omero,
+    provenance_marks,
     read_multiscale,
 )
 from unetkit.storage.planes import PlaneArray, plane_array
@@ -234,7 +234,7 @@ def update_attributes(url: str, **unetkit: Any) -> None:
     node = read_node(url)
     if not isinstance(node, GroupNode):
         raise InputError(f"{url} must be a Zarr group, got none there; check the path")
-    replace_attributes(url, {"unetkit": {**marks(node), **unetkit}})
+    replace_attributes(url, {"unetkit": {**provenance_marks(node), **unetkit}})
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from unetkit.storage.ome import (
     channel_names,
     check_axes,
     listed_samples,
-    marks,
     ome,
+    provenance_marks,
     read_multiscale,
 )
 from unetkit.storage.planes import PlaneArray, plane_array
@@ -88,7 +88,7 @@ def kind_of(node: ArrayNode | GroupNode) -> Kind:
     """Tell what kind of store a node is, as `detect` does."""
     if isinstance(node, ArrayNode):
         return "array"
-    if marks(node).get("kind") == "dataset":
+    if provenance_marks(node).get("kind") == "dataset":
         return "dataset"
     if read_multiscale(node) is not None:
         return "image"
@@ -236,7 +236,7 @@ def ome_image(node: GroupNode, *, axes: str | None = None) -> Image:
         channel_names=channel_names(node, data.channel_count),
         pixel_size=multiscale.pixel_size,
         levels=len(multiscale.paths),
-        attributes=marks(node),
+        attributes=provenance_marks(node),
         labels=labels,
         label_attributes=label_attributes,
         weights=weights,
@@ -298,7 +298,7 @@ def _part(url: str, data: PlaneArray, *, kinds: str) -> tuple[PlaneArray, dict[s
         raise InputError(f"{url} must be an OME-Zarr image, got a bare array; import it again")
     part = _level_0(_multiscale(node), has_channels=False)
     check_part(part, data, kinds=kinds)
-    return part, marks(node)
+    return part, provenance_marks(node)
 
 
 def check_part(part: PlaneArray, data: PlaneArray, *, kinds: str) -> None:
@@ -403,7 +403,7 @@ def stack_images(node: GroupNode, *, axes: str | None = None) -> tuple[Image, ..
         raise InputError(f"images of {node.url} must be an array (N, Y, X) or more, got another")
     letters = array_axes(images, ndim=len(images.shape) - 1, axes=(axes or "").lstrip("nN") or None)
     plain = "".join(axis for axis in letters if axis != "c")
-    kind = marks(node).get("label_kind", "instances")
+    kind = provenance_marks(node).get("label_kind", "instances")
     if kind not in ("instances", "classes"):
         raise InputError(f"label_kind of {node.url} must be instances or classes, got {kind!r}")
     parts = {name: _part_of(node, name, images, axes=plain) for name in ("labels", "weights")}
@@ -418,7 +418,7 @@ def stack_images(node: GroupNode, *, axes: str | None = None) -> tuple[Image, ..
                 data=data,
                 channel_names=tuple(str(number) for number in range(data.channel_count)),
                 labels={} if labels is None else {kind: labels},
-                label_attributes={} if labels is None else {kind: marks(node)},
+                label_attributes={} if labels is None else {kind: provenance_marks(node)},
                 weights=_item(parts["weights"], item, data, axes=plain, kinds="f"),
             )
         )

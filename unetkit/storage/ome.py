@@ -76,7 +76,7 @@ def are_axes(axes: str, ndim: int) -> bool:
     )
 
 
-def marks(node: GroupNode | ArrayNode) -> dict[str, Any]:
+def provenance_marks(node: GroupNode | ArrayNode) -> dict[str, Any]:
     """Return the attributes that this library wrote, without those that only it needs."""
     own = node.attributes.get("unetkit")
     return dict(own) if isinstance(own, dict) else {}
@@ -144,7 +144,7 @@ def _pixel_size(document: dict[str, Any], axes: str) -> dict[str, float] | None:
 
 def channel_names(node: GroupNode, count: int) -> tuple[str, ...]:
     """Return the names of the channels; their numbers where they have none."""
-    names = marks(node).get("channel_names")
+    names = provenance_marks(node).get("channel_names")
     if not isinstance(names, list) or len(names) != count:
         omero = ome(node).get("omero")
         channels = omero.get("channels", []) if isinstance(omero, dict) else []
@@ -264,7 +264,7 @@ def listed_samples(node: GroupNode) -> list[tuple[str, str, str]]:
     InputError
         If the list makes no sense or leads out of the dataset.
     """
-    listed = marks(node).get("samples")
+    listed = provenance_marks(node).get("samples")
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         raise InputError(f"samples of {node.url} must be a list, got {listed!r:.100}")
     found = []

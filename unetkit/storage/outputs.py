@@ -24,7 +24,7 @@ from unetkit.storage.atomic import (
     write_text,
 )
 from unetkit.storage.nodes import read_node
-from unetkit.storage.ome import marks
+from unetkit.storage.ome import provenance_marks
 from unetkit.storage.urls import base_name, collide, exists, is_remote, join, stem
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ TAIL = 2**16
 LAST_MARKS = {".pt2": b"extra/unetkit.json", ".onnx": b"\x0a\x07unetkit"}
 
 
-def is_ours(path: str) -> bool:
+def written_by_unetkit(path: str) -> bool:
     """Tell whether an earlier run made what lies at a path or URL, so that it may be replaced.
 
     A folder is known by `unetkit` in its Zarr attributes or by a `.unetkit` inside it, a model by
@@ -91,7 +91,7 @@ def _is_our_folder(path: str) -> bool:
         node = read_node(path)
     except InputError:
         return False
-    return node is not None and bool(marks(node))
+    return node is not None and bool(provenance_marks(node))
 
 
 def _is_our_model(path: str) -> bool:
@@ -155,7 +155,9 @@ def check_output(url: str, *, inputs: Sequence[str] = (), overwrite: bool = Fals
     if not is_there(url):
         return
     if not overwrite:
-        remedy = "add --overwrite to replace it" if is_ours(url) else "choose another name"
+        remedy = (
+            "add --overwrite to replace it" if written_by_unetkit(url) else "choose another name"
+        )
         raise OutputError(f"output {url} must not exist yet, got something there; {remedy}")
     _check_ours(url)
 
@@ -166,7 +168,7 @@ def is_there(url: str) -> bool:
 
 
 def _check_ours(url: str) -> None:
-    if not is_ours(url):
+    if not written_by_unetkit(url):
         raise OutputError(
             f"output {url} must be an earlier output of unetkit to be replaced by --overwrite, got "
             "something else; choose another name"

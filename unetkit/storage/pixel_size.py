@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from unetkit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from unetkit.storage.datasets import Sample
+    from collections.abc import Mapping
 
 MICROMETRES = {
     "pm": 1e-6,
@@ -139,35 +139,31 @@ def recorded(value: float | str, *, name: str) -> float | str:
     return value if physical else number
 
 
-def pixel_of(sample: Sample, *, name: str) -> tuple[float, float]:
-    """Return height and width of a sample's pixels in micrometres.
+def pixel_of(
+    pixel_size: Mapping[str, float] | None, *, name: str, sample: str
+) -> tuple[float, float]:
+    """Return height and width of a sample's pixels in micrometres, which the length `name` needs.
 
     Raises
     ------
     InputError
         If they are not known.
     """
-    size = sample.image.pixel_size or {}
+    size = pixel_size or {}
     if not size.get("y") or not size.get("x"):
         raise InputError(
-            f"sample {sample.name!r} must have a pixel size for a {name} in micrometres, got none; "
+            f"sample {sample!r} must have a pixel size for a {name} in micrometres, got none; "
             f"import it with --pixel-size, or give {name} in pixels"
         )
     return size["y"], size["x"]
 
 
-def in_pixels(value: float | str, sample: Sample, *, name: str) -> tuple[float, float]:
-    """Return a length along y and along x, in a sample's pixels.
-
-    Raises
-    ------
-    UsageError
-        If it is no length.
-    InputError
-        If it needs a pixel size that is not known.
-    """
+def in_pixels(
+    value: float | str, pixel_size: Mapping[str, float] | None, *, name: str, sample: str
+) -> tuple[float, float]:
+    """Return a length along y and along x, in the pixels of a sample."""
     number, physical = split_length(value, name=name)
     if not physical:
         return number, number
-    height, width = pixel_of(sample, name=name)
+    height, width = pixel_of(pixel_size, name=name, sample=sample)
     return number / height, number / width

@@ -10,7 +10,7 @@ import numpy as np
 from unetkit.errors import InputError, UsageError
 from unetkit.storage import urls
 from unetkit.storage.nodes import fill_of, is_absent, opened
-from unetkit.storage.retry import patiently, read_failure
+from unetkit.storage.retry import read_failure, retrying
 from unetkit.storage.urls import storing
 
 if TYPE_CHECKING:
@@ -102,6 +102,10 @@ class PlaneArray:
         sizes = dict(zip(self.axes, self.chunks, strict=True))
         return sizes["y"], sizes["x"]
 
+    def with_absolute_url(self) -> PlaneArray:
+        """Name the array so that a worker with another working folder finds it too."""
+        return replace(self, url=urls.absolute(self.url))
+
     def pick(self, channels: Sequence[int]) -> PlaneArray:
         """Return the same array with these channels only, in this order.
 
@@ -142,7 +146,7 @@ class PlaneArray:
         array = self._open("r")
         view = array if self.picked is None else array.oindex
         try:
-            block = patiently(lambda: view[selection])
+            block = retrying(lambda: view[selection])
         except Exception as error:  # codecs raise a zoo of types, with no chunk in their words
             raise read_failure(array, selection, error, url=self.url, axes=self.axes) from error
         return self._arranged(np.asarray(block))
@@ -183,7 +187,7 @@ class PlaneArray:
         values = values.transpose([letters.index(axis) for axis in self.axes if axis in letters])
         array = self._open("r+")
         with storing(self.url):
-            patiently(lambda: array.__setitem__(selection, values))
+            retrying(lambda: array.__setitem__(selection, values))
 
     @property
     def boxes(self) -> list[tuple[int, int, int, int, int]]:
@@ -284,8 +288,3 @@ def plane_array(
         zarr_format=node.zarr_format,
         version=node.version,
     )
-
-
-def from_anywhere(data: PlaneArray) -> PlaneArray:
-    """Name an array so that a worker with another working folder finds it too."""
-    return replace(data, url=urls.anywhere(data.url))

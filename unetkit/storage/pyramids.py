@@ -29,7 +29,7 @@ LARGEST_TOP = 1024
 BLOCK_SIDE = 1024
 
 
-def add_pyramid(url_of_image: str, *, anew: bool = False) -> None:
+def add_pyramid(url_of_image: str, *, rebuild: bool = False) -> None:
     """Add levels of half the size until the longer side is at most 1024 pixels.
 
     The image's pixels are means of blocks of two by two, those of its labels are every second
@@ -41,7 +41,7 @@ def add_pyramid(url_of_image: str, *, anew: bool = False) -> None:
     ----------
     url_of_image : str
         An OME-Zarr image that this library may write to.
-    anew : bool
+    rebuild : bool
         Make levels that are there already again, for when they may not be what was written.
 
     Raises
@@ -50,13 +50,13 @@ def add_pyramid(url_of_image: str, *, anew: bool = False) -> None:
         If there is no such image.
     """
     node = _group(url_of_image)
-    count = _add_levels(node, count=None, nearest=False, anew=anew)
+    count = _add_levels(node, count=None, nearest=False, rebuild=rebuild)
     folder = join(url_of_image, "labels")
     listing = read_node(folder)
     names = ome(listing).get("labels", []) if isinstance(listing, GroupNode) else []
     for name in names:
         labels = _group(inside(folder, name, what="a label's name"))
-        _add_levels(labels, count=count, nearest=True, anew=anew)
+        _add_levels(labels, count=count, nearest=True, rebuild=rebuild)
 
 
 def _group(url: str) -> GroupNode:
@@ -66,7 +66,7 @@ def _group(url: str) -> GroupNode:
     return node
 
 
-def _add_levels(node: GroupNode, *, count: int | None, nearest: bool, anew: bool) -> int:
+def _add_levels(node: GroupNode, *, count: int | None, nearest: bool, rebuild: bool) -> int:
     multiscale = read_multiscale(node)
     if multiscale is None:
         raise InputError(f"{node.url} must be an OME-Zarr image, got something else there")
@@ -79,7 +79,7 @@ def _add_levels(node: GroupNode, *, count: int | None, nearest: bool, anew: bool
         steps = (2 if level.height > 1 else 1, 2 if level.width > 1 else 1)
         factors.append((factors[-1][0] * steps[0], factors[-1][1] * steps[1]))
         place = join(node.url, str(number))
-        if number < len(multiscale.paths) and not anew:
+        if number < len(multiscale.paths) and not rebuild:
             level = plane_array(array_below(place), axes=axes, has_channels=level.has_channels)
             continue
         if exists(place):

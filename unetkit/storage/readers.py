@@ -14,6 +14,8 @@ from PIL.PngImagePlugin import PngImageFile
 from unetkit.errors import InputError
 from unetkit.registry import Registry
 from unetkit.storage.image_file import ImageFile, Strip, check_axes, reading
+
+# The entry points of an installed copy may still name it here; to go after one release.
 from unetkit.storage.tiff import open_tiff  # noqa: F401
 
 if TYPE_CHECKING:

@@ -29,12 +29,12 @@ PASSING_NAMES = (
 PASSING = {getattr(errno, name) for name in PASSING_NAMES if hasattr(errno, name)}
 # Seconds before each new try; a file server that starts again takes longer, and then --resume
 # is there.
-WAITS = (0.1, 0.5, 2.0)
+RETRY_DELAYS = (0.1, 0.5, 2.0)
 
 _tally: ContextVar[list[int] | None] = ContextVar("tally", default=None)
 
 
-def patiently(action: Callable[[], T]) -> T:
+def retrying(action: Callable[[], T]) -> T:
     """Do what may be done again without harm, and do it again where the cause may have passed.
 
     Parameters
@@ -51,7 +51,7 @@ def patiently(action: Callable[[], T]) -> T:
     OSError
         As the last try raised it.
     """
-    for wait in WAITS:
+    for wait in RETRY_DELAYS:
         try:
             return action()
         except OSError as error:
@@ -74,7 +74,7 @@ def _count() -> None:
 
 
 @contextmanager
-def counted_tries() -> Iterator[list[int]]:
+def count_attempts() -> Iterator[list[int]]:
     """Count what is tried again inside a `with` block.
 
     Yields
@@ -120,7 +120,7 @@ def read_failure(
     """
     if isinstance(error, OSError) and is_passing(error):
         return (TryAgainError if is_remote(url) else SurroundingsError)(
-            f"{url} must be readable, got '{error}' {len(WAITS) + 1} times in a row; "
+            f"{url} must be readable, got '{error}' {len(RETRY_DELAYS) + 1} times in a row; "
             "see to the disk or the network, then give the same command with --resume"
         )
     # A store that no longer answers says so itself when it is asked for the metadata again.

@@ -256,7 +256,7 @@ def join(url: str, *names: str) -> str:
     return "/".join([url.rstrip("/"), *names])
 
 
-def anywhere(url: str) -> str:
+def absolute(url: str) -> str:
     """Name a path so that a process with another working folder finds it too; a URL as it is."""
     return url if is_remote(url) else str(Path(url).absolute())
 

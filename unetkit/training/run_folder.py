@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import InputError, OutputError, UsageError
 from unetkit.storage.atomic import make_folder, write_bytes
-from unetkit.storage.outputs import check_local, check_output, discard, is_ours, partial_url
+from unetkit.storage.outputs import (
+    check_local,
+    check_output,
+    discard,
+    partial_url,
+    written_by_unetkit,
+)
 from unetkit.storage.urls import exists
 from unetkit.training.checkpoint import Position, States
 
@@ -76,7 +82,7 @@ class Workplace:
         """Whether there is a state to go on from."""
         self.begins_anew = resume and exists(self.folder) and not self.resumes
         """Whether an earlier training was stopped before it had kept a state."""
-        if not (resume or overwrite) and is_ours(self.folder):
+        if not (resume or overwrite) and written_by_unetkit(self.folder):
             raise OutputError(
                 f"output {self.folder} must not exist yet, but holds what a training that was"
                 " stopped had reached; add --resume to go on with it, or add --overwrite to give"

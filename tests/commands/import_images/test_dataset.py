@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from unetkit.commands.import_images.dataset import CHUNK, Target
+from unetkit.commands.import_images.dataset import CHUNK, DatasetOutput
 from unetkit.commands.import_images.masks import MaskRules
 from unetkit.commands.import_images.pairing import Pair
 from unetkit.errors import InputError, OutputError, UsageError
@@ -37,7 +37,7 @@ def listing(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def write(target: Target, *images: tuple[Pair, ImageFile]) -> None:
+def write(target: DatasetOutput, *images: tuple[Pair, ImageFile]) -> None:
     pairs, files = [pair for pair, _ in images], [file for _, file in images]
     target.write_dataset(pairs, files, MaskRules(), progress=SILENT)
 
@@ -57,7 +57,7 @@ def test_an_image_strip_by_strip(tmp_path: Path, planes: int) -> None:
     pixels = PIXELS if planes == 2 else PIXELS[0]
     pair, file = image(tmp_path, "a", pixels)
     out = str(tmp_path / "a.zarr")
-    Target(out, append=False, overwrite=False).write_image(
+    DatasetOutput(out, append=False, overwrite=False).write_image(
         replace(file, pixel_size={"y": 0.5, "x": 0.5}), pair, SILENT
     )
     opened = open_image(out)
@@ -70,7 +70,7 @@ def test_an_image_strip_by_strip(tmp_path: Path, planes: int) -> None:
 def test_an_image_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     pair, file = image(tmp_path, "a")
     before = listing(tmp_path)
-    target = Target(str(tmp_path / "a.zarr"), append=False, overwrite=False)
+    target = DatasetOutput(str(tmp_path / "a.zarr"), append=False, overwrite=False)
     with pytest.raises(InputError, match="cut short"):
         target.write_image(broken(file), pair, SILENT)
     assert listing(tmp_path) == before
@@ -79,23 +79,23 @@ def test_an_image_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_dataset_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
     out = tmp_path / "a.zarr"
-    write(Target(str(out), append=False, overwrite=False), image(tmp_path, "a"))
+    write(DatasetOutput(str(out), append=False, overwrite=False), image(tmp_path, "a"))
     pair, file = image(tmp_path, "b")
     before = listing(tmp_path)
     with pytest.raises(InputError, match="cut short"):
-        write(Target(str(out), append=False, overwrite=True), (pair, broken(file)))
+        write(DatasetOutput(str(out), append=False, overwrite=True), (pair, broken(file)))
     assert listing(tmp_path) == before
 
 
 def test_samples_are_added_all_or_none(tmp_path: Path) -> None:
     out = tmp_path / "a.zarr"
-    write(Target(str(out), append=False, overwrite=False), image(tmp_path, "a"))
+    write(DatasetOutput(str(out), append=False, overwrite=False), image(tmp_path, "a"))
     b, (pair, file) = image(tmp_path, "b"), image(tmp_path, "c")
     before = listing(out)
     with pytest.raises(InputError, match="cut short"):
-        write(Target(str(out), append=True, overwrite=False), b, (pair, broken(file)))
+        write(DatasetOutput(str(out), append=True, overwrite=False), b, (pair, broken(file)))
     assert listing(out) == before
-    write(Target(str(out), append=True, overwrite=False), b, (pair, file))
+    write(DatasetOutput(str(out), append=True, overwrite=False), b, (pair, file))
     assert open_dataset(str(out)).names == ("a", "b", "c")
     after = listing(out)
     kept = {path: data for path, data in before.items() if path != str(out / "zarr.json")}
@@ -105,17 +105,17 @@ def test_samples_are_added_all_or_none(tmp_path: Path) -> None:
 def test_what_may_not_be_added(tmp_path: Path) -> None:
     out = str(tmp_path / "a.zarr")
     pair, file = image(tmp_path, "a")
-    write(Target(out, append=False, overwrite=False), (pair, file))
-    target = Target(out, append=True, overwrite=False)
+    write(DatasetOutput(out, append=False, overwrite=False), (pair, file))
+    target = DatasetOutput(out, append=True, overwrite=False)
     with pytest.raises(OutputError, match="new names, got 'a'"):
         target.check_appended([pair], [file], MaskRules(), labelled=False)
     rgb = replace(file, axes="cyx", shape=(3, 5, 5))
     with pytest.raises(InputError, match=r"as many channels as .*, 1, got 3"):
         target.check_appended([Pair("b", "b.tif")], [rgb], MaskRules(), labelled=False)
     slide = str(tmp_path / "slide.zarr")
-    Target(slide, append=False, overwrite=False).write_image(file, pair, SILENT)
+    DatasetOutput(slide, append=False, overwrite=False).write_image(file, pair, SILENT)
     with pytest.raises(InputError, match="must be a dataset to add samples, got the image"):
-        Target(slide, append=True, overwrite=False).check_appended(
+        DatasetOutput(slide, append=True, overwrite=False).check_appended(
             [pair], [file], MaskRules(), labelled=False
         )
 
@@ -125,10 +125,10 @@ def test_classes_of_a_dataset_go_on(tmp_path: Path) -> None:
     pair, file = image(tmp_path, "a")
     tifffile.imwrite(tmp_path / "mask.tif", np.zeros_like(PIXELS[0]))
     rules = MaskRules("classes", mapping={0: 0, 255: 1}, class_names=("cell", "wall"))
-    Target(out, append=False, overwrite=False).write_dataset(
+    DatasetOutput(out, append=False, overwrite=False).write_dataset(
         [replace(pair, mask=str(tmp_path / "mask.tif"))], [file], rules, progress=SILENT
     )
-    target, new = Target(out, append=True, overwrite=False), [Pair("b", "b.tif")]
+    target, new = DatasetOutput(out, append=True, overwrite=False), [Pair("b", "b.tif")]
     again = target.check_appended(new, [file], MaskRules("classes"), labelled=True)
     assert target.known == {0: 0, 255: 1}
     assert again.names == ("cell", "wall")
@@ -141,7 +141,7 @@ def test_classes_of_a_dataset_go_on(tmp_path: Path) -> None:
 def test_the_same_pixels_as_image_and_mask_are_refused(tmp_path: Path) -> None:
     pair, file = image(tmp_path, "a")
     tifffile.imwrite(tmp_path / "mask.tif", PIXELS[0], compression="zlib")
-    target = Target(str(tmp_path / "a.zarr"), append=False, overwrite=False)
+    target = DatasetOutput(str(tmp_path / "a.zarr"), append=False, overwrite=False)
     twin = replace(pair, mask=str(tmp_path / "mask.tif"))
     with pytest.raises(InputError, match="got the same pixels"):
         target.write_dataset([twin], [file], MaskRules(), progress=SILENT)

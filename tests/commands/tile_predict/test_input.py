@@ -120,7 +120,7 @@ def test_an_input_that_changed_meanwhile_is_not_gone_on_with(
 def test_a_disk_that_refuses_for_a_moment_changes_nothing_but_a_count(
     kit: SimpleNamespace, slide: str, faults: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retry, "RETRY_DELAYS", (0.0, 0.0, 0.0))
     calm = tile_predict(slide, **TILED, output="calm.zarr")
 
     def disturbed() -> None:
@@ -137,7 +137,7 @@ def test_a_disk_that_refuses_for_a_moment_changes_nothing_but_a_count(
 def test_a_disk_that_stays_bad_ends_with_code_5(
     kit: SimpleNamespace, slide: str, faults: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retry, "RETRY_DELAYS", (0.0, 0.0, 0.0))
     with ExitStack() as plan:
         fault = faults.at("open", f"{slide}/0/c/1/1", errno.EIO)
         watch = kit.watching(at=1, act=lambda: plan.enter_context(fault))

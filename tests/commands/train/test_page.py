@@ -10,7 +10,7 @@ import pytest
 
 from unetkit.commands.train.command import train
 from unetkit.errors import StoppedError
-from unetkit.storage.outputs import is_ours
+from unetkit.storage.outputs import written_by_unetkit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,7 +116,7 @@ def test_a_training_that_goes_on_shows_what_was_before(here: Path) -> None:
 def test_the_page_of_an_earlier_training_is_replaced_only_where_asked_for(here: Path) -> None:
     run()
     page = here / "model.training.html"
-    assert is_ours(str(page))
+    assert written_by_unetkit(str(page))
     before = page.read_bytes()
     (here / "model.safetensors").unlink()
     (here / "model.log.jsonl").unlink()

@@ -248,7 +248,7 @@ class Strengths:
         return self._draw(
             [seed, DRAW_DEFORMATION, *place],
             [seed, DRAW_APPEARANCE, *place],
-            sigma=in_pixels(self.sigma, sample, name="sigma"),
+            sigma=in_pixels(self.sigma, sample.image.pixel_size, name="sigma", sample=sample.name),
             shape=None if self.allow_folds else (sample.data.height, sample.data.width),
         )
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetkit.commands.import_images.dataset import Target
+from unetkit.commands.import_images.dataset import DatasetOutput
 from unetkit.commands.import_images.masks import MaskRules, survey
 from unetkit.commands.import_images.pairing import Pair, pair_files
 from unetkit.errors import InputError, UsageError
@@ -193,7 +193,7 @@ def import_images(
         raise UsageError("append must come without overwrite, got both; leave one out")
     size = parse_pixel_size(pixel_size) if pixel_size is not None else None
     pairs, found = pair_files(source, labels)
-    here = Target(output, append=append, overwrite=overwrite)
+    here = DatasetOutput(output, append=append, overwrite=overwrite)
     here.check(pairs)
     files = _open_all(pairs, axes=axes and check_axes(axes), channels=channels, size=size)
     if append:

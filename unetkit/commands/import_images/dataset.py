@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CHUNK = 512  # rows of a strip, and the side of the chunks that it fills
 
 
-class Target:
+class DatasetOutput:
     """What is written, and how it comes into its place.
 
     Parameters

@@ -23,7 +23,7 @@ from unetkit.errors import NumbersError, ShortMemoryError
 from unetkit.models import hardware
 from unetkit.models.inference import enough_memory, stored, to_classes
 from unetkit.storage.chunks import box_checksum
-from unetkit.storage.retry import counted_tries
+from unetkit.storage.retry import count_attempts
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -442,7 +442,7 @@ def predict_batch(batch: TileBatch) -> BatchDone:
     call = batch.jobs[0].task.call
     room = room_for(call)
     done: list[TileDone | None] = []
-    with counted_tries() as tries:
+    with count_attempts() as tries:
         while len(done) < len(batch.jobs):
             now = room.batch
             found = _tried(batch.jobs[len(done) : len(done) + now], batch=now)

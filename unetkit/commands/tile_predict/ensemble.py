@@ -21,7 +21,7 @@ from unetkit.geometry.sizes import SizeContract
 from unetkit.models import hardware, model_file, model_header
 from unetkit.models.convolutions import fuse
 from unetkit.storage import urls
-from unetkit.storage.urls import anywhere
+from unetkit.storage.urls import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,7 +66,7 @@ def load_model(
     InputError
         If the file is damaged or not the one that was meant.
     """
-    path = anywhere(path)
+    path = absolute(path)
     if device == "cuda":
         device = own_gpu(worker_number(), torch.cuda.device_count())
     with _LOADING:
@@ -291,7 +291,7 @@ def load_ensemble(paths: Sequence[str], *, device: str, fused: bool = True) -> E
     models = tuple(load_model(path, device=device, keep=len(paths), fused=fused) for path in paths)
     # A worker may have another working folder.
     return Ensemble(
-        tuple(map(urls.anywhere, paths)),
+        tuple(map(urls.absolute, paths)),
         models,
         common_header(paths, [model.header for model in models]),
     )

@@ -13,7 +13,6 @@ import torch
 
 from unetkit.errors import SurroundingsError
 from unetkit.storage.lock import lock_path
-from unetkit.storage.planes import from_anywhere
 from unetkit.storage.urls import is_remote
 from unetkit.version import __version__
 
@@ -80,7 +79,7 @@ def look_at(
         Where the output is made; the lock beside it is there while this process works, and no two
         are alike, so that who reads it sees this very folder.
     """
-    arrays = dict.fromkeys(from_anywhere(sample.data).url for sample in dataset.samples[:1])
+    arrays = dict.fromkeys(sample.data.with_absolute_url().url for sample in dataset.samples[:1])
     names = [*files, *(_document(url) for url in arrays), lock_path(partial_url)]
     paths = [str(Path(name).absolute()) for name in names if not is_remote(name)]
     packages = dict.fromkeys(header.distribution for header in headers if header.distribution)

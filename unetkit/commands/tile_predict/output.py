@@ -24,7 +24,6 @@ from unetkit.storage.journal import CHUNK_LIST, FOLDER, Journal
 from unetkit.storage.lock import locked
 from unetkit.storage.nodes import read_node
 from unetkit.storage.partial import Earlier, find_earlier
-from unetkit.storage.planes import from_anywhere
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import base_name
 from unetkit.version import __version__
@@ -137,7 +136,7 @@ class Output:
     def probabilities(self) -> PlaneArray:
         """Open the array of probabilities, after creating it where it is not there."""
         if read_node(self.place) is not None:
-            return from_anywhere(open_image(self.place).data)
+            return open_image(self.place).data.with_absolute_url()
         data, names = self.sample.data, self.plan.model.header.class_names
         axes = "".join(axis for axis in "tczyx" if axis == "c" or axis in data.axes)
         kind = self.plan.wishes.probabilities
@@ -158,7 +157,7 @@ class Output:
             name=self.sample.name,
             ome_version=self.plan.wishes.ome_version,
         )
-        return from_anywhere(array)
+        return array.with_absolute_url()
 
     def classes(self) -> PlaneArray:
         """Open the class map, likewise."""
@@ -173,7 +172,7 @@ class Output:
     def _labels(self, name: str, dtype: np.dtype[Any], *, attributes: dict[str, Any]) -> PlaneArray:
         earlier = open_image(self.place).labels.get(name)
         if earlier is not None:
-            return from_anywhere(earlier)
+            return earlier.with_absolute_url()
         # What was begun when an earlier run was killed is not listed yet.
         outputs.discard(urls.join(self.place, "labels", name))
         data = self.sample.data
@@ -188,7 +187,7 @@ class Output:
             attributes=attributes,
             pixel_size=self.sample.image.pixel_size,
         )
-        return from_anywhere(array)
+        return array.with_absolute_url()
 
 
 @dataclass(frozen=True)
@@ -232,15 +231,13 @@ class Partial:
     def provisional(self, like: PlaneArray) -> PlaneArray:
         """Create an empty array for the provisional ids of an image; one at a time."""
         self.discard_work()
-        return from_anywhere(
-            create_image(
-                urls.join(self.url, FOLDER, WORK),
-                shape=like.shape,
-                axes=like.axes,
-                dtype=np.uint32,
-                chunk=self.plan.chunk,
-            )
-        )
+        return create_image(
+            urls.join(self.url, FOLDER, WORK),
+            shape=like.shape,
+            axes=like.axes,
+            dtype=np.uint32,
+            chunk=self.plan.chunk,
+        ).with_absolute_url()
 
     def discard_work(self) -> None:
         """Remove what only the work needs."""
@@ -256,7 +253,7 @@ class Partial:
         """
         for output in self.outputs():
             # Unlike tiles they have no checksums that would tell what a power cut left of them.
-            add_pyramid(output.place, anew=True)
+            add_pyramid(output.place, rebuild=True)
             advance()
 
     def complete(self, *, audit: dict[str, Any] | None = None) -> None:

@@ -26,7 +26,7 @@ from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Cover, cover
 from unetkit.models import hardware
 from unetkit.storage.atomic import write_text
-from unetkit.storage.chunks import Census, take_census
+from unetkit.storage.chunks import ChunkInventory, inventory
 from unetkit.storage.ome import FORMATS, OmeVersion
 from unetkit.version import __version__
 
@@ -271,10 +271,10 @@ class Work:
 
 
 ABSENT_LIST = "absent-input.jsonl"
-NO_CENSUS = Census(0, 0, (), 0, 0)
+NO_CENSUS = ChunkInventory(0, 0, (), 0, 0)
 
 
-def take_stock(samples: Sequence[Sample], *, complete: bool) -> tuple[Census, ...]:
+def take_stock(samples: Sequence[Sample], *, complete: bool) -> tuple[ChunkInventory, ...]:
     """Count the stored chunks of every sample, from the listing of its store.
 
     Parameters
@@ -286,7 +286,7 @@ def take_stock(samples: Sequence[Sample], *, complete: bool) -> tuple[Census, ..
 
     Returns
     -------
-    tuple of Census
+    tuple of ChunkInventory
         One for each sample; all zeros where the store lists nothing. Samples of one array, as in
         a stack, share one.
 
@@ -295,12 +295,12 @@ def take_stock(samples: Sequence[Sample], *, complete: bool) -> tuple[Census, ..
     InputError
         If a chunk is absent and none may be, or a store can't tell.
     """
-    found: dict[str, Census | None] = {}
+    found: dict[str, ChunkInventory | None] = {}
     for sample in samples:
         url = sample.data.url
         if url in found:
             continue
-        found[url] = census = take_census(sample.data)
+        found[url] = census = inventory(sample.data)
         if complete and census is None:
             raise InputError(
                 f"{url} must list its chunks to be known as complete, got a store that lists "
@@ -315,13 +315,13 @@ def take_stock(samples: Sequence[Sample], *, complete: bool) -> tuple[Census, ..
     return tuple(found[sample.data.url] or NO_CENSUS for sample in samples)
 
 
-def totals(censuses: Sequence[Census]) -> tuple[int, int]:
+def totals(censuses: Sequence[ChunkInventory]) -> tuple[int, int]:
     """Return the chunks of all samples, and how many of them are absent."""
     once = set(censuses)
     return sum(census.total for census in once), sum(census.missing for census in once)
 
 
-def absence(censuses: Sequence[Census]) -> str | None:
+def absence(censuses: Sequence[ChunkInventory]) -> str | None:
     """Say in one sentence how much of the input is absent; None where nothing is."""
     total, missing = totals(censuses)
     if not missing:
@@ -330,7 +330,7 @@ def absence(censuses: Sequence[Census]) -> str | None:
     return f"{missing} of {total} input chunks {verb} absent, read as the fill value"
 
 
-def list_absent(path: str, samples: Sequence[Sample], censuses: Sequence[Census]) -> None:
+def list_absent(path: str, samples: Sequence[Sample], censuses: Sequence[ChunkInventory]) -> None:
     """Write down which chunks are absent, [sample, key] a line; no file where none is."""
     lines = [
         json.dumps([sample.name, key]) + "\n"
@@ -371,7 +371,7 @@ class Plan:
         What it takes and may take; it decides about no pixel.
     mask : Mask, optional
         Where to look; left out, everywhere.
-    censuses : tuple of Census
+    censuses : tuple of ChunkInventory
         What is stored of each sample.
     seconds : float, optional
         How long the networks are expected to take; None where others compute.
@@ -388,7 +388,7 @@ class Plan:
     wishes: Wishes
     memory: Memory
     mask: Mask | None = None
-    censuses: tuple[Census, ...] = ()
+    censuses: tuple[ChunkInventory, ...] = ()
     seconds: float | None = None
     reason: str | None = None
 

@@ -23,7 +23,6 @@ from unetkit.commands.tile_predict.plan import ABSENT_LIST, list_absent
 from unetkit.engine.jobs import run_jobs
 from unetkit.storage.atomic import sync_documents, write_text
 from unetkit.storage.journal import FOLDER, Journal
-from unetkit.storage.planes import from_anywhere
 from unetkit.storage.urls import join
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ class Run:
         return ImageTask(
             name=output.sample.name,
             call=self.call,
-            data=from_anywhere(output.sample.data),
+            data=output.sample.data.with_absolute_url(),
             probabilities=output.probabilities(),
             classes=output.classes(),
             normalizations=output.normalizations,
@@ -149,7 +148,7 @@ class Run:
 
     def _mask(self) -> Mask | None:
         mask = self.plan.mask
-        return None if mask is None else replace(mask, data=from_anywhere(mask.data))
+        return None if mask is None else replace(mask, data=mask.data.with_absolute_url())
 
     def _predict(self, tasks: list[ImageTask], journal: Journal) -> tuple[int, int, int]:
         """Stage 1: every tile that is not done, or no longer as it was written."""

@@ -16,7 +16,7 @@ import torch
 from unetkit.errors import OutputError, UsageError
 from unetkit.models.hardware import PRECISIONS
 from unetkit.models.model_header import read_header
-from unetkit.storage.chunks import take_census
+from unetkit.storage.chunks import inventory
 from unetkit.storage.journal import differences
 from unetkit.storage.lock import locked
 from unetkit.storage.urls import exists
@@ -206,7 +206,7 @@ class _Stored:
 
     def _census(self, array: PlaneArray) -> list[int] | None:
         if array.url not in self._known:
-            found = take_census(array)
+            found = inventory(array)
             sizes = None if found is None else [found.total, found.stored, found.size]
             self._known[array.url] = sizes
         return self._known[array.url]

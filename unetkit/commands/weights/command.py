@@ -199,7 +199,8 @@ def _numbers(
     chosen = choose_preset(name, w0=w0, sigma=number)
     if not physical or sample is None:
         return chosen
-    return choose_preset(name, w0=w0).measured(number, pixel_of(sample, name="sigma"))
+    pixel = pixel_of(sample.image.pixel_size, name="sigma", sample=sample.name)
+    return choose_preset(name, w0=w0).measured(number, pixel)
 
 
 def _labelled(dataset: Dataset, progress: Progress) -> list[Sample]:
