@@ -66,7 +66,7 @@ def test_urls_are_compared_by_their_words(tmp_path: Path) -> None:
 CHECKED = """
 import sys
 from unetkit.errors import OutputError
-from unetkit.storage import places
+from unetkit.storage import urls
 from unetkit.storage.outputs import check_output
 
 def say(*pairs):
