@@ -162,13 +162,13 @@ def small_model(tmp_path: Path) -> Path:
     """Return a model file of the narrowest classic network, untrained."""
     import torch
 
-    from unetkit.models.build import make
+    from unetkit.models.build import build_model
     from unetkit.models.model_file import to_bytes
     from unetkit.models.model_header import ModelHeader
 
     torch.manual_seed(0)
     options = {"depth": 1, "width": 2}
-    module = make("unet", in_channels=1, classes=2, options=options)
+    module = build_model("unet", in_channels=1, classes=2, options=options)
     header = ModelHeader(
         model="unet",
         options=options,

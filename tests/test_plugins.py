@@ -15,7 +15,7 @@ import torch
 
 from unetkit.cli.app import main
 from unetkit.commands.plugins import new_plugin
-from unetkit.models.build import make
+from unetkit.models.build import build_model
 from unetkit.testing import check_model
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def shallow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_started_plugin_is_found_and_keeps_its_contract(shallow: Path) -> None:
-    model = make("shallow", in_channels=1, classes=2, options={"width": 4})
+    model = build_model("shallow", in_channels=1, classes=2, options={"width": 4})
     assert model(torch.zeros(1, 1, 9, 11)).shape == (1, 2, 9, 11)
     check_model(sys.modules["unetkit_shallow"].build, width=4)
 

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from skimage.measure import label
 
-from unetkit.arrays.instances import components, id_dtype, join, merge, summarize, touching
+from unetkit.arrays.instances import (
+    components,
+    id_dtype,
+    merge,
+    merge_across_blocks,
+    summarize,
+    touching,
+)
 
 VOLUMES = arrays(bool, array_shapes(min_dims=3, max_dims=3, max_side=13))
 
@@ -35,7 +42,7 @@ def tiled(volume, tile, min_size=0):
         )
         for found, box in zip(labelled, boxes, strict=True)
     ]
-    joined = join(summaries, grid=(planes, len(tops), len(lefts)), min_size=min_size)
+    joined = merge_across_blocks(summaries, grid=(planes, len(tops), len(lefts)), min_size=min_size)
     whole = np.zeros(volume.shape, joined.ids.dtype)
     for number, (found, box) in enumerate(zip(labelled, boxes, strict=True)):
         whole[box] = joined.lookup(number)[found[0]]
@@ -119,7 +126,7 @@ def test_ids_are_32_bits_wide_until_they_do_not_fit():
 def test_a_grid_of_another_number_of_blocks_is_refused():
     summary = summarize(*components(np.ones((2, 2), bool)), y0=0, x0=0, width=2)
     with pytest.raises(ValueError, match="grid must hold 1 blocks"):
-        join([summary], grid=(1, 2, 1))
+        merge_across_blocks([summary], grid=(1, 2, 1))
 
 
 def test_what_a_block_tells_is_as_large_as_its_faces_and_objects():

@@ -143,7 +143,7 @@ def test_fill_counts_nan_as_0(method):
     filled = np.nan_to_num(image, nan=0.0)
     fitted = fit(lambda: [image], method=method, nonfinite="fill")
     assert fitted == fit(lambda: [filled], method=method)
-    assert (fitted.apply(image, fill=True) == fitted.apply(filled)).all()
+    assert (fitted.apply(image, replace_nonfinite=True) == fitted.apply(filled)).all()
 
 
 def test_unknown_words_are_refused():

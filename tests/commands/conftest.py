@@ -43,7 +43,7 @@ def tiny_model(
     if norm is not None:
         options["norm"] = norm
     torch.manual_seed(seed)
-    network = build.make(name, in_channels=channels, classes=len(classes), options=options)
+    network = build.build_model(name, in_channels=channels, classes=len(classes), options=options)
     network.eval()
     contract = network.contract
     with torch.inference_mode():

@@ -11,7 +11,12 @@ from unetkit.arrays.normalization import fit
 from unetkit.cli.app import main
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.train.command import train
-from unetkit.engine.input_shift import check_likeness, look_at, pixel_deviation, typical_of
+from unetkit.engine.input_shift import (
+    check_input_shift,
+    describe_image,
+    pixel_deviation,
+    typical_of,
+)
 from unetkit.errors import InputError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models.model_file import load, to_bytes
@@ -48,15 +53,17 @@ def fitted(samples: list[Sample], method: str = "percentile") -> list[Any]:
 
 
 def trained_on(samples: list[Sample], **more: Any) -> ModelHeader:
-    known = typical_of(zip([s.data for s in samples], fitted(samples), strict=True), fill=False)
+    known = typical_of(
+        zip([s.data for s in samples], fitted(samples), strict=True), replace_nonfinite=False
+    )
     return replace(HEADER, intensities=known.to_dict(), **more)
 
 
 def check(
     header: ModelHeader, samples: list[Sample], *, progress: Any, strict: bool = False
 ) -> list[str]:
-    return check_likeness(
-        header, samples, fitted(samples), fill=False, strict=strict, progress=progress
+    return check_input_shift(
+        header, samples, fitted(samples), replace_nonfinite=False, strict=strict, progress=progress
     )
 
 
@@ -137,7 +144,7 @@ def test_of_a_large_image_the_varied_parts_are_looked_at(tmp_path: Path) -> None
     slide[4096:4608, :512] = tissue
     (sample,) = stored(tmp_path / "a.zarr", [slide])
     (normalization,) = fitted([sample], "none")
-    found = look_at(sample.data, normalization, fill=False)
+    found = describe_image(sample.data, normalization, replace_nonfinite=False)
     assert found.quantiles[0][-1] > 0
     assert found.grain[0] > 0.5
 

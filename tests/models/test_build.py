@@ -7,19 +7,19 @@ from torch import nn
 
 from unetkit import registry
 from unetkit.errors import SurroundingsError, UsageError
-from unetkit.models import build as making
-from unetkit.models.build import make, outline, parse_options, told
+from unetkit.models import build
+from unetkit.models.build import build_model, build_shapes, error_with_line, parse_options
 
 
 def test_options_from_texts_build_the_model():
     options = parse_options(["width=3", "depth=1"], "unet")
-    assert make("unet", in_channels=2, classes=2, options=options).head.in_channels == 3
+    assert build_model("unet", in_channels=2, classes=2, options=options).head.in_channels == 3
     with pytest.raises(UsageError, match=r"options: depth=4, dropout=0\.5, norm=none, width=64"):
         parse_options(["deph=1"], "unet")
     with pytest.raises(UsageError, match="did you mean 'unet'"):
         parse_options([], "unett")
     with pytest.raises(UsageError, match="did you mean 'unet'"):
-        make("unett", in_channels=1, classes=2)
+        build_model("unett", in_channels=1, classes=2)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_model_that_is_none_is_the_surroundings_fault(monkeypatch, built, word
 
     monkeypatch.setattr(registry.Registry, "get", lambda *_: build)
     with pytest.raises(SurroundingsError, match=words):
-        make("odd", in_channels=1, classes=2)
+        build_model("odd", in_channels=1, classes=2)
 
 
 def test_an_error_is_told_with_the_line_of_the_models_author():
@@ -46,25 +46,25 @@ def test_an_error_is_told_with_the_line_of_the_models_author():
     with pytest.raises(RuntimeError) as caught:
         faulty()
     line = faulty.__code__.co_firstlineno + 1
-    assert told(caught.value).endswith(f"(in {__file__}, line {line})")
+    assert error_with_line(caught.value).endswith(f"(in {__file__}, line {line})")
     caught.value.__traceback__ = None
-    assert told(caught.value).startswith("RuntimeError: ")
-    assert " (in " not in told(caught.value)
+    assert error_with_line(caught.value).startswith("RuntimeError: ")
+    assert " (in " not in error_with_line(caught.value)
 
 
 def test_an_outline_takes_no_memory_and_has_every_shape():
     options = {"depth": 4, "width": 3000}
-    shapes = outline("unet", in_channels=1, classes=2, options=options)
+    shapes = build_shapes("unet", in_channels=1, classes=2, options=options)
     assert sum(p.numel() for p in shapes.parameters()) > 10**10
     assert all(p.is_meta for p in shapes.parameters())
     with pytest.raises(UsageError, match="depth of model 'unet' must be"):
-        outline("unet", in_channels=1, classes=2, options={"depth": 99})
+        build_shapes("unet", in_channels=1, classes=2, options={"depth": 99})
 
 
 LOADED = """
 import sys
-from unetkit.models.build import make, outline
-outline("unet", in_channels=1, classes=2, options={"width": 2})
+from unetkit.models.build import build_model, build_shapes
+build_shapes("unet", in_channels=1, classes=2, options={"width": 2})
 print("torch._dynamo" in sys.modules)
 """
 
@@ -73,24 +73,24 @@ def test_an_outline_does_not_wait_for_the_compiler():
     # Random numbers without memory would load it, which takes seconds.
     run = subprocess.run([sys.executable, "-c", LOADED], check=True, stdout=subprocess.PIPE)
     assert run.stdout.split() == [b"False"]
-    drawn = LOADED.replace("outline(", "import torch\nwith torch.device('meta'): make(")
+    drawn = LOADED.replace("build_shapes(", "import torch\nwith torch.device('meta'): build_model(")
     control = subprocess.run([sys.executable, "-c", drawn], check=True, stdout=subprocess.PIPE)
     assert control.stdout.split() == [b"True"]
 
 
 def test_weights_are_drawn_again_after_an_outline():
-    outline("unet", in_channels=1, classes=2, options={"width": 2})
-    made = make("unet", in_channels=1, classes=2, options={"width": 2})
+    build_shapes("unet", in_channels=1, classes=2, options={"width": 2})
+    made = build_model("unet", in_channels=1, classes=2, options={"width": 2})
     assert float(made.head.weight.detach().std()) > 0
 
 
 def test_a_network_that_computes_while_it_is_built_has_no_outline(monkeypatch):
-    build = making.models().get("unet")
+    unet = build.models().get("unet")
 
     def counting(*, in_channels: int, classes: int):
         torch.ones(1).item()
-        return build(in_channels=in_channels, classes=classes, depth=1, width=2)
+        return unet(in_channels=in_channels, classes=classes, depth=1, width=2)
 
     monkeypatch.setattr(registry.Registry, "get", lambda *_: counting)
-    assert outline("odd", in_channels=1, classes=2) is None
-    assert make("odd", in_channels=1, classes=2).contract
+    assert build_shapes("odd", in_channels=1, classes=2) is None
+    assert build_model("odd", in_channels=1, classes=2).contract

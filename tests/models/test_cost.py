@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from unetkit.models.build import make
+from unetkit.models.build import build_model
 from unetkit.models.convolutions import fuse
 from unetkit.models.cost import largest_tensor, run_layers
 
@@ -36,7 +36,7 @@ class Odd(nn.Module):
 
 
 def classic() -> nn.Module:
-    return make("unet", in_channels=2, classes=3, options={"depth": 2, "width": 4})
+    return build_model("unet", in_channels=2, classes=3, options={"depth": 2, "width": 4})
 
 
 @pytest.mark.parametrize("build", [classic, Odd])
@@ -68,7 +68,7 @@ def test_what_is_made_between_layers_counts_as_large() -> None:
 
 
 def test_nothing_of_the_network_is_changed() -> None:
-    network = make("unet", in_channels=1, classes=2, options={"depth": 1, "width": 2}).eval()
+    network = build_model("unet", in_channels=1, classes=2, options={"depth": 1, "width": 2}).eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     run_layers(network, in_channels=1, size=44)
     assert all(torch.equal(before[name], now) for name, now in network.state_dict().items())
@@ -79,8 +79,8 @@ def test_no_compiler_is_loaded_for_it() -> None:
     code = """
 import sys
 from unetkit.models.cost import run_layers
-from unetkit.models.build import make
-run_layers(make("unet", in_channels=1, classes=2).eval(), in_channels=1, size=188)
+from unetkit.models.build import build_model
+run_layers(build_model("unet", in_channels=1, classes=2).eval(), in_channels=1, size=188)
 print("torch._dynamo" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,7 +4,12 @@ from torch import nn
 
 from unetkit.errors import UsageError
 from unetkit.geometry.sizes import SizeContract
-from unetkit.models.encoder_decoder import EncoderDecoder, PatientNorm, drop_idle, settle
+from unetkit.models.encoder_decoder import (
+    EncoderDecoder,
+    FallbackBatchNorm,
+    drop_unused_layers,
+    remove_size_dependence,
+)
 from unetkit.models.smp import build_linknet
 
 
@@ -28,7 +33,7 @@ def test_layers_that_the_output_does_not_depend_on_are_dropped():
     network = Deep()
     image = torch.randn(1, 1, 8, 8)
     before = network.eval()(image)
-    drop_idle(network, image)
+    drop_unused_layers(network, image)
     assert isinstance(network.rest, nn.Identity)
     assert isinstance(network.first, nn.Conv2d)
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -45,14 +50,14 @@ def test_up_sampling_does_not_depend_on_the_size_of_the_tile():
         return not torch.allclose(whole[:, :, 24:48], part[:, :, 8:32], atol=1e-6)
 
     assert parts_differ()
-    settle(network)
+    remove_size_dependence(network)
     assert not parts_differ()
 
 
 def test_batch_norm_of_one_value_takes_its_running_statistics():
     usual = nn.BatchNorm2d(2)
     usual.running_mean[:] = torch.tensor([1.0, 2.0])
-    patient = PatientNorm(2)
+    patient = FallbackBatchNorm(2)
     patient.load_state_dict(usual.state_dict())
     one = torch.randn(1, 2, 1, 1)
     with pytest.raises(ValueError, match="more than 1 value"):

@@ -120,7 +120,9 @@ def test_a_norm_becomes_part_of_its_convolution(precision: str) -> None:
     ],
 )
 def test_whole_networks_say_the_same(name: str, options: dict[str, Any]) -> None:
-    plain, fused = (build.make(name, in_channels=1, classes=2, options=options) for _ in "ab")
+    plain, fused = (
+        build.build_model(name, in_channels=1, classes=2, options=options) for _ in "ab"
+    )
     image = torch.rand(2, 1, *2 * [plain.contract.legal(64)])
     with torch.no_grad():
         # Statistics that are not those of a fresh network.

@@ -10,7 +10,7 @@ from unetkit import registry
 from unetkit.errors import InputError, MissingError, NumbersError, SurroundingsError, UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models import build as build_
-from unetkit.models.build import make
+from unetkit.models.build import build_model
 from unetkit.models.model_file import load, to_bytes
 from unetkit.models.model_header import KEY, ModelHeader, read_header
 
@@ -19,7 +19,7 @@ OPTIONS = {"depth": 1, "width": 2}
 
 def network():
     torch.manual_seed(3)
-    return make("unet", in_channels=1, classes=2, options=OPTIONS)
+    return build_model("unet", in_channels=1, classes=2, options=OPTIONS)
 
 
 def header_of(module, **change):
@@ -229,5 +229,5 @@ def test_a_model_that_computes_while_it_is_built_is_loaded(model_path, monkeypat
 
     monkeypatch.setattr(registry.Registry, "get", lambda *_: counting)
     with torch.device("meta"), pytest.raises(SurroundingsError):
-        make("unet", in_channels=1, classes=2, options={**OPTIONS, "dropout": 0.5})
+        build_model("unet", in_channels=1, classes=2, options={**OPTIONS, "dropout": 0.5})
     assert load(str(model_path)).module.contract == read_header(str(model_path)).contract

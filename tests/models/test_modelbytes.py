@@ -27,7 +27,7 @@ def test_a_model_is_the_same_from_a_bucket_and_a_website(
 
 def test_no_more_is_fetched_than_will_be_read(small_model: Path, bucket: str) -> None:
     urls.write(f"{bucket}/m.safetensors", small_model.read_bytes())
-    assert open_model(f"{bucket}/m.safetensors", most=9).read() == small_model.read_bytes()[:9]
+    assert open_model(f"{bucket}/m.safetensors", max_size=9).read() == small_model.read_bytes()[:9]
 
 
 def test_a_missing_model_in_a_store_is_missing_and_a_silent_store_is_not(website: str) -> None:

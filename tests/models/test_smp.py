@@ -8,7 +8,7 @@ import torch
 
 from unetkit.errors import InputError, SurroundingsError, UsageError
 from unetkit.models import smp
-from unetkit.models.build import make
+from unetkit.models.build import build_model
 from unetkit.models.model_file import load, to_bytes
 from unetkit.models.model_header import ModelHeader
 from unetkit.models.smp import ARCHITECTURES
@@ -159,7 +159,7 @@ def test_a_model_file_needs_its_first_weights_no_more(tmp_path):
     first = tmp_path / "encoder.safetensors"
     safetensors.torch.save_file(small("linknet").network.encoder.state_dict(), first)
     options = {**SMALL["linknet"], "encoder_weights": str(first)}
-    network = make("smp-linknet", in_channels=1, classes=2, options=options).eval()
+    network = build_model("smp-linknet", in_channels=1, classes=2, options=options).eval()
     header = ModelHeader(
         model="smp-linknet",
         options=options,

@@ -24,7 +24,7 @@ import numpy as np, torch
 from dataclasses import replace
 from itertools import islice
 from unetkit.arrays.normalization import Normalization
-from unetkit.models.model_file import make
+from unetkit.models.build import build_model
 from unetkit.training.block_cache import BlockCache
 from unetkit.training.learner import Learner
 from unetkit.training.distributed import joined
@@ -52,7 +52,7 @@ material = Material(*planes, normalization=same, tally=tally)
 recipe = replace(RECIPES["default"], batch=4, tile=16, loss="unet+0.5*ce")
 with joined(torch.device("cpu")) as group:
     torch.manual_seed(0)
-    network = make("unet", in_channels=1, classes=2,
+    network = build_model("unet", in_channels=1, classes=2,
                    options={"depth": 1, "width": 4, "dropout": 0.0,
                             "norm": os.environ.get("NORM", "none")}).double()
     sampler = Sampler({"a": material}, [Region("a", 0, 0, 60, 60)], contract=network.contract,

@@ -102,7 +102,7 @@ def touching(face: Array, other: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Joined:
+class LabelMapping:
     """The objects of a whole image, and how each block finds their ids.
 
     Attributes
@@ -141,9 +141,9 @@ class Joined:
         return np.concatenate([self.ids[:1], self.ids[first + 1 : last + 1]])
 
 
-def join(
+def merge_across_blocks(
     summaries: Sequence[BlockSummary], *, grid: tuple[int, int, int], min_size: int = 0
-) -> Joined:
+) -> LabelMapping:
     """Unite the objects of all blocks of an image and number them in raster order.
 
     Parameters
@@ -157,7 +157,7 @@ def join(
 
     Returns
     -------
-    Joined
+    LabelMapping
         The same ids for any tiling of the same image.
 
     Raises
@@ -173,7 +173,7 @@ def join(
 
 def merge(
     summaries: Iterable[BlockSummary], pairs: Iterable[Array], *, min_size: int = 0
-) -> Joined:
+) -> LabelMapping:
     """Unite provisional objects along `pairs`, and number the results in raster order.
 
     Parameters
@@ -187,7 +187,7 @@ def merge(
 
     Returns
     -------
-    Joined
+    LabelMapping
     """
     blocks = list(summaries)
     offsets = np.concatenate([[0], np.cumsum([s.count for s in blocks], dtype=np.int64)])
@@ -205,7 +205,7 @@ def merge(
     final = np.zeros(groups, id_dtype(len(kept)))
     final[kept] = np.arange(1, len(kept) + 1)
     ids = np.concatenate([np.zeros(1, final.dtype), final[root]])
-    return Joined(sizes=sizes[kept], ids=ids, offsets=offsets)
+    return LabelMapping(sizes=sizes[kept], ids=ids, offsets=offsets)
 
 
 def id_dtype(count: int) -> np.dtype[Any]:
@@ -323,7 +323,7 @@ def instances(class_map: Array, target: str, *, min_size: int = 0, distance: int
     """
     labels, count = components(foreground_of(class_map, target))
     summary = summarize(labels, count, y0=0, x0=0, width=labels.shape[1])
-    kept = join([summary], grid=(1, 1, 1), min_size=min_size).lookup(0)[labels]
+    kept = merge_across_blocks([summary], grid=(1, 1, 1), min_size=min_size).lookup(0)[labels]
     return grow(kept, distance=distance, within=growth_of(class_map, target))
 
 

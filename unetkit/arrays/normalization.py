@@ -167,14 +167,14 @@ class Normalization:
     offset: tuple[float, ...]
     scale: tuple[float, ...]
 
-    def apply(self, block: NDArray[Any], *, fill: bool = False) -> NDArray[np.float32]:
+    def apply(self, block: NDArray[Any], *, replace_nonfinite: bool = False) -> NDArray[np.float32]:
         """Normalize a block of the image that the numbers were fitted on.
 
         Parameters
         ----------
         block : ndarray, shape (C, Y, X)
             Raw intensities.
-        fill : bool
+        replace_nonfinite : bool
             Count NaN and Inf as 0, as `fit` with ``nonfinite="fill"`` does.
 
         Returns
@@ -196,7 +196,7 @@ class Normalization:
                 f"a block must be (C, Y, X) with {len(self.offset)} channels as the normalization "
                 f"has, got shape {block.shape}; choose the channels it was fitted on"
             )
-        out = _float32(block, fill=fill)
+        out = _float32(block, replace_nonfinite=replace_nonfinite)
         out -= np.asarray(self.offset, np.float32)[:, None, None]
         out *= np.asarray(self.scale, np.float32)[:, None, None]
         return out
@@ -250,7 +250,9 @@ def fit(
     """
     _check("normalization", method, METHODS)
     _check("nonfinite", nonfinite, ("error", "fill"))
-    checked = _Checked(blocks, what=where or "the image", boxes=boxes, fill=nonfinite == "fill")
+    checked = _Checked(
+        blocks, what=where or "the image", boxes=boxes, replace_nonfinite=nonfinite == "fill"
+    )
     if method == "none":
         channels = checked.channels()
         return Normalization(method, (0.0,) * channels, (1.0,) * channels)
@@ -274,14 +276,14 @@ class _Checked:
     blocks: Blocks
     what: str
     boxes: Sequence[tuple[int, int, int, int, int]] | None
-    fill: bool
+    replace_nonfinite: bool
 
     def __call__(self) -> Iterable[NDArray[Any]]:
         for number, block in enumerate(self.blocks()):
             if block.dtype in (np.uint8, np.uint16):
                 yield block
                 continue
-            values = _float32(block, fill=self.fill)
+            values = _float32(block, replace_nonfinite=self.replace_nonfinite)
             self._refuse_nonfinite(values, number)
             yield values
 
@@ -312,10 +314,10 @@ class _Checked:
         )
 
 
-def _float32(block: NDArray[Any], *, fill: bool) -> NDArray[np.float32]:
+def _float32(block: NDArray[Any], *, replace_nonfinite: bool) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         values = block.astype(np.float32)
-    if fill and block.dtype.kind == "f":
+    if replace_nonfinite and block.dtype.kind == "f":
         values[~np.isfinite(values)] = 0
     return values
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import UsageError
-from unetkit.models.build import make, models, outline
+from unetkit.models.build import build_model, build_shapes, models
 from unetkit.models.conformance import CHECKS, findings
 from unetkit.models.model_file import installed_name, load
 from unetkit.models.model_header import read_header
@@ -161,7 +161,7 @@ def check_model(
         name = source
         build = models().get(name, progress=progress)
         chosen = complete(parse_texts(options, build, model=name), build, model=name)
-        trained = (1, 2, make(name, in_channels=1, classes=2, options=chosen))
+        trained = (1, 2, build_model(name, in_channels=1, classes=2, options=chosen))
     in_channels, classes, module = trained
     progress.start("check", total=len(CHECKS))
     found = []
@@ -192,7 +192,9 @@ def _described(
     if header is not None:
         wish = {"in_channels": header.in_channels, "classes": len(header.class_names)}
     name = entry.full_name
-    module = outline(name, options=options, **wish) or make(name, options=options, **wish)
+    module = build_shapes(name, options=options, **wish) or build_model(
+        name, options=options, **wish
+    )
     contract: Any = module.contract
     known = options_of(models().get(name))
     return {

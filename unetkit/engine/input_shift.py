@@ -26,7 +26,9 @@ PIXEL_TOLERANCE = 0.1
 NAMED = 3
 
 
-def look_at(data: PlaneArray, normalization: Normalization, *, fill: bool) -> Intensities:
+def describe_image(
+    data: PlaneArray, normalization: Normalization, *, replace_nonfinite: bool
+) -> Intensities:
     """Look at the most varied of evenly spaced parts of an image, as a network would see them.
 
     Parameters
@@ -35,7 +37,7 @@ def look_at(data: PlaneArray, normalization: Normalization, *, fill: bool) -> In
         The image.
     normalization : Normalization
         Fitted on it.
-    fill : bool
+    replace_nonfinite : bool
         Take NaN and Inf for 0.
 
     Returns
@@ -48,14 +50,21 @@ def look_at(data: PlaneArray, normalization: Normalization, *, fill: bool) -> In
     for number in range(count):
         plane, y0, y1, x0, x1 = boxes[number * len(boxes) // count]
         raw = data.read(plane, y0, min(y1, y0 + SIDE), x0, min(x1, x0 + SIDE))
-        parts.append(normalization.apply(raw, fill=fill))
+        parts.append(normalization.apply(raw, replace_nonfinite=replace_nonfinite))
     parts.sort(key=lambda part: float(part.std()), reverse=True)
     return describe(parts[:VARIED])
 
 
-def typical_of(images: Iterable[tuple[PlaneArray, Normalization]], *, fill: bool) -> Typical:
+def typical_of(
+    images: Iterable[tuple[PlaneArray, Normalization]], *, replace_nonfinite: bool
+) -> Typical:
     """Say what the images of a training look like together."""
-    return typical([look_at(data, normalization, fill=fill) for data, normalization in images])
+    return typical(
+        [
+            describe_image(data, normalization, replace_nonfinite=replace_nonfinite)
+            for data, normalization in images
+        ]
+    )
 
 
 def pixel_deviation(
@@ -72,12 +81,12 @@ def pixel_deviation(
     return None
 
 
-def check_likeness(
+def check_input_shift(
     header: ModelHeader,
     samples: Sequence[Sample],
     normalizations: Sequence[Normalization],
     *,
-    fill: bool,
+    replace_nonfinite: bool,
     strict: bool,
     progress: Progress,
 ) -> list[str]:
@@ -91,7 +100,7 @@ def check_likeness(
         The images.
     normalizations : sequence of Normalization
         Fitted on each.
-    fill : bool
+    replace_nonfinite : bool
         Take NaN and Inf for 0.
     strict : bool
         Refuse them instead.
@@ -114,7 +123,10 @@ def check_likeness(
         size = pixel_deviation(header.pixel_size, sample.image.pixel_size)
         found = [] if size is None else [size]
         if known is not None:
-            found += deviations(known, look_at(sample.data, normalization, fill=fill))
+            found += deviations(
+                known,
+                describe_image(sample.data, normalization, replace_nonfinite=replace_nonfinite),
+            )
         if found:
             said.append(f"{sample.name!r}: {'; '.join(found)}")
     if not said:

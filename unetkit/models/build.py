@@ -60,7 +60,7 @@ def parse_options(texts: Sequence[str], name: str) -> dict[str, Any]:
     return parse_texts(texts, models().get(name), model=name)
 
 
-def make(
+def build_model(
     name: str, *, in_channels: int, classes: int, options: Mapping[str, Any] | None = None
 ) -> nn.Module:
     """Build an installed model with fresh weights.
@@ -96,7 +96,7 @@ def make(
         raise
     except Exception as error:
         raise SurroundingsError(
-            f"model {name!r} must be able to be built, got {told(error)};"
+            f"model {name!r} must be able to be built, got {error_with_line(error)};"
             " give it smaller options, or install it again"
         ) from error
     contract = getattr(module, "contract", None)
@@ -108,7 +108,7 @@ def make(
     return module
 
 
-def outline(
+def build_shapes(
     name: str, *, in_channels: int, classes: int, options: Mapping[str, Any] | None = None
 ) -> nn.Module | None:
     """Build the shapes of an installed model without its numbers, whatever its size.
@@ -116,7 +116,7 @@ def outline(
     Parameters
     ----------
     name, in_channels, classes, options
-        As `make` takes them.
+        As `build_model` takes them.
 
     Returns
     -------
@@ -130,13 +130,13 @@ def outline(
         If the model or an option is unknown, or a value is of another type or out of its range.
     """
     try:
-        with torch.device("meta"), Undrawn():
-            return make(name, in_channels=in_channels, classes=classes, options=options)
+        with torch.device("meta"), SkipInit():
+            return build_model(name, in_channels=in_channels, classes=classes, options=options)
     except SurroundingsError:
         return None
 
 
-def told(error: BaseException) -> str:
+def error_with_line(error: BaseException) -> str:
     """Tell an error of a model's own code, with the line that its author has to look at.
 
     Parameters
@@ -156,7 +156,7 @@ def told(error: BaseException) -> str:
     return what
 
 
-class Undrawn(TorchFunctionMode):
+class SkipInit(TorchFunctionMode):
     """Leaves out random numbers; shapes, and networks that get other weights, need none."""
 
     def __torch_function__(

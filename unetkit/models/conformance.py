@@ -13,7 +13,7 @@ from torch import nn
 
 from unetkit.errors import CheckError
 from unetkit.geometry.sizes import SizeContract
-from unetkit.models.build import told
+from unetkit.models.build import error_with_line
 from unetkit.models.inference import logits_of, share, tile_gap
 from unetkit.models.losses import weighted_cross_entropy
 from unetkit.models.receptive_field import receptive_field
@@ -172,7 +172,7 @@ def _held(name: str, check: Callable[[Trial], str], trial: Trial) -> Finding:
         return Finding(
             name,
             holds=False,
-            found=f"a model must run, got {told(error)}; correct it",
+            found=f"a model must run, got {error_with_line(error)}; correct it",
         )
 
 

@@ -81,7 +81,7 @@ class EncoderDecoder(nn.Module):
         self.network.unfreeze_encoder()  # type: ignore[operator]
 
 
-class PatientNorm(nn.BatchNorm2d):
+class FallbackBatchNorm(nn.BatchNorm2d):
     """Batch norm that takes its running statistics where a batch has one value a channel.
 
     After global pooling a batch of one image has no spread to divide by.
@@ -96,11 +96,11 @@ class PatientNorm(nn.BatchNorm2d):
         return super().forward(input)
 
 
-def settle(network: nn.Module) -> None:
+def remove_size_dependence(network: nn.Module) -> None:
     """Make a network's output independent of the tile's size and of the batch's.
 
     Up-sampling with aligned corners would move a pixel by where it lies in its tile, so corners
-    are not aligned; and batch norm becomes `PatientNorm`.
+    are not aligned; and batch norm becomes `FallbackBatchNorm`.
 
     Parameters
     ----------
@@ -112,12 +112,14 @@ def settle(network: nn.Module) -> None:
             setattr(parent, "align_corners", False)  # noqa: B010 - torch types it as a tensor
         for name, child in parent.named_children():
             if type(child) is nn.BatchNorm2d:
-                patient = PatientNorm(child.num_features, eps=child.eps, momentum=child.momentum)
+                patient = FallbackBatchNorm(
+                    child.num_features, eps=child.eps, momentum=child.momentum
+                )
                 patient.load_state_dict(child.state_dict())
                 setattr(parent, name, patient.train(child.training))
 
 
-def drop_idle(network: nn.Module, image: Tensor) -> None:
+def drop_unused_layers(network: nn.Module, image: Tensor) -> None:
     """Drop layers whose weights the output does not depend on.
 
     Such are the deep end of an encoder whose middle is used, and the last norm of a transformer:

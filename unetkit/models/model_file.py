@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from unetkit.errors import InputError, NumbersError, SurroundingsError, UsageError
-from unetkit.models.build import Undrawn, make, models, outline
+from unetkit.models.build import SkipInit, build_model, build_shapes, models
 from unetkit.models.model_header import (
     KEY,
     ModelHeader,
@@ -159,13 +159,13 @@ def _rebuild(header: ModelHeader, state: Mapping[str, Tensor], *, path: str) -> 
     wish = {"in_channels": header.in_channels, "classes": len(header.class_names)}
     try:
         # Shapes first: a forged header must not make this process fill its memory.
-        shapes = outline(name, options=header.options, **wish)
+        shapes = build_shapes(name, options=header.options, **wish)
     except UsageError as error:
         raise InputError(f"model file {path!r} can't be used: {error}") from error
     if shapes is not None:
         _check_fit(shapes, state, path=path)
-    with torch.random.fork_rng(devices=[]), Undrawn():
-        module = make(name, options=header.options, **wish)
+    with torch.random.fork_rng(devices=[]), SkipInit():
+        module = build_model(name, options=header.options, **wish)
     _check_fit(module, state, path=path)
     if module.contract != header.contract:
         raise InputError(

@@ -32,14 +32,14 @@ _FOREIGN = {
 }
 
 
-def open_model(path: str, *, most: int | None = None) -> Any:
+def open_model(path: str, *, max_size: int | None = None) -> Any:
     """Open a model file for reading bytes.
 
     Parameters
     ----------
     path : str
         A path or URL.
-    most : int, optional
+    max_size : int, optional
         How many bytes are going to be read, so that no more are fetched from a store.
 
     Raises
@@ -53,7 +53,7 @@ def open_model(path: str, *, most: int | None = None) -> Any:
     """
     try:
         if urls.is_remote(path):
-            return BytesIO(urls.read(path, stop=most))
+            return BytesIO(urls.read(path, stop=max_size))
         return Path(path).open("rb")
     except TryAgainError:
         raise  # it is an OSError too
@@ -99,7 +99,7 @@ def damaged(path: str, error: Exception) -> InputError:
 
 
 def _foreign(path: str, prefix: bytes) -> str:
-    with open_model(path, most=262) as stream:
+    with open_model(path, max_size=262) as stream:
         # A tar file names its first member before it says what it is.
         if stream.read(262)[257:] == b"ustar":
             return "a tar file (the oldest PyTorch files are such)"
@@ -238,9 +238,9 @@ def read_header(path: str) -> ModelHeader:
     InputError
         If it is damaged, or none of ours.
     """
-    with open_model(path, most=9) as stream:
+    with open_model(path, max_size=9) as stream:
         size = check_prefix(stream.read(9), path=path)
-    with open_model(path, most=8 + size) as stream:
+    with open_model(path, max_size=8 + size) as stream:
         content = stream.read(8 + size)[8:]
     # From a store only the header is fetched; whoever loads the model sees whether all is there.
     if not is_remote(path):

@@ -17,7 +17,12 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from unetkit.errors import SurroundingsError, UsageError
 from unetkit.geometry.sizes import SizeContract
-from unetkit.models.encoder_decoder import EncoderDecoder, drop_idle, load_encoder, settle
+from unetkit.models.encoder_decoder import (
+    EncoderDecoder,
+    drop_unused_layers,
+    load_encoder,
+    remove_size_dependence,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -236,7 +241,7 @@ def build(
     _check_weights(encoder_weights)
     network = _network(plan, architecture, encoder=encoder, width=width, of=(in_channels, classes))
     contract = size_contract(architecture, encoder=encoder, step=network.encoder.output_stride)
-    drop_idle(network, torch.zeros(1, in_channels, contract.minimum, contract.minimum))
+    drop_unused_layers(network, torch.zeros(1, in_channels, contract.minimum, contract.minimum))
     if encoder_weights == "imagenet":
         load_encoder(network.encoder, fetch(encoder))
     elif encoder_weights != "none":
@@ -317,7 +322,7 @@ def _network(
         ) from error
     # Not all of the classes do so themselves; without it a head's offset can hide its classes.
     network.initialize()
-    settle(network)
+    remove_size_dependence(network)
     return network
 
 

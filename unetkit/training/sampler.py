@@ -395,7 +395,7 @@ class Sampler:
                 columns,
             )
 
-        image = material.normalization.apply(read(material.image), fill=material.fill)
+        image = material.normalization.apply(read(material.image), replace_nonfinite=material.fill)
         target = read(material.target)
         weights = read(material.weights).astype(np.float32)
         y, x = np.asarray(rows), np.asarray(columns)

@@ -138,7 +138,7 @@ def test_a_network_that_sees_the_whole_tile_is_looked_at_and_not_judged(
     slide: str, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    network = build.make("smp-pspnet", in_channels=1, classes=2, options={}).eval()
+    network = build.build_model("smp-pspnet", in_channels=1, classes=2, options={}).eval()
     header = model_header.ModelHeader(
         model="smp-pspnet",
         options={},

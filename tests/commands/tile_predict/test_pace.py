@@ -14,7 +14,7 @@ from unetkit.commands.tile_predict import resources
 from unetkit.commands.tile_predict.ensemble import load_model
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models import hardware
-from unetkit.models.build import make
+from unetkit.models.build import build_model
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("name", ["unet", "keras-unet", "smp-unet"])
 def test_the_work_of_any_size_follows_from_three(name: str) -> None:
     options = {"smp-unet": {"encoder": "mobilenet_v2"}}.get(name, {"width": 4})
-    network = make(name, in_channels=3, classes=2, options=options).eval()
+    network = build_model(name, in_channels=3, classes=2, options=options).eval()
     contract: SizeContract = network.contract
     work = resources.work_of(network, in_channels=3, contract=contract)
     for steps in (4, 9):

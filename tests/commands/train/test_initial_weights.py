@@ -8,7 +8,7 @@ import torch
 
 from unetkit.commands.train.initial_weights import Start, adapt, open_start, target_of
 from unetkit.errors import MissingError, UsageError
-from unetkit.models.build import make
+from unetkit.models.build import build_model
 from unetkit.models.model_file import load
 from unetkit.storage.datasets import open_dataset
 
@@ -24,7 +24,7 @@ def adapted(
     start: Start, *, channels: int = 1, names: tuple[str, ...] = ("background", "foreground")
 ) -> tuple[nn.Module, list[str]]:
     torch.manual_seed(99)
-    network = make("unet", in_channels=channels, classes=len(names), options=OPTIONS)
+    network = build_model("unet", in_channels=channels, classes=len(names), options=OPTIONS)
     said = adapt(network, start, options=OPTIONS, in_channels=channels, class_names=names)
     return network.eval(), said
 
@@ -89,10 +89,10 @@ def test_channels_and_classes_of_networks_of_others_are_found_too(
     header = load(str(first)).header
     options: dict[str, Any] = {"encoder": "tu-test_resnet", "encoder_weights": "none", "width": 8}
     torch.manual_seed(0)
-    old = make("smp-unet", in_channels=1, classes=2, options=options).eval()
+    old = build_model("smp-unet", in_channels=1, classes=2, options=options).eval()
     start = Start("old", header, old.state_dict(), "0")
     object.__setattr__(header, "model", "smp-unet")
-    new = make("smp-unet", in_channels=2, classes=3, options=options).eval()
+    new = build_model("smp-unet", in_channels=2, classes=3, options=options).eval()
     names = ("background", "foreground", "more")
     adapt(new, start, options=options, in_channels=2, class_names=names)
     grey = torch.rand(1, 1, 64, 64)
@@ -103,7 +103,7 @@ def test_channels_and_classes_of_networks_of_others_are_found_too(
 
 def test_a_network_of_another_build_is_refused(start: Start) -> None:
     wider = {**OPTIONS, "width": 3}
-    network = make("unet", in_channels=1, classes=2, options=wider)
+    network = build_model("unet", in_channels=1, classes=2, options=wider)
     with pytest.raises(UsageError, match=r"built as that of init .*first.safetensors"):
         adapt(
             network, start, options=wider, in_channels=1, class_names=("background", "foreground")
@@ -111,7 +111,7 @@ def test_a_network_of_another_build_is_refused(start: Start) -> None:
     deeper = {**OPTIONS, "depth": 1}
     with pytest.raises(UsageError, match="leave --model and --set out"):
         adapt(
-            make("unet", in_channels=1, classes=2, options=deeper),
+            build_model("unet", in_channels=1, classes=2, options=deeper),
             start,
             options=deeper,
             in_channels=1,

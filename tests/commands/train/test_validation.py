@@ -13,7 +13,7 @@ from unetkit.commands.train.plan import choose_lesson
 from unetkit.commands.train.samples import materials
 from unetkit.commands.train.validation import Examiner
 from unetkit.geometry.sizes import SizeContract
-from unetkit.models.build import make
+from unetkit.models.build import build_model
 from unetkit.models.inference import predict_array, to_classes
 from unetkit.progress import SILENT
 from unetkit.scores.contingency import from_labels, pool
@@ -105,7 +105,7 @@ def test_the_boundary_target_counts_what_is_inside(kit: SimpleNamespace, tmp_pat
 def test_scores_are_those_of_the_samples_together(kit: SimpleNamespace, tmp_path: Path) -> None:
     url = kit.cells(tmp_path / "data.zarr", count=2)
     torch.manual_seed(0)
-    network = make("unet", in_channels=1, classes=2, options={"depth": 1, "width": 2})
+    network = build_model("unet", in_channels=1, classes=2, options={"depth": 1, "width": 2})
     exam = examiner(url, contract=network.contract)
     found = exam(network)
     tables = []
@@ -129,7 +129,7 @@ def test_a_part_of_an_image_is_predicted_as_in_the_whole(tmp_path: Path) -> None
     writer.add("a", image, axes="yx", labels=labels, kind="classes")
     writer.finish()
     torch.manual_seed(1)
-    network = make("unet", in_channels=1, classes=2, options={"depth": 2, "width": 2})
+    network = build_model("unet", in_channels=1, classes=2, options={"depth": 2, "width": 2})
     part = Region("a", 53, 7, 85, 61)
     found = examiner(str(tmp_path / "data.zarr"), regions=[part], contract=network.contract)
     low, high = image.min(), image.max()

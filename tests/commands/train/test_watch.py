@@ -13,7 +13,7 @@ from unetkit.commands.train.plan import make_plan
 from unetkit.commands.train.report import Facts
 from unetkit.engine.signals import Stop
 from unetkit.errors import StoppedError
-from unetkit.models.build import make
+from unetkit.models.build import build_model
 from unetkit.models.model_file import load
 from unetkit.training.checkpoint import Validation
 from unetkit.training.run_folder import Workplace
@@ -55,7 +55,7 @@ def facts(*, steps: int, budget: str | None = None, width: int = 2) -> Facts:
         precision="float32",
         workers=1,
     )
-    network = make("unet", in_channels=1, classes=2, options=plan.options)
+    network = build_model("unet", in_channels=1, classes=2, options=plan.options)
     image = SimpleNamespace(pixel_size=None)
     first = SimpleNamespace(data=SimpleNamespace(channel_count=1), image=image)
     lesson: Any = SimpleNamespace(
@@ -161,7 +161,7 @@ def test_people_hear_when_it_ends_and_how_it_would_end_sooner(
 
 def test_a_kept_model_can_be_loaded_and_says_when_it_was_kept(work: Workplace) -> None:
     watch, _ = reporter(work)
-    network = make(
+    network = build_model(
         "unet", in_channels=1, classes=2, options={"depth": 1, "width": 2, "norm": "batch"}
     )
     watch.kept(7, network, GOOD)
@@ -178,7 +178,7 @@ def test_a_signal_ends_it_and_the_sentence_says_what_is_kept(
     watch, _ = reporter(work, stop=stop)
     watch.stepped(1, loss=1.0, rate=0.1)
     if kept:
-        network = make(
+        network = build_model(
             "unet", in_channels=1, classes=2, options={"depth": 1, "width": 2, "norm": "batch"}
         )
         watch.kept(1, network, GOOD)

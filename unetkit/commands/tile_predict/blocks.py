@@ -319,7 +319,7 @@ def normalized(task: ImageTask, raw: NDArray[Any]) -> list[NDArray[np.float32]]:
     found: dict[Normalization, NDArray[np.float32]] = {}
     for normalization in task.normalizations:
         if normalization not in found:
-            found[normalization] = normalization.apply(raw, fill=fill)
+            found[normalization] = normalization.apply(raw, replace_nonfinite=fill)
     return [found[normalization] for normalization in task.normalizations]
 
 

@@ -20,7 +20,7 @@ from unetkit.commands.tile_predict.plan import Wishes, absence, check_fit, make_
 from unetkit.commands.tile_predict.resources import share_cores
 from unetkit.commands.tile_predict.run import Run
 from unetkit.commands.tile_predict.skipping import open_mask
-from unetkit.engine.input_shift import check_likeness
+from unetkit.engine.input_shift import check_input_shift
 from unetkit.engine.schedulers import open_scheduler
 from unetkit.engine.signals import stoppable
 from unetkit.models import hardware
@@ -412,11 +412,11 @@ class _Job:
         )
         progress.note(f"{summary(plan)} on {self.device}")
         # Of several models the first, which has learned from what the others have.
-        check_likeness(
+        check_input_shift(
             plan.model.header,
             plan.samples,
             [each[0] for each in plan.normalizations],
-            fill=self.wishes.nonfinite == "fill",
+            replace_nonfinite=self.wishes.nonfinite == "fill",
             strict=self.wishes.strict,
             progress=progress,
         )

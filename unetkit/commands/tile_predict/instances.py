@@ -17,7 +17,7 @@ from unetkit.arrays.instances import (
     foreground_of,
     grow,
     growth_of,
-    join,
+    merge_across_blocks,
     summarize,
 )
 from unetkit.engine.block_io import write_tile
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from unetkit.arrays.instances import Joined
+    from unetkit.arrays.instances import LabelMapping
     from unetkit.engine.pools import Scheduler
     from unetkit.geometry.tiles import Cover, Tile
     from unetkit.storage.planes import PlaneArray
@@ -182,7 +182,7 @@ def number_objects(
         for block in blocks
     )
     run_jobs(label_block, labelled, scheduler=scheduler, on_done=keep)
-    joined = join(
+    joined = merge_across_blocks(
         [summaries[place] for place in sorted(summaries)],
         grid=(classes.planes, blocks.rows, blocks.columns),
         min_size=min_size,
@@ -197,7 +197,7 @@ def number_objects(
     return joined.count
 
 
-def _number_jobs(objects: Objects, blocks: Cover, joined: Joined) -> Iterator[NumberJob]:
+def _number_jobs(objects: Objects, blocks: Cover, joined: LabelMapping) -> Iterator[NumberJob]:
     for plane in range(objects.classes.planes):
         for block in blocks:
             lookups = {

@@ -159,7 +159,9 @@ def choose_precision(
     places = _probes(samples, contract=model.header.contract, overlap=overlap, most=most)
     blocks = (
         (
-            normalizations[number].apply(read_tile(samples[number].data, plane, tile), fill=fill),
+            normalizations[number].apply(
+                read_tile(samples[number].data, plane, tile), replace_nonfinite=fill
+            ),
             tile,
         )
         for number, plane, tile in places

@@ -18,7 +18,7 @@ from unetkit.commands.train.report import Facts, TrainReport
 from unetkit.commands.train.run import Run
 from unetkit.errors import UsageError
 from unetkit.models import hardware
-from unetkit.models.build import make
+from unetkit.models.build import build_model
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.urls import exists
@@ -353,7 +353,9 @@ def _prepare(
     hardware.tune_allocator()
     torch.manual_seed(plan.seed)
     in_channels, names = dataset.samples[0].data.channel_count, lesson.class_names
-    network = make(plan.model, in_channels=in_channels, classes=len(names), options=plan.options)
+    network = build_model(
+        plan.model, in_channels=in_channels, classes=len(names), options=plan.options
+    )
     notes: Sequence[str] = ()
     if start is not None:
         notes = adapt(

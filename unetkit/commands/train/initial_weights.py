@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unetkit.errors import UsageError
-from unetkit.models.build import make, outline
+from unetkit.models.build import build_model, build_shapes
 from unetkit.models.model_file import load
 from unetkit.storage.urls import base_name
 
@@ -163,11 +163,11 @@ class _Shapes:
 
     def _built(self, given: Mapping[str, int]) -> dict[str, torch.Size]:
         options = dict(self.options)
-        network = outline(self.model, options=options, **given)
+        network = build_shapes(self.model, options=options, **given)
         if network is None:
             # Built in full, with random numbers that nobody else gets.
             with torch.random.fork_rng(devices=[]):
-                network = make(self.model, options=options, **given)
+                network = build_model(self.model, options=options, **given)
         return {key: value.shape for key, value in network.state_dict().items()}
 
 

@@ -116,7 +116,7 @@ def seen(known: Mapping[str, Material], regions: Iterable[Region]) -> dict[str, 
     """
     chosen = [known[name] for name in sorted({region.sample for region in regions})]
     images = [(cast("PlaneArray", one.image), one.normalization) for one in chosen]
-    return typical_of(images, fill=chosen[0].fill).to_dict()
+    return typical_of(images, replace_nonfinite=chosen[0].fill).to_dict()
 
 
 def _stored_weights(sample: Sample, lesson: Lesson, balance: float) -> Planes | None:

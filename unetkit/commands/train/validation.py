@@ -174,7 +174,7 @@ class Examiner:
         raw = self._read(material.image, replace(exam, region=window))
         whole = predict_array(
             network,
-            material.normalization.apply(raw, fill=material.fill),
+            material.normalization.apply(raw, replace_nonfinite=material.fill),
             contract=self._contract,
             tile=self._tile(window),
             precision=self._precision,
