@@ -8,7 +8,7 @@ import pytest
 
 from unetkit.errors import SurroundingsError
 from unetkit.storage import urls
-from unetkit.storage.journal import LINES_A_PIECE, Journal, lines_at
+from unetkit.storage.journal import LINES_A_PIECE, Journal, open_log
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,41 +26,41 @@ def place(request: FixtureRequest, tmp_path: Path) -> str:
 
 
 def test_each_line_is_stored_at_once_and_kept_by_the_next_process(place: str) -> None:
-    first, second = lines_at(place), lines_at(place)
+    first, second = open_log(place), open_log(place)
     assert first.read() == b""
     first.append(b"1\n")
     assert second.read() == b"1\n"
     first.append(b"2\n")
     first.close()
     second.append(b"3\n")
-    assert lines_at(place).read() == b"1\n2\n3\n"
+    assert open_log(place).read() == b"1\n2\n3\n"
     second.remove()
-    assert lines_at(place).read() == b""
+    assert open_log(place).read() == b""
     second.append(b"4\n")
-    assert lines_at(place).read() == b"4\n"
+    assert open_log(place).read() == b"4\n"
 
 
 def test_many_lines_stay_in_order(tmp_path: Path) -> None:
     url = f"memory://{tmp_path.name}/many.txt"
-    lines = lines_at(url)
+    lines = open_log(url)
     written = [f"{number}\n".encode() for number in range(2 * LINES_A_PIECE + 3)]
     for line in written:
         lines.append(line)
-    assert lines_at(url).read() == b"".join(written)
+    assert open_log(url).read() == b"".join(written)
     assert len(urls.names(url)) == 3
 
 
 def test_a_line_that_was_torn_does_not_take_the_next_along(tmp_path: Path) -> None:
     path = tmp_path / "journal.txt"
     path.write_bytes(b"1\n2")
-    lines_at(str(path)).append(b"3\n")
+    open_log(str(path)).append(b"3\n")
     assert path.read_bytes() == b"1\n2\n3\n"
 
 
 def test_a_place_that_can_t_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SurroundingsError, match="must be writable"):
-        lines_at(str(tmp_path / "file" / "journal.txt")).append(b"1\n")
+        open_log(str(tmp_path / "file" / "journal.txt")).append(b"1\n")
 
 
 def test_a_journal_lives_in_a_store(bucket: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unetkit.errors import SurroundingsError
-from unetkit.storage.journal import Results, stamp
+from unetkit.storage.journal import Results, fingerprint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,13 +61,13 @@ def test_a_place_that_takes_nothing_is_said(tmp_path: Path) -> None:
         results.put("a", {}, {})
 
 
-def test_a_stamp_changes_with_what_is_stored(tmp_path: Path) -> None:
+def test_a_fingerprint_changes_with_what_is_stored(tmp_path: Path) -> None:
     (tmp_path / "c" / "0").mkdir(parents=True)
     chunk = tmp_path / "c" / "0" / "1"
     chunk.write_bytes(b"abc")
-    before = stamp(str(tmp_path))
+    before = fingerprint(str(tmp_path))
     assert (before["files"], before["bytes"]) == (1, 3)
-    assert stamp(str(tmp_path)) == before
+    assert fingerprint(str(tmp_path)) == before
     os.utime(chunk, ns=(5, before["newest"] + 1))
-    assert stamp(str(tmp_path)) != before
-    assert stamp("s3://bucket/a.zarr") == {}
+    assert fingerprint(str(tmp_path)) != before
+    assert fingerprint("s3://bucket/a.zarr") == {}

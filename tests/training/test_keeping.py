@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from unetkit.errors import StoppedError
-from unetkit.training.checkpoint import State, Validation
-from unetkit.training.loop import Keeper, Outcome, fit
+from unetkit.training.checkpoint import Checkpoint, Validation
+from unetkit.training.loop import Checkpointer, TrainingResult, fit
 from unetkit.training.optimizer import Pace
 
 if TYPE_CHECKING:
@@ -27,15 +27,15 @@ class Memory:
         self.calls += 1
         return self.calls in self.due
 
-    def save(self, state: State) -> None:
+    def save(self, state: Checkpoint) -> None:
         self.contents.append(state.to_bytes())
 
     def finish(self) -> None:
         pass
 
     @property
-    def last(self) -> State:
-        return State.from_bytes(self.contents[-1], path="memory")
+    def last(self) -> Checkpoint:
+        return Checkpoint.from_bytes(self.contents[-1], path="memory")
 
 
 class Stop:
@@ -64,8 +64,13 @@ class Stop:
 
 
 def train(
-    kit: SimpleNamespace, watcher: Stop, keeper: Keeper | None, *, start: int = 0, **recipe: Any
-) -> tuple[Outcome, torch.nn.Module]:
+    kit: SimpleNamespace,
+    watcher: Stop,
+    checkpointer: Checkpointer | None,
+    *,
+    start: int = 0,
+    **recipe: Any,
+) -> tuple[TrainingResult, torch.nn.Module]:
     network = kit.Dots()
 
     def validate(network: torch.nn.Module) -> Validation:
@@ -79,7 +84,7 @@ def train(
         precision="float32",
         validate=validate,
         watcher=watcher,
-        keeper=keeper,
+        checkpointer=checkpointer,
     )
     return outcome, network
 
@@ -92,29 +97,29 @@ def test_a_stopped_training_goes_on_bit_for_bit(
     whole, first, second, store = Stop(), Stop(at), Stop(), Memory()
     expected, network = train(kit, whole, None, optimizer=optimizer)
     with pytest.raises(StoppedError):
-        train(kit, first, Keeper(store), optimizer=optimizer)
+        train(kit, first, Checkpointer(store), optimizer=optimizer)
     assert store.last.facts["position"]["step"] == at
-    keeper = Keeper(start=store.last)
-    outcome, again = train(kit, second, keeper, start=at, optimizer=optimizer)
+    checkpointer = Checkpointer(start=store.last)
+    outcome, again = train(kit, second, checkpointer, start=at, optimizer=optimizer)
     assert outcome == expected
     assert first.told + second.told == whole.told
     assert all(map(torch.equal, network.state_dict().values(), again.state_dict().values()))
     # The control: weights alone do not suffice.
-    bare = State(store.last.tensors, store.last.facts)
+    bare = Checkpoint(store.last.tensors, store.last.facts)
     poor = {k: v for k, v in bare.tensors.items() if not k.startswith("optimizer.")}
     _, other = train(
-        kit, Stop(), Keeper(start=State(poor, bare.facts)), start=at, optimizer=optimizer
+        kit, Stop(), Checkpointer(start=Checkpoint(poor, bare.facts)), start=at, optimizer=optimizer
     )
     assert not all(map(torch.equal, network.state_dict().values(), other.state_dict().values()))
 
 
 def test_states_are_kept_when_due_and_at_the_end_where_wanted(kit: SimpleNamespace) -> None:
     store = Memory(3, 7)
-    train(kit, Stop(), Keeper(store, more=lambda: {"mine": 1}))
-    steps = [State.from_bytes(c, path="").facts["position"]["step"] for c in store.contents]
+    train(kit, Stop(), Checkpointer(store, more=lambda: {"mine": 1}))
+    steps = [Checkpoint.from_bytes(c, path="").facts["position"]["step"] for c in store.contents]
     assert steps == [2, 6]
     assert store.last.facts["more"] == {"mine": 1}
-    train(kit, Stop(), Keeper(store, final=True))
+    train(kit, Stop(), Checkpointer(store, final=True))
     assert store.last.facts["position"]["step"] == 20
 
 
@@ -136,6 +141,6 @@ def test_a_state_that_is_not_finite_is_not_kept(kit: SimpleNamespace) -> None:
             precision="float32",
             validate=spoil,
             watcher=Stop(11),
-            keeper=Keeper(store),
+            checkpointer=Checkpointer(store),
         )
     assert store.contents == []

@@ -9,7 +9,7 @@ import torch
 
 from unetkit.errors import NumbersError, UsageError
 from unetkit.training.checkpoint import Validation
-from unetkit.training.loop import PATIENCE, Outcome, fit
+from unetkit.training.loop import PATIENCE, TrainingResult, fit
 from unetkit.training.optimizer import Pace
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def train(
     budget: float | None = None,
     batches: Any = None,
     **recipe: Any,
-) -> tuple[Outcome, Diary, torch.nn.Module]:
+) -> tuple[TrainingResult, Diary, torch.nn.Module]:
     """Train the smallest network, with scores as they are given, or those of its own loss."""
     network, diary = kit.Dots(), Diary()
     listed = iter(scores or ())

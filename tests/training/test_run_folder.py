@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from unetkit.errors import OutputError, UsageError
-from unetkit.training.run_folder import Workplace
+from unetkit.training.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def train(output: str, *, overwrite: bool = False, keep: bytes | None = b"best") -> Workplace:
-    place = Workplace(output, inputs=[], overwrite=overwrite)
+def train(output: str, *, overwrite: bool = False, keep: bytes | None = b"best") -> RunFolder:
+    place = RunFolder(output, inputs=[], overwrite=overwrite)
     with place:
         place.write(event="start", unetkit="1")
         if keep is not None:
@@ -28,7 +28,7 @@ def train(output: str, *, overwrite: bool = False, keep: bytes | None = b"best")
     return place
 
 
-def fail(place: Workplace, *, keep: bytes | None = None) -> None:
+def fail(place: RunFolder, *, keep: bytes | None = None) -> None:
     """End a training by an error, after it kept a model or without."""
 
     def work() -> None:
@@ -43,7 +43,7 @@ def fail(place: Workplace, *, keep: bytes | None = None) -> None:
 
 
 def test_the_best_model_is_published_and_the_folder_goes(output: str, tmp_path: Path) -> None:
-    place = Workplace(output, inputs=[], overwrite=False)
+    place = RunFolder(output, inputs=[], overwrite=False)
     assert files(tmp_path) == []
     with place:
         place.write(event="start", unetkit="1")
@@ -57,7 +57,7 @@ def test_the_best_model_is_published_and_the_folder_goes(output: str, tmp_path: 
 
 
 def test_the_log_is_whole_lines_of_strict_json_while_it_is_written(output: str) -> None:
-    place = Workplace(output, inputs=[], overwrite=False)
+    place = RunFolder(output, inputs=[], overwrite=False)
     with place:
         for step in range(3):
             place.write(event="step", step=step, loss=0.5)
@@ -68,7 +68,7 @@ def test_the_log_is_whole_lines_of_strict_json_while_it_is_written(output: str) 
 
 
 def test_after_an_error_the_best_model_and_the_log_stay(output: str, tmp_path: Path) -> None:
-    place = Workplace(output, inputs=[], overwrite=False)
+    place = RunFolder(output, inputs=[], overwrite=False)
     fail(place, keep=b"best")
     assert files(tmp_path) == ["model.train"]
     assert files(tmp_path / "model.train") == [".unetkit", "best.safetensors", "log.jsonl"]
@@ -76,7 +76,7 @@ def test_after_an_error_the_best_model_and_the_log_stay(output: str, tmp_path: P
 
 
 def test_after_an_error_without_any_model_nothing_stays(output: str, tmp_path: Path) -> None:
-    place = Workplace(output, inputs=[], overwrite=False)
+    place = RunFolder(output, inputs=[], overwrite=False)
     fail(place)
     assert files(tmp_path) == []
 
@@ -86,14 +86,14 @@ def test_what_is_there_is_refused_and_left_alone(output: str, tmp_path: Path, th
     (tmp_path / there).write_text("three years of work")
     for overwrite in (False, True):
         with pytest.raises(OutputError, match=there) as caught:
-            Workplace(output, inputs=[], overwrite=overwrite)
+            RunFolder(output, inputs=[], overwrite=overwrite)
         assert caught.value.exit_code == 4
     assert files(tmp_path) == [there]
     assert (tmp_path / there).read_text() == "three years of work"
 
 
 def test_what_a_stopped_training_left_may_be_overwritten(output: str, tmp_path: Path) -> None:
-    place = Workplace(output, inputs=[], overwrite=False)
+    place = RunFolder(output, inputs=[], overwrite=False)
     fail(place, keep=b"earlier")
     with pytest.raises(OutputError, match="--overwrite"):
         train(output)
@@ -108,9 +108,9 @@ def test_what_is_overwritten_stays_until_there_is_something_better(
     finished = small_model.read_bytes()
     small_model.unlink()
     train(output, keep=finished)
-    fail(Workplace(output, inputs=[], overwrite=True), keep=b"stopped")
+    fail(RunFolder(output, inputs=[], overwrite=True), keep=b"stopped")
     earlier = Path(output).with_suffix(".log.jsonl").read_bytes()
-    again = Workplace(output, inputs=[], overwrite=True)
+    again = RunFolder(output, inputs=[], overwrite=True)
     fail(again)
     assert files(tmp_path) == ["model.log.jsonl", "model.safetensors", "model.train"]
     assert Path(again.best).read_bytes() == b"stopped"
@@ -120,20 +120,20 @@ def test_what_is_overwritten_stays_until_there_is_something_better(
 
 @pytest.mark.parametrize("had_a_model", [False, True])
 def test_a_killed_training_costs_nothing_of_the_one_before(output: str, had_a_model: bool) -> None:
-    place = Workplace(output, inputs=[], overwrite=False)
+    place = RunFolder(output, inputs=[], overwrite=False)
     fail(place, keep=b"first")
-    killed = Workplace(output, inputs=[], overwrite=True)
+    killed = RunFolder(output, inputs=[], overwrite=True)
     killed.__enter__()
     if had_a_model:
         killed.keep_best(b"second", step=1)
     killed._stream.close()
-    fail(Workplace(output, inputs=[], overwrite=True))
+    fail(RunFolder(output, inputs=[], overwrite=True))
     assert Path(place.best).read_bytes() == (b"second" if had_a_model else b"first")
 
 
 def die(output: str, *, keep: bytes | None = None, **how: bool) -> None:
     """Leave what a training leaves that is killed before its first state."""
-    place = Workplace(output, inputs=[], **{"overwrite": False, **how})
+    place = RunFolder(output, inputs=[], **{"overwrite": False, **how})
     place.__enter__()
     place.write(event="start", unetkit="of the dead")
     if keep is not None:
@@ -148,13 +148,13 @@ def test_one_that_was_killed_before_its_first_state_begins_anew(
 ) -> None:
     die(output, keep=b"first" if had_a_model else None)
     with pytest.raises(OutputError, match="add --resume to go on with it"):
-        Workplace(output, inputs=[], overwrite=False)
+        RunFolder(output, inputs=[], overwrite=False)
     # Killed again, and failed once: what the first had reached stays until there is more.
     die(output, resume=True)
-    place = Workplace(output, inputs=[], overwrite=False, resume=True)
+    place = RunFolder(output, inputs=[], overwrite=False, resume=True)
     fail(place)
     assert Path(place.best).exists() == had_a_model
-    again = Workplace(output, inputs=[], overwrite=False, resume=True)
+    again = RunFolder(output, inputs=[], overwrite=False, resume=True)
     notes: list[str] = []
     assert (again.resumes, again.begins_anew, again.load(notes.append)) == (False, True, None)
     (note,) = notes
@@ -180,7 +180,7 @@ def test_the_folder_of_a_training_appears_with_its_mark(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
-            Workplace(output, inputs=[], overwrite=False).__enter__()
+            RunFolder(output, inputs=[], overwrite=False).__enter__()
     assert files(tmp_path) == [".model.train.unetkit-partial"]
     train(output)
     assert files(tmp_path) == ["model.log.jsonl", "model.safetensors"]
@@ -194,7 +194,7 @@ def test_a_foreign_folder_is_not_begun_anew(output: str, tmp_path: Path, name: s
         (folder / name).write_text("three years of work")
     for how in ({}, {"resume": True}, {"overwrite": True}):
         with pytest.raises(OutputError, match=r"model\.train must") as caught:
-            Workplace(output, inputs=[], **{"overwrite": False, **how})
+            RunFolder(output, inputs=[], **{"overwrite": False, **how})
         assert caught.value.exit_code == 4
     assert files(tmp_path) == ["model.train"]
     assert files(folder) == ([] if name is None else [name])
@@ -203,16 +203,16 @@ def test_a_foreign_folder_is_not_begun_anew(output: str, tmp_path: Path, name: s
 @pytest.mark.parametrize("name", ["model.pt", "cells.v2", "model.log.jsonl"])
 def test_a_model_has_the_suffix_of_model_files(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match=r"must end in \.safetensors"):
-        Workplace(str(tmp_path / name), inputs=[], overwrite=False)
+        RunFolder(str(tmp_path / name), inputs=[], overwrite=False)
 
 
 def test_the_input_is_never_the_output(tmp_path: Path) -> None:
     source = tmp_path / "data.zarr"
     source.mkdir()
     with pytest.raises(OutputError, match="apart from its input"):
-        Workplace(str(source / "model.safetensors"), inputs=[str(source)], overwrite=True)
+        RunFolder(str(source / "model.safetensors"), inputs=[str(source)], overwrite=True)
 
 
 def test_a_training_works_on_a_disk() -> None:
     with pytest.raises(UsageError, match="must be a path on this machine"):
-        Workplace("s3://bucket/model.safetensors", inputs=[], overwrite=False)
+        RunFolder("s3://bucket/model.safetensors", inputs=[], overwrite=False)

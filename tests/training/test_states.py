@@ -11,39 +11,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unetkit.errors import InputError, SurroundingsError
-from unetkit.training.checkpoint import LAST, PERIOD, PREVIOUS, State, States
+from unetkit.training.checkpoint import LAST, PERIOD, PREVIOUS, Checkpoint, Checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
-def state(step: int = 3) -> State:
+def state(step: int = 3) -> Checkpoint:
     generator = torch.Generator().manual_seed(step)
     kernel = torch.randn(4, 3, 3, 3, generator=generator).contiguous(
         memory_format=torch.channels_last
     )
     tensors = {"kernel": kernel, "half": kernel.bfloat16(), "steps": torch.tensor(step)}
-    return State(tensors | {"none": torch.zeros(0)}, {"step": step, "loss": 0.1 + 0.2})
+    return Checkpoint(tensors | {"none": torch.zeros(0)}, {"step": step, "loss": 0.1 + 0.2})
 
 
 CONTENT = state().to_bytes()
 
 
 @pytest.fixture
-def states(tmp_path: Path) -> Iterator[States]:
-    kept = States(str(tmp_path))
+def states(tmp_path: Path) -> Iterator[Checkpoints]:
+    kept = Checkpoints(str(tmp_path))
     yield kept
     kept.close()
 
 
-def heard(states: States) -> tuple[State | None, list[str]]:
+def heard(states: Checkpoints) -> tuple[Checkpoint | None, list[str]]:
     notes: list[str] = []
     return states.load(notes.append), notes
 
 
 def test_a_state_comes_back_bit_for_bit() -> None:
-    found = State.from_bytes(CONTENT, path="x")
+    found = Checkpoint.from_bytes(CONTENT, path="x")
     assert found.facts == state().facts
     assert all(torch.equal(value, found.tensors[name]) for name, value in state().tensors.items())
     assert found.to_bytes() == CONTENT
@@ -54,7 +54,7 @@ def test_a_single_wrong_bit_is_noticed(place: int, bit: int) -> None:
     torn = bytearray(CONTENT)
     torn[place] ^= 1 << bit
     try:
-        found = State.from_bytes(bytes(torn), path="last")
+        found = Checkpoint.from_bytes(bytes(torn), path="last")
     except InputError:
         return
     # Blanks that fill up the header mean nothing.
@@ -64,15 +64,15 @@ def test_a_single_wrong_bit_is_noticed(place: int, bit: int) -> None:
 @given(end=st.integers(0, len(CONTENT) - 1))
 def test_a_torn_state_is_noticed(end: int) -> None:
     with pytest.raises(InputError, match="state last must be as it was written"):
-        State.from_bytes(CONTENT[:end], path="last")
+        Checkpoint.from_bytes(CONTENT[:end], path="last")
 
 
 def test_nan_makes_a_state_no_place_to_go_back_to() -> None:
     assert state().is_finite
-    assert not State({"a": torch.tensor([1.0, torch.nan])}, {}).is_finite
+    assert not Checkpoint({"a": torch.tensor([1.0, torch.nan])}, {}).is_finite
 
 
-def test_the_last_two_are_there_and_the_last_is_read(states: States, tmp_path: Path) -> None:
+def test_the_last_two_are_there_and_the_last_is_read(states: Checkpoints, tmp_path: Path) -> None:
     assert heard(states) == (None, [])
     assert not states.any
     for step in (1, 2, 3):
@@ -85,7 +85,7 @@ def test_the_last_two_are_there_and_the_last_is_read(states: States, tmp_path: P
 
 
 def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(
-    states: States, tmp_path: Path
+    states: Checkpoints, tmp_path: Path
 ) -> None:
     for step in (1, 2):
         states.save(state(step))
@@ -100,10 +100,10 @@ def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(
     # The next save must not put the damaged one in the place of the good one.
     states.save(state(3))
     states.finish()
-    assert State.from_bytes((tmp_path / PREVIOUS).read_bytes(), path="").facts["step"] == 1
+    assert Checkpoint.from_bytes((tmp_path / PREVIOUS).read_bytes(), path="").facts["step"] == 1
 
 
-def test_where_both_are_damaged_nobody_goes_on(states: States, tmp_path: Path) -> None:
+def test_where_both_are_damaged_nobody_goes_on(states: Checkpoints, tmp_path: Path) -> None:
     for name in (LAST, PREVIOUS):
         (tmp_path / name).write_bytes(b"torn")
     with pytest.raises(InputError, match=PREVIOUS):
@@ -113,7 +113,7 @@ def test_where_both_are_damaged_nobody_goes_on(states: States, tmp_path: Path) -
 
 def test_a_save_is_due_once_a_minute_and_never_while_one_is_written(tmp_path: Path) -> None:
     now = [0.0]
-    states = States(str(tmp_path), clock=lambda: now[0])
+    states = Checkpoints(str(tmp_path), clock=lambda: now[0])
     assert not states.is_due()
     now[0] = PERIOD
     assert states.is_due()
@@ -126,7 +126,7 @@ def test_a_save_is_due_once_a_minute_and_never_while_one_is_written(tmp_path: Pa
 
 
 def test_a_disk_that_refuses_is_heard_of(tmp_path: Path) -> None:
-    states = States(str(tmp_path / "gone"))
+    states = Checkpoints(str(tmp_path / "gone"))
     states.save(state())
     with pytest.raises((SurroundingsError, FileExistsError), match="gone"):
         states.finish()
@@ -137,15 +137,15 @@ def test_a_disk_that_refuses_is_heard_of(tmp_path: Path) -> None:
 WRITER = """
 import os, signal, sys, time
 import torch
-from unetkit.training.checkpoint import State, States
+from unetkit.training.checkpoint import Checkpoint, Checkpoints
 
 def work(pipe):
-    states = States(sys.argv[1])
+    states = Checkpoints(sys.argv[1])
     held = states.load(print)
     step = held.facts["step"] if held else 0
     while True:
         step += 1
-        state = State({"big": torch.full((300_000,), float(step))}, {"step": step})
+        state = Checkpoint({"big": torch.full((300_000,), float(step))}, {"step": step})
         states.save(state, after=lambda step=step: os.write(pipe, b"%d\\n" % step))
 
 for kill in range(10):
@@ -162,7 +162,7 @@ for kill in range(10):
     os.waitpid(child, 0)
     while more := os.read(ours, 10_000):
         said += more
-    states = States(sys.argv[1])
+    states = Checkpoints(sys.argv[1])
     found = states.load(print)
     whole = bool((found.tensors["big"] == found.facts["step"]).all())
     print(said.split()[-1].decode(), found.facts["step"], whole)

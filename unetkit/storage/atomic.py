@@ -22,24 +22,10 @@ DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs"})
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Write a file that is there whole or not at all.
+    """Write a file that is there whole or not at all, in a folder that exists.
 
     It is written beside its place under another name, reaches the disk, and takes its place. A new
     file gets the mode that the umask leaves of 0666; an existing one keeps its mode.
-
-    Parameters
-    ----------
-    path : str
-        Where to; its folder must exist.
-    data : bytes
-        What to write.
-
-    Raises
-    ------
-    OutputError
-        If the folder is not there, or a folder lies at `path`.
-    SurroundingsError
-        If the disk is full or refuses.
     """
     if is_remote(path):
         urls.write(path, data)
@@ -65,13 +51,7 @@ def write_text(path: str, text: str) -> None:
 
 
 def write_json(path: str, value: Any) -> None:
-    """Write strict JSON, as `write_bytes` does.
-
-    Raises
-    ------
-    ValueError
-        If `value` holds NaN or Inf.
-    """
+    """Write strict JSON, without NaN or Inf, as `write_bytes` does."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
@@ -102,15 +82,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_documents(folder: str) -> None:
-    """Make sure that the metadata of new arrays outlives a power cut; chunks are checked later.
-
-    Parameters
-    ----------
-    folder : str
-        What was just created; a store is safe as it is.
-    """
+    """Make sure that the metadata of new arrays outlives a power cut; chunks are checked later."""
     if is_remote(folder):
-        return
+        return  # a store is safe as it is
     for place, _, files in os.walk(folder):
         for name in DOCUMENTS.intersection(files):
             sync_folder(Path(place, name))
@@ -118,13 +92,7 @@ def sync_documents(folder: str) -> None:
 
 
 def make_folder(path: str) -> None:
-    """Make a folder and those around it, where they are not there yet.
-
-    Raises
-    ------
-    SurroundingsError
-        If the disk is full or refuses.
-    """
+    """Make a folder and those around it, where they are not there yet."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -159,17 +127,10 @@ def _is_stored(url: str) -> bool:
 
 
 def publish(partial: str, url: str) -> None:
-    """Copy a complete partial to its place in the same store, and remove it.
+    """Copy a complete partial, a store or a file, to its place in the same store, and remove it.
 
     What is in the place and may be replaced is removed first, its root documents before the rest,
     so that at no moment parts of two outputs are read as one.
-
-    Parameters
-    ----------
-    partial : str
-        What was made: a store, or a single file.
-    url : str
-        Its place.
     """
     if urls.is_object(partial):
         urls.copy(partial, url, [""])
@@ -227,12 +188,8 @@ def sweep(folder: str) -> None:
 def recover(url: str, partial: str) -> None:
     """Put back an output whose replacement was killed half-way, and remove what is left of others.
 
-    Parameters
-    ----------
-    url : str
-        The output. Where nothing is in its place, what was put aside for a new one was whole.
-    partial : str
-        The folder in which it is made; it is put aside only to be removed.
+    Where nothing is in the output's place, what was put aside for a new one was whole; a partial
+    is put aside only to be removed.
     """
     if is_remote(url):
         return

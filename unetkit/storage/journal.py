@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LINES_A_PIECE = 200
 
 
-class Lines(Protocol):
+class AppendLog(Protocol):
     """What grows line by line."""
 
     def append(self, line: bytes) -> None:
@@ -45,12 +45,12 @@ class Lines(Protocol):
         """Remove everything."""
 
 
-def lines_at(url: str) -> Lines:
+def open_log(url: str) -> AppendLog:
     """Return what appends to a file, there or not, on this machine or in a store."""
-    return _Pieces(url) if is_remote(url) else _File(Path(url))
+    return _ObjectLog(url) if is_remote(url) else _FileLog(Path(url))
 
 
-class _File:
+class _FileLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._handle: int | None = None
@@ -93,7 +93,7 @@ class _File:
         return self._handle
 
 
-class _Pieces:
+class _ObjectLog:
     """Objects 00000000, 00000001, ... below a URL; each process begins one of its own."""
 
     def __init__(self, url: str) -> None:
@@ -130,21 +130,16 @@ LINES_AT_ONCE = 4096
 
 
 class Journal:
-    """An append-only record in the folder of a partial.
+    """An append-only record in the folder of a partial, or of an output that kept its fingerprint.
 
     A line is the checksum of the rest, and a JSON list of the part's key and the part's own
     checksum. A line that was torn, or that is not ours, says nothing: its part is not done.
     Nothing is created before something is recorded.
-
-    Parameters
-    ----------
-    folder : str
-        The partial, or a finished output that kept its fingerprint.
     """
 
     def __init__(self, folder: str) -> None:
         self.folder = join(folder, FOLDER)
-        self._lines = lines_at(join(self.folder, LINES))
+        self._log = open_log(join(self.folder, LINES))
 
     def __enter__(self) -> Self:
         return self
@@ -153,13 +148,7 @@ class Journal:
         self.close()
 
     def write_fingerprint(self, fingerprint: dict[str, Any]) -> None:
-        """Store what the output's bytes depend on.
-
-        Parameters
-        ----------
-        fingerprint : dict
-            Settings and checksums; nested dicts are compared entry by entry.
-        """
+        """Store what the output's bytes depend on; nested dicts are compared entry by entry."""
         if not is_remote(self.folder):
             make_folder(self.folder)
         write_json(join(self.folder, FINGERPRINT), plain(fingerprint))
@@ -175,46 +164,27 @@ class Journal:
         return found if isinstance(found, dict) else None
 
     def differences(self, fingerprint: dict[str, Any]) -> list[str]:
-        """Say in which entries a fingerprint differs from the stored one.
-
-        Returns
-        -------
-        list of str
-            Such as `plan.tile: 512 before, 1024 now`; empty if they are equal.
-        """
+        """Say in which entries a fingerprint differs from the stored one."""
         return differences(self.read_fingerprint() or {}, fingerprint)
 
     def record(self, key: str, *, checksum: int | None) -> None:
-        """Say that a part is done.
-
-        Parameters
-        ----------
-        key : str
-            Of the part.
-        checksum : int or None
-            Of what was stored, for those who check it later; None where there is nothing to check.
-
-        Raises
-        ------
-        SurroundingsError
-            If the disk is full or refuses.
-        """
+        """Say that a part is done, and what its checksum is, where there is something to check."""
         text = json.dumps([key, checksum])
-        self._lines.append(f"{zlib.crc32(text.encode()):08x} {text}\n".encode())
+        self._log.append(f"{zlib.crc32(text.encode()):08x} {text}\n".encode())
 
     def done(self) -> dict[str, int | None]:
         """Return the parts that are done, each with its checksum; the last line on a part holds."""
-        lines = self._lines.read().split(b"\n")
+        lines = self._log.read().split(b"\n")
         texts = [text for line in lines if (text := _checked(line)) is not None]
         return dict(_entries(texts))
 
     def close(self) -> None:
         """Close the file; recording opens it again."""
-        self._lines.close()
+        self._log.close()
 
     def discard(self) -> None:
         """Remove the record of parts, once the output is complete."""
-        self._lines.remove()
+        self._log.remove()
 
 
 def _checked(line: bytes) -> bytes | None:
@@ -230,14 +200,14 @@ def _entries(texts: list[bytes]) -> Iterator[tuple[str, int | None]]:
         try:
             values = json.loads(b"[" + b",".join(block) + b"]")
         except (ValueError, RecursionError):
-            values = [value for text in block for value in _alone(text)]
+            values = [value for text in block for value in _parse(text)]
         for value in values:
             match value:
                 case [str(key), int() | None as checksum]:
                     yield key, checksum
 
 
-def _alone(text: bytes) -> list[Any]:
+def _parse(text: bytes) -> list[Any]:
     try:
         return [json.loads(text)]
     except (ValueError, RecursionError):
@@ -247,8 +217,6 @@ def _alone(text: bytes) -> list[Any]:
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Say in which entries a fingerprint differs from an earlier one that went through JSON.
 
-    Examples
-    --------
     >>> differences({"plan": {"tile": 512}}, {"plan": {"tile": 1024}})
     ['plan.tile: 512 before, 1024 now']
     """
@@ -279,11 +247,6 @@ class Results:
     """Results of an unfinished run, a file each, in a folder with a journal.
 
     A result counts once the journal has its checksum; one that was torn or altered is not there.
-
-    Parameters
-    ----------
-    folder : str
-        Of the unfinished run.
     """
 
     def __init__(self, folder: str) -> None:
@@ -298,22 +261,7 @@ class Results:
         self.journal.close()
 
     def put(self, key: str, tree: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Keep a result.
-
-        Parameters
-        ----------
-        key : str
-            Of the job.
-        tree : object
-            What JSON can hold.
-        arrays : mapping of str to ndarray
-            Of plain numbers.
-
-        Raises
-        ------
-        SurroundingsError
-            If the disk is full or refuses.
-        """
+        """Keep the result of a job: what JSON can hold, and arrays of plain numbers."""
         stream = io.BytesIO()
         text = np.frombuffer(json.dumps(tree, allow_nan=False).encode(), np.uint8)
         np.savez_compressed(stream, allow_pickle=False, **{_TREE: text}, **arrays)
@@ -326,17 +274,7 @@ class Results:
         self.journal.record(key, checksum=zlib.crc32(data))
 
     def get(self, key: str) -> tuple[Any, dict[str, np.ndarray[Any, Any]]] | None:
-        """Return the tree and the arrays of a result that an earlier run kept.
-
-        Parameters
-        ----------
-        key : str
-
-        Returns
-        -------
-        tuple of object and dict, or None
-            None where there is none, or not as it was written.
-        """
+        """Return what an earlier run kept; None where it is not there as it was written."""
         if key not in self._done:
             return None
         try:
@@ -353,17 +291,10 @@ class Results:
         return self._folder / f"{sha256(key.encode()).hexdigest()[:32]}.npz"
 
 
-def stamp(url: str) -> dict[str, int]:
-    """Say how many files a stored array has, their bytes, and when the last of them was written.
+def fingerprint(url: str) -> dict[str, int]:
+    """Count files and bytes of a stored array, and say when one was written last, in nanoseconds.
 
-    Parameters
-    ----------
-    url : str
-
-    Returns
-    -------
-    dict of str to int
-        `files`, `bytes` and `newest` in nanoseconds; empty for what lies elsewhere.
+    Empty for what lies elsewhere.
     """
     if is_remote(url):
         return {}

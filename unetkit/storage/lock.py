@@ -31,24 +31,13 @@ LIMIT = 4096
 
 @dataclass(frozen=True)
 class Holder:
-    """Who is at work.
-
-    Parameters
-    ----------
-    host : str
-        The machine's name.
-    pid : int
-        The process there.
-    since : str
-        When it began, for people.
-    birth : str
-        What tells the process from a later one with the same number, "" where the system does not
-        say: the boot of the machine, and the clock tick at which the process was started.
-    """
+    """Who is at work: a process of a host, and since when, for people."""
 
     host: str
     pid: int
     since: str
+    # What tells the process from a later one with the same number, "" where the system does not
+    # say: the boot of the machine, and the clock tick at which the process was started.
     birth: str
 
     @property
@@ -76,122 +65,119 @@ def lock_path(url: str) -> str:
 
 @contextmanager
 def locked(url: str, *, break_lock: bool = False) -> Iterator[None]:
-    """Be the only job on a partial inside a `with` block.
+    """Be the only job on a partial, there or not, inside a `with` block; else OutputError.
 
-    It needs no lock of the file system, so that it holds on network disks too. What a dead process
-    of this host left is taken over.
-
-    Parameters
-    ----------
-    url : str
-        The partial, there or not.
-    break_lock : bool
-        Take over in any case, for when the other job is known to be dead.
-
-    Raises
-    ------
-    OutputError
-        If another job is at work there, or may be.
-    SurroundingsError
-        If the folder can't be written to.
+    It needs no lock of the file system, so that it holds on network disks and in stores too. What
+    a dead process of this host left is taken over; with `break_lock` any lock is.
     """
-    if is_remote(url):
-        with _locked_store(url, break_lock=break_lock):
-            yield
-        return
-    path = Path(lock_path(url))
+    place = lock_path(url) if is_remote(url) else str(Path(lock_path(url)))
+    lock = _ObjectLock(place) if is_remote(url) else _FileLock(place)
     own = json.dumps(asdict(_this_process())).encode()
     try:
-        while not _place(path, own):
-            _make_way(path, url, break_lock=break_lock)
+        while not lock.create(own):
+            content = lock.read()
+            if content is None:
+                continue  # released meanwhile
+            holder = _parse(content)
+            if not break_lock and (holder is None or holder.is_alive):
+                raise OutputError(_refusal(url, place, holder))
+            lock.put_aside(content)
     except OutputError:
         raise  # it is an OSError too
     except OSError as error:
-        raise SurroundingsError(f"{path} must be writable, got: {error}") from error
-    _sweep(path)
+        if is_remote(url):
+            raise
+        raise SurroundingsError(f"{place} must be writable, got: {error}") from error
     try:
         yield
     finally:
         # Another job may have broken the lock meanwhile and hold its own.
         with suppress(OSError):
-            if path.read_bytes() == own:
-                path.unlink()
+            if lock.read() == own:
+                lock.remove()
 
 
-@contextmanager
-def _locked_store(url: str, *, break_lock: bool) -> Iterator[None]:
-    """Do in a store, which creates an object in one step but exchanges none, what `locked` does."""
-    place = lock_path(url)
-    own = json.dumps(asdict(_this_process())).encode()
-    while True:
+class _ObjectLock:
+    """A lock in a store, which creates an object in one step but exchanges none."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def create(self, content: bytes) -> bool:
         try:
-            urls.write(place, own, new=True)
-            break
+            urls.write(self._url, content, new=True)
         except FileExistsError:
-            _make_way_in_store(place, url, break_lock=break_lock)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            if urls.read(place) == own:
-                urls.remove(place)
+            return False
+        return True
+
+    def read(self) -> bytes | None:
+        try:
+            return urls.read(self._url, stop=LIMIT)
+        except FileNotFoundError:
+            return None
+
+    def put_aside(self, content: bytes) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        urls.remove(self._url)
 
 
-def _make_way_in_store(place: str, url: str, *, break_lock: bool) -> None:
-    try:
-        holder = _read(urls.read(place, stop=LIMIT))
-    except FileNotFoundError:
-        return  # released meanwhile
-    if not break_lock and (holder is None or holder.is_alive):
-        raise OutputError(_refusal(url, place, holder))
-    urls.remove(place)
+class _FileLock:
+    """A lock on a disk."""
 
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
 
-def _place(path: Path, content: bytes) -> bool:
-    """Create the file with its content in one step; False where it is already there."""
-    new = path.with_name(f"{path.name[:200]}.{secrets.token_hex(8)}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    try:
-        with os.fdopen(os.open(new, flags, 0o666), "wb") as file:
-            file.write(content)
-        # Unlike a rename a link never replaces what is there, on network disks neither.
-        os.link(new, path)
-    except FileExistsError:
-        return False
-    finally:
-        new.unlink(missing_ok=True)
-    return True
+    def create(self, content: bytes) -> bool:
+        """Create the file with its content in one step; False where it is already there."""
+        new = self._temporary()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+        try:
+            with os.fdopen(os.open(new, flags, 0o666), "wb") as file:
+                file.write(content)
+            # Unlike a rename a link never replaces what is there, on network disks neither.
+            os.link(new, self._path)
+        except FileExistsError:
+            return False
+        finally:
+            new.unlink(missing_ok=True)
+        self._sweep()
+        return True
 
+    def read(self) -> bytes | None:
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return None
 
-def _sweep(path: Path) -> None:
-    """Remove what processes that were killed while they took the lock left of theirs."""
-    for other in path.parent.iterdir():
-        if other.name.startswith(f"{path.name[:200]}.") and other.suffix == ".tmp":
-            with suppress(OSError):
-                holder = _read(other.read_bytes())
-                if holder is not None and not holder.is_alive:
-                    other.unlink()
+    def put_aside(self, content: bytes) -> None:
+        """Remove the lock of a dead process, unless it is another's by now."""
+        aside = self._temporary()
+        with _one_by_one(self._path.parent), suppress(FileNotFoundError):
+            if self._path.read_bytes() != content:
+                return  # another job was quicker
+            self._path.rename(aside)
+            if aside.read_bytes() != content:
+                # A third job was quicker to put the dead one aside, and this lock is its own.
+                with suppress(FileExistsError):
+                    os.link(aside, self._path)
+            aside.unlink()
 
+    def remove(self) -> None:
+        self._path.unlink()
 
-def _make_way(path: Path, url: str, *, break_lock: bool) -> None:
-    """Put the lock of a dead process aside; refuse where it may be alive."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return  # released meanwhile
-    holder = _read(content)
-    if not break_lock and (holder is None or holder.is_alive):
-        raise OutputError(_refusal(url, path, holder))
-    aside = path.with_name(f"{path.name[:200]}.{secrets.token_hex(8)}.tmp")
-    with _one_by_one(path.parent), suppress(FileNotFoundError):
-        if path.read_bytes() != content:
-            return  # another job was quicker
-        path.rename(aside)
-        if aside.read_bytes() != content:
-            # A third job was quicker to put the dead one aside, and this lock is its own.
-            with suppress(FileExistsError):
-                os.link(aside, path)
-        aside.unlink()
+    def _temporary(self) -> Path:
+        return self._path.with_name(f"{self._path.name[:200]}.{secrets.token_hex(8)}.tmp")
+
+    def _sweep(self) -> None:
+        """Remove what processes that were killed while they took the lock left of theirs."""
+        for other in self._path.parent.iterdir():
+            if other.name.startswith(f"{self._path.name[:200]}.") and other.suffix == ".tmp":
+                with suppress(OSError):
+                    holder = _parse(other.read_bytes())
+                    if holder is not None and not holder.is_alive:
+                        other.unlink()
 
 
 @contextmanager
@@ -213,10 +199,10 @@ def _one_by_one(folder: Path) -> Iterator[None]:
         os.close(number)
 
 
-def _refusal(url: str, path: Path | str, holder: Holder | None) -> str:
+def _refusal(url: str, place: str, holder: Holder | None) -> str:
     if holder is None:
         return (
-            f"{path} must name the job that is at work there, got a file that does not; "
+            f"{place} must name the job that is at work there, got a file that does not; "
             "add --break-lock if no job is"
         )
     return (
@@ -226,10 +212,9 @@ def _refusal(url: str, path: Path | str, holder: Holder | None) -> str:
     )
 
 
-def _read(content: bytes) -> Holder | None:
+def _parse(content: bytes) -> Holder | None:
     try:
-        found = json.loads(content[:LIMIT])
-        holder = Holder(**found)
+        holder = Holder(**json.loads(content[:LIMIT]))
     except (ValueError, TypeError, RecursionError):
         return None
     return holder if isinstance(holder.host, str) and type(holder.pid) is int else None

@@ -23,7 +23,7 @@ Kept = TypeVar("Kept", int, str)
 
 
 @dataclass(frozen=True)
-class Earlier:
+class PreviousRun:
     """What an earlier run left.
 
     Parameters
@@ -73,7 +73,7 @@ class Earlier:
             )
 
 
-def find_earlier(output: str, *, inputs: Sequence[str]) -> Earlier | None:
+def find_previous_run(output: str, *, inputs: Sequence[str]) -> PreviousRun | None:
     """Look for what an earlier run left of an output; None where there is nothing to go on with.
 
     Raises
@@ -85,9 +85,9 @@ def find_earlier(output: str, *, inputs: Sequence[str]) -> Earlier | None:
     place = output if finished else outputs.partial_url(output)
     fingerprint = Journal(place).read_fingerprint()
     if finished and fingerprint is not None:
-        return Earlier(place, True, fingerprint)
+        return PreviousRun(place, True, fingerprint)
     outputs.check_output(output, inputs=inputs)
-    return None if fingerprint is None else Earlier(place, False, fingerprint)
+    return None if fingerprint is None else PreviousRun(place, False, fingerprint)
 
 
 # After these the work itself is sound, and going on with it is worth while.
@@ -184,7 +184,7 @@ def begun(
     OutputError
         If weights are there, or an earlier run had other settings.
     """
-    earlier = find_earlier(place, inputs=()) if resume else None
+    earlier = find_previous_run(place, inputs=()) if resume else None
     if earlier is not None:
         earlier.check(fingerprint)
         if earlier.finished:

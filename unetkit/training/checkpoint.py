@@ -1,4 +1,4 @@
-"""States of a training on disk: each whole and checked, saved beside the work, never a pickle."""
+"""Checkpoints of a training on disk: whole and checked, saved beside the work, never a pickle."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KEY = "unetkit.state"
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class Checkpoint:
     """All that a training needs to go on as if it had never stopped.
 
     Parameters
@@ -58,7 +58,7 @@ class State:
         return content
 
     @classmethod
-    def from_bytes(cls, content: bytes, *, path: str) -> State:
+    def from_bytes(cls, content: bytes, *, path: str) -> Checkpoint:
         """Read what `to_bytes` returned; nothing in it can run code.
 
         Raises
@@ -104,7 +104,7 @@ def _damaged(path: str, got: str) -> InputError:
     )
 
 
-class States:
+class Checkpoints:
     """The last two states of a training, in its folder.
 
     Parameters
@@ -136,7 +136,7 @@ class States:
         """Whether there is one."""
         return self._last.exists() or self._previous.exists()
 
-    def load(self, note: Callable[[str], None]) -> State | None:
+    def load(self, note: Callable[[str], None]) -> Checkpoint | None:
         """Read the last state, or the one before it where that is damaged.
 
         Parameters
@@ -146,7 +146,7 @@ class States:
 
         Returns
         -------
-        State or None
+        Checkpoint or None
             None where there is none.
 
         Raises
@@ -157,7 +157,7 @@ class States:
         found = [path for path in (self._last, self._previous) if path.exists()]
         for number, path in enumerate(found, start=1):
             try:
-                state = State.from_bytes(path.read_bytes(), path=str(path))
+                state = Checkpoint.from_bytes(path.read_bytes(), path=str(path))
             except InputError as error:
                 if number == len(found):
                     raise
@@ -174,12 +174,12 @@ class States:
             return False
         return self._clock() - self._saved >= self._period
 
-    def save(self, state: State, *, after: Callable[[], None] = lambda: None) -> None:
+    def save(self, state: Checkpoint, *, after: Callable[[], None] = lambda: None) -> None:
         """Write a state beside the work of the caller; `finish` waits for it.
 
         Parameters
         ----------
-        state : State
+        state : Checkpoint
             Must not change any more.
         after : callable
             Called in the thread that writes once the state is safe.
@@ -209,7 +209,7 @@ class States:
         """End the thread that writes, once it is done."""
         self._pool.shutdown(wait=True)
 
-    def _write(self, state: State, after: Callable[[], None]) -> None:
+    def _write(self, state: Checkpoint, after: Callable[[], None]) -> None:
         content = state.to_bytes()
         # First: where the disk is full it makes room, and a kill leaves the state that it was.
         if self._last.exists():

@@ -11,7 +11,7 @@ import torch
 from unetkit.errors import NumbersError
 from unetkit.models import hardware
 from unetkit.models.losses import parse_loss
-from unetkit.training.checkpoint import State
+from unetkit.training.checkpoint import Checkpoint
 from unetkit.training.distributed import ALONE
 from unetkit.training.norms import freeze_statistics, share_statistics
 from unetkit.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
@@ -75,7 +75,7 @@ class Learner:
         # Gradients smaller than float16 can hold would vanish; other precisions need no scale.
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=precision == "float16")
         self._suspects: list[list[str]] = []
-        self._good: State | None = None
+        self._good: Checkpoint | None = None
 
     def learn(self, batch: Batch, *, rate: float, frozen: bool = False) -> float | None:
         """Make one step.
@@ -117,11 +117,11 @@ class Learner:
             self._give_up_or_go_back()
         return None
 
-    def remember(self, state: State) -> None:
+    def remember(self, state: Checkpoint) -> None:
         """Take a state to which weights can be taken back."""
         self._good = state
 
-    def state(self, facts: Mapping[str, Any]) -> State:
+    def state(self, facts: Mapping[str, Any]) -> Checkpoint:
         """Copy what the next steps depend on.
 
         Parameters
@@ -139,9 +139,9 @@ class Learner:
             "went_back": self.went_back,
         }
         copies = {name: _own(value) for name, value in tensors.items()}
-        return State(copies, {**facts, "learner": own})
+        return Checkpoint(copies, {**facts, "learner": own})
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: Checkpoint) -> None:
         """Go back to a state."""
         own = state.facts["learner"]
         self._network.load_state_dict(_under("network.", state.tensors))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from unetkit.training.checkpoint import State
+    from unetkit.training.checkpoint import Checkpoint
     from unetkit.training.distributed import Group
     from unetkit.training.optimizer import Pace
     from unetkit.training.recipes import Recipe
@@ -29,14 +29,14 @@ class Store(Protocol):
     def is_due(self) -> bool:
         """Say whether it is time for one."""
 
-    def save(self, state: State) -> None:
+    def save(self, state: Checkpoint) -> None:
         """Take one, and write it beside the work."""
 
     def finish(self) -> None:
         """Wait until it is on the disk."""
 
 
-class Keeper:
+class Checkpointer:
     """Copies what a training depends on now and then, and gives it back.
 
     Parameters
@@ -44,7 +44,7 @@ class Keeper:
     store : Store, optional
         Where copies go; None for processes that don't write, and for trainings that nobody goes
         on with.
-    start : State, optional
+    start : Checkpoint, optional
         From where to go on.
     more : callable
         Returns what else belongs to a state, as JSON can hold it.
@@ -58,7 +58,7 @@ class Keeper:
         self,
         store: Store | None = None,
         *,
-        start: State | None = None,
+        start: Checkpoint | None = None,
         more: Callable[[], dict[str, Any]] = dict,
         group: Group = ALONE,
         final: bool = False,
@@ -97,14 +97,14 @@ class Keeper:
         if self._store is not None:
             self._store.finish()
 
-    def _keep(self, state: State, learner: Learner) -> None:
+    def _keep(self, state: Checkpoint, learner: Learner) -> None:
         # With NaN or Inf in it nobody could go on; the state before it stays.
         if state.is_finite:
             learner.remember(state)
             if self._store is not None:
                 self._store.save(state)
 
-    def _copy(self, learner: Learner, pace: Pace, position: Position) -> State:
+    def _copy(self, learner: Learner, pace: Pace, position: Position) -> Checkpoint:
         facts = {"position": position.to_dict(), "pace": pace.to_dict(), "more": self._more()}
         return learner.state(facts)
 
@@ -135,7 +135,7 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """How the training ended.
 
     Parameters
@@ -165,10 +165,10 @@ def fit(
     precision: str,
     validate: Callable[[nn.Module], Validation],
     watcher: Watcher,
-    keeper: Keeper | None = None,
+    checkpointer: Checkpointer | None = None,
     group: Group = ALONE,
     accumulate: int = 1,
-) -> Outcome:
+) -> TrainingResult:
     """Train a network, and hand the best one to the watcher.
 
     Parameters
@@ -187,7 +187,7 @@ def fit(
         Scores a network on the held-out data.
     watcher : Watcher
         Told of everything.
-    keeper : Keeper, optional
+    checkpointer : Checkpointer, optional
         Where to go on from, and who keeps the state.
     group : Group
         Who else trains the network.
@@ -196,7 +196,7 @@ def fit(
 
     Returns
     -------
-    Outcome
+    TrainingResult
 
     Raises
     ------
@@ -210,8 +210,8 @@ def fit(
     if pace.steps < 1:
         raise UsageError(f"steps must be at least 1, got {pace.steps}; leave it out for 1000")
     learner = Learner(network, recipe, precision=precision, group=group, accumulate=accumulate)
-    keeper = keeper or Keeper(group=group)
-    at = keeper.begin(learner, pace)
+    checkpointer = checkpointer or Checkpointer(group=group)
+    at = checkpointer.begin(learner, pace)
     patience = PATIENCE if recipe.schedule == "constant" else math.inf
     try:
         while True:
@@ -220,7 +220,7 @@ def fit(
                     _validate(network, at, validate=validate, watcher=watcher, group=group)
             if at.step >= pace.steps or at.since_best >= patience:
                 break
-            keeper.follow(learner, pace, at)
+            checkpointer.follow(learner, pace, at)
             pace.begin_step()
             rate, sound = recipe.rate(at.step, pace.steps), not learner.went_back
             frozen = recipe.freezes(at.step, pace.steps)
@@ -233,11 +233,11 @@ def fit(
                 watcher.went_back(at.step)
             watcher.stepped(at.step, loss=loss, rate=rate)
     except StoppedError:
-        keeper.finish(learner, pace, at)
+        checkpointer.finish(learner, pace, at)
         raise
-    keeper.end(learner, pace, at)
+    checkpointer.end(learner, pace, at)
     best = at.best or Validation(0.0, loss=0.0)
-    return Outcome(at.step, at.best_step, best, stopped_early=at.step < pace.steps)
+    return TrainingResult(at.step, at.best_step, best, stopped_early=at.step < pace.steps)
 
 
 def _validate(

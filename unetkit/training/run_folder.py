@@ -18,13 +18,13 @@ from unetkit.storage.outputs import (
     written_by_unetkit,
 )
 from unetkit.storage.urls import exists
-from unetkit.training.checkpoint import Position, States
+from unetkit.training.checkpoint import Checkpoints, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from unetkit.training.checkpoint import State
+    from unetkit.training.checkpoint import Checkpoint
 
 BEST = "best.safetensors"
 LOG = "log.jsonl"
@@ -32,7 +32,7 @@ PAGE = "training.html"
 SUFFIX = ".safetensors"
 
 
-class Workplace:
+class RunFolder:
     """The folder ``OUTPUT.train`` of a training whose model will be `output`.
 
     It is made when a `with` block begins and holds the log, the last two states and the best model
@@ -77,7 +77,7 @@ class Workplace:
             raise UsageError(
                 f"output must end in .safetensors, as model files do, got {output}; add it"
             )
-        self.states = States(self.folder)
+        self.states = Checkpoints(self.folder)
         self.resumes = resume and self.states.any
         """Whether there is a state to go on from."""
         self.begins_anew = resume and exists(self.folder) and not self.resumes
@@ -111,7 +111,7 @@ class Workplace:
         """Where the page to look at is while it is written."""
         return f"{self.folder}/{PAGE}"
 
-    def __enter__(self) -> Workplace:
+    def __enter__(self) -> RunFolder:
         if self.resumes:
             for torn in Path(self.folder).glob(".*.tmp"):
                 torn.unlink()
@@ -157,7 +157,7 @@ class Workplace:
             "a", buffering=1, encoding="utf-8"
         )
 
-    def load(self, note: Callable[[str], None]) -> State | None:
+    def load(self, note: Callable[[str], None]) -> Checkpoint | None:
         """Return the state to go on from; None where this training begins afresh.
 
         Parameters
@@ -183,7 +183,7 @@ class Workplace:
             )
         return state
 
-    def go_on(self, state: State) -> None:
+    def go_on(self, state: Checkpoint) -> None:
         """Let log and best model be what they were when a state was kept."""
         position = Position.from_dict(state.facts["position"])
         self._best_step = position.best_step
@@ -223,7 +223,7 @@ class Workplace:
         """Say whether it is time to keep a state."""
         return self.states.is_due()
 
-    def save(self, state: State) -> None:
+    def save(self, state: Checkpoint) -> None:
         """Keep a state, and the best models that the last two know."""
 
         def prune() -> None:

@@ -122,11 +122,11 @@ def test_a_signal_ends_it_at_a_safe_place(stores):
 PROGRAM = """
 import os, signal, sys, warnings
 from pathlib import Path
-from unetkit.commands.evaluate import counting
+from unetkit.engine import block_io
 from unetkit.commands.evaluate.command import evaluate
 from unetkit.storage.journal import Results
 
-counting.BLOCK = 256
+block_io.BLOCK = 256
 warnings.simplefilter("ignore")
 put, left = Results.put, int(sys.argv[1])
 
@@ -172,7 +172,7 @@ def test_other_data_are_not_mixed_in(stores, changed):
 
 def test_what_an_edit_would_do_unnoticed(stores, monkeypatch):
     # Were files not looked at, blocks of before an edit would be mixed with those of after it.
-    monkeypatch.setattr(scoring, "stamp", lambda url: {})
+    monkeypatch.setattr(scoring, "fingerprint", lambda url: {})
     with pytest.raises(SurroundingsError):
         evaluate(*stores, resume=True, progress=Ends(2, full), **WORK)
     place = Path("t.zarr/labels/instances/0/c/0/0")

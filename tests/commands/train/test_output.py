@@ -16,7 +16,7 @@ from unetkit.errors import InputError, OutputError, UsageError
 from unetkit.models.model_file import load
 from unetkit.models.model_header import read_header
 from unetkit.training import run_folder
-from unetkit.training.checkpoint import State, States
+from unetkit.training.checkpoint import Checkpoint, Checkpoints
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -50,7 +50,7 @@ class Crashing:
         self.notes.append(text)
 
 
-class Eager(States):
+class Eager(Checkpoints):
     """Keeps every state, where the usual one keeps one a minute."""
 
     def is_due(self) -> bool:
@@ -62,7 +62,7 @@ class Eager(States):
 def here(kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder with a dataset, and keep a state after every step."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_folder, "States", Eager)
+    monkeypatch.setattr(run_folder, "Checkpoints", Eager)
     kit.cells(tmp_path / "data.zarr", count=3)
     return tmp_path
 
@@ -91,9 +91,9 @@ DEADLY = """
 import os, signal, sys
 from unetkit.commands.train.command import train
 from unetkit.training import run_folder
-from unetkit.training.checkpoint import States
+from unetkit.training.checkpoint import Checkpoints
 
-class Eager(States):
+class Eager(Checkpoints):
     def is_due(self):
         self.finish()
         return True
@@ -109,7 +109,7 @@ class Deadly:
     def note(self, text):
         pass
 
-run_folder.States = Eager
+run_folder.Checkpoints = Eager
 train("data.zarr", options=("depth=1", "width=2", "dropout=0.5"), steps=20, device="cpu",
       precision="float32", workers=int(sys.argv[1]), progress=Deadly())
 """
@@ -285,7 +285,7 @@ def test_a_lost_best_model_is_noticed(here: Path) -> None:
 def test_the_state_stays_where_wanted(here: Path) -> None:
     run(steps=4, keep_state=True)
     content = (here / "model.train" / "last.safetensors").read_bytes()
-    state = State.from_bytes(content, path="")
+    state = Checkpoint.from_bytes(content, path="")
     assert state.facts["position"]["step"] == 4
     names = set(state.tensors)
     assert {name.split(".")[0] for name in names} == {"network", "average", "optimizer"}
@@ -307,7 +307,7 @@ def test_a_budget_becomes_a_stored_number_of_steps(here: Path) -> None:
         # The bar begins anew once the number of steps is known.
         run(steps=10**6, time_budget="4s", progress=Crashing(3))
     content = (here / "model.train" / "last.safetensors").read_bytes()
-    steps = State.from_bytes(content, path="").facts["pace"]["steps"]
+    steps = Checkpoint.from_bytes(content, path="").facts["pace"]["steps"]
     assert steps < 10**6
     report = run(resume=True, steps=10**6, time_budget="4s")
     assert report.steps_total == steps
@@ -347,7 +347,7 @@ def test_a_signal_saves_at_once_and_the_same_command_goes_on(here: Path, number:
     assert process.returncode == 128 + number
     assert "give the same command with --resume to go on" in said
     # No minute has passed: it was the signal that saved.
-    state = State.from_bytes((here / "model.train" / "last.safetensors").read_bytes(), path="")
+    state = Checkpoint.from_bytes((here / "model.train" / "last.safetensors").read_bytes(), path="")
     step = state.facts["position"]["step"]
     assert step >= 30
     with begin(here, "--resume") as process:

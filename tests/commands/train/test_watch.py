@@ -16,7 +16,7 @@ from unetkit.errors import StoppedError
 from unetkit.models.build import build_model
 from unetkit.models.model_file import load
 from unetkit.training.checkpoint import Validation
-from unetkit.training.run_folder import Workplace
+from unetkit.training.run_folder import RunFolder
 from unetkit.training.split import Split
 
 if TYPE_CHECKING:
@@ -66,26 +66,26 @@ def facts(*, steps: int, budget: str | None = None, width: int = 2) -> Facts:
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Iterator[Workplace]:
-    with Workplace(str(tmp_path / "model.safetensors"), inputs=[], overwrite=False) as place:
+def work(tmp_path: Path) -> Iterator[RunFolder]:
+    with RunFolder(str(tmp_path / "model.safetensors"), inputs=[], overwrite=False) as place:
         yield place
 
 
-def reporter(work: Workplace, *, stop: Stop | None = None, **plan: Any) -> tuple[Reporter, Screen]:
+def reporter(work: RunFolder, *, stop: Stop | None = None, **plan: Any) -> tuple[Reporter, Screen]:
     screen = Screen()
     found = Reporter(screen, work, facts=facts(**{"steps": 10} | plan), stop=stop or Stop())
     found.start()
     return found, screen
 
 
-def log(work: Workplace) -> list[dict[str, Any]]:
+def log(work: RunFolder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(work.running_log).read_text().splitlines()]
 
 
 GOOD = Validation(0.5, loss=0.25, scores={"average_precision": 0.5})
 
 
-def test_the_bar_is_full_when_the_last_validation_is_done(work: Workplace) -> None:
+def test_the_bar_is_full_when_the_last_validation_is_done(work: RunFolder) -> None:
     watch, screen = reporter(work, steps=3)
     for step in (1, 2, 3):
         watch.stepped(step, loss=1.0, rate=0.1)
@@ -97,7 +97,7 @@ def test_the_bar_is_full_when_the_last_validation_is_done(work: Workplace) -> No
     assert screen.status == "loss 1.000 · AP 0.500 (best)"
 
 
-def test_with_a_budget_the_bar_first_counts_steps_to_the_pace(work: Workplace) -> None:
+def test_with_a_budget_the_bar_first_counts_steps_to_the_pace(work: RunFolder) -> None:
     watch, screen = reporter(work, steps=1000, budget="1h")
     for step in (1, 2, 3, 4):
         watch.stepped(step, loss=1.0, rate=0.1)
@@ -109,7 +109,7 @@ def test_with_a_budget_the_bar_first_counts_steps_to_the_pace(work: Workplace) -
     assert {"event": "planned", "step": 5, "steps": 8} in log(work)
 
 
-def test_the_log_tells_steps_skips_and_validations(work: Workplace) -> None:
+def test_the_log_tells_steps_skips_and_validations(work: RunFolder) -> None:
     watch, _ = reporter(work)
     watch.stepped(1, loss=1.5, rate=0.1)
     watch.stepped(2, loss=None, rate=0.1)
@@ -122,7 +122,7 @@ def test_the_log_tells_steps_skips_and_validations(work: Workplace) -> None:
     assert validation["best"] is False
 
 
-def test_a_long_log_thins_out(work: Workplace) -> None:
+def test_a_long_log_thins_out(work: RunFolder) -> None:
     watch, _ = reporter(work, steps=5000)
     for step in range(1, 5001):
         watch.stepped(step, loss=1.0, rate=0.1)
@@ -130,7 +130,7 @@ def test_a_long_log_thins_out(work: Workplace) -> None:
     assert steps == list(range(10, 5001, 10))
 
 
-def test_what_is_shown_is_a_smooth_loss(work: Workplace) -> None:
+def test_what_is_shown_is_a_smooth_loss(work: RunFolder) -> None:
     watch, screen = reporter(work)
     watch.stepped(1, loss=1.0, rate=0.1)
     watch.stepped(2, loss=3.0, rate=0.1)
@@ -151,7 +151,7 @@ def test_what_is_shown_is_a_smooth_loss(work: Workplace) -> None:
     ],
 )
 def test_people_hear_when_it_ends_and_how_it_would_end_sooner(
-    work: Workplace, *, width: int, seconds: float, words: list[str]
+    work: RunFolder, *, width: int, seconds: float, words: list[str]
 ) -> None:
     watch, screen = reporter(work, steps=1000, width=width)
     watch.planned(3, steps=1000, seconds_a_step=seconds)
@@ -159,7 +159,7 @@ def test_people_hear_when_it_ends_and_how_it_would_end_sooner(
     assert all(word in note for word, note in zip(words, screen.notes, strict=True))
 
 
-def test_a_kept_model_can_be_loaded_and_says_when_it_was_kept(work: Workplace) -> None:
+def test_a_kept_model_can_be_loaded_and_says_when_it_was_kept(work: RunFolder) -> None:
     watch, _ = reporter(work)
     network = build_model(
         "unet", in_channels=1, classes=2, options={"depth": 1, "width": 2, "norm": "batch"}
@@ -172,7 +172,7 @@ def test_a_kept_model_can_be_loaded_and_says_when_it_was_kept(work: Workplace) -
 
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_signal_ends_it_and_the_sentence_says_what_is_kept(
-    work: Workplace, *, kept: bool
+    work: RunFolder, *, kept: bool
 ) -> None:
     stop = Stop()
     watch, _ = reporter(work, stop=stop)
@@ -195,7 +195,7 @@ def test_a_signal_ends_it_and_the_sentence_says_what_is_kept(
         watch.stepped(2, loss=1.0, rate=0.1)
 
 
-def test_nothing_ends_without_a_signal(work: Workplace) -> None:
+def test_nothing_ends_without_a_signal(work: RunFolder) -> None:
     reporter(work)[0].check()
 
 

@@ -30,7 +30,7 @@ from unetkit.scores.boundaries import Surfaces
 from unetkit.scores.contingency import Contingency
 from unetkit.scores.isbi2012 import Topology
 from unetkit.scores.units import squares_of
-from unetkit.storage.journal import Results, stamp
+from unetkit.storage.journal import Results, fingerprint
 from unetkit.storage.lock import locked
 from unetkit.storage.outputs import discard, partial_url
 from unetkit.storage.urls import base_name, exists, is_remote, join
@@ -248,7 +248,7 @@ def _fingerprint(matched: Matched, settings: dict[str, Any]) -> dict[str, Any]:
                 "shape": list(array.shape),
                 "chunks": list(array.chunks),
                 "dtype": array.dtype.name,
-                **stamp(array.url),
+                **fingerprint(array.url),
             }
             for name, array in arrays.items()
             if array is not None

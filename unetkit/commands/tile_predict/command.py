@@ -18,7 +18,7 @@ from unetkit.commands.tile_predict.environment import compare_workers, look_at
 from unetkit.commands.tile_predict.output import Partial, Target, output_of
 from unetkit.commands.tile_predict.plan import Wishes, absence, check_fit, make_plan, totals
 from unetkit.commands.tile_predict.resources import share_cores
-from unetkit.commands.tile_predict.run import Run
+from unetkit.commands.tile_predict.run import PredictionRun
 from unetkit.commands.tile_predict.skipping import open_mask
 from unetkit.engine.input_shift import check_input_shift
 from unetkit.engine.schedulers import open_scheduler
@@ -437,7 +437,7 @@ class _Job:
         call = network_call(plan, device=self.device, hands=self.hands)
         work = Partial(target.partial, plan, self.source, self.dataset.kind in DATASETS)
         with stoppable() as stop, target.making(progress, fresh=earlier is None):
-            run = Run(plan, work, call, scheduler, stop=stop, progress=progress)
-            outcome = run.carry_out()
+            run = PredictionRun(plan, work, call, scheduler, stop=stop, progress=progress)
+            outcome = run.run()
             target.publish()
         return replace(report, **outcome.to_dict(), status="done")

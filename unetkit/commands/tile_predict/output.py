@@ -23,7 +23,7 @@ from unetkit.storage.images import detect, open_image
 from unetkit.storage.journal import CHUNK_LIST, FOLDER, Journal
 from unetkit.storage.lock import locked
 from unetkit.storage.nodes import read_node
-from unetkit.storage.partial import Earlier, find_earlier
+from unetkit.storage.partial import PreviousRun, find_previous_run
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import base_name
 from unetkit.version import __version__
@@ -314,7 +314,7 @@ class Target:
         """The folder in which the prediction is made."""
         return outputs.partial_url(self.output)
 
-    def look(self) -> Earlier | None:
+    def look(self) -> PreviousRun | None:
         """Make sure that the output may be written; return what there is to be resumed.
 
         Raises
@@ -327,13 +327,13 @@ class Target:
         if self.resume and self.overwrite:
             raise UsageError("resume must be given without overwrite, got both; choose one of them")
         if self.resume:
-            return find_earlier(self.output, inputs=self.inputs)
+            return find_previous_run(self.output, inputs=self.inputs)
         # A dry run says what would be done once there is room for it.
         if not self.dry_run:
             outputs.check_output(self.output, inputs=self.inputs, overwrite=self.overwrite)
         return None
 
-    def look_alone(self) -> Earlier | None:
+    def look_alone(self) -> PreviousRun | None:
         """Look once more: another job may have ended before this one was alone.
 
         Raises

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from unetkit.commands.tile_predict.skipping import Mask
     from unetkit.models.model_header import ModelHeader
     from unetkit.storage.datasets import Dataset, Sample
-    from unetkit.storage.partial import Earlier
+    from unetkit.storage.partial import PreviousRun
 
 
 @dataclass(frozen=True)
@@ -510,7 +510,7 @@ def make_plan(
     wishes: Wishes,
     *,
     hands: Hands = ONE,
-    earlier: Earlier | None = None,
+    earlier: PreviousRun | None = None,
     mask: Mask | None = None,
 ) -> Plan:
     """Settle everything that decides about the pixels; reads the images, writes nothing.
@@ -525,7 +525,7 @@ def make_plan(
         What the user asked for.
     hands : Hands
         How many tiles and networks are to run at the same time, for the memory that they take.
-    earlier : Earlier, optional
+    earlier : PreviousRun, optional
         A run that is to be resumed; its automatic choices are taken over.
     mask : Mask, optional
         Where to look.
@@ -597,7 +597,7 @@ def make_plan(
 
 
 def _settled(
-    wishes: Wishes, earlier: Earlier | None, *, sha256: str
+    wishes: Wishes, earlier: PreviousRun | None, *, sha256: str
 ) -> tuple[int | None, str | None, int | None]:
     """Return tile, precision and batch as they are wished or were chosen before, else None."""
     tile, precision, batch = wishes.tile, wishes.precision, wishes.batch

@@ -42,7 +42,7 @@ LEFT_OUT_LIST = "left-out.jsonl"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PredictionResult:
     """What came of a run.
 
     Parameters
@@ -77,7 +77,7 @@ class Outcome:
 
 
 @dataclass
-class Run:
+class PredictionRun:
     """One prediction on its way.
 
     Parameters
@@ -108,7 +108,7 @@ class Run:
     def __post_init__(self) -> None:
         self.batch = self.plan.batch
 
-    def carry_out(self) -> Outcome:
+    def run(self) -> PredictionResult:
         """Do what is left of all stages; afterwards the partial is ready to be published."""
         outputs = self.partial.outputs()
         tasks = [self._task(output) for output in outputs]
@@ -128,7 +128,9 @@ class Run:
         self.partial.add_pyramids(advance=self._advance)
         audited = self._audit(tasks, left_out) if self.plan.wishes.audit else None
         self.partial.complete(audit=audited)
-        return Outcome(reused, objects, filled, self.retries, constant, len(left_out), audited)
+        return PredictionResult(
+            reused, objects, filled, self.retries, constant, len(left_out), audited
+        )
 
     def _task(self, output: Output) -> ImageTask:
         return ImageTask(

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from unetkit.commands.train.validation import Look
     from unetkit.engine.signals import Stop
     from unetkit.progress import Progress
-    from unetkit.training.checkpoint import State, Validation
+    from unetkit.training.checkpoint import Checkpoint, Validation
     from unetkit.training.distributed import Group
-    from unetkit.training.loop import Outcome
-    from unetkit.training.run_folder import Workplace
+    from unetkit.training.loop import TrainingResult
+    from unetkit.training.run_folder import RunFolder
 
 
 def leads() -> bool:
@@ -115,7 +115,7 @@ class Reporter:
     ----------
     progress : Progress
         Told of every step.
-    workplace : Workplace
+    run_folder : RunFolder
         Takes the log and the best model.
     facts : Facts
         What is known of the training.
@@ -128,14 +128,14 @@ class Reporter:
     def __init__(
         self,
         progress: Progress,
-        workplace: Workplace,
+        run_folder: RunFolder,
         *,
         facts: Facts,
         stop: Stop,
         group: Group = ALONE,
     ) -> None:
         self._progress = progress
-        self._workplace = workplace
+        self._run_folder = run_folder
         self._facts = facts
         self._stop = stop
         self._group = group
@@ -155,13 +155,13 @@ class Reporter:
         **settings
             What else decides about the weights.
         """
-        self._workplace.write(event="start", **{**self._facts.to_dict(), **settings})
+        self._run_folder.write(event="start", **{**self._facts.to_dict(), **settings})
         if self._facts.plan.budget is None:
             self._progress.start("training", total=self._steps)
         else:
             self._progress.start("finding the pace", total=WARM)
 
-    def go_on(self, state: State) -> None:
+    def go_on(self, state: Checkpoint) -> None:
         """Go on with log and bar from a state that holds what `to_dict` returned."""
         earlier = state.facts["more"]["reporter"]
         self._began -= earlier["seconds"]
@@ -179,7 +179,7 @@ class Reporter:
         """Say when it will end, and how it would end sooner."""
         if self._facts.plan.budget is not None:
             self._steps = steps
-            self._workplace.write(event="planned", step=step, steps=steps)
+            self._run_folder.write(event="planned", step=step, steps=steps)
             self._progress.start("training", total=steps)
             self._progress.advance(min(step, steps) - 1)
         left = (steps - step) * seconds_a_step * (1 + SHARE)
@@ -200,12 +200,12 @@ class Reporter:
     def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
         """Write a line now and then, move the bar, and end where a signal came."""
         if loss is None:
-            self._workplace.write(event="skipped", step=step, reason="loss or gradient not finite")
+            self._run_folder.write(event="skipped", step=step, reason="loss or gradient not finite")
         else:
             before = loss if self._smooth is None else self._smooth
             self._smooth = SMOOTHING * before + (1 - SMOOTHING) * loss
             if step % max(1, self._steps // LINES) == 0:
-                self._workplace.write(
+                self._run_folder.write(
                     event="step", step=step, loss=loss, learning_rate=rate, **self._clock()
                 )
         for listener in self.listeners:
@@ -218,7 +218,7 @@ class Reporter:
 
     def went_back(self, step: int) -> None:
         """Tell people and the log."""
-        self._workplace.write(event="went back", step=step)
+        self._run_folder.write(event="went back", step=step)
         self._progress.note(
             f"Ten steps in a row up to step {step} had no finite loss: the network is as it was"
             " when its state was last kept, and goes on from there once."
@@ -242,7 +242,7 @@ class Reporter:
 
     def validated(self, step: int, found: Validation, *, better: bool) -> None:
         """Write a line, and show the score from now on."""
-        self._workplace.write(
+        self._run_folder.write(
             event="validation",
             step=step,
             score=found.score,
@@ -260,12 +260,12 @@ class Reporter:
         """Keep the model on disk."""
         scores = {**found.scores, "loss": found.loss}
         header = self._facts.header(step, scores, steps=self._steps)
-        self._workplace.keep_best(to_bytes(network, header), step=step)
+        self._run_folder.keep_best(to_bytes(network, header), step=step)
         self._kept = True
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: TrainingResult) -> None:
         """Write the last line of the log."""
-        self._workplace.write(
+        self._run_folder.write(
             event="end",
             steps=outcome.steps,
             steps_total=self._steps,
@@ -289,7 +289,7 @@ class Reporter:
         on = "give the same command with --resume to go on"
         if not self._kept:
             return f"{begun}, before the first validation; {on}"
-        best = shlex.quote(self._workplace.best)
+        best = shlex.quote(self._run_folder.best)
         return (
             f"{begun}; {on}, or take the best model so far, {best}, for 'unetkit tile-predict"
             " --model'"

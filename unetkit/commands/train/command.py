@@ -12,10 +12,10 @@ import torch
 
 from unetkit.commands.train.callbacks import check_board
 from unetkit.commands.train.initial_weights import adapt, open_start, target_of
-from unetkit.commands.train.output import grounded
+from unetkit.commands.train.output import claim_output
 from unetkit.commands.train.plan import choose_lesson, make_plan
 from unetkit.commands.train.report import Facts, TrainReport
-from unetkit.commands.train.run import Run
+from unetkit.commands.train.run import TrainingRun
 from unetkit.errors import UsageError
 from unetkit.models import hardware
 from unetkit.models.build import build_model
@@ -24,7 +24,7 @@ from unetkit.storage.datasets import open_dataset
 from unetkit.storage.urls import exists
 from unetkit.training.distributed import joined
 from unetkit.training.freezing import freeze
-from unetkit.training.run_folder import Workplace
+from unetkit.training.run_folder import RunFolder
 from unetkit.training.split import Fold, split
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from unetkit.commands.train.initial_weights import Start
-    from unetkit.commands.train.output import Ground
+    from unetkit.commands.train.output import TrainingOutput
     from unetkit.commands.train.plan import Plan
     from unetkit.geometry.sizes import SizeContract
     from unetkit.storage.datasets import Dataset
@@ -289,7 +289,7 @@ def train(
     if folds > 1:
         _check_all([place for place, _ in places], inputs, resume=resume, overwrite=overwrite)
     found = partial(
-        grounded, inputs=inputs, resume=resume, overwrite=overwrite, break_lock=break_lock
+        claim_output, inputs=inputs, resume=resume, overwrite=overwrite, break_lock=break_lock
     )
     how = {name: given[name] for name in CARRIED}
     one = partial(_train, dataset, plan=plan, found=found, start=start, **how)
@@ -305,7 +305,7 @@ def _check_all(
     """Look at the places of all folds, so that none turns out to be taken after hours."""
     for place in places:
         if not (resume and exists(place)):
-            Workplace(place, inputs=inputs, overwrite=overwrite, resume=resume)
+            RunFolder(place, inputs=inputs, overwrite=overwrite, resume=resume)
 
 
 def _train(
@@ -314,7 +314,7 @@ def _train(
     *,
     plan: Callable[..., Plan],
     fold: Fold | None,
-    found: Callable[..., AbstractContextManager[Ground]],
+    found: Callable[..., AbstractContextManager[TrainingOutput]],
     start: Start | None,
     group: Group,
     target: str | None,
@@ -327,14 +327,14 @@ def _train(
     """Train one network."""
     began = time.monotonic()
     progress = progress if group.leads else SILENT
-    with found(output, group=group, progress=progress) as ground:
-        chosen = plan(precision=ground.precision(precision, group), fold=fold)
+    with found(output, group=group, progress=progress) as claimed:
+        chosen = plan(precision=claimed.precision(precision, group), fold=fold)
         network, facts = _prepare(chosen, dataset, target, start=start, progress=progress)
         if tensorboard is not None and fold is not None:
             tensorboard = f"{tensorboard}/fold{fold.number}"
-        run = Run(
+        run = TrainingRun(
             facts,
-            ground,
+            claimed,
             group=group,
             nonfinite=nonfinite,
             keep_state=keep_state,

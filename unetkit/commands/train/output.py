@@ -20,9 +20,9 @@ from unetkit.storage.chunks import inventory
 from unetkit.storage.journal import differences
 from unetkit.storage.lock import locked
 from unetkit.storage.urls import exists
-from unetkit.training.checkpoint import State, Validation
-from unetkit.training.loop import Outcome
-from unetkit.training.run_folder import Workplace, log_of
+from unetkit.training.checkpoint import Checkpoint, Validation
+from unetkit.training.loop import TrainingResult
+from unetkit.training.run_folder import RunFolder, log_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,28 +38,28 @@ SURROUNDINGS = ("torch", "machine")
 
 
 @dataclass(frozen=True)
-class Ground:
+class TrainingOutput:
     """Where a training works, and what an earlier one left there.
 
     Parameters
     ----------
     output : str
         The model file to be.
-    workplace : Workplace, optional
+    run_folder : RunFolder, optional
         None in processes that don't write, and where an earlier training is finished.
     settings : dict, optional
         Those of the earlier training, as `settings` returned them; None where there is none to go
         on with, or this process does not write.
-    state : State, optional
+    state : Checkpoint, optional
         From where to go on.
     end : dict, optional
         The last line of the earlier training's log, where it is finished.
     """
 
     output: str
-    workplace: Workplace | None = None
+    run_folder: RunFolder | None = None
     settings: dict[str, Any] | None = None
-    state: State | None = None
+    state: Checkpoint | None = None
     end: dict[str, Any] | None = None
 
     def precision(self, wish: str, group: Group) -> str:
@@ -81,27 +81,27 @@ class Ground:
         """
         found = [] if self.settings is None else differences(self.settings, now)
         if found:
-            place = self.output if self.workplace is None else self.workplace.folder
+            place = self.output if self.run_folder is None else self.run_folder.folder
             raise OutputError(
                 f"{place} must have been made with the same settings to be resumed, got "
                 f"{'; '.join(found[:5])}; give those of before, or --overwrite instead of"
                 " --resume to start afresh"
             )
 
-    def finished(self) -> Outcome | None:
+    def finished(self) -> TrainingResult | None:
         """Return how the earlier training ended; None where it did not."""
         if self.end is None:
             return None
         header = read_header(self.output)
         scores = {key: value for key, value in header.scores.items() if key != "loss"}
         best = Validation(self.end["score"], loss=header.scores["loss"], scores=scores)
-        return Outcome(
+        return TrainingResult(
             self.end["steps"], self.end["best_step"], best, stopped_early=self.end["stopped_early"]
         )
 
 
 @contextmanager
-def grounded(
+def claim_output(
     output: str,
     *,
     inputs: Sequence[str],
@@ -110,12 +110,12 @@ def grounded(
     break_lock: bool,
     group: Group,
     progress: Progress,
-) -> Iterator[Ground]:
+) -> Iterator[TrainingOutput]:
     """Be the only training that makes an output, and look for what there is to go on with.
 
     Yields
     ------
-    Ground
+    TrainingOutput
 
     Raises
     ------
@@ -127,32 +127,32 @@ def grounded(
     if resume and overwrite:
         raise UsageError("resume must be given without overwrite, got both; choose one of them")
     with ExitStack() as stack:
-        ground = Ground(output)
+        claimed = TrainingOutput(output)
         if group.leads and resume and exists(output):
-            ground = _finished(output)
+            claimed = _finished(output)
         elif group.leads:
-            workplace = Workplace(output, inputs=inputs, overwrite=overwrite, resume=resume)
-            stack.enter_context(locked(workplace.folder, break_lock=break_lock))
-            state = workplace.load(progress.note)
+            run_folder = RunFolder(output, inputs=inputs, overwrite=overwrite, resume=resume)
+            stack.enter_context(locked(run_folder.folder, break_lock=break_lock))
+            state = run_folder.load(progress.note)
             before = None if state is None else state.facts["more"]["settings"]
-            ground = Ground(output, workplace, before, state)
-        yield _spread(ground, group)
+            claimed = TrainingOutput(output, run_folder, before, state)
+        yield _spread(claimed, group)
 
 
-def _spread(ground: Ground, group: Group) -> Ground:
+def _spread(claimed: TrainingOutput, group: Group) -> TrainingOutput:
     """Let all processes know what the one that writes has found."""
     if group.size == 1:
-        return ground
-    own = None if ground.state is None else ground.state.to_bytes()
+        return claimed
+    own = None if claimed.state is None else claimed.state.to_bytes()
     content = group.first_bytes(own)
-    end = group.first_bytes(None if ground.end is None else json.dumps(ground.end).encode())
+    end = group.first_bytes(None if claimed.end is None else json.dumps(claimed.end).encode())
     if group.leads:
-        return ground
-    state = None if content is None else State.from_bytes(content, path="of the first process")
-    return Ground(ground.output, state=state, end=None if end is None else json.loads(end))
+        return claimed
+    state = None if content is None else Checkpoint.from_bytes(content, path="of the first process")
+    return TrainingOutput(claimed.output, state=state, end=None if end is None else json.loads(end))
 
 
-def _finished(output: str) -> Ground:
+def _finished(output: str) -> TrainingOutput:
     first, end = _ends(log_of(output))
     if first is None or end is None:
         raise OutputError(
@@ -160,7 +160,7 @@ def _finished(output: str) -> Ground:
             f" {log_of(output)}; name another output, or --overwrite instead of --resume"
         )
     settings = {key: value for key, value in first.items() if key not in (*SURROUNDINGS, "event")}
-    return Ground(output, settings=settings, end=end)
+    return TrainingOutput(output, settings=settings, end=end)
 
 
 def _ends(log: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -223,7 +223,7 @@ def surroundings(group: Group, *, accumulate: int) -> dict[str, Any]:
     }
 
 
-def compare_surroundings(state: State, now: dict[str, Any], progress: Progress) -> None:
+def compare_surroundings(state: Checkpoint, now: dict[str, Any], progress: Progress) -> None:
     """Say what may make the result differ from that of a training that was never stopped."""
     found = differences(state.facts["more"]["surroundings"], now)
     if found:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unetkit.commands.train.report import Facts
     from unetkit.commands.train.validation import Look
     from unetkit.training.checkpoint import Validation
-    from unetkit.training.run_folder import Workplace
+    from unetkit.training.run_folder import RunFolder
 
 PICTURES = "pictures"
 
@@ -30,7 +30,7 @@ class TrainingPage:
 
     Parameters
     ----------
-    workplace : Workplace
+    run_folder : RunFolder
         Of the training while it runs; has its log, and takes page and pictures.
     facts : Facts
         What is trained.
@@ -42,15 +42,15 @@ class TrainingPage:
 
     def __init__(
         self,
-        workplace: Workplace,
+        run_folder: RunFolder,
         *,
         facts: Facts,
         look: Callable[[], Look | None],
         normalizes: bool,
     ) -> None:
-        self._path = workplace.running_page
-        self._pictures = Path(workplace.folder, PICTURES)
-        self._log = Path(workplace.running_log)
+        self._path = run_folder.running_page
+        self._pictures = Path(run_folder.folder, PICTURES)
+        self._log = Path(run_folder.running_log)
         self._facts = facts
         self._look = look
         self._normalizes = normalizes

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unetkit.commands.train.plan import Lesson, Plan
     from unetkit.geometry.sizes import SizeContract
     from unetkit.storage.datasets import Dataset
-    from unetkit.training.loop import Outcome
+    from unetkit.training.loop import TrainingResult
     from unetkit.training.split import Split
 
 
@@ -177,7 +177,7 @@ class TrainReport:
 
 def report(
     facts: Facts,
-    outcome: Outcome,
+    outcome: TrainingResult,
     *,
     output: str,
     seconds: float,
@@ -190,7 +190,7 @@ def report(
     ----------
     facts : Facts
         What was learned, and how.
-    outcome : Outcome
+    outcome : TrainingResult
         What came of it.
     output : str
         The model file.

@@ -16,7 +16,7 @@ from unetkit.commands.train.validation import Examiner
 from unetkit.engine.signals import stoppable
 from unetkit.training.block_cache import BlockCache
 from unetkit.training.freezing import thaw_after
-from unetkit.training.loop import Keeper, fit
+from unetkit.training.loop import Checkpointer, fit
 from unetkit.training.norms import has_statistics
 from unetkit.training.optimizer import Pace
 from unetkit.training.sampler import Sampler
@@ -24,26 +24,26 @@ from unetkit.training.sampler import Sampler
 if TYPE_CHECKING:
     from torch import nn
 
-    from unetkit.commands.train.output import Ground
+    from unetkit.commands.train.output import TrainingOutput
     from unetkit.commands.train.report import Facts
     from unetkit.engine.signals import Stop
     from unetkit.progress import Progress
     from unetkit.training.distributed import Group
-    from unetkit.training.loop import Outcome
+    from unetkit.training.loop import TrainingResult
 
 # A step runs the network forward and back, a validation forward only.
 PASSES = 3
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """A training that is about to begin, or to go on.
 
     Parameters
     ----------
     facts : Facts
         What is known of it.
-    ground : Ground
+    output : TrainingOutput
         Where it works.
     group : Group
         Who else trains the network.
@@ -56,7 +56,7 @@ class Run:
     """
 
     facts: Facts
-    ground: Ground
+    output: TrainingOutput
     group: Group
     nonfinite: Literal["error", "fill"]
     keep_state: bool
@@ -79,15 +79,15 @@ class Run:
         TrainReport
         """
         known = settings(self.facts, nonfinite=self.nonfinite)
-        self.ground.check(known)
-        outcome, total, start = self.ground.finished(), 0, None
-        if outcome is not None and self.ground.end is not None:
+        self.output.check(known)
+        outcome, total, start = self.output.finished(), 0, None
+        if outcome is not None and self.output.end is not None:
             progress.note("The training is finished, so there is nothing to do.")
-            start, total = outcome.steps, self.ground.end["steps_total"]
+            start, total = outcome.steps, self.output.end["steps_total"]
         else:
-            if self.ground.state is not None:
-                start = self.ground.state.facts["position"]["step"]
-                compare_surroundings(self.ground.state, self._surroundings(), progress)
+            if self.output.state is not None:
+                start = self.output.state.facts["position"]["step"]
+                compare_surroundings(self.output.state, self._surroundings(), progress)
                 progress.note(f"Goes on after step {start}.")
             outcome, total = self._train(network, progress, began=began, known=known)
             if outcome.stopped_early:
@@ -97,7 +97,7 @@ class Run:
         return report(
             self.facts,
             outcome,
-            output=self.ground.output,
+            output=self.output.output,
             seconds=round(time.monotonic() - began, 1),
             steps_total=total,
             resumed_at_step=start,
@@ -105,9 +105,9 @@ class Run:
 
     def _train(
         self, network: nn.Module, progress: Progress, *, began: float, known: dict[str, Any]
-    ) -> tuple[Outcome, int]:
+    ) -> tuple[TrainingResult, int]:
         """Return how it ended, and how many steps were planned."""
-        facts, plan, state = self.facts, self.facts.plan, self.ground.state
+        facts, plan, state = self.facts, self.facts.plan, self.output.state
         first = 0 if state is None else state.facts["position"]["step"]
         samples = self._samples(progress)
         facts = replace(facts, intensities=seen(samples, facts.parts.train))
@@ -123,7 +123,7 @@ class Run:
         )
         with ExitStack() as stack:
             stop = stack.enter_context(stoppable(patient=self.group.size > 1))
-            stack.enter_context(self.ground.workplace or nullcontext())
+            stack.enter_context(self.output.run_folder or nullcontext())
             watcher = self._watcher(facts, progress, stop, known)
             check = watcher.examining if isinstance(watcher, Reporter) else lambda: None
             examiner = Examiner(facts, samples, cache=cache, before_each=check)
@@ -145,13 +145,13 @@ class Run:
                 precision=plan.precision,
                 validate=examiner,
                 watcher=watcher,
-                keeper=self._keeper(watcher, known),
+                checkpointer=self._checkpointer(watcher, known),
                 group=self.group,
                 accumulate=plan.accumulate,
             )
-            if isinstance(watcher, Reporter) and self.ground.workplace is not None:
+            if isinstance(watcher, Reporter) and self.output.run_folder is not None:
                 watcher.ended(outcome)
-                self.ground.workplace.publish(keep_state=self.keep_state)
+                self.output.run_folder.publish(keep_state=self.keep_state)
         return outcome, pace.steps
 
     def _surroundings(self) -> dict[str, Any]:
@@ -162,18 +162,18 @@ class Run:
     ) -> list[Listener]:
         """Let people see what happens."""
         found: list[Listener] = []
-        workplace = self.ground.workplace
-        if workplace is not None:
+        run_folder = self.output.run_folder
+        if run_folder is not None:
             found.append(
                 TrainingPage(
-                    workplace,
+                    run_folder,
                     facts=facts,
                     look=lambda: examiner.look,
                     normalizes=normalizes,
                 )
             )
         if self.tensorboard is not None:
-            goes_on = first or (workplace is not None and workplace.begins_anew)
+            goes_on = first or (run_folder is not None and run_folder.begins_anew)
             start = first if goes_on else None
             found.append(Board(self.tensorboard, look=lambda: examiner.look, start=start))
         return found
@@ -191,25 +191,25 @@ class Run:
     def _watcher(
         self, facts: Facts, progress: Progress, stop: Stop, known: dict[str, Any]
     ) -> Reporter | Follower:
-        workplace, state = self.ground.workplace, self.ground.state
-        if workplace is None:
+        run_folder, state = self.output.run_folder, self.output.state
+        if run_folder is None:
             return Follower(stop, self.group)
-        reporter = Reporter(progress, workplace, facts=facts, stop=stop, group=self.group)
+        reporter = Reporter(progress, run_folder, facts=facts, stop=stop, group=self.group)
         if state is None:
             reporter.start(**known)
         else:
-            workplace.go_on(state)
+            run_folder.go_on(state)
             reporter.go_on(state)
         return reporter
 
-    def _keeper(self, watcher: Reporter | Follower, known: dict[str, Any]) -> Keeper:
+    def _checkpointer(self, watcher: Reporter | Follower, known: dict[str, Any]) -> Checkpointer:
         def more() -> dict[str, Any]:
             own = watcher.to_dict() if isinstance(watcher, Reporter) else {}
             return {"reporter": own, "settings": known, "surroundings": self._surroundings()}
 
-        return Keeper(
-            self.ground.workplace,
-            start=self.ground.state,
+        return Checkpointer(
+            self.output.run_folder,
+            start=self.output.state,
             more=more,
             group=self.group,
             final=self.keep_state,
