@@ -1,19 +1,29 @@
-"""The options of a model, read off its build function's signature; it does not know torch."""
+"""The options of a function, read off its signature and docstring; it knows no command line."""
 
 from __future__ import annotations
 
 import inspect
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from unetkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 # What the pipeline hands to every build function; the rest is for the user to set.
 GIVEN = ("in_channels", "classes")
@@ -29,28 +39,43 @@ _RULES = {
 
 
 @dataclass(frozen=True)
-class Option:
-    """One keyword of a build function that a user may set.
+class Opt:
+    """What an annotation says of an option beside its type: how a command line offers it."""
 
-    Parameters
-    ----------
-    name : str
-        The keyword.
-    kinds : tuple of type
-        The types that it takes, of None, bool, int, float and str.
-    choices : tuple
-        The only values that it takes; empty where any of `kinds` will do.
-    default : object
-        Its value when left out; `inspect.Parameter.empty` where it must be given.
-    meaning : str
-        What the build function's docstring says about it.
-    """
+    flags: tuple[str, ...] = ()  # left out, its name with two dashes
+    metavar: str | None = None
+    min: float | None = None
+    max: float | None = None
+    default: str | None = None  # in words, what comes of leaving it out
+    panel: str | None = None  # the heading below which help lists it
+
+
+Device = Annotated[str, Opt(panel="Hardware")]
+Precision = Annotated[
+    Literal["auto", "exact", "float32", "bfloat16", "float16"], Opt(panel="Hardware")
+]
+SchedulerName = Annotated[str, Opt(panel="Hardware")]
+Workers = Annotated[int | None, Opt(min=1, default="by the machine", panel="Hardware")]
+Overwrite = Annotated[bool, Opt(panel="Output")]
+BreakLock = Annotated[bool, Opt(panel="Output")]
+Preview = Annotated[str | None, Opt(panel="Output")]
+Seed = Annotated[int, Opt(min=0)]
+Channels = Annotated[str | None, Opt(default="all")]
+ModelOptions = Annotated[Sequence[str], Opt(flags=("--set",), metavar="KEY=VALUE")]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One parameter of a function that a user may set."""
 
     name: str
-    kinds: tuple[type, ...]
-    choices: tuple[Any, ...]
-    default: Any
-    meaning: str = ""
+    kinds: tuple[type, ...]  # of None, bool, int, float and str
+    choices: tuple[Any, ...]  # the only values; empty where any of `kinds` will do
+    default: Any  # `inspect.Parameter.empty` where it must be given
+    meaning: str = ""  # what the docstring says about it
+    is_argument: bool = False  # given by its place
+    is_many: bool = False  # a sequence
+    shown: Opt = Opt()
 
     @property
     def rule(self) -> str:
@@ -68,13 +93,7 @@ class Option:
         return f"{self.name} (required)" if self.is_required else f"{self.name}={self.default}"
 
     def parse(self, text: str) -> Any:
-        """Return the value that `text` means.
-
-        Raises
-        ------
-        ValueError
-            If it means none that the option takes.
-        """
+        """Return the value that `text` means; a ValueError if none that the option takes."""
         if self.choices:
             return next(value for value in self.choices if str(value) == text)
         readers: dict[type, Callable[[str], Any]] = {
@@ -100,56 +119,51 @@ class Option:
         return type(value) in self.kinds and not (type(value) is float and not math.isfinite(value))
 
 
-def options_of(build: Callable[..., Any]) -> dict[str, Option]:
-    """Return the options of a build function by name, in alphabetical order.
+def parameters_of(function: Callable[..., Any]) -> dict[str, Option]:
+    """Return what a function takes by name, in the order of its signature.
 
-    Parameters
-    ----------
-    build : callable
-        Takes `in_channels`, `classes` and its options as keywords. An option is typed by its
-        annotation (None, bool, int, float, str, ``Literal`` and unions of these), or else by its
-        default, and explained in the Parameters section of a numpydoc docstring.
-
-    Returns
-    -------
-    dict of str to Option
+    A parameter is typed by its annotation (None, bool, int, float, str, ``Literal``, unions and
+    sequences of these, with an `Opt` or without), or else by its default, and explained in the
+    Parameters section of a numpydoc docstring.
     """
     try:
-        hints = get_type_hints(build)
+        hints = get_type_hints(function, include_extras=True)
     except (NameError, TypeError):
         # The plugin's annotations name what is imported for type checkers only.
         hints = {}
-    told = _meanings(inspect.getdoc(build) or "")
+    told = _meanings(inspect.getdoc(function) or "")
     found = {}
-    for name, parameter in inspect.signature(build).parameters.items():
-        named = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        if named and name not in GIVEN:
-            kinds, choices = _kinds(hints.get(name), default=parameter.default)
-            found[name] = Option(name, kinds, choices, parameter.default, told.get(name, ""))
-    return dict(sorted(found.items()))
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        annotation, shown = _split(hints.get(name))
+        kinds, choices, is_many = _kinds(annotation, default=parameter.default)
+        found[name] = Option(
+            name,
+            kinds,
+            choices,
+            parameter.default,
+            meaning=told.get(name, ""),
+            is_argument=parameter.kind is not parameter.KEYWORD_ONLY,
+            is_many=is_many or parameter.kind is parameter.VAR_POSITIONAL,
+            shown=shown,
+        )
+    return found
+
+
+def options_of(build: Callable[..., Any]) -> dict[str, Option]:
+    """Return what a user may set of a build function by name, in alphabetical order."""
+    found = parameters_of(build)
+    return {
+        name: found[name] for name in sorted(found) if name not in GIVEN and not found[name].is_many
+    }
 
 
 def parse_texts(texts: Sequence[str], build: Callable[..., Any], *, model: str) -> dict[str, Any]:
-    """Read ``key=value`` texts as the options of a build function.
+    """Read texts such as ``width=16`` as options of a build function, typed as it says.
 
-    Parameters
-    ----------
-    texts : sequence of str
-        Such as ``width=16``.
-    build : callable
-        The build function.
-    model : str
-        The model's name, for messages.
-
-    Returns
-    -------
-    dict of str to object
-        Only what was set, typed as the signature says.
-
-    Raises
-    ------
-    UsageError
-        If a text has no ``=``, an option is unknown or set twice, or a value is of another type.
+    A UsageError if one has no ``=``, is unknown or set twice, or its value is of another type;
+    `model` is named in it.
     """
     options = options_of(build)
     values: dict[str, Any] = {}
@@ -169,26 +183,10 @@ def parse_texts(texts: Sequence[str], build: Callable[..., Any], *, model: str) 
 
 
 def complete(values: Mapping[str, Any], build: Callable[..., Any], *, model: str) -> dict[str, Any]:
-    """Check option values and add the defaults of those left out.
+    """Check option values and add the defaults of those left out, in alphabetical order.
 
-    Parameters
-    ----------
-    values : mapping of str to object
-        What was set.
-    build : callable
-        The build function.
-    model : str
-        The model's name, for messages.
-
-    Returns
-    -------
-    dict of str to object
-        A value for every option, in alphabetical order.
-
-    Raises
-    ------
-    UsageError
-        If an option is unknown, of another type, or required and missing.
+    A UsageError if one is unknown, of another type, or required and missing; `model` is named in
+    it.
     """
     options = options_of(build)
     for name, value in values.items():
@@ -226,9 +224,24 @@ def _listed(options: Mapping[str, Option]) -> str:
     return ", ".join(map(str, options.values())) or "none"
 
 
-def _kinds(annotation: Any, *, default: Any) -> tuple[tuple[type, ...], tuple[Any, ...]]:
-    """Return the types of an annotation, in the order in which a text is tried, and its choices."""
+def _split(annotation: Any) -> tuple[Any, Opt]:
+    """Part an annotation from what it says to command lines."""
+    if get_origin(annotation) is not Annotated:
+        return annotation, Opt()
+    plain, *rest = get_args(annotation)
+    return plain, next((item for item in rest if isinstance(item, Opt)), Opt())
+
+
+def _kinds(annotation: Any, *, default: Any) -> tuple[tuple[type, ...], tuple[Any, ...], bool]:
+    """Return the types of an annotation, in the order in which a text is tried, and its choices.
+
+    At the end stands whether it takes a sequence of these.
+    """
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    is_many = any(get_origin(part) in (Sequence, list, tuple) for part in parts)
+    parts = tuple(
+        get_args(part)[0] if get_origin(part) in (Sequence, list, tuple) else part for part in parts
+    )
     literal = [part for part in parts if get_origin(part) is Literal]
     choices = tuple(value for part in literal for value in get_args(part))
     if choices and NoneType in parts:
@@ -236,7 +249,7 @@ def _kinds(annotation: Any, *, default: Any) -> tuple[tuple[type, ...], tuple[An
     kinds = tuple(kind for kind in _RULES if kind in parts)
     if not kinds and type(default) in _RULES:
         kinds = (type(default),)
-    return kinds or (str,), choices
+    return kinds or (str,), choices, is_many
 
 
 def _meanings(docstring: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unetkit.models.export import export
 from unetkit.models.model_file import load
@@ -12,6 +12,7 @@ from unetkit.storage.atomic import write_bytes
 from unetkit.storage.outputs import check_output
 
 if TYPE_CHECKING:
+    from unetkit.options import Opt, Overwrite
     from unetkit.progress import Progress
 
 # Our choice: a tile that any machine holds.
@@ -48,29 +49,31 @@ class ExportReport:
 
 
 def export_model(
-    source: str,
+    source: Annotated[str, Opt(metavar="FILE")],
     *,
     to: Literal["pt2", "onnx"] = "pt2",
-    output: str | None = None,
-    size: int | None = None,
-    overwrite: bool = False,
+    output: Annotated[str | None, Opt(flags=("--output", "-o"), default="beside the file")] = None,
+    size: Annotated[
+        int | None, Opt(metavar="PIXELS", min=1, default="512, or the next size that fits")
+    ] = None,
+    overwrite: Overwrite = False,
     progress: Progress = SILENT,
 ) -> ExportReport:
-    """Write a model for other programs and run it there once.
+    """Write a model for other programs, and compare what it computes there.
 
     Parameters
     ----------
     source : str
-        A model file.
-    to : str
-        ``pt2`` (read by ``torch.export.load``) or ``onnx`` (needs the extra ``onnx``).
+        A .safetensors model file.
+    to : {"pt2", "onnx"}
+        The format: ``pt2``, which torch.export.load reads, or ``onnx`` (extra 'onnx').
     output : str, optional
-        Where to; left out, beside the model file.
+        Where the export is written.
     size : int, optional
-        Height and width of the input, in pixels; rounded up, saying so, to a size that the model
-        takes.
+        Height and width of what the export takes, in pixels; rounded up to a size that the model
+        takes, which is said.
     overwrite : bool
-        Replace an earlier export.
+        Replace an earlier result of unetkit.
     progress : Progress
         Told about the work.
 

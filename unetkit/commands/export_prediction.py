@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import numpy as np
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unetkit.arrays.outlines import Polygon
+    from unetkit.options import Opt, Overwrite
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample
     from unetkit.storage.planes import PlaneArray
@@ -270,32 +271,37 @@ class ExportReport:
 def export_prediction(
     prediction: str,
     *,
-    to: Format = "tiff",
-    output: str | None = None,
-    layer: Layer | None = None,
-    overwrite: bool = False,
+    to: Literal["tiff", "png", "geojson"] = "tiff",
+    output: Annotated[
+        str | None, Opt(flags=("--output", "-o"), default="beside the input", panel="Output")
+    ] = None,
+    layer: Annotated[
+        Literal["instances", "classes", "probabilities"] | None,
+        Opt(default="instances, else classes"),
+    ] = None,
+    overwrite: Overwrite = False,
     progress: Progress = SILENT,
 ) -> ExportReport:
-    """Write labels or probabilities for other programs, a few blocks at a time.
+    """Write labels or probabilities as files that other programs open.
 
     Ids and classes stay as they are: a TIFF or PNG read again equals the labels, and so do the
-    outlines filled again.
+    outlines filled again. A few blocks are in memory at a time.
 
     Parameters
     ----------
     prediction : str
         A prediction, or any image or dataset with labels.
     to : {"tiff", "png", "geojson"}
-        OME-TIFF in tiles, with the pixel size, for Fiji and others; grey PNG, for one plane and
-        ids up to 65535; GeoJSON with an outline for each object, in pixels, for QuPath.
+        TIFF for Fiji, in tiles with the pixel size; grey PNG, for one plane and ids up to 65535;
+        or GeoJSON outlines for QuPath, in pixels.
     output : str, optional
-        The file, or of a dataset the folder; left out, beside the prediction.
+        Where the file is written, or of a dataset the folder.
     layer : {"instances", "classes", "probabilities"}, optional
-        What to write; left out, the instances, and without them the classes.
+        What is written; probabilities as TIFF only.
     overwrite : bool
-        Replace an earlier export.
+        Replace an earlier result of unetkit.
     progress : Progress
-        Who is told.
+        Told of each block.
 
     Returns
     -------

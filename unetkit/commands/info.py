@@ -21,14 +21,14 @@ TOLD = ("schema", "kind", "samples", "channel_names")
 
 
 def info(source: str) -> dict[str, Any]:
-    """Describe a dataset, an image, a prediction, a stack, an array or a model file.
+    """Describe a dataset, an image, a prediction or a model file.
 
     No pixel and no weight is read, and nothing is created.
 
     Parameters
     ----------
     source : str
-        A path or URL of a store, or the path of a `.safetensors` file.
+        A Zarr of any kind, or a model file.
 
     Returns
     -------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unetkit.arrays import objects
 from unetkit.engine.measuring import measure_labels, piece_count
@@ -16,6 +16,7 @@ from unetkit.storage.outputs import check_file, output_name, write_csv
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from unetkit.options import Opt, Overwrite, SchedulerName, Workers
     from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.images import Image
     from unetkit.storage.outputs import Cell
@@ -51,35 +52,38 @@ def measure(
     prediction: str,
     image: str | None = None,
     *,
-    csv: str | None = None,
+    csv: Annotated[str | None, Opt(default="NAME.objects.csv")] = None,
     axes: str | None = None,
-    scheduler: str = "threads",
-    workers: int | None = None,
-    overwrite: bool = False,
+    scheduler: SchedulerName = "threads",
+    workers: Workers = None,
+    overwrite: Overwrite = False,
     progress: Progress = SILENT,
 ) -> MeasureReport:
-    """Write a table of all instances, equal to scikit-image's `regionprops_table` on the whole.
+    """Measure every instance: area, place, axes, circularity, intensities.
 
-    Lengths are in micrometres where the prediction or the image knows its pixel size, else in
-    pixels; the column `unit` says which.
+    The table equals scikit-image's `regionprops_table` on the whole. Lengths are in micrometres
+    where the prediction or the image knows its pixel size, else in pixels; the column `unit` says
+    which.
 
     Parameters
     ----------
     prediction : str
         An image or dataset with instances.
     image : str, optional
-        Whose intensities are measured, channel by channel; samples are matched by name.
+        Whose intensities are measured too, channel by channel; samples are matched by name.
     csv : str, optional
-        The table; left out, `NAME.objects.csv` beside the prediction.
+        Where the table is written; left out, beside the prediction.
     axes : str, optional
-        Names of the axes of a stack or bare array that has none.
+        Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
+        say.
     scheduler : str
-        Who does the work.
+        Who runs the tiles: threads, sync, processes, local:4, tcp://host:8786 or file:PATH.
     workers : int, optional
-        How many at a time.
+        How many work at once.
     overwrite : bool
-        Whether an earlier table may be replaced.
+        Replace an earlier table of unetkit.
     progress : Progress
+        Told of each block.
 
     Returns
     -------

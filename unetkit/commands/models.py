@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unetkit.errors import UsageError
 from unetkit.models.build import build_model, build_shapes, models
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from unetkit.models.conformance import Finding
     from unetkit.models.model_header import ModelHeader
+    from unetkit.options import ModelOptions, Opt
     from unetkit.progress import Progress
     from unetkit.registry import Entry
 
@@ -84,16 +85,19 @@ def list_models() -> list[dict[str, Any]]:
 
 
 def show_model(
-    source: str, *, options: Sequence[str] = (), progress: Progress = SILENT
+    source: Annotated[str, Opt(metavar="NAME|FILE")],
+    *,
+    options: ModelOptions = (),
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
-    """Describe an installed model or a model file: its sizes, its options, its parameters.
+    """Say which sizes a model takes, what its options mean and how many parameters it has.
 
     Parameters
     ----------
     source : str
-        A registry name, or the path of a `.safetensors` file.
+        An installed model, or a .safetensors file.
     options : sequence of str
-        ``key=value`` texts; only for a name.
+        An option of the model, such as ``width=16``, not for a file; may be repeated.
     progress : Progress
         Told if the model takes long to import.
 
@@ -126,16 +130,20 @@ def show_model(
 
 
 def check_model(
-    source: str, *, options: Sequence[str] = (), progress: Progress = SILENT
+    source: Annotated[str, Opt(metavar="NAME|FILE")],
+    *,
+    options: ModelOptions = (),
+    progress: Progress = SILENT,
 ) -> CheckReport:
     """Hold a model to everything that unetkit relies on, with real passes.
 
     Parameters
     ----------
     source : str
-        A registry name, or the path of a `.safetensors` file.
+        An installed model, or a .safetensors file.
     options : sequence of str
-        ``key=value`` texts; only for a name. Small options make the check quick.
+        An option of the model, such as ``width=16``, not for a file; may be repeated. Small ones
+        make the check quick.
     progress : Progress
         Told after each check.
 

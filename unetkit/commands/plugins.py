@@ -13,7 +13,7 @@ from importlib.metadata import distributions, requires
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unetkit.errors import UsageError
 from unetkit.progress import SILENT
@@ -24,6 +24,7 @@ from unetkit.storage.urls import base_name, is_remote
 from unetkit.version import __version__
 
 if TYPE_CHECKING:
+    from unetkit.options import Opt
     from unetkit.progress import Progress
     from unetkit.registry import Entry
 
@@ -80,7 +81,9 @@ class NewPluginReport:
 
 
 def list_plugins(*, progress: Progress = SILENT) -> list[dict[str, Any]]:
-    """List everything that is plugged in, and import each plugin in a process of its own.
+    """List models, readers and commands from everywhere, with what is wrong with a broken one.
+
+    Each plugin is imported in a process of its own.
 
     Parameters
     ----------
@@ -117,13 +120,13 @@ def list_plugins(*, progress: Progress = SILENT) -> list[dict[str, Any]]:
     return rows
 
 
-def new_plugin(folder: str) -> NewPluginReport:
-    """Write a package with a model of its own and the test that it keeps its contract.
+def new_plugin(folder: Annotated[str, Opt(metavar="DIR")]) -> NewPluginReport:
+    """Start a package with a model of your own and the test that it keeps its contract.
 
     Parameters
     ----------
     folder : str
-        A folder that does not exist yet; its name becomes the package's.
+        A new folder; its name is the package's.
 
     Returns
     -------

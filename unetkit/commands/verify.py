@@ -39,7 +39,7 @@ class VerifyReport:
 
 
 def verify(prediction: str, *, progress: Progress = SILENT) -> VerifyReport:
-    """Compare every chunk of a prediction with the checksums that were published with it.
+    """Check that every chunk of a prediction is as it was published.
 
     A flipped bit, a chunk that is missing, cut off, exchanged with another or not ours at all is
     found; most of these would read as background, or as other labels, without a word.
@@ -47,9 +47,9 @@ def verify(prediction: str, *, progress: Progress = SILENT) -> VerifyReport:
     Parameters
     ----------
     prediction : str
-        A path or URL.
+        A prediction.
     progress : Progress
-        Who is told.
+        Told of each chunk.
 
     Returns
     -------

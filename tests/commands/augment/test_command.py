@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from unetkit.cli.app import main
 from unetkit.commands.augment import command
 from unetkit.commands.augment import copies as copies_
 from unetkit.commands.augment.command import augment
-from unetkit.commands.augment.copies import DEFAULTS
 from unetkit.engine import jobs as jobs_
 from unetkit.errors import InputError, MissingError, NumbersError, OutputError, UsageError
+from unetkit.options import parameters_of
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 
 
@@ -330,16 +331,16 @@ def test_options_that_can_not_be_used_are_refused_before_anything_is_written(
 
 
 def test_defaults_name_their_source_and_are_those_of_the_arrays():
-    parameters = inspect.signature(augment).parameters
-    for name, default in DEFAULTS.items():
-        assert parameters[name].default == default.value
-        assert len(default.source) > 20
+    options = parameters_of(augment)
+    names = ("copies", "grid", "sigma", "shift", "rotation", "flips", "grey")
+    for name in names:
+        assert re.search("the paper: |our own choice", options[name].meaning), name
     drawn = inspect.signature(draw_deformation).parameters
-    assert drawn["points"].default == DEFAULTS["grid"].value
+    assert drawn["points"].default == options["grid"].default
     for name in ("sigma", "rotation", "shift", "flips"):
-        assert drawn[name].default == DEFAULTS[name].value
+        assert drawn[name].default == options[name].default
     strength = inspect.signature(draw_appearance).parameters["strength"]
-    assert strength.default == DEFAULTS["grey"].value
+    assert strength.default == options["grey"].default
 
 
 def test_a_large_image_is_deformed_in_tiles_with_the_bytes_of_the_whole(tmp_path, monkeypatch):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from unetkit.arrays.deformation import folds
-from unetkit.commands.augment.copies import DEFAULTS, Strengths
+from unetkit.commands.augment.command import augment
+from unetkit.commands.augment.copies import Strengths
 from unetkit.errors import UsageError
 
 
 def strengths(**changes):
     names = ("grid", "sigma", "shift", "rotation", "flips", "grey")
-    return Strengths(**{**{name: DEFAULTS[name].value for name in names}, **changes})
+    parameters = inspect.signature(augment).parameters
+    return Strengths(**{**{name: parameters[name].default for name in names}, **changes})
 
 
 def sample(size=(200, 300), pixel_size=None):

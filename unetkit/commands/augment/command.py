@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unetkit.commands.augment.copies import (
-    DEFAULTS,
     Copy,
     Strengths,
     make_copy,
@@ -26,6 +25,7 @@ from unetkit.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from unetkit.options import Opt, Overwrite, Preview, SchedulerName, Seed, Workers
     from unetkit.storage.datasets import Dataset
 
 MOST_COPIES = 999
@@ -64,23 +64,23 @@ def augment(
     source: str,
     output: str,
     *,
-    copies: int = DEFAULTS["copies"].value,
-    grid: int = DEFAULTS["grid"].value,
-    sigma: float | str = DEFAULTS["sigma"].value,
-    shift: float = DEFAULTS["shift"].value,
-    rotation: float = DEFAULTS["rotation"].value,
-    flips: bool = DEFAULTS["flips"].value,
-    grey: float = DEFAULTS["grey"].value,
-    allow_folds: bool = False,
-    replay: str | None = None,
-    seed: int = 0,
-    preview: str | None = None,
-    scheduler: str = "threads",
-    workers: int | None = None,
-    overwrite: bool = False,
+    copies: Annotated[int, Opt(min=1)] = 10,
+    grid: Annotated[int, Opt(min=2, panel="Change")] = 3,
+    sigma: Annotated[float | str, Opt(panel="Change")] = 10.0,
+    shift: Annotated[float, Opt(min=0, panel="Change")] = 10.0,
+    rotation: Annotated[float, Opt(min=0, panel="Change")] = 15.0,
+    flips: Annotated[bool, Opt(panel="Change")] = True,
+    grey: Annotated[float, Opt(min=0, panel="Change")] = 0.1,
+    allow_folds: Annotated[bool, Opt(panel="Change")] = False,
+    replay: Annotated[str | None, Opt(metavar="SAMPLE")] = None,
+    seed: Seed = 0,
+    preview: Preview = None,
+    scheduler: SchedulerName = "threads",
+    workers: Workers = None,
+    overwrite: Overwrite = False,
     progress: Progress = SILENT,
 ) -> AugmentReport:
-    """Write each sample of a dataset, and copies of it that are moved and deformed at random.
+    """Add elastically deformed copies of every sample, labels and weights along with the image.
 
     Labels, ignore masks and weights move along by the same coordinates; no id is invented, and
     beyond the border everything is mirrored. Copies are named ``NAME-aug001`` and so on, and keep
@@ -95,33 +95,38 @@ def augment(
     output : str
         The dataset to write; it appears complete or not at all.
     copies : int
-        Copies of each sample, 1 to 999, beside the sample itself.
+        Deformed copies of each sample beside the sample itself, at most 999; our own choice: the
+        paper deforms anew in every step.
     grid : int
-        Points a side of the elastic grid.
+        Displaced points along each side; the paper: 3.
     sigma : float or str
-        Standard deviation of the displacements at its points, in pixels or, as in ``"2um"``, in a
-        unit; 0 for none. With a unit it follows the pixel size of each sample, along y and x.
+        Standard deviation of their displacements, in pixels, or with a unit as ``2um``, which
+        follows the pixel size of each sample; 0 for none; the paper: 10.
     shift : float
-        Largest shift along each axis, in pixels.
+        Largest shift along each axis, in pixels; asked for by the paper, its size our own choice.
     rotation : float
-        Largest rotation, in degrees to either side.
+        Largest rotation to either side, in degrees; asked for by the paper, its size our own
+        choice.
     flips : bool
-        Draw flips and quarter turns; an odd number of turns swaps height and width.
+        Also mirror and turn by quarters; an odd number of turns swaps height and width; our own
+        choice: few microscopes know an up or a left.
     grey : float
-        Strength of the grey-value variation, as a part of the image's range; 0 for none.
+        Variation of grey values, as a part of their range, 0 for none; asked for by the paper, its
+        size our own choice.
     allow_folds : bool
         Keep movements that fold an image over itself; else others are drawn in their place.
     replay : str, optional
-        An augmented sample, such as ``more.zarr/a-aug003``: instead of drawing, make that copy
-        again from what it has recorded.
+        Make one copy again from its record: ``more.zarr/NAME-aug001``.
     seed : int
-        Same seed, same bytes, whatever the workers.
+        Same seed, same result, whatever the workers.
     preview : str, optional
-        A PNG to write: originals beside deformed copies with their grid drawn.
-    scheduler, workers
-        As in `unetkit.engine.jobs.run_jobs`.
+        Also draw a PNG picture to look at: originals beside copies with their grid drawn.
+    scheduler : str
+        Who runs the tiles: threads, sync, processes, local:4, tcp://host:8786 or file:PATH.
+    workers : int, optional
+        How many work at once.
     overwrite : bool
-        Replace an earlier output.
+        Replace an earlier result of unetkit.
     progress : Progress
         Told of each copy.
 
@@ -143,8 +148,7 @@ def augment(
 
     References
     ----------
-    Ronneberger, Fischer, Brox (2015), U-Net, section 3.1. `DEFAULTS` says where each default
-    comes from.
+    Ronneberger, Fischer, Brox (2015), U-Net, section 3.1.
     """
     length = recorded(sigma, name="sigma")
     strengths = Strengths(grid, length, shift, rotation, flips, grey, allow_folds)

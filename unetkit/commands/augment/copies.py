@@ -185,26 +185,6 @@ def _swapped(values: dict[str, Any]) -> dict[str, Any]:
     return {axis: values.get(other.get(axis, axis), value) for axis, value in values.items()}
 
 
-@dataclass(frozen=True)
-class Default:
-    """The value of an option that is left out, and where it comes from."""
-
-    value: Any
-    source: str
-
-
-PAPER = "Ronneberger, Fischer, Brox (2015), U-Net, section 3.1"
-DEFAULTS = {
-    "copies": Default(10, "our own choice: the paper deforms anew in every step"),
-    "grid": Default(3, f"{PAPER}: a coarse 3 by 3 grid"),
-    "sigma": Default(10.0, f"{PAPER}: 10 pixels standard deviation"),
-    "shift": Default(10.0, f"{PAPER} asks for shift invariance; as large as sigma: our own choice"),
-    "rotation": Default(
-        15.0, f"{PAPER} asks for rotation invariance; 15 degrees beside quarter turns: our own"
-    ),
-    "flips": Default(True, "our own choice: few microscopes know an up or a left"),
-    "grey": Default(0.1, f"{PAPER} asks for grey value variations; a tenth of the range: our own"),
-}
 # The second number of a seed: what is drawn. No two draws of the library share one.
 DRAW_DEFORMATION, DRAW_APPEARANCE = 101, 102
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from unetkit.options import Overwrite, Seed
+
 # The demo's own choices: small enough for two cores and four minutes, good enough to be seen.
 STEPS = 400
 MODEL_OPTIONS = ("depth=3", "width=16")
@@ -105,11 +107,11 @@ class DemoReport:
 def demo(
     folder: str = "unetkit-demo",
     *,
-    seed: int = 0,
-    overwrite: bool = False,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
     progress: Progress = SILENT,
 ) -> DemoReport:
-    """Import, weigh, train, predict and score a small image of cell nuclei.
+    """Walk the whole path on a small image of cell nuclei, in a few minutes.
 
     The network learns from the left three quarters of the image. The whole image is then
     segmented in tiles, and the right quarter is scored beside a threshold without learning: both
@@ -119,9 +121,9 @@ def demo(
     Parameters
     ----------
     folder : str
-        Where everything is written; it must not exist yet.
+        Where everything is written.
     seed : int
-        Of the training.
+        Same seed, same result.
     overwrite : bool
         Replace what an earlier demo wrote there.
     progress : Progress

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from unetkit.commands.evaluate import object_errors
 from unetkit.commands.evaluate.confidence import compare
@@ -19,62 +19,65 @@ from unetkit.views.page import BEGINS, page
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from unetkit.options import BreakLock, Opt, Overwrite, SchedulerName, Seed, Workers
+
 
 def evaluate(
     *stores: str,
     truth: str | None = None,
     borders: bool = False,
-    tolerance: float = 2.0,
-    bootstrap: int = 1000,
-    seed: int = 0,
-    objects: str | None = None,
-    report: str | None = None,
-    overwrite: bool = False,
+    tolerance: Annotated[float, Opt(metavar="PX", min=0)] = 2.0,
+    bootstrap: Annotated[int, Opt(min=0)] = 1000,
+    seed: Seed = 0,
+    objects: Annotated[str | None, Opt(panel="Output")] = None,
+    report: Annotated[str | None, Opt(panel="Output")] = None,
+    overwrite: Overwrite = False,
     resume: bool = False,
-    break_lock: bool = False,
+    break_lock: BreakLock = False,
     axes: str | None = None,
-    scheduler: str = "threads",
-    workers: int | None = None,
+    scheduler: SchedulerName = "threads",
+    workers: Workers = None,
     progress: Progress = SILENT,
 ) -> EvaluateReport | CompareReport:
-    """Compare the labels of predictions with those of the truth.
+    """Compare predictions with the truth: pixels, objects, splits and merges.
 
     The truth's labels say what is compared: instance ids where it has them, else classes. Samples
-    are matched by name; two sides of one sample each match whatever their names. The scores are
-    those of `unetkit.scores.table`.
+    are matched by name; two sides of one sample each match whatever their names.
 
     Parameters
     ----------
     *stores : str
-        Predictions, labelled images or labelled datasets; the last is the truth unless it is named.
+        A prediction and its truth; or predictions, with `truth`. Each is a labelled image or
+        a labelled dataset.
     truth : str, optional
-        The truth; all of `stores` are predictions of it then.
+        A labelled image or dataset; all others are predictions of it then.
     borders : bool
-        Also score outlines and thin borders, which takes longer.
+        Also score outlines and thin borders; slower.
     tolerance : float
-        How far outlines may lie apart for `boundary_f`, in pixels.
+        How far outlines may lie apart for ``boundary_f``, in pixels.
     bootstrap : int
-        How often images, or squares of a single large image, are resampled for intervals.
+        Resamples for the intervals: of images, or of squares of a single large image.
     seed : int
-        Of the resampling: same seed, same intervals.
+        Same seed, same intervals.
     objects : str, optional
         Also write a CSV table of what became of every object.
     report : str, optional
-        Also write a page to look at, in one HTML file.
+        Also write an HTML page to look at: scores, pictures, the worst objects.
     overwrite : bool
-        Whether earlier such files may be replaced.
+        Replace an earlier result of unetkit.
     resume : bool
-        Keep the results of blocks beside the prediction until the end, and go on with those that
-        an earlier run of the same evaluation kept.
+        Go on where a run stopped; what it counted is kept beside the prediction until the end.
     break_lock : bool
-        Take them over from a job on another host that is known to be dead.
+        Take the result over from another job that is known to be dead.
     axes : str, optional
-        Names of the axes of a stack or bare array that has none, such as `zyx`.
+        Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
+        say.
     scheduler : str
-        Who does the work.
+        Who runs the tiles: threads, sync, processes, local:4, tcp://host:8786 or file:PATH.
     workers : int, optional
-        How many at a time.
+        How many work at once.
     progress : Progress
+        Told of each block.
 
     Returns
     -------

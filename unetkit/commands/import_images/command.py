@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unetkit.commands.import_images.dataset import DatasetOutput
 from unetkit.commands.import_images.masks import MaskRules, survey
@@ -19,6 +19,8 @@ from unetkit.storage.readers import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from unetkit.options import Channels, Opt, Overwrite
 
 
 @dataclass(frozen=True)
@@ -128,51 +130,55 @@ def import_images(
     source: str,
     output: str,
     *,
-    labels: str | None = None,
-    kind: str = "instances",
-    classes: str | None = None,
-    ignore: int | None = None,
-    connected_components: bool = False,
+    labels: Annotated[str | None, Opt(panel="Labels")] = None,
+    kind: Annotated[Literal["instances", "classes"], Opt(panel="Labels")] = "instances",
+    classes: Annotated[str | None, Opt(panel="Labels")] = None,
+    ignore: Annotated[int | None, Opt(panel="Labels")] = None,
+    connected_components: Annotated[bool, Opt(panel="Labels")] = False,
     axes: str | None = None,
-    channels: str | None = None,
-    pixel_size: str | None = None,
-    append: bool = False,
-    overwrite: bool = False,
+    channels: Channels = None,
+    pixel_size: Annotated[str | None, Opt(default="from the file")] = None,
+    append: Annotated[bool, Opt(panel="Output")] = False,
+    overwrite: Overwrite = False,
     progress: Progress = SILENT,
 ) -> ImportReport:
     """Turn image files, with or without masks, into Zarr.
 
+    A folder becomes a dataset; one file without masks becomes one image, such as a slide.
+
     Parameters
     ----------
     source : str
-        A folder, a glob or one file: PNG, JPEG, TIFF, or what an installed reader takes.
+        A folder, a quoted glob or one image file: PNG, JPEG, TIFF, or what an installed reader
+        takes.
     output : str
-        The dataset to write; for one file without masks, an image. It appears complete or not at
-        all.
+        The Zarr to write; it appears complete or not at all.
     labels : str, optional
-        Masks: a folder or glob, paired with the images by stem; a path with ``{stem}``; or a file
-        for one image. Images without a mask come in unlabelled.
+        Masks: a folder with files of the same stems, one file, or a pattern such as
+        ``DIR/{stem}_mask.png``. Images without a mask come in unlabelled.
     kind : {"instances", "classes"}
-        Whether a mask holds one number for each object or one for each class.
+        What a mask's values are: one id an object, or one value a class.
     classes : str, optional
-        Names of the classes in the order of their values, such as ``background,myelin,axon``.
+        Class names in the order of their values: ``background,myelin,axon``.
     ignore : int, optional
-        The value of pixels that nobody annotated; they become background and a mask of their own.
+        The mask value of pixels that nobody judged; they become background and a mask of their
+        own.
     connected_components : bool
-        Whether the separate pieces of a binary mask become the instances.
+        Number the separate pieces of a yes/no mask; touching objects become one.
     axes : str, optional
-        What the dimensions in the files stand for, where these do not say it, such as ``zyx``.
+        Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
+        say.
     channels : str, optional
-        Which channels, in which order: names or numbers, separated by commas.
+        Channels to use, in this order, by name or number: ``DAPI`` or ``0,2``.
     pixel_size : str, optional
-        Such as ``0.25`` (micrometres), ``250nm`` or ``0.5,0.25`` (y, x); by default what the
+        Micrometres a pixel: ``0.25``, ``250nm``, or y,x as ``0.5,0.25``; left out, what the
         metadata of OME or ImageJ say.
     append : bool
-        Whether the samples are added to a dataset that is there.
+        Add to a dataset that is there.
     overwrite : bool
-        Whether an earlier output may be replaced.
+        Replace an earlier result of unetkit.
     progress : Progress
-        Is told of files and of what a user should know.
+        Told of files and of what a user should know.
 
     Returns
     -------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unetkit.commands.tile_predict.blocks import network_call
 from unetkit.commands.tile_predict.ensemble import (
@@ -36,6 +36,16 @@ if TYPE_CHECKING:
     from unetkit.commands.tile_predict.resources import Hands
     from unetkit.commands.tile_predict.skipping import Mask
     from unetkit.engine.pools import Scheduler
+    from unetkit.options import (
+        BreakLock,
+        Channels,
+        Device,
+        Opt,
+        Overwrite,
+        Precision,
+        SchedulerName,
+        Workers,
+    )
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Dataset
 
@@ -198,39 +208,45 @@ DATASETS = ("dataset", "stack")
 def tile_predict(
     source: str,
     *,
-    model: str | Sequence[str] = (),
-    output: str | None = None,
-    tile: int | None = None,
-    overlap: int | None = None,
-    tta: Literal["none", "flips", "rotations"] = "none",
-    merge: Literal["crop", "gaussian"] = "crop",
-    probabilities: Literal["uint8", "float32"] = "uint8",
-    threshold: float = 0.5,
-    grow: int = 1,
-    min_size: int = 0,
-    skip_below: float | None = None,
-    mask: str | None = None,
-    require_complete_input: bool = False,
+    model: Annotated[str | Sequence[str], Opt(default="model.safetensors")] = (),
+    output: Annotated[
+        str | None, Opt(flags=("--output", "-o"), default="beside the input", panel="Output")
+    ] = None,
+    tile: Annotated[int | None, Opt(min=1, default="by the image", panel="Tiles")] = None,
+    overlap: Annotated[int | None, Opt(min=0, default="by the model", panel="Tiles")] = None,
+    tta: Annotated[Literal["none", "flips", "rotations"], Opt(panel="Tiles")] = "none",
+    merge: Annotated[Literal["crop", "gaussian"], Opt(panel="Tiles")] = "crop",
+    probabilities: Annotated[Literal["uint8", "float32"], Opt(panel="Result")] = "uint8",
+    threshold: Annotated[float, Opt(min=0, max=1, panel="Result")] = 0.5,
+    grow: Annotated[int, Opt(min=0, panel="Result")] = 1,
+    min_size: Annotated[int, Opt(min=0, panel="Result")] = 0,
+    skip_below: Annotated[float | None, Opt(panel="Tiles")] = None,
+    mask: Annotated[str | None, Opt(panel="Tiles")] = None,
+    require_complete_input: Annotated[bool, Opt(panel="Tiles")] = False,
     strict: bool = False,
-    channels: str | None = None,
+    channels: Channels = None,
     axes: str | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    batch: int | None = None,
-    max_memory: str | None = None,
-    scheduler: str = "threads",
-    workers: int | None = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    batch: Annotated[
+        int | None, Opt(min=1, default="1, or what a GPU holds, up to 8", panel="Hardware")
+    ] = None,
+    max_memory: Annotated[
+        str | None, Opt(metavar="SIZE", default="half of what is free", panel="Hardware")
+    ] = None,
+    scheduler: SchedulerName = "threads",
+    workers: Workers = None,
     nonfinite: Literal["error", "fill"] = "error",
     resume: bool = False,
-    overwrite: bool = False,
-    break_lock: bool = False,
+    overwrite: Overwrite = False,
+    break_lock: BreakLock = False,
     dry_run: bool = False,
-    audit: int = 0,
-    ome_version: Literal["0.5", "0.4"] = "0.5",
-    overview: str | None = None,
+    audit: Annotated[int, Opt(min=0, panel="Result")] = 0,
+    ome_version: Annotated[Literal["0.5", "0.4"], Opt(panel="Result")] = "0.5",
+    overview: Annotated[str | None, Opt(panel="Result")] = None,
     progress: Progress = SILENT,
 ) -> PredictionReport:
-    """Segment an image, or every sample of a dataset, of any size.
+    """Segment images of any size in tiles, without seams.
 
     The result does not depend on the tiles: each is read with as much mirrored or real context
     as the network needs, and tiles lie on the grid of the network's pooling.
@@ -238,78 +254,78 @@ def tile_predict(
     Parameters
     ----------
     source : str
-        An image or a dataset.
+        An image or a dataset; the output of a dataset is a dataset with the same sample names.
     model : str or sequence of str
-        A model file, or several whose probabilities are averaged; left out, `model.safetensors`.
-        Where a file is absent, its folds (`model.fold1.safetensors` and so on) are taken.
+        The model file; repeated, the mean of several. Where a file is absent, its folds
+        (``model.fold1.safetensors`` and so on) are taken.
     output : str, optional
-        Where to write; left out, `NAME.prediction.zarr` beside the source. The output of a dataset
-        is a dataset with the same sample names.
+        Where the result is written.
     tile : int, optional
-        Size of a tile in pixels, a multiple of the model's step; left out, what computes least
+        Side of a tile, in pixels; a multiple of the model's step. Left out, what computes least
         and fits into memory.
     overlap : int, optional
-        Context on each side in pixels; left out, what the model needs.
+        Pixels of context that a tile sees on each side.
     tta : {"none", "flips", "rotations"}
-        Test-time augmentation: average the probabilities of 1, 4 or all 8 ways of laying a tile
-        upon itself.
+        Average over turned tiles: 4 flips, or 8 rotations and flips.
     merge : {"crop", "gaussian"}
-        Crop each tile out of the window that the network sees, or blend all windows that reach a
-        pixel, for padded models whose tiles can't be exact. Blended results depend on the tile.
+        Crop tiles, or blend their windows, for padded models whose tiles can't be exact; what is
+        blended depends on the tile.
     probabilities : {"uint8", "float32"}
         How class probabilities are stored; uint8 holds 0 to 255.
     threshold : float
-        With two classes, from which probability a pixel is foreground.
+        Probability from which it is foreground, with two classes.
     grow : int
         Pixels by which objects grow into the gaps that were cut between them for training.
     min_size : int
-        Objects with fewer pixels, before they grow, are left out.
+        Drop objects of fewer pixels than this, before they grow.
     skip_below : float, optional
-        Tiles whose pixels are all below this intensity are left out as background.
+        Leave out tiles that are darker than this everywhere.
     mask : str, optional
-        An image of any scale over the whole source; tiles in which it is 0 are left out as
-        background.
+        An image of any scale over the whole source; tiles in which it is 0 are left out.
     require_complete_input : bool
         Refuse an image of which a chunk is absent; else it reads as the fill value, and the output
         lists it.
     strict : bool
         Refuse an image that is far from what the model was trained on, in the size of its pixels,
-        in its intensities or its details; else a note says so.
+        its intensities or its details; else a note says so.
     channels : str, optional
-        Which channels, in which order; left out, those that the model was trained with.
+        Channels to use, in this order, by name or number: ``DAPI`` or ``0,2``; left out, those
+        that the model was trained with.
     axes : str, optional
-        Axes of a bare array.
+        Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
+        say.
     device : str
-        As for `hardware.pick_device`.
-    precision : str
-        `auto`, or as for `hardware.forward`.
+        Where the network runs: auto, cpu, cuda, cuda:1 or mps.
+    precision : {"auto", "exact", "float32", "bfloat16", "float16"}
+        Numbers to compute with; ``exact`` gives the same bits on every run, slower.
     batch : int, optional
-        How many tiles (blended: windows of a block) the network sees at once; left out, 1 on the
-        processor, on a GPU as many as fit, up to 8.
+        Tiles, or windows that are blended, that the network sees at once.
     max_memory : str, optional
-        The most memory to take, such as `8G`; left out, half of what is free.
-    scheduler, workers
-        As for `open_scheduler`. On this machine's threads, left out, one network at a time has
-        all cores.
+        The most memory to take, such as ``8G``.
+    scheduler : str
+        Who runs the tiles: threads, sync, processes, local:4, tcp://host:8786 or file:PATH.
+    workers : int, optional
+        How many work at once; on this machine's threads, left out, one network at a time has all
+        cores.
     nonfinite : {"error", "fill"}
-        What to do about NaN and Inf in the image: refuse, or read them as 0.
+        What to do about NaN and infinite pixels: stop, or read them as 0.
     resume : bool
-        Go on where an earlier run with the same settings stopped.
+        Go on where a run with the same settings stopped.
     overwrite : bool
-        Replace an earlier output.
+        Replace an earlier result of unetkit.
     break_lock : bool
-        Take the output over from another job that is known to be dead.
+        Take the result over from another job that is known to be dead.
     dry_run : bool
-        Settle the plan, report it, and do nothing.
+        Say what would be done, and do nothing.
     audit : int
-        Predict this many windows across seams once more from scratch and compare them with what
-        is stored, before it is published.
+        Predict N windows across seams again, before the result is published; end with code 7 if
+        they differ.
     ome_version : {"0.5", "0.4"}
-        Of the output's OME-Zarr; 0.4, on format 2 of Zarr, is for viewers that know no other.
+        Version of the OME-Zarr; 0.4 for viewers that know no Zarr v3.
     overview : str, optional
-        A PNG file to draw: the images, small, with outlines around what was found.
+        Also draw a PNG of the images with outlines.
     progress : Progress
-        Who is told.
+        Told what happens.
 
     Returns
     -------

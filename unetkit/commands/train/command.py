@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import torch
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from unetkit.commands.train.output import TrainingOutput
     from unetkit.commands.train.plan import Plan
     from unetkit.geometry.sizes import SizeContract
+    from unetkit.options import BreakLock, Channels, Device, Opt, Overwrite, Precision, Seed
     from unetkit.storage.datasets import Dataset
     from unetkit.training.distributed import Group
 
@@ -167,93 +168,99 @@ CARRIED = (
 def train(
     source: str,
     *,
-    output: str = "model.safetensors",
-    model: str | None = None,
-    options: Sequence[str] = (),
-    recipe: str = "default",
-    recipe_set: Sequence[str] = (),
-    loss: str | None = None,
-    steps: int = 1000,
+    output: Annotated[str, Opt(flags=("--output", "-o"), panel="Output")] = "model.safetensors",
+    model: Annotated[str | None, Opt(default="unet", panel="Model")] = None,
+    options: Annotated[
+        Sequence[str], Opt(flags=("--set",), metavar="KEY=VALUE", panel="Model")
+    ] = (),
+    recipe: Annotated[str, Opt(panel="Recipe")] = "default",
+    recipe_set: Annotated[Sequence[str], Opt(metavar="KEY=VALUE", panel="Recipe")] = (),
+    loss: Annotated[str | None, Opt(default="that of the recipe", panel="Recipe")] = None,
+    steps: Annotated[int, Opt(min=1)] = 1000,
     time_budget: str | None = None,
-    target: str | None = None,
-    init: str | None = None,
-    folds: int = 1,
-    normalization: str | None = None,
-    tensorboard: str | None = None,
-    freeze_encoder: int = 0,
-    seed: int = 0,
-    channels: str | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    workers: int | None = None,
+    target: Annotated[str | None, Opt(default="by the labels")] = None,
+    init: Annotated[str | None, Opt(panel="Model")] = None,
+    folds: Annotated[int, Opt(metavar="K", min=1)] = 1,
+    normalization: Annotated[str | None, Opt(default="percentile")] = None,
+    tensorboard: Annotated[str | None, Opt(metavar="DIR", panel="Output")] = None,
+    freeze_encoder: Annotated[int, Opt(min=0, panel="Model")] = 0,
+    seed: Seed = 0,
+    channels: Channels = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    workers: Annotated[int | None, Opt(min=0, default="by the machine", panel="Hardware")] = None,
     nonfinite: Literal["error", "fill"] = "error",
-    accumulate: int = 1,
+    accumulate: Annotated[int, Opt(min=1, panel="Hardware")] = 1,
     resume: bool = False,
-    keep_state: bool = False,
-    overwrite: bool = False,
-    break_lock: bool = False,
+    keep_state: Annotated[bool, Opt(panel="Output")] = False,
+    overwrite: Overwrite = False,
+    break_lock: BreakLock = False,
     progress: Progress = SILENT,
 ) -> TrainReport | FoldsReport:
-    """Train a network on the labelled samples of a dataset, and keep the best one.
+    """Learn from a dataset and write a model file.
 
     A part of the data is held out by what it was made from, and scored with the tiler that
-    predicts slides: mean average precision for instances, mean Dice for class maps.
+    predicts slides: mean average precision for instances, mean Dice for class maps. The best
+    network is kept.
 
     Parameters
     ----------
     source : str
         A dataset with labels; weights are used where it has them, else computed.
     output : str
-        The model file.
+        Where the model file is written.
     model : str, optional
-        Registry name of the network; left out, that of `init`, or ``unet``.
+        Name of an installed model; left out, that of `init` where one is given.
     options : sequence of str
-        Its options, such as ``width=16``.
+        An option of the model, such as ``width=16``; may be repeated.
     recipe : str
-        ``default`` or ``paper``.
+        How to learn: ``default``, or ``paper`` for the original's settings.
     recipe_set : sequence of str
-        Numbers of the recipe that are changed, such as ``batch=4``.
+        A number of the recipe, such as ``batch=4``; may be repeated.
     loss : str, optional
-        Such as ``unet+0.5*dice``; left out, that of the recipe.
+        What to make small, such as ``unet+0.5*dice``: unet, ce, dice, jaccard, tversky, focal,
+        lovasz.
     steps : int
         Updates of the network.
     time_budget : str, optional
-        ``90s``, ``20m`` or ``1h``; replaces `steps` once the pace is known.
+        As many steps as fit, by the pace of the first 20: ``90s``, ``20m``, ``1h``.
     target : str, optional
-        What is learned; left out, ``foreground`` from instances, ``classes`` from class maps.
+        What to learn: foreground, foreground+boundary, boundary or classes.
     init : str, optional
-        A model file whose weights are the first ones; its first and last layer are adapted to
-        other channels and classes.
+        A model file to begin with, also for other channels or classes: its first and last layer
+        are adapted.
     folds : int
-        Where 2 or more: so many models, each with another part of the data held out, as
-        ``STEM.fold1.safetensors`` and so on; a time budget is shared by them.
+        Train K models, each with another part held out: ``STEM.fold1.safetensors``, ...; a time
+        budget is shared by them.
     normalization : str, optional
-        ``percentile``, ``zscore``, ``range`` or ``none``; left out, that of `init`, or
-        ``percentile``.
+        How intensities become the network's input: percentile, zscore, range or none.
     tensorboard : str, optional
-        A folder for TensorBoard to show, where that is installed.
+        Write curves and pictures for TensorBoard as well, where that is installed.
     freeze_encoder : int
-        Steps at the start in which the encoder keeps its weights; for models that have one.
+        Steps at the start in which the encoder keeps its weights, for models that have one.
     seed : int
-        Of the first weights, the split, the tiles and the drop-out.
+        Same seed, same result: of the first weights, the split, the tiles and the drop-out.
     channels : str, optional
-        Which channels, in which order.
-    device, precision : str
-        As for `unetkit.models.hardware`; ``auto`` is the fastest that the device has.
+        Channels to use, in this order, by name or number: ``DAPI`` or ``0,2``.
+    device : str
+        Where the network runs: auto, cpu, cuda, cuda:1 or mps.
+    precision : {"auto", "exact", "float32", "bfloat16", "float16"}
+        Numbers to compute with; ``exact`` gives the same bits on every run, slower.
     workers : int, optional
-        Threads that draw tiles; they change nothing but the time.
+        Threads that draw samples; 0 draws them between the steps. They change nothing but the
+        time.
     nonfinite : {"error", "fill"}
-        What to do about NaN and Inf in images: refuse, or take them for 0.
+        What to do about NaN and infinite pixels: stop, or read them as 0.
     accumulate : int
-        Parts in which a batch is computed, one after the other; more of them take less memory.
+        Compute a batch in so many parts, to take less memory.
     resume : bool
-        Go on where an earlier training with the same settings stopped.
+        Go on where a run with the same settings stopped.
     keep_state : bool
-        Leave the state of the training beside the finished model.
+        Leave the training's state beside the finished model.
     overwrite : bool
-        Replace an earlier model.
+        Replace an earlier result of unetkit.
     break_lock : bool
-        Take the output over from another job that is known to be dead.
+        Take the result over from another job that is known to be dead.
     progress : Progress
         Told of every step.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unetkit.arrays.targets import TARGETS, check_target
 from unetkit.arrays.weight_map import TOLERANCE, choose_preset
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from unetkit.arrays.weight_map import Preset
+    from unetkit.options import BreakLock, Opt, Overwrite, Preview, SchedulerName, Workers
     from unetkit.storage.datasets import Dataset, Sample
 
 # Pixels a side of what a preview shows: a gap of one pixel is still seen.
@@ -78,50 +79,55 @@ class WeightsReport:
 def weights(
     source: str,
     *,
-    preset: str = "paper2015",
-    w0: float | None = None,
-    sigma: float | str | None = None,
+    preset: Literal["paper2015", "freiburg2019"] = "paper2015",
+    w0: Annotated[float | None, Opt(default="by the preset")] = None,
+    sigma: Annotated[float | str | None, Opt(default="by the preset")] = None,
     target: str = "foreground",
     report: bool = False,
-    preview: str | None = None,
-    scheduler: str = "threads",
-    workers: int | None = None,
+    preview: Preview = None,
+    scheduler: SchedulerName = "threads",
+    workers: Workers = None,
     resume: bool = False,
-    overwrite: bool = False,
-    break_lock: bool = False,
+    overwrite: Overwrite = False,
+    break_lock: BreakLock = False,
     progress: Progress = SILENT,
 ) -> WeightsReport:
-    """Weight every pixel by the balance of classes and the narrowness of gaps between cells.
+    """Weight every pixel: more in narrow gaps between objects, balanced over the classes.
 
-    Each labelled sample gets a group ``weights``, complete or not at all. The balance w_c is that
-    of all annotated pixels of the dataset, after gaps are cut.
+    The weights are stored beside the labels: each labelled sample gets a group ``weights``,
+    complete or not at all. The balance w_c is that of all annotated pixels of the dataset, after
+    gaps are cut.
 
     Parameters
     ----------
     source : str
-        A dataset or an image with labels; the one input of a command that is written into.
-    preset : str
-        ``paper2015`` (w0 10, sigma 5) or ``freiburg2019`` (w0 50, sigma 6, background 0.1).
+        A dataset with labels, or an image with labels; it is written into.
+    preset : {"paper2015", "freiburg2019"}
+        Which published weights: those of the paper (w0 10, sigma 5), or of the Fiji plugin of
+        Freiburg (w0 50, sigma 6, background 0.1).
     w0 : float, optional
-        Another height of the border term.
+        Weight in a gap of zero width.
     sigma : float or str, optional
-        Another width of it, in pixels or, as in ``"0.5um"``, in a unit. With a unit all distances
-        are measured in it, by the height and width of each sample's pixels.
+        Width of the fall-off, in pixels, or with a unit as ``0.5um``: then all distances are
+        measured by the height and width of each sample's pixels.
     target : str
-        What the network will learn from instances: ``foreground``, ``foreground+boundary`` or
-        ``boundary``. Class maps are learned as they are.
+        What the network will learn: foreground, foreground+boundary or boundary. Class maps are
+        learned as they are.
     report : bool
-        Also count objects, pairs that touch, and pixels between objects.
+        Also count objects, touching pairs and border pixels.
     preview : str, optional
-        A PNG to write: the first labelled sample and its weights.
-    scheduler, workers
-        As in `unetkit.engine.jobs.run_jobs`. They change no bit of the result.
+        Also draw a PNG picture to look at: the first labelled sample and its weights.
+    scheduler : str
+        Who runs the tiles: threads, sync, processes, local:4, tcp://host:8786 or file:PATH. The
+        result is the same to the bit.
+    workers : int, optional
+        How many work at once.
     resume : bool
-        Go on where an earlier run with the same settings stopped.
+        Go on where a run stopped.
     overwrite : bool
         Replace weights that are there.
     break_lock : bool
-        Take over the lock of another job, which is known to be dead.
+        Take the result over from another job that is known to be dead.
     progress : Progress
         Told of each tile.
 
