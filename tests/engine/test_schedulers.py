@@ -5,13 +5,14 @@ import sys
 
 import pytest
 
-from unetkit.engine.schedulers import cores, open_scheduler
+from unetkit.engine.schedulers import open_scheduler
 from unetkit.errors import UsageError
+from unetkit.machine import processor_count
 
 
 @pytest.mark.parametrize(
     ("name", "workers", "expected"),
-    [("sync", None, 1), ("sync", 4, 1), ("threads", 3, 3), ("threads", None, cores())],
+    [("sync", None, 1), ("sync", 4, 1), ("threads", 3, 3), ("threads", None, processor_count())],
 )
 def test_workers_are_those_asked_for(name: str, workers: int | None, expected: int) -> None:
     with open_scheduler(name, workers) as scheduler:

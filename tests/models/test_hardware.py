@@ -1,4 +1,3 @@
-import os
 import platform
 import subprocess
 import sys
@@ -185,40 +184,17 @@ def test_a_thread_keeps_the_pages_of_a_large_tensor():
 
 
 def test_threads_are_shared_out_among_workers(monkeypatch):
-    monkeypatch.setattr(hardware, "_processors", lambda: 8)
+    monkeypatch.setattr(hardware, "processor_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [thread_count(n) for n in (0, 1, 2, 3, 8, 20)] == [8, 8, 4, 2, 1, 1]
     assert thread_count() == 8
 
 
-def test_processors_are_those_that_this_process_may_use(monkeypatch):
-    monkeypatch.setattr(hardware, "_quota", lambda _: 1 << 16)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert thread_count() == 4
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert thread_count() == 3
-    for other in ("", "many", "0"):
-        monkeypatch.setenv("OMP_NUM_THREADS", other)
-        assert thread_count() == 4
-    monkeypatch.setattr(hardware, "_quota", lambda _: 2)
-    assert thread_count() == 2
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert thread_count() == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "count"), [("200000 100000\n", 2), ("50000 100000", 1), ("150000 100000", 2)]
-)
-def test_the_quota_of_a_container_is_read(tmp_path, text, count):
-    (tmp_path / "cpu.max").write_text(text)
-    assert hardware._quota(tmp_path / "cpu.max") == count
-
-
-def test_no_quota_is_a_large_number(tmp_path):
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert hardware._quota(tmp_path / "cpu.max") > 1000
-    assert hardware._quota(tmp_path / "nothing") > 1000
+@pytest.mark.parametrize(("text", "count"), [("3", 3), ("9", 4), ("", 4), ("many", 4), ("0", 4)])
+def test_threads_are_no_more_than_those_asked_of_openmp(monkeypatch, text, count):
+    monkeypatch.setattr(hardware, "processor_count", lambda: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert thread_count() == count
 
 
 def test_two_threads_may_lay_out_a_model_at_once():

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from unetkit.errors import UsageError
+from unetkit.machine import processor_count
 from unetkit.progress import SILENT
 from unetkit.registry import API, GROUPS, Registry, plain_name, status
 from unetkit.storage.atomic import make_folder, write_text
@@ -103,7 +104,7 @@ def list_plugins(*, progress: Progress = SILENT) -> list[dict[str, Any]]:
     ]
     progress.start("import", total=len(plugs))
     rows = []
-    with ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 1))) as pool:
+    with ThreadPoolExecutor(max(2, min(8, processor_count()))) as pool:
         errors = pool.map(lambda plug: _error(plug[0], plug[2]), plugs)
         for (group, name, entry), error in zip(plugs, errors, strict=True):
             progress.advance(status=name)

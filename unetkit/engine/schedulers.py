@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 from unetkit.engine.pools import Scheduler, process_pool
 from unetkit.errors import UsageError
+from unetkit.machine import processor_count
 
 LOCAL_NAMES = ("threads", "sync", "processes")
 CLUSTER_FORMS = ("local:N", "tcp://HOST:PORT", "file:PATH")
-
-
-def cores() -> int:
-    """How many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def open_scheduler(name: str = "threads", workers: int | None = None) -> Scheduler:
@@ -46,10 +39,10 @@ def open_scheduler(name: str = "threads", workers: int | None = None) -> Schedul
     if name == "sync":
         return Scheduler(name, "sync", 1)
     if name == "threads":
-        count = workers or cores()
+        count = workers or processor_count()
         return Scheduler(name, "threads", count, ThreadPoolExecutor(count))
     if name == "processes":
-        count = workers or cores()
+        count = workers or processor_count()
         return Scheduler(name, "processes", count, process_pool(count))
     if name.startswith(("local:", "tcp://", "tls://", "file:")):
         # Loaded where it is used: it takes as long as all the rest of this room.

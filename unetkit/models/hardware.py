@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
 import os
 import platform
 import threading
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from unetkit.errors import SurroundingsError, UsageError
+from unetkit.machine import processor_count
 from unetkit.models.convolutions import FixedOrder
 
 if TYPE_CHECKING:
@@ -281,39 +280,13 @@ def tune_allocator() -> bool:
 def thread_count(workers: int = 1) -> int:
     """Return how many threads torch should use in each of `workers` that compute at once.
 
-    Counts the processors that this process may use: its affinity, the quota of its container,
-    and ``OMP_NUM_THREADS`` where that is set.
-
-    Parameters
-    ----------
-    workers : int
-        Threads or processes that each run a network.
-
-    Returns
-    -------
-    int
-        At least 1.
+    At least 1; ``OMP_NUM_THREADS``, where it is set, counts for all of them together.
     """
-    return max(1, _processors() // max(1, workers))
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
-    wish = os.environ.get("OMP_NUM_THREADS", "")
-    limits = [count, _quota(Path("/sys/fs/cgroup/cpu.max"))]
-    return min([*limits, int(wish)] if wish.isdecimal() and int(wish) > 0 else limits)
-
-
-def _quota(limits: Path) -> int:
-    """Return the processors that a container's `limits` grant; a large number for no limit."""
-    try:
-        share, period = limits.read_text().split()
-        return max(1, math.ceil(int(share) / int(period)))
-    except (OSError, ValueError):
-        return 1 << 16
+    count = processor_count()
+    requested = os.environ.get("OMP_NUM_THREADS", "")
+    if requested.isdecimal() and int(requested) > 0:
+        count = min(count, int(requested))
+    return max(1, count // max(1, workers))
 
 
 def _has_mps() -> bool:

@@ -20,6 +20,7 @@ from unetkit.commands.tile_predict.precision import read_size
 from unetkit.commands.tile_predict.resources import Hands
 from unetkit.errors import SurroundingsError, UsageError
 from unetkit.geometry.sizes import SizeContract
+from unetkit.machine import held_memory
 from unetkit.models import unet
 from unetkit.storage.datasets import open_dataset
 
@@ -57,7 +58,7 @@ def test_a_network_takes_what_its_width_and_precision_take() -> None:
 
 def test_the_system_tells_how_much_memory_is_free() -> None:
     assert 2**20 < resources.available_memory(torch.device("cpu")) < 2**50
-    assert 2**20 < resources.resident() < 2**45
+    assert 2**20 < held_memory() < 2**45
 
 
 @pytest.mark.parametrize("most", [1, 188, 203, 204, 500, 700, 2000])
@@ -99,7 +100,7 @@ def test_more_jobs_take_more(slide: str) -> None:
     assert one < peak(Hands(2, networks=1, threads=1, at_once=1)) < 1.5 * one
     two = peak(Hands(2, networks=2, threads=1, at_once=None))
     assert two > one
-    assert peak(Hands(2, networks=2, threads=1, at_once=1)) > two + resources.resident()
+    assert peak(Hands(2, networks=2, threads=1, at_once=1)) > two + held_memory()
 
 
 @pytest.mark.parametrize("merge", ["crop", "gaussian"])
@@ -108,7 +109,7 @@ def test_a_batch_takes_more(kit: SimpleNamespace, slide: str, merge: str) -> Non
     asked: dict[str, Any] = {"tile": 16, "merge": merge, "scheduler": "sync", "dry_run": True}
     peaks = [tile_predict(slide, batch=n, **asked).memory_peak for n in (1, 1000, 2000)]
     assert peaks[0] < peaks[1] < peaks[2]
-    free = resources.resident() + resources.BESIDE + 2**21
+    free = held_memory() + resources.BESIDE + 2**21
     assert tile_predict(slide, batch=1, max_memory=str(free + 2**24), **asked).batch == 1
     with pytest.raises(SurroundingsError, match=r"must hold 9000 tiles at once, .* lower --batch"):
         tile_predict(slide, batch=9000, max_memory=str(free), **asked)
@@ -116,7 +117,7 @@ def test_a_batch_takes_more(kit: SimpleNamespace, slide: str, merge: str) -> Non
 
 def test_a_tile_that_can_not_fit_is_refused_before_work(kit: SimpleNamespace, slide: str) -> None:
     before = kit.contents(".")
-    free = resources.resident() + resources.BESIDE + 20 * 2**20
+    free = held_memory() + resources.BESIDE + 20 * 2**20
     with pytest.raises(SurroundingsError, match=r"use --tile \d+, or --max-memory \d+M") as caught:
         tile_predict(slide, tile=4096, max_memory=str(free))
     assert caught.value.exit_code == 5

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +13,7 @@ from torch import nn
 
 from unetkit.commands.tile_predict.ensemble import torch_threads
 from unetkit.errors import SurroundingsError, UsageError
+from unetkit.machine import free_memory, held_memory
 from unetkit.models import hardware
 from unetkit.models.cost import largest_tensor, run_layers
 
@@ -106,8 +105,6 @@ HELD = {"float32": 8.0, "exact": 12.0, "bfloat16": 5.0, "float16": 5.0}
 
 # What codecs, tables of chunks and libraries that load late take besides, in bytes.
 BESIDE = 200 * 2**20
-# Where the system does not say how much a process holds.
-USUAL_BASE = 2**30
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -277,7 +274,7 @@ def memory_for(
     found = classes * 24
     beside = seen * ((blend + 2) ** 2 if blend else 1) + found * max(1, blend**2)
     processes = 0 if hands.at_once is None or hands.networks == 1 else hands.networks
-    held = resident()
+    held = held_memory()
     if limit is None:
         limit = held + int(available_memory(device) * MEMORY_SHARE)
     jobs = hands.jobs or hands.networks
@@ -310,36 +307,10 @@ def network_bytes(
 
 
 def available_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a device; 4 GiB where the system does not say."""
+    """Return the bytes that are free on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        # Unlike the free pages it counts the file cache, which gives way.
-        free = next(int(s.split()[1]) * 1024 for s in lines if s.startswith("MemAvailable"))
-    except (OSError, ValueError, AttributeError, StopIteration):
-        free = 4 * 2**30
-    return min([free, *_container_memory()])
-
-
-def _container_memory() -> list[int]:
-    """Return what a container's limit leaves, if there is one."""
-    room = Path("/sys/fs/cgroup")
-    try:
-        limit = int((room / "memory.max").read_text("ascii"))
-        return [max(0, limit - int((room / "memory.current").read_text("ascii")))]
-    except (OSError, ValueError):
-        return []
-
-
-def resident() -> int:
-    """Return the bytes of memory that this process holds."""
-    try:
-        lines = Path("/proc/self/status").read_text("ascii", errors="replace").splitlines()
-        return next(int(s.split()[1]) * 1024 for s in lines if s.startswith("VmRSS"))
-    except (OSError, ValueError, StopIteration):
-        return USUAL_BASE
+    return free_memory()
 
 
 # What is written of the input that shows the pace, in pixels: our own choice. It is small enough
