@@ -13,11 +13,11 @@ from unetkit import errors
         (errors.MissingError, 3, FileNotFoundError),
         (errors.LabelError, 3, ValueError),
         (errors.OutputError, 4, FileExistsError),
-        (errors.SurroundingsError, 5, RuntimeError),
-        (errors.ShortMemoryError, 5, errors.SurroundingsError),
-        (errors.NumbersError, 6, ArithmeticError),
+        (errors.ResourceError, 5, RuntimeError),
+        (errors.OutOfMemoryError, 5, errors.ResourceError),
+        (errors.NonFiniteError, 6, ArithmeticError),
         (errors.CheckError, 7, RuntimeError),
-        (errors.TryAgainError, 75, ConnectionError),
+        (errors.UnavailableError, 75, ConnectionError),
     ],
 )
 def test_each_class_has_its_exit_code_its_sentence_and_a_builtin(kind, code, builtin):
@@ -40,3 +40,9 @@ def test_every_class_is_in_the_tree():
     classes = [c for c in vars(errors).values() if isinstance(c, type)]
     assert all(issubclass(c, errors.UnetkitError) for c in classes if issubclass(c, Exception))
     assert all(c.__name__ in errors.__doc__ for c in classes if issubclass(c, Exception))
+
+
+def test_plugins_may_use_the_names_of_before():
+    from unetkit.errors import NumbersError, SurroundingsError, TryAgainError
+
+    assert [NumbersError.code, SurroundingsError.code, TryAgainError.code] == [6, 5, 75]

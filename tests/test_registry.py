@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from unetkit.errors import SurroundingsError, UsageError
+from unetkit.errors import ResourceError, UsageError
 from unetkit.registry import Registry, status
 
 GROUP = "unetkit.models"
@@ -40,7 +40,7 @@ def test_names_and_entries_import_nothing(install):
     assert (entry.name, entry.distribution, entry.version) == ("good", "my-nets", "0.1")
     assert str(entry) == "good (my-nets 0.1)"
     assert module not in sys.modules
-    with pytest.raises(SurroundingsError, match="imported"):
+    with pytest.raises(ResourceError, match="imported"):
         models().get("good")
 
 
@@ -102,7 +102,7 @@ def test_a_built_in_can_not_be_shadowed(install):
 )
 def test_a_broken_plugin_is_named_and_harms_no_other(install, code, words):
     install("broken-nets", {"broken": "build"}, code=code)
-    with pytest.raises(SurroundingsError, match=rf"model broken \(broken-nets 0.1\).*{words}"):
+    with pytest.raises(ResourceError, match=rf"model broken \(broken-nets 0.1\).*{words}"):
         models().get("broken")
     assert models().get("unet")
 
@@ -137,7 +137,7 @@ def test_a_plugin_for_another_interface_is_refused_in_one_sentence(install, said
     if fits:
         assert models().get("new") == 1
         return
-    with pytest.raises(SurroundingsError) as caught:
+    with pytest.raises(ResourceError) as caught:
         models().get("new")
     got = " and ".join(line[0] for line in said.splitlines())
     assert str(caught.value) == (

@@ -6,11 +6,11 @@
     │   ├── MissingError      nothing there
     │   └── LabelError        labels that can't be what they are said to be
     ├── OutputError       4   exists, is the input, or a partial made with other settings
-    ├── SurroundingsError 5   disk, memory, workers, plugins, optional dependencies
-    │   └── ShortMemoryError  too little memory for what is in work
-    ├── NumbersError      6   NaN or Inf in the input or the loss
+    ├── ResourceError     5   disk, memory, workers, plugins, optional dependencies
+    │   └── OutOfMemoryError  too little memory for what is in work
+    ├── NonFiniteError    6   NaN or Inf in the input or the loss
     ├── CheckError        7   a check did not hold
-    ├── TryAgainError     75  a scheduler or a remote store can't be reached
+    ├── UnavailableError  75  a scheduler or a remote store can't be reached
     └── StoppedError      128 + n, ended by signal n
 
 Every message reads: what must hold, what was got, what would do.
@@ -67,17 +67,17 @@ class OutputError(UnetkitError, FileExistsError):
     code = 4
 
 
-class SurroundingsError(UnetkitError, RuntimeError):
+class ResourceError(UnetkitError, RuntimeError):
     """Disk, memory, workers, plugins or an optional dependency fall short."""
 
     code = 5
 
 
-class ShortMemoryError(SurroundingsError):
+class OutOfMemoryError(ResourceError):
     """Memory falls short of what is in work; less at a time may fit."""
 
 
-class NumbersError(UnetkitError, ArithmeticError):
+class NonFiniteError(UnetkitError, ArithmeticError):
     """NaN or Inf in the input or in the loss."""
 
     code = 6
@@ -89,7 +89,7 @@ class CheckError(UnetkitError, RuntimeError):
     code = 7
 
 
-class TryAgainError(UnetkitError, ConnectionError):
+class UnavailableError(UnetkitError, ConnectionError):
     """A scheduler or a remote store can't be reached now."""
 
     code = 75
@@ -118,3 +118,9 @@ class StoppedError(UnetkitError, RuntimeError):
     def exit_code(self) -> int:
         """128 + the signal's number, as a shell reports it."""
         return 128 + self.signal
+
+
+# What these were called before; plugins may import the old names.
+SurroundingsError = ResourceError
+NumbersError = NonFiniteError
+TryAgainError = UnavailableError

@@ -11,7 +11,7 @@ from functools import cached_property
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any
 
-from unetkit.errors import SurroundingsError, UnetkitError, UsageError
+from unetkit.errors import ResourceError, UnetkitError, UsageError
 from unetkit.progress import SILENT, Progress, noted_if_slow
 
 BUILT_IN = "unetkit"
@@ -153,12 +153,12 @@ class Registry:
         ------
         UsageError
             If no such name is installed, or two distributions offer it.
-        SurroundingsError
+        ResourceError
             If its distribution is broken, or for another version of the plugin interface.
         """
         entry = self.entry(name)
         if not entry.fits:
-            raise SurroundingsError(
+            raise ResourceError(
                 f"{self.noun} {entry} must be for version {API} of the plugin interface, got"
                 f" {' and '.join(entry.api)}; install another version of {entry.distribution} or"
                 " of unetkit"
@@ -171,7 +171,7 @@ class Registry:
             raise
         # A plugin may fail in any way while it is imported, even by leaving the program.
         except BaseException as error:
-            raise SurroundingsError(
+            raise ResourceError(
                 f"{self.noun} {entry} must be importable, got {type(error).__name__}: {error};"
                 f" install {entry.distribution} again or remove it"
             ) from error

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from unetkit.arrays.normalization import METHODS, Normalization, fit
-from unetkit.errors import InputError, NumbersError, UsageError
+from unetkit.errors import InputError, NonFiniteError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -113,7 +113,7 @@ def test_nan_and_inf_are_refused_and_named(method, bad):
     image = np.ones((2, 4, 4), np.float32)
     assert fit(lambda: [image], method=method)
     image[1, 2, 2] = bad
-    with pytest.raises(NumbersError, match=r"sample 'a' must hold finite .* got 1 .* channel 1"):
+    with pytest.raises(NonFiniteError, match=r"sample 'a' must hold finite .* got 1 .* channel 1"):
         fit(lambda: [image], method=method, where="sample 'a'")
 
 
@@ -125,14 +125,14 @@ def test_the_place_of_a_pixel_that_is_no_number_is_named():
         r"got 2 NaN or Inf in rows 4:8, columns 6:12 of plane 1, the first in channel 1 at row 7, "
         "column 10;"
     )
-    with pytest.raises(NumbersError, match=words):
+    with pytest.raises(NonFiniteError, match=words):
         fit(lambda: blocks, boxes=boxes)
-    with pytest.raises(NumbersError, match="in one block, the first in channel 1 at row 3, col"):
+    with pytest.raises(NonFiniteError, match="in one block, the first in channel 1 at row 3, col"):
         fit(lambda: blocks)
 
 
 def test_too_large_for_float32_is_refused():
-    with pytest.raises(NumbersError, match="fit float32"):
+    with pytest.raises(NonFiniteError, match="fit float32"):
         fit(lambda: [np.full((1, 2, 2), 1e300)])
 
 

@@ -17,11 +17,11 @@ from unetkit.errors import (
     InputError,
     LabelError,
     MissingError,
-    NumbersError,
+    NonFiniteError,
     OutputError,
+    ResourceError,
     StoppedError,
-    SurroundingsError,
-    TryAgainError,
+    UnavailableError,
     UsageError,
 )
 
@@ -190,10 +190,10 @@ def test_a_wrong_option_is_one_sentence(
         (MissingError("x must be y, got z"), 3),
         (LabelError("x must be y, got z"), 3),
         (OutputError("x must be y, got z"), 4),
-        (SurroundingsError("x must be y, got z"), 5),
-        (NumbersError("x must be y, got z"), 6),
+        (ResourceError("x must be y, got z"), 5),
+        (NonFiniteError("x must be y, got z"), 6),
         (CheckError("x must be y, got z"), 7),
-        (TryAgainError("x must be y, got z"), 75),
+        (UnavailableError("x must be y, got z"), 75),
         (StoppedError("x must be y, got z", signal=signal.SIGTERM), 143),
     ],
 )

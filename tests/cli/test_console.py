@@ -119,9 +119,9 @@ def test_stdout_may_be_closed() -> None:
 def test_a_full_disk_under_stdout_is_told_once() -> None:
     program = (
         "from unetkit.cli import console\n"
-        "from unetkit.errors import SurroundingsError\n"
+        "from unetkit.errors import ResourceError\n"
         "try:\n    console.emit('x')\n"
-        "except SurroundingsError as error:\n    console.fail(str(error))\n"
+        "except ResourceError as error:\n    console.fail(str(error))\n"
     )
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(

@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from unetkit.commands.models import check_model, list_models, show_model
-from unetkit.errors import MissingError, SurroundingsError, UsageError
+from unetkit.errors import MissingError, ResourceError, UsageError
 from unetkit.models.conformance import CHECKS
 
 SMALL = ("depth=1", "width=2")
@@ -93,5 +93,5 @@ def test_a_model_file_whose_plugin_is_gone_says_what_to_install(small_model, lay
     assert show_model(str(path))["distribution"] == "good-nets"
     shutil.rmtree(lay.folder / "good_nets-1.2.dist-info")
     for look in (show_model, check_model):
-        with pytest.raises(SurroundingsError, match=r"pip install 'good-nets==1\.2'"):
+        with pytest.raises(ResourceError, match=r"pip install 'good-nets==1\.2'"):
             look(str(path))

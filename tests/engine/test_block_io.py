@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from unetkit.arrays.boxes import read_tile
 from unetkit.engine.block_io import fit_image, write_tile
-from unetkit.errors import NumbersError
+from unetkit.errors import NonFiniteError
 from unetkit.geometry.tiles import cover
 from unetkit.storage.image_writer import create_image, create_labels
 
@@ -80,6 +80,6 @@ def test_an_image_is_fitted_as_a_whole(tmp_path: Path) -> None:
     fitted = fit_image(data, "range")
     assert (fitted.offset, fitted.scale) == ((2.0,), (0.25,))
     data.write(1, 0, 0, np.full((1, 5, 5), np.nan))
-    with pytest.raises(NumbersError, match=r"image.zarr.* NaN or Inf"):
+    with pytest.raises(NonFiniteError, match=r"image.zarr.* NaN or Inf"):
         fit_image(data, "range")
     assert fit_image(data, "range", "fill").scale == (0.5,)

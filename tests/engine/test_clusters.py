@@ -13,7 +13,7 @@ import pytest
 from unetkit.engine import clusters
 from unetkit.engine.jobs import run_jobs
 from unetkit.engine.schedulers import open_scheduler
-from unetkit.errors import InputError, TryAgainError
+from unetkit.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
     from distributed import LocalCluster
@@ -36,13 +36,13 @@ def test_a_cluster_that_does_not_answer_is_to_be_tried_again(
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]  # nobody listens here
-        with pytest.raises(TryAgainError, match="must answer") as caught:
+        with pytest.raises(UnavailableError, match="must answer") as caught:
             open_scheduler(f"tcp://127.0.0.1:{port}")
     assert caught.value.exit_code == 75
 
 
 def test_a_scheduler_file_that_is_not_there_is_to_be_tried_again(tmp_path: Path) -> None:
-    with pytest.raises(TryAgainError, match="scheduler file must be readable"):
+    with pytest.raises(UnavailableError, match="scheduler file must be readable"):
         open_scheduler(f"file:{tmp_path / 'none.json'}")
 
 

@@ -18,7 +18,7 @@ from unetkit.engine import jobs as jobs_module
 from unetkit.engine.jobs import run_jobs
 from unetkit.engine.pools import Scheduler
 from unetkit.engine.schedulers import open_scheduler
-from unetkit.errors import StoppedError, SurroundingsError
+from unetkit.errors import ResourceError, StoppedError
 
 ANY = ["sync", "threads", "processes", "cluster"]
 
@@ -205,7 +205,7 @@ def test_a_job_that_kills_every_worker_is_named(tmp_path: Path, name: str) -> No
     # A cluster blames every job that its dead worker held, the one behind it in the queue too.
     blamed = "[34]" if name.startswith("local") else "3"
     message = rf"3 in a row were killed at .*number={blamed}"
-    with pytest.raises(SurroundingsError, match=message) as caught:
+    with pytest.raises(ResourceError, match=message) as caught:
         run_jobs(
             die_at_three,
             [Job(number, str(tmp_path)) for number in range(8)],

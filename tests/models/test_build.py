@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from unetkit import registry
-from unetkit.errors import SurroundingsError, UsageError
+from unetkit.errors import ResourceError, UsageError
 from unetkit.models import build
 from unetkit.models.build import build_model, build_shapes, error_with_line, parse_options
 
@@ -35,7 +35,7 @@ def test_a_model_that_is_none_is_the_surroundings_fault(monkeypatch, built, word
         return built()
 
     monkeypatch.setattr(registry.Registry, "get", lambda *_: build)
-    with pytest.raises(SurroundingsError, match=words):
+    with pytest.raises(ResourceError, match=words):
         build_model("odd", in_channels=1, classes=2)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unetkit.errors import CheckError, SurroundingsError
+from unetkit.errors import CheckError, ResourceError
 from unetkit.models import unet
 from unetkit.models.export import export
 from unetkit.models.inference import logits_of
@@ -53,7 +53,7 @@ def test_an_onnx_computes_the_same_and_says_how_nearly(network):
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
 def test_without_the_extra_its_name_is_told(network, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(SurroundingsError, match=rf"{package}.*pip install 'unetkit\[onnx\]'"):
+    with pytest.raises(ResourceError, match=rf"{package}.*pip install 'unetkit\[onnx\]'"):
         written(network, "onnx")
 
 
@@ -62,7 +62,7 @@ def test_a_network_that_can_not_be_written_is_one_sentence(network):
         def forward(self, image):
             return image if image.sum() > 0 else -image
 
-    with pytest.raises(SurroundingsError, match="must be one that pt2 can hold"):
+    with pytest.raises(ResourceError, match="must be one that pt2 can hold"):
         export(Choosing(), to="pt2", in_channels=1, size=4, facts={})
 
 

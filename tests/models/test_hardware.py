@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from unetkit.errors import SurroundingsError, UsageError
+from unetkit.errors import ResourceError, UsageError
 from unetkit.models import hardware
 from unetkit.models.hardware import (
     PRECISIONS,
@@ -42,7 +42,7 @@ def test_a_word_that_names_no_device_is_refused(name):
 
 
 def test_a_device_that_is_not_there_is_the_surroundings_fault():
-    with pytest.raises(SurroundingsError, match=r"got 'cuda:99' with .* use --device cpu"):
+    with pytest.raises(ResourceError, match=r"got 'cuda:99' with .* use --device cpu"):
         pick_device("cuda:99")
 
 

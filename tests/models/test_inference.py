@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.commands.tile_predict.ensemble import load_model
-from unetkit.errors import NumbersError, SurroundingsError, UsageError
+from unetkit.errors import NonFiniteError, ResourceError, UsageError
 from unetkit.models import hardware
 from unetkit.models.inference import predict_array, to_classes, to_probabilities
 
@@ -69,16 +69,16 @@ def test_an_output_that_is_not_finite_is_named(kit: SimpleNamespace, tmp_path: P
     loaded = load_model(kit.model(tmp_path / "model.safetensors"), device="cpu")
     image = noise(1, 20, 20)
     image[0, 5, 5] = np.inf
-    with pytest.raises(NumbersError, match=r"NaN or Inf at .* pixels of the tile at row 0"):
+    with pytest.raises(NonFiniteError, match=r"NaN or Inf at .* pixels of the tile at row 0"):
         predict_array(loaded.module, image, contract=loaded.header.contract, tile=16)
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory"), SurroundingsError),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), SurroundingsError),
-        (MemoryError("Unable to allocate 3.00 GiB"), SurroundingsError),
+        (torch.OutOfMemoryError("CUDA out of memory"), ResourceError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), ResourceError),
+        (MemoryError("Unable to allocate 3.00 GiB"), ResourceError),
         (RuntimeError("shapes differ"), RuntimeError),
     ],
 )
@@ -96,7 +96,7 @@ def test_too_little_memory_is_named(
     monkeypatch.setattr(hardware, "forward", fail)
     with pytest.raises(expected) as caught:
         predict_array(loaded.module, noise(1, 20, 20), contract=loaded.header.contract, tile=16)
-    assert ("smaller --tile" in str(caught.value)) == (expected is SurroundingsError)
+    assert ("smaller --tile" in str(caught.value)) == (expected is ResourceError)
 
 
 @settings(max_examples=30, deadline=None)

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from unetkit import registry
-from unetkit.errors import InputError, MissingError, NumbersError, SurroundingsError, UsageError
+from unetkit.errors import InputError, MissingError, NonFiniteError, ResourceError, UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models import build as build_
 from unetkit.models.build import build_model
@@ -100,7 +100,7 @@ def test_saving_refuses_what_can_not_be_loaded():
         to_bytes(module, header_of(module, options={"widht": 2}))
     with torch.no_grad():
         module.head.bias[0] = torch.nan
-    with pytest.raises(NumbersError, match=r"NaN or Inf in 'head.bias'"):
+    with pytest.raises(NonFiniteError, match=r"NaN or Inf in 'head.bias'"):
         to_bytes(module, header_of(module))
 
 
@@ -153,19 +153,19 @@ def test_a_header_that_does_not_fit_its_weights_is_refused(model_path, change, w
 
 
 def test_a_header_that_asks_for_terabytes_is_refused_by_its_shapes(model_path):
-    # Were the network built first, this would end for want of memory, as SurroundingsError.
+    # Were the network built first, this would end for want of memory, as ResourceError.
     path = rewrite(model_path, options={"depth": 6, "dropout": 0.5, "width": 4000})
     with pytest.raises(InputError, match="exactly the weights of its network"):
         load(path)
     path = rewrite(model_path, options={"depth": 6, "dropout": 0.5, "width": 10**30})
-    with pytest.raises(SurroundingsError, match="must be able to be built"):
+    with pytest.raises(ResourceError, match="must be able to be built"):
         load(path)
 
 
 def test_a_model_whose_plugin_is_not_installed_names_it(model_path):
     path = rewrite(model_path, model="attention", distribution="good-nets", version="1.2")
     with pytest.raises(
-        SurroundingsError, match=r"good-nets 1\.2.*pip install 'good-nets==1\.2'"
+        ResourceError, match=r"good-nets 1\.2.*pip install 'good-nets==1\.2'"
     ) as caught:
         load(path)
     assert "keras-unet" not in str(caught.value)
@@ -228,6 +228,6 @@ def test_a_model_that_computes_while_it_is_built_is_loaded(model_path, monkeypat
         return build(in_channels=in_channels, classes=classes, depth=depth, width=width)
 
     monkeypatch.setattr(registry.Registry, "get", lambda *_: counting)
-    with torch.device("meta"), pytest.raises(SurroundingsError):
+    with torch.device("meta"), pytest.raises(ResourceError):
         build_model("unet", in_channels=1, classes=2, options={**OPTIONS, "dropout": 0.5})
     assert load(str(model_path)).module.contract == read_header(str(model_path)).contract

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unetkit.errors import InputError, MissingError, TryAgainError
+from unetkit.errors import InputError, MissingError, UnavailableError
 from unetkit.models.model_file import load
 from unetkit.models.model_header import check_prefix, open_model, read_header
 from unetkit.storage import urls
@@ -33,7 +33,7 @@ def test_no_more_is_fetched_than_will_be_read(small_model: Path, bucket: str) ->
 def test_a_missing_model_in_a_store_is_missing_and_a_silent_store_is_not(website: str) -> None:
     with pytest.raises(MissingError, match="the model file must exist"):
         load(f"{website}/none.safetensors")
-    with pytest.raises(TryAgainError):
+    with pytest.raises(UnavailableError):
         load("http://127.0.0.1:1/model.safetensors")
 
 

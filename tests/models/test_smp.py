@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from unetkit.errors import InputError, SurroundingsError, UsageError
+from unetkit.errors import InputError, ResourceError, UsageError
 from unetkit.models import smp
 from unetkit.models.build import build_model
 from unetkit.models.model_file import load, to_bytes
@@ -130,12 +130,12 @@ def test_a_word_that_is_no_weights_is_refused_with_the_near_one(weights, words):
 )
 def test_imagenet_without_a_network_says_in_one_sentence_what_to_do(tmp_path, surroundings):
     program = (
-        "from unetkit.errors import SurroundingsError\n"
+        "from unetkit.errors import ResourceError\n"
         "from unetkit.models.smp import fetch\n"
         "for encoder in ('resnet18', 'tu-test_resnet.r160_in1k'):\n"
         "    try:\n"
         "        fetch(encoder)\n"
-        "    except SurroundingsError as error:\n"
+        "    except ResourceError as error:\n"
         "        print(error)\n"
     )
     surroundings = {**surroundings, "HF_HOME": str(tmp_path)}
@@ -152,7 +152,7 @@ def test_imagenet_without_a_network_says_in_one_sentence_what_to_do(tmp_path, su
 def test_imagenet_that_nobody_published_is_a_matter_of_the_option():
     with pytest.raises(UsageError, match="nobody published such weights"):
         smp.fetch("tu-test_resnet.of_nobody")
-    assert issubclass(SurroundingsError, RuntimeError)
+    assert issubclass(ResourceError, RuntimeError)
 
 
 def test_a_model_file_needs_its_first_weights_no_more(tmp_path):

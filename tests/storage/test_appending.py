@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unetkit.errors import SurroundingsError
+from unetkit.errors import ResourceError
 from unetkit.storage import urls
 from unetkit.storage.journal import LINES_A_PIECE, Journal, open_log
 
@@ -59,7 +59,7 @@ def test_a_line_that_was_torn_does_not_take_the_next_along(tmp_path: Path) -> No
 
 def test_a_place_that_can_t_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SurroundingsError, match="must be writable"):
+    with pytest.raises(ResourceError, match="must be writable"):
         open_log(str(tmp_path / "file" / "journal.txt")).append(b"1\n")
 
 

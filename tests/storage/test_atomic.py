@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unetkit.errors import OutputError, SurroundingsError
+from unetkit.errors import OutputError, ResourceError
 from unetkit.storage.atomic import make_folder, write_bytes, write_json, write_text
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def test_a_write_that_fails_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(SurroundingsError, match="No space left"):
+    with pytest.raises(ResourceError, match="No space left"):
         write_bytes(str(path), b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["a"]
@@ -90,7 +90,7 @@ def test_a_folder_is_made_with_those_around_it_or_a_sentence_says_why_not(tmp_pa
     assert (tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").write_text("")
     for place in ("file", "file/below"):
-        with pytest.raises(SurroundingsError, match=f"{place} must be writable, got"):
+        with pytest.raises(ResourceError, match=f"{place} must be writable, got"):
             make_folder(str(tmp_path / place))
 
 

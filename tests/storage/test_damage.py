@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from unetkit.errors import InputError, SurroundingsError
+from unetkit.errors import InputError, ResourceError
 from unetkit.storage import retry
 from unetkit.storage.image_writer import create_image
 
@@ -58,14 +58,14 @@ def test_a_write_that_fails_for_a_moment_is_tried_again(
 
 def test_a_disk_that_stays_bad_is_named(faults: SimpleNamespace, data: PlaneArray) -> None:
     with faults.at("open", "/c/1/0", errno.EIO):
-        with pytest.raises(SurroundingsError, match="4 times in a row; see to the disk") as caught:
+        with pytest.raises(ResourceError, match="4 times in a row; see to the disk") as caught:
             data.read(0, 0, 64, 0, 40)
         # The other chunks are as good as ever.
         np.testing.assert_array_equal(data.read(0, 0, 32, 0, 40), IMAGE[:, :32])
     assert caught.value.exit_code == 5
     with (
         faults.at("open", "/c/1/0", errno.EIO),
-        pytest.raises(SurroundingsError, match="writable"),
+        pytest.raises(ResourceError, match="writable"),
     ):
         data.write(0, 0, 0, IMAGE)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unetkit.errors import OutputError, SurroundingsError, UsageError
+from unetkit.errors import OutputError, ResourceError, UsageError
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
@@ -157,7 +157,7 @@ def test_a_relative_name_lies_in_the_current_folder(
 def test_where_no_folder_can_be_made_a_sentence_says_so(tmp_path: Path) -> None:
     # A name that is nearly as long as names may be leaves no room for that of the partial.
     with (
-        pytest.raises(SurroundingsError, match="must be writable, got") as caught,
+        pytest.raises(ResourceError, match="must be writable, got") as caught,
         staged(str(tmp_path / f"{'a' * 240}.zarr")),
     ):
         pytest.fail("nothing can be made here")
@@ -173,7 +173,7 @@ def test_a_file_system_that_lets_nobody_make_a_folder_is_told_of() -> None:
     # Only the right to write is asked for before.
     if not os.access("/proc", os.W_OK):
         pytest.skip("only the administrator seems to be allowed to write there")
-    with pytest.raises(SurroundingsError, match=r"/proc/\S+ must be writable"), staged("/proc/x"):
+    with pytest.raises(ResourceError, match=r"/proc/\S+ must be writable"), staged("/proc/x"):
         pytest.fail("nothing can be made here")
 
 
@@ -195,7 +195,7 @@ def test_a_rename_that_fails_puts_the_old_output_back(
 ) -> None:
     url, partial = str(tmp_path / "out.zarr"), str(tmp_path / "partial")
     make(url)
-    with pytest.raises(SurroundingsError, match="must be writable"):
+    with pytest.raises(ResourceError, match="must be writable"):
         publish(partial, url, overwrite=True)
     assert (open_image(url).data.read(0, 0, 4, 0, 4) == 1).all()
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]

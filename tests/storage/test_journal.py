@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unetkit.errors import SurroundingsError
+from unetkit.errors import ResourceError
 from unetkit.storage.journal import Journal
 
 if TYPE_CHECKING:
@@ -144,5 +144,5 @@ def test_a_damaged_fingerprint_is_none(tmp_path: Path) -> None:
 
 def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SurroundingsError, match="must be writable"):
+    with pytest.raises(ResourceError, match="must be writable"):
         Journal(str(tmp_path / "file")).record("a", checksum=None)

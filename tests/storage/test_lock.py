@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from unetkit.errors import OutputError, SurroundingsError
+from unetkit.errors import OutputError, ResourceError
 from unetkit.storage import urls
 from unetkit.storage.lock import Holder, lock_path, locked
 
@@ -144,7 +144,7 @@ def test_another_process_is_seen_until_it_is_killed(partial: str) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SurroundingsError, match="must be writable"), locked(str(tmp_path / "a/b")):
+    with pytest.raises(ResourceError, match="must be writable"), locked(str(tmp_path / "a/b")):
         pass
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unetkit.errors import OutputError, SurroundingsError, TryAgainError, UsageError
+from unetkit.errors import OutputError, ResourceError, UnavailableError, UsageError
 from unetkit.storage import urls
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def test_a_website_is_read(tmp_path: Path, website: str) -> None:
 
 @pytest.mark.parametrize("look", [urls.exists_remotely, urls.read])
 def test_a_server_that_does_not_answer_is_not_an_empty_one(look: object) -> None:
-    with pytest.raises(TryAgainError, match="must answer") as caught:
+    with pytest.raises(UnavailableError, match="must answer") as caught:
         look(NOWHERE)
     assert caught.value.exit_code == 75
 
@@ -111,7 +111,7 @@ def test_a_store_that_does_not_let_us_in_is_named(bucket: str, monkeypatch) -> N
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(SurroundingsError, match="check your credentials") as caught:
+    with pytest.raises(ResourceError, match="check your credentials") as caught:
         urls.read(f"{bucket}/a")
     assert caught.value.exit_code == 5
     s3fs.S3FileSystem.clear_instance_cache()
@@ -133,7 +133,7 @@ def test_a_url_with_a_secret_is_refused_without_repeating_it(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["nonsense://host/a", "s4://bucket/a"])
 def test_an_unknown_kind_of_url_is_named(url: str) -> None:
-    with pytest.raises(SurroundingsError, match="fsspec can open"):
+    with pytest.raises(ResourceError, match="fsspec can open"):
         urls.read(url)
 
 
@@ -143,6 +143,6 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("s3", "s3a"):
         monkeypatch.delitem(loaded, name, raising=False)
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(SurroundingsError, match=r"pip install 'unetkit\[s3\]'") as caught:
+    with pytest.raises(ResourceError, match=r"pip install 'unetkit\[s3\]'") as caught:
         urls.read("s3://bucket/a")
     assert caught.value.exit_code == 5

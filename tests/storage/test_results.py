@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from unetkit.errors import SurroundingsError
+from unetkit.errors import ResourceError
 from unetkit.storage.journal import Results, fingerprint
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def test_what_the_journal_does_not_name_is_not_there(folder: str, tmp_path: Path
 def test_a_place_that_takes_nothing_is_said(tmp_path: Path) -> None:
     results = Results(str(tmp_path / "kept"))
     (tmp_path / "kept").write_text("")
-    with pytest.raises(SurroundingsError, match="must be writable"):
+    with pytest.raises(ResourceError, match="must be writable"):
         results.put("a", {}, {})
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from unetkit.errors import SurroundingsError
+from unetkit.errors import ResourceError
 from unetkit.storage import file_writers
 from unetkit.storage.file_writers import tile_rows, write_tiff
 from unetkit.storage.image_writer import create_image
@@ -86,5 +86,5 @@ def test_a_file_that_may_grow_too_large_is_a_bigtiff(
 
 def test_a_place_that_can_t_be_written_is_named(tmp_path: Path) -> None:
     data, _ = stored(tmp_path, "yx")
-    with pytest.raises(SurroundingsError, match="must be writable"):
+    with pytest.raises(ResourceError, match="must be writable"):
         write(tmp_path / "none" / "a.tif", data, "u2")

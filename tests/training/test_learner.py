@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from unetkit.errors import NumbersError
+from unetkit.errors import NonFiniteError
 from unetkit.training.learner import HOPELESS, Average, Learner
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ def test_the_tenth_such_step_in_a_row_ends_it_and_names_the_samples(kit: SimpleN
     learner.learn(kit.batch(), rate=0.1)  # one good step, and the count begins anew
     for _ in range(HOPELESS - 1):
         learner.learn(bad, rate=0.1)
-    with pytest.raises(NumbersError, match="10 steps in a row, on tiles of b01, film 3") as caught:
+    with pytest.raises(
+        NonFiniteError, match="10 steps in a row, on tiles of b01, film 3"
+    ) as caught:
         learner.learn(bad, rate=0.1)
     assert caught.value.exit_code == 6
 
@@ -210,7 +212,7 @@ def test_after_ten_bad_steps_it_goes_back_once_and_then_gives_up(kit: SimpleName
     assert learner.learn(kit.batch(2), rate=0.1) is not None
     for _ in range(HOPELESS - 1):
         learner.learn(bad, rate=0.1)
-    with pytest.raises(NumbersError, match="on tiles of film 3; look at these"):
+    with pytest.raises(NonFiniteError, match="on tiles of film 3; look at these"):
         learner.learn(bad, rate=0.1)
 
 

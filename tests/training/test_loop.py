@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from unetkit.errors import NumbersError, UsageError
+from unetkit.errors import NonFiniteError, UsageError
 from unetkit.training.checkpoint import Validation
 from unetkit.training.loop import PATIENCE, TrainingResult, fit
 from unetkit.training.optimizer import Pace
@@ -201,7 +201,7 @@ def test_steps_without_a_finite_loss_are_told_as_skipped(kit: SimpleNamespace) -
 
 
 def test_nothing_but_bad_samples_ends_in_numbers_error(kit: SimpleNamespace) -> None:
-    with pytest.raises(NumbersError, match="on tiles of a;"):
+    with pytest.raises(NonFiniteError, match="on tiles of a;"):
         train(kit, steps=20, batches=(kit.batch(fill=np.inf) for _ in count()), validation=1000.0)
 
 

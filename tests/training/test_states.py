@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unetkit.errors import InputError, SurroundingsError
+from unetkit.errors import InputError, ResourceError
 from unetkit.training.checkpoint import LAST, PERIOD, PREVIOUS, Checkpoint, Checkpoints
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def test_a_save_is_due_once_a_minute_and_never_while_one_is_written(tmp_path: Pa
 def test_a_disk_that_refuses_is_heard_of(tmp_path: Path) -> None:
     states = Checkpoints(str(tmp_path / "gone"))
     states.save(state())
-    with pytest.raises((SurroundingsError, FileExistsError), match="gone"):
+    with pytest.raises((ResourceError, FileExistsError), match="gone"):
         states.finish()
     states.close()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
-from unetkit.errors import InputError, NumbersError, UsageError
+from unetkit.errors import InputError, NonFiniteError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -243,7 +243,7 @@ def fit(
 
     Raises
     ------
-    NumbersError
+    NonFiniteError
         If a pixel is NaN or Inf, or too large for float32.
     UsageError
         If `method` or `nonfinite` is not one of those listed.
@@ -306,7 +306,7 @@ class _Checked:
             plane, y0, y1, x0, x1 = self.boxes[number]
             row, column = row + y0, column + x0
             block = f"rows {y0}:{y1}, columns {x0}:{x1} of plane {plane}"
-        raise NumbersError(
+        raise NonFiniteError(
             f"{self.what} must hold finite numbers that fit float32, got "
             f"{int(np.count_nonzero(~finite))} NaN or Inf in {block}, the first in channel "
             f"{channel} at row {row}, column {column}; repair the file, or count them as 0 with "

@@ -26,7 +26,7 @@ from rich.text import Text
 
 from unetkit.cli import tables
 from unetkit.cli.tables import duration, safe
-from unetkit.errors import SurroundingsError
+from unetkit.errors import ResourceError
 from unetkit.progress import SILENT, Progress
 
 # Own choice: often enough to see life in a log, seldom enough for a night's run.
@@ -237,7 +237,7 @@ def emit(text: str) -> None:
 
     Raises
     ------
-    SurroundingsError
+    ResourceError
         If stdout takes no more, for example because its disk is full.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
@@ -316,7 +316,7 @@ def _write(data: bytes) -> None:
         _let_go_of_stdout()
     except OSError as error:
         _let_go_of_stdout()
-        raise SurroundingsError(
+        raise ResourceError(
             f"stdout must take the result, got '{error.strerror}'; "
             "the work itself is done, send stdout elsewhere"
         ) from error

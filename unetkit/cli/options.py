@@ -9,7 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from unetkit.cli import console, tables
 from unetkit.cli.tables import safe
-from unetkit.errors import CheckError, SurroundingsError
+from unetkit.errors import CheckError, ResourceError
 from unetkit.registry import Entry, Registry
 
 # What has a unit or is in pixels; Typer takes no union, so that it hands over what was typed.
@@ -1024,12 +1024,12 @@ class PluggedCommand(TyperCommand):
 
         Raises
         ------
-        SurroundingsError
+        ResourceError
             If the distribution is broken, or offers no Typer application.
         """
         found = _commands().get(self.entry.full_name)
         if not isinstance(found, typer.Typer):
-            raise SurroundingsError(
+            raise ResourceError(
                 f"command {self.entry} must be a typer.Typer, got {type(found).__name__}; install"
                 f" another version of {self.entry.distribution} or remove it"
             )

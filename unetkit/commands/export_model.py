@@ -87,7 +87,7 @@ def export_model(
         If the model file is missing or damaged.
     OutputError
         If the output exists.
-    SurroundingsError
+    ResourceError
         If a package is missing.
     CheckError
         If the export computes something else.

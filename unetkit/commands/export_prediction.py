@@ -315,7 +315,7 @@ def export_prediction(
         If the format can't hold it, or the file's name is of another format.
     OutputError
         If the output exists.
-    SurroundingsError
+    ResourceError
         If the disk is full or refuses.
     """
     if to not in SUFFIXES:

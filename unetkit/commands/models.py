@@ -112,7 +112,7 @@ def show_model(
         If the name or an option is unknown.
     InputError
         If the file is missing or damaged.
-    SurroundingsError
+    ResourceError
         If the distribution that offers the model is absent or broken.
     """
     if source.endswith(SUFFIX):
@@ -157,7 +157,7 @@ def check_model(
         If the name or an option is unknown.
     InputError
         If the file is missing or damaged.
-    SurroundingsError
+    ResourceError
         If the distribution that offers the model is absent or broken.
     """
     if source.endswith(SUFFIX):

@@ -50,7 +50,7 @@ def fit_image(
 
     Raises
     ------
-    NumbersError
+    NonFiniteError
         If the image has NaN or Inf and `nonfinite` is "error".
     """
     return normalization.fit(

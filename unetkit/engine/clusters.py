@@ -19,7 +19,7 @@ from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 
 from unetkit.engine.pools import RETRIES, Scheduler, lost_worker
-from unetkit.errors import InputError, TryAgainError, UsageError
+from unetkit.errors import InputError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -80,7 +80,7 @@ def run_jobs(
         raise lost_worker(scheduler.name, lost) from error
     except (FutureCancelledError, CommClosedError) as error:
         message = f"scheduler '{scheduler.name}' must stay reachable, but it went away"
-        raise TryAgainError(f"{message}; run the command again when it is back") from error
+        raise UnavailableError(f"{message}; run the command again when it is back") from error
     finally:
         if client.status == "running":
             wait(list(running))
@@ -93,13 +93,13 @@ def ask_workers(
 
     Raises
     ------
-    TryAgainError
+    UnavailableError
         If the cluster went away.
     """
     try:
         found: dict[str, Any] = scheduler.client.run(look, on_error="return")
     except (OSError, FutureCancelledError, CommClosedError) as error:
-        raise TryAgainError(
+        raise UnavailableError(
             f"scheduler '{scheduler.name}' must stay reachable, but it went away; "
             "run the command again when it is back"
         ) from error
@@ -137,7 +137,7 @@ def start(name: str, workers: int | None) -> Scheduler:
             client.wait_for_workers(int(count), timeout=START_SECONDS)
         except (OSError, TimeoutError, RuntimeError) as error:
             message = f"scheduler '{name}' must start its workers, got: {error}; use threads"
-            raise TryAgainError(message) from error
+            raise UnavailableError(message) from error
         return Scheduler(
             name, "cluster", workers or int(count), client=client, resources=resources.pop_all()
         )
@@ -156,7 +156,7 @@ def join(name: str, workers: int | None) -> Scheduler:
                 f"{CONNECT_SECONDS:.0f} seconds, got: {type(error).__name__}; "
                 "start it, or use --scheduler threads"
             )
-            raise TryAgainError(message) from error
+            raise UnavailableError(message) from error
         count = workers or sum(client.nthreads().values())
         return Scheduler(name, "cluster", count, client=client, resources=resources.pop_all())
 
@@ -173,7 +173,7 @@ def _address(name: str) -> str:
     try:
         text = path.read_text("utf-8")
     except OSError as error:
-        raise TryAgainError(
+        raise UnavailableError(
             f"scheduler file must be readable, got '{path}' ({error.strerror}); "
             "start 'dask scheduler --scheduler-file' first, or use --scheduler threads"
         ) from error

@@ -64,9 +64,9 @@ def run_jobs(
     Exception
         What a job or `on_done` raised first, as it was raised. Jobs that are running by then come
         to their end before this function does; no other one is started.
-    SurroundingsError
+    ResourceError
         If a worker process died at a job, and those that tried it again died too.
-    TryAgainError
+    UnavailableError
         If the cluster can't be reached.
     """
     if not isinstance(scheduler, Scheduler):

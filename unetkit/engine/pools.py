@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING, Any, Literal
 
-from unetkit.errors import SurroundingsError
+from unetkit.errors import ResourceError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -119,9 +119,9 @@ def _follow_parent() -> None:
         os._exit(1)
 
 
-def lost_worker(name: str, job: object) -> SurroundingsError:
+def lost_worker(name: str, job: object) -> ResourceError:
     """Return the error for a job at which one worker after the other died."""
-    return SurroundingsError(
+    return ResourceError(
         f"every worker of scheduler '{name}' must stay alive, but {RETRIES + 1} in a row were "
         f"killed at {job!s:.200}, perhaps for want of memory; use fewer --workers or a smaller "
         "--tile"

@@ -31,7 +31,7 @@ def open_scheduler(name: str = "threads", workers: int | None = None) -> Schedul
     ------
     UsageError
         If no scheduler has that name, or `workers` is below 1.
-    TryAgainError
+    UnavailableError
         If the cluster doesn't answer.
     """
     if workers is not None and workers < 1:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from unetkit.errors import SurroundingsError, UnetkitError
+from unetkit.errors import ResourceError, UnetkitError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.options import complete, parse_texts
 from unetkit.registry import Registry
@@ -85,7 +85,7 @@ def build_model(
     ------
     UsageError
         If the model or an option is unknown, or a value is of another type or out of its range.
-    SurroundingsError
+    ResourceError
         If the model can't be built: its distribution is broken, or memory does not suffice.
     """
     build = models().get(name)
@@ -95,13 +95,13 @@ def build_model(
     except UnetkitError:
         raise
     except Exception as error:
-        raise SurroundingsError(
+        raise ResourceError(
             f"model {name!r} must be able to be built, got {error_with_line(error)};"
             " give it smaller options, or install it again"
         ) from error
     contract = getattr(module, "contract", None)
     if not isinstance(module, nn.Module) or not isinstance(contract, SizeContract):
-        raise SurroundingsError(
+        raise ResourceError(
             f"model {name!r} must be a torch module with a size contract, got"
             f" {type(module).__name__}; run unetkit.testing.check_model on it"
         )
@@ -132,7 +132,7 @@ def build_shapes(
     try:
         with torch.device("meta"), SkipInit():
             return build_model(name, in_channels=in_channels, classes=classes, options=options)
-    except SurroundingsError:
+    except ResourceError:
         return None
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unetkit.errors import CheckError, SurroundingsError
+from unetkit.errors import CheckError, ResourceError
 from unetkit.models.inference import logits_of, share
 
 if TYPE_CHECKING:
@@ -54,14 +54,14 @@ def export(
 
     Raises
     ------
-    SurroundingsError
+    ResourceError
         If a package is missing, or the network can't be written in that format.
     CheckError
         If the export computes something else.
     """
     write = {"pt2": _pt2, "onnx": _onnx}[to]
     if to == "onnx" and (absent := [name for name in _ONNX_PACKAGES if not _is_there(name)]):
-        raise SurroundingsError(
+        raise ResourceError(
             f"the export to onnx must have its packages, got no {', '.join(absent)};"
             " pip install 'unetkit[onnx]'"
         )
@@ -72,7 +72,7 @@ def export(
         with _quiet():
             finish, found = write(module, probe)
     except Exception as error:
-        raise SurroundingsError(
+        raise ResourceError(
             f"the network must be one that {to} can hold, got {type(error).__name__}:"
             f" {error!s:.200}; try the other format"
         ) from error

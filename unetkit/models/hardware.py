@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from unetkit.errors import SurroundingsError, UsageError
+from unetkit.errors import ResourceError, UsageError
 from unetkit.machine import processor_count
 from unetkit.models.convolutions import FixedOrder
 
@@ -152,7 +152,7 @@ def pick_device(name: str) -> torch.device:
     ------
     UsageError
         If `name` is none of these words.
-    SurroundingsError
+    ResourceError
         If this machine has no such device.
     """
     kind, colon, number = name.partition(":")
@@ -167,7 +167,7 @@ def pick_device(name: str) -> torch.device:
     if kind == "auto":
         kind = next(k for k in ("cuda", "mps", "cpu") if present[k])
     if int(number or 0) >= present[kind]:
-        raise SurroundingsError(
+        raise ResourceError(
             f"device must be there, got {name!r} with {present[kind]} {kind} devices on this"
             " machine; use --device cpu"
         )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from unetkit.arrays.boxes import read_tile
-from unetkit.errors import NumbersError, ShortMemoryError
+from unetkit.errors import NonFiniteError, OutOfMemoryError
 from unetkit.geometry.tiles import cover, mirror
 from unetkit.models import hardware
 from unetkit.models.hardware import forward
@@ -57,7 +57,7 @@ def tile_logits(
 
     Raises
     ------
-    ShortMemoryError
+    OutOfMemoryError
         If the device has too little memory.
     """
     return batch_logits(module, block[None], [tile], margin=margin, precision=precision)[0]
@@ -90,7 +90,7 @@ def batch_logits(
 
     Raises
     ------
-    ShortMemoryError
+    OutOfMemoryError
         If the device has too little memory.
     """
     device = next(module.parameters()).device
@@ -117,7 +117,7 @@ def enough_memory(tile: Tile, device: torch.device | str) -> Iterator[None]:
 
     Raises
     ------
-    ShortMemoryError
+    OutOfMemoryError
         In place of what torch and NumPy raise where memory can't be had.
     """
     try:
@@ -129,7 +129,7 @@ def enough_memory(tile: Tile, device: torch.device | str) -> Iterator[None]:
         if not own and "allocate" not in str(error):
             raise
         size = tile.read_y1 - tile.read_y0
-        raise ShortMemoryError(
+        raise OutOfMemoryError(
             f"memory of {device} must hold the network for {size} x {size} pixels, got too little; "
             "use a smaller --tile, a lower --max-memory or fewer --workers"
         ) from error
@@ -237,7 +237,7 @@ def predict_array(
     ------
     UsageError
         If tile or overlap break the contract.
-    NumbersError
+    NonFiniteError
         If the network's output is not finite.
     """
     height, width = image.shape[1:]
@@ -274,13 +274,13 @@ def check_finite(logits: torch.Tensor, tile: Tile) -> None:
 
     Raises
     ------
-    NumbersError
+    NonFiniteError
         Naming the tile.
     """
     if bool(torch.isfinite(logits).all()):
         return
     bad = int((~torch.isfinite(logits)).any(dim=0).sum())
-    raise NumbersError(
+    raise NonFiniteError(
         f"the network's output must be finite, got NaN or Inf at {bad} pixels of the tile at "
         f"row {tile.y0}, column {tile.x0}; use --precision float32, or train the model again"
     )

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from unetkit.errors import InputError, NumbersError, SurroundingsError, UsageError
+from unetkit.errors import InputError, NonFiniteError, ResourceError, UsageError
 from unetkit.models.build import SkipInit, build_model, build_shapes, models
 from unetkit.models.model_header import (
     KEY,
@@ -67,7 +67,7 @@ def to_bytes(module: nn.Module, header: ModelHeader) -> bytes:
     ------
     UsageError
         If the header does not describe the module, or holds what JSON can't.
-    NumbersError
+    NonFiniteError
         If a weight is NaN or infinite.
     """
     if getattr(module, "contract", None) != header.contract:
@@ -77,7 +77,7 @@ def to_bytes(module: nn.Module, header: ModelHeader) -> bytes:
         )
     state = {name: _plain(tensor) for name, tensor in module.state_dict().items()}
     if (name := _first_nonfinite(state)) is not None:
-        raise NumbersError(
+        raise NonFiniteError(
             f"weights must be finite, got NaN or Inf in {name!r}; train with a lower learning rate"
         )
     registry = models()
@@ -113,7 +113,7 @@ def load(path: str) -> LoadedModel:
         If there is no such file.
     InputError
         If it is damaged, none of ours, or does not fit its network.
-    SurroundingsError
+    ResourceError
         If the distribution that offers the network is not installed or broken.
     """
     with open_model(path) as stream:
@@ -140,13 +140,13 @@ def installed_name(header: ModelHeader, *, path: str) -> str:
 
     Raises
     ------
-    SurroundingsError
+    ResourceError
         If the distribution that offers it is not installed; the message says which to install.
     """
     try:
         return models().entry(header.full_name).full_name
     except UsageError as error:
-        raise SurroundingsError(
+        raise ResourceError(
             f"model file {path!r} needs model {header.model!r} of {header.distribution}"
             f" {header.version}, which is not installed;"
             f" pip install '{header.distribution}=={header.version}', or its folder or wheel"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from unetkit.errors import InputError, MissingError, TryAgainError, UsageError
+from unetkit.errors import InputError, MissingError, UnavailableError, UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.registry import Registry
 from unetkit.storage import urls
@@ -48,14 +48,14 @@ def open_model(path: str, *, max_size: int | None = None) -> Any:
         If there is no such file.
     InputError
         If it can't be read.
-    TryAgainError
+    UnavailableError
         If a remote store does not answer.
     """
     try:
         if urls.is_remote(path):
             return BytesIO(urls.read(path, stop=max_size))
         return Path(path).open("rb")
-    except TryAgainError:
+    except UnavailableError:
         raise  # it is an OSError too
     except FileNotFoundError as error:
         known = Registry("unetkit.models", noun="model").offers(os.fspath(path))

@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from unetkit.errors import SurroundingsError, UsageError
+from unetkit.errors import ResourceError, UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models.encoder_decoder import (
     EncoderDecoder,
@@ -223,7 +223,7 @@ def build(
         If a value is out of its range, or the encoder can't serve this network.
     InputError
         If the file of weights does not fit.
-    SurroundingsError
+    ResourceError
         If ImageNet weights can't be fetched.
     """
     plan = ARCHITECTURES[architecture]
@@ -266,7 +266,7 @@ def fetch(encoder: str) -> str:
     ------
     UsageError
         If nobody published such weights.
-    SurroundingsError
+    ResourceError
         If the hub can't be reached and the cache does not have them.
     """
     home, revision = None, None
@@ -292,7 +292,7 @@ def fetch(encoder: str) -> str:
         return str(hf_hub_download(home, name, revision=revision))
     # Without a network the client fails in as many ways as there are proxies and caches.
     except Exception as error:
-        raise SurroundingsError(
+        raise ResourceError(
             "encoder_weights=imagenet needs the model hub or what it left in its cache, got"
             f" {type(error).__name__}; connect once, or copy model.safetensors of"
             f" https://huggingface.co/{home} here and set encoder_weights=FILE.safetensors"

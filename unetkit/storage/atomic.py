@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from unetkit.errors import OutputError, SurroundingsError
+from unetkit.errors import OutputError, ResourceError
 from unetkit.storage import urls
 from unetkit.storage.urls import exists_remotely as exists
 from unetkit.storage.urls import is_remote, join, read
@@ -40,7 +40,7 @@ def write_bytes(path: str, data: bytes) -> None:
         temporary.replace(target)
         sync_folder(target.parent)
     except OSError as error:
-        raise SurroundingsError(f"{path} must be writable, got: {error}") from error
+        raise ResourceError(f"{path} must be writable, got: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -96,7 +96,7 @@ def make_folder(path: str) -> None:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SurroundingsError(f"{path} must be writable, got: {error}") from error
+        raise ResourceError(f"{path} must be writable, got: {error}") from error
 
 
 def check_parent(url: str) -> None:
@@ -105,7 +105,7 @@ def check_parent(url: str) -> None:
     if not parent.is_dir():
         raise OutputError(f"the folder of {url} must exist, got none at {parent}; create it first")
     if not os.access(parent, os.W_OK):
-        raise SurroundingsError(f"the folder of {url} must be writable, got no right to write")
+        raise ResourceError(f"the folder of {url} must be writable, got no right to write")
 
 
 MARK = ".unetkit/publishing"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.errors import InputError, TryAgainError
+from unetkit.errors import InputError, UnavailableError
 from unetkit.storage.atomic import write_text
 from unetkit.storage.nodes import ArrayNode, opened, read_node
 from unetkit.storage.retry import retrying
@@ -212,7 +212,7 @@ def _damage(path: str, length: int, checksum: int) -> str:
         stored = read_bytes(path)
     except FileNotFoundError:
         return "is missing"
-    except TryAgainError:
+    except UnavailableError:
         raise
     except OSError as error:
         return f"can't be read ({error.strerror})"

@@ -65,7 +65,7 @@ def write_tiff(
 
     Raises
     ------
-    SurroundingsError
+    ResourceError
         If the disk is full or refuses.
     """
     shape = (data.size("t"), data.size("z"), data.channel_count, data.height, data.width)
@@ -158,7 +158,7 @@ def write_png(
     ------
     InputError
         If there are several planes.
-    SurroundingsError
+    ResourceError
         If the disk is full or refuses.
 
     References

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from unetkit.errors import InputError, SurroundingsError, TryAgainError
+from unetkit.errors import InputError, ResourceError, UnavailableError
 from unetkit.storage import urls
 from unetkit.storage.atomic import make_folder, write_json
 from unetkit.storage.nodes import plain
@@ -60,9 +60,7 @@ class _FileLog:
             # One write a line: lines of two threads never mix.
             os.write(self._open(), line)
         except OSError as error:
-            raise SurroundingsError(
-                f"{self._path.parent} must be writable, got: {error}"
-            ) from error
+            raise ResourceError(f"{self._path.parent} must be writable, got: {error}") from error
 
     def read(self) -> bytes:
         try:
@@ -157,7 +155,7 @@ class Journal:
         """Return the stored fingerprint; None where there is none that can be read."""
         try:
             found = json.loads(read_bytes(join(self.folder, FINGERPRINT)))
-        except (TryAgainError, SurroundingsError):
+        except (UnavailableError, ResourceError):
             raise
         except (OSError, ValueError, RecursionError):
             return None
@@ -270,7 +268,7 @@ class Results:
         try:
             self._path(key).write_bytes(data)
         except OSError as error:
-            raise SurroundingsError(f"{self._folder} must be writable, got: {error}") from error
+            raise ResourceError(f"{self._folder} must be writable, got: {error}") from error
         self.journal.record(key, checksum=zlib.crc32(data))
 
     def get(self, key: str) -> tuple[Any, dict[str, np.ndarray[Any, Any]]] | None:

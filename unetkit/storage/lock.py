@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unetkit.errors import OutputError, SurroundingsError
+from unetkit.errors import OutputError, ResourceError
 from unetkit.storage import urls
 from unetkit.storage.urls import is_remote
 
@@ -87,7 +87,7 @@ def locked(url: str, *, break_lock: bool = False) -> Iterator[None]:
     except OSError as error:
         if is_remote(url):
             raise
-        raise SurroundingsError(f"{place} must be writable, got: {error}") from error
+        raise ResourceError(f"{place} must be writable, got: {error}") from error
     try:
         yield
     finally:

@@ -21,7 +21,7 @@ import zarr
 from numcodecs import Blosc
 from zarr.codecs import ZstdCodec
 
-from unetkit.errors import InputError, OutputError, SurroundingsError
+from unetkit.errors import InputError, OutputError, ResourceError
 from unetkit.storage.atomic import write_json
 from unetkit.storage.urls import exists, is_remote, join, read_bytes, read_small, storing
 
@@ -322,7 +322,7 @@ def create_array(
         )
     node = read_node(url)
     if not isinstance(node, ArrayNode):
-        raise SurroundingsError(f"{url} must hold what was just written, got nothing there")
+        raise ResourceError(f"{url} must hold what was just written, got nothing there")
     return node
 
 

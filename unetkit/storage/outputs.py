@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unetkit.errors import InputError, OutputError, SurroundingsError, UsageError
+from unetkit.errors import InputError, OutputError, ResourceError, UsageError
 from unetkit.storage import atomic, urls
 from unetkit.storage.atomic import (
     check_parent,
@@ -138,7 +138,7 @@ def check_output(url: str, *, inputs: Sequence[str] = (), overwrite: bool = Fals
     ------
     OutputError
         If the output exists or collides with an input, or its folder does not exist.
-    SurroundingsError
+    ResourceError
         If its folder can't be written to.
     UsageError
         If nothing can be written to a URL of its kind.
@@ -205,7 +205,7 @@ def staged(url: str, *, inputs: Sequence[str] = (), overwrite: bool = False) -> 
     ------
     OutputError
         If the output may not be written.
-    SurroundingsError
+    ResourceError
         If nothing can be made beside its place.
     """
     check_output(url, inputs=inputs, overwrite=overwrite)
@@ -241,7 +241,7 @@ def publish(partial: str, url: str, *, overwrite: bool) -> None:
     ------
     OutputError
         If something is there that may not be replaced.
-    SurroundingsError
+    ResourceError
         If the rename fails.
     """
     check_output(url, overwrite=overwrite)
@@ -259,7 +259,7 @@ def publish(partial: str, url: str, *, overwrite: bool) -> None:
     except OSError as error:
         if aside is not None and not os.path.lexists(url):
             aside.rename(url)
-        raise SurroundingsError(f"{url} must be writable, got: {error}") from error
+        raise ResourceError(f"{url} must be writable, got: {error}") from error
     if aside is not None:
         remove(aside)
 

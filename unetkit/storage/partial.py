@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unetkit.errors import OutputError, StoppedError, SurroundingsError, TryAgainError
+from unetkit.errors import OutputError, ResourceError, StoppedError, UnavailableError
 from unetkit.storage import outputs
 from unetkit.storage.images import open_image
 from unetkit.storage.journal import FOLDER, LINES, Journal
@@ -91,7 +91,7 @@ def find_previous_run(output: str, *, inputs: Sequence[str]) -> PreviousRun | No
 
 
 # After these the work itself is sound, and going on with it is worth while.
-KEPT_AFTER = (StoppedError, SurroundingsError, TryAgainError)
+KEPT_AFTER = (StoppedError, ResourceError, UnavailableError)
 
 
 @dataclass(frozen=True)

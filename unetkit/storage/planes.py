@@ -137,9 +137,9 @@ class PlaneArray:
         ------
         InputError
             If a chunk is damaged; it is named with the pixels that it holds.
-        SurroundingsError
+        ResourceError
             If a disk fails again and again.
-        TryAgainError
+        UnavailableError
             If a remote store does.
         """
         selection = self._selection(plane, slice(y0, y1), slice(x0, x1))
@@ -172,7 +172,7 @@ class PlaneArray:
             If the block is not of whole chunks, or of another shape than the array takes.
         InputError
             If a value does not fit the dtype.
-        SurroundingsError
+        ResourceError
             If the disk is full or refuses.
         """
         y1, x1 = y0 + block.shape[-2], x0 + block.shape[-1]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unetkit.errors import InputError, SurroundingsError, TryAgainError, UnetkitError
+from unetkit.errors import InputError, ResourceError, UnavailableError, UnetkitError
 from unetkit.storage.nodes import first_damaged, read_node
 from unetkit.storage.urls import is_remote
 
@@ -119,7 +119,7 @@ def read_failure(
         To be raised. A damaged chunk is named with the pixels that it holds.
     """
     if isinstance(error, OSError) and is_passing(error):
-        return (TryAgainError if is_remote(url) else SurroundingsError)(
+        return (UnavailableError if is_remote(url) else ResourceError)(
             f"{url} must be readable, got '{error}' {len(RETRY_DELAYS) + 1} times in a row; "
             "see to the disk or the network, then give the same command with --resume"
         )

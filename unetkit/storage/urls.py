@@ -14,8 +14,8 @@ from unetkit.errors import (
     InputError,
     MissingError,
     OutputError,
-    SurroundingsError,
-    TryAgainError,
+    ResourceError,
+    UnavailableError,
     UnetkitError,
     UsageError,
 )
@@ -55,7 +55,7 @@ def file_system(url: str) -> tuple[Any, str]:
     ------
     UsageError
         If the URL holds a password or a signature, which would end up in logs and metadata.
-    SurroundingsError
+    ResourceError
         If the package for this kind of URL is not installed.
     """
     if SECRET.search(url):
@@ -71,7 +71,7 @@ def file_system(url: str) -> tuple[Any, str]:
         filesystem, path = url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         remedy = "pip install 'unetkit[s3]'" if url.startswith("s3:") else "install what it names"
-        raise SurroundingsError(
+        raise ResourceError(
             f"{url} must be of a kind that fsspec can open, got: {error}; {remedy}"
         ) from error
     return filesystem, path
@@ -85,9 +85,9 @@ def answering(url: str) -> Iterator[None]:
 
     Raises
     ------
-    TryAgainError
+    UnavailableError
         If it can't be reached, or fails.
-    SurroundingsError
+    ResourceError
         If it does not let us in.
     """
     try:
@@ -99,10 +99,10 @@ def answering(url: str) -> Iterator[None]:
     # Each client has a tree of errors of its own, some of them no OSError.
     except Exception as error:
         if _is_denied(error):
-            raise SurroundingsError(
+            raise ResourceError(
                 f"the store of {url} must let you in, got: {error!s:.200}; check your credentials"
             ) from error
-        raise TryAgainError(
+        raise UnavailableError(
             f"the store of {url} must answer, got {type(error).__name__}: {error!s:.200}; "
             "try again when it can be reached"
         ) from error
@@ -328,7 +328,7 @@ def read_small(url: str, *, limit: int) -> bytes | None:
     ------
     InputError
         If it is longer than `limit` bytes or may not be read.
-    SurroundingsError, TryAgainError
+    ResourceError, UnavailableError
         If a remote store does not let us in, or does not answer.
     """
     try:
@@ -354,9 +354,9 @@ def storing(url: str) -> Iterator[None]:
 
     Raises
     ------
-    SurroundingsError
+    ResourceError
         If the disk is full or refuses, or a store does.
-    TryAgainError
+    UnavailableError
         If a remote store does not answer.
     """
     try:
@@ -368,7 +368,7 @@ def storing(url: str) -> Iterator[None]:
     except UnetkitError:
         raise  # some of them are OSErrors too
     except OSError as error:
-        raise SurroundingsError(f"{url} must be writable, got: {error}") from error
+        raise ResourceError(f"{url} must be writable, got: {error}") from error
 
 
 def read_bytes(url: str) -> bytes:

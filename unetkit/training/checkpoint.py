@@ -186,7 +186,7 @@ class Checkpoints:
 
         Raises
         ------
-        SurroundingsError
+        ResourceError
             If the save before this one failed.
         """
         self.finish()
@@ -198,7 +198,7 @@ class Checkpoints:
 
         Raises
         ------
-        SurroundingsError
+        ResourceError
             If it could not be written.
         """
         if self._writing is not None:

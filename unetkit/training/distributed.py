@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import distributed
 
-from unetkit.errors import SurroundingsError, UsageError
+from unetkit.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -144,7 +144,7 @@ def joined(device: torch.device) -> Iterator[Group]:
     ------
     UsageError
         If this machine has fewer GPUs than processes.
-    SurroundingsError
+    ResourceError
         If the others can't be reached.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -167,7 +167,7 @@ def add_up(tensor: Tensor) -> None:
 
     Raises
     ------
-    SurroundingsError
+    ResourceError
         If another process ended.
     """
     _send(tensor, distributed.all_reduce)
@@ -209,7 +209,7 @@ def _together() -> Iterator[Any]:
     try:
         yield
     except RuntimeError as error:
-        raise SurroundingsError(
+        raise ResourceError(
             "all processes of a training must stay at work, got an end of another one"
             f" ({error!s:.120}); go on with --resume"
         ) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from unetkit.errors import NumbersError
+from unetkit.errors import NonFiniteError
 from unetkit.models import hardware
 from unetkit.models.losses import parse_loss
 from unetkit.training.checkpoint import Checkpoint
@@ -98,7 +98,7 @@ class Learner:
 
         Raises
         ------
-        NumbersError
+        NonFiniteError
             If that has happened before, or nothing is remembered.
         """
         for group in self._optimizer.param_groups:
@@ -154,7 +154,7 @@ class Learner:
     def _give_up_or_go_back(self) -> None:
         names = ", ".join(sorted({name for names in self._suspects for name in names}))
         if self._good is None or self.went_back:
-            raise NumbersError(
+            raise NonFiniteError(
                 f"the loss must be finite, got NaN or Inf in {HOPELESS} steps in a row, on tiles of"
                 f" {names}; look at these samples, or use --precision float32"
             )

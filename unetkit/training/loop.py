@@ -200,7 +200,7 @@ def fit(
 
     Raises
     ------
-    NumbersError
+    NonFiniteError
         If the loss was not finite for ten steps in a row, and again after going back.
     StoppedError
         If the watcher ends it; the state is kept.

@@ -17,7 +17,7 @@ import numpy as np
 from unetkit.arrays.appearance import apply_appearance, draw_appearance
 from unetkit.arrays.boxes import gather
 from unetkit.arrays.deformation import Deformation, deform, draw_deformation
-from unetkit.errors import NumbersError, UsageError
+from unetkit.errors import NonFiniteError, UsageError
 from unetkit.geometry.tiles import mirror
 from unetkit.training.distributed import ALONE
 
@@ -369,7 +369,9 @@ class Sampler:
         )
         shading = draw_appearance(rng, strength=self._recipe.grey)
         if moved.image is None or moved.labels is None or moved.weights is None:
-            raise NumbersError("a deformed tile must keep its image, target and weights, got none")
+            raise NonFiniteError(
+                "a deformed tile must keep its image, target and weights, got none"
+            )
         # Labels move to the nearest pixel, and weights between pixels: beside a label that does
         # not count, one that does would lend it a part of its weight.
         weights = np.where(moved.ignore == 0, moved.weights, np.float32(0))

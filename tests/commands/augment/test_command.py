@@ -18,7 +18,7 @@ from unetkit.commands.augment import command
 from unetkit.commands.augment import copies as copies_
 from unetkit.commands.augment.command import augment
 from unetkit.engine import jobs as jobs_
-from unetkit.errors import InputError, MissingError, NumbersError, OutputError, UsageError
+from unetkit.errors import InputError, MissingError, NonFiniteError, OutputError, UsageError
 from unetkit.options import parameters_of
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 
@@ -298,7 +298,7 @@ def test_a_bad_pixel_stops_it_and_leaves_nothing(tmp_path, bad):
     parts = sample(dtype=np.float32)
     parts["image"][1, 3, 3] = bad
     url = dataset(tmp_path, a=parts)
-    with pytest.raises(NumbersError, match="finite"):
+    with pytest.raises(NonFiniteError, match="finite"):
         augment(url, str(tmp_path / "more.zarr"), copies=1)
     assert [p.name for p in tmp_path.iterdir()] == ["data.zarr"]
 

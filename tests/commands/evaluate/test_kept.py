@@ -15,7 +15,7 @@ import pytest
 from unetkit.commands.evaluate import scoring
 from unetkit.commands.evaluate.command import evaluate
 from unetkit.engine import block_io
-from unetkit.errors import InputError, OutputError, StoppedError, SurroundingsError
+from unetkit.errors import InputError, OutputError, ResourceError, StoppedError
 from unetkit.progress import Progress
 from unetkit.scores import boundaries, isbi2012
 from unetkit.storage import journal, outputs
@@ -66,7 +66,7 @@ class Ends(Progress):
 
 
 def full() -> None:
-    raise SurroundingsError("the disk must take it, got no room; make room")
+    raise ResourceError("the disk must take it, got no room; make room")
 
 
 def document(report: object) -> dict:
@@ -77,7 +77,7 @@ def document(report: object) -> dict:
 @pytest.mark.parametrize("borders", [False, True])
 def test_going_on_gives_the_report_of_a_single_run(stores, borders):
     expected = document(evaluate(*stores, borders=borders, objects="whole.csv", **WORK))
-    with pytest.raises(SurroundingsError, match="make room"):
+    with pytest.raises(ResourceError, match="make room"):
         evaluate(*stores, borders=borders, resume=True, progress=Ends(3, full), **WORK)
     assert Path(PARTIAL).is_dir()
     report = evaluate(*stores, borders=borders, resume=True, objects="again.csv", **WORK)
@@ -94,7 +94,7 @@ def test_going_on_gives_the_report_of_a_single_run(stores, borders):
 
 
 def test_objects_are_kept_too(stores):
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(ResourceError):
         evaluate(*stores, resume=True, objects="o.csv", progress=Ends(6, full), **WORK)
     assert not Path("o.csv").exists()
     read = []
@@ -156,7 +156,7 @@ def test_a_kill_loses_the_block_at_work_alone(stores):
 
 @pytest.mark.parametrize("changed", ["truth", "chunk"])
 def test_other_data_are_not_mixed_in(stores, changed):
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(ResourceError):
         evaluate(*stores, resume=True, progress=Ends(2, full), **WORK)
     if changed == "truth":
         write("other.zarr", 2)
@@ -173,7 +173,7 @@ def test_other_data_are_not_mixed_in(stores, changed):
 def test_what_an_edit_would_do_unnoticed(stores, monkeypatch):
     # Were files not looked at, blocks of before an edit would be mixed with those of after it.
     monkeypatch.setattr(scoring, "fingerprint", lambda url: {})
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(ResourceError):
         evaluate(*stores, resume=True, progress=Ends(2, full), **WORK)
     place = Path("t.zarr/labels/instances/0/c/0/0")
     place.unlink()
@@ -193,14 +193,14 @@ def test_one_at_a_time(stores):
 
 def test_long_runs_keep_results_without_being_asked(stores, monkeypatch):
     monkeypatch.setattr(scoring, "KEPT_FROM", 4)
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(ResourceError):
         evaluate(*stores, progress=Ends(2, full), **WORK)
     assert evaluate(*stores, resume=True, **WORK).tiles_reused == 2
     # Another job at work there is no reason not to answer.
     with locked(PARTIAL):
         assert evaluate(*stores, **WORK).tiles_reused == 0
     heard: list[str] = []
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(ResourceError):
         evaluate(*stores, progress=Ends(2, full), **WORK)
 
     class Hears(Ends):
@@ -217,7 +217,7 @@ def test_a_full_disk_ends_only_what_was_asked_for(stores, monkeypatch, asked):
     expected = document(evaluate(*stores, **WORK))
     monkeypatch.setattr(journal.Results, "put", lambda *given: full())
     if asked:
-        with pytest.raises(SurroundingsError, match="make room"):
+        with pytest.raises(ResourceError, match="make room"):
             evaluate(*stores, resume=True, **WORK)
     else:
         assert document(evaluate(*stores, **WORK)) == expected
@@ -234,7 +234,7 @@ def test_what_no_second_run_could_mend_leaves_nothing(stores):
 def test_several_predictions_each_keep_their_own(stores):
     both = (stores[0], write("q.zarr", 3))
     expected = evaluate(*both, truth=stores[1], **WORK)
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(ResourceError):
         evaluate(*both, truth=stores[1], resume=True, progress=Ends(6, full), **WORK)
     report = evaluate(*both, truth=stores[1], resume=True, **WORK)
     assert [one.tiles_reused for one in report.reports] == [4, 2]

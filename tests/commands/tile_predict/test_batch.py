@@ -15,7 +15,7 @@ from unetkit.commands.tile_predict import averaging, blocks
 from unetkit.commands.tile_predict.blocks import TileBatch, TileJob, batches, room_for
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.engine import block_io
-from unetkit.errors import OutputError, SurroundingsError
+from unetkit.errors import OutputError, ResourceError
 from unetkit.geometry.tiles import cover
 from unetkit.models import hardware, inference
 from unetkit.storage.datasets import DatasetWriter
@@ -258,7 +258,7 @@ def test_too_little_memory_for_one_tile_ends_it(
         short_above(0)(batch)
 
     seen = watched(monkeypatch, fail)
-    with pytest.raises(SurroundingsError, match="got too little; use a smaller --tile"):
+    with pytest.raises(ResourceError, match="got too little; use a smaller --tile"):
         tile_predict(many, scheduler="sync", batch=4, **TILED)
     assert (seen, tried) == ([], [4, 2, 1])
     options = ["--tile", "16", "--precision", "exact", "--scheduler", "sync", "--resume"]

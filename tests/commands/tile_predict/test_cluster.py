@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from unetkit.commands.tile_predict.command import tile_predict
-from unetkit.errors import SurroundingsError
+from unetkit.errors import ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +93,7 @@ def test_a_worker_that_is_unlike_is_named_before_work(
     preload.write_text(UNLIKE[words])
     file = tmp_path / "scheduler.json"
     with cluster(file, ["--preload", str(preload)]):
-        with pytest.raises(SurroundingsError, match=words) as caught:
+        with pytest.raises(ResourceError, match=words) as caught:
             tile_predict(slide, **TILED, scheduler=f"file:{file}")
         assert caught.value.exit_code == 5
         assert "worker tcp://127.0.0.1:" in str(caught.value)

@@ -14,7 +14,7 @@ import pytest
 from unetkit.cli.app import main
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.plan import absence, take_stock, totals
-from unetkit.errors import InputError, OutputError, SurroundingsError
+from unetkit.errors import InputError, OutputError, ResourceError
 from unetkit.storage import retry
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
@@ -141,7 +141,7 @@ def test_a_disk_that_stays_bad_ends_with_code_5(
     with ExitStack() as plan:
         fault = faults.at("open", f"{slide}/0/c/1/1", errno.EIO)
         watch = kit.watching(at=1, act=lambda: plan.enter_context(fault))
-        with pytest.raises(SurroundingsError, match="4 times in a row") as caught:
+        with pytest.raises(ResourceError, match="4 times in a row") as caught:
             tile_predict(slide, **TILED, progress=watch)
     assert caught.value.exit_code == 5
     assert tile_predict(slide, **TILED, resume=True).tiles_reused > 0

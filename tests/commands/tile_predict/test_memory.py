@@ -18,7 +18,7 @@ from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.ensemble import load_ensemble
 from unetkit.commands.tile_predict.precision import read_size
 from unetkit.commands.tile_predict.resources import Hands
-from unetkit.errors import SurroundingsError, UsageError
+from unetkit.errors import ResourceError, UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.machine import held_memory
 from unetkit.models import unet
@@ -111,14 +111,14 @@ def test_a_batch_takes_more(kit: SimpleNamespace, slide: str, merge: str) -> Non
     assert peaks[0] < peaks[1] < peaks[2]
     free = held_memory() + resources.BESIDE + 2**21
     assert tile_predict(slide, batch=1, max_memory=str(free + 2**24), **asked).batch == 1
-    with pytest.raises(SurroundingsError, match=r"must hold 9000 tiles at once, .* lower --batch"):
+    with pytest.raises(ResourceError, match=r"must hold 9000 tiles at once, .* lower --batch"):
         tile_predict(slide, batch=9000, max_memory=str(free), **asked)
 
 
 def test_a_tile_that_can_not_fit_is_refused_before_work(kit: SimpleNamespace, slide: str) -> None:
     before = kit.contents(".")
     free = held_memory() + resources.BESIDE + 20 * 2**20
-    with pytest.raises(SurroundingsError, match=r"use --tile \d+, or --max-memory \d+M") as caught:
+    with pytest.raises(ResourceError, match=r"use --tile \d+, or --max-memory \d+M") as caught:
         tile_predict(slide, tile=4096, max_memory=str(free))
     assert caught.value.exit_code == 5
     assert kit.contents(".") == before
@@ -131,7 +131,7 @@ def test_a_tile_that_can_not_fit_is_refused_before_work(kit: SimpleNamespace, sl
 def test_memory_for_no_tile_at_all_is_refused(
     slide: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SurroundingsError, match="use fewer --workers, or --max-memory"):
+    with pytest.raises(ResourceError, match="use fewer --workers, or --max-memory"):
         tile_predict(slide, max_memory="1M")
     assert main(["tile-predict", slide, "--max-memory", "1M"]) == 5
     assert not Path("slide.prediction.zarr").exists()
@@ -172,7 +172,7 @@ SHORT = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from unetkit.errors import SurroundingsError
+from unetkit.errors import ResourceError
 from unetkit.commands.tile_predict.command import tile_predict
 
 class Hoarder:
@@ -197,7 +197,7 @@ try:
         "wide.zarr", tile=600, precision="float32", device="cpu", scheduler="sync",
         progress=Hoarder(),
     )
-except SurroundingsError as error:
+except ResourceError as error:
     print(error)
     sys.exit(error.exit_code)
 """

@@ -25,9 +25,9 @@ from unetkit.commands.weights.command import weights
 from unetkit.errors import (
     InputError,
     OutputError,
+    ResourceError,
     StoppedError,
-    SurroundingsError,
-    TryAgainError,
+    UnavailableError,
     UsageError,
 )
 from unetkit.storage import urls
@@ -203,10 +203,10 @@ def test_a_dataset_in_a_bucket_is_predicted_weighed_and_scored(
 
 def test_a_silent_server_is_exit_75(slide: str) -> None:
     nowhere = "http://127.0.0.1:1"
-    with pytest.raises(TryAgainError) as caught:
+    with pytest.raises(UnavailableError) as caught:
         tile_predict(f"{nowhere}/slide.zarr", output="out.zarr")
     assert caught.value.exit_code == 75
-    with pytest.raises(TryAgainError):
+    with pytest.raises(UnavailableError):
         tile_predict(slide, model=f"{nowhere}/model.safetensors")
     program = [sys.executable, "-m", "unetkit", "info", "s3://bucket/slide.zarr"]
     secret = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "swordfish"}
@@ -225,11 +225,11 @@ def test_a_publishing_that_broke_off_is_resumed_and_read_by_nobody_before(
 
     def half(source: str, target: str, relative: list[str]) -> None:
         real(source, target, relative[: len(relative) // 2])
-        raise TryAgainError("the store must answer, got nothing; try again")
+        raise UnavailableError("the store must answer, got nothing; try again")
 
     with monkeypatch.context() as patch:
         patch.setattr(urls, "copy", half)
-        with pytest.raises(TryAgainError):
+        with pytest.raises(UnavailableError):
             tile_predict(slide, output=output, **OPTIONS)
     assert urls.below(output)
     with pytest.raises(InputError):
@@ -249,7 +249,7 @@ def test_datasets_are_made_in_a_bucket(lab: Path, bucket: str) -> None:
     assert urls.names(bucket) == ["data.zarr", "more.zarr"]
     with pytest.raises(OutputError, match="must lie apart"):
         augment(source, f"{source}/more.zarr", copies=1)
-    with pytest.raises(SurroundingsError, match="bucket does not exist"):
+    with pytest.raises(ResourceError, match="bucket does not exist"):
         import_images(str(lab / "images"), f"{bucket}-none/data.zarr")
 
 
@@ -269,5 +269,5 @@ def test_a_server_that_goes_away_is_no_damage(tmp_path: Path, kit: SimpleNamespa
         np.testing.assert_array_equal(data.read(0, 0, 32, 0, 32), first)
         server.shutdown()
         thread.join()
-    with pytest.raises(TryAgainError, match="Cannot connect"):
+    with pytest.raises(UnavailableError, match="Cannot connect"):
         data.read(0, 0, 32, 0, 32)

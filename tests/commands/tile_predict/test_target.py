@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from unetkit.commands.tile_predict.output import Target, output_of
-from unetkit.errors import CheckError, MissingError, NumbersError, OutputError, UsageError
+from unetkit.errors import CheckError, MissingError, NonFiniteError, OutputError, UsageError
 from unetkit.storage.journal import Journal
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def test_tiles_of_a_stopped_run_are_not_lost(slide: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "stays"), [(OSError, True), (CheckError, True), (NumbersError, False)]
+    ("error", "stays"), [(OSError, True), (CheckError, True), (NonFiniteError, False)]
 )
 def test_what_is_done_stays_where_going_on_could_help(
     kit: SimpleNamespace, slide: str, error: type[Exception], stays: bool

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from unetkit.commands.tile_predict.command import tile_predict
-from unetkit.errors import NumbersError
+from unetkit.errors import NonFiniteError
 from unetkit.models import model_file
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
@@ -28,7 +28,7 @@ def test_a_pixel_that_is_no_number_stops_it(kit: SimpleNamespace, slide: str, ba
     image[0, 20, 30] = bad
     data.write(0, 0, 0, image)
     before = kit.contents(".")
-    with pytest.raises(NumbersError, match="--nonfinite fill") as caught:
+    with pytest.raises(NonFiniteError, match="--nonfinite fill") as caught:
         tile_predict("hole.zarr", tile=16)
     assert caught.value.exit_code == 6
     assert kit.contents(".") == before
@@ -62,7 +62,7 @@ def test_inf_of_16_bits_stops_it_and_is_placed(
         source = halves("hole.zarr", image)
     before = kit.contents(".")
     words = r"2 NaN or Inf in rows 0:40, columns 512:600 of plane 0, .* row 20, column 550; .* fill"
-    with pytest.raises(NumbersError, match=words) as caught:
+    with pytest.raises(NonFiniteError, match=words) as caught:
         tile_predict(source, model=model, tile=64)
     assert caught.value.exit_code == 6
     assert kit.contents(".") == before
@@ -111,6 +111,6 @@ def test_a_network_that_overflows_stops_it(
             parameter *= 1e10
     Path("wild.safetensors").write_bytes(model_file.to_bytes(loaded.module, loaded.header))
     before = kit.contents(".")
-    with pytest.raises(NumbersError, match="network's output must be finite"):
+    with pytest.raises(NonFiniteError, match="network's output must be finite"):
         tile_predict(slide, model="wild.safetensors", precision="float32", tile=16)
     assert kit.contents(".") == before

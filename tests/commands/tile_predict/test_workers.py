@@ -10,7 +10,7 @@ import pytest
 
 from unetkit.commands.tile_predict.environment import compare_workers
 from unetkit.engine.schedulers import open_scheduler
-from unetkit.errors import SurroundingsError
+from unetkit.errors import ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ def test_workers_that_are_alike_pass(two: Scheduler) -> None:
     ],
 )
 def test_one_that_differs_is_named(two: Scheduler, look: Any, words: str) -> None:
-    with pytest.raises(SurroundingsError, match=words) as caught:
+    with pytest.raises(ResourceError, match=words) as caught:
         compare_workers(two, partial(look, os.getpid()))
     assert caught.value.exit_code == 5
     assert "worker tcp://127.0.0.1:" in str(caught.value)

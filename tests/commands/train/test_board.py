@@ -9,7 +9,7 @@ import pytest
 from unetkit.commands.train.callbacks import Board, check_board
 from unetkit.commands.train.command import train
 from unetkit.commands.train.validation import Look
-from unetkit.errors import SurroundingsError
+from unetkit.errors import ResourceError
 from unetkit.training.checkpoint import Validation
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ def test_where_it_is_missing_the_way_to_install_it_is_said_before_anything_is_do
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(SurroundingsError, match=r"pip install 'unetkit\[tensorboard\]'") as caught:
+    with pytest.raises(ResourceError, match=r"pip install 'unetkit\[tensorboard\]'") as caught:
         check_board()
     assert caught.value.exit_code == 5
     kit.cells(tmp_path / "data.zarr")
-    with pytest.raises(SurroundingsError):
+    with pytest.raises(ResourceError):
         train("data.zarr", tensorboard="runs")
     assert [path.name for path in tmp_path.iterdir()] == ["data.zarr"]
 

@@ -17,7 +17,7 @@ from unetkit.arrays.intensities import Typical
 from unetkit.commands.augment.command import augment
 from unetkit.commands.train.command import FoldsReport, train
 from unetkit.commands.weights.command import weights
-from unetkit.errors import InputError, NumbersError, OutputError, UnetkitError, UsageError
+from unetkit.errors import InputError, NonFiniteError, OutputError, UnetkitError, UsageError
 from unetkit.models.model_file import load
 from unetkit.storage.datasets import DatasetWriter
 
@@ -274,7 +274,7 @@ def test_images_with_nan_are_refused_and_leave_nothing(here: Path) -> None:
         writer.add(name, image, axes="yx", labels=np.eye(30, dtype=np.uint8))
     writer.finish()
     before = files(here)
-    with pytest.raises(NumbersError, match="sample 'a'"):
+    with pytest.raises(NonFiniteError, match="sample 'a'"):
         run()
     assert files(here) == before
     assert run(nonfinite="fill").steps == 3

@@ -12,7 +12,7 @@ from unetkit.arrays.weight_map import PRESETS, weight_map
 from unetkit.commands.train.plan import choose_lesson
 from unetkit.commands.train.samples import Rebalanced, Targets, Weights, materials
 from unetkit.commands.weights.command import weights
-from unetkit.errors import NumbersError
+from unetkit.errors import NonFiniteError
 from unetkit.progress import SILENT
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 
@@ -180,7 +180,7 @@ def test_nan_is_refused_or_filled(tmp_path: Path) -> None:
     writer.add("a", image, axes="yx", labels=np.eye(20, dtype=np.uint8))
     writer.finish()
     url = str(tmp_path / "data.zarr")
-    with pytest.raises(NumbersError, match="sample 'a'") as caught:
+    with pytest.raises(NonFiniteError, match="sample 'a'") as caught:
         prepare(url)
     assert caught.value.exit_code == 6
     assert prepare(url, nonfinite="fill")["a"].fill

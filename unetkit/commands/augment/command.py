@@ -143,7 +143,7 @@ def augment(
         unit asks for one; or if what is to be replayed has recorded nothing.
     OutputError
         If the output exists, or is the source.
-    NumbersError
+    NonFiniteError
         If an image has NaN or Inf.
 
     References

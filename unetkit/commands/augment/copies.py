@@ -67,7 +67,7 @@ def make_copy(copy: Copy) -> None:
 
     Raises
     ------
-    NumbersError
+    NonFiniteError
         If the image of a changed copy has NaN or Inf.
     """
     if exists(copy.url):

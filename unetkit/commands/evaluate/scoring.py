@@ -23,7 +23,7 @@ from unetkit.commands.evaluate.report import EvaluateReport, facts_of
 from unetkit.commands.evaluate.samples import map_of, match_samples
 from unetkit.engine.block_io import blocks_of
 from unetkit.engine.jobs import run_jobs
-from unetkit.errors import OutputError, StoppedError, SurroundingsError, TryAgainError
+from unetkit.errors import OutputError, ResourceError, StoppedError, UnavailableError
 from unetkit.scores import contingency, threshold_curve
 from unetkit.scores import table as scores
 from unetkit.scores.boundaries import Surfaces
@@ -54,7 +54,7 @@ R = TypeVar("R")
 # From so many blocks on, some minutes of work, results are kept without being asked for.
 KEPT_FROM = 256
 # After these the work itself is sound, and going on with it is worth while.
-KEPT_AFTER = (StoppedError, SurroundingsError, TryAgainError, KeyboardInterrupt)
+KEPT_AFTER = (StoppedError, ResourceError, UnavailableError, KeyboardInterrupt)
 # What jobs return, by name: nothing else is ever made of what is read.
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (Contingency, Counted, Objects, Proposal, Surfaces, Topology)
@@ -117,7 +117,7 @@ class Kept:
         arrays: dict[str, np.ndarray[Any, Any]] = {}
         try:
             self.results.put(key, pack(result, arrays), arrays)
-        except SurroundingsError:
+        except ResourceError:
             if self.asked:
                 raise
             self.results = None
@@ -171,7 +171,7 @@ def keep(
     stack = ExitStack()
     try:
         stack.enter_context(locked(place, break_lock=break_lock))
-    except (OutputError, SurroundingsError):
+    except (OutputError, ResourceError):
         if resume:
             raise
         return nullcontext(Kept(None, stop))  # nobody asked for it

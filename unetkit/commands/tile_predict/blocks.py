@@ -19,7 +19,7 @@ from unetkit.commands.tile_predict.averaging import Looks, Seen
 from unetkit.commands.tile_predict.ensemble import load_model, turns, use_threads
 from unetkit.commands.tile_predict.skipping import computed_once, constant, nothing, too_dark
 from unetkit.engine.block_io import write_tile
-from unetkit.errors import NumbersError, ShortMemoryError
+from unetkit.errors import NonFiniteError, OutOfMemoryError
 from unetkit.models import hardware
 from unetkit.models.inference import enough_memory, stored, to_classes
 from unetkit.storage.chunks import box_checksum
@@ -257,10 +257,10 @@ def predict_tiles(jobs: Sequence[TileJob], *, batch: int = 1) -> list[TileDone |
 
     Raises
     ------
-    NumbersError
+    NonFiniteError
         If the image has NaN or Inf there and they are not to be filled, or the network's output
         has.
-    ShortMemoryError
+    OutOfMemoryError
         If there is too little memory for the network.
     """
     use_threads(jobs[0].task.call.threads)
@@ -379,7 +379,7 @@ def _count_nonfinite(raw: NDArray[Any], job: TileJob) -> int:
     rows, columns = job.tile.crop()
     bad = ~np.isfinite(raw)
     if job.task.nonfinite == "error" and bad.any():
-        raise NumbersError(
+        raise NonFiniteError(
             f"{job.task.data.url} must hold finite numbers, got {int(bad.sum())} NaN or Inf around "
             f"row {job.tile.y0}, column {job.tile.x0}; repair the image, or count them as 0 with "
             "--nonfinite fill"
@@ -434,7 +434,7 @@ def predict_batch(batch: TileBatch) -> BatchDone:
 
     Raises
     ------
-    ShortMemoryError
+    OutOfMemoryError
         If there is too little memory for a single one.
     Exception
         What `predict_tiles` raises.
@@ -462,7 +462,7 @@ def _tried(jobs: tuple[TileJob, ...], *, batch: int) -> list[TileDone | None] | 
     try:
         with enough_memory(jobs[0].tile, jobs[0].task.call.device):
             return predict_tiles(jobs, batch=batch)
-    except ShortMemoryError:
+    except OutOfMemoryError:
         if batch == 1:
             raise
         return None

@@ -340,9 +340,9 @@ def tile_predict(
     OutputError
         If the output exists, another job is making it, or the partial was made with other
         settings.
-    SurroundingsError
+    ResourceError
         If there is too little memory or disk, or a worker was lost again and again.
-    NumbersError
+    NonFiniteError
         If the image or the network's output has NaN or Inf.
     CheckError
         If the audit found more than the precision allows; nothing is published.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from unetkit.errors import SurroundingsError
+from unetkit.errors import ResourceError
 from unetkit.storage.lock import lock_path
 from unetkit.storage.urls import is_remote
 from unetkit.version import __version__
@@ -113,9 +113,9 @@ def compare_workers(scheduler: Scheduler, look: Callable[[], Mapping[str, str]])
 
     Raises
     ------
-    SurroundingsError
+    ResourceError
         Naming the first worker that differs, and in what.
-    TryAgainError
+    UnavailableError
         If the cluster went away.
     """
     if scheduler.kind != "cluster":
@@ -128,7 +128,7 @@ def compare_workers(scheduler: Scheduler, look: Callable[[], Mapping[str, str]])
     for address in sorted(found):
         there = found[address]
         if isinstance(there, BaseException):
-            raise SurroundingsError(
+            raise ResourceError(
                 f"worker {address} must be able to do what this process does, got "
                 f"{type(there).__name__}: {there!s:.200}; install the same versions there"
             ) from there
@@ -138,7 +138,7 @@ def compare_workers(scheduler: Scheduler, look: Callable[[], Mapping[str, str]])
             if there.get(name) != value
         ]
         if differences:
-            raise SurroundingsError(
+            raise ResourceError(
                 f"worker {address} must find what is found here, got "
                 f"{', '.join(differences[:NAMED])}; install the same versions everywhere, and "
                 "give paths that all machines share"

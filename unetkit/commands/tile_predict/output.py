@@ -13,7 +13,7 @@ import numpy as np
 
 from unetkit.commands.tile_predict.ensemble import alike
 from unetkit.commands.tile_predict.plan import Wishes, totals
-from unetkit.errors import CheckError, NumbersError, OutputError, StoppedError, UsageError
+from unetkit.errors import CheckError, NonFiniteError, OutputError, StoppedError, UsageError
 from unetkit.storage import outputs, urls
 from unetkit.storage.atomic import recover, sweep
 from unetkit.storage.chunks import write_list
@@ -373,7 +373,7 @@ class Target:
             sweep(folder)
         try:
             yield
-        except (UsageError, NumbersError):
+        except (UsageError, NonFiniteError):
             outputs.discard(folder)
             raise
         except (StoppedError, CheckError):

@@ -538,11 +538,11 @@ def make_plan(
     ------
     InputError
         If a chunk of an image is absent and none may be.
-    NumbersError
+    NonFiniteError
         If an image has NaN or Inf and they are not to be filled.
     OutputError
         If the plan is not that of the earlier run.
-    SurroundingsError
+    ResourceError
         If there is too little memory for it.
     """
     samples = dataset.samples

@@ -53,7 +53,7 @@ def fit_each(
 
     Raises
     ------
-    NumbersError
+    NonFiniteError
         If the image has NaN or Inf and they are not to be filled.
     """
     fitted = {

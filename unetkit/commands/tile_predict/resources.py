@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from unetkit.commands.tile_predict.ensemble import torch_threads
-from unetkit.errors import SurroundingsError, UsageError
+from unetkit.errors import ResourceError, UsageError
 from unetkit.machine import free_memory, held_memory
 from unetkit.models import hardware
 from unetkit.models.cost import largest_tensor, run_layers
@@ -184,7 +184,7 @@ class Memory:
 
         Raises
         ------
-        SurroundingsError
+        ResourceError
             Naming the largest tile that fits.
         """
         size = contract.legal(tile + 2 * overlap)
@@ -196,7 +196,7 @@ class Memory:
         what = "a tile" if self.batch == 1 else f"{self.batch} tiles at once, each"
         if self.batch > 1:
             remedy = f"use a lower --batch, {remedy.removeprefix('use ')}"
-        raise SurroundingsError(
+        raise ResourceError(
             f"memory must hold {what} of {tile} pixels, which takes {in_units(self.peak(size))}, "
             f"got {in_units(self.limit)}; {remedy}, or --max-memory "
             f"{-(-self.peak(least) // 2**20)}M"

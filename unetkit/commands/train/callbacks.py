@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from unetkit.errors import SurroundingsError
+from unetkit.errors import ResourceError
 from unetkit.models.model_file import to_bytes
 from unetkit.storage.atomic import make_folder
 from unetkit.storage.urls import is_remote
@@ -316,7 +316,7 @@ def check_board() -> None:
 
     Raises
     ------
-    SurroundingsError
+    ResourceError
         If it is not installed.
     """
     _writer_class()
@@ -372,7 +372,7 @@ def _writer_class() -> Any:
     try:
         return import_module("torch.utils.tensorboard").SummaryWriter
     except ImportError as error:
-        raise SurroundingsError(
+        raise ResourceError(
             "tensorboard must be installed for --tensorboard, got no such package;"
             " pip install 'unetkit[tensorboard]'"
         ) from error

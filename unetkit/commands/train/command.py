@@ -275,7 +275,7 @@ def train(
     OutputError
         If the model, or what an earlier training left, is there, another job is making it, or
         what is to be resumed was made with other settings.
-    NumbersError
+    NonFiniteError
         If images or the loss are not finite.
     StoppedError
         If a signal came; the state is kept for `resume`, and the best model so far.

@@ -131,7 +131,7 @@ def make_plan(
     ------
     UsageError
         If an option can't be used.
-    SurroundingsError
+    ResourceError
         If this machine has no such device.
     """
     least = {"steps": (steps, 1), "seed": (seed, 0), "workers": (workers, 0)}

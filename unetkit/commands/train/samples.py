@@ -63,7 +63,7 @@ def materials(
 
     Raises
     ------
-    NumbersError
+    NonFiniteError
         If an image holds NaN or Inf and they are not to be filled.
     """
     wanted = set(names)
