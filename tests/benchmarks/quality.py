@@ -33,8 +33,8 @@ from unetkit.arrays.instances import instances
 from unetkit.arrays.normalization import fit
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.train.command import train
-from unetkit.commands.train.plan import choose_lesson
-from unetkit.commands.train.samples import materials
+from unetkit.commands.train.plan import choose_task
+from unetkit.commands.train.samples import training_samples
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models import hardware
 from unetkit.progress import SILENT
@@ -245,11 +245,11 @@ def plain(data: Data, work: Path, *, seconds: float, seed: int, least: int = 0) 
     began = time.monotonic()
     hardware.tune_allocator()
     torch.manual_seed(seed)
-    lesson = choose_lesson(open_dataset(data.train), None, SILENT)
-    regions = [Region(s.name, 0, 0, s.data.height, s.data.width) for s in lesson.samples]
+    task = choose_task(open_dataset(data.train), None, SILENT)
+    regions = [Region(s.name, 0, 0, s.data.height, s.data.width) for s in task.samples]
     sampler = Sampler(
-        materials(
-            lesson,
+        training_samples(
+            task,
             [region.sample for region in regions],
             balance=0.0,
             normalization="percentile",

@@ -78,14 +78,14 @@ class Clock:
 
 def ours(wish: dict[str, Any]) -> dict[str, Any]:
     """Train for some steps; return labelled pixels a second, and the share that is overhead."""
-    from unetkit.commands.train.plan import choose_lesson
-    from unetkit.commands.train.samples import materials
+    from unetkit.commands.train.plan import choose_task
+    from unetkit.commands.train.samples import training_samples
     from unetkit.progress import SILENT
     from unetkit.storage.datasets import open_dataset
     from unetkit.training.block_cache import BUDGET, BlockCache
-    from unetkit.training.learner import Learner
     from unetkit.training.sampler import Sampler
     from unetkit.training.split import Region
+    from unetkit.training.trainer import Trainer
 
     hardware.tune_allocator()
     torch.manual_seed(0)
@@ -94,10 +94,10 @@ def ours(wish: dict[str, Any]) -> dict[str, Any]:
     precision = wish["precision"]
     if precision == "auto":
         precision = hardware.low_precision(torch.device("cpu")) or "float32"
-    lesson = choose_lesson(open_dataset(wish["data"]), None, SILENT)
-    known = materials(
-        lesson,
-        [sample.name for sample in lesson.samples],
+    task = choose_task(open_dataset(wish["data"]), None, SILENT)
+    known = training_samples(
+        task,
+        [sample.name for sample in task.samples],
         balance=0.0,
         normalization="percentile",
         nonfinite="error",
@@ -113,17 +113,17 @@ def ours(wish: dict[str, Any]) -> dict[str, Any]:
         cache=BlockCache(content // 10 if wish["small_cache"] else BUDGET),
         seed=0,
     )
-    learner = Learner(network, recipe, precision=precision)
+    trainer = Trainer(network, recipe, precision=precision)
     clock = Clock()
     hardware.forward = clock.around(hardware.forward)
     torch.Tensor.backward = clock.around(torch.Tensor.backward)
-    learner._optimizer.step = clock.around(learner._optimizer.step)
+    trainer._optimizer.step = clock.around(trainer._optimizer.step)
     with sampler.batches(workers=hardware.thread_count()) as batches:
         for _ in range(2):
-            learner.learn(next(batches), rate=1e-4)
+            trainer.learn(next(batches), rate=1e-4)
         clock.inside, began = 0.0, time.perf_counter()
         for _ in range(wish["steps"]):
-            learner.learn(next(batches), rate=1e-4)
+            trainer.learn(next(batches), rate=1e-4)
         seconds = time.perf_counter() - began
     return {
         "input": sampler.size,

@@ -12,7 +12,7 @@ import torch
 
 from unetkit.arrays.normalization import Normalization
 from unetkit.training.recipes import RECIPES, Recipe
-from unetkit.training.sampler import Batch, Material, Tally
+from unetkit.training.sampler import Batch, ClassCounts, TrainingSample
 
 # Draws tiles, and changes nothing in them.
 PLAIN = replace(
@@ -51,7 +51,7 @@ class Memory:
         return self.array[plane, ..., y0:y1, x0:x1].copy()
 
 
-def tally(target: np.ndarray, weights: np.ndarray, *, side: int = 25) -> Tally:
+def class_counts(target: np.ndarray, weights: np.ndarray, *, side: int = 25) -> ClassCounts:
     """Count the classes of planes (P, Y, X) in boxes that do not divide them evenly."""
     boxes, counts = [], []
     planes, height, width = target.shape
@@ -62,23 +62,23 @@ def tally(target: np.ndarray, weights: np.ndarray, *, side: int = 25) -> Tally:
                 part = target[plane, y:y1, x:x1][weights[plane, y:y1, x:x1] > 0]
                 boxes.append((plane, y, x, y1, x1))
                 counts.append(np.bincount(part, minlength=256))
-    return Tally(np.array(boxes), np.array(counts))
+    return ClassCounts(np.array(boxes), np.array(counts))
 
 
-def material(
+def sample(
     image: np.ndarray,
     *,
     target: np.ndarray | None = None,
     weights: np.ndarray | None = None,
     **more: Any,
-) -> Material:
+) -> TrainingSample:
     """Make a sample of one plane from an image (C, Y, X); its target is the image's brightness."""
     target = (image[0] > 0.5).astype(np.uint8) if target is None else target
     weights = np.ones(target.shape, np.float32) if weights is None else weights
     same = Normalization("none", (0.0,) * len(image), (1.0,) * len(image))
     planes = (Memory(part[None]) for part in (image, target, weights))
-    where = tally(target[None], weights[None])
-    return Material(*planes, normalization=same, tally=where, **more)
+    where = class_counts(target[None], weights[None])
+    return TrainingSample(*planes, normalization=same, class_counts=where, **more)
 
 
 class Dots(torch.nn.Module):
@@ -112,5 +112,5 @@ def plain(**changes: Any) -> Recipe:
 def kit() -> SimpleNamespace:
     """Return what makes samples, batches, recipes and a network."""
     return SimpleNamespace(
-        Dots=Dots, Memory=Memory, batch=batch, material=material, plain=plain, tally=tally
+        Dots=Dots, Memory=Memory, batch=batch, sample=sample, plain=plain, class_counts=class_counts
     )

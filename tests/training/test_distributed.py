@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from unetkit.training import distributed
-from unetkit.training.distributed import ALONE, Group, joined
+from unetkit.training.distributed import SINGLE, ProcessGroup, init_distributed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,11 +26,11 @@ from itertools import islice
 from unetkit.arrays.normalization import Normalization
 from unetkit.models.build import build_model
 from unetkit.training.block_cache import BlockCache
-from unetkit.training.learner import Learner
-from unetkit.training.distributed import joined
+from unetkit.training.trainer import Trainer
+from unetkit.training.distributed import init_distributed
 from unetkit.training.recipes import RECIPES
-from unetkit.training.sampler import Material
-from unetkit.training.sampler import Tally
+from unetkit.training.sampler import TrainingSample
+from unetkit.training.sampler import ClassCounts
 from unetkit.training.sampler import Sampler
 from unetkit.training.split import Region
 
@@ -46,26 +46,26 @@ target = (image[:, 0] > 0.5).astype(np.uint8)
 weights = rng.random((1, 60, 60), dtype=np.float32)
 weights[:, :20, :35] = 0
 planes = (Memory(a) for a in (image, target, weights))
-tally = Tally(np.array([[0, 0, 0, 60, 60]]), np.bincount(target[weights > 0])[None])
+class_counts = ClassCounts(np.array([[0, 0, 0, 60, 60]]), np.bincount(target[weights > 0])[None])
 same = Normalization("none", (0.0,), (1.0,))
-material = Material(*planes, normalization=same, tally=tally)
+sample = TrainingSample(*planes, normalization=same, class_counts=class_counts)
 recipe = replace(RECIPES["default"], batch=4, tile=16, loss="unet+0.5*ce")
-with joined(torch.device("cpu")) as group:
+with init_distributed(torch.device("cpu")) as group:
     torch.manual_seed(0)
     network = build_model("unet", in_channels=1, classes=2,
                    options={"depth": 1, "width": 4, "dropout": 0.0,
                             "norm": os.environ.get("NORM", "none")}).double()
-    sampler = Sampler({"a": material}, [Region("a", 0, 0, 60, 60)], contract=network.contract,
+    sampler = Sampler({"a": sample}, [Region("a", 0, 0, 60, 60)], contract=network.contract,
                       recipe=recipe, cache=BlockCache(), seed=3, group=group)
-    learner = Learner(network, recipe, precision="float32", group=group,
+    trainer = Trainer(network, recipe, precision="float32", group=group,
                       accumulate=int(os.environ.get("PARTS", "1")))
     with sampler.batches(workers=1) as batches:
-        losses = [learner.learn(batch, rate=1e-3) for batch in islice(batches, 20)]
+        losses = [trainer.learn(batch, rate=1e-3) for batch in islice(batches, 20)]
     shares = group.highest(len(sampler.batch(0).images))
-    sent = group.first_bytes(b"hello" if group.leads else None)
+    sent = group.first_bytes(b"hello" if group.is_main else None)
     nothing = group.first_bytes(None)
-    if group.leads:
-        found = torch.cat([p.detach().reshape(-1) for p in learner.average.tensors.values()])
+    if group.is_main:
+        found = torch.cat([p.detach().reshape(-1) for p in trainer.average.tensors.values()])
         said = {"size": group.size, "losses": losses, "weights": found.tolist()}
         said |= {"share": shares, "sent": sent.decode(), "nothing": nothing}
         json.dump(said, open(sys.argv[1], "w"))
@@ -117,7 +117,7 @@ def test_batch_normalization_sees_the_tiles_of_all_processes(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("count", "size"), [(5, 2), (4, 4), (7, 3)])
 def test_shares_are_all_there_is_and_nearly_equal(count: int, size: int) -> None:
-    shares = [list(Group(rank, size).share(count)) for rank in range(size)]
+    shares = [list(ProcessGroup(rank, size).share(count)) for rank in range(size)]
     assert [index for share in shares for index in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -125,12 +125,12 @@ def test_shares_are_all_there_is_and_nearly_equal(count: int, size: int) -> None
 def test_alone_nothing_is_exchanged() -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.tensor([1.0, 2.0])
-    ALONE.sum_gradients([weight])
+    SINGLE.sum_gradients([weight])
     assert weight.grad.tolist() == [1, 2]
-    assert (ALONE.total(3.0), ALONE.highest(2.0), ALONE.first([1.0, 2.0])) == (3, 2, [1, 2])
-    assert ALONE.first_bytes(b"a") == b"a"
-    with joined(torch.device("cpu")) as group:
-        assert (group.size, group.leads) == (1, True)
+    assert (SINGLE.total(3.0), SINGLE.highest(2.0), SINGLE.first([1.0, 2.0])) == (3, 2, [1, 2])
+    assert SINGLE.first_bytes(b"a") == b"a"
+    with init_distributed(torch.device("cpu")) as group:
+        assert (group.size, group.is_main) == (1, True)
 
 
 def test_the_end_waits_until_what_was_sent_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:

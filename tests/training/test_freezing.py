@@ -1,7 +1,7 @@
 import pytest
 
 from unetkit.errors import UsageError
-from unetkit.training.freezing import freeze, thaw_after
+from unetkit.training.freezing import freeze, unfreeze_after
 
 
 class Network:
@@ -18,14 +18,14 @@ class Network:
 def test_the_encoder_is_frozen_for_the_first_batches(steps):
     network = Network()
     freeze(network, model="smp-unet", steps=steps)
-    seen = [(b, network.frozen) for b in thaw_after(network, iter("abcde"), steps=steps)]
+    seen = [(b, network.frozen) for b in unfreeze_after(network, iter("abcde"), steps=steps)]
     assert seen == [(b, k < steps) for k, b in enumerate("abcde")]
 
 
 def test_without_a_wish_nothing_is_touched():
     network = object()
     freeze(network, model="unet", steps=0)
-    assert list(thaw_after(network, iter("abc"), steps=0)) == ["a", "b", "c"]
+    assert list(unfreeze_after(network, iter("abc"), steps=0)) == ["a", "b", "c"]
 
 
 def test_a_model_without_an_encoder_is_refused():
@@ -37,5 +37,5 @@ def test_a_model_without_an_encoder_is_refused():
 def test_a_later_start_thaws_at_the_same_step(start, frozen):
     network = Network()
     freeze(network, model="smp-unet", steps=3)
-    batches = thaw_after(network, iter("abc"), steps=3, start=start)
+    batches = unfreeze_after(network, iter("abc"), steps=3, start=start)
     assert [network.frozen for _ in batches] == frozen

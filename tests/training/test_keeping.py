@@ -9,7 +9,7 @@ import torch
 from unetkit.errors import StoppedError
 from unetkit.training.checkpoint import Checkpoint, Validation
 from unetkit.training.loop import Checkpointer, TrainingResult, fit
-from unetkit.training.optimizer import Pace
+from unetkit.training.optimizer import Schedule
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -39,7 +39,7 @@ class Memory:
 
 
 class Stop:
-    """A watcher that stops after a step."""
+    """A callback that stops after a step."""
 
     def __init__(self, at: int = 0) -> None:
         self.at = at
@@ -53,7 +53,7 @@ class Stop:
         if step == self.at:
             raise StoppedError("enough", signal=15)
 
-    def went_back(self, step: int) -> None:
+    def on_restore(self, step: int) -> None:
         self.told.append(("back", step))
 
     def validated(self, step: int, found: Validation, *, better: bool) -> None:
@@ -65,7 +65,7 @@ class Stop:
 
 def train(
     kit: SimpleNamespace,
-    watcher: Stop,
+    callback: Stop,
     checkpointer: Checkpointer | None,
     *,
     start: int = 0,
@@ -80,10 +80,10 @@ def train(
         network,
         (kit.batch(k) for k in count(start)),
         recipe=kit.plain(**{"learning_rate": 0.05, "averaging": 0.9} | recipe),
-        pace=Pace(20, budget=None, validation=0.5),
+        schedule=Schedule(20, budget=None, validation=0.5),
         precision="float32",
         validate=validate,
-        watcher=watcher,
+        callback=callback,
         checkpointer=checkpointer,
     )
     return outcome, network
@@ -137,10 +137,10 @@ def test_a_state_that_is_not_finite_is_not_kept(kit: SimpleNamespace) -> None:
             network,
             (kit.batch(k) for k in count()),
             recipe=kit.plain(),
-            pace=Pace(20, budget=None, validation=0.5),
+            schedule=Schedule(20, budget=None, validation=0.5),
             precision="float32",
             validate=spoil,
-            watcher=Stop(11),
+            callback=Stop(11),
             checkpointer=Checkpointer(store),
         )
     assert store.contents == []

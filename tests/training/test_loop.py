@@ -10,14 +10,14 @@ import torch
 from unetkit.errors import NonFiniteError, UsageError
 from unetkit.training.checkpoint import Validation
 from unetkit.training.loop import PATIENCE, TrainingResult, fit
-from unetkit.training.optimizer import Pace
+from unetkit.training.optimizer import Schedule
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
 
 class Diary:
-    """A watcher that remembers."""
+    """A callback that remembers."""
 
     def __init__(self) -> None:
         self.planned_steps: list[int] = []
@@ -37,7 +37,7 @@ class Diary:
         self.losses.append(loss)
         self.rates.append(rate)
 
-    def went_back(self, step: int) -> None:
+    def on_restore(self, step: int) -> None:
         self.returns.append(step)
 
     def validated(self, step: int, found: Validation, *, better: bool) -> None:
@@ -72,10 +72,10 @@ def train(
         network,
         (kit.batch(k) for k in count()) if batches is None else batches,
         recipe=kit.plain(**{"learning_rate": 0.3, **recipe}),
-        pace=Pace(steps, budget=budget, validation=validation),
+        schedule=Schedule(steps, budget=budget, validation=validation),
         precision="float32",
         validate=validate,
-        watcher=diary,
+        callback=diary,
     )
     return outcome, diary, network
 
@@ -172,10 +172,10 @@ def test_statistics_stay_as_they_are_in_the_last_steps(kit: SimpleNamespace) -> 
         network,
         (kit.batch(k) for k in count()),
         recipe=kit.plain(frozen=0.3),
-        pace=Pace(10, budget=None, validation=0.0),
+        schedule=Schedule(10, budget=None, validation=0.0),
         precision="float32",
         validate=lambda _: Validation(1.0, loss=1.0),
-        watcher=Diary(),
+        callback=Diary(),
     )
     assert seen == [1.0] * 7 + [0.0] * 3
 
@@ -220,8 +220,8 @@ def test_a_watcher_may_end_it(kit: SimpleNamespace) -> None:
             kit.Dots(),
             iter([kit.batch()]),
             recipe=kit.plain(),
-            pace=Pace(3, budget=None, validation=0),
+            schedule=Schedule(3, budget=None, validation=0),
             precision="float32",
             validate=lambda network: Validation(0, loss=0),
-            watcher=Impatient(),
+            callback=Impatient(),
         )

@@ -12,9 +12,12 @@ def test_a_material_knows_where_its_classes_are_annotated(kit: SimpleNamespace) 
     image = np.zeros((1, 30, 40), np.float32)
     image[:, 10:12, 5:8] = 1
     weights = np.ones((30, 40), np.float32)
-    assert kit.material(image, weights=weights).tally.counts.sum(axis=0)[:2].tolist() == [1194, 6]
-    assert not kit.material(image, weights=weights).tally.is_partial
+    assert kit.sample(image, weights=weights).class_counts.counts.sum(axis=0)[:2].tolist() == [
+        1194,
+        6,
+    ]
+    assert not kit.sample(image, weights=weights).class_counts.is_partial
     weights[:, :20] = 0
-    partial = kit.material(image, weights=weights)
-    assert partial.tally.counts.sum(axis=0)[:2].tolist() == [600, 0]
-    assert partial.tally.is_partial
+    partial = kit.sample(image, weights=weights)
+    assert partial.class_counts.counts.sum(axis=0)[:2].tolist() == [600, 0]
+    assert partial.class_counts.is_partial

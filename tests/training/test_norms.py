@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from unetkit.training.distributed import ALONE, Group
+from unetkit.training.distributed import SINGLE, ProcessGroup
 from unetkit.training.norms import SharedNorm, freeze_statistics, has_statistics, share_statistics
 
 if TYPE_CHECKING:
@@ -54,13 +54,13 @@ def test_frozen_statistics_stay_and_weights_learn() -> None:
 
 def test_alone_batch_normalization_is_that_of_torch() -> None:
     network = small()
-    share_statistics(network, ALONE)
+    share_statistics(network, SINGLE)
     assert type(network[1]) is nn.BatchNorm2d
 
 
 def test_shared_normalization_predicts_as_that_of_torch() -> None:
     network, shared, image = small(), small(), torch.randn(2, 1, 9, 9)
-    share_statistics(shared, Group(0, 2))
+    share_statistics(shared, ProcessGroup(0, 2))
     assert type(shared[1]) is SharedNorm
     assert list(shared.state_dict()) == list(network.state_dict())
     assert torch.equal(shared.eval()(image), network.eval()(image))
@@ -75,7 +75,7 @@ def test_shared_normalization_of_one_process_learns_as_that_of_torch(
 ) -> None:
     torch.manual_seed(0)
     own, shared = (nn.Sequential(nn.BatchNorm2d(3, **options)).double() for _ in "ab")
-    share_statistics(shared, Group(0, 2))
+    share_statistics(shared, ProcessGroup(0, 2))
     for _ in range(3):
         image = torch.randn(2, 3, 5, 7, dtype=torch.float64)
         images = [image.clone().requires_grad_() for _ in "ab"]
@@ -94,6 +94,6 @@ def test_shared_normalization_of_one_process_learns_as_that_of_torch(
 @pytest.mark.usefixtures("group_of_one")
 def test_one_value_a_channel_takes_the_statistics_that_there_are() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3))
-    share_statistics(network, Group(0, 2))
+    share_statistics(network, ProcessGroup(0, 2))
     value = torch.randn(1, 3, 1, 1)
     torch.testing.assert_close(network.train()(value), network.eval()(value))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unetkit.training.optimizer import Pace
+from unetkit.training.optimizer import Schedule
 
 
 class Clock:
@@ -17,13 +17,13 @@ class Clock:
         return self.now
 
 
-def run(pace: Pace, clock: Clock, *, took: list[float]) -> int | None:
+def run(schedule: Schedule, clock: Clock, *, took: list[float]) -> int | None:
     """Make steps that take so long, and return after which the pace was found."""
     at = None
     for step, seconds in enumerate(took, start=1):
-        pace.begin_step()
+        schedule.begin_step()
         clock.now += seconds
-        if pace.found(step):
+        if schedule.found(step):
             assert at is None, "found once"
             at = step
     return at
@@ -31,29 +31,29 @@ def run(pace: Pace, clock: Clock, *, took: list[float]) -> int | None:
 
 def test_the_pace_is_the_median_after_unusual_first_steps() -> None:
     clock = Clock()
-    pace = Pace(500, budget=None, validation=1, clock=clock)
-    assert run(pace, clock, took=[9, 1, 1, *[0.1] * 16, 3.0, 0.1]) == 20
-    assert pace.seconds_a_step == pytest.approx(0.1)
-    assert pace.steps == 500
+    schedule = Schedule(500, budget=None, validation=1, clock=clock)
+    assert run(schedule, clock, took=[9, 1, 1, *[0.1] * 16, 3.0, 0.1]) == 20
+    assert schedule.seconds_a_step == pytest.approx(0.1)
+    assert schedule.steps == 500
 
 
 def test_slow_steps_are_not_waited_for() -> None:
     clock = Clock()
-    pace = Pace(1000, budget=None, validation=1, clock=clock)
-    assert run(pace, clock, took=[8.0, 7.0, 7.0, 7.0]) == 3
-    assert pace.seconds_a_step == pytest.approx(7)
+    schedule = Schedule(1000, budget=None, validation=1, clock=clock)
+    assert run(schedule, clock, took=[8.0, 7.0, 7.0, 7.0]) == 3
+    assert schedule.seconds_a_step == pytest.approx(7)
 
 
 def test_a_very_slow_first_step_is_not_taken_for_the_pace() -> None:
     clock = Clock()
-    pace = Pace(1000, budget=20, validation=0, clock=clock)
-    assert run(pace, clock, took=[10.0, 0.5, 0.1]) == 3
-    assert pace.steps > 50
+    schedule = Schedule(1000, budget=20, validation=0, clock=clock)
+    assert run(schedule, clock, took=[10.0, 0.5, 0.1]) == 3
+    assert schedule.steps > 50
 
 
 def test_few_steps_need_no_pace() -> None:
     clock = Clock()
-    assert run(Pace(5, budget=None, validation=1, clock=clock), clock, took=[0.1] * 5) is None
+    assert run(Schedule(5, budget=None, validation=1, clock=clock), clock, took=[0.1] * 5) is None
 
 
 @settings(max_examples=50, deadline=None)
@@ -62,14 +62,14 @@ def test_a_budget_becomes_steps_that_fit_into_it(
     seconds: float, budget: float, validation: float
 ) -> None:
     clock = Clock()
-    pace = Pace(1000, budget=budget, validation=validation, clock=clock)
+    schedule = Schedule(1000, budget=budget, validation=validation, clock=clock)
     step = 0
-    while step < pace.steps:
-        pace.begin_step()
+    while step < schedule.steps:
+        schedule.begin_step()
         clock.now += seconds
         step += 1
-        pace.found(step)
-        if pace.is_time_to_validate(step):
+        schedule.found(step)
+        if schedule.is_time_to_validate(step):
             clock.now += validation * seconds
     known = 20 if 20 * seconds < budget / 4 else max(budget / 4, 3 * seconds) / seconds + 1
     spent = clock.now - 100
@@ -93,18 +93,18 @@ def test_a_budget_becomes_steps_that_fit_into_it(
 def test_validations_are_few_and_take_a_tenth_of_the_time(
     steps: int, validation: float, at: list[int]
 ) -> None:
-    pace = Pace(steps, budget=None, validation=validation)
-    assert [s for s in range(1, steps + 1) if pace.is_time_to_validate(s)] == at
+    schedule = Schedule(steps, budget=None, validation=validation)
+    assert [s for s in range(1, steps + 1) if schedule.is_time_to_validate(s)] == at
 
 
 @pytest.mark.parametrize("known", [False, True])
 def test_a_pace_goes_on_where_it_was(*, known: bool) -> None:
     clock = Clock()
-    first = Pace(10**6, budget=100, validation=0, clock=clock)
+    first = Schedule(10**6, budget=100, validation=0, clock=clock)
     run(first, clock, took=[1.0] * (20 if known else 5))
     kept = first.to_dict()
     clock.now += 1000
-    second = Pace(10**6, budget=100, validation=0, clock=clock)
+    second = Schedule(10**6, budget=100, validation=0, clock=clock)
     second.restore(kept)
     assert second.seconds_a_step == (1.0 if known else None)
     if known:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unetkit.training.block_cache import BlockCache
-from unetkit.training.sampler import Places, Tally
+from unetkit.training.sampler import ClassCounts, TileLocations
 from unetkit.training.split import Region
 
 if TYPE_CHECKING:
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 SIDE = 12
 
 
-def places(materials: dict[str, Any]) -> Places:
-    whole = [Region(n, 0, 0, m.image.height, m.image.width) for n, m in materials.items()]
-    return Places(materials, whole, cache=BlockCache(), side=SIDE)
+def places(samples: dict[str, Any]) -> TileLocations:
+    whole = [Region(n, 0, 0, m.image.height, m.image.width) for n, m in samples.items()]
+    return TileLocations(samples, whole, cache=BlockCache(), side=SIDE)
 
 
-def drawn(one: Places, *, foreground: bool, count: int = 200) -> list[tuple[str, int, int, int]]:
+def drawn(
+    one: TileLocations, *, foreground: bool, count: int = 200
+) -> list[tuple[str, int, int, int]]:
     rngs = (np.random.default_rng([1, k]) for k in range(count))
     found = (one.draw(rng, foreground=foreground) for rng in rngs)
     return [(region.sample, plane, y, x) for region, plane, y, x in found]
@@ -38,7 +40,7 @@ def test_rare_classes_are_met_as_often_as_others_anywhere_in_the_tile(
     target = np.zeros((90, 90), np.uint8)
     target[:, 60:] = 1
     target[40, 30] = 2  # a single pixel in eight thousand
-    one = places({"a": kit.material(image(90, 90), target=target)})
+    one = places({"a": kit.sample(image(90, 90), target=target)})
     met = [target[y : y + SIDE, x : x + SIDE] for *_, y, x in drawn(one, foreground=True)]
     assert all(part.any() for part in met)
     rare = [np.argwhere(part == 2)[0] for part in met if (part == 2).any()]
@@ -54,7 +56,7 @@ def test_every_sample_that_has_a_class_is_drawn_equally_often(kit: SimpleNamespa
     full, little = np.ones((40, 40), np.uint8), np.zeros((40, 40), np.uint8)
     little[3, 4] = 1
     parts = {"full": full, "little": little, "empty": np.zeros((40, 40), np.uint8)}
-    one = places({n: kit.material(image(40, 40), target=t) for n, t in parts.items()})
+    one = places({n: kit.sample(image(40, 40), target=t) for n, t in parts.items()})
     names = [name for name, *_ in drawn(one, foreground=True)]
     assert names.count("empty") == 0
     assert 70 < names.count("little") < 130
@@ -65,18 +67,18 @@ def test_tiles_meet_what_somebody_annotated(kit: SimpleNamespace) -> None:
     weights = np.zeros((200, 200), np.float32)
     weights[150:154, 30:36] = 2
     target = np.ones((200, 200), np.uint8)  # foreground everywhere, annotated or not
-    one = places({"a": kit.material(image(200, 200), target=target, weights=weights)})
+    one = places({"a": kit.sample(image(200, 200), target=target, weights=weights)})
     for foreground in (True, False):
         for *_, y, x in drawn(one, foreground=foreground, count=60):
             assert weights[y : y + SIDE, x : x + SIDE].any()
     # The control: the same place in a sample that is annotated everywhere.
-    free = places({"a": kit.material(image(200, 200), target=target)})
+    free = places({"a": kit.sample(image(200, 200), target=target)})
     tiles = drawn(free, foreground=False, count=60)
     assert not all(weights[y : y + SIDE, x : x + SIDE].any() for *_, y, x in tiles)
 
 
 def test_where_there_is_background_alone_tiles_lie_anywhere(kit: SimpleNamespace) -> None:
-    one = places({"a": kit.material(image(40, 40))})
+    one = places({"a": kit.sample(image(40, 40))})
     assert len(set(drawn(one, foreground=True))) > 50
 
 
@@ -103,12 +105,12 @@ def test_tiles_lie_inside_the_region_or_around_it(
 
     class Sample:
         image = target = weights = Array()
-        tally = Tally(np.array(boxes), np.array(counts))
+        class_counts = ClassCounts(np.array(boxes), np.array(counts))
         background = 0
 
     (y0, x0), (height, width) = start, size
     region = Region("a", y0, x0, y0 + height, x0 + width)
-    one = Places({"a": Sample()}, [region], cache=BlockCache(), side=side)
+    one = TileLocations({"a": Sample()}, [region], cache=BlockCache(), side=side)
     for foreground in (True, False):
         _, _, y, x = one.draw(rng, foreground=foreground)
         for first, begin, extent in ((y, y0, height), (x, x0, width)):
@@ -122,7 +124,7 @@ def test_tiles_lie_inside_the_region_or_around_it(
 def test_planes_are_told_apart(kit: SimpleNamespace, planes: int) -> None:
     target = np.zeros((planes, 30, 30), np.uint8)
     target[-1, 7, 8] = 1
-    memory, one = kit.Memory(target), kit.material(image(30, 30))
-    whole = kit.tally(target, np.ones(target.shape))
+    memory, one = kit.Memory(target), kit.sample(image(30, 30))
+    whole = kit.class_counts(target, np.ones(target.shape))
     film = places({"a": type(one)(memory, memory, memory, one.normalization, whole)})
     assert {plane for _, plane, *_ in drawn(film, foreground=True, count=20)} == {planes - 1}

@@ -10,7 +10,7 @@ import pytest
 from unetkit.errors import UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.training.block_cache import BlockCache
-from unetkit.training.distributed import ALONE, Group
+from unetkit.training.distributed import SINGLE, ProcessGroup
 from unetkit.training.recipes import RECIPES
 from unetkit.training.sampler import Sampler
 from unetkit.training.split import Region
@@ -18,7 +18,7 @@ from unetkit.training.split import Region
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
-    from unetkit.training.sampler import Batch, Material
+    from unetkit.training.sampler import Batch, TrainingSample
 
 # The classic network of depth 1, and a padded one of the same depth.
 VALID = SizeContract(step=2, minimum=18, margin=8)
@@ -32,17 +32,17 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
 
 def sampler(
     kit: SimpleNamespace,
-    materials: dict[str, Material],
+    samples: dict[str, TrainingSample],
     *,
     contract: SizeContract = VALID,
     regions: list[Region] | None = None,
     seed: int = 0,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE,
     **recipe: Any,
 ) -> Sampler:
-    whole = [Region(n, 0, 0, m.image.height, m.image.width) for n, m in materials.items()]
+    whole = [Region(n, 0, 0, m.image.height, m.image.width) for n, m in samples.items()]
     return Sampler(
-        materials,
+        samples,
         whole if regions is None else regions,
         contract=contract,
         recipe=kit.plain(**recipe),
@@ -60,11 +60,11 @@ def equal(first: Batch, second: Batch) -> bool:
 
 
 def test_any_number_of_threads_hands_out_the_same_batches(kit: SimpleNamespace) -> None:
-    materials = {name: kit.material(noise(1, 70, 60, seed=k)) for k, name in enumerate("abc")}
+    samples = {name: kit.sample(noise(1, 70, 60, seed=k)) for k, name in enumerate("abc")}
     strong = {"elastic": 0.5, "rotated": 0.5, "flips": True, "grey": 0.1, "foreground": 0.5}
     drawn = []
     for workers in (0, 1, 3):
-        one = sampler(kit, materials, **strong)
+        one = sampler(kit, samples, **strong)
         with one.batches(workers=workers) as batches:
             drawn.append(list(islice(batches, 7)))
     assert all(
@@ -72,12 +72,12 @@ def test_any_number_of_threads_hands_out_the_same_batches(kit: SimpleNamespace) 
         for other in drawn[1:]
         for first, second in zip(drawn[0], other, strict=True)
     )
-    with sampler(kit, materials, **strong).batches(workers=2, start=4) as batches:
+    with sampler(kit, samples, **strong).batches(workers=2, start=4) as batches:
         assert all(equal(a, b) for a, b in zip(batches, drawn[0][4:], strict=False))
     # Nor does it matter what was drawn before.
-    assert equal(sampler(kit, materials, **strong).batch(5), drawn[0][5])
+    assert equal(sampler(kit, samples, **strong).batch(5), drawn[0][5])
     assert len({batch.images.tobytes() for batch in drawn[0]}) == 7
-    assert not equal(sampler(kit, materials, seed=1, **strong).batch(5), drawn[0][5])
+    assert not equal(sampler(kit, samples, seed=1, **strong).batch(5), drawn[0][5])
 
 
 @CONTRACTS
@@ -87,9 +87,7 @@ def test_a_tile_is_a_window_of_the_mirrored_image(
     image = noise(2, 40, 33)
     target = (np.arange(40 * 33).reshape(40, 33) % 251).astype(np.uint8)
     weights = 1 + noise(40, 33, seed=1)
-    one = sampler(
-        kit, {"a": kit.material(image, target=target, weights=weights)}, contract=contract
-    )
+    one = sampler(kit, {"a": kit.sample(image, target=target, weights=weights)}, contract=contract)
     need, margin = contract.need, contract.margin
     assert (one.size, one.trusted, one.output) == (12 + 2 * need, 12, 12 + 2 * contract.halo)
     padded = np.pad(image, [(0, 0), (need, need), (need, need)], mode="reflect")
@@ -118,7 +116,7 @@ def test_every_pixel_of_the_image_is_learned_from(
 ) -> None:
     # The target of each pixel tells which it is, so that a tile tells what it covers.
     ids = np.arange(15 * 16).reshape(15, 16).astype(np.uint8)
-    image = kit.material(noise(1, 15, 16), target=ids)
+    image = kit.sample(noise(1, 15, 16), target=ids)
     one = sampler(kit, {"a": image}, contract=contract, flips=True)
     seen: set[int] = set()
     for step in range(60):
@@ -129,7 +127,7 @@ def test_every_pixel_of_the_image_is_learned_from(
 
 def test_a_tile_larger_than_the_image_holds_all_of_it(kit: SimpleNamespace) -> None:
     ids = np.arange(9 * 7).reshape(9, 7).astype(np.uint8)
-    one = sampler(kit, {"a": kit.material(noise(1, 9, 7), target=ids)}, tile=100)
+    one = sampler(kit, {"a": kit.sample(noise(1, 9, 7), target=ids)}, tile=100)
     # No larger than the longest image needs.
     assert (one.size, one.output) == (26, 10)
     for step in range(10):
@@ -142,9 +140,9 @@ def test_image_target_and_weights_move_together(kit: SimpleNamespace) -> None:
     # One smooth picture, given thrice: wherever it is taken from, the three must agree.
     y, x = np.mgrid[:120, :120]
     picture = (100 + 50 * np.sin(y / 17) + 50 * np.cos(x / 23)).astype(np.float32)
-    material = kit.material(picture[None], target=picture.round().astype(np.uint8), weights=picture)
+    sample = kit.sample(picture[None], target=picture.round().astype(np.uint8), weights=picture)
     changes = {"elastic": 1.0, "rotated": 1.0, "flips": True, "sigma": 6.0}
-    one = sampler(kit, {"a": material}, tile=60, **changes)
+    one = sampler(kit, {"a": sample}, tile=60, **changes)
     moved = []
     for step in range(12):
         pixels, classes, weights, _ = one.draw(step, 0)
@@ -167,8 +165,8 @@ def test_nothing_outside_the_region_and_nothing_ignored_is_learned_from(
     weights = np.where(target == 3, 0, 5).astype(np.float32)
     region = Region("a", 10, 12, 50, 40)
     changes = {"elastic": 1.0, "rotated": 1.0, "flips": True, "sigma": 4.0}
-    material = kit.material(noise(1, 64, 64), target=target, weights=weights)
-    one = sampler(kit, {"a": material}, regions=[region], tile=20, **changes)
+    sample = kit.sample(noise(1, 64, 64), target=target, weights=weights)
+    one = sampler(kit, {"a": sample}, regions=[region], tile=20, **changes)
     learned = 0
     for step in range(40):
         _, classes, weight, _ = one.draw(step, 0)
@@ -176,7 +174,7 @@ def test_nothing_outside_the_region_and_nothing_ignored_is_learned_from(
         learned += int((weight > 0).sum())
     assert learned > 40 * 100
     # The control: the whole image would have been seen.
-    everywhere = sampler(kit, {"a": material}, tile=20, **changes)
+    everywhere = sampler(kit, {"a": sample}, tile=20, **changes)
     classes = np.concatenate([everywhere.draw(step, 0)[1].ravel() for step in range(40)])
     assert set(classes.tolist()) == {1, 2, 3}
 
@@ -188,7 +186,7 @@ def test_the_share_of_tiles_with_foreground(
     target = np.zeros((200, 200), np.uint8)
     target[90:100, 100:108] = 1
     one = sampler(
-        kit, {"a": kit.material(noise(1, 200, 200), target=target)}, foreground=share, tile=40
+        kit, {"a": kit.sample(noise(1, 200, 200), target=target)}, foreground=share, tile=40
     )
     drawn = [one.draw(step, 0)[1] for step in range(80)]
     met = np.mean([bool(classes.any()) for classes in drawn])
@@ -202,34 +200,34 @@ def test_the_share_of_tiles_with_foreground(
 def test_background_need_not_be_class_0(kit: SimpleNamespace) -> None:
     target = np.ones((200, 200), np.uint8)
     target[90:100, 100:108] = 0
-    image = kit.material(noise(1, 200, 200), target=target, background=1)
+    image = kit.sample(noise(1, 200, 200), target=target, background=1)
     one = sampler(kit, {"a": image}, foreground=1.0, tile=40)
     assert all((one.draw(step, 0)[1] == 0).any() for step in range(40))
 
 
 def test_processes_share_a_batch_and_its_seed(kit: SimpleNamespace) -> None:
-    materials = {"a": kit.material(noise(1, 70, 60))}
-    whole = sampler(kit, materials, batch=5).batch(2)
-    parts = [sampler(kit, materials, group=Group(k, 2), batch=5).batch(2) for k in (0, 1)]
+    samples = {"a": kit.sample(noise(1, 70, 60))}
+    whole = sampler(kit, samples, batch=5).batch(2)
+    parts = [sampler(kit, samples, group=ProcessGroup(k, 2), batch=5).batch(2) for k in (0, 1)]
     for name in ("images", "targets", "weights"):
         together = np.concatenate([getattr(part, name) for part in parts])
         np.testing.assert_array_equal(together, getattr(whole, name))
     assert {part.seed for part in parts} == {whole.seed}
-    assert whole.seed != sampler(kit, materials, batch=5).batch(3).seed
+    assert whole.seed != sampler(kit, samples, batch=5).batch(3).seed
     with pytest.raises(UsageError, match="batch must be at least 3 for as many processes, got 2"):
-        sampler(kit, materials, group=Group(0, 3), batch=2)
+        sampler(kit, samples, group=ProcessGroup(0, 3), batch=2)
 
 
 def test_samples_and_planes_are_drawn_equally_often(kit: SimpleNamespace) -> None:
-    small, large = kit.material(noise(1, 20, 20)), kit.material(noise(1, 90, 90))
+    small, large = kit.sample(noise(1, 20, 20)), kit.sample(noise(1, 90, 90))
     stack = kit.Memory(np.repeat(np.arange(4, dtype=np.uint8), 900).reshape(4, 30, 30))
-    film = kit.material(noise(1, 30, 30))
+    film = kit.sample(noise(1, 30, 30))
     film = type(film)(
         kit.Memory(np.repeat(film.image.array, 4, axis=0)),
         stack,
         kit.Memory(np.ones((4, 30, 30), np.float32)),
         normalization=film.normalization,
-        tally=kit.tally(stack.array, np.ones(stack.array.shape)),
+        class_counts=kit.class_counts(stack.array, np.ones(stack.array.shape)),
     )
     one = sampler(kit, {"small": small, "large": large, "film": film})
     drawn = [one.draw(step, index) for step in range(150) for index in range(2)]
@@ -244,7 +242,7 @@ def test_nan_is_filled_only_where_asked_for(kit: SimpleNamespace) -> None:
     image[0, 10, 10] = np.nan
     target = np.zeros((20, 20), np.uint8)
     for fill in (True, False):
-        one = sampler(kit, {"a": kit.material(image, target=target, fill=fill)}, tile=20)
+        one = sampler(kit, {"a": kit.sample(image, target=target, fill=fill)}, tile=20)
         assert np.isfinite(one.draw(0, 0)[0]).all() == fill
 
 
@@ -256,7 +254,7 @@ def test_an_error_in_a_thread_reaches_the_training(kit: SimpleNamespace) -> None
         def read(self, *box: int) -> np.ndarray:
             raise OSError("the disk is gone")
 
-    image = kit.material(noise(1, 30, 30))
+    image = kit.sample(noise(1, 30, 30))
     broken = replace(image, weights=Broken())
     with (
         sampler(kit, {"a": broken}).batches(workers=2) as batches,
@@ -267,7 +265,7 @@ def test_an_error_in_a_thread_reaches_the_training(kit: SimpleNamespace) -> None
 
 def test_the_recipes_draw_batches_for_the_classic_network(kit: SimpleNamespace) -> None:
     classic = SizeContract(step=16, minimum=188, margin=92)
-    image = kit.material(noise(1, 512, 512))
+    image = kit.sample(noise(1, 512, 512))
     whole = Region("a", 0, 0, 512, 512)
     for name, shape in (("default", (1, 1, 508, 508)), ("paper", (1, 1, 572, 572))):
         one = Sampler(

@@ -554,7 +554,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Learn from a dataset and write a model file."""
-    from unetkit.commands.train.callbacks import leads
+    from unetkit.commands.train.callbacks import is_main
     from unetkit.commands.train.command import train as run
 
     with console.progress(quiet=quiet) as progress:
@@ -587,7 +587,7 @@ def train(
             break_lock=break_lock,
             progress=progress,
         )
-    if leads():
+    if is_main():
         console.written(report, json=json, quiet=quiet)
 
 

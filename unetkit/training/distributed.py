@@ -34,7 +34,7 @@ SETTLE_S = 5.0
 
 
 @dataclass(frozen=True)
-class Group:
+class ProcessGroup:
     """Processes that train together, as one of them sees it.
 
     Parameters
@@ -52,7 +52,7 @@ class Group:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one that writes and validates."""
         return self.rank == 0
 
@@ -61,7 +61,7 @@ class Group:
 
         Examples
         --------
-        >>> [list(Group(rank, 2).share(5)) for rank in (0, 1)]
+        >>> [list(ProcessGroup(rank, 2).share(5)) for rank in (0, 1)]
         [[0, 1], [2, 3, 4]]
         """
         return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
@@ -93,7 +93,7 @@ class Group:
         (size,) = self.first([-1 if content is None else len(content)])
         if size < 0:
             return None
-        own = bytearray(content or b"") if self.leads else bytearray(int(size))
+        own = bytearray(content or b"") if self.is_main else bytearray(int(size))
         tensor = torch.frombuffer(own, dtype=torch.uint8).to(self._place)
         _send(tensor, distributed.broadcast, src=0)
         return tensor.cpu().numpy().tobytes()
@@ -109,7 +109,7 @@ class Group:
         for gradients in by_kind.values():
             # One message for all: a network has many tensors, most of them small.
             flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            add_up(flat)
+            all_reduce(flat)
             parts = torch.split(flat, [gradient.numel() for gradient in gradients])
             for gradient, part in zip(gradients, parts, strict=True):
                 gradient.copy_(part.view(gradient.shape))
@@ -124,11 +124,11 @@ class Group:
         return float(tensor)
 
 
-ALONE = Group()
+SINGLE = ProcessGroup()
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Group]:
+def init_distributed(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that `torchrun` started; without it be alone.
 
     Parameters
@@ -138,7 +138,7 @@ def joined(device: torch.device) -> Iterator[Group]:
 
     Yields
     ------
-    Group
+    ProcessGroup
 
     Raises
     ------
@@ -149,20 +149,20 @@ def joined(device: torch.device) -> Iterator[Group]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Group(device=device)
+        yield ProcessGroup(device=device)
         return
     own = _own_device(device)
     backend = "nccl" if own.type == "cuda" else "gloo"
     with _together():
         distributed.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield Group(distributed.get_rank(), size, own)
+        yield ProcessGroup(distributed.get_rank(), size, own)
     finally:
         _settle()
         distributed.destroy_process_group()
 
 
-def add_up(tensor: Tensor) -> None:
+def all_reduce(tensor: Tensor) -> None:
     """Replace the values of `tensor` by the sums over all processes of the group.
 
     Raises

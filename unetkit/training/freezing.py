@@ -50,7 +50,7 @@ def freeze(network: Any, *, model: str, steps: int) -> None:
     network.freeze_encoder()
 
 
-def thaw_after(
+def unfreeze_after(
     network: Any, batches: Iterator[Batch], *, steps: int, start: int = 0
 ) -> Iterator[Batch]:
     """Hand on batches, and let a frozen encoder learn from all but the first `steps`.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from unetkit.errors import StoppedError, UsageError
 from unetkit.training.checkpoint import Position, Validation
-from unetkit.training.distributed import ALONE
-from unetkit.training.learner import Learner
+from unetkit.training.distributed import SINGLE
+from unetkit.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from unetkit.training.checkpoint import Checkpoint
-    from unetkit.training.distributed import Group
-    from unetkit.training.optimizer import Pace
+    from unetkit.training.distributed import ProcessGroup
+    from unetkit.training.optimizer import Schedule
     from unetkit.training.recipes import Recipe
     from unetkit.training.sampler import Batch
 
@@ -48,7 +48,7 @@ class Checkpointer:
         From where to go on.
     more : callable
         Returns what else belongs to a state, as JSON can hold it.
-    group : Group
+    group : ProcessGroup
         Who else trains the network: all copy at the same step.
     final : bool
         Whether the state at the end of the training is kept as well.
@@ -60,7 +60,7 @@ class Checkpointer:
         *,
         start: Checkpoint | None = None,
         more: Callable[[], dict[str, Any]] = dict,
-        group: Group = ALONE,
+        group: ProcessGroup = SINGLE,
         final: bool = False,
     ) -> None:
         self._store = store
@@ -69,44 +69,44 @@ class Checkpointer:
         self._group = group
         self._final = final
 
-    def begin(self, learner: Learner, pace: Pace) -> Position:
+    def begin(self, trainer: Trainer, schedule: Schedule) -> Position:
         """Bring a training to where it goes on from."""
         position = Position()
         if self._start is not None:
-            learner.restore(self._start)
-            pace.restore(self._start.facts["pace"])
+            trainer.restore(self._start)
+            schedule.restore(self._start.facts["pace"])
             position = Position.from_dict(self._start.facts["position"])
-        learner.remember(self._start or self._copy(learner, pace, position))
+        trainer.remember(self._start or self._copy(trainer, schedule, position))
         return position
 
-    def follow(self, learner: Learner, pace: Pace, position: Position) -> None:
+    def follow(self, trainer: Trainer, schedule: Schedule, position: Position) -> None:
         """Keep the state of now where it is time for it."""
         due = self._store is not None and self._store.is_due()
         (due_for_all,) = self._group.first([due])
         if due_for_all:
-            self._keep(self._copy(learner, pace, position), learner)
+            self._keep(self._copy(trainer, schedule, position), trainer)
 
-    def end(self, learner: Learner, pace: Pace, position: Position) -> None:
+    def end(self, trainer: Trainer, schedule: Schedule, position: Position) -> None:
         """Keep the state of a finished training, where that is wanted."""
         if self._final:
-            self.finish(learner, pace, position)
+            self.finish(trainer, schedule, position)
 
-    def finish(self, learner: Learner, pace: Pace, position: Position) -> None:
+    def finish(self, trainer: Trainer, schedule: Schedule, position: Position) -> None:
         """Keep the state of now, and wait until it is on the disk."""
-        self._keep(self._copy(learner, pace, position), learner)
+        self._keep(self._copy(trainer, schedule, position), trainer)
         if self._store is not None:
             self._store.finish()
 
-    def _keep(self, state: Checkpoint, learner: Learner) -> None:
+    def _keep(self, state: Checkpoint, trainer: Trainer) -> None:
         # With NaN or Inf in it nobody could go on; the state before it stays.
         if state.is_finite:
-            learner.remember(state)
+            trainer.remember(state)
             if self._store is not None:
                 self._store.save(state)
 
-    def _copy(self, learner: Learner, pace: Pace, position: Position) -> Checkpoint:
-        facts = {"position": position.to_dict(), "pace": pace.to_dict(), "more": self._more()}
-        return learner.state(facts)
+    def _copy(self, trainer: Trainer, schedule: Schedule, position: Position) -> Checkpoint:
+        facts = {"position": position.to_dict(), "pace": schedule.to_dict(), "more": self._more()}
+        return trainer.state(facts)
 
 
 # Validations without a better score after which training ends, where its rate is constant. A rate
@@ -115,8 +115,8 @@ class Checkpointer:
 PATIENCE = 5
 
 
-class Watcher(Protocol):
-    """Who is told what happens, and may end it by an exception."""
+class Callback:
+    """Is told what happens, and may end the training by an exception."""
 
     def planned(self, step: int, *, steps: int, seconds_a_step: float) -> None:
         """Hear, after some steps, how many there will be and how long one takes."""
@@ -124,7 +124,7 @@ class Watcher(Protocol):
     def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
         """Hear of a finished step, counted from 1; no loss: it was skipped."""
 
-    def went_back(self, step: int) -> None:
+    def on_restore(self, step: int) -> None:
         """Hear that the network is as it was when its state was last kept."""
 
     def validated(self, step: int, found: Validation, *, better: bool) -> None:
@@ -132,6 +132,9 @@ class Watcher(Protocol):
 
     def kept(self, step: int, network: nn.Module, found: Validation) -> None:
         """Take the best network so far; it will be changed by the next steps."""
+
+    def ended(self, outcome: TrainingResult) -> None:
+        """Hear that it is over."""
 
 
 @dataclass(frozen=True)
@@ -161,15 +164,15 @@ def fit(
     batches: Iterator[Batch],
     *,
     recipe: Recipe,
-    pace: Pace,
+    schedule: Schedule,
     precision: str,
     validate: Callable[[nn.Module], Validation],
-    watcher: Watcher,
+    callback: Callback,
     checkpointer: Checkpointer | None = None,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE,
     accumulate: int = 1,
 ) -> TrainingResult:
-    """Train a network, and hand the best one to the watcher.
+    """Train a network, and hand the best one to the callback.
 
     Parameters
     ----------
@@ -179,17 +182,17 @@ def fit(
         One a step, from the first step that is still to be made.
     recipe : Recipe
         How to learn.
-    pace : Pace
+    pace : Schedule
         How many steps to make, and when to validate.
     precision : str
         As for `hardware.forward`.
     validate : callable
         Scores a network on the held-out data.
-    watcher : Watcher
+    callback : Callback
         Told of everything.
     checkpointer : Checkpointer, optional
         Where to go on from, and who keeps the state.
-    group : Group
+    group : ProcessGroup
         Who else trains the network.
     accumulate : int
         Parts in which a batch is computed, one after the other.
@@ -203,41 +206,41 @@ def fit(
     NonFiniteError
         If the loss was not finite for ten steps in a row, and again after going back.
     StoppedError
-        If the watcher ends it; the state is kept.
+        If the callback ends it; the state is kept.
     UsageError
         If there is no step to make.
     """
-    if pace.steps < 1:
-        raise UsageError(f"steps must be at least 1, got {pace.steps}; leave it out for 1000")
-    learner = Learner(network, recipe, precision=precision, group=group, accumulate=accumulate)
+    if schedule.steps < 1:
+        raise UsageError(f"steps must be at least 1, got {schedule.steps}; leave it out for 1000")
+    trainer = Trainer(network, recipe, precision=precision, group=group, accumulate=accumulate)
     checkpointer = checkpointer or Checkpointer(group=group)
-    at = checkpointer.begin(learner, pace)
+    at = checkpointer.begin(trainer, schedule)
     patience = PATIENCE if recipe.schedule == "constant" else math.inf
     try:
         while True:
-            if at.step > at.validated and pace.is_time_to_validate(at.step):
-                with learner.average.inside(network):
-                    _validate(network, at, validate=validate, watcher=watcher, group=group)
-            if at.step >= pace.steps or at.since_best >= patience:
+            if at.step > at.validated and schedule.is_time_to_validate(at.step):
+                with trainer.average.inside(network):
+                    _validate(network, at, validate=validate, callback=callback, group=group)
+            if at.step >= schedule.steps or at.since_best >= patience:
                 break
-            checkpointer.follow(learner, pace, at)
-            pace.begin_step()
-            rate, sound = recipe.rate(at.step, pace.steps), not learner.went_back
-            frozen = recipe.freezes(at.step, pace.steps)
-            loss = learner.learn(next(batches), rate=rate, frozen=frozen)
+            checkpointer.follow(trainer, schedule, at)
+            schedule.begin_step()
+            rate, sound = recipe.rate(at.step, schedule.steps), not trainer.restored
+            frozen = recipe.freezes(at.step, schedule.steps)
+            loss = trainer.learn(next(batches), rate=rate, frozen=frozen)
             at.step += 1
-            if _found_pace(pace, at.step, group):
-                seconds = pace.seconds_a_step or 0.0
-                watcher.planned(at.step, steps=pace.steps, seconds_a_step=seconds)
-            if sound and learner.went_back:
-                watcher.went_back(at.step)
-            watcher.stepped(at.step, loss=loss, rate=rate)
+            if _measured(schedule, at.step, group):
+                seconds = schedule.seconds_a_step or 0.0
+                callback.planned(at.step, steps=schedule.steps, seconds_a_step=seconds)
+            if sound and trainer.restored:
+                callback.on_restore(at.step)
+            callback.stepped(at.step, loss=loss, rate=rate)
     except StoppedError:
-        checkpointer.finish(learner, pace, at)
+        checkpointer.finish(trainer, schedule, at)
         raise
-    checkpointer.end(learner, pace, at)
+    checkpointer.end(trainer, schedule, at)
     best = at.best or Validation(0.0, loss=0.0)
-    return TrainingResult(at.step, at.best_step, best, stopped_early=at.step < pace.steps)
+    return TrainingResult(at.step, at.best_step, best, stopped_early=at.step < schedule.steps)
 
 
 def _validate(
@@ -245,12 +248,12 @@ def _validate(
     at: Position,
     *,
     validate: Callable[[nn.Module], Validation],
-    watcher: Watcher,
-    group: Group,
+    callback: Callback,
+    group: ProcessGroup,
 ) -> None:
     """Score the network and keep it where it is the best so far; the others wait for the first."""
     found, stopped = None, None
-    if group.leads:
+    if group.is_main:
         try:
             found = validate(network)
         except StoppedError as error:
@@ -262,16 +265,16 @@ def _validate(
         raise stopped or StoppedError("the first process was stopped", signal=int(number))
     found = found or Validation(score, loss=loss)
     better = at.judge(found)
-    watcher.validated(at.step, found, better=better)
+    callback.validated(at.step, found, better=better)
     if better:
-        watcher.kept(at.step, network, found)
+        callback.kept(at.step, network, found)
 
 
-def _found_pace(pace: Pace, step: int, group: Group) -> bool:
+def _measured(schedule: Schedule, step: int, group: ProcessGroup) -> bool:
     """Say once that the pace is known; that of the first process holds for all."""
-    if pace.seconds_a_step is not None:
+    if schedule.seconds_a_step is not None:
         return False
-    pace.found(step)
-    steps, seconds = group.first([pace.steps, pace.seconds_a_step or 0.0])
-    pace.settle(int(steps), seconds or None)
-    return pace.seconds_a_step is not None
+    schedule.found(step)
+    steps, seconds = group.first([schedule.steps, schedule.seconds_a_step or 0.0])
+    schedule.settle(int(steps), seconds or None)
+    return schedule.seconds_a_step is not None

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unetkit.training.distributed import add_up
+from unetkit.training.distributed import all_reduce
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unetkit.training.distributed import Group
+    from unetkit.training.distributed import ProcessGroup
 
 
 def has_statistics(network: nn.Module) -> bool:
@@ -37,7 +37,7 @@ def freeze_statistics(network: nn.Module) -> None:
             layer.eval()
 
 
-def share_statistics(network: nn.Module, group: Group) -> None:
+def share_statistics(network: nn.Module, group: ProcessGroup) -> None:
     """Let batch normalization take its statistics from the tiles of all processes of a group.
 
     Several processes then train as one does that has all tiles. Torch's own ``SyncBatchNorm`` is
@@ -47,7 +47,7 @@ def share_statistics(network: nn.Module, group: Group) -> None:
     ----------
     network : nn.Module
         Changed in place; its names and weights stay as they are.
-    group : Group
+    group : ProcessGroup
         Who trains together.
     """
     if group.size == 1:
@@ -101,13 +101,13 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
         total = values.clone(memory_format=torch.contiguous_format)
-        add_up(total)
+        all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.clone(memory_format=torch.contiguous_format)
-        add_up(total)
+        all_reduce(total)
         return total
 
 

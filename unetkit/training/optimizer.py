@@ -76,7 +76,7 @@ VALIDATIONS = 10
 RESERVE = 0.05
 
 
-class Pace:
+class Schedule:
     """Turns a time budget into a number of steps, and a number of steps into validations.
 
     Parameters

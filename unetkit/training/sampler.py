@@ -19,7 +19,7 @@ from unetkit.arrays.boxes import gather
 from unetkit.arrays.deformation import Deformation, deform, draw_deformation
 from unetkit.errors import NonFiniteError, UsageError
 from unetkit.geometry.tiles import mirror
-from unetkit.training.distributed import ALONE
+from unetkit.training.distributed import SINGLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from unetkit.arrays.normalization import Normalization
     from unetkit.geometry.sizes import SizeContract
     from unetkit.training.block_cache import BlockCache, Planes
-    from unetkit.training.distributed import Group
+    from unetkit.training.distributed import ProcessGroup
     from unetkit.training.recipes import Recipe
     from unetkit.training.split import Region
 
 
 @dataclass(frozen=True, eq=False)
-class Tally:
+class ClassCounts:
     """How many annotated pixels of each class lie where in a sample.
 
     Parameters
@@ -55,17 +55,17 @@ class Tally:
         _, y0, x0, y1, x1 = self.boxes.T
         return bool(self.counts.sum() < ((y1 - y0) * (x1 - x0)).sum())
 
-    def within(self, region: Region) -> Tally:
+    def within(self, region: Region) -> ClassCounts:
         """Keep the boxes that meet a region, cut to it; counts stay those of the whole box."""
         boxes = self.boxes.copy()
         np.maximum(boxes[:, 1:3], (region.y0, region.x0), out=boxes[:, 1:3])
         np.minimum(boxes[:, 3:], (region.y1, region.x1), out=boxes[:, 3:])
         met = (boxes[:, 1] < boxes[:, 3]) & (boxes[:, 2] < boxes[:, 4])
-        return Tally(boxes[met], self.counts[met])
+        return ClassCounts(boxes[met], self.counts[met])
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class TrainingSample:
     """A labelled sample as training sees it.
 
     Parameters
@@ -75,7 +75,7 @@ class Material:
         pixel, float32, (Y, X), 0 where nobody annotated.
     normalization : Normalization
         Fitted on the whole image.
-    tally : Tally
+    tally : ClassCounts
         Which classes are where.
     background : int
         The class that is not foreground.
@@ -87,7 +87,7 @@ class Material:
     target: Planes
     weights: Planes
     normalization: Normalization
-    tally: Tally
+    class_counts: ClassCounts
     background: int = 0
     fill: bool = False
 
@@ -96,7 +96,7 @@ class Material:
 TRIES = 10
 
 
-class Places:
+class TileLocations:
     """Chooses where tiles lie.
 
     Every class that is not background is sought equally often, and every sample that has it, so
@@ -105,7 +105,7 @@ class Places:
 
     Parameters
     ----------
-    materials : mapping of str to Material
+    samples : mapping of str to TrainingSample
         The samples by name.
     regions : sequence of Region
         Where tiles may be drawn.
@@ -117,23 +117,23 @@ class Places:
 
     def __init__(
         self,
-        materials: Mapping[str, Material],
+        samples: Mapping[str, TrainingSample],
         regions: Sequence[Region],
         *,
         cache: BlockCache,
         side: int,
     ) -> None:
-        self._materials = materials
+        self._samples = samples
         self._regions = regions
         self._cache = cache
         self._side = side
-        self._tallies = [materials[region.sample].tally.within(region) for region in regions]
-        self._partial = [materials[region.sample].tally.is_partial for region in regions]
-        sums = [tally.counts.sum(axis=0) for tally in self._tallies]
+        self._counts = [samples[region.sample].class_counts.within(region) for region in regions]
+        self._partial = [samples[region.sample].class_counts.is_partial for region in regions]
+        sums = [one.counts.sum(axis=0) for one in self._counts]
         self._having = {
             k: [i for i, total in enumerate(sums) if k < len(total) and total[k]]
             for k in range(max(len(total) for total in sums))
-            if k != materials[regions[0].sample].background
+            if k != samples[regions[0].sample].background
         }
         self._classes = [k for k, having in self._having.items() if having]
 
@@ -160,7 +160,7 @@ class Places:
                 chosen = self._pixel(rng, number, None)
         region = self._regions[number]
         if chosen is None:
-            plane = int(rng.integers(self._materials[region.sample].target.planes))
+            plane = int(rng.integers(self._samples[region.sample].target.planes))
             y = self._origin(rng, region.y0, region.y1)
             return region, plane, y, self._origin(rng, region.x0, region.x1)
         plane, row, column = chosen
@@ -181,23 +181,23 @@ class Places:
         self, rng: np.random.Generator, number: int, wanted: int | None
     ) -> tuple[int, int, int] | None:
         """Find an annotated pixel of a class, or of any, all of them with the same chance."""
-        tally, material = self._tallies[number], self._materials[self._regions[number].sample]
-        shares = tally.counts.sum(axis=1) if wanted is None else tally.counts[:, wanted]
+        found, sample = self._counts[number], self._samples[self._regions[number].sample]
+        shares = found.counts.sum(axis=1) if wanted is None else found.counts[:, wanted]
         if not shares.any():
             return None
         ends = np.cumsum(shares)
         for _ in range(TRIES):
             box = int(np.searchsorted(ends, rng.integers(ends[-1]), side="right"))
-            plane, y0, x0, y1, x1 = (int(value) for value in tally.boxes[box])
+            plane, y0, x0, y1, x1 = (int(value) for value in found.boxes[box])
             rows, columns = (y0, y1), (x0, x1)
-            found = np.ones((y1 - y0, x1 - x0), bool)
+            fits = np.ones((y1 - y0, x1 - x0), bool)
             if wanted is not None:
-                target = self._cache.read(material.target, plane, rows=rows, columns=columns)
-                found &= target == wanted
+                target = self._cache.read(sample.target, plane, rows=rows, columns=columns)
+                fits &= target == wanted
             if self._partial[number]:
-                weights = self._cache.read(material.weights, plane, rows=rows, columns=columns)
-                found &= weights > 0
-            places = np.flatnonzero(found)
+                weights = self._cache.read(sample.weights, plane, rows=rows, columns=columns)
+                fits &= weights > 0
+            places = np.flatnonzero(fits)
             if len(places):
                 row, column = divmod(int(places[rng.integers(len(places))]), x1 - x0)
                 return plane, y0 + row, x0 + column
@@ -252,7 +252,7 @@ class Sampler:
 
     Parameters
     ----------
-    materials : mapping of str to Material
+    samples : mapping of str to TrainingSample
         The samples by name.
     regions : sequence of Region
         Where tiles may be drawn; pixels outside of them get weight 0.
@@ -264,7 +264,7 @@ class Sampler:
         Through which the samples are read.
     seed : int
         Where all random numbers come from.
-    group : Group
+    group : ProcessGroup
         Who else draws; each draws its share of every batch.
 
     Raises
@@ -275,14 +275,14 @@ class Sampler:
 
     def __init__(
         self,
-        materials: Mapping[str, Material],
+        samples: Mapping[str, TrainingSample],
         regions: Sequence[Region],
         *,
         contract: SizeContract,
         recipe: Recipe,
         cache: BlockCache,
         seed: int,
-        group: Group = ALONE,
+        group: ProcessGroup = SINGLE,
     ) -> None:
         if group.size > recipe.batch:
             raise UsageError(
@@ -290,7 +290,7 @@ class Sampler:
                 f" add --recipe-set batch={group.size}, or start fewer processes"
             )
         self._share = group.share(recipe.batch)
-        self._materials = materials
+        self._samples = samples
         self._contract = contract
         self._recipe = recipe
         self._seed = seed
@@ -302,7 +302,7 @@ class Sampler:
         """Pixels a side that the model returns."""
         self.trusted = self.output - 2 * contract.halo
         """Pixels a side that are learned from: those that a prediction would use as well."""
-        self._places = Places(materials, regions, cache=cache, side=self.trusted)
+        self._locations = TileLocations(samples, regions, cache=cache, side=self.trusted)
 
     @property
     def pixels_read(self) -> int:
@@ -357,7 +357,7 @@ class Sampler:
         """Draw one tile: image with context, target, weights, and the name of its sample."""
         rng = np.random.default_rng([self._seed, DRAW, step, index])
         foreground = rng.uniform() < self._recipe.foreground
-        region, plane, y, x = self._places.draw(rng, foreground=foreground)
+        region, plane, y, x = self._locations.draw(rng, foreground=foreground)
         need, margin = self._contract.need, self._contract.margin
         image, target, weights = self._read(region, plane, corner=(y - need, x - need))
         moved = deform(
@@ -384,9 +384,9 @@ class Sampler:
         self, region: Region, plane: int, *, corner: tuple[int, int]
     ) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.float32]]:
         """Read image, target and weights of what the model sees from `corner` on."""
-        material = self._materials[region.sample]
-        rows = mirror(corner[0], corner[0] + self.size, material.image.height)
-        columns = mirror(corner[1], corner[1] + self.size, material.image.width)
+        sample = self._samples[region.sample]
+        rows = mirror(corner[0], corner[0] + self.size, sample.image.height)
+        columns = mirror(corner[1], corner[1] + self.size, sample.image.width)
 
         def read(array: Planes) -> NDArray[Any]:
             return gather(
@@ -397,9 +397,9 @@ class Sampler:
                 columns,
             )
 
-        image = material.normalization.apply(read(material.image), replace_nonfinite=material.fill)
-        target = read(material.target)
-        weights = read(material.weights).astype(np.float32)
+        image = sample.normalization.apply(read(sample.image), replace_nonfinite=sample.fill)
+        target = read(sample.target)
+        weights = read(sample.weights).astype(np.float32)
         y, x = np.asarray(rows), np.asarray(columns)
         weights[(y < region.y0) | (y >= region.y1), :] = 0
         weights[:, (x < region.x0) | (x >= region.x1)] = 0

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from unetkit.commands.train.callbacks import Board, check_board
+from unetkit.commands.train.callbacks import TensorBoardCallback, check_tensorboard
 from unetkit.commands.train.command import train
-from unetkit.commands.train.validation import Look
+from unetkit.commands.train.validation import ValidationPicture
 from unetkit.errors import ResourceError
 from unetkit.training.checkpoint import Validation
 
@@ -26,7 +26,7 @@ def test_where_it_is_missing_the_way_to_install_it_is_said_before_anything_is_do
     for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ResourceError, match=r"pip install 'unetkit\[tensorboard\]'") as caught:
-        check_board()
+        check_tensorboard()
     assert caught.value.exit_code == 5
     kit.cells(tmp_path / "data.zarr")
     with pytest.raises(ResourceError):
@@ -42,8 +42,8 @@ def test_curves_and_pictures_are_those_that_it_reads(tmp_path: Path) -> None:
     )
     labels = np.zeros((20, 30), int)
     labels[3:9, 4:12] = 1
-    look = Look(np.random.default_rng(0).random((1, 20, 30)), labels, 0 * labels)
-    board = Board(str(tmp_path / "runs"), look=lambda: look)
+    picture = ValidationPicture(np.random.default_rng(0).random((1, 20, 30)), labels, 0 * labels)
+    board = TensorBoardCallback(str(tmp_path / "runs"), picture=lambda: picture)
     board.stepped(1, loss=0.5, rate=1e-3)
     board.stepped(2, loss=None, rate=2e-3)
     board.validated(2, Validation(0.25, loss=0.75, scores={"dice": 0.125}))

@@ -8,7 +8,7 @@ import pytest
 from unetkit.arrays.targets import make_target
 from unetkit.arrays.weight_map import class_weights
 from unetkit.commands.augment.command import augment
-from unetkit.commands.train.plan import Lesson, choose_lesson
+from unetkit.commands.train.plan import LearningTask, choose_task
 from unetkit.errors import InputError, UsageError
 from unetkit.progress import SILENT
 from unetkit.storage.datasets import DatasetWriter, open_dataset
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
 
 
-def lesson(url: str, target: str | None = None) -> Lesson:
-    return choose_lesson(open_dataset(url), target, SILENT)
+def task(url: str, target: str | None = None) -> LearningTask:
+    return choose_task(open_dataset(url), target, SILENT)
 
 
 def one(path: Path, labels: np.ndarray, **parts: Any) -> str:
@@ -36,7 +36,7 @@ def test_the_pixels_of_each_class_are_counted_with_gaps_cut(
     kit: SimpleNamespace, tmp_path: Path, target: str | None
 ) -> None:
     url = kit.cells(tmp_path / "data.zarr")
-    found = lesson(url, target)
+    found = task(url, target)
     for sample, counts in zip(found.samples, found.counts, strict=True):
         pixels = make_target(kit.read(sample.labels()), target or "foreground")
         assert list(counts) == np.bincount(pixels.ravel(), minlength=len(counts)).tolist()
@@ -53,7 +53,7 @@ def test_counting_stops_at_no_tile_border(tmp_path: Path) -> None:
     labels = np.zeros((1100, 1050), np.uint16)
     labels[1000:1060, 1000:1040] = 1
     labels[1000:1060, 1040:1050] = 2  # touches: a gap is cut across two tiles
-    found = lesson(one(tmp_path / "data.zarr", labels))
+    found = task(one(tmp_path / "data.zarr", labels))
     pixels = make_target(labels, "foreground")
     assert found.counts == (tuple(np.bincount(pixels.ravel()).tolist()),)
 
@@ -65,9 +65,9 @@ def test_ignored_pixels_do_not_count(tmp_path: Path) -> None:
     ignore[:20] = 1
     url = one(tmp_path / "data.zarr", labels, ignore=ignore)
     with pytest.raises(InputError, match="got no foreground in any of 1 samples"):
-        lesson(url)
+        task(url)
     ignore[5:7] = 0
-    assert lesson(one(tmp_path / "more.zarr", labels, ignore=ignore)).counts == ((350, 10),)
+    assert task(one(tmp_path / "more.zarr", labels, ignore=ignore)).counts == ((350, 10),)
 
 
 def test_samples_without_labels_are_counted_and_left_out(
@@ -75,7 +75,7 @@ def test_samples_without_labels_are_counted_and_left_out(
 ) -> None:
     dataset = open_dataset(kit.cells(tmp_path / "data.zarr", unlabelled=3))
     watching = kit.watching()
-    found = choose_lesson(dataset, None, watching)
+    found = choose_task(dataset, None, watching)
     assert [sample.name for sample in found.samples] == ["s0", "s1"]
     assert found.unlabelled == 3
     assert watching.notes == ["3 of 5 samples have no labels; left out."]
@@ -84,7 +84,7 @@ def test_samples_without_labels_are_counted_and_left_out(
 def test_copies_are_known_by_their_source(kit: SimpleNamespace, tmp_path: Path) -> None:
     url = kit.cells(tmp_path / "data.zarr")
     augment(url, str(tmp_path / "more.zarr"), copies=2)
-    origins = lesson(str(tmp_path / "more.zarr")).origins()
+    origins = task(str(tmp_path / "more.zarr")).origins()
     assert [(o.source, o.augmented) for o in origins] == [
         (source, copy) for source in ("s0", "s1") for copy in (False, True, True)
     ]
@@ -98,14 +98,14 @@ def test_origins_know_whether_there_is_foreground(tmp_path: Path) -> None:
         labels[5:9, 5:9] = value
         writer.add(name, labels, axes="yx", labels=labels)
     writer.finish()
-    origins = lesson(str(tmp_path / "data.zarr")).origins()
+    origins = task(str(tmp_path / "data.zarr")).origins()
     assert [origin.foreground for origin in origins] == [False, True]
 
 
 def test_foreground_is_looked_for_in_a_region(tmp_path: Path) -> None:
     labels = np.zeros((1500, 60), np.uint8)
     labels[1200:1210, 30:40] = 1
-    found = lesson(one(tmp_path / "data.zarr", labels))
+    found = task(one(tmp_path / "data.zarr", labels))
     assert found.has_foreground(Region("a", 0, 0, 1500, 60))
     assert found.has_foreground(Region("a", 1209, 0, 1300, 31))
     assert not found.has_foreground(Region("a", 0, 0, 1200, 60))
@@ -115,7 +115,7 @@ def test_foreground_is_looked_for_in_a_region(tmp_path: Path) -> None:
 def test_named_classes_keep_their_names_and_order(kit: SimpleNamespace, tmp_path: Path) -> None:
     names = ("background", "myelin", "axon")
     url = kit.cells(tmp_path / "data.zarr", kind="classes", class_names=names)
-    found = lesson(url)
+    found = task(url)
     # The third does not occur, and is predicted all the same.
     assert found.class_names == names
     assert (found.target, found.instances) == ("classes", False)
@@ -124,7 +124,7 @@ def test_named_classes_keep_their_names_and_order(kit: SimpleNamespace, tmp_path
 def test_classes_without_names_go_by_their_numbers(tmp_path: Path) -> None:
     labels = np.zeros((20, 20), np.uint8)
     labels[3:9] = 2
-    assert lesson(one(tmp_path / "d.zarr", labels, kind="classes")).class_names == ("0", "1", "2")
+    assert task(one(tmp_path / "d.zarr", labels, kind="classes")).class_names == ("0", "1", "2")
 
 
 def test_a_class_beyond_the_names_is_refused(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_class_beyond_the_names_is_refused(tmp_path: Path) -> None:
     labels[3:9] = 2
     url = one(tmp_path / "d.zarr", labels, kind="classes", class_names=("no", "yes"))
     with pytest.raises(InputError, match="got class 2 beside 2 names"):
-        lesson(url)
+        task(url)
 
 
 def test_names_that_differ_among_samples_are_refused(tmp_path: Path) -> None:
@@ -142,20 +142,20 @@ def test_names_that_differ_among_samples_are_refused(tmp_path: Path) -> None:
         writer.add(name, labels, axes="yx", labels=labels, kind="classes", class_names=names)
     writer.finish()
     with pytest.raises(InputError, match="no, yes in 'a' and yes, no in 'b'"):
-        lesson(str(tmp_path / "data.zarr"))
+        task(str(tmp_path / "data.zarr"))
 
 
 @pytest.mark.parametrize(("value", "missing"), [(0, "foreground"), (1, "background")])
 def test_labels_of_one_class_teach_nothing(tmp_path: Path, value: int, missing: str) -> None:
     url = one(tmp_path / "data.zarr", np.full((20, 20), value, np.uint8))
     with pytest.raises(InputError, match=f"got no {missing}") as caught:
-        lesson(url)
+        task(url)
     assert caught.value.exit_code == 3
 
 
 def test_no_labels_at_all_name_the_way_to_them(kit: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run 'unetkit import' with --labels"):
-        lesson(kit.cells(tmp_path / "data.zarr", count=0, unlabelled=1))
+        task(kit.cells(tmp_path / "data.zarr", count=0, unlabelled=1))
 
 
 def test_instances_and_classes_do_not_mix(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_instances_and_classes_do_not_mix(tmp_path: Path) -> None:
         writer.add(kind, labels, axes="yx", labels=labels, kind=kind)
     writer.finish()
     with pytest.raises(InputError, match="labels of one kind, got classes and instances"):
-        lesson(str(tmp_path / "data.zarr"))
+        task(str(tmp_path / "data.zarr"))
 
 
 @pytest.mark.parametrize(
@@ -181,4 +181,4 @@ def test_a_target_must_fit_the_labels(
 ) -> None:
     url = kit.cells(tmp_path / "data.zarr", kind=kind)
     with pytest.raises(UsageError, match=words):
-        lesson(url, target)
+        task(url, target)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from unetkit.commands.train.plan import choose_lesson, make_plan
-from unetkit.commands.train.report import Facts
+from unetkit.commands.train.plan import choose_task, make_plan
+from unetkit.commands.train.report import TrainingDescription
 from unetkit.geometry.sizes import SizeContract
 from unetkit.progress import SILENT
 from unetkit.storage.datasets import open_dataset
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def facts(kit: SimpleNamespace, tmp_path: Path) -> Facts:
+def description(kit: SimpleNamespace, tmp_path: Path) -> TrainingDescription:
     dataset = open_dataset(kit.cells(tmp_path / "cells.zarr", count=3, pixel_size={"y": 1, "x": 2}))
-    lesson = choose_lesson(dataset, None, SILENT)
+    task = choose_task(dataset, None, SILENT)
     plan = make_plan(
         model="unet",
         options=("width=4",),
@@ -33,27 +33,29 @@ def facts(kit: SimpleNamespace, tmp_path: Path) -> Facts:
         precision="float32",
         workers=1,
     )
-    parts = split(lesson.origins(), gap=92, seed=5)
+    parts = split(task.origins(), gap=92, seed=5)
     contract = SizeContract(step=16, minimum=188, margin=92)
-    return Facts(plan, dataset, lesson=lesson, parts=parts, contract=contract)
+    return TrainingDescription(plan, dataset, task=task, parts=parts, contract=contract)
 
 
-def test_the_facts_are_strict_json_and_name_both_sides(facts: Facts, tmp_path: Path) -> None:
-    document = json.loads(json.dumps(facts.to_dict(), allow_nan=False))
+def test_the_facts_are_strict_json_and_name_both_sides(
+    description: TrainingDescription, tmp_path: Path
+) -> None:
+    document = json.loads(json.dumps(description.to_dict(), allow_nan=False))
     sides = document["trained_on"], document["validated_on"]
     assert [len(side) for side in sides] == [2, 1]
-    assert sorted([*sides[0], *sides[1]]) == facts.samples == ["s0", "s1", "s2"]
+    assert sorted([*sides[0], *sides[1]]) == description.samples == ["s0", "s1", "s2"]
     assert document["data"] == "cells.zarr"
     assert str(tmp_path) not in json.dumps(document)
     assert (document["steps"], document["time_budget"], document["seed"]) == (70, 120.0, 5)
 
 
-def test_the_header_says_what_a_prediction_must_know(facts: Facts) -> None:
-    header = facts.header(40, {"dice": 0.5}, steps=64)
+def test_the_header_says_what_a_prediction_must_know(description: TrainingDescription) -> None:
+    header = description.header(40, {"dice": 0.5}, steps=64)
     assert header.options == {"depth": 4, "width": 4, "dropout": 0.0, "norm": "batch"}
     assert header.class_names == ("background", "foreground")
     assert (header.target, header.in_channels, header.channels) == ("foreground", 1, "0")
-    assert header.contract == facts.contract
+    assert header.contract == description.contract
     assert header.normalization == "percentile"
     assert header.pixel_size == {"y": 1, "x": 2}
     assert header.scores == {"dice": 0.5}

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from unetkit.arrays.targets import cut_gaps, make_target
 from unetkit.arrays.weight_map import PRESETS, weight_map
-from unetkit.commands.train.plan import choose_lesson
-from unetkit.commands.train.samples import Rebalanced, Targets, Weights, materials
+from unetkit.commands.train.plan import choose_task
+from unetkit.commands.train.samples import Rebalanced, Targets, Weights, training_samples
 from unetkit.commands.weights.command import weights
 from unetkit.errors import NonFiniteError
 from unetkit.progress import SILENT
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
 
     from unetkit.progress import Progress
-    from unetkit.training.sampler import Material
+    from unetkit.training.sampler import TrainingSample
 
 
 def prepare(
@@ -31,11 +31,11 @@ def prepare(
     balance: float = 1.0,
     nonfinite: str = "error",
     progress: Progress = SILENT,
-) -> dict[str, Material]:
-    lesson = choose_lesson(open_dataset(url), target, SILENT)
-    return materials(
-        lesson,
-        [sample.name for sample in lesson.samples],
+) -> dict[str, TrainingSample]:
+    task = choose_task(open_dataset(url), target, SILENT)
+    return training_samples(
+        task,
+        [sample.name for sample in task.samples],
         balance=balance,
         normalization="percentile",
         nonfinite=nonfinite,  # type: ignore[arg-type]
@@ -68,11 +68,11 @@ def test_boxes_of_targets_and_computed_weights_are_those_of_the_whole_plane(
     assert isinstance(found.weights, Weights)
     labels = whole(open_dataset(url).samples[0].labels())
     classes = make_target(labels, target)
-    lesson = choose_lesson(open_dataset(url), target, SILENT)
+    task = choose_task(open_dataset(url), target, SILENT)
     expected = weight_map(
         cut_gaps(labels),
         target=classes,
-        class_weight=lesson.balance,
+        class_weight=task.balance,
         preset=PRESETS["paper2015"],
     )
 
@@ -165,9 +165,9 @@ def test_each_image_is_normalized_by_itself(tmp_path: Path) -> None:
 
 
 def test_only_the_samples_that_are_used_are_read(kit: SimpleNamespace, tmp_path: Path) -> None:
-    lesson = choose_lesson(open_dataset(kit.cells(tmp_path / "d.zarr", count=3)), None, SILENT)
-    known = materials(
-        lesson, ["s2"], balance=0, normalization="range", nonfinite="error", progress=SILENT
+    task = choose_task(open_dataset(kit.cells(tmp_path / "d.zarr", count=3)), None, SILENT)
+    known = training_samples(
+        task, ["s2"], balance=0, normalization="range", nonfinite="error", progress=SILENT
     )
     assert list(known) == ["s2"]
     assert known["s2"].background == 0

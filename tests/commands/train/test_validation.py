@@ -9,9 +9,9 @@ import torch
 
 from unetkit.arrays.instances import instances
 from unetkit.commands.train import validation
-from unetkit.commands.train.plan import choose_lesson
-from unetkit.commands.train.samples import materials
-from unetkit.commands.train.validation import Examiner
+from unetkit.commands.train.plan import choose_task
+from unetkit.commands.train.samples import training_samples
+from unetkit.commands.train.validation import Validator
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models.build import build_model
 from unetkit.models.inference import predict_array, to_classes
@@ -41,38 +41,38 @@ class Bright(torch.nn.Module):
         return torch.cat([-inner, inner], dim=1)
 
 
-def examiner(
+def validator(
     url: str,
     *,
     regions: list[Region] | None = None,
     contract: SizeContract = Bright.contract,
     target: str | None = None,
     before_each: Callable[[], None] = lambda: None,
-) -> Examiner:
-    lesson = choose_lesson(open_dataset(url), target, SILENT)
+) -> Validator:
+    task = choose_task(open_dataset(url), target, SILENT)
     if regions is None:
-        sizes = ((s.name, s.data.height, s.data.width) for s in lesson.samples)
+        sizes = ((s.name, s.data.height, s.data.width) for s in task.samples)
         regions = [Region(name, 0, 0, height, width) for name, height, width in sizes]
-    facts: Any = SimpleNamespace(
-        lesson=lesson,
+    description: Any = SimpleNamespace(
+        task=task,
         contract=contract,
         parts=Split((), tuple(regions)),
         plan=SimpleNamespace(precision="float32"),
     )
-    known = materials(
-        lesson,
+    known = training_samples(
+        task,
         [region.sample for region in regions],
         balance=0,
         normalization="range",
         nonfinite="error",
         progress=SILENT,
     )
-    return Examiner(facts, known, cache=BlockCache(), before_each=before_each)
+    return Validator(description, known, cache=BlockCache(), before_each=before_each)
 
 
 def test_a_perfect_network_has_a_perfect_score(kit: SimpleNamespace, tmp_path: Path) -> None:
     url = kit.cells(tmp_path / "data.zarr")
-    found = examiner(url)(Bright())
+    found = validator(url)(Bright())
     assert found.scores["average_precision_50"] == 1
     # Objects grow by a pixel, as in every prediction.
     labels = kit.read(open_dataset(url).samples[0].labels())
@@ -82,23 +82,23 @@ def test_a_perfect_network_has_a_perfect_score(kit: SimpleNamespace, tmp_path: P
     assert 0 < found.loss < 0.05
     worse = Bright()
     torch.nn.init.constant_(worse.scale, 2.0)
-    assert examiner(kit.cells(tmp_path / "more.zarr"))(worse).loss > 2 * found.loss
+    assert validator(kit.cells(tmp_path / "more.zarr"))(worse).loss > 2 * found.loss
 
 
 def test_classes_are_scored_by_their_dice(kit: SimpleNamespace, tmp_path: Path) -> None:
     url = kit.cells(tmp_path / "data.zarr", kind="classes", class_names=("no", "yes"))
-    found = examiner(url)(Bright())
+    found = validator(url)(Bright())
     assert found.score == found.scores["dice"] == 1
     assert "average_precision" not in found.scores
     inverted = Bright()
     torch.nn.init.constant_(inverted.scale, -20.0)
-    assert examiner(url)(inverted).score == 0
+    assert validator(url)(inverted).score == 0
 
 
 def test_the_boundary_target_counts_what_is_inside(kit: SimpleNamespace, tmp_path: Path) -> None:
     inverted = Bright()
     torch.nn.init.constant_(inverted.scale, -20.0)
-    found = examiner(kit.cells(tmp_path / "d.zarr"), target="boundary")(inverted)
+    found = validator(kit.cells(tmp_path / "d.zarr"), target="boundary")(inverted)
     assert found.scores["average_precision_50"] == 1
 
 
@@ -106,8 +106,8 @@ def test_scores_are_those_of_the_samples_together(kit: SimpleNamespace, tmp_path
     url = kit.cells(tmp_path / "data.zarr", count=2)
     torch.manual_seed(0)
     network = build_model("unet", in_channels=1, classes=2, options={"depth": 1, "width": 2})
-    exam = examiner(url, contract=network.contract)
-    found = exam(network)
+    held_out = validator(url, contract=network.contract)
+    found = held_out(network)
     tables = []
     for sample in open_dataset(url).samples:
         image = kit.read(sample.data).astype(np.float32)
@@ -131,7 +131,7 @@ def test_a_part_of_an_image_is_predicted_as_in_the_whole(tmp_path: Path) -> None
     torch.manual_seed(1)
     network = build_model("unet", in_channels=1, classes=2, options={"depth": 2, "width": 2})
     part = Region("a", 53, 7, 85, 61)
-    found = examiner(str(tmp_path / "data.zarr"), regions=[part], contract=network.contract)
+    found = validator(str(tmp_path / "data.zarr"), regions=[part], contract=network.contract)
     low, high = image.min(), image.max()
     probable = predict_array(
         network, (image - low)[None] / (high - low), contract=network.contract
@@ -153,7 +153,7 @@ def test_ignored_pixels_do_not_count(kit: SimpleNamespace, tmp_path: Path) -> No
     spoilt = kit.read(labels)
     spoilt[:, 20:] = wrong[:, 20:] - spoilt[:, 20:]
     labels.write(0, 0, 0, spoilt)
-    assert examiner(url)(Bright()).score == 1
+    assert validator(url)(Bright()).score == 1
 
 
 def test_nothing_to_find_leaves_the_choice_to_the_loss(tmp_path: Path) -> None:
@@ -167,9 +167,9 @@ def test_nothing_to_find_leaves_the_choice_to_the_loss(tmp_path: Path) -> None:
     network = Bright()
     torch.nn.init.constant_(network.scale, -20.0)
     regions = [Region("empty", 0, 0, 20, 20)]
-    bad = examiner(str(tmp_path / "data.zarr"), regions=regions)(network)
+    bad = validator(str(tmp_path / "data.zarr"), regions=regions)(network)
     torch.nn.init.constant_(network.scale, 0.01)
-    good = examiner(str(tmp_path / "data.zarr"), regions=regions)(network)
+    good = validator(str(tmp_path / "data.zarr"), regions=regions)(network)
     assert bad.score == good.score == 0
     assert good.rank > bad.rank
 
@@ -186,7 +186,7 @@ def test_pixels_are_those_that_the_network_reads(
             return super().forward(images)
 
     regions = [Region("s0", 0, 0, 40, 44), Region("s1", 22, 8, 40, 44)]
-    found = examiner(kit.cells(tmp_path / "data.zarr"), regions=regions)
+    found = validator(kit.cells(tmp_path / "data.zarr"), regions=regions)
     found(Counting())
     assert sum(read) == found.pixels_read
     assert len(read) > 2
@@ -200,7 +200,7 @@ def test_it_can_be_ended_before_each_plane(kit: SimpleNamespace, tmp_path: Path)
 
     url = kit.cells(tmp_path / "data.zarr", count=3)
     with pytest.raises(IndexError):
-        examiner(url, before_each=ask)(Bright())
+        validator(url, before_each=ask)(Bright())
 
 
 def test_much_data_is_thinned_out_evenly(
@@ -208,16 +208,16 @@ def test_much_data_is_thinned_out_evenly(
 ) -> None:
     url = kit.cells(tmp_path / "data.zarr", count=6)
     monkeypatch.setattr(validation, "MOST", 3 * 40 * 44)
-    assert [exam.region.sample for exam in examiner(url).exams] == ["s0", "s2", "s4"]
+    assert [held_out.region.sample for held_out in validator(url).planes] == ["s0", "s2", "s4"]
     monkeypatch.setattr(validation, "LARGEST", 20)
     monkeypatch.setattr(validation, "MOST", 10**9)
-    assert {exam.region for exam in examiner(url).exams} == {
+    assert {held_out.region for held_out in validator(url).planes} == {
         Region(f"s{k}", 10, 12, 30, 32) for k in range(6)
     }
 
 
 def test_what_is_read_again_comes_from_memory(kit: SimpleNamespace, tmp_path: Path) -> None:
-    found = examiner(kit.cells(tmp_path / "data.zarr", count=1))
+    found = validator(kit.cells(tmp_path / "data.zarr", count=1))
     first = found(Bright())
     # The files are gone; a second validation must not need them.
     for chunk in (tmp_path / "data.zarr").rglob("c/*"):
@@ -237,15 +237,15 @@ def test_a_place_with_something_on_it_is_kept_to_be_looked_at(
         image = np.where(labels > 0, 200, 10).astype(np.uint8)
         writer.add(name, image + np.eye(40, 44, dtype=np.uint8), axes="yx", labels=labels)
     writer.finish()
-    found = examiner(
+    found = validator(
         str(tmp_path / "data.zarr"),
         regions=[Region("empty", 0, 0, 40, 44), Region("full", 0, 0, 40, 44)],
     )
-    assert found.look is None
+    assert found.picture is None
     found(Bright())
-    look = found.look
-    assert look is not None
-    assert look.image.shape == (1, 16, 16)
-    assert (look.truth == 7).sum() == 36
-    np.testing.assert_array_equal(look.image[0] > 100, look.truth > 0)
-    assert look.prediction.shape == (16, 16)
+    picture = found.picture
+    assert picture is not None
+    assert picture.image.shape == (1, 16, 16)
+    assert (picture.truth == 7).sum() == 36
+    np.testing.assert_array_equal(picture.image[0] > 100, picture.truth > 0)
+    assert picture.prediction.shape == (16, 16)

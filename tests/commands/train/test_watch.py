@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from unetkit.commands.train.callbacks import Reporter, spoken
+from unetkit.commands.train.callbacks import MainCallback, spoken
 from unetkit.commands.train.plan import make_plan
-from unetkit.commands.train.report import Facts
+from unetkit.commands.train.report import TrainingDescription
 from unetkit.engine.signals import Stop
 from unetkit.errors import StoppedError
 from unetkit.models.build import build_model
@@ -42,7 +42,7 @@ class Screen:
         self.notes.append(text)
 
 
-def facts(*, steps: int, budget: str | None = None, width: int = 2) -> Facts:
+def description(*, steps: int, budget: str | None = None, width: int = 2) -> TrainingDescription:
     plan = make_plan(
         model="unet",
         options=("depth=1", f"width={width}"),
@@ -58,11 +58,13 @@ def facts(*, steps: int, budget: str | None = None, width: int = 2) -> Facts:
     network = build_model("unet", in_channels=1, classes=2, options=plan.options)
     image = SimpleNamespace(pixel_size=None)
     first = SimpleNamespace(data=SimpleNamespace(channel_count=1), image=image)
-    lesson: Any = SimpleNamespace(
+    task: Any = SimpleNamespace(
         target="foreground", class_names=("background", "foreground"), score="AP"
     )
     dataset: Any = SimpleNamespace(url="data.zarr", samples=[first])
-    return Facts(plan, dataset, lesson=lesson, parts=Split((), ()), contract=network.contract)
+    return TrainingDescription(
+        plan, dataset, task=task, parts=Split((), ()), contract=network.contract
+    )
 
 
 @pytest.fixture
@@ -71,9 +73,13 @@ def work(tmp_path: Path) -> Iterator[RunFolder]:
         yield place
 
 
-def reporter(work: RunFolder, *, stop: Stop | None = None, **plan: Any) -> tuple[Reporter, Screen]:
+def main_callback(
+    work: RunFolder, *, stop: Stop | None = None, **plan: Any
+) -> tuple[MainCallback, Screen]:
     screen = Screen()
-    found = Reporter(screen, work, facts=facts(**{"steps": 10} | plan), stop=stop or Stop())
+    found = MainCallback(
+        screen, work, description=description(**{"steps": 10} | plan), stop=stop or Stop()
+    )
     found.start()
     return found, screen
 
@@ -86,7 +92,7 @@ GOOD = Validation(0.5, loss=0.25, scores={"average_precision": 0.5})
 
 
 def test_the_bar_is_full_when_the_last_validation_is_done(work: RunFolder) -> None:
-    watch, screen = reporter(work, steps=3)
+    watch, screen = main_callback(work, steps=3)
     for step in (1, 2, 3):
         watch.stepped(step, loss=1.0, rate=0.1)
     assert screen.stages == [["training", 3, 2]]
@@ -98,7 +104,7 @@ def test_the_bar_is_full_when_the_last_validation_is_done(work: RunFolder) -> No
 
 
 def test_with_a_budget_the_bar_first_counts_steps_to_the_pace(work: RunFolder) -> None:
-    watch, screen = reporter(work, steps=1000, budget="1h")
+    watch, screen = main_callback(work, steps=1000, budget="1h")
     for step in (1, 2, 3, 4):
         watch.stepped(step, loss=1.0, rate=0.1)
     watch.planned(5, steps=8, seconds_a_step=0.1)
@@ -110,7 +116,7 @@ def test_with_a_budget_the_bar_first_counts_steps_to_the_pace(work: RunFolder) -
 
 
 def test_the_log_tells_steps_skips_and_validations(work: RunFolder) -> None:
-    watch, _ = reporter(work)
+    watch, _ = main_callback(work)
     watch.stepped(1, loss=1.5, rate=0.1)
     watch.stepped(2, loss=None, rate=0.1)
     watch.validated(2, GOOD, better=False)
@@ -123,7 +129,7 @@ def test_the_log_tells_steps_skips_and_validations(work: RunFolder) -> None:
 
 
 def test_a_long_log_thins_out(work: RunFolder) -> None:
-    watch, _ = reporter(work, steps=5000)
+    watch, _ = main_callback(work, steps=5000)
     for step in range(1, 5001):
         watch.stepped(step, loss=1.0, rate=0.1)
     steps = [row["step"] for row in log(work)[1:]]
@@ -131,7 +137,7 @@ def test_a_long_log_thins_out(work: RunFolder) -> None:
 
 
 def test_what_is_shown_is_a_smooth_loss(work: RunFolder) -> None:
-    watch, screen = reporter(work)
+    watch, screen = main_callback(work)
     watch.stepped(1, loss=1.0, rate=0.1)
     watch.stepped(2, loss=3.0, rate=0.1)
     assert screen.status == "loss 1.100"
@@ -153,14 +159,14 @@ def test_what_is_shown_is_a_smooth_loss(work: RunFolder) -> None:
 def test_people_hear_when_it_ends_and_how_it_would_end_sooner(
     work: RunFolder, *, width: int, seconds: float, words: list[str]
 ) -> None:
-    watch, screen = reporter(work, steps=1000, width=width)
+    watch, screen = main_callback(work, steps=1000, width=width)
     watch.planned(3, steps=1000, seconds_a_step=seconds)
     assert len(screen.notes) == len(words)
     assert all(word in note for word, note in zip(words, screen.notes, strict=True))
 
 
 def test_a_kept_model_can_be_loaded_and_says_when_it_was_kept(work: RunFolder) -> None:
-    watch, _ = reporter(work)
+    watch, _ = main_callback(work)
     network = build_model(
         "unet", in_channels=1, classes=2, options={"depth": 1, "width": 2, "norm": "batch"}
     )
@@ -175,7 +181,7 @@ def test_a_signal_ends_it_and_the_sentence_says_what_is_kept(
     work: RunFolder, *, kept: bool
 ) -> None:
     stop = Stop()
-    watch, _ = reporter(work, stop=stop)
+    watch, _ = main_callback(work, stop=stop)
     watch.stepped(1, loss=1.0, rate=0.1)
     if kept:
         network = build_model(
@@ -196,7 +202,7 @@ def test_a_signal_ends_it_and_the_sentence_says_what_is_kept(
 
 
 def test_nothing_ends_without_a_signal(work: RunFolder) -> None:
-    reporter(work)[0].check()
+    main_callback(work)[0].check()
 
 
 def test_times_are_said_as_people_do() -> None:

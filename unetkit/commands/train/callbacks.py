@@ -8,13 +8,14 @@ import shlex
 import time
 from datetime import datetime, timedelta
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import ResourceError
 from unetkit.models.model_file import to_bytes
 from unetkit.storage.atomic import make_folder
 from unetkit.storage.urls import is_remote
-from unetkit.training.distributed import ALONE
+from unetkit.training.distributed import SINGLE
+from unetkit.training.loop import Callback
 from unetkit.training.optimizer import SHARE, WARM
 from unetkit.views.drawing import outlined, to_rgb8
 
@@ -23,43 +24,40 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from unetkit.commands.train.report import Facts
-    from unetkit.commands.train.validation import Look
+    from unetkit.commands.train.report import TrainingDescription
+    from unetkit.commands.train.validation import ValidationPicture
     from unetkit.engine.signals import Stop
     from unetkit.progress import Progress
     from unetkit.training.checkpoint import Checkpoint, Validation
-    from unetkit.training.distributed import Group
+    from unetkit.training.distributed import ProcessGroup
     from unetkit.training.loop import TrainingResult
     from unetkit.training.run_folder import RunFolder
 
 
-def leads() -> bool:
+def is_main() -> bool:
     """Say whether this is the process that writes, by what `torchrun` says of it."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def agree(stop: Stop, group: Group) -> None:
+def agree(stop: Stop, group: ProcessGroup) -> None:
     """Let a signal that came to any process of a group have come to all of them."""
     stop.signal = int(group.highest(stop.signal or 0)) or None
 
 
-class Follower:
+class WorkerCallback(Callback):
     """Watches a training in a process that does not write, and ends it with the others.
 
     Parameters
     ----------
     stop : Stop
         Says whether a signal came.
-    group : Group
+    group : ProcessGroup
         The processes.
     """
 
-    def __init__(self, stop: Stop, group: Group) -> None:
+    def __init__(self, stop: Stop, group: ProcessGroup) -> None:
         self._stop = stop
         self._group = group
-
-    def planned(self, step: int, *, steps: int, seconds_a_step: float) -> None:
-        """Leave it to the process that leads."""
 
     def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
         """End where a signal came to any of them.
@@ -71,15 +69,6 @@ class Follower:
         """
         agree(self._stop, self._group)
         self._stop.check(f"process {self._group.rank} of the training ended with the others")
-
-    def went_back(self, step: int) -> None:
-        """Leave it to the process that leads."""
-
-    def validated(self, step: int, found: Validation, *, better: bool) -> None:
-        """Leave it to the process that leads."""
-
-    def kept(self, step: int, network: nn.Module, found: Validation) -> None:
-        """Leave it to the process that leads."""
 
 
 # Shorter than this, and nobody needs to be told when it ends.
@@ -95,20 +84,7 @@ LINES = 500
 SMOOTHING = 0.95
 
 
-class Listener(Protocol):
-    """Who else is told what happens, for people to look at."""
-
-    def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
-        """Hear of a finished step."""
-
-    def validated(self, step: int, found: Validation) -> None:
-        """Hear of a validation, which the log has already."""
-
-    def ended(self) -> None:
-        """Hear that it is over."""
-
-
-class Reporter:
+class MainCallback(Callback):
     """Follows a training for its user.
 
     Parameters
@@ -117,11 +93,11 @@ class Reporter:
         Told of every step.
     run_folder : RunFolder
         Takes the log and the best model.
-    facts : Facts
+    facts : TrainingDescription
         What is known of the training.
     stop : Stop
         Says whether a signal came.
-    group : Group
+    group : ProcessGroup
         Who else trains the network.
     """
 
@@ -130,21 +106,21 @@ class Reporter:
         progress: Progress,
         run_folder: RunFolder,
         *,
-        facts: Facts,
+        description: TrainingDescription,
         stop: Stop,
-        group: Group = ALONE,
+        group: ProcessGroup = SINGLE,
     ) -> None:
         self._progress = progress
         self._run_folder = run_folder
-        self._facts = facts
+        self._description = description
         self._stop = stop
         self._group = group
         self._began = time.monotonic()
-        self._steps, self._done = facts.plan.steps, 0
+        self._steps, self._done = description.plan.steps, 0
         self._smooth: float | None = None
         self._score = ""
         self._kept = False
-        self.listeners: list[Listener] = []
+        self.callbacks: list[Callback] = []
         """Told of everything after the log."""
 
     def start(self, **settings: Any) -> None:
@@ -155,8 +131,8 @@ class Reporter:
         **settings
             What else decides about the weights.
         """
-        self._run_folder.write(event="start", **{**self._facts.to_dict(), **settings})
-        if self._facts.plan.budget is None:
+        self._run_folder.write(event="start", **{**self._description.to_dict(), **settings})
+        if self._description.plan.budget is None:
             self._progress.start("training", total=self._steps)
         else:
             self._progress.start("finding the pace", total=WARM)
@@ -177,7 +153,7 @@ class Reporter:
 
     def planned(self, step: int, *, steps: int, seconds_a_step: float) -> None:
         """Say when it will end, and how it would end sooner."""
-        if self._facts.plan.budget is not None:
+        if self._description.plan.budget is not None:
             self._steps = steps
             self._run_folder.write(event="planned", step=step, steps=steps)
             self._progress.start("training", total=steps)
@@ -189,7 +165,7 @@ class Reporter:
             self._progress.note(
                 f"{steps} steps will take about {spoken(left)}, until {day}{ends:%H:%M} or earlier."
             )
-        width = self._facts.plan.options.get("width")
+        width = self._description.plan.options.get("width")
         if left > LONG and isinstance(width, int) and width > NARROW:
             sooner = spoken(left * (NARROW / width) ** GROWTH)
             self._progress.note(
@@ -208,15 +184,15 @@ class Reporter:
                 self._run_folder.write(
                     event="step", step=step, loss=loss, learning_rate=rate, **self._clock()
                 )
-        for listener in self.listeners:
-            listener.stepped(step, loss=loss, rate=rate)
+        for callback in self.callbacks:
+            callback.stepped(step, loss=loss, rate=rate)
         # A validation follows the last step; until it is done the bar is not full.
         self._progress.advance(int(step < self._steps), status=self._status())
         self._done = step
         agree(self._stop, self._group)
         self.check()
 
-    def went_back(self, step: int) -> None:
+    def on_restore(self, step: int) -> None:
         """Tell people and the log."""
         self._run_folder.write(event="went back", step=step)
         self._progress.note(
@@ -251,15 +227,17 @@ class Reporter:
             **found.scores,
             **self._clock(),
         )
-        for listener in self.listeners:
-            listener.validated(step, found)
-        self._score = f"{self._facts.lesson.score} {found.score:.3f}{' (best)' if better else ''}"
+        for callback in self.callbacks:
+            callback.validated(step, found, better=better)
+        self._score = (
+            f"{self._description.task.score} {found.score:.3f}{' (best)' if better else ''}"
+        )
         self._progress.advance(int(step >= self._steps), status=self._status())
 
     def kept(self, step: int, network: nn.Module, found: Validation) -> None:
         """Keep the model on disk."""
         scores = {**found.scores, "loss": found.loss}
-        header = self._facts.header(step, scores, steps=self._steps)
+        header = self._description.header(step, scores, steps=self._steps)
         self._run_folder.keep_best(to_bytes(network, header), step=step)
         self._kept = True
 
@@ -274,8 +252,8 @@ class Reporter:
             stopped_early=outcome.stopped_early,
             **self._clock(),
         )
-        for listener in self.listeners:
-            listener.ended()
+        for callback in self.callbacks:
+            callback.ended(outcome)
 
     def _status(self) -> str:
         loss = "" if self._smooth is None else f"loss {self._smooth:.3f}"
@@ -311,7 +289,7 @@ def spoken(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def check_board() -> None:
+def check_tensorboard() -> None:
     """Make sure that TensorBoard's files can be written.
 
     Raises
@@ -322,14 +300,14 @@ def check_board() -> None:
     _writer_class()
 
 
-class Board:
+class TensorBoardCallback(Callback):
     """Writes what happens to a folder that TensorBoard shows.
 
     Parameters
     ----------
     folder : str
         Made where it is not there; earlier files in it stay.
-    look : callable
+    picture : callable
         Returns what the last validation found at one place; None where there was none.
     start : int, optional
         The step after which this training goes on: what a stopped one wrote of later steps is
@@ -337,12 +315,16 @@ class Board:
     """
 
     def __init__(
-        self, folder: str, *, look: Callable[[], Look | None], start: int | None = None
+        self,
+        folder: str,
+        *,
+        picture: Callable[[], ValidationPicture | None],
+        start: int | None = None,
     ) -> None:
         if not is_remote(folder):
             make_folder(folder)
         self._writer = _writer_class()(folder, purge_step=None if start is None else start + 1)
-        self._look = look
+        self._picture = picture
 
     def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
         """Write loss and learning rate."""
@@ -350,20 +332,20 @@ class Board:
             self._writer.add_scalar("training/loss", loss, step)
         self._writer.add_scalar("training/learning_rate", rate, step)
 
-    def validated(self, step: int, found: Validation) -> None:
+    def validated(self, step: int, found: Validation, *, better: bool) -> None:
         """Write all scores, and a picture."""
         self._writer.add_scalar("validation/loss", found.loss, step)
         self._writer.add_scalar("validation/score", found.score, step)
         for name, value in found.scores.items():
             self._writer.add_scalar(f"validation/{name}", value, step)
-        look = self._look()
-        if look is not None:
-            picture = to_rgb8(look.image)
-            for name, labels in (("truth", look.truth), ("prediction", look.prediction)):
-                self._writer.add_image(name, outlined(picture, labels), step, dataformats="HWC")
+        picture = self._picture()
+        if picture is not None:
+            drawing = to_rgb8(picture.image)
+            for name, labels in (("truth", picture.truth), ("prediction", picture.prediction)):
+                self._writer.add_image(name, outlined(drawing, labels), step, dataformats="HWC")
         self._writer.flush()
 
-    def ended(self) -> None:
+    def ended(self, outcome: TrainingResult) -> None:
         """Close the files."""
         self._writer.close()
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import torch
 
-from unetkit.commands.train.callbacks import check_board
+from unetkit.commands.train.callbacks import check_tensorboard
 from unetkit.commands.train.initial_weights import adapt, open_start, target_of
 from unetkit.commands.train.output import claim_output
-from unetkit.commands.train.plan import choose_lesson, make_plan
-from unetkit.commands.train.report import Facts, TrainReport
+from unetkit.commands.train.plan import choose_task, make_plan
+from unetkit.commands.train.report import TrainingDescription, TrainReport
 from unetkit.commands.train.run import TrainingRun
 from unetkit.errors import UsageError
 from unetkit.models import hardware
@@ -22,7 +22,7 @@ from unetkit.models.build import build_model
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.urls import exists
-from unetkit.training.distributed import joined
+from unetkit.training.distributed import init_distributed
 from unetkit.training.freezing import freeze
 from unetkit.training.run_folder import RunFolder
 from unetkit.training.split import Fold, split
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from unetkit.geometry.sizes import SizeContract
     from unetkit.options import BreakLock, Channels, Device, Opt, Overwrite, Precision, Seed
     from unetkit.storage.datasets import Dataset
-    from unetkit.training.distributed import Group
+    from unetkit.training.distributed import ProcessGroup
 
 SUFFIX = ".safetensors"
 
@@ -287,7 +287,7 @@ def train(
     given = dict(locals())
     places = folds_of(output, folds)
     if tensorboard is not None:
-        check_board()
+        check_tensorboard()
     start = None if init is None else open_start(init)
     planned = {name: given[name] for name in PLANNED}
     plan = partial(make_plan, start=None if start is None else start.header, **planned)
@@ -301,7 +301,7 @@ def train(
     how = {name: given[name] for name in CARRIED}
     one = partial(_train, dataset, plan=plan, found=found, start=start, **how)
     # Once for all folds: processes find each other when they start, and never again.
-    with joined(hardware.pick_device(device)) as group:
+    with init_distributed(hardware.pick_device(device)) as group:
         reports = [one(output=place, fold=fold, group=group) for place, fold in places]
     return reports[0] if folds == 1 else folds_report(reports)
 
@@ -323,7 +323,7 @@ def _train(
     fold: Fold | None,
     found: Callable[..., AbstractContextManager[TrainingOutput]],
     start: Start | None,
-    group: Group,
+    group: ProcessGroup,
     target: str | None,
     precision: str,
     nonfinite: Literal["error", "fill"],
@@ -333,14 +333,14 @@ def _train(
 ) -> TrainReport:
     """Train one network."""
     began = time.monotonic()
-    progress = progress if group.leads else SILENT
+    progress = progress if group.is_main else SILENT
     with found(output, group=group, progress=progress) as claimed:
         chosen = plan(precision=claimed.precision(precision, group), fold=fold)
-        network, facts = _prepare(chosen, dataset, target, start=start, progress=progress)
+        network, description = _prepare(chosen, dataset, target, start=start, progress=progress)
         if tensorboard is not None and fold is not None:
             tensorboard = f"{tensorboard}/fold{fold.number}"
         run = TrainingRun(
-            facts,
+            description,
             claimed,
             group=group,
             nonfinite=nonfinite,
@@ -352,14 +352,14 @@ def _train(
 
 def _prepare(
     plan: Plan, dataset: Dataset, target: str | None, *, start: Start | None, progress: Progress
-) -> tuple[nn.Module, Facts]:
+) -> tuple[nn.Module, TrainingDescription]:
     """Find what there is to learn, build the network, and hold a part of the data out."""
     if target is None and start is not None:
         target = target_of(start, dataset)
-    lesson = choose_lesson(dataset, target, progress)
+    task = choose_task(dataset, target, progress)
     hardware.tune_allocator()
     torch.manual_seed(plan.seed)
-    in_channels, names = dataset.samples[0].data.channel_count, lesson.class_names
+    in_channels, names = dataset.samples[0].data.channel_count, task.class_names
     network = build_model(
         plan.model, in_channels=in_channels, classes=len(names), options=plan.options
     )
@@ -371,15 +371,17 @@ def _prepare(
     freeze(network, model=plan.model, steps=plan.freeze_encoder)
     contract = cast("SizeContract", network.contract)
     parts = split(
-        lesson.origins(),
+        task.origins(),
         gap=contract.need,
         seed=plan.seed,
-        has_foreground=lesson.has_foreground,
+        has_foreground=task.has_foreground,
         fold=plan.fold,
     )
     if plan.fold is not None:
         notes = (f"Fold {plan.fold.number} of {plan.fold.count}.", *notes)
     for note in (*notes, *parts.notes):
         progress.note(note)
-    facts = Facts(plan, dataset, lesson=lesson, parts=parts, contract=contract, start=start)
-    return network, facts
+    description = TrainingDescription(
+        plan, dataset, task=task, parts=parts, contract=contract, start=start
+    )
+    return network, description

@@ -27,11 +27,11 @@ from unetkit.training.run_folder import RunFolder, log_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from unetkit.commands.train.report import Facts
+    from unetkit.commands.train.report import TrainingDescription
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample
     from unetkit.storage.planes import PlaneArray
-    from unetkit.training.distributed import Group
+    from unetkit.training.distributed import ProcessGroup
 
 # What changes the last bits of a result and no more; the rest of the facts are its settings.
 SURROUNDINGS = ("torch", "machine")
@@ -62,7 +62,7 @@ class TrainingOutput:
     state: Checkpoint | None = None
     end: dict[str, Any] | None = None
 
-    def precision(self, wish: str, group: Group) -> str:
+    def precision(self, wish: str, group: ProcessGroup) -> str:
         """Return the precision that was chosen before, where the choice is left open."""
         if wish != "auto":
             return wish
@@ -108,7 +108,7 @@ def claim_output(
     resume: bool,
     overwrite: bool,
     break_lock: bool,
-    group: Group,
+    group: ProcessGroup,
     progress: Progress,
 ) -> Iterator[TrainingOutput]:
     """Be the only training that makes an output, and look for what there is to go on with.
@@ -128,9 +128,9 @@ def claim_output(
         raise UsageError("resume must be given without overwrite, got both; choose one of them")
     with ExitStack() as stack:
         claimed = TrainingOutput(output)
-        if group.leads and resume and exists(output):
+        if group.is_main and resume and exists(output):
             claimed = _finished(output)
-        elif group.leads:
+        elif group.is_main:
             run_folder = RunFolder(output, inputs=inputs, overwrite=overwrite, resume=resume)
             stack.enter_context(locked(run_folder.folder, break_lock=break_lock))
             state = run_folder.load(progress.note)
@@ -139,14 +139,14 @@ def claim_output(
         yield _spread(claimed, group)
 
 
-def _spread(claimed: TrainingOutput, group: Group) -> TrainingOutput:
+def _spread(claimed: TrainingOutput, group: ProcessGroup) -> TrainingOutput:
     """Let all processes know what the one that writes has found."""
     if group.size == 1:
         return claimed
     own = None if claimed.state is None else claimed.state.to_bytes()
     content = group.first_bytes(own)
     end = group.first_bytes(None if claimed.end is None else json.dumps(claimed.end).encode())
-    if group.leads:
+    if group.is_main:
         return claimed
     state = None if content is None else Checkpoint.from_bytes(content, path="of the first process")
     return TrainingOutput(claimed.output, state=state, end=None if end is None else json.loads(end))
@@ -175,7 +175,7 @@ def _ends(log: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     return (lines[0], lines[-1]) if known else (None, None)
 
 
-def settings(facts: Facts, *, nonfinite: str) -> dict[str, Any]:
+def settings(facts: TrainingDescription, *, nonfinite: str) -> dict[str, Any]:
     """Return all that decides about the weights, as JSON can hold it.
 
     A copy of the dataset elsewhere has the same.
@@ -184,7 +184,7 @@ def settings(facts: Facts, *, nonfinite: str) -> dict[str, Any]:
     used, known = set(facts.samples), _Stored()
     read = {
         sample.name: known.content(sample, counts)
-        for sample, counts in zip(facts.lesson.samples, facts.lesson.counts, strict=True)
+        for sample, counts in zip(facts.task.samples, facts.task.counts, strict=True)
         if sample.name in used
     }
     return {**own, "nonfinite": nonfinite, "input": read}
@@ -212,7 +212,7 @@ class _Stored:
         return self._known[array.url]
 
 
-def surroundings(group: Group, *, accumulate: int) -> dict[str, Any]:
+def surroundings(group: ProcessGroup, *, accumulate: int) -> dict[str, Any]:
     """Return what changes no more than the last bits of a result."""
     return {
         "torch": version("torch"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetkit.storage.atomic import make_folder, write_bytes, write_text
+from unetkit.training.loop import Callback
 from unetkit.training.run_folder import PAGE
 from unetkit.views.page import page, png_uri
 from unetkit.views.pictures import small_picture
@@ -14,15 +15,16 @@ from unetkit.views.pictures import small_picture
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from unetkit.commands.train.report import Facts
-    from unetkit.commands.train.validation import Look
+    from unetkit.commands.train.report import TrainingDescription
+    from unetkit.commands.train.validation import ValidationPicture
     from unetkit.training.checkpoint import Validation
+    from unetkit.training.loop import TrainingResult
     from unetkit.training.run_folder import RunFolder
 
 PICTURES = "pictures"
 
 
-class TrainingPage:
+class TrainingPage(Callback):
     """Writes the page anew at every validation.
 
     All that it shows is read from the log and from pictures on disk, so that a training that goes
@@ -32,9 +34,9 @@ class TrainingPage:
     ----------
     run_folder : RunFolder
         Of the training while it runs; has its log, and takes page and pictures.
-    facts : Facts
+    facts : TrainingDescription
         What is trained.
-    look : callable
+    picture : callable
         Returns what the last validation found at one place; None where there was none.
     normalizes : bool
         Whether the network has statistics of batches, which the recipe may freeze.
@@ -44,31 +46,28 @@ class TrainingPage:
         self,
         run_folder: RunFolder,
         *,
-        facts: Facts,
-        look: Callable[[], Look | None],
+        description: TrainingDescription,
+        picture: Callable[[], ValidationPicture | None],
         normalizes: bool,
     ) -> None:
         self._path = run_folder.running_page
         self._pictures = Path(run_folder.folder, PICTURES)
         self._log = Path(run_folder.running_log)
-        self._facts = facts
-        self._look = look
+        self._description = description
+        self._picture = picture
         self._normalizes = normalizes
 
-    def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
-        """Wait for the next validation."""
-
-    def validated(self, step: int, found: Validation) -> None:
+    def validated(self, step: int, found: Validation, *, better: bool) -> None:
         """Add a picture, and write the page."""
-        look = self._look()
-        if look is not None:
+        picture = self._picture()
+        if picture is not None:
             make_folder(str(self._pictures))
-            for name, labels in (("image", None), ("truth", look.truth)):
-                self._save(name, small_picture(look.image, labels))
-            self._save(f"{step:08d}", small_picture(look.image, look.prediction))
+            for name, labels in (("image", None), ("truth", picture.truth)):
+                self._save(name, small_picture(picture.image, labels))
+            self._save(f"{step:08d}", small_picture(picture.image, picture.prediction))
         self._write(running=True)
 
-    def ended(self) -> None:
+    def ended(self, outcome: TrainingResult) -> None:
         """Write the page for the last time."""
         self._write(running=False)
 
@@ -80,7 +79,7 @@ class TrainingPage:
         write_text(self._path, page(self._contents(lines, running=running), template=PAGE))
 
     def _contents(self, lines: list[dict[str, Any]], *, running: bool) -> dict[str, Any]:
-        plan, instances = self._facts.plan, self._facts.lesson.instances
+        plan, instances = self._description.plan, self._description.task.instances
         checks = [line for line in lines if line["event"] == "validation"]
         planned = [line["steps"] for line in lines if line["event"] == "planned"]
         total = planned[-1] if planned else plan.steps
@@ -91,21 +90,21 @@ class TrainingPage:
             state = (
                 f"Finished after {reached} of {total} steps; the network of step {best} was kept."
             )
-        facts = [
+        rows = [
             ("model", plan.model),
             *sorted(plan.options.items()),
             ("recipe", plan.recipe),
             *sorted(plan.changed.items()),
             ("loss", plan.numbers.loss),
-            ("target", self._facts.lesson.target),
+            ("target", self._description.task.target),
             ("seed", plan.seed),
             ("on", f"{plan.device}, {plan.precision}"),
         ]
         return {
-            "title": f"Training on {self._facts.to_dict()['data']}",
+            "title": f"Training on {self._description.to_dict()['data']}",
             "state": state,
             "running": running,
-            "facts": [[name, str(value)] for name, value in facts],
+            "facts": [[name, str(value)] for name, value in rows],
             "held": "held out" if plan.numbers.loss == "unet" else "held out (cross-entropy alone)",
             "score": "mean average precision (AP)" if instances else "mean Dice",
             "frozen": self._frozen(total) if planned or plan.budget is None else None,
@@ -118,7 +117,7 @@ class TrainingPage:
         """Return the first step, counted from 1, that leaves statistics of batches as they are."""
         if not self._normalizes:
             return None
-        freezes = self._facts.plan.numbers.freezes
+        freezes = self._description.plan.numbers.freezes
         return next((step + 1 for step in range(total) if freezes(step, total)), None)
 
     def _shown(self, checks: list[dict[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from unetkit.models import hardware
 from unetkit.models.build import models, parse_options
 from unetkit.options import complete, options_of
 from unetkit.training.recipes import RECIPES, Recipe, choose_recipe
-from unetkit.training.sampler import Tally
+from unetkit.training.sampler import ClassCounts
 from unetkit.training.split import Origin
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ CONTEXT = 2
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LearningTask:
     """What a dataset teaches.
 
     Parameters
@@ -242,7 +242,7 @@ class Lesson:
         What the network tells apart.
     counts : tuple of tuple of int
         Annotated pixels of each class, for each sample.
-    tallies : tuple of Tally
+    tallies : tuple of ClassCounts
         Where they are, for each sample.
     """
 
@@ -251,7 +251,7 @@ class Lesson:
     target: str
     class_names: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...] = ()
-    tallies: tuple[Tally, ...] = field(default=(), compare=False)
+    class_counts: tuple[ClassCounts, ...] = field(default=(), compare=False)
 
     @property
     def background(self) -> int:
@@ -309,7 +309,7 @@ class Lesson:
         return False
 
 
-def choose_lesson(dataset: Dataset, target: str | None, progress: Progress) -> Lesson:
+def choose_task(dataset: Dataset, target: str | None, progress: Progress) -> LearningTask:
     """Find what there is to learn, and count the annotated pixels of each class.
 
     Parameters
@@ -323,7 +323,7 @@ def choose_lesson(dataset: Dataset, target: str | None, progress: Progress) -> L
 
     Returns
     -------
-    Lesson
+    LearningTask
         With a name for every class that occurs.
 
     Raises
@@ -343,7 +343,7 @@ def choose_lesson(dataset: Dataset, target: str | None, progress: Progress) -> L
         progress.note(f"{unlabelled} of {len(dataset.samples)} samples have no labels; left out.")
     chosen = _target(samples, target)
     names = target_names(chosen, _class_names(samples))
-    return _counted(Lesson(samples, unlabelled, chosen, names), progress)
+    return _counted(LearningTask(samples, unlabelled, chosen, names), progress)
 
 
 def _target(samples: tuple[Sample, ...], wanted: str | None) -> str:
@@ -378,34 +378,34 @@ def _listed(sample: Sample) -> str:
     return f"{', '.join(sample.class_names) or 'none'} in {sample.name!r}"
 
 
-def _counted(lesson: Lesson, progress: Progress) -> Lesson:
+def _counted(task: LearningTask, progress: Progress) -> LearningTask:
     """Count the annotated pixels, and refuse what can't be learned."""
-    tallies = _tallies(lesson, progress)
-    found = np.stack([tally.counts.sum(axis=0) for tally in tallies])
+    class_counts = _count_classes(task, progress)
+    found = np.stack([one.counts.sum(axis=0) for one in class_counts])
     total = found.sum(axis=0)
     if (total > 0).sum() < 2:
-        what = "foreground" if total.argmax() == lesson.background else "background"
+        what = "foreground" if total.argmax() == task.background else "background"
         raise InputError(
             f"labels to train on must hold background and foreground, got no {what} in any of "
-            f"{len(lesson.samples)} samples; look at them, or annotate some more"
+            f"{len(task.samples)} samples; look at them, or annotate some more"
         )
     highest = int(total.nonzero()[0].max())
-    names = lesson.class_names or tuple(str(number) for number in range(highest + 1))
+    names = task.class_names or tuple(str(number) for number in range(highest + 1))
     if highest >= len(names):
         raise InputError(
             f"classes must have a name each, got class {highest} beside {len(names)} names; "
             "import the masks again with --classes"
         )
     counts = tuple(tuple(row) for row in found[:, : len(names)].tolist())
-    cut = tuple(Tally(tally.boxes, tally.counts[:, : len(names)].copy()) for tally in tallies)
-    return replace(lesson, class_names=names, counts=counts, tallies=cut)
+    cut = tuple(ClassCounts(one.boxes, one.counts[:, : len(names)].copy()) for one in class_counts)
+    return replace(task, class_names=names, counts=counts, class_counts=cut)
 
 
-def _tallies(lesson: Lesson, progress: Progress) -> list[Tally]:
+def _count_classes(task: LearningTask, progress: Progress) -> list[ClassCounts]:
     """Count the annotated pixels of every tile of every sample, of 256 classes."""
     every = [
-        TileJobs([sample], [sample.labels()], preset=PRESET, target=lesson.target)
-        for sample in lesson.samples
+        TileJobs([sample], [sample.labels()], preset=PRESET, target=task.target)
+        for sample in task.samples
     ]
     progress.start("counting classes", total=sum(jobs.total for jobs in every))
     found = []
@@ -417,5 +417,5 @@ def _tallies(lesson: Lesson, progress: Progress) -> list[Tally]:
             boxes[number] = job.plane, tile.y0, tile.x0, tile.y1, tile.x1
             counts[number] = count_tile(job)
             progress.advance()
-        found.append(Tally(boxes, counts))
+        found.append(ClassCounts(boxes, counts))
     return found

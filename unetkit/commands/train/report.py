@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from unetkit.commands.train.initial_weights import Start
-    from unetkit.commands.train.plan import Lesson, Plan
+    from unetkit.commands.train.plan import LearningTask, Plan
     from unetkit.geometry.sizes import SizeContract
     from unetkit.storage.datasets import Dataset
     from unetkit.training.loop import TrainingResult
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Facts:
+class TrainingDescription:
     """What is known of a training before its first step; nothing in it tells the time.
 
     Parameters
@@ -33,7 +33,7 @@ class Facts:
         How it is done.
     dataset : Dataset
         What it reads.
-    lesson : Lesson
+    lesson : LearningTask
         What is learned.
     parts : Split
         What is learned from, and what validates.
@@ -47,7 +47,7 @@ class Facts:
 
     plan: Plan
     dataset: Dataset
-    lesson: Lesson
+    task: LearningTask
     parts: Split
     contract: SizeContract
     start: Start | None = None
@@ -81,7 +81,7 @@ class Facts:
             "freeze_encoder": plan.freeze_encoder,
             "device": plan.device,
             "precision": plan.precision,
-            "target": self.lesson.target,
+            "target": self.task.target,
             "trained_on": sorted({region.sample for region in self.parts.train}),
             "validated_on": sorted({region.sample for region in self.parts.validation}),
         }
@@ -103,8 +103,8 @@ class Facts:
             model=self.plan.model,
             options=self.plan.options,
             in_channels=first.data.channel_count,
-            class_names=self.lesson.class_names,
-            target=self.lesson.target,
+            class_names=self.task.class_names,
+            target=self.task.target,
             contract=self.contract,
             normalization=self.plan.normalization,
             channels=self.plan.channels,
@@ -176,7 +176,7 @@ class TrainReport:
 
 
 def report(
-    facts: Facts,
+    description: TrainingDescription,
     outcome: TrainingResult,
     *,
     output: str,
@@ -188,7 +188,7 @@ def report(
 
     Parameters
     ----------
-    facts : Facts
+    facts : TrainingDescription
         What was learned, and how.
     outcome : TrainingResult
         What came of it.
@@ -208,14 +208,14 @@ def report(
         best_step=outcome.best_step,
         stopped_early=outcome.stopped_early,
         score=outcome.best.score,
-        score_name=facts.lesson.score,
+        score_name=description.task.score,
         scores={**outcome.best.scores, "loss": outcome.best.loss},
-        trained_on=len(facts.parts.train),
-        validated_on=len(facts.parts.validation),
-        skipped_unlabelled=facts.lesson.unlabelled,
-        model=facts.plan.model,
-        device=facts.plan.device,
-        precision=facts.plan.precision,
+        trained_on=len(description.parts.train),
+        validated_on=len(description.parts.validation),
+        skipped_unlabelled=description.task.unlabelled,
+        model=description.plan.model,
+        device=description.plan.device,
+        precision=description.plan.precision,
         seconds=seconds,
         steps_total=steps_total,
         resumed_at_step=resumed_at_step,

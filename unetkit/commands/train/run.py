@@ -7,28 +7,32 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from unetkit.commands.train.callbacks import Board, Follower, Listener, Reporter
+from unetkit.commands.train.callbacks import (
+    MainCallback,
+    TensorBoardCallback,
+    WorkerCallback,
+)
 from unetkit.commands.train.output import compare_surroundings, settings, surroundings
 from unetkit.commands.train.page import TrainingPage
 from unetkit.commands.train.report import TrainReport, report
-from unetkit.commands.train.samples import materials, seen
-from unetkit.commands.train.validation import Examiner
+from unetkit.commands.train.samples import intensity_summary, training_samples
+from unetkit.commands.train.validation import Validator
 from unetkit.engine.signals import stoppable
 from unetkit.training.block_cache import BlockCache
-from unetkit.training.freezing import thaw_after
-from unetkit.training.loop import Checkpointer, fit
+from unetkit.training.freezing import unfreeze_after
+from unetkit.training.loop import Callback, Checkpointer, fit
 from unetkit.training.norms import has_statistics
-from unetkit.training.optimizer import Pace
+from unetkit.training.optimizer import Schedule
 from unetkit.training.sampler import Sampler
 
 if TYPE_CHECKING:
     from torch import nn
 
     from unetkit.commands.train.output import TrainingOutput
-    from unetkit.commands.train.report import Facts
+    from unetkit.commands.train.report import TrainingDescription
     from unetkit.engine.signals import Stop
     from unetkit.progress import Progress
-    from unetkit.training.distributed import Group
+    from unetkit.training.distributed import ProcessGroup
     from unetkit.training.loop import TrainingResult
 
 # A step runs the network forward and back, a validation forward only.
@@ -41,11 +45,11 @@ class TrainingRun:
 
     Parameters
     ----------
-    facts : Facts
+    facts : TrainingDescription
         What is known of it.
     output : TrainingOutput
         Where it works.
-    group : Group
+    group : ProcessGroup
         Who else trains the network.
     nonfinite : {"error", "fill"}
         What to do about NaN and Inf in images.
@@ -55,9 +59,9 @@ class TrainingRun:
         A folder that TensorBoard shows.
     """
 
-    facts: Facts
+    facts: TrainingDescription
     output: TrainingOutput
-    group: Group
+    group: ProcessGroup
     nonfinite: Literal["error", "fill"]
     keep_state: bool
     tensorboard: str | None = None
@@ -110,7 +114,7 @@ class TrainingRun:
         facts, plan, state = self.facts, self.facts.plan, self.output.state
         first = 0 if state is None else state.facts["position"]["step"]
         samples = self._samples(progress)
-        facts = replace(facts, intensities=seen(samples, facts.parts.train))
+        facts = replace(facts, intensities=intensity_summary(samples, facts.parts.train))
         cache = BlockCache()
         sampler = Sampler(
             samples,
@@ -124,63 +128,67 @@ class TrainingRun:
         with ExitStack() as stack:
             stop = stack.enter_context(stoppable(patient=self.group.size > 1))
             stack.enter_context(self.output.run_folder or nullcontext())
-            watcher = self._watcher(facts, progress, stop, known)
-            check = watcher.examining if isinstance(watcher, Reporter) else lambda: None
-            examiner = Examiner(facts, samples, cache=cache, before_each=check)
-            if isinstance(watcher, Reporter):
-                watcher.listeners += self._listeners(
-                    facts, examiner, first, normalizes=has_statistics(network)
+            callback = self._callback(facts, progress, stop, known)
+            check = callback.examining if isinstance(callback, MainCallback) else lambda: None
+            validator = Validator(facts, samples, cache=cache, before_each=check)
+            if isinstance(callback, MainCallback):
+                callback.callbacks += self._callbacks(
+                    facts, validator, first, normalizes=has_statistics(network)
                 )
-            pace = Pace(
+            schedule = Schedule(
                 plan.steps,
                 budget=None if plan.budget is None else plan.budget - (time.monotonic() - began),
-                validation=examiner.pixels_read / (PASSES * sampler.pixels_read),
+                validation=validator.pixels_read / (PASSES * sampler.pixels_read),
             )
             batches = stack.enter_context(sampler.batches(workers=plan.workers, start=first))
             outcome = fit(
                 network,
-                thaw_after(network, batches, steps=plan.freeze_encoder, start=first),
+                unfreeze_after(network, batches, steps=plan.freeze_encoder, start=first),
                 recipe=plan.numbers,
-                pace=pace,
+                schedule=schedule,
                 precision=plan.precision,
-                validate=examiner,
-                watcher=watcher,
-                checkpointer=self._checkpointer(watcher, known),
+                validate=validator,
+                callback=callback,
+                checkpointer=self._checkpointer(callback, known),
                 group=self.group,
                 accumulate=plan.accumulate,
             )
-            if isinstance(watcher, Reporter) and self.output.run_folder is not None:
-                watcher.ended(outcome)
+            if isinstance(callback, MainCallback) and self.output.run_folder is not None:
+                callback.ended(outcome)
                 self.output.run_folder.publish(keep_state=self.keep_state)
-        return outcome, pace.steps
+        return outcome, schedule.steps
 
     def _surroundings(self) -> dict[str, Any]:
         return surroundings(self.group, accumulate=self.facts.plan.accumulate)
 
-    def _listeners(
-        self, facts: Facts, examiner: Examiner, first: int, *, normalizes: bool
-    ) -> list[Listener]:
+    def _callbacks(
+        self, facts: TrainingDescription, validator: Validator, first: int, *, normalizes: bool
+    ) -> list[Callback]:
         """Let people see what happens."""
-        found: list[Listener] = []
+        found: list[Callback] = []
         run_folder = self.output.run_folder
         if run_folder is not None:
             found.append(
                 TrainingPage(
                     run_folder,
-                    facts=facts,
-                    look=lambda: examiner.look,
+                    description=facts,
+                    picture=lambda: validator.picture,
                     normalizes=normalizes,
                 )
             )
         if self.tensorboard is not None:
             goes_on = first or (run_folder is not None and run_folder.begins_anew)
             start = first if goes_on else None
-            found.append(Board(self.tensorboard, look=lambda: examiner.look, start=start))
+            found.append(
+                TensorBoardCallback(
+                    self.tensorboard, picture=lambda: validator.picture, start=start
+                )
+            )
         return found
 
     def _samples(self, progress: Progress) -> dict[str, Any]:
-        return materials(
-            self.facts.lesson,
+        return training_samples(
+            self.facts.task,
             self.facts.samples,
             balance=self.facts.plan.numbers.balance,
             normalization=self.facts.plan.normalization,
@@ -188,13 +196,15 @@ class TrainingRun:
             progress=progress,
         )
 
-    def _watcher(
-        self, facts: Facts, progress: Progress, stop: Stop, known: dict[str, Any]
-    ) -> Reporter | Follower:
+    def _callback(
+        self, facts: TrainingDescription, progress: Progress, stop: Stop, known: dict[str, Any]
+    ) -> MainCallback | WorkerCallback:
         run_folder, state = self.output.run_folder, self.output.state
         if run_folder is None:
-            return Follower(stop, self.group)
-        reporter = Reporter(progress, run_folder, facts=facts, stop=stop, group=self.group)
+            return WorkerCallback(stop, self.group)
+        reporter = MainCallback(
+            progress, run_folder, description=facts, stop=stop, group=self.group
+        )
         if state is None:
             reporter.start(**known)
         else:
@@ -202,9 +212,11 @@ class TrainingRun:
             reporter.go_on(state)
         return reporter
 
-    def _checkpointer(self, watcher: Reporter | Follower, known: dict[str, Any]) -> Checkpointer:
+    def _checkpointer(
+        self, callback: MainCallback | WorkerCallback, known: dict[str, Any]
+    ) -> Checkpointer:
         def more() -> dict[str, Any]:
-            own = watcher.to_dict() if isinstance(watcher, Reporter) else {}
+            own = callback.to_dict() if isinstance(callback, MainCallback) else {}
             return {"reporter": own, "settings": known, "surroundings": self._surroundings()}
 
         return Checkpointer(

@@ -13,14 +13,14 @@ from unetkit.commands.train.plan import CONTEXT, PRESET
 from unetkit.engine.input_shift import typical_of
 from unetkit.engine.label_tiles import TileJob, tile_weights
 from unetkit.geometry.tiles import Tile
-from unetkit.training.sampler import Material
+from unetkit.training.sampler import TrainingSample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-    from unetkit.commands.train.plan import Lesson
+    from unetkit.commands.train.plan import LearningTask
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample
     from unetkit.storage.planes import PlaneArray
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from unetkit.training.split import Region
 
 
-def materials(
-    lesson: Lesson,
+def training_samples(
+    task: LearningTask,
     names: Iterable[str],
     *,
     balance: float,
     normalization: str,
     nonfinite: Literal["error", "fill"],
     progress: Progress,
-) -> dict[str, Material]:
+) -> dict[str, TrainingSample]:
     """Prepare samples for training: fit their normalization, and choose their weights.
 
     Stored weights are used; where a sample has none for the target of the lesson, they are
@@ -44,7 +44,7 @@ def materials(
 
     Parameters
     ----------
-    lesson : Lesson
+    lesson : LearningTask
         What is learned.
     names : iterable of str
         The samples that are used.
@@ -59,7 +59,7 @@ def materials(
 
     Returns
     -------
-    dict of str to Material
+    dict of str to TrainingSample
 
     Raises
     ------
@@ -67,23 +67,23 @@ def materials(
         If an image holds NaN or Inf and they are not to be filled.
     """
     wanted = set(names)
-    chosen = [sample for sample in lesson.samples if sample.name in wanted]
-    missing = sum(not _has_weights(sample, lesson.target) for sample in chosen)
+    chosen = [sample for sample in task.samples if sample.name in wanted]
+    missing = sum(not _has_weights(sample, task.target) for sample in chosen)
     if missing:
         progress.note(
             f"{missing} of {len(chosen)} samples have no stored weights; computed as "
             "'unetkit weights' does by default."
         )
     progress.start("reading intensities", total=len(chosen))
-    damped = tuple(weight**balance for weight in lesson.balance)
-    tallies = dict(zip((s.name for s in lesson.samples), lesson.tallies, strict=True))
+    damped = tuple(weight**balance for weight in task.balance)
+    class_counts = dict(zip((s.name for s in task.samples), task.class_counts, strict=True))
     found = {}
     for sample in chosen:
-        found[sample.name] = Material(
+        found[sample.name] = TrainingSample(
             image=sample.data,
-            target=Targets(sample.labels(), sample.ignore, lesson.target),
-            weights=_stored_weights(sample, lesson, balance)
-            or Weights(sample.labels(), sample.ignore, lesson.target, damped),
+            target=Targets(sample.labels(), sample.ignore, task.target),
+            weights=_stored_weights(sample, task, balance)
+            or Weights(sample.labels(), sample.ignore, task.target, damped),
             normalization=fit(
                 sample.data.blocks,
                 method=normalization,
@@ -91,20 +91,22 @@ def materials(
                 boxes=sample.data.boxes,
                 nonfinite=nonfinite,
             ),
-            tally=tallies[sample.name],
-            background=lesson.background,
+            class_counts=class_counts[sample.name],
+            background=task.background,
             fill=nonfinite == "fill",
         )
         progress.advance()
     return found
 
 
-def seen(known: Mapping[str, Material], regions: Iterable[Region]) -> dict[str, Any]:
+def intensity_summary(
+    known: Mapping[str, TrainingSample], regions: Iterable[Region]
+) -> dict[str, Any]:
     """Say what the images look like that are learned from, for the model file.
 
     Parameters
     ----------
-    known : mapping of str to Material
+    known : mapping of str to TrainingSample
         The samples by name.
     regions : iterable of Region
         Where is learned.
@@ -119,15 +121,15 @@ def seen(known: Mapping[str, Material], regions: Iterable[Region]) -> dict[str, 
     return typical_of(images, replace_nonfinite=chosen[0].fill).to_dict()
 
 
-def _stored_weights(sample: Sample, lesson: Lesson, balance: float) -> Planes | None:
+def _stored_weights(sample: Sample, task: LearningTask, balance: float) -> Planes | None:
     """Return the stored weights with their balance changed; None where there are none to use."""
-    if sample.weights is None or not _has_weights(sample, lesson.target):
+    if sample.weights is None or not _has_weights(sample, task.target):
         return None
-    change = tuple(weight**balance - weight for weight in _stored_balance(sample, lesson))
+    change = tuple(weight**balance - weight for weight in _stored_balance(sample, task))
     if not any(change):
         return sample.weights
     labels = sample.labels()
-    return Rebalanced(labels, sample.ignore, lesson.target, weights=sample.weights, change=change)
+    return Rebalanced(labels, sample.ignore, task.target, weights=sample.weights, change=change)
 
 
 def _has_weights(sample: Sample, target: str) -> bool:
@@ -137,12 +139,12 @@ def _has_weights(sample: Sample, target: str) -> bool:
     )
 
 
-def _stored_balance(sample: Sample, lesson: Lesson) -> tuple[float, ...]:
+def _stored_balance(sample: Sample, task: LearningTask) -> tuple[float, ...]:
     """Return the balance that is part of stored weights; nothing where there is none."""
     by_name: dict[str, Any] = sample.image.weights_attributes.get("class_weight") or {}
-    if set(by_name) != set(lesson.class_names):
+    if set(by_name) != set(task.class_names):
         return ()
-    return tuple(float(by_name[name]) for name in lesson.class_names)
+    return tuple(float(by_name[name]) for name in task.class_names)
 
 
 @dataclass(frozen=True)

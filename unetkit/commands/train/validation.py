@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from unetkit.commands.train.report import Facts
+    from unetkit.commands.train.report import TrainingDescription
     from unetkit.scores.contingency import Contingency
     from unetkit.training.block_cache import BlockCache, Planes
-    from unetkit.training.sampler import Material
+    from unetkit.training.sampler import TrainingSample
 
 # Pixels that are scored at most: enough for a steady score, few enough for memory and time.
 LARGEST = 4096
@@ -38,7 +38,7 @@ LEAST = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class ValidationPicture:
     """A place of the held-out data, to look at.
 
     Parameters
@@ -55,21 +55,21 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Exam:
+class HeldOutPlane:
     """One plane of a held-out region."""
 
     region: Region
     plane: int
 
 
-class Examiner:
+class Validator:
     """Scores networks on the held-out regions.
 
     Parameters
     ----------
-    facts : Facts
+    facts : TrainingDescription
         What is learned, what is held out, and how it is computed.
-    materials : mapping of str to Material
+    samples : mapping of str to TrainingSample
         The samples by name.
     cache : BlockCache
         Through which the samples are read.
@@ -79,29 +79,29 @@ class Examiner:
 
     def __init__(
         self,
-        facts: Facts,
-        materials: Mapping[str, Material],
+        description: TrainingDescription,
+        samples: Mapping[str, TrainingSample],
         *,
         cache: BlockCache,
         before_each: Callable[[], None] = lambda: None,
     ) -> None:
-        self._lesson = facts.lesson
-        self._contract = facts.contract
-        self._precision = facts.plan.precision
-        self._samples = {sample.name: sample for sample in facts.lesson.samples}
-        self._materials = materials
+        self._task = description.task
+        self._contract = description.contract
+        self._precision = description.plan.precision
+        self._labelled = {labelled.name: labelled for labelled in description.task.samples}
+        self._samples = samples
         self._cache = cache
         self._before_each = before_each
-        self.exams = _choose(facts.parts.validation, materials)
-        self.look: Look | None = None
+        self.planes = _choose(description.parts.validation, samples)
+        self.picture: ValidationPicture | None = None
         """After each validation, the same place of it, with objects where there are any."""
 
     @property
     def pixels_read(self) -> int:
         """Pixels that the network reads for one validation."""
         total = 0
-        for exam in self.exams:
-            window = self._window(exam)
+        for held_out in self.planes:
+            window = self._window(held_out)
             tile = self._tile(window)
             size = self._contract.legal(tile + 2 * self._contract.need)
             total += size**2 * len(cover(window.height, window.width, tile=tile))
@@ -111,53 +111,55 @@ class Examiner:
         """Predict every held-out plane, and score all of them together."""
         tables: list[Contingency] = []
         entropy = weight = 0.0
-        self.look = None
-        for exam in self.exams:
+        self.picture = None
+        for held_out in self.planes:
             self._before_each()
-            table, lost, counted = self._examine(network, exam)
+            table, lost, counted = self._examine(network, held_out)
             tables.append(table)
             entropy += lost
             weight += counted
         scores = self._score(pool(tables))
-        main = scores.average_precision if self._lesson.instances else scores.dice
+        main = scores.average_precision if self._task.instances else scores.dice
         # No score applies where nothing is held out that could be found; then the loss decides.
         return Validation(main or 0.0, loss=entropy / max(weight, 1.0), scores=_named(scores))
 
     def _score(self, table: Contingency) -> Scores:
-        if self._lesson.instances:
+        if self._task.instances:
             return score_instances(table)
-        return score_classes(table, self._lesson.class_names)
+        return score_classes(table, self._task.class_names)
 
-    def _examine(self, network: nn.Module, exam: Exam) -> tuple[Contingency, float, float]:
+    def _examine(
+        self, network: nn.Module, held_out: HeldOutPlane
+    ) -> tuple[Contingency, float, float]:
         """Return the table of a plane, the sum of its weighted cross-entropy, and its pixels."""
-        lesson, sample = self._lesson, self._samples[exam.region.sample]
-        material = self._materials[exam.region.sample]
-        found = self._predict(network, exam)
-        if lesson.instances:
-            classes = to_classes(found, positive=SEEDS[lesson.target][0])
-            predicted = instances(classes, lesson.target)
+        task, labelled = self._task, self._labelled[held_out.region.sample]
+        sample = self._samples[held_out.region.sample]
+        found = self._predict(network, held_out)
+        if task.instances:
+            classes = to_classes(found, positive=SEEDS[task.target][0])
+            predicted = instances(classes, task.target)
         else:
             predicted = to_classes(found)
-        ignore = None if sample.ignore is None else self._read(sample.ignore, exam)
-        truth = self._read(sample.labels(), exam)
+        ignore = None if labelled.ignore is None else self._read(labelled.ignore, held_out)
+        truth = self._read(labelled.labels(), held_out)
         table = from_labels(truth, predicted, ignore=ignore)
-        if self.look is None or (truth.any() and not self.look.truth.any()):
-            self.look = _cut(self._read(material.image, exam), truth, predicted)
-        target = self._read(material.target, exam)
-        weights = self._read(material.weights, exam).astype(np.float64)
+        if self.picture is None or (truth.any() and not self.picture.truth.any()):
+            self.picture = _cut(self._read(sample.image, held_out), truth, predicted)
+        target = self._read(sample.target, held_out)
+        weights = self._read(sample.weights, held_out).astype(np.float64)
         chosen = np.take_along_axis(found, target[None].astype(np.intp), axis=0)[0]
         entropy = -np.log(np.maximum(chosen, LEAST)) * weights
         return table, float(entropy.sum()), float((weights > 0).sum())
 
-    def _read(self, array: Planes, exam: Exam) -> NDArray[Any]:
-        region = exam.region
+    def _read(self, array: Planes, held_out: HeldOutPlane) -> NDArray[Any]:
+        region = held_out.region
         rows, columns = (region.y0, region.y1), (region.x0, region.x1)
-        return self._cache.read(array, exam.plane, rows=rows, columns=columns)
+        return self._cache.read(array, held_out.plane, rows=rows, columns=columns)
 
-    def _window(self, exam: Exam) -> Region:
+    def _window(self, held_out: HeldOutPlane) -> Region:
         """Return the region with its true surroundings, on the pooling grid of the whole image."""
-        region, need, step = exam.region, self._contract.need, self._contract.step
-        image = self._materials[region.sample].image
+        region, need, step = held_out.region, self._contract.need, self._contract.step
+        image = self._samples[region.sample].image
         top, left = (max(0, start - need) // step * step for start in (region.y0, region.x0))
         bottom, right = (stop + need + step for stop in (region.y1, region.x1))
         return Region(region.sample, top, left, min(bottom, image.height), min(right, image.width))
@@ -167,14 +169,14 @@ class Examiner:
         step = self._contract.step
         return -(-min(TILE, max(window.height, window.width)) // step) * step
 
-    def _predict(self, network: nn.Module, exam: Exam) -> NDArray[np.float32]:
+    def _predict(self, network: nn.Module, held_out: HeldOutPlane) -> NDArray[np.float32]:
         """Predict a region as a part of its whole image."""
-        region, window = exam.region, self._window(exam)
-        material = self._materials[region.sample]
-        raw = self._read(material.image, replace(exam, region=window))
+        region, window = held_out.region, self._window(held_out)
+        sample = self._samples[region.sample]
+        raw = self._read(sample.image, replace(held_out, region=window))
         whole = predict_array(
             network,
-            material.normalization.apply(raw, replace_nonfinite=material.fill),
+            sample.normalization.apply(raw, replace_nonfinite=sample.fill),
             contract=self._contract,
             tile=self._tile(window),
             precision=self._precision,
@@ -183,7 +185,7 @@ class Examiner:
         return whole[:, y : y + region.height, x : x + region.width]
 
 
-def _cut(image: NDArray[Any], truth: NDArray[Any], prediction: NDArray[Any]) -> Look:
+def _cut(image: NDArray[Any], truth: NDArray[Any], prediction: NDArray[Any]) -> ValidationPicture:
     """Cut a place to look at around the middle of what there is to find."""
     rows, columns = np.nonzero(truth)
     box = []
@@ -192,19 +194,19 @@ def _cut(image: NDArray[Any], truth: NDArray[Any], prediction: NDArray[Any]) -> 
         start = max(0, min(middle - LOOK // 2, size - LOOK))
         box.append(slice(start, start + LOOK))
     y, x = box
-    return Look(image[:, y, x].copy(), truth[y, x].copy(), prediction[y, x].copy())
+    return ValidationPicture(image[:, y, x].copy(), truth[y, x].copy(), prediction[y, x].copy())
 
 
-def _choose(regions: Sequence[Region], materials: Mapping[str, Material]) -> list[Exam]:
+def _choose(regions: Sequence[Region], samples: Mapping[str, TrainingSample]) -> list[HeldOutPlane]:
     """Take every plane of every region, or an evenly spaced choice of what is too much."""
-    exams = [
-        Exam(_inner(region), plane)
+    planes = [
+        HeldOutPlane(_inner(region), plane)
         for region in regions
-        for plane in range(materials[region.sample].image.planes)
+        for plane in range(samples[region.sample].image.planes)
     ]
-    pixels = sum(exam.region.height * exam.region.width for exam in exams)
-    keep = max(1, min(len(exams), len(exams) * MOST // max(pixels, 1)))
-    return [exams[k * len(exams) // keep] for k in range(keep)]
+    pixels = sum(held_out.region.height * held_out.region.width for held_out in planes)
+    keep = max(1, min(len(planes), len(planes) * MOST // max(pixels, 1)))
+    return [planes[k * len(planes) // keep] for k in range(keep)]
 
 
 def _inner(region: Region) -> Region:

@@ -12,7 +12,7 @@ from unetkit.errors import NonFiniteError
 from unetkit.models import hardware
 from unetkit.models.losses import parse_loss
 from unetkit.training.checkpoint import Checkpoint
-from unetkit.training.distributed import ALONE
+from unetkit.training.distributed import SINGLE
 from unetkit.training.norms import freeze_statistics, share_statistics
 from unetkit.training.optimizer import make_optimizer, optimizer_tensors, restore_optimizer
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from unetkit.training.distributed import Group
+    from unetkit.training.distributed import ProcessGroup
     from unetkit.training.recipes import Recipe
     from unetkit.training.sampler import Batch
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 HOPELESS = 10
 
 
-class Learner:
+class Trainer:
     """A network with what its steps need: optimizer, scale of the loss, average of the weights.
 
     Parameters
@@ -40,7 +40,7 @@ class Learner:
         How to learn.
     precision : str
         As for `hardware.forward`.
-    group : Group
+    group : ProcessGroup
         Who else trains it.
     accumulate : int
         Parts in which a batch is computed, one after the other.
@@ -52,7 +52,7 @@ class Learner:
         recipe: Recipe,
         *,
         precision: str,
-        group: Group = ALONE,
+        group: ProcessGroup = SINGLE,
         accumulate: int = 1,
     ) -> None:
         # Before anything is copied from it: a state that is read back then lies in memory as it
@@ -60,7 +60,7 @@ class Learner:
         hardware.lay_out(network, precision=precision)
         share_statistics(network, group)
         self.average = Average(network, recipe.averaging)
-        self.went_back = False
+        self.restored = False
         """Whether weights were taken back to an earlier state, which happens once at most."""
         self._network = network
         self._clip = recipe.clip
@@ -114,7 +114,7 @@ class Learner:
             value.copy_(before[name])
         self._suspects.append(sorted(set(batch.samples)))
         if len(self._suspects) >= HOPELESS:
-            self._give_up_or_go_back()
+            self._give_up_or_restore()
         return None
 
     def remember(self, state: Checkpoint) -> None:
@@ -136,7 +136,7 @@ class Learner:
             "average_steps": self.average.steps,
             "scaler": self._scaler.state_dict(),
             "suspects": self._suspects,
-            "went_back": self.went_back,
+            "went_back": self.restored,
         }
         copies = {name: _own(value) for name, value in tensors.items()}
         return Checkpoint(copies, {**facts, "learner": own})
@@ -149,11 +149,11 @@ class Learner:
         restore_optimizer(self._optimizer, state.tensors)
         self._scaler.load_state_dict(own["scaler"])
         self._suspects = [list(names) for names in own["suspects"]]
-        self.went_back = own["went_back"]
+        self.restored = own["went_back"]
 
-    def _give_up_or_go_back(self) -> None:
+    def _give_up_or_restore(self) -> None:
         names = ", ".join(sorted({name for names in self._suspects for name in names}))
-        if self._good is None or self.went_back:
+        if self._good is None or self.restored:
             raise NonFiniteError(
                 f"the loss must be finite, got NaN or Inf in {HOPELESS} steps in a row, on tiles of"
                 f" {names}; look at these samples, or use --precision float32"
@@ -162,7 +162,7 @@ class Learner:
         self.restore(self._good)
         # The scale has come down meanwhile, and may be all that was wrong.
         self._scaler.load_state_dict(scale)
-        self._suspects, self.went_back = [], True
+        self._suspects, self.restored = [], True
 
     def _step(self, batch: Batch, *, frozen: bool) -> float | None:
         # What a network draws for itself, such as drop-out, is a function of the step as well.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unetkit.errors import NonFiniteError
-from unetkit.training.learner import HOPELESS, Average, Learner
+from unetkit.training.trainer import HOPELESS, Average, Trainer
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -32,7 +32,7 @@ def weights_of(network: torch.nn.Module) -> list[np.ndarray]:
 def test_a_step_is_the_optimizers_own(kit: SimpleNamespace) -> None:
     recipe = kit.plain(optimizer="sgd", momentum=0.9, clip=1e9)
     network, twin = kit.Dots(), kit.Dots()
-    learner = Learner(network, recipe, precision="float32")
+    trainer = Trainer(network, recipe, precision="float32")
     optimizer = torch.optim.SGD(twin.parameters(), lr=1.0, momentum=0.9)
     for step, rate in enumerate((0.1, 0.2, 0.05)):
         batch = kit.batch(step)
@@ -42,7 +42,7 @@ def test_a_step_is_the_optimizers_own(kit: SimpleNamespace) -> None:
         loss.backward()
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
-        assert learner.learn(batch, rate=rate) == pytest.approx(loss.item(), rel=1e-5)
+        assert trainer.learn(batch, rate=rate) == pytest.approx(loss.item(), rel=1e-5)
     for found, expected in zip(weights_of(network), weights_of(twin), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -50,8 +50,8 @@ def test_a_step_is_the_optimizers_own(kit: SimpleNamespace) -> None:
 def test_a_long_gradient_is_cut(kit: SimpleNamespace) -> None:
     network = kit.Dots()
     before = weights_of(network)
-    learner = Learner(network, kit.plain(optimizer="sgd", clip=1e-3), precision="float32")
-    learner.learn(kit.batch(), rate=1.0)
+    trainer = Trainer(network, kit.plain(optimizer="sgd", clip=1e-3), precision="float32")
+    trainer.learn(kit.batch(), rate=1.0)
     moved = sum(((a - b) ** 2).sum() for a, b in zip(weights_of(network), before, strict=True))
     assert 0 < np.sqrt(moved) <= 1.001e-3
 
@@ -62,44 +62,44 @@ def test_a_step_without_a_finite_loss_changes_nothing(
     kit: SimpleNamespace, fill: float, optimizer: str
 ) -> None:
     network = kit.Dots()
-    learner = Learner(network, kit.plain(optimizer=optimizer, averaging=0.9), precision="float32")
-    learner.learn(kit.batch(), rate=0.1)
+    trainer = Trainer(network, kit.plain(optimizer=optimizer, averaging=0.9), precision="float32")
+    trainer.learn(kit.batch(), rate=0.1)
     before = weights_of(network)
-    assert learner.learn(kit.batch(fill=fill), rate=0.1) is None
+    assert trainer.learn(kit.batch(fill=fill), rate=0.1) is None
     for found, expected in zip(weights_of(network), before, strict=True):
         np.testing.assert_array_equal(found, expected)
-    with learner.average.inside(network):
+    with trainer.average.inside(network):
         assert all(np.isfinite(value).all() for value in weights_of(network))
-    assert learner.learn(kit.batch(), rate=0.1) is not None
+    assert trainer.learn(kit.batch(), rate=0.1) is not None
 
 
 def test_a_step_without_a_finite_gradient_changes_nothing(kit: SimpleNamespace) -> None:
     network = Steep()
-    learner = Learner(network, kit.plain(), precision="float32")
-    assert learner.learn(kit.batch(), rate=0.1) is None
+    trainer = Trainer(network, kit.plain(), precision="float32")
+    assert trainer.learn(kit.batch(), rate=0.1) is None
     np.testing.assert_array_equal(weights_of(network)[0], [0, 0])
 
 
 def test_the_tenth_such_step_in_a_row_ends_it_and_names_the_samples(kit: SimpleNamespace) -> None:
-    learner = Learner(kit.Dots(), kit.plain(), precision="float32")
+    trainer = Trainer(kit.Dots(), kit.plain(), precision="float32")
     bad = kit.batch(names=("film 3", "b01", "b01"), fill=np.nan)
     for _ in range(HOPELESS - 1):
-        learner.learn(bad, rate=0.1)
-    learner.learn(kit.batch(), rate=0.1)  # one good step, and the count begins anew
+        trainer.learn(bad, rate=0.1)
+    trainer.learn(kit.batch(), rate=0.1)  # one good step, and the count begins anew
     for _ in range(HOPELESS - 1):
-        learner.learn(bad, rate=0.1)
+        trainer.learn(bad, rate=0.1)
     with pytest.raises(
         NonFiniteError, match="10 steps in a row, on tiles of b01, film 3"
     ) as caught:
-        learner.learn(bad, rate=0.1)
+        trainer.learn(bad, rate=0.1)
     assert caught.value.exit_code == 6
 
 
 def test_a_loss_in_float16_is_scaled_and_still_learned_from(kit: SimpleNamespace) -> None:
     network = kit.Dots()
     before = weights_of(network)
-    learner = Learner(network, kit.plain(optimizer="sgd"), precision="float16")
-    losses = [learner.learn(kit.batch(k), rate=0.5) for k in range(5)]
+    trainer = Trainer(network, kit.plain(optimizer="sgd"), precision="float16")
+    losses = [trainer.learn(kit.batch(k), rate=0.5) for k in range(5)]
     assert all(loss is not None for loss in losses)
     moved = [abs(a - b).max() for a, b in zip(weights_of(network), before, strict=True)]
     assert 0.01 < max(moved) < 10
@@ -183,10 +183,10 @@ class Normed(torch.nn.Module):
 @pytest.mark.parametrize("fill", [np.nan, np.inf])
 def test_running_statistics_are_as_before_a_bad_step(kit: SimpleNamespace, fill: float) -> None:
     network = Normed()
-    learner = Learner(network, kit.plain(), precision="float32")
-    learner.learn(kit.batch(), rate=0.1)
+    trainer = Trainer(network, kit.plain(), precision="float32")
+    trainer.learn(kit.batch(), rate=0.1)
     before = weights_of(network)
-    assert learner.learn(kit.batch(fill=fill), rate=0.1) is None
+    assert trainer.learn(kit.batch(fill=fill), rate=0.1) is None
     for found, expected in zip(weights_of(network), before, strict=True):
         np.testing.assert_array_equal(found, expected)
     # The control: the forward pass alone has spoilt them.
@@ -197,34 +197,34 @@ def test_running_statistics_are_as_before_a_bad_step(kit: SimpleNamespace, fill:
 
 def test_after_ten_bad_steps_it_goes_back_once_and_then_gives_up(kit: SimpleNamespace) -> None:
     network = kit.Dots()
-    learner = Learner(network, kit.plain(averaging=0.9), precision="float32")
-    learner.learn(kit.batch(), rate=0.1)
-    learner.remember(learner.state({}))
+    trainer = Trainer(network, kit.plain(averaging=0.9), precision="float32")
+    trainer.learn(kit.batch(), rate=0.1)
+    trainer.remember(trainer.state({}))
     good = weights_of(network)
-    learner.learn(kit.batch(1), rate=0.1)
+    trainer.learn(kit.batch(1), rate=0.1)
     bad = kit.batch(names=("film 3",), fill=np.nan)
     for _ in range(HOPELESS):
-        assert not learner.went_back
-        assert learner.learn(bad, rate=0.1) is None
-    assert learner.went_back
+        assert not trainer.restored
+        assert trainer.learn(bad, rate=0.1) is None
+    assert trainer.restored
     for found, expected in zip(weights_of(network), good, strict=True):
         np.testing.assert_array_equal(found, expected)
-    assert learner.learn(kit.batch(2), rate=0.1) is not None
+    assert trainer.learn(kit.batch(2), rate=0.1) is not None
     for _ in range(HOPELESS - 1):
-        learner.learn(bad, rate=0.1)
+        trainer.learn(bad, rate=0.1)
     with pytest.raises(NonFiniteError, match="on tiles of film 3; look at these"):
-        learner.learn(bad, rate=0.1)
+        trainer.learn(bad, rate=0.1)
 
 
 def test_weights_that_ran_away_are_taken_back(kit: SimpleNamespace) -> None:
     network = kit.Dots()
-    learner = Learner(network, kit.plain(optimizer="sgd", clip=1e9), precision="float32")
-    learner.remember(learner.state({}))
+    trainer = Trainer(network, kit.plain(optimizer="sgd", clip=1e9), precision="float32")
+    trainer.remember(trainer.state({}))
     # A rate so high that weights overflow, after which no loss is finite.
-    assert learner.learn(kit.batch(), rate=3e38) is not None
-    losses = [learner.learn(kit.batch(k), rate=3e38) for k in range(HOPELESS)]
+    assert trainer.learn(kit.batch(), rate=3e38) is not None
+    losses = [trainer.learn(kit.batch(k), rate=3e38) for k in range(HOPELESS)]
     assert losses == [None] * HOPELESS
-    assert learner.learn(kit.batch(), rate=0.1) is not None
+    assert trainer.learn(kit.batch(), rate=0.1) is not None
 
 
 def test_drop_out_is_a_function_of_the_step(kit: SimpleNamespace) -> None:
@@ -234,8 +234,8 @@ def test_drop_out_is_a_function_of_the_step(kit: SimpleNamespace) -> None:
 
     def loss(seed: int, burned: int) -> float | None:
         torch.rand(burned)
-        learner = Learner(Dropping(), kit.plain(), precision="float32")
-        return learner.learn(replace(kit.batch(), seed=seed), rate=0.1)
+        trainer = Trainer(Dropping(), kit.plain(), precision="float32")
+        return trainer.learn(replace(kit.batch(), seed=seed), rate=0.1)
 
     assert loss(5, 0) == loss(5, 17) != loss(6, 0)
 
@@ -246,19 +246,19 @@ def test_a_batch_in_parts_is_the_same_step(kit: SimpleNamespace, parts: int) -> 
     batch.weights[0, :9] = 0
     whole, parted = kit.Dots(), kit.Dots()
     recipe = kit.plain(optimizer="sgd", clip=1e9, loss="unet+ce")
-    one = Learner(whole, recipe, precision="float32")
-    other = Learner(parted, recipe, precision="float32", accumulate=parts)
-    first, second = (learner.learn(batch, rate=0.5) for learner in (one, other))
+    one = Trainer(whole, recipe, precision="float32")
+    other = Trainer(parted, recipe, precision="float32", accumulate=parts)
+    first, second = (trainer.learn(batch, rate=0.5) for trainer in (one, other))
     assert first == pytest.approx(second, rel=1e-5)
     for found, expected in zip(weights_of(parted), weights_of(whole), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_the_scale_of_float16_comes_down_also_while_it_goes_back(kit: SimpleNamespace) -> None:
-    learner = Learner(kit.Dots(), kit.plain(), precision="float16")
-    learner.remember(learner.state({}))
+    trainer = Trainer(kit.Dots(), kit.plain(), precision="float16")
+    trainer.remember(trainer.state({}))
     for _ in range(HOPELESS):
-        learner.learn(kit.batch(fill=np.inf), rate=0.1)
-    assert learner.went_back
-    scale = learner.state({}).facts["learner"]["scaler"]["scale"]
+        trainer.learn(kit.batch(fill=np.inf), rate=0.1)
+    assert trainer.restored
+    scale = trainer.state({}).facts["learner"]["scaler"]["scale"]
     assert scale == 2.0**16 / 2**HOPELESS
