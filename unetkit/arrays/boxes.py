@@ -84,27 +84,56 @@ def read_tile(data: Plane, plane: int, tile: Tile) -> NDArray[Any]:
     )
 
 
+def inside(
+    data: Plane, rows: tuple[int, int], columns: tuple[int, int], *, reach: int = 0
+) -> tuple[int, int, int, int]:
+    """Return what lies in the plane of a box and `reach` pixels around it.
+
+    Parameters
+    ----------
+    data : Plane
+        Only its size counts.
+    rows, columns : tuple of int
+        The first, and the one after the last.
+    reach : int
+        Pixels around the box.
+
+    Returns
+    -------
+    tuple of int
+        y0, y1, x0, x1, as `Plane.read` takes them.
+    """
+    return (
+        max(rows[0] - reach, 0),
+        min(rows[1] + reach, data.height),
+        max(columns[0] - reach, 0),
+        min(columns[1] + reach, data.width),
+    )
+
+
 def read_around(
-    array: Plane, plane: int, rows: tuple[int, int], columns: tuple[int, int], *, reach: int
-) -> np.ndarray[Any, Any]:
+    data: Plane, plane: int, rows: tuple[int, int], columns: tuple[int, int], *, reach: int
+) -> NDArray[Any]:
     """Read a box of labels and `reach` pixels around it, 0 outside the image.
 
     Parameters
     ----------
-    array : Plane
+    data : Plane
+        Labels.
     plane : int
+        Which of the planes along t and z.
     rows, columns : tuple of int
-        First and last but one.
+        The first, and the one after the last.
     reach : int
+        Pixels around the box.
 
     Returns
     -------
     ndarray, shape (Y + 2 reach, X + 2 reach)
     """
-    y0, y1 = max(rows[0] - reach, 0), min(rows[1] + reach, array.height)
-    x0, x1 = max(columns[0] - reach, 0), min(columns[1] + reach, array.width)
+    y0, y1, x0, x1 = inside(data, rows, columns, reach=reach)
     beside = (
         (y0 - rows[0] + reach, rows[1] + reach - y1),
         (x0 - columns[0] + reach, columns[1] + reach - x1),
     )
-    return np.pad(array.read(plane, y0, y1, x0, x1), beside)
+    return np.pad(data.read(plane, y0, y1, x0, x1), beside)

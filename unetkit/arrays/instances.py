@@ -96,9 +96,44 @@ def touching(face: Array, other: Array) -> Array:
     ndarray of int64, shape (P, 2)
         Each meeting pair once.
     """
-    both = (face != 0) & (other != 0)
-    pairs = np.stack([face[both], other[both]], axis=1).astype(np.int64)
-    return np.unique(pairs, axis=0)
+    return np.unique(_met(face, other, where=True).astype(np.int64), axis=0)
+
+
+def neighbours(
+    labels: Array, steps: Sequence[tuple[int, int]] = ((0, 1), (1, 0), (1, 1), (1, -1))
+) -> Array:
+    """List the pairs of objects that lie one of some steps apart.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (Y, X)
+        Instance ids; 0 is background.
+    steps : sequence of tuple of int
+        Pixels down and to the right; left out, to the eight pixels around.
+
+    Returns
+    -------
+    ndarray, shape (P, 2), of the dtype of `labels`
+        Each pair once, the lower id first.
+
+    Examples
+    --------
+    >>> neighbours(np.array([[1, 2, 0, 3]])).tolist()
+    [[1, 2]]
+    """
+    found, (height, width) = [], labels.shape
+    for down, right in steps:
+        to_left, to_right = max(-right, 0), max(right, 0)
+        one = labels[: max(height - down, 0), to_left : max(width - to_right, 0)]
+        other = labels[down:, to_right : max(width - to_left, 0)]
+        found.append(np.sort(_met(one, other, where=one != other), axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _met(one: Array, other: Array, *, where: Array | bool) -> Array:
+    """Pair the ids of two arrays of one shape where both have an object."""
+    both = (one != 0) & (other != 0) & where
+    return np.stack([one[both], other[both]], axis=1)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import numpy as np
 
+from unetkit.arrays.boxes import read_around
 from unetkit.arrays.outlines import edges, polygons
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Cover, Tile, cover
@@ -138,7 +139,8 @@ def _objects(
     size = {"height": labels.height, "width": labels.width}
     outlines, votes = _Pending(), _Pending()
     for block, complete in zip(blocks, _completed(labels, plane, blocks, advance), strict=True):
-        rimmed = _rimmed(labels, plane, block)
+        box = (block.y0, block.y1), (block.x0, block.x1)
+        rimmed = read_around(labels, plane, *box, reach=1)
         outlines.add(*edges(rimmed, y0=block.y0, x0=block.x0, width=labels.width))
         votes.add(*_votes(outlined, plane, block, rimmed[1:-1, 1:-1]))
         names = _names(outlined, *votes.take(complete))
@@ -220,14 +222,6 @@ def _completed(
     order = np.argsort(place, kind="stable")
     starts = np.searchsorted(place[order], np.arange(1, len(found)))
     return np.split(ids[order], starts)
-
-
-def _rimmed(labels: PlaneArray, plane: int, block: Tile) -> NDArray[Any]:
-    """Read a block with the pixels around it; beyond the image there is background."""
-    y0, y1 = max(0, block.y0 - 1), min(labels.height, block.y1 + 1)
-    x0, x1 = max(0, block.x0 - 1), min(labels.width, block.x1 + 1)
-    rim = [(y0 - block.y0 + 1, block.y1 + 1 - y1), (x0 - block.x0 + 1, block.x1 + 1 - x1)]
-    return np.pad(labels.read(plane, y0, y1, x0, x1), rim)
 
 
 Format = Literal["tiff", "png", "geojson"]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unetkit.arrays.boxes import inside
+from unetkit.arrays.instances import neighbours
 from unetkit.arrays.targets import cut_gaps, make_target
 from unetkit.arrays.weight_map import weight_map
 from unetkit.engine.block_io import write_tile
@@ -68,13 +70,13 @@ class TileJob:
         What would lie outside the plane is left out, not mirrored: a mirrored neighbour would cut a
         gap along the edge of the image that the whole image does not have.
         """
-        tile, labels = self.tile, self.labels
-        top, left = max(tile.read_y0, 0), max(tile.read_x0, 0)
-        bottom, right = min(tile.read_y1, labels.height), min(tile.read_x1, labels.width)
-        block = labels.read(self.plane, top, bottom, left, right)
+        tile = self.tile
+        read = (tile.read_y0, tile.read_y1), (tile.read_x0, tile.read_x1)
+        box = top, _, left, _ = inside(self.labels, *read)
+        block = self.labels.read(self.plane, *box)
         if self.ignore is not None:
             # What nobody judged is no cell: the rim of the annotated region makes no border.
-            block[self.ignore.read(self.plane, top, bottom, left, right) != 0] = 0
+            block[self.ignore.read(self.plane, *box) != 0] = 0
         rows = slice(tile.y0 - top, tile.y1 - top)
         return block, (rows, slice(tile.x0 - left, tile.x1 - left))
 
@@ -246,38 +248,7 @@ def survey_tile(job: TileJob) -> Survey:
     ids = np.unique(block[rows, columns])
     return Survey(
         ids=ids[ids != 0],
-        pairs=touching_pairs(near),
+        pairs=neighbours(near),
         border=int(((term >= bare.w0 / 10) & judged).sum()) if bare.w0 else 0,
         annotated=int(judged.sum()),
     )
-
-
-def touching_pairs(labels: NDArray[Any]) -> NDArray[Any]:
-    """List the pairs of objects that touch, be it by a corner.
-
-    Parameters
-    ----------
-    labels : ndarray of int, shape (Y, X)
-        Instance ids; 0 is background.
-
-    Returns
-    -------
-    ndarray, shape (M, 2)
-        Each pair once, the lower id first.
-
-    Examples
-    --------
-    >>> touching_pairs(np.array([[1, 2, 0, 3]])).tolist()
-    [[1, 2]]
-    """
-    sides = [
-        (labels[:, :-1], labels[:, 1:]),
-        (labels[:-1], labels[1:]),
-        (labels[:-1, :-1], labels[1:, 1:]),
-        (labels[:-1, 1:], labels[1:, :-1]),
-    ]
-    found = []
-    for one, other in sides:
-        both = (one != other) & (one != 0) & (other != 0)
-        found.append(np.sort(np.stack([one[both], other[both]], axis=1), axis=1))
-    return np.unique(np.concatenate(found), axis=0)

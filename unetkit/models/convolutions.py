@@ -9,6 +9,8 @@ and each sum rounded by itself.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -223,6 +225,22 @@ _ONEDNN: Any = torch.backends.mkldnn
 _OPERATORS: Any = getattr(torch.ops, "mkldnn", None)
 
 
+_ONE_STEP = ContextVar("one_step", default=True)
+
+
+@contextmanager
+def in_two_steps() -> Iterator[None]:
+    """Let fused convolutions call torch's own two functions inside a ``with`` block.
+
+    Whoever replaces these (`unetkit.models.cost`) then need not know what a fused one calls.
+    """
+    before = _ONE_STEP.set(False)
+    try:
+        yield
+    finally:
+        _ONE_STEP.reset(before)
+
+
 def fuse(module: nn.Module) -> nn.Module:
     """Let a network that predicts compute each convolution together with what follows it.
 
@@ -305,7 +323,7 @@ class ConvolutionReLU(nn.Conv2d):
 def _kind(image: Tensor) -> torch.dtype | None:
     """Return what a fused convolution would compute in; None where there is none."""
     # Precision `exact` switches oneDNN off.
-    usable = bool(_ONEDNN.is_available()) and bool(_ONEDNN.enabled)
+    usable = _ONE_STEP.get() and bool(_ONEDNN.is_available()) and bool(_ONEDNN.enabled)
     if not usable or image.device.type != "cpu" or torch.is_grad_enabled():
         return None
     if not hasattr(_OPERATORS, "_convolution_pointwise"):

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from unetkit.models.convolutions import in_two_steps
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -95,7 +97,7 @@ def largest_tensor(module: nn.Module, *, in_channels: int, size: int) -> int:
 def _run(module: nn.Module, in_channels: int, size: int) -> _OneOfManySums:
     place = next((parameter.device for parameter in module.parameters()), None)
     watched = _OneOfManySums()
-    with torch.inference_mode(), watched:
+    with torch.inference_mode(), in_two_steps(), watched:
         module(torch.zeros(1, in_channels, size, size, device=place))
     return watched
 
@@ -123,10 +125,6 @@ class _OneOfManySums(TorchFunctionMode):
 
     @staticmethod
     def _made(func: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        if getattr(func, "__name__", "") == "_convolution_pointwise":
-            # What `fusing` calls; its padding and stride come in another order.
-            image, weight, bias, padding, stride, *rest = args[:7]
-            return _one_for_all(functional.conv2d, image, weight, bias, stride, padding, *rest)
         if func in _ORDER:
             return _one_for_all(func, *args, **named)
         return func(*args, **named)

@@ -6,20 +6,19 @@ Whatever is predicted, a slide on a cluster or a validation image in memory, goe
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from unetkit.arrays.boxes import read_tile
+from unetkit.arrays.boxes import gather
 from unetkit.errors import NonFiniteError, OutOfMemoryError
 from unetkit.geometry.tiles import cover, mirror
 from unetkit.models import hardware
 from unetkit.models.hardware import forward
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
@@ -180,24 +179,6 @@ def stored(probabilities: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[
     return np.rint(probabilities * 255).astype(dtype) if dtype == np.uint8 else probabilities
 
 
-@dataclass(frozen=True)
-class _InMemory:
-    """An array that `read_tile` takes for a stored image of one plane."""
-
-    image: NDArray[Any]
-
-    @property
-    def height(self) -> int:
-        return int(self.image.shape[1])
-
-    @property
-    def width(self) -> int:
-        return int(self.image.shape[2])
-
-    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
-        return self.image[:, y0:y1, x0:x1]
-
-
 def predict_array(
     module: torch.nn.Module,
     image: NDArray[np.float32],
@@ -208,63 +189,71 @@ def predict_array(
     device: torch.device | str | None = None,
     precision: str = "float32",
 ) -> NDArray[np.float32]:
-    """Predict an image in memory, tile by tile, exactly as `tile_predict` does a stored one.
+    """Predict a normalized image (C, Y, X) in memory, exactly as `tile_predict` does a stored one.
 
-    Parameters
-    ----------
-    module : nn.Module
-        The network. It predicts in evaluation mode, and is given back in the mode it came in.
-    image : ndarray of float32, shape (C, Y, X)
-        Normalized intensities.
-    contract : SizeContract
-        The network's.
-    tile : int, optional
-        Size of a tile in pixels, a multiple of the contract's step; left out: the whole image
-        up to 512.
-    overlap : int, optional
-        Context on each side in pixels; left out, what the contract needs.
-    device : torch.device or str, optional
-        Where to compute; left out, where the network is.
-    precision : str
-        As for `hardware.forward`.
-
-    Returns
-    -------
-    ndarray of float32, shape (K, Y, X)
-        Class probabilities.
-
-    Raises
-    ------
-    UsageError
-        If tile or overlap break the contract.
-    NonFiniteError
-        If the network's output is not finite.
+    Returns class probabilities (K, Y, X). Left out, a tile is the whole image up to 512 pixels,
+    the overlap what the contract needs, and the device where the network is. The network predicts
+    in evaluation mode, and is given back in the mode it came in.
     """
-    height, width = image.shape[1:]
     name = type(module).__name__
     if tile is None:
-        tile = -(-min(512, max(height, width)) // contract.step) * contract.step
+        tile = -(-min(512, max(image.shape[1:])) // contract.step) * contract.step
     contract.check_tile(tile, model=name)
     context = contract.overlap(overlap, model=name)
-    tiles = cover(
-        height, width, tile=tile, overlap=context, size=contract.legal(tile + 2 * context)
-    )
+
+    def finish(logits: torch.Tensor, box: Tile) -> NDArray[np.float32]:
+        check_finite(logits, box)
+        return to_probabilities(logits)
+
     if device is not None:
         module.to(device)
     training = module.training
     module.eval()
-    result = np.empty((0, height, width), np.float32)
     try:
-        for box in tiles:
-            block = np.array(read_tile(_InMemory(image), 0, box), np.float32, order="C")
-            logits = tile_logits(module, block, box, margin=contract.margin, precision=precision)
-            check_finite(logits, box)
-            if len(result) != len(logits):
-                result = np.empty((len(logits), height, width), np.float32)
-            result[:, box.y0 : box.y1, box.x0 : box.x1] = to_probabilities(logits)
+        return _by_tiles(
+            module,
+            image,
+            contract=contract,
+            tile=tile,
+            overlap=context,
+            precision=precision,
+            finish=finish,
+        )
     finally:
         module.train(training)
+
+
+def _by_tiles(
+    module: torch.nn.Module,
+    image: NDArray[Any],
+    *,
+    contract: SizeContract,
+    tile: int,
+    overlap: int,
+    precision: str,
+    finish: Callable[[torch.Tensor, Tile], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Run a network tile by tile, and put together what `finish` makes of the logits of each."""
+    _, height, width = image.shape
+    size = contract.legal(tile + 2 * overlap)
+    result = np.empty((0, height, width), np.float32)
+    for box in cover(height, width, tile=tile, overlap=overlap, size=size):
+        rows = mirror(box.read_y0, box.read_y1, height)
+        columns = mirror(box.read_x0, box.read_x1, width)
+        block = _gathered(image, rows, columns)
+        logits = tile_logits(module, block, box, margin=contract.margin, precision=precision)
+        made = finish(logits, box)
+        if len(result) != len(made):
+            result = np.empty((len(made), height, width), np.float32)
+        result[:, box.y0 : box.y1, box.x0 : box.x1] = made
     return result
+
+
+def _gathered(
+    image: NDArray[Any], rows: Sequence[int], columns: Sequence[int]
+) -> NDArray[np.float32]:
+    block = gather(lambda y0, y1, x0, x1: image[:, y0:y1, x0:x1], rows, columns)
+    return np.array(block, np.float32, order="C")
 
 
 def check_finite(logits: torch.Tensor, tile: Tile) -> None:
@@ -353,18 +342,16 @@ def tiled_pass(module: nn.Module, image: Tensor, *, tile: int, overlap: int) -> 
         The logits, computed ``exact``.
     """
     contract: SizeContract = module.contract  # type: ignore[assignment]
-    _, height, width = image.shape
-    size = contract.legal(tile + 2 * overlap)
-    blocks = []
-    for t in cover(height, width, tile=tile, overlap=overlap, size=size):
-        rows = mirror(t.read_y0, t.read_y1, height)
-        columns = mirror(t.read_x0, t.read_x1, width)
-        logits = logits_of(module, image[:, rows][:, :, columns][None])[0]
-        blocks.append((t, logits[:, *t.crop(contract.margin)]))
-    result = torch.empty(blocks[0][1].shape[0], height, width)
-    for t, block in blocks:
-        result[:, t.y0 : t.y1, t.x0 : t.x1] = block
-    return result
+    logits = _by_tiles(
+        module,
+        image.numpy(),
+        contract=contract,
+        tile=tile,
+        overlap=overlap,
+        precision="exact",
+        finish=lambda logits, _: logits.numpy(),
+    )
+    return torch.from_numpy(logits)
 
 
 def tile_gap(module: nn.Module, *, in_channels: int, axis: int, start: int) -> float:

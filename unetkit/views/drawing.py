@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from unetkit.arrays.instances import neighbours
+
 Rgb = npt.NDArray[np.uint8]  # shape (Y, X, 3)
 
 # Own choice: eight hues that stay apart on a grey image, bright enough for a dark one.
@@ -21,6 +23,9 @@ PALETTE: Rgb = np.array(
     ],
     dtype=np.uint8,
 )
+
+# Along a row or a column, at most two pixels between two objects.
+_NEAR = [step for k in (1, 2, 3) for step in ((k, 0), (0, k))]
 
 # Own choice: what the first channels of a picture without colours of its own look like.
 _CHANNEL_COLOURS = np.array(
@@ -121,15 +126,15 @@ def colours(labels: npt.NDArray[np.integer]) -> Rgb:
     ids, dense = np.unique(labels, return_inverse=True)
     dense = dense.reshape(labels.shape)
     background = ids == 0
-    neighbours: list[set[int]] = [set() for _ in ids]
-    for a, b in _near(dense):
-        neighbours[a].add(b)
-        neighbours[b].add(a)
+    near: list[set[int]] = [set() for _ in ids]
+    for a, b in np.searchsorted(ids, neighbours(labels, _NEAR)).tolist():
+        near[a].add(b)
+        near[b].add(a)
     chosen = np.full(len(ids), -1)
     taken = np.zeros(len(PALETTE), dtype=np.int64)
     for index in np.flatnonzero(~background):
         blocked = np.zeros(len(PALETTE), dtype=np.int64)
-        for other in neighbours[index]:
+        for other in near[index]:
             if chosen[other] >= 0:
                 blocked[chosen[other]] += 1
         chosen[index] = np.lexsort((taken, blocked))[0]
@@ -203,17 +208,3 @@ def _stretch(planes: npt.NDArray[np.float32], *, low: float, high: float) -> Rgb
     part = ((planes - bottom) / span).clip(0, 1)
     result: Rgb = np.round(part * 255).astype(np.uint8)
     return result
-
-
-def _near(dense: npt.NDArray[np.integer]) -> list[tuple[int, int]]:
-    """List the pairs of labels that lie at most two pixels apart along a row or a column."""
-    pairs: set[tuple[int, int]] = set()
-    for step in (1, 2, 3):
-        for first, second in (
-            (dense[step:], dense[:-step]),
-            (dense[:, step:], dense[:, :-step]),
-        ):
-            unequal = first != second
-            found = np.unique(np.stack([first[unequal], second[unequal]], axis=1), axis=0)
-            pairs.update((int(a), int(b)) for a, b in found)
-    return sorted(pairs)

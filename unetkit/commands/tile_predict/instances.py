@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unetkit.arrays.boxes import inside
 from unetkit.arrays.instances import (
     BlockSummary,
     components,
@@ -115,9 +116,8 @@ class NumberJob:
 def number_block(job: NumberJob) -> None:
     """Give a block's objects their final ids and grow them, with those of its neighbours."""
     objects, block = job.objects, job.block
-    height, width = objects.classes.height, objects.classes.width
-    y0, y1 = max(0, block.y0 - objects.grow), min(height, block.y1 + objects.grow)
-    x0, x1 = max(0, block.x0 - objects.grow), min(width, block.x1 + objects.grow)
+    box = (block.y0, block.y1), (block.x0, block.x1)
+    y0, y1, x0, x1 = inside(objects.classes, *box, reach=objects.grow)
     labels = np.zeros((y1 - y0, x1 - x0), objects.instances.dtype)
     for source, lookup in job.lookups.items():
         top, bottom = max(y0, source.y0), min(y1, source.y1)
