@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unetkit.errors import ResourceError
-from unetkit.storage.journal import Results, fingerprint
+from unetkit.storage.journal import Journal, Results, fingerprint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,22 +17,26 @@ if TYPE_CHECKING:
 ARRAYS = {"a": np.arange(6, dtype=np.uint64).reshape(2, 3), "b": np.array([0.1, 2e300])}
 
 
+def opened(folder: str) -> Results:
+    return Results(folder, Journal(folder))
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
-    with Results(str(tmp_path / "kept")) as results:
-        results.put("block 1/2", {"names": ["a", None, 0.5]}, ARRAYS)
-        results.put("block 3", [], {})
+    results = opened(str(tmp_path / "kept"))
+    results.put("block 1/2", {"names": ["a", None, 0.5]}, ARRAYS)
+    results.put("block 3", [], {})
     return str(tmp_path / "kept")
 
 
 def test_results_come_back(folder: str) -> None:
-    tree, arrays = Results(folder).get("block 1/2") or (None, {})
+    tree, arrays = opened(folder).get("block 1/2") or (None, {})
     assert tree == {"names": ["a", None, 0.5]}
     for name, array in ARRAYS.items():
         assert arrays[name].dtype == array.dtype
         assert np.array_equal(arrays[name], array)
-    assert Results(folder).get("block 3") == ([], {})
-    assert Results(folder).get("block 4") is None
+    assert opened(folder).get("block 3") == ([], {})
+    assert opened(folder).get("block 4") is None
 
 
 @pytest.mark.parametrize("damage", ["torn", "altered", "gone"])
@@ -46,16 +50,16 @@ def test_what_is_not_as_it_was_written_is_not_there(
             path.unlink()
         else:
             path.write_bytes(data if damage == "altered" else data[:-7])
-    assert Results(folder).get("block 1/2") is None
+    assert opened(folder).get("block 1/2") is None
 
 
 def test_what_the_journal_does_not_name_is_not_there(folder: str, tmp_path: Path) -> None:
     (tmp_path / "kept" / ".unetkit" / "journal.txt").write_bytes(b"")
-    assert Results(folder).get("block 3") is None
+    assert opened(folder).get("block 3") is None
 
 
 def test_a_place_that_takes_nothing_is_said(tmp_path: Path) -> None:
-    results = Results(str(tmp_path / "kept"))
+    results = opened(str(tmp_path / "kept"))
     (tmp_path / "kept").write_text("")
     with pytest.raises(ResourceError, match="must be writable"):
         results.put("a", {}, {})

@@ -22,7 +22,7 @@ from unetkit.storage.nodes import plain
 from unetkit.storage.urls import is_remote, join, read_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 # A piece is written anew with each line, so that it has to stay short; a million lines are then
 # five thousand pieces.
@@ -138,6 +138,7 @@ class Journal:
     def __init__(self, folder: str) -> None:
         self.folder = join(folder, FOLDER)
         self._log = open_log(join(self.folder, LINES))
+        self._before: dict[str, int | None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -175,6 +176,12 @@ class Journal:
         lines = self._log.read().split(b"\n")
         texts = [text for line in lines if (text := _checked(line)) is not None]
         return dict(_entries(texts))
+
+    def is_done(self, key: str, checksum: Callable[[], int | None]) -> bool:
+        """Tell whether a part was done when first asked, and is still what was written then."""
+        if self._before is None:
+            self._before = self.done()
+        return key in self._before and checksum() == self._before[key]
 
     def close(self) -> None:
         """Close the file; recording opens it again."""
@@ -247,16 +254,9 @@ class Results:
     A result counts once the journal has its checksum; one that was torn or altered is not there.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.journal = Journal(folder)
+    def __init__(self, folder: str, journal: Journal) -> None:
         self._folder = Path(folder)
-        self._done = self.journal.done()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.journal.close()
+        self._journal = journal
 
     def put(self, key: str, tree: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Keep the result of a job: what JSON can hold, and arrays of plain numbers."""
@@ -269,17 +269,15 @@ class Results:
             self._path(key).write_bytes(data)
         except OSError as error:
             raise ResourceError(f"{self._folder} must be writable, got: {error}") from error
-        self.journal.record(key, checksum=zlib.crc32(data))
+        self._journal.record(key, checksum=zlib.crc32(data))
 
     def get(self, key: str) -> tuple[Any, dict[str, np.ndarray[Any, Any]]] | None:
         """Return what an earlier run kept; None where it is not there as it was written."""
-        if key not in self._done:
-            return None
         try:
             data = self._path(key).read_bytes()
         except OSError:
             return None
-        if zlib.crc32(data) != self._done[key]:
+        if not self._journal.is_done(key, lambda: zlib.crc32(data)):
             return None
         with np.load(io.BytesIO(data), allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}

@@ -1,212 +1,189 @@
-"""What an earlier run left of a prediction, and whether another may go on with it."""
+"""A result in the making: begun, resumed, stopped, finished; it does not know of what kind."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+import signal
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unetkit.errors import OutputError, ResourceError, StoppedError, UnavailableError
+from unetkit.errors import OutputError, ResourceError, StoppedError, UnavailableError, UsageError
 from unetkit.storage import outputs
-from unetkit.storage.images import open_image
-from unetkit.storage.journal import FOLDER, LINES, Journal
+from unetkit.storage.atomic import recover, sweep, sync_documents
+from unetkit.storage.journal import Journal, differences
 from unetkit.storage.lock import locked
-from unetkit.storage.outputs import check_output, discard, partial_url, publish
-from unetkit.storage.urls import is_remote, join
+from unetkit.storage.urls import exists
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-    from unetkit.storage.planes import PlaneArray
+Choice = TypeVar("Choice", int, str)
+Errors = tuple[type[BaseException], ...]
 
-Kept = TypeVar("Kept", int, str)
+# After these the work itself is sound, and going on with it is worth while.
+RESUMABLE: Errors = (StoppedError, ResourceError, UnavailableError)
 
 
 @dataclass(frozen=True)
 class PreviousRun:
-    """What an earlier run left.
-
-    Parameters
-    ----------
-    place : str
-        The finished output or its partial.
-    finished : bool
-        Whether it is finished.
-    fingerprint : dict
-        What it was made with.
-    """
+    """What an earlier run left: the finished output or its partial, and what it was made with."""
 
     place: str
     finished: bool
     fingerprint: dict[str, Any]
 
-    def choice(self, name: str, kind: type[Kept], *, sha256: str) -> Kept | None:
-        """Take over a choice that was made automatically.
-
-        Parameters
-        ----------
-        name : str
-            Its name in the fingerprint.
-        kind : type
-            What it must be.
-        sha256 : str
-            The model's hash; choices made for another model are of no use.
-        """
+    def choice(self, name: str, kind: type[Choice], *, sha256: str) -> Choice | None:
+        """Take over a choice that was made automatically; for another model it is of no use."""
         value = self.fingerprint.get(name)
         fits = self.fingerprint.get("model") == sha256 and isinstance(value, kind)
         return value if fits else None
 
-    def check(self, fingerprint: dict[str, Any]) -> None:
-        """Make sure that going on gives what a single run would give.
-
-        Raises
-        ------
-        OutputError
-            Naming what differs.
-        """
-        differences = Journal(self.place).differences(fingerprint)
-        if differences:
+    def check(
+        self,
+        fingerprint: dict[str, Any],
+        *,
+        rule: str = "have been made with the same settings",
+        remedy: str = "give those of before, or --overwrite instead of --resume to start afresh",
+    ) -> None:
+        """Make sure that going on gives what a single run would give, else name what differs."""
+        found = differences(self.fingerprint, fingerprint)
+        if found:
             raise OutputError(
-                f"{self.place} must have been made with the same settings to be resumed, got "
-                f"{'; '.join(differences[:5])}; give those of before, or --overwrite instead of"
-                " --resume to start afresh"
+                f"{self.place} must {rule} to be resumed, got {'; '.join(found[:5])}; {remedy}"
             )
-
-
-def find_previous_run(output: str, *, inputs: Sequence[str]) -> PreviousRun | None:
-    """Look for what an earlier run left of an output; None where there is nothing to go on with.
-
-    Raises
-    ------
-    OutputError
-        If something else is in the output's place.
-    """
-    finished = outputs.is_there(output)
-    place = output if finished else outputs.partial_url(output)
-    fingerprint = Journal(place).read_fingerprint()
-    if finished and fingerprint is not None:
-        return PreviousRun(place, True, fingerprint)
-    outputs.check_output(output, inputs=inputs)
-    return None if fingerprint is None else PreviousRun(place, False, fingerprint)
-
-
-# After these the work itself is sound, and going on with it is worth while.
-KEPT_AFTER = (StoppedError, ResourceError, UnavailableError)
 
 
 @dataclass(frozen=True)
 class Partial:
-    """What is written of one sample.
+    """The folder in which an output is made, and what may happen to what is there already.
 
-    Parameters
-    ----------
-    output : PlaneArray
-        The weights.
-    journal : Journal
-        Gets the tiles that are done.
-    before : dict
-        The tiles that an earlier run had done, with their checksums.
+    A run calls `check_writable` before it loads anything, is alone inside `locked`, looks again
+    with `recheck`, and works inside `opened`, which publishes at its end. A part of the work that
+    the journal names is done. What a kill at any moment leaves is gone on with or cleared away.
     """
 
-    output: PlaneArray
-    journal: Journal
-    before: dict[str, int | None]
+    output: str
+    # What it is made from, which it must not replace.
+    inputs: tuple[str, ...] = ()
+    resume: bool = False
+    overwrite: bool = False
+    break_lock: bool = False
+    # Only look: nothing is locked, and nothing in the way is minded.
+    dry_run: bool = False
+    # Where it is made, if not beside the output.
+    at: str | None = None
+    # What errors call it.
+    title: str = "output "
 
+    @property
+    def folder(self) -> str:
+        """Where the output is made."""
+        return self.at or outputs.partial_url(self.output)
 
-@contextmanager
-def alone(
-    places: Sequence[str], *, resume: bool, overwrite: bool, break_lock: bool
-) -> Iterator[None]:
-    """Be the only job on the weights of some samples, and make sure that they may be written.
+    def begun(self) -> PreviousRun | None:
+        """Return what a run that was stopped left; None where none had begun."""
+        fingerprint = Journal(self.folder).read_fingerprint()
+        return None if fingerprint is None else PreviousRun(self.folder, False, fingerprint)
 
-    Parameters
-    ----------
-    places : sequence of str
-        Where they will be.
-    resume, overwrite, break_lock : bool
-        As for `weights`.
+    def check_writable(self) -> PreviousRun | None:
+        """Make sure that the output may be written; return what there is to be resumed."""
+        if self.resume and self.overwrite:
+            raise UsageError("resume must be given without overwrite, got both; choose one of them")
+        if self.resume:
+            return self._find_previous()
+        # A dry run says what would be done once there is room for it.
+        if not self.dry_run:
+            outputs.check_output(self.output, inputs=self.inputs, overwrite=self.overwrite)
+        return None
 
-    Raises
-    ------
-    OutputError
-        If another job is at work there, weights are there, or a stopped run's tiles would be lost
-        without having been asked for.
-    """
-    with ExitStack() as stack:
-        for place in places:
-            if not resume:
-                check_output(place, overwrite=overwrite)
-            if not is_remote(place):
-                stack.enter_context(locked(partial_url(place), break_lock=break_lock))
-        for place in () if resume else places:
-            # Once more: another job may have ended before this one was alone.
-            check_output(place, overwrite=overwrite)
-            if not overwrite and Journal(partial_url(place)).read_fingerprint() is not None:
-                raise OutputError(
-                    f"{place} must not have been begun, got the tiles of a run that was stopped; "
-                    "--resume goes on with them, --overwrite starts afresh"
-                )
-        yield
+    def _find_previous(self) -> PreviousRun | None:
+        if outputs.is_there(self.output):
+            fingerprint = Journal(self.output).read_fingerprint()
+            if fingerprint is not None:
+                return PreviousRun(self.output, True, fingerprint)
+        outputs.check_output(self.output, inputs=self.inputs)
+        return self.begun()
 
-
-@contextmanager
-def begun(
-    place: str,
-    *,
-    fingerprint: dict[str, Any],
-    create: Callable[[str], PlaneArray],
-    resume: bool,
-    overwrite: bool,
-) -> Iterator[Partial | None]:
-    """Make weights beside their place, and put them there once all is written.
-
-    Parameters
-    ----------
-    place : str
-        Where they will be.
-    fingerprint : dict
-        What their bytes depend on.
-    create : callable
-        Creates the empty weights at a URL.
-    resume : bool
-        Go on with what an earlier run left.
-    overwrite : bool
-        Replace weights that are there.
-
-    Yields
-    ------
-    Partial or None
-        None where an earlier run had finished. After an end from outside, such as a signal or a
-        full disk, what is done stays for another run; after any other exception nothing stays.
-
-    Raises
-    ------
-    OutputError
-        If weights are there, or an earlier run had other settings.
-    """
-    earlier = find_previous_run(place, inputs=()) if resume else None
-    if earlier is not None:
-        earlier.check(fingerprint)
-        if earlier.finished:
-            yield None
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other jobs away, and put right what one that was killed left half done."""
+        if self.dry_run:
+            yield
             return
-    else:
-        check_output(place, overwrite=overwrite)
-    partial = partial_url(place)
-    if earlier is None:
-        discard(partial)
-        output = create(partial)
-    else:
-        output = replace(open_image(partial).data, has_channels=False)
-    try:
-        with Journal(partial) as journal:
-            if earlier is None:
-                journal.write_fingerprint(fingerprint)
-            yield Partial(output, journal, journal.done())
-        discard(join(partial, FOLDER, LINES))
-        publish(partial, place, overwrite=overwrite)
-    except KEPT_AFTER:
-        raise
-    except BaseException:
-        discard(partial)
-        raise
+        with locked(self.folder, break_lock=self.break_lock):
+            recover(self.output, self.folder)
+            yield
+
+    def recheck(self) -> PreviousRun | None:
+        """Look once more: another job may have ended before this one was alone."""
+        previous = self.check_writable()
+        if previous is not None and previous.finished:
+            Journal(self.output).discard()  # in case that was all that was left to do
+        asked = self.resume or self.overwrite or self.dry_run
+        if not asked and self.begun() is not None:
+            raise OutputError(
+                f"{self.title}{self.output} must not have been begun, got the tiles of a run that "
+                "was stopped; --resume goes on with them, --overwrite starts afresh"
+            )
+        return previous
+
+    @contextmanager
+    def opened(
+        self,
+        *,
+        fresh: bool,
+        kept: Errors = RESUMABLE,
+        lost: Errors = (BaseException,),
+        note: Callable[[str], None] = lambda text: None,
+        afresh: str = "an unfinished prediction is started afresh",
+        publish: bool = True,
+    ) -> Iterator[Journal]:
+        """Begin the folder or go on with it, and put the output in its place at the end.
+
+        What is done stays after the errors `kept`, and goes after those of `lost`.
+        """
+        if fresh and exists(self.folder):
+            note(afresh)
+            self.discard()
+        elif not fresh:
+            sweep(self.folder)
+        try:
+            with Journal(self.folder) as journal:
+                yield journal
+            self._finish(publish=publish)
+        except kept:
+            raise
+        except lost:
+            self.discard()
+            raise
+        except Exception:
+            note("the tiles that are done are kept; --resume goes on with them")
+            raise
+
+    def write_fingerprint(self, fingerprint: dict[str, Any]) -> None:
+        """Say what is made here, once all that it is made in is safe on the disk."""
+        if self.begun() is None:
+            sync_documents(self.folder)
+            Journal(self.folder).write_fingerprint(fingerprint)
+
+    def discard(self) -> None:
+        """Remove all that is done."""
+        outputs.discard(self.folder)
+
+    def _finish(self, *, publish: bool) -> None:
+        if not publish:
+            self.discard()
+            return
+        outputs.publish(self.folder, self.output, overwrite=self.overwrite)
+        # Last, so that no moment is without a record of what is done.
+        Journal(self.output).discard()
+
+
+def stop_message(rule: str, number: int | None, reached: str = "") -> str:
+    """Say how to go on after a signal.
+
+    >>> stop_message("weights must go on to their end", 15)
+    'weights must go on to their end, got SIGTERM; give the same command with --resume'
+    """
+    name = signal.Signals(number).name if number else ""
+    return f"{rule}, got {name}{reached}; give the same command with --resume"

@@ -192,7 +192,7 @@ def test_one_at_a_time(stores):
 
 
 def test_long_runs_keep_results_without_being_asked(stores, monkeypatch):
-    monkeypatch.setattr(scoring, "KEPT_FROM", 4)
+    monkeypatch.setattr(scoring, "SAVE_MIN_BLOCKS", 4)
     with pytest.raises(ResourceError):
         evaluate(*stores, progress=Ends(2, full), **WORK)
     assert evaluate(*stores, resume=True, **WORK).tiles_reused == 2
@@ -213,7 +213,7 @@ def test_long_runs_keep_results_without_being_asked(stores, monkeypatch):
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_full_disk_ends_only_what_was_asked_for(stores, monkeypatch, asked):
-    monkeypatch.setattr(scoring, "KEPT_FROM", 4)
+    monkeypatch.setattr(scoring, "SAVE_MIN_BLOCKS", 4)
     expected = document(evaluate(*stores, **WORK))
     monkeypatch.setattr(journal.Results, "put", lambda *given: full())
     if asked:

@@ -198,8 +198,8 @@ def test_an_end_before_every_step_of_a_replacement_loses_neither(
 
 # What is taken away, with what end, and what happens then.
 GUARDS = [
-    ("output.sweep = lambda folder: None", "kill", "other bytes"),
-    ("run.sync_documents = lambda folder: None", "power", "can't be resumed"),
+    ("partial.sweep = lambda folder: None", "kill", "other bytes"),
+    ("partial.sync_documents = lambda folder: None", "power", "can't be resumed"),
     ("run.tile_checksum = lambda job: zip_of(job)", "power", "other bytes"),
 ]
 
@@ -212,7 +212,8 @@ def test_without_the_guard_it_would(
 ) -> None:
     kit.image(Path("small.zarr"), (18, 30))
     before = """
-from unetkit.commands.tile_predict import output, run
+from unetkit.commands.tile_predict import run
+from unetkit.storage import partial
 zip_of = lambda job: journal_of(job)
 def journal_of(job):
     from unetkit.storage.journal import Journal

@@ -12,8 +12,9 @@ import pytest
 import yaozarrs
 
 from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.commands.tile_predict.output import output_of
 from unetkit.commands.verify import verify
-from unetkit.errors import OutputError, UsageError
+from unetkit.errors import MissingError, OutputError, UsageError
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.images import open_image
 from unetkit.storage.outputs import partial_url
@@ -128,3 +129,10 @@ def test_a_prediction_for_older_viewers_holds_the_same(
 def test_an_unknown_version_is_refused(slide: str) -> None:
     with pytest.raises(UsageError, match=r"ome-version must be one of 0\.5, 0\.4"):
         tile_predict(slide, ome_version="0.3")
+
+
+def test_the_output_lies_beside_the_source(slide: str) -> None:
+    assert output_of(slide, None) == "slide.prediction.zarr"
+    assert output_of(slide, "other.zarr") == "other.zarr"
+    with pytest.raises(MissingError):
+        output_of("absent.zarr", None)

@@ -1,129 +1,128 @@
-"""Weights in the making: kept after an end from outside, gone after a fault."""
+"""Going on with weights: what a run of its own would give, and only what is missing is made."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import json
+import os
+import platform
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from unetkit.errors import InputError, OutputError, StoppedError
-from unetkit.storage.datasets import DatasetWriter
-from unetkit.storage.image_writer import create_weights
-from unetkit.storage.images import open_image
-from unetkit.storage.lock import lock_path, locked
+from unetkit.commands.weights import run
+from unetkit.commands.weights.command import weights
+from unetkit.engine import label_tiles
+from unetkit.errors import OutputError, StoppedError, UsageError
+from unetkit.storage.datasets import DatasetWriter, open_dataset
+from unetkit.storage.lock import lock_path
 from unetkit.storage.outputs import partial_url
-from unetkit.storage.partial import alone, begun
 
 
 @pytest.fixture
-def image(tmp_path):
-    writer = DatasetWriter(str(tmp_path / "data.zarr"))
-    writer.add("a", np.zeros((8, 9), np.uint8), axes="yx")
+def data(tmp_path, monkeypatch):
+    monkeypatch.setattr(label_tiles, "TILE", 512)
+    return dataset(tmp_path / "data.zarr")
+
+
+def dataset(path):
+    rng = np.random.default_rng(0)
+    writer = DatasetWriter(str(path))
+    for name in ("a", "b"):
+        labels = np.zeros((600, 1100), np.uint16)
+        for number in range(1, 200):
+            y, x = rng.integers(0, 600), rng.integers(0, 1100)
+            labels[y : y + 20, x : x + 20] = number
+        writer.add(name, labels.astype(np.uint8), axes="yx", labels=labels)
     writer.finish()
-    return f"{writer.url}/a"
+    return writer.url
 
 
-def start(image, *, sigma=5.0, resume=False):
-    return begun(
-        f"{image}/weights",
-        fingerprint={"sigma": sigma},
-        create=lambda at: create_weights(image, shape=(8, 9), axes="yx", chunk=8, at=at),
-        resume=resume,
-        overwrite=False,
-    )
+def stored(url):
+    return np.stack([s.weights.read(0, 0, 600, 0, 1100) for s in open_dataset(url).samples])
 
 
-def stop(image, error):
-    with suppress(type(error)), start(image) as partial:
-        partial.output.write(0, 0, 0, np.full((8, 8), 2, np.float32))
-        partial.journal.record("one", checksum=7)
-        raise error
+def stopped_after(monkeypatch, data, tiles):
+    made = []
+
+    def weigh(job):
+        if len(made) == tiles:
+            raise StoppedError("weights must go on", signal=15)
+        made.append(job.key)
+        return label_tiles.weigh_tile(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "weigh_tile", weigh)
+        with pytest.raises(StoppedError):
+            weights(data, scheduler="sync")
 
 
-def test_a_signal_keeps_what_is_done_and_a_fault_does_not(image):
-    place = partial_url(f"{image}/weights")
-    stop(image, StoppedError("stopped", signal=15))
-    assert Path(place).is_dir()
-    with start(image, resume=True) as partial:
-        assert partial.before == {"one": 7}
-        assert (partial.output.read(0, 0, 8, 0, 8) == 2).all()
-    assert not Path(place).exists()
-    assert open_image(image).weights is not None
+def test_a_stopped_run_goes_on_and_gives_what_one_run_gives(tmp_path, monkeypatch, data):
+    stopped_after(monkeypatch, data, 7)
+    assert all(sample.weights is None for sample in open_dataset(data).samples)
+    report = weights(data, resume=True)
+    assert (report.tiles_total, report.tiles_reused) == (12, 7)
+    other = dataset(tmp_path / "other.zarr")
+    assert weights(other).tiles_reused == 0
+    assert (stored(data) == stored(other)).all()
+    assert weights(data, resume=True).tiles_reused == 12
 
 
-def test_a_fault_leaves_nothing(image):
-    stop(image, InputError("damaged"))
-    assert not Path(partial_url(f"{image}/weights")).exists()
-    assert open_image(image).weights is None
+def test_a_tile_that_is_not_as_it_was_written_is_made_again(monkeypatch, data):
+    stopped_after(monkeypatch, data, 7)
+    chunk = next(Path(data, "a").glob(".weights.unetkit-partial/0/c/0/1"))
+    chunk.unlink()
+    assert weights(data, resume=True).tiles_reused == 6
+    assert (stored(data)[0, :512, 512:1024] > 0).all()
 
 
-def test_other_settings_are_refused_and_named(image):
-    stop(image, StoppedError("stopped", signal=15))
-    with (
-        pytest.raises(OutputError, match=r"sigma: 5\.0 before, 6\.0 now"),
-        start(image, sigma=6.0, resume=True),
-    ):
-        pass
+def test_a_stopped_run_stays_until_it_is_gone_on_with_or_replaced(monkeypatch, data):
+    stopped_after(monkeypatch, data, 3)
+    before = contents(data)
+    with pytest.raises(OutputError, match="--resume goes on with them, --overwrite starts afresh"):
+        weights(data)
+    assert contents(data) == before
+    assert weights(data, overwrite=True).tiles_reused == 0
+    assert not list(Path(data).rglob("*partial*"))
 
 
-def test_what_is_begun_anew_knows_nothing_of_before(image):
-    stop(image, StoppedError("stopped", signal=15))
-    with start(image) as partial:
-        assert partial.before == {}
-        assert (partial.output.read(0, 0, 8, 0, 8) == 0).all()
+def test_of_two_jobs_the_second_is_refused_and_the_first_ends_undisturbed(monkeypatch, data):
+    second = []
+
+    def weigh(job):
+        if not second:
+            with pytest.raises(OutputError, match=f"process {os.getpid()}, since") as refusal:
+                weights(data, scheduler="sync", overwrite=True)
+            second.append(refusal)
+        return label_tiles.weigh_tile(job)
+
+    monkeypatch.setattr(run, "weigh_tile", weigh)
+    assert weights(data, scheduler="sync").tiles_reused == 0
+    assert second
+    assert not list(Path(data).rglob("*.lock"))
 
 
-def test_finished_weights_are_nothing_to_do_for_resume_and_refused_without(image):
-    with start(image):
-        pass
-    with start(image, resume=True) as partial:
-        assert partial is None
-    with pytest.raises(OutputError, match="must not exist yet"), start(image):
-        pass
-
-
-def be_alone(image, **wishes):
-    wanted = {"resume": False, "overwrite": False, "break_lock": False, **wishes}
-    return alone([f"{image}/weights"], **wanted)
-
-
-def test_a_stopped_run_is_not_thrown_away_unasked(image):
-    stop(image, StoppedError("stopped", signal=15))
-    words = r"must not have been begun, .*; --resume goes on with them, --overwrite starts afresh"
-    with pytest.raises(OutputError, match=words), be_alone(image):
-        pass
-    for wish in ("resume", "overwrite"):
-        with be_alone(image, **{wish: True}):
-            pass
-    Path(partial_url(f"{image}/weights"), ".unetkit", "fingerprint.json").unlink()
-    with be_alone(image):  # what was not even begun is nothing to lose
-        pass
-
-
-def test_one_job_at_a_time_is_at_work_on_a_sample(image):
-    lock = Path(lock_path(partial_url(f"{image}/weights")))
-    with be_alone(image):
-        assert lock.exists()
-        for wish in ("resume", "overwrite"):
-            with (
-                pytest.raises(OutputError, match=r"one job at a time, got one on host .* process"),
-                be_alone(image, **{wish: True}),
-            ):
-                pass
+@pytest.mark.parametrize("job", ["dead", "elsewhere"])
+def test_a_dead_job_s_lock_is_taken_over_and_another_host_s_when_asked(data, job):
+    lock = Path(lock_path(partial_url(f"{data}/a/weights")))
+    host, pid = (platform.node(), 2**22 + 1) if job == "dead" else ("elsewhere", 1)
+    lock.write_text(json.dumps({"host": host, "pid": pid, "since": "yesterday", "birth": ""}))
+    if job == "elsewhere":
+        with pytest.raises(OutputError, match=r"host elsewhere, process 1, since yesterday"):
+            weights(data)
+        assert all(sample.weights is None for sample in open_dataset(data).samples)
+    weights(data, break_lock=job == "elsewhere")
+    assert all(sample.weights is not None for sample in open_dataset(data).samples)
     assert not lock.exists()
-    with be_alone(image):  # the negative control: once the first is done there is room
-        pass
 
 
-def test_weights_that_appeared_while_it_waited_stay(image, monkeypatch):
-    # The other job ends between the first look and the lock.
-    def lock_late(url, **wishes):
-        with start(image):
-            pass
-        return locked(url, **wishes)
+def contents(folder):
+    return {p: p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
 
-    monkeypatch.setattr("unetkit.storage.partial.locked", lock_late)
-    with pytest.raises(OutputError, match="must not exist yet"), be_alone(image):
-        pass
+
+def test_other_settings_can_not_go_on(monkeypatch, data):
+    stopped_after(monkeypatch, data, 3)
+    with pytest.raises(OutputError, match=r"sigma: 5\.0 before, 4\.0 now"):
+        weights(data, sigma=4.0, resume=True)
+    with pytest.raises(UsageError, match="--resume and --overwrite exclude each other"):
+        weights(data, resume=True, overwrite=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +23,7 @@ from unetkit.commands.evaluate.report import EvaluateReport, facts_of
 from unetkit.commands.evaluate.samples import map_of, match_samples
 from unetkit.engine.block_io import blocks_of
 from unetkit.engine.jobs import run_jobs
-from unetkit.errors import OutputError, ResourceError, StoppedError, UnavailableError
+from unetkit.errors import OutputError, ResourceError
 from unetkit.scores import contingency, threshold_curve
 from unetkit.scores import table as scores
 from unetkit.scores.boundaries import Surfaces
@@ -31,14 +31,12 @@ from unetkit.scores.contingency import Contingency
 from unetkit.scores.isbi2012 import Topology
 from unetkit.scores.units import squares_of
 from unetkit.storage.journal import Results, fingerprint
-from unetkit.storage.lock import locked
-from unetkit.storage.outputs import discard, partial_url
+from unetkit.storage.partial import RESUMABLE, Partial
 from unetkit.storage.urls import base_name, exists, is_remote, join
 from unetkit.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     from unetkit.commands.evaluate.confidence import Units
     from unetkit.commands.evaluate.counting import Borders
@@ -51,10 +49,11 @@ if TYPE_CHECKING:
 J = TypeVar("J")
 R = TypeVar("R")
 
-# From so many blocks on, some minutes of work, results are kept without being asked for.
-KEPT_FROM = 256
+# From so many blocks on, some minutes of work, results are saved without being asked for.
+SAVE_MIN_BLOCKS = 256
 # After these the work itself is sound, and going on with it is worth while.
-KEPT_AFTER = (StoppedError, ResourceError, UnavailableError, KeyboardInterrupt)
+SOUND = (*RESUMABLE, KeyboardInterrupt, OutputError)
+AFRESH = "an unfinished evaluation is started afresh; --resume goes on with one"
 # What jobs return, by name: nothing else is ever made of what is read.
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind for kind in (Contingency, Counted, Objects, Proposal, Surfaces, Topology)
@@ -62,26 +61,14 @@ _KINDS: dict[str, type[Any]] = {
 
 
 @dataclass
-class Kept:
-    """Runs jobs, but for those whose results an earlier run kept.
+class CachedCounts:
+    """Runs jobs, but for those whose results an earlier run saved."""
 
-    Parameters
-    ----------
-    results : Results or None
-        Where results are kept, if they are.
-    stop : Stop
-        Asked after each job.
-    asked : bool
-        Whether keeping was asked for, so that it is an error where it fails.
-    total, reused : int
-        Jobs so far, and those of them whose results were there.
-    """
-
-    results: Results | None
-    stop: Stop
-    asked: bool = True
-    total: int = 0
-    reused: int = 0
+    results: Results | None  # where results are saved, if they are
+    stop: Stop  # asked after each job
+    asked: bool = True  # whether saving was asked for, so that it is an error where it fails
+    total: int = 0  # jobs so far
+    reused: int = 0  # those of them whose results were there
 
     def run(
         self,
@@ -92,7 +79,7 @@ class Kept:
         workers: int | None,
         on_done: Callable[[J, R], None],
     ) -> None:
-        """Do what `unetkit.engine.jobs.run_jobs` does with jobs that have a `key`."""
+        """Do what `run_jobs` does with jobs that have a `key`."""
 
         def missing() -> Iterator[J]:
             for job in jobs:
@@ -105,13 +92,13 @@ class Kept:
                     on_done(job, unpack(*found))
 
         def finish(job: J, result: R) -> None:
-            self._keep(_key(job), result)
+            self._save(_key(job), result)
             on_done(job, result)
             self.stop.check(self._how_to_go_on())
 
         run_jobs(function, missing(), scheduler=scheduler, workers=workers, on_done=finish)
 
-    def _keep(self, key: str, result: object) -> None:
+    def _save(self, key: str, result: object) -> None:
         if self.results is None:
             return
         arrays: dict[str, np.ndarray[Any, Any]] = {}
@@ -127,7 +114,8 @@ class Kept:
         return f"eval must go on to its end, got a signal; give --resume {way}"
 
 
-def keep(
+@contextmanager
+def cached_counts(
     prediction: str,
     matched: Matched,
     *,
@@ -136,83 +124,43 @@ def keep(
     break_lock: bool,
     stop: Stop,
     progress: Progress,
-) -> AbstractContextManager[Kept]:
-    """Keep the results of blocks until the evaluation is done.
+) -> Iterator[CachedCounts]:
+    """Save the results of blocks beside the prediction, or here if it lies elsewhere.
 
-    Parameters
-    ----------
-    prediction : str
-        Its results are kept beside it, or here if it lies elsewhere.
-    matched : Matched
-        What is compared.
-    settings : dict
-        What results depend on besides.
-    resume : bool
-        Go on with what an earlier run kept.
-    break_lock : bool
-        Take it over from a job on another host.
-    stop, progress
-        Asked and told.
-
-    Returns
-    -------
-    context manager of Kept
-        At its end nothing is left, but after an end from outside, such as a signal.
-
-    Raises
-    ------
-    OutputError
-        If an earlier run had other settings or inputs, or another job is at work.
+    They depend on what is compared and on the settings. At the end nothing is left, but after an
+    end from outside, such as a signal.
     """
     jobs = sum(a.planes * len(blocks_of(a)) for a in _compared(matched))
-    if not resume and jobs < KEPT_FROM:
-        return nullcontext(Kept(None, stop))
-    place = partial_url(_beside(prediction))
-    stack = ExitStack()
-    try:
-        stack.enter_context(locked(place, break_lock=break_lock))
-    except (OutputError, ResourceError):
-        if resume:
-            raise
-        return nullcontext(Kept(None, stop))  # nobody asked for it
-    with stack:
-        if exists(place) and not resume:
-            progress.note("an unfinished evaluation is started afresh; --resume goes on with one")
-            discard(place)
-        return _keeping(
-            place, _fingerprint(matched, settings), stop, asked=resume, lock=stack.pop_all()
-        )
-
-
-@contextmanager
-def _keeping(
-    place: str, fingerprint: dict[str, Any], stop: Stop, *, asked: bool, lock: ExitStack
-) -> Iterator[Kept]:
-    """Hold the lock, and leave results where going on with them is worth while."""
-    with lock:
-        try:
-            with Results(place) as results:
-                _agree(place, results, fingerprint)
-                yield Kept(results, stop, asked)
-        except (*KEPT_AFTER, OutputError):
-            raise
-        except BaseException:
-            discard(place)
-            raise
-        discard(place)
-
-
-def _agree(place: str, results: Results, fingerprint: dict[str, Any]) -> None:
-    """Make sure that results are of the same things, or note what new ones will be of."""
-    if results.journal.read_fingerprint() is None:
-        results.journal.write_fingerprint(fingerprint)
+    if not resume and jobs < SAVE_MIN_BLOCKS:
+        yield CachedCounts(None, stop)
         return
-    differences = results.journal.differences(fingerprint)
-    if differences:
-        raise OutputError(
-            f"{place} must be of the same evaluation to be resumed, got "
-            f"{'; '.join(differences[:5])}; leave --resume out to start afresh"
+    making = Partial(_beside(prediction), resume=resume, break_lock=break_lock)
+    with ExitStack() as stack:
+        alone = True
+        try:
+            stack.enter_context(making.locked())
+        except (OutputError, ResourceError):
+            if resume:
+                raise
+            alone = False  # nobody asked for it
+        if not alone:
+            yield CachedCounts(None, stop)
+            return
+        now = _fingerprint(matched, settings)
+        before = making.begun() if resume else None
+        if before is not None:
+            before.check(
+                now,
+                rule="be of the same evaluation",
+                remedy="leave --resume out to start afresh",
+            )
+        journal = stack.enter_context(
+            making.opened(
+                fresh=not resume, kept=SOUND, note=progress.note, afresh=AFRESH, publish=False
+            )
         )
+        making.write_fingerprint(now)
+        yield CachedCounts(Results(making.folder, journal), stop, resume)
 
 
 def _beside(prediction: str) -> str:
@@ -360,7 +308,7 @@ def score_side(
     alone = matched.pairs[0][1].image.labels[matched.kind] if len(matched.pairs) == 1 else None
     squares = None if alone is None else squares_of(alone.height, alone.width)
     kept = stack.enter_context(
-        keep(
+        cached_counts(
             prediction,
             matched,
             settings={"squares": None if squares is None else asdict(squares)},

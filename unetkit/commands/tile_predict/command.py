@@ -15,7 +15,7 @@ from unetkit.commands.tile_predict.ensemble import (
     torch_threads,
 )
 from unetkit.commands.tile_predict.environment import compare_workers, look_at
-from unetkit.commands.tile_predict.output import Partial, Target, output_of
+from unetkit.commands.tile_predict.output import PredictionStore, output_of
 from unetkit.commands.tile_predict.plan import Wishes, absence, check_fit, make_plan, totals
 from unetkit.commands.tile_predict.resources import share_cores
 from unetkit.commands.tile_predict.run import PredictionRun
@@ -23,10 +23,12 @@ from unetkit.commands.tile_predict.skipping import open_mask
 from unetkit.engine.input_shift import check_input_shift
 from unetkit.engine.schedulers import open_scheduler
 from unetkit.engine.signals import stoppable
+from unetkit.errors import CheckError, NonFiniteError, StoppedError, UsageError
 from unetkit.models import hardware
 from unetkit.progress import SILENT
 from unetkit.storage import outputs
 from unetkit.storage.datasets import open_dataset
+from unetkit.storage.partial import Partial
 from unetkit.views.overview import check_overview, draw_overview
 
 if TYPE_CHECKING:
@@ -201,6 +203,8 @@ def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
     )
 
 
+# These say themselves how to go on; after these going on would end in the same way.
+SAY_HOW_TO_GO_ON, NOT_MENDED = (StoppedError, CheckError), (UsageError, NonFiniteError)
 # What holds several images; a prediction of one is a dataset again.
 DATASETS = ("dataset", "stack")
 
@@ -359,16 +363,23 @@ def tile_predict(
     wishes = Wishes.among(options)
     wishes.check()
     models = find_models(model, progress=progress)
-    target = Target.among(options, output=output_of(source, output), inputs=(source, *models))
+    partial = Partial(
+        output_of(source, output),
+        inputs=(source, *models),
+        resume=resume,
+        overwrite=overwrite,
+        break_lock=break_lock,
+        dry_run=dry_run,
+    )
     dataset, places = _open(source, models, wishes, axes=axes, channels=channels, mask=mask)
-    target.look()
+    partial.check_writable()
     if overview is not None:
-        check_overview(overview, inputs=target.inputs, overwrite=overwrite or resume)
+        check_overview(overview, inputs=partial.inputs, overwrite=overwrite or resume)
     place = hardware.pick_device(device)
     hands = share_cores(scheduler, workers, device=place)
     job = _Job(source, dataset, models, wishes=wishes, mask=places, device=str(place), hands=hands)
-    with target.alone(), job.scheduler(scheduler) as opened:
-        report = job.run(target, opened, progress=progress)
+    with partial.locked(), job.scheduler(scheduler) as opened:
+        report = job.run(partial, opened, progress=progress)
     if overview is not None and not dry_run:
         draw_overview(overview, dataset, open_dataset(report.output))
     done = report.status == "done"
@@ -409,14 +420,16 @@ class _Job:
         with open_scheduler(name, self.hands.jobs) as opened, torch_threads(self.hands.threads):
             yield opened
 
-    def run(self, target: Target, scheduler: Scheduler, *, progress: Progress) -> PredictionReport:
+    def run(
+        self, partial: Partial, scheduler: Scheduler, *, progress: Progress
+    ) -> PredictionReport:
         """Settle the plan and, unless it was only to be told, carry it out."""
-        earlier = target.look_alone()
+        earlier = partial.recheck()
         fused = self.wishes.precision != "exact"
         ensemble = load_ensemble(self.models, device=self.device, fused=fused)
-        if not target.dry_run:
+        if not partial.dry_run:
             headers = [model.header for model in ensemble.models]
-            needed = look_at(self.models, headers, self.dataset, partial_url=target.partial)
+            needed = look_at(self.models, headers, self.dataset, partial_url=partial.folder)
             compare_workers(scheduler, needed)
         plan = make_plan(
             ensemble,
@@ -438,22 +451,24 @@ class _Job:
         )
         if (absent := absence(plan.censuses)) is not None:
             progress.note(absent)
-        report = planned(plan, target.output, device=self.device)
+        report = planned(plan, partial.output, device=self.device)
         if report.disk_free is not None and report.disk_free < report.output_bytes:
             progress.note(
                 f"the output can take {report.output_bytes / 2**20:.1f} MiB, and "
                 f"{report.disk_free / 2**20:.1f} MiB are free on its disk"
             )
-        if target.dry_run:
+        if partial.dry_run:
             return report
         if earlier is not None and earlier.finished:
             if self.wishes.audit:
                 progress.note("it is published already; an audit takes place before that")
             return replace(report, tiles_reused=report.tiles_total, status="nothing to do")
         call = network_call(plan, device=self.device, hands=self.hands)
-        work = Partial(target.partial, plan, self.source, self.dataset.kind in DATASETS)
-        with stoppable() as stop, target.making(progress, fresh=earlier is None):
-            run = PredictionRun(plan, work, call, scheduler, stop=stop, progress=progress)
-            outcome = run.run()
-            target.publish()
+        store = PredictionStore(partial, plan, self.source, self.dataset.kind in DATASETS)
+        making = partial.opened(
+            fresh=earlier is None, kept=SAY_HOW_TO_GO_ON, lost=NOT_MENDED, note=progress.note
+        )
+        with stoppable() as stop, making as journal:
+            run = PredictionRun(plan, store, call, scheduler, stop=stop, progress=progress)
+            outcome = run.run(journal)
         return replace(report, **outcome.to_dict(), status="done")

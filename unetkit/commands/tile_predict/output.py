@@ -1,10 +1,9 @@
-"""The output of a prediction in the making: probabilities, class maps, instances, in a partial."""
+"""What a prediction stores: probabilities, class maps, instances, and how they were made."""
 
 from __future__ import annotations
 
 import platform
 import shlex
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -13,34 +12,32 @@ import numpy as np
 
 from unetkit.commands.tile_predict.ensemble import alike
 from unetkit.commands.tile_predict.plan import Wishes, totals
-from unetkit.errors import CheckError, NonFiniteError, OutputError, StoppedError, UsageError
 from unetkit.storage import outputs, urls
-from unetkit.storage.atomic import recover, sweep
 from unetkit.storage.chunks import write_list
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image, create_labels, update_attributes
 from unetkit.storage.images import detect, open_image
-from unetkit.storage.journal import CHUNK_LIST, FOLDER, Journal
-from unetkit.storage.lock import locked
+from unetkit.storage.journal import CHUNK_LIST, FOLDER
 from unetkit.storage.nodes import read_node
-from unetkit.storage.partial import PreviousRun, find_previous_run
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import base_name
 from unetkit.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.commands.tile_predict.plan import Plan
-    from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample
+    from unetkit.storage.partial import Partial
     from unetkit.storage.planes import PlaneArray
 
 # What the numbers pass through.
 PACKAGES = ("torch", "numpy", "zarr")
 # These decide about no pixel.
 UNSAID = ("max_memory", "require_complete_input", "strict")
+# What is told of the settings beside the command.
+TOLD = ("tile", "overlap", "tta", "merge", "precision", "batch", "threshold", "grow", "min_size")
 # Settled by the plan, whether asked for or not.
 SETTLED = ("tile", "precision", "batch")
 
@@ -48,21 +45,10 @@ SETTLED = ("tile", "precision", "batch")
 def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
     """Say what a prediction is made with; files by their names only, since folders are private.
 
-    Parameters
-    ----------
-    plan : Plan
-        What is predicted, and how.
-    origin : str
-        What is read.
-
-    Returns
-    -------
-    dict
-        What JSON can hold. `command` makes the same pixels from the same files again, with the
-        choices that were made automatically written out; `model_sha256` tells whether a model file
-        is the same, and is a list where several were averaged.
+    `command` makes the same pixels from the same files again, with the choices that were made
+    automatically written out; `model_sha256` tells whether a model file is the same, and is a list
+    where several were averaged.
     """
-    header, wishes = plan.model.header, plan.wishes
     chunks, absent = totals(plan.censuses)
     return {
         "unetkit": __version__,
@@ -74,19 +60,15 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
         "source": base_name(origin),
         "model": alike([model.header.full_name for model in plan.model.models]),
         "model_sha256": alike([model.sha256 for model in plan.model.models]),
-        "target": header.target,
-        "tile": plan.tile,
-        "overlap": plan.overlap,
-        "tta": wishes.tta,
-        "merge": wishes.merge,
-        "precision": plan.precision,
-        "batch": plan.batch,
-        "threshold": wishes.threshold,
-        "grow": wishes.grow,
-        "min_size": wishes.min_size,
+        "target": plan.model.header.target,
+        **{name: _settled(plan, name) for name in TOLD},
         "input_chunks": chunks,
         "input_chunks_absent": absent,
     }
+
+
+def _settled(plan: Plan, name: str) -> Any:
+    return getattr(plan if hasattr(plan, name) else plan.wishes, name)
 
 
 def command_of(plan: Plan, *, origin: str) -> str:
@@ -110,28 +92,14 @@ WORK = "work"
 
 
 @dataclass(frozen=True)
-class Output:
-    """What is made of one sample; what an earlier run left is taken up again.
-
-    Parameters
-    ----------
-    plan : Plan
-        What is predicted, and how.
-    sample : Sample
-        The input.
-    normalizations : tuple of Normalization
-        Its own, one for each network.
-    place : str
-        Where the output is made.
-    origin : str
-        What is read, to be named in the output.
-    """
+class SampleOutput:
+    """What is made of one sample; what an earlier run left is taken up again."""
 
     plan: Plan
     sample: Sample
-    normalizations: tuple[Normalization, ...]
-    place: str
-    origin: str
+    normalizations: tuple[Normalization, ...]  # one for each network
+    place: str  # where it is made
+    origin: str  # what is read, to be named in it
 
     def probabilities(self) -> PlaneArray:
         """Open the array of probabilities, after creating it where it is not there."""
@@ -191,32 +159,25 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Partial:
-    """The folder in which a prediction is made: one image, or a dataset of them.
+class PredictionStore:
+    """What is made in a partial: one image, or a dataset of them."""
 
-    Parameters
-    ----------
-    url : str
-        Where it lies.
-    plan : Plan
-        What is predicted.
-    origin : str
-        What is read.
-    as_dataset : bool
-        Whether the output is a dataset.
-    """
-
-    url: str
+    partial: Partial
     plan: Plan
-    origin: str
+    origin: str  # what is read
     as_dataset: bool
 
-    def outputs(self) -> tuple[Output, ...]:
+    @property
+    def url(self) -> str:
+        """Where it is made."""
+        return self.partial.folder
+
+    def outputs(self) -> tuple[SampleOutput, ...]:
         """Say where the output of each sample is made; creates the dataset, if it is to be one."""
         if self.as_dataset:
             self._writer()
         return tuple(
-            Output(
+            SampleOutput(
                 self.plan,
                 sample,
                 normalizations,
@@ -244,13 +205,7 @@ class Partial:
         outputs.discard(urls.join(self.url, FOLDER, WORK))
 
     def add_pyramids(self, *, advance: Callable[[], None]) -> None:
-        """Add the smaller levels.
-
-        Parameters
-        ----------
-        advance : callable
-            Called after each sample.
-        """
+        """Add the smaller levels; `advance` is called after each sample."""
         for output in self.outputs():
             # Unlike tiles they have no checksums that would tell what a power cut left of them.
             add_pyramid(output.place, rebuild=True)
@@ -259,10 +214,7 @@ class Partial:
     def complete(self, *, audit: dict[str, Any] | None = None) -> None:
         """Add the list of samples, and of chunks, which takes the place of the journal.
 
-        Parameters
-        ----------
-        audit : dict, optional
-            What a second look at some windows found; noted in every image.
+        What an audit found is noted in every image.
         """
         if audit is not None:
             found = {**provenance(self.plan, origin=self.origin), "audit": audit}
@@ -282,122 +234,7 @@ class Partial:
         return DatasetWriter(self.url, attributes=attributes, ome_version=version)
 
 
-@dataclass(frozen=True)
-class Target:
-    """The output of a prediction, and the partial in which it is made.
-
-    Parameters
-    ----------
-    output : str
-        Where the prediction goes.
-    inputs : tuple of str
-        What it is made from, which it must not replace.
-    resume, overwrite, break_lock, dry_run : bool
-        As for `tile_predict`.
-    """
-
-    output: str
-    inputs: tuple[str, ...]
-    resume: bool
-    overwrite: bool
-    break_lock: bool
-    dry_run: bool
-
-    @classmethod
-    def among(cls, options: Mapping[str, Any], *, output: str, inputs: tuple[str, ...]) -> Target:
-        """Pick what may happen to an output out of all options, which bear the same names."""
-        names = ("resume", "overwrite", "break_lock", "dry_run")
-        return cls(output, inputs, **{name: options[name] for name in names})
-
-    @property
-    def partial(self) -> str:
-        """The folder in which the prediction is made."""
-        return outputs.partial_url(self.output)
-
-    def look(self) -> PreviousRun | None:
-        """Make sure that the output may be written; return what there is to be resumed.
-
-        Raises
-        ------
-        UsageError
-            If it is to be gone on with and replaced at once.
-        OutputError
-            If something is in its place that is to stay.
-        """
-        if self.resume and self.overwrite:
-            raise UsageError("resume must be given without overwrite, got both; choose one of them")
-        if self.resume:
-            return find_previous_run(self.output, inputs=self.inputs)
-        # A dry run says what would be done once there is room for it.
-        if not self.dry_run:
-            outputs.check_output(self.output, inputs=self.inputs, overwrite=self.overwrite)
-        return None
-
-    def look_alone(self) -> PreviousRun | None:
-        """Look once more: another job may have ended before this one was alone.
-
-        Raises
-        ------
-        OutputError
-            If a stopped run's tiles would be lost without having been asked for.
-        """
-        earlier = self.look()
-        if earlier is not None and earlier.finished:
-            Journal(self.output).discard()  # in case that was all that was left to do
-        asked = self.resume or self.overwrite or self.dry_run
-        if not asked and Journal(self.partial).read_fingerprint() is not None:
-            raise OutputError(
-                f"output {self.output} must not have been begun, got the tiles of a run that was "
-                "stopped; --resume goes on with them, --overwrite starts afresh"
-            )
-        return earlier
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other jobs away from the partial inside a `with` block."""
-        if self.dry_run:
-            yield
-            return
-        with locked(self.partial, break_lock=self.break_lock):
-            recover(self.output, self.partial)
-            yield
-
-    @contextmanager
-    def making(self, progress: Progress, *, fresh: bool) -> Iterator[None]:
-        """Keep what is done when the work ends early, unless going on could not mend it."""
-        folder = self.partial
-        if fresh and urls.exists(folder):
-            progress.note("an unfinished prediction is started afresh")
-            outputs.discard(folder)
-        elif not fresh:
-            sweep(folder)
-        try:
-            yield
-        except (UsageError, NonFiniteError):
-            outputs.discard(folder)
-            raise
-        except (StoppedError, CheckError):
-            raise  # they say themselves how to go on
-        except Exception:
-            progress.note("the tiles that are done are kept; --resume goes on with them")
-            raise
-
-    def publish(self) -> None:
-        """Give the finished partial the output's name."""
-        outputs.publish(self.partial, self.output, overwrite=self.overwrite)
-        # Last, so that no moment is without a record of what is done.
-        Journal(self.output).discard()
-
-
 def output_of(source: str, output: str | None) -> str:
-    """Say where the prediction goes, once it is known that there is something to predict.
-
-    Raises
-    ------
-    MissingError
-        If there is no source.
-    UsageError
-        If there is no name to give it.
-    """
+    """Say where the prediction goes, once it is known that there is something to predict."""
     detect(source)
     return output or outputs.output_name(source, ".prediction.zarr")

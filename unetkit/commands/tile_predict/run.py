@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,20 +20,22 @@ from unetkit.commands.tile_predict.blocks import (
 from unetkit.commands.tile_predict.instances import number_objects
 from unetkit.commands.tile_predict.plan import ABSENT_LIST, list_absent
 from unetkit.engine.jobs import run_jobs
-from unetkit.storage.atomic import sync_documents, write_text
-from unetkit.storage.journal import FOLDER, Journal
+from unetkit.storage.atomic import write_text
+from unetkit.storage.journal import FOLDER
+from unetkit.storage.partial import stop_message
 from unetkit.storage.urls import join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from unetkit.commands.tile_predict.blocks import NetworkCall
-    from unetkit.commands.tile_predict.output import Output, Partial
+    from unetkit.commands.tile_predict.output import PredictionStore, SampleOutput
     from unetkit.commands.tile_predict.plan import Plan
     from unetkit.commands.tile_predict.skipping import Mask
     from unetkit.engine.pools import Scheduler
     from unetkit.engine.signals import Stop
     from unetkit.progress import Progress
+    from unetkit.storage.journal import Journal
 
 # No sample can be named so: a name has no slash.
 LEFT_OUT = "//left out/"
@@ -43,32 +44,14 @@ LEFT_OUT_LIST = "left-out.jsonl"
 
 @dataclass(frozen=True)
 class PredictionResult:
-    """What came of a run.
+    """What came of a run."""
 
-    Parameters
-    ----------
-    tiles_reused : int
-        Tiles that an earlier run had done.
-    objects : int or None
-        Instances in all samples; None where the target has none.
-    filled : int
-        NaN and Inf values that were read as 0.
-    retries : int
-        How often a disk or a network refused for a moment, and was tried again.
-    tiles_constant : int
-        Tiles of one value that were copied from another of that value.
-    tiles_left_out : int
-        Tiles that were left out as empty; the output lists them.
-    audit : dict or None
-        What a second look at some windows found; None where none was asked for.
-    """
-
-    tiles_reused: int
-    objects: int | None
-    filled: int
-    retries: int
-    tiles_constant: int
-    tiles_left_out: int
+    tiles_reused: int  # done by an earlier run
+    objects: int | None  # in all samples; None where the target has none
+    filled: int  # NaN and Inf values that were read as 0
+    retries: int  # how often a disk or a network refused for a moment
+    tiles_constant: int  # of one value, copied from another tile of that value
+    tiles_left_out: int  # as empty; the output lists them
     audit: dict[str, Any] | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,26 +61,10 @@ class PredictionResult:
 
 @dataclass
 class PredictionRun:
-    """One prediction on its way.
-
-    Parameters
-    ----------
-    plan : Plan
-        What to do.
-    partial : Partial
-        Where.
-    call : NetworkCall
-        How workers run the network.
-    scheduler : Scheduler
-        Runs the jobs.
-    stop : Stop
-        Asked after each job.
-    progress : Progress
-        Told of each job.
-    """
+    """One prediction on its way: what to do, where, by whom, and who is asked and told."""
 
     plan: Plan
-    partial: Partial
+    store: PredictionStore
     call: NetworkCall
     scheduler: Scheduler
     stop: Stop
@@ -108,31 +75,28 @@ class PredictionRun:
     def __post_init__(self) -> None:
         self.batch = self.plan.batch
 
-    def run(self) -> PredictionResult:
+    def run(self, journal: Journal) -> PredictionResult:
         """Do what is left of all stages; afterwards the partial is ready to be published."""
-        outputs = self.partial.outputs()
+        outputs = self.store.outputs()
         tasks = [self._task(output) for output in outputs]
-        with Journal(self.partial.url) as journal:
-            if journal.read_fingerprint() is None:
-                sync_documents(self.partial.url)
-                journal.write_fingerprint(self.plan.fingerprint())
-            self._list_absent()
-            reused, filled, constant = self._predict(tasks, journal)
-            left_out = self._list_left_out(journal)
+        self.store.partial.write_fingerprint(self.plan.fingerprint())
+        self._list_absent()
+        reused, filled, constant = self._predict(tasks, journal)
+        left_out = self._list_left_out(journal)
         objects = None
         if has_instances(self.plan.model.header.target):
             objects = self._find_instances(outputs)
         if filled:
             self.progress.note(f"{filled} values of the input were NaN or Inf and read as 0")
         self.progress.start("smaller levels", total=len(outputs))
-        self.partial.add_pyramids(advance=self._advance)
+        self.store.add_pyramids(advance=self._advance)
         audited = self._audit(tasks, left_out) if self.plan.wishes.audit else None
-        self.partial.complete(audit=audited)
+        self.store.complete(audit=audited)
         return PredictionResult(
             reused, objects, filled, self.retries, constant, len(left_out), audited
         )
 
-    def _task(self, output: Output) -> ImageTask:
+    def _task(self, output: SampleOutput) -> ImageTask:
         return ImageTask(
             name=output.sample.name,
             call=self.call,
@@ -154,14 +118,13 @@ class PredictionRun:
 
     def _predict(self, tasks: list[ImageTask], journal: Journal) -> tuple[int, int, int]:
         """Stage 1: every tile that is not done, or no longer as it was written."""
-        before = journal.done()
         total = self.plan.tiles_total
         self.progress.start("predict", total=total)
         reused, done, filled, constant = 0, 0, 0, 0
 
         def known(job: TileJob) -> TileJob:
             nonlocal reused
-            if job.key not in before or tile_checksum(job) != before[job.key]:
+            if not journal.is_done(job.key, lambda: tile_checksum(job)):
                 return job
             reused += 1
             self.progress.advance()
@@ -221,11 +184,11 @@ class PredictionRun:
         keys = [key.removeprefix(LEFT_OUT) for key in journal.done() if key.startswith(LEFT_OUT)]
         if keys:
             lines = "".join(json.dumps(key) + "\n" for key in sorted(keys))
-            write_text(join(self.partial.url, FOLDER, LEFT_OUT_LIST), lines)
+            write_text(join(self.store.url, FOLDER, LEFT_OUT_LIST), lines)
         return frozenset(keys)
 
     def _list_absent(self) -> None:
-        path = join(self.partial.url, FOLDER, ABSENT_LIST)
+        path = join(self.store.url, FOLDER, ABSENT_LIST)
         list_absent(path, self.plan.samples, self.plan.censuses)
 
     def _tile_jobs(self, tasks: list[ImageTask]) -> Iterator[TileJob]:
@@ -234,7 +197,7 @@ class PredictionRun:
                 for tile in self.plan.tiles(sample):
                     yield TileJob(task, plane, tile)
 
-    def _find_instances(self, outputs: tuple[Output, ...]) -> int:
+    def _find_instances(self, outputs: tuple[SampleOutput, ...]) -> int:
         """Stages 2 to 4 for each sample; they are short beside the first and begin anew."""
         covers = [self.plan.blocks(output.sample) for output in outputs]
         parts = sum(
@@ -247,7 +210,7 @@ class PredictionRun:
             classes = output.classes()
             count += number_objects(
                 classes,
-                self.partial.provisional(classes),
+                self.store.provisional(classes),
                 create=output.instances,
                 blocks=blocks,
                 target=self.plan.model.header.target,
@@ -256,14 +219,10 @@ class PredictionRun:
                 scheduler=self.scheduler,
                 advance=self._advance,
             )
-        self.partial.discard_work()
+        self.store.discard_work()
         return count
 
     def _advance(self, reached: str = "all tiles") -> None:
         self.progress.advance()
-        number = self.stop.signal
-        name = signal.Signals(number).name if number else ""
-        self.stop.check(
-            f"prediction must go on to its end, got {name} after {reached}; "
-            "give the same command with --resume"
-        )
+        rule, number = "prediction must go on to its end", self.stop.signal
+        self.stop.check(stop_message(rule, number, f" after {reached}"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unetkit.arrays.targets import TARGETS, check_target
 from unetkit.arrays.weight_map import TOLERANCE, choose_preset
-from unetkit.commands.weights.run import Weighing
+from unetkit.commands.weights.run import SampleWeights, Weighing, alone
 from unetkit.engine.schedulers import open_scheduler
 from unetkit.engine.signals import stoppable
 from unetkit.errors import InputError, UsageError
@@ -15,7 +15,7 @@ from unetkit.kernel_cache import FIRST_USE, is_compiled
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.outputs import check_output
-from unetkit.storage.partial import alone
+from unetkit.storage.partial import Partial
 from unetkit.storage.pixel_size import pixel_of, recorded, split_length
 from unetkit.storage.urls import join
 from unetkit.version import __version__
@@ -34,40 +34,20 @@ PREVIEW = 512
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What `weights` wrote.
+    """What `weights` wrote."""
 
-    Attributes
-    ----------
-    output : str
-        The dataset, which now holds the weights.
-    preset, w0, sigma, target
-        How the weights were computed.
-    samples : int
-        How many samples got weights.
-    unlabelled : tuple of str
-        Those that have no labels and got none.
-    class_weight : dict of str to float
-        w_c by the name of the class; empty where the preset does not balance by frequency.
-    tiles_total, tiles_reused : int
-        Tiles of all planes, and how many of them an earlier run had done.
-    preview : str, optional
-        The picture, where one was asked for.
-    report : tuple of dict
-        What was asked for of each sample: objects, pairs that touch, the share of pixels between
-        objects.
-    """
-
-    output: str
+    output: str  # the dataset, which now holds the weights
     preset: str
     w0: float
     sigma: float | str
     target: str
-    samples: int
-    unlabelled: tuple[str, ...]
-    class_weight: dict[str, float]
-    tiles_total: int
-    tiles_reused: int
+    samples: int  # how many got weights
+    unlabelled: tuple[str, ...]  # those that have no labels and got none
+    class_weight: dict[str, float]  # w_c by class; empty where a preset balances by no frequency
+    tiles_total: int  # of all planes
+    tiles_reused: int  # that an earlier run had done
     preview: str | None = None
+    # Of each sample, where asked for: objects, pairs that touch, share of pixels between objects.
     report: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,15 +143,25 @@ def weights(
     if preview is not None:
         check_output(preview, overwrite=overwrite or resume)
     _note(target, progress)
-    places = [join(sample.image.url, "weights") for sample in labelled]
+    partials = [
+        Partial(
+            join(sample.image.url, "weights"),
+            resume=resume,
+            overwrite=overwrite,
+            break_lock=break_lock,
+            title="",
+        )
+        for sample in labelled
+    ]
     with (
         stoppable() as stop,
-        alone(places, resume=resume, overwrite=overwrite, break_lock=break_lock),
+        alone(partials) as previous,
         open_scheduler(scheduler, workers) as workforce,
     ):
-        run = Weighing(labelled, presets, target, workforce=workforce, stop=stop, progress=progress)
-        attributes = _attributes(preset, target)
-        done = run.make(attributes, report=report, resume=resume, overwrite=overwrite)
+        each = zip(labelled, presets, partials, previous, strict=True)
+        parts = [SampleWeights(*one) for one in each]
+        run = Weighing(parts, target, workforce=workforce, stop=stop, progress=progress)
+        done = run.make(_attributes(preset, target), report=report)
     if preview is not None:
         _preview(preview, open_dataset(source)[labelled[0].name])
     return WeightsReport(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,12 @@ from unetkit.engine.label_tiles import (
     weigh_tile,
 )
 from unetkit.storage.image_writer import create_weights
-from unetkit.storage.partial import Partial, begun
-from unetkit.storage.urls import join
+from unetkit.storage.images import open_image
+from unetkit.storage.partial import stop_message
+from unetkit.storage.urls import is_remote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,39 +37,9 @@ if TYPE_CHECKING:
     from unetkit.engine.signals import Stop
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample
+    from unetkit.storage.journal import Journal
+    from unetkit.storage.partial import Partial, PreviousRun
     from unetkit.storage.planes import PlaneArray
-
-
-def survey(
-    samples: Sequence[Sample],
-    presets: Sequence[Preset],
-    *,
-    target: str,
-    scheduler: Scheduler,
-    progress: Progress,
-) -> tuple[dict[str, Any], ...]:
-    """Count the objects of each sample, the pairs that touch, and the pixels between them.
-
-    Returns
-    -------
-    tuple of dict
-        One a sample; without objects for class maps, which name none.
-    """
-    if target == "classes":
-        return tuple({"sample": sample.name} for sample in samples)
-    labels = [sample.labels() for sample in samples]
-    jobs = TileJobs(samples, labels, preset=presets[0], target=target, presets=presets)
-    progress.start("surveying", total=jobs.total)
-    found = {sample.labels().url: _Sums() for sample in samples}
-
-    def add(job: TileJob, survey: Survey) -> None:
-        found[job.labels.url].add(job.plane, survey)
-        progress.advance()
-
-    run_jobs(survey_tile, jobs.tiles(), scheduler=scheduler, on_done=add)
-    return tuple(
-        {"sample": sample.name, **found[sample.labels().url].to_dict()} for sample in samples
-    )
 
 
 class _Sums:
@@ -101,6 +71,17 @@ class _Sums:
 CHUNK = 512  # pixels a side; tiles are whole chunks
 
 
+@contextmanager
+def alone(partials: Sequence[Partial]) -> Iterator[list[PreviousRun | None]]:
+    """Be the only job on the weights of some samples; yield what earlier runs left of each."""
+    with ExitStack() as stack:
+        for one in partials:
+            one.check_writable()
+            if not is_remote(one.output):
+                stack.enter_context(one.locked())
+        yield [one.recheck() for one in partials]
+
+
 @dataclass(frozen=True)
 class Weighed:
     """What came of it; the fields of `WeightsReport` with these names."""
@@ -111,61 +92,68 @@ class Weighed:
     report: tuple[dict[str, Any], ...]
 
 
-class Weighing:
-    """The weights of some samples, balanced together.
+@dataclass(frozen=True)
+class SampleWeights:
+    """The weights of one sample in the making, and what an earlier run left of them."""
 
-    Parameters
-    ----------
-    samples : sequence of Sample
-        Those with labels.
-    presets : sequence of Preset
-        The numbers of each.
-    target : str
-        What the network will learn.
-    workforce : Scheduler
-        Runs the tiles.
-    stop : Stop
-        Asked after each tile.
-    progress : Progress
-        Told of each tile.
-    """
+    sample: Sample
+    preset: Preset
+    partial: Partial
+    previous: PreviousRun | None
+
+    def fingerprint(self, settings: dict[str, Any], balance: tuple[float, ...]) -> dict[str, Any]:
+        """Return what the bytes of the weights depend on; the balance stands for the labels."""
+        labels = self.sample.labels()
+        return {
+            "settings": {**settings, **asdict(self.preset)},
+            "balance": list(balance),
+            "labels": {"shape": list(labels.shape), "dtype": str(labels.dtype)},
+        }
+
+    def array(self, settings: dict[str, Any]) -> PlaneArray:
+        """Open what is written, which is created where no earlier run did."""
+        if self.previous is not None:
+            return replace(open_image(self.partial.folder).data, has_channels=False)
+        labels = self.sample.labels()
+        axes = "".join(axis for axis in "tzyx" if axis in self.sample.data.axes)
+        return create_weights(
+            self.sample.image.url,
+            shape=[labels.size(axis) for axis in axes],
+            axes=axes,
+            chunk=CHUNK,
+            attributes={**settings, **asdict(self.preset)},
+            pixel_size=self.sample.image.pixel_size,
+            at=self.partial.folder,
+        )
+
+
+class Weighing:
+    """The weights of some samples, balanced together."""
 
     def __init__(
         self,
-        samples: Sequence[Sample],
-        presets: Sequence[Preset],
+        parts: Sequence[SampleWeights],
         target: str,
         *,
         workforce: Scheduler,
         stop: Stop,
         progress: Progress,
     ) -> None:
-        self._samples, self._presets, self._target = samples, presets, target
+        self._parts, self._target = parts, target
         self._workforce, self._stop, self._progress = workforce, stop, progress
-        labels = [sample.labels() for sample in samples]
-        self._jobs = self._tiles(samples, labels, presets)
+        self._jobs = self._tiles(parts, [part.sample.labels() for part in parts])
 
-    def make(
-        self, attributes: dict[str, Any], *, report: bool, resume: bool, overwrite: bool
-    ) -> Weighed:
+    def make(self, attributes: dict[str, Any], *, report: bool) -> Weighed:
         """Count, weigh, and look at the objects where that is asked for.
 
-        Parameters
-        ----------
-        attributes : dict
-            What is stored with the weights, beside the numbers.
-        report : bool
-            Whether to look at the objects.
-        resume, overwrite : bool
-            As for `weights`.
+        The attributes are stored with the weights, beside the numbers.
         """
         balance = self._balance()
-        names = target_names(self._target, _class_names(self._samples, len(balance)))
+        names = target_names(self._target, self._class_names(len(balance)))
         named = dict(zip(names, balance, strict=False))
-        settings = {**attributes, "class_weight": named}
-        reused = self._write(balance, settings, resume=resume, overwrite=overwrite)
+        done = self._write(balance, {**attributes, "class_weight": named})
         found = self._survey(named) if report else ()
-        return Weighed(named, self._jobs.total, reused, found)
+        return Weighed(named, self._jobs.total, self._jobs.total - done, found)
 
     def _balance(self) -> tuple[float, ...]:
         """Count the classes of all samples, and weigh them; nothing where that is not used."""
@@ -179,123 +167,82 @@ class Weighing:
 
         self._progress.start("counting classes", total=self._jobs.total)
         run_jobs(count_tile, self._jobs.tiles(), scheduler=self._workforce, on_done=add)
-        classes = len(target_names(self._target, _class_names(self._samples)))
+        classes = len(target_names(self._target, self._class_names()))
         highest = int(counts.nonzero()[0].max(initial=0))
         return class_weights(counts[: max(classes, highest + 1)].tolist())
 
-    def _write(
-        self,
-        balance: tuple[float, ...],
-        attributes: dict[str, Any],
-        *,
-        resume: bool,
-        overwrite: bool,
-    ) -> int:
-        """Write the weights of all samples, and return how many tiles were there already."""
+    def _write(self, balance: tuple[float, ...], settings: dict[str, Any]) -> int:
+        """Write the weights of all samples, and return how many tiles were not there yet."""
+        for part in self._parts:
+            if part.previous is not None:
+                part.previous.check(part.fingerprint(settings, balance))
+        left = [p for p in self._parts if p.previous is None or not p.previous.finished]
+        arrays: list[PlaneArray] = []
+        journals: dict[str, Journal] = {}
         with ExitStack() as stack:
-            partials: list[Partial | None] = []
-            for sample, preset in zip(self._samples, self._presets, strict=True):
-                settings = {**attributes, **asdict(preset)}
-                context = begun(
-                    join(sample.image.url, "weights"),
-                    fingerprint=_fingerprint(sample, settings, balance),
-                    create=partial(_create, sample, settings),
-                    resume=resume,
-                    overwrite=overwrite,
-                )
-                partials.append(stack.enter_context(context))
-            return self._weigh(partials, balance)
+            for part in left:
+                journal = stack.enter_context(part.partial.opened(fresh=part.previous is None))
+                arrays.append(part.array(settings))
+                part.partial.write_fingerprint(part.fingerprint(settings, balance))
+                journals[arrays[-1].url] = journal
+            return self._weigh(self._tiles(left, arrays).tiles(balance), journals)
 
-    def _survey(self, class_weight: dict[str, float]) -> tuple[dict[str, Any], ...]:
-        """Look at the objects of each sample, and say what the classes weigh."""
-        found = survey(
-            self._samples,
-            self._presets,
-            target=self._target,
-            scheduler=self._workforce,
-            progress=self._progress,
-        )
-        return tuple({**row, "class_weight": class_weight} for row in found)
-
-    def _weigh(self, partials: Sequence[Partial | None], balance: tuple[float, ...]) -> int:
+    def _weigh(self, jobs: Iterable[TileJob], journals: dict[str, Journal]) -> int:
         """Weigh every tile that is not done, or no longer as it was written."""
         self._progress.start("weighing", total=self._jobs.total)
-        left = {p.output.url: p for p in partials if p is not None}
-        chosen = [
-            (sample, p.output, preset)
-            for sample, p, preset in zip(self._samples, partials, self._presets, strict=True)
-            if p is not None
-        ]
-        samples, outputs, presets = zip(*chosen, strict=True) if chosen else ((), (), ())
-        jobs = self._tiles(samples, outputs, presets)
         done = 0
 
         def missing() -> Iterator[TileJob]:
-            for job in jobs.tiles(balance):
-                before = left[_url(job)].before
-                if job.key in before and stored_checksum(job) == before[job.key]:
+            for job in jobs:
+                if journals[_url(job)].is_done(job.key, partial(stored_checksum, job)):
                     self._progress.advance()
                 else:
                     yield job
 
         def finish(job: TileJob, checksum: int) -> None:
             nonlocal done
-            left[_url(job)].journal.record(job.key, checksum=checksum)
+            journals[_url(job)].record(job.key, checksum=checksum)
             done += 1
             self._advance()
 
         run_jobs(weigh_tile, missing(), scheduler=self._workforce, on_done=finish)
-        return self._jobs.total - done
+        return done
 
-    def _tiles(
-        self,
-        samples: Sequence[Sample],
-        outputs: Sequence[PlaneArray],
-        presets: Sequence[Preset],
-    ) -> TileJobs:
-        first = self._presets[0]
-        return TileJobs(samples, outputs, preset=first, target=self._target, presets=presets)
+    def _survey(self, class_weight: dict[str, float]) -> tuple[dict[str, Any], ...]:
+        """Look at the objects of each sample, and say what the classes weigh.
+
+        Class maps name no objects.
+        """
+        samples = [part.sample for part in self._parts]
+        if self._target == "classes":
+            return tuple({"sample": s.name, "class_weight": class_weight} for s in samples)
+        self._progress.start("surveying", total=self._jobs.total)
+        found = {sample.labels().url: _Sums() for sample in samples}
+
+        def add(job: TileJob, survey: Survey) -> None:
+            found[job.labels.url].add(job.plane, survey)
+            self._progress.advance()
+
+        run_jobs(survey_tile, self._jobs.tiles(), scheduler=self._workforce, on_done=add)
+        return tuple(
+            {"sample": s.name, **found[s.labels().url].to_dict(), "class_weight": class_weight}
+            for s in samples
+        )
+
+    def _tiles(self, parts: Sequence[SampleWeights], arrays: Sequence[PlaneArray]) -> TileJobs:
+        samples, presets = [part.sample for part in parts], [part.preset for part in parts]
+        first = self._parts[0].preset
+        return TileJobs(samples, arrays, preset=first, target=self._target, presets=presets)
+
+    def _class_names(self, count: int = 0) -> tuple[str, ...]:
+        """Name the classes as the first sample does; those without a name by their number."""
+        names = self._parts[0].sample.class_names
+        return (*names, *(str(number) for number in range(len(names), count)))
 
     def _advance(self) -> None:
         self._progress.advance()
-        number = self._stop.signal
-        name = signal.Signals(number).name if number else ""
-        self._stop.check(
-            f"weights must go on to their end, got {name}; give the same command with --resume"
-        )
-
-
-def _class_names(samples: Sequence[Sample], count: int = 0) -> tuple[str, ...]:
-    """Name the classes as the first sample does; those without a name by their number."""
-    names = samples[0].class_names
-    return (*names, *(str(number) for number in range(len(names), count)))
+        self._stop.check(stop_message("weights must go on to their end", self._stop.signal))
 
 
 def _url(job: TileJob) -> str:
     return "" if job.output is None else job.output.url
-
-
-def _create(sample: Sample, attributes: dict[str, Any], place: str) -> PlaneArray:
-    labels = sample.labels()
-    axes = "".join(axis for axis in "tzyx" if axis in sample.data.axes)
-    return create_weights(
-        sample.image.url,
-        shape=[labels.size(axis) for axis in axes],
-        axes=axes,
-        chunk=CHUNK,
-        attributes=attributes,
-        pixel_size=sample.image.pixel_size,
-        at=place,
-    )
-
-
-def _fingerprint(
-    sample: Sample, settings: dict[str, Any], balance: tuple[float, ...]
-) -> dict[str, Any]:
-    """Return what the bytes of the weights depend on; the balance stands for the labels."""
-    labels = sample.labels()
-    return {
-        "settings": settings,
-        "balance": list(balance),
-        "labels": {"shape": list(labels.shape), "dtype": str(labels.dtype)},
-    }
