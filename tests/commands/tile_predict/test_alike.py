@@ -8,7 +8,7 @@ import numpy
 import torch
 
 import unetkit
-from unetkit.commands.tile_predict.environment import NOTHING, look_at, surroundings
+from unetkit.commands.tile_predict.environment import NOTHING, environment_of, surroundings
 from unetkit.models.model_header import read_header
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.lock import lock_path
@@ -32,7 +32,7 @@ def test_versions_and_files_are_told(tmp_path: Path) -> None:
 def test_model_image_and_the_output_s_folder_are_looked_at(slide: str) -> None:
     header = read_header("model.safetensors")
     partial = ".slide.prediction.zarr.unetkit-partial"
-    look = look_at(["model.safetensors"], [header], open_dataset(slide), partial_url=partial)
+    look = environment_of(["model.safetensors"], [header], open_dataset(slide), partial_url=partial)
     Path(lock_path(partial)).write_text("me")
     here = look()
     names = ["model.safetensors", "slide.zarr/0/zarr.json", lock_path(partial)]

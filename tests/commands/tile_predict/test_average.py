@@ -7,40 +7,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unetkit.commands.tile_predict.averaging import BLEND_SIDE, TURNS, Averaging, Member, Turn
+from unetkit.commands.tile_predict.averaging import (
+    BLEND_SIDE,
+    SYMMETRIES,
+    Averaging,
+    EnsembleMember,
+    Symmetry,
+)
 from unetkit.geometry.sizes import SizeContract
 
 CLASSIC = SizeContract(step=16, minimum=188, margin=92)
 PADDED = SizeContract(step=8, minimum=8, halo=24)
 
 
-def member(contract: SizeContract = CLASSIC, overlap: int | None = None) -> Member:
-    return Member("m", "0", contract, contract.need if overlap is None else overlap)
+def member(contract: SizeContract = CLASSIC, overlap: int | None = None) -> EnsembleMember:
+    return EnsembleMember("m", "0", contract, contract.need if overlap is None else overlap)
 
 
 def test_there_are_eight_ways_to_lay_a_square_upon_itself() -> None:
     square = np.arange(2 * 3 * 3).reshape(2, 3, 3)
-    ways = {turn.apply(square).tobytes() for turn in TURNS["rotations"]}
+    ways = {symmetry.apply(square).tobytes() for symmetry in SYMMETRIES["rotations"]}
     turned = [np.rot90(square, k, axes=(1, 2)) for k in range(4)]
     expected = {way.tobytes() for t in turned for way in (t, t.swapaxes(1, 2))}
     assert ways == expected
     assert len(ways) == 8
-    assert {turn.swapped for turn in TURNS["flips"]} == {False}
-    assert len(set(TURNS["flips"])) == 4
-    assert TURNS["none"] == (Turn(),)
+    assert {symmetry.swapped for symmetry in SYMMETRIES["flips"]} == {False}
+    assert len(set(SYMMETRIES["flips"])) == 4
+    assert SYMMETRIES["none"] == (Symmetry(),)
 
 
 @given(
-    turn=st.sampled_from(TURNS["rotations"]),
+    symmetry=st.sampled_from(SYMMETRIES["rotations"]),
     rows=st.tuples(st.integers(0, 8), st.integers(0, 8)).map(sorted),
     columns=st.tuples(st.integers(0, 8), st.integers(0, 8)).map(sorted),
 )
 def test_a_box_is_found_in_the_turned_square(
-    turn: Turn, rows: list[int], columns: list[int]
+    symmetry: Symmetry, rows: list[int], columns: list[int]
 ) -> None:
     square = np.arange(64).reshape(1, 8, 8)
-    (top, bottom), (left, right) = turn.place(tuple(rows), tuple(columns), size=8)
-    inside = turn.undo(turn.apply(square)[:, top:bottom, left:right])
+    (top, bottom), (left, right) = symmetry.place(tuple(rows), tuple(columns), size=8)
+    inside = symmetry.undo(symmetry.apply(square)[:, top:bottom, left:right])
     np.testing.assert_array_equal(inside, square[:, slice(*rows), slice(*columns)])
 
 
@@ -80,8 +86,8 @@ def test_a_tile_is_read_once_for_all_looks(tta: str) -> None:
     # The classic network reads 4 pixels more than it needs, at the side that is far for it.
     surplus = 0 if tta == "none" else 4
     assert (first.read_y0, first.read_y1) == (-92 - surplus, 572 - 92)
-    assert averaging.passes(1000, 700) == 2 * 6 * len(averaging.turns)
-    assert averaging.computed(1000, 700) == 6 * (572**2 + 432**2) * len(averaging.turns)
+    assert averaging.passes(1000, 700) == 2 * 6 * len(averaging.symmetries)
+    assert averaging.computed(1000, 700) == 6 * (572**2 + 432**2) * len(averaging.symmetries)
 
 
 def test_windows_that_touch_a_block() -> None:
@@ -118,7 +124,7 @@ def test_a_read_box_holds_every_look(tile: int, length: int, tta: str, merge: st
     for box in averaging.tiles(length, 1):
         for one in averaging.members:
             for origin in averaging.windows(one, box.y0, box.y1, length=length):
-                for mirrored in {turn.rows for turn in averaging.turns}:
+                for mirrored in {symmetry.rows for symmetry in averaging.symmetries}:
                     first, last = one.reads(origin, tile, mirrored=mirrored)
                     assert box.read_y0 <= first < last <= box.read_y1
 

@@ -12,7 +12,7 @@ import torch
 
 from unetkit.cli.app import main
 from unetkit.commands.tile_predict import averaging, blocks
-from unetkit.commands.tile_predict.blocks import TileBatch, TileJob, batches, room_for
+from unetkit.commands.tile_predict.blocks import TileBatch, TileJob, batch_limit, batches
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.engine import block_io
 from unetkit.errors import OutputError, ResourceError
@@ -235,10 +235,10 @@ def test_too_little_memory_halves_the_batch(
     scheduler: str,
 ) -> None:
     kit.model(Path("model.safetensors"), depth=1, name="keras-unet")
-    room_for.cache_clear()
+    batch_limit.cache_clear()
     asked: dict[str, Any] = {"scheduler": scheduler, "batch": batch, **TILED, **options}
     tile_predict(many, output="whole.zarr", **asked)
-    room_for.cache_clear()
+    batch_limit.cache_clear()
     seen, progress = watched(monkeypatch, short_above(2)), kit.watching()
     report = tile_predict(many, progress=progress, **asked)
     assert (report.batch, max(seen)) == (batch, left)
@@ -250,7 +250,7 @@ def test_too_little_memory_halves_the_batch(
 def test_too_little_memory_for_one_tile_ends_it(
     kit: SimpleNamespace, many: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room_for.cache_clear()
+    batch_limit.cache_clear()
     tried: list[int] = []
 
     def fail(batch: torch.Tensor) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from unetkit.commands.tile_predict import blocks, skipping
 from unetkit.commands.tile_predict.command import tile_predict
-from unetkit.commands.tile_predict.skipping import computed_once, constant
+from unetkit.commands.tile_predict.skipping import ConstantTiles, constant_values
 from unetkit.engine import block_io
 from unetkit.storage.image_writer import create_image
 
@@ -22,29 +22,29 @@ TILED: dict[str, Any] = {"tile": 16, "scheduler": "sync"}
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(skipping, "_RESULTS", skipping.OrderedDict())
+    monkeypatch.setattr(blocks, "CONSTANT_TILES", ConstantTiles())
 
 
 @pytest.mark.parametrize("place", [(0, 0, 0), (1, 0, 1), (1, 99, 99), (0, 60, 62)])
 def test_one_other_pixel_is_enough(place: tuple[int, int, int]) -> None:
     block = np.full((2, 100, 100), 3, np.float32)
     block[1] = 4
-    assert constant(block) == (3, 4)
+    assert constant_values(block) == (3, 4)
     block[place] += 1
-    assert constant(block) is None
+    assert constant_values(block) is None
     block[place] = np.nan
-    assert constant(block) is None
+    assert constant_values(block) is None
 
 
 def test_a_result_is_computed_once_and_the_oldest_goes() -> None:
-    asked = []
+    asked, tiles = [], ConstantTiles()
 
     def compute(key: int) -> Any:
         asked.append(key)
         return np.array(key), np.array(-key)
 
     for key in (1, 1, *range(2, 2 + skipping.KEPT), 1):
-        (first, second), _ = computed_once(key, lambda key=key: compute(key))
+        (first, second), _ = tiles.result(key, lambda key=key: compute(key))
         assert (first, second) == (key, -key)
     assert asked == [1, *range(2, 2 + skipping.KEPT), 1]
 
@@ -65,7 +65,7 @@ def test_what_is_copied_is_what_would_be_computed(
     source = sparse("sparse.zarr")
     copied = tile_predict(source, **TILED, precision=precision, output="copied.zarr")
     assert copied.tiles_constant > 20
-    monkeypatch.setattr(blocks, "constant", lambda block: None)
+    monkeypatch.setattr(blocks, "constant_values", lambda block: None)
     computed = tile_predict(source, **TILED, precision=precision, output="computed.zarr")
     assert computed.tiles_constant == 0
     assert kit.differing("copied.zarr", "computed.zarr") == []

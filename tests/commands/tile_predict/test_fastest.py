@@ -15,7 +15,7 @@ HUGE = 10**9
 
 
 @pytest.mark.parametrize(
-    ("shapes", "most", "expected"),
+    ("shapes", "max_size", "expected"),
     [
         ([(100, 70)], HUGE, [112]),
         ([(30_000, 30_000)], HUGE, [512, 1024, 2048]),
@@ -28,9 +28,9 @@ HUGE = 10**9
     ],
 )
 def test_what_comes_into_question_fits(
-    shapes: list[tuple[int, int]], most: int, expected: list[int]
+    shapes: list[tuple[int, int]], max_size: int, expected: list[int]
 ) -> None:
-    assert resources.candidates(shapes, contract=CLASSIC, overlap=92, most=most) == expected
+    assert resources.candidates(shapes, contract=CLASSIC, overlap=92, max_size=max_size) == expected
 
 
 class Machine:
@@ -50,8 +50,8 @@ class Machine:
         self.tried.append(tile)
         return self.real[tile] * (tile + 184) ** 2 / 1e6
 
-    def choose(self, tiles: tuple[int, ...] = resources.TILES) -> resources.Choice:
-        return resources.choose_fastest(
+    def choose(self, tiles: tuple[int, ...] = resources.TILES) -> resources.TileSize:
+        return resources.choose_tile_size(
             tiles, count=self.count, estimate=self.estimate, measure=self.measure, step=16
         )
 
@@ -59,7 +59,7 @@ class Machine:
 def test_a_short_job_is_not_measured() -> None:
     machine = Machine(4096, reckoned=1.0, real={})
     # Four tiles of 2048; they compute less than sixteen of 1024.
-    assert machine.choose() == resources.Choice(2048, machine.estimate(2048))
+    assert machine.choose() == resources.TileSize(2048, machine.estimate(2048))
     assert machine.tried == []
 
 
@@ -100,9 +100,9 @@ def test_the_smallest_is_halved_where_even_that_takes_too_long() -> None:
     assert Machine(100, reckoned=1e6, real={}).choose((112,)).tile == 112
 
 
-@given(side=st.integers(512, 60_000), pace=st.floats(1e-3, 30))
-def test_measuring_costs_little(side: int, pace: float) -> None:
-    machine = Machine(side, reckoned=pace, real=dict.fromkeys(resources.TILES, pace))
+@given(side=st.integers(512, 60_000), throughput=st.floats(1e-3, 30))
+def test_measuring_costs_little(side: int, throughput: float) -> None:
+    machine = Machine(side, reckoned=throughput, real=dict.fromkeys(resources.TILES, throughput))
     tiles = tuple(tile for tile in resources.TILES if tile <= side)
     chosen = machine.choose(tiles)
     whole = machine.count(chosen.tile) * chosen.seconds

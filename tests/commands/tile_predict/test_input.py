@@ -13,7 +13,7 @@ import pytest
 
 from unetkit.cli.app import main
 from unetkit.commands.tile_predict.command import tile_predict
-from unetkit.commands.tile_predict.plan import absence, take_stock, totals
+from unetkit.commands.tile_predict.plan import count_missing_chunks, missing_chunks
 from unetkit.errors import InputError, OutputError, ResourceError
 from unetkit.storage import retry
 from unetkit.storage.datasets import open_dataset
@@ -73,10 +73,9 @@ def test_samples_of_one_array_count_once(kit: SimpleNamespace, slide: str) -> No
     group = zarr.create_group("stack.zarr")
     array = group.create_array("images", shape=(3, 40, 40), chunks=(1, 20, 20), dtype="u1")
     array[:2] = 7
-    censuses = take_stock(open_dataset("stack.zarr").samples, complete=False)
-    assert len(censuses) == 3
-    assert totals(censuses) == (12, 4)
-    assert absence(censuses) == "4 of 12 input chunks are absent, read as the fill value"
+    inventories = count_missing_chunks(open_dataset("stack.zarr").samples, complete=False)
+    assert len(inventories) == 3
+    assert missing_chunks(inventories) == (12, 4)
 
 
 def test_a_store_that_lists_nothing_can_not_be_known_as_complete(slide: str) -> None:
@@ -87,9 +86,9 @@ def test_a_store_that_lists_nothing_can_not_be_known_as_complete(slide: str) -> 
         sample,
         image=replace(sample.image, data=replace(sample.data, url="http://127.0.0.1:1/slide.zarr")),
     )
-    assert totals(take_stock([away], complete=False)) == (0, 0)
+    assert missing_chunks(count_missing_chunks([away], complete=False)) == (0, 0)
     with pytest.raises(InputError, match="must list its chunks to be known as complete"):
-        take_stock([away], complete=True)
+        count_missing_chunks([away], complete=True)
 
 
 @pytest.mark.parametrize("change", ["touched", "lost", "another"])

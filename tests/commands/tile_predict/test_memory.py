@@ -17,7 +17,7 @@ from unetkit.commands.tile_predict import resources
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.ensemble import load_ensemble
 from unetkit.commands.tile_predict.precision import read_size
-from unetkit.commands.tile_predict.resources import Hands
+from unetkit.commands.tile_predict.resources import Parallelism
 from unetkit.errors import ResourceError, UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.machine import held_memory
@@ -61,13 +61,13 @@ def test_the_system_tells_how_much_memory_is_free() -> None:
     assert 2**20 < held_memory() < 2**45
 
 
-@pytest.mark.parametrize("most", [1, 188, 203, 204, 500, 700, 2000])
+@pytest.mark.parametrize("max_size", [1, 188, 203, 204, 500, 700, 2000])
 @pytest.mark.parametrize("overlap", [92, 108])
-def test_the_largest_tile_fits_and_the_next_does_not(most: int, overlap: int) -> None:
-    tile = resources.largest_tile(most, contract=CLASSIC, overlap=overlap)
+def test_the_largest_tile_fits_and_the_next_does_not(max_size: int, overlap: int) -> None:
+    tile = resources.largest_tile(max_size, contract=CLASSIC, overlap=overlap)
     assert tile % CLASSIC.step == 0
-    assert tile == 0 or read_size(CLASSIC, tile, overlap) <= most
-    assert read_size(CLASSIC, tile + CLASSIC.step, overlap) > most
+    assert tile == 0 or read_size(CLASSIC, tile, overlap) <= max_size
+    assert read_size(CLASSIC, tile + CLASSIC.step, overlap) > max_size
 
 
 def test_largest_and_peak_say_the_same() -> None:
@@ -78,8 +78,8 @@ def test_largest_and_peak_say_the_same() -> None:
 
 @pytest.mark.parametrize("size", [10, 100, 300, 1000])
 def test_as_many_as_fit_are_together(size: int) -> None:
-    plan = resources.Memory(limit=10**8, base=10**6, pixel=400.0, more=300.0)
-    batch = plan.fitting(size, most=8)
+    plan = resources.Memory(limit=10**8, base=10**6, pixel=400.0, extra_bytes=300.0)
+    batch = plan.fitting(size, max_batch=8)
     assert 1 <= batch <= 8
     assert batch == 1 or replace(plan, batch=batch).peak(size) <= plan.limit
     assert batch == 8 or replace(plan, batch=batch + 1).peak(size) > plan.limit
@@ -90,17 +90,17 @@ def test_more_jobs_take_more(slide: str) -> None:
     model = load_ensemble(["model.safetensors"], device="cpu")
     samples = open_dataset(slide).samples
 
-    def peak(hands: Hands) -> int:
+    def peak(parallelism: Parallelism) -> int:
         return resources.memory_for(
-            model, samples, hands=hands, precision="auto", limit=2**34
+            model, samples, parallelism=parallelism, precision="auto", limit=2**34
         ).peak(2000)
 
-    one = peak(Hands(1, networks=1, threads=1, at_once=1))
+    one = peak(Parallelism(1, networks=1, threads=1, concurrency=1))
     # The second job only reads and writes meanwhile.
-    assert one < peak(Hands(2, networks=1, threads=1, at_once=1)) < 1.5 * one
-    two = peak(Hands(2, networks=2, threads=1, at_once=None))
+    assert one < peak(Parallelism(2, networks=1, threads=1, concurrency=1)) < 1.5 * one
+    two = peak(Parallelism(2, networks=2, threads=1, concurrency=None))
     assert two > one
-    assert peak(Hands(2, networks=2, threads=1, at_once=1)) > two + held_memory()
+    assert peak(Parallelism(2, networks=2, threads=1, concurrency=1)) > two + held_memory()
 
 
 @pytest.mark.parametrize("merge", ["crop", "gaussian"])

@@ -54,7 +54,7 @@ def test_layers_that_are_no_convolutions_are_counted_or_count_for_nothing() -> N
 
 def test_seconds_are_in_proportion_to_work(kit: SimpleNamespace, slide: str) -> None:
     model = load_model("model.safetensors", device="cpu")
-    found = resources.find_pace(model, overlap=20, precision="float32", most=10**9)
+    found = resources.estimate_throughput(model, overlap=20, precision="float32", max_size=10**9)
     assert found.rate > 0
     work = [np.polyval(found.work, model.header.contract.legal(t + 40)) for t in (64, 512)]
     ratio = found.estimate(512) / found.estimate(64)
@@ -64,8 +64,8 @@ def test_seconds_are_in_proportion_to_work(kit: SimpleNamespace, slide: str) -> 
 
 def test_the_networks_of_an_ensemble_add_up(kit: SimpleNamespace, slide: str) -> None:
     model = load_model("model.safetensors", device="cpu")
-    one = resources.Pace(model, 20, "float32", work=(2.0, 0.0, 0.0), rate=4.0)
-    twice = resources.Paces((one, one), looks=lambda tile: 8.0)
+    one = resources.Throughput(model, 20, "float32", work=(2.0, 0.0, 0.0), rate=4.0)
+    twice = resources.EnsembleThroughput((one, one), runs=lambda tile: 8.0)
     assert twice.estimate(64) == pytest.approx(16 * one.estimate(64))
     assert twice.measure(64) > 0
 
@@ -82,7 +82,7 @@ def test_a_small_memory_is_not_filled_to_find_the_pace(
         return real(module, batch, precision=precision)
 
     monkeypatch.setattr(hardware, "forward", forward)
-    resources.find_pace(model, overlap=20, precision="float32", most=100)
+    resources.estimate_throughput(model, overlap=20, precision="float32", max_size=100)
     assert 60 < max(sizes) <= 100
-    resources.find_pace(model, overlap=20, precision="float32", most=1000)
+    resources.estimate_throughput(model, overlap=20, precision="float32", max_size=1000)
     assert max(sizes) == model.header.contract.legal(128 + 40)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from unetkit.arrays import normalization
-from unetkit.commands.tile_predict import averaging
+from unetkit.commands.tile_predict import averaging, blocks
 from unetkit.commands.tile_predict.averaging import LEAST_WEIGHT
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.errors import OutputError
@@ -241,7 +241,7 @@ def test_tiles_of_one_value_are_what_they_would_be_if_computed(
     for name in ("copied", "computed"):
         with monkeypatch.context() as patch:
             if name == "computed":
-                patch.setattr("unetkit.commands.tile_predict.blocks.constant", lambda block: None)
+                patch.setattr(blocks, "constant_values", lambda block: None)
             report = tile_predict(
                 str(tmp_path / "s.zarr"),
                 model=model,

@@ -12,7 +12,7 @@ import pytest
 
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.ensemble import load_ensemble
-from unetkit.commands.tile_predict.plan import Wishes, make_plan
+from unetkit.commands.tile_predict.plan import PredictOptions, make_plan
 from unetkit.errors import InputError
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
@@ -46,7 +46,9 @@ def test_chunks_are_parts_of_a_tile(
     kit: SimpleNamespace, slide: str, tile: int, chunk: int
 ) -> None:
     plan = make_plan(
-        load_ensemble(["model.safetensors"], device="cpu"), open_dataset(slide), Wishes(tile=tile)
+        load_ensemble(["model.safetensors"], device="cpu"),
+        open_dataset(slide),
+        PredictOptions(tile=tile),
     )
     assert plan.chunk == chunk
     (sample,) = plan.samples
@@ -58,7 +60,7 @@ def test_a_fingerprint_changes_with_all_that_decides_about_pixels(
     kit: SimpleNamespace, slide: str
 ) -> None:
     model, dataset = load_ensemble(["model.safetensors"], device="cpu"), open_dataset(slide)
-    plain = Wishes(precision="float32")
+    plain = PredictOptions(precision="float32")
     before = make_plan(model, dataset, plain).fingerprint()
     assert make_plan(model, dataset, plain).fingerprint() == before
     for change in (
@@ -79,4 +81,4 @@ def test_a_fingerprint_changes_with_all_that_decides_about_pixels(
 def test_an_automatic_tile_is_the_image_rounded_up(kit: SimpleNamespace, slide: str) -> None:
     kit.image(Path("odd.zarr"), (61, 45))
     model = load_ensemble(["model.safetensors"], device="cpu")
-    assert make_plan(model, open_dataset("odd.zarr"), Wishes()).tile == 64
+    assert make_plan(model, open_dataset("odd.zarr"), PredictOptions()).tile == 64

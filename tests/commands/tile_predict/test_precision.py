@@ -43,8 +43,8 @@ def test_a_low_precision_is_taken_only_where_labels_stay(
     monkeypatch.setattr(precision, "_flips", lambda *_, **__: flips)
     samples = open_dataset(slide).samples
     model = load_model("model.safetensors", device="cpu")
-    chosen = precision.choose_precision(
-        model, samples, [fit_image(samples[0].data)], overlap=20, fill=False, most=HUGE
+    chosen = precision.precision_of_network(
+        model, samples, [fit_image(samples[0].data)], overlap=20, fill=False, max_size=HUGE
     )
     assert chosen.name == expected
     said = "bfloat16 would change 0.02% of the labels" if flips else None
@@ -64,7 +64,7 @@ def test_the_most_varied_of_evenly_spaced_tiles_is_compared(
     samples = open_dataset(slide).samples + open_dataset("other.zarr").samples
     model = load_model("model.safetensors", device="cpu")
     contract = model.header.contract
-    places = list(precision._probes(samples, contract=contract, overlap=20, most=HUGE))
+    places = list(precision._probes(samples, contract=contract, overlap=20, max_size=HUGE))
     assert len(places) == precision.PROBES
     assert {number for number, _, _ in places} == {0, 1}
     assert {plane for number, plane, _ in places if number == 1} == {0, 1}
@@ -73,7 +73,7 @@ def test_the_most_varied_of_evenly_spaced_tiles_is_compared(
         fitted[number].apply(boxes.read_tile(samples[number].data, plane, tile))
         for number, plane, tile in places
     ]
-    precision.choose_precision(model, samples, fitted, overlap=20, fill=False, most=HUGE)
+    precision.precision_of_network(model, samples, fitted, overlap=20, fill=False, max_size=HUGE)
     assert compared == [max(block.std() for block in blocks)]
 
 
@@ -83,16 +83,19 @@ def test_a_long_job_is_probed_on_larger_tiles(
 ) -> None:
     create_image(str(tmp_path / "any.zarr"), shape=(side, side), axes="yx", dtype="u1", chunk=512)
     samples = open_dataset(str(tmp_path / "any.zarr")).samples
-    assert precision._probe_side(samples, contract=CLASSIC, overlap=92, most=HUGE) == expected
-    assert precision._probe_side(samples, contract=CLASSIC, overlap=92, most=260) == 64
-    assert precision._probe_side(samples * 300, contract=CLASSIC, overlap=92, most=HUGE) >= expected
+    assert precision._probe_side(samples, contract=CLASSIC, overlap=92, max_size=HUGE) == expected
+    assert precision._probe_side(samples, contract=CLASSIC, overlap=92, max_size=260) == 64
+    assert (
+        precision._probe_side(samples * 300, contract=CLASSIC, overlap=92, max_size=HUGE)
+        >= expected
+    )
 
 
 def test_flips_are_counted(kit: SimpleNamespace, slide: str) -> None:
     model = load_model("model.safetensors", device="cpu")
     samples = open_dataset(slide).samples
     (_, plane, tile), *_ = precision._probes(
-        samples, contract=model.header.contract, overlap=20, most=HUGE
+        samples, contract=model.header.contract, overlap=20, max_size=HUGE
     )
     block = fit_image(samples[0].data).apply(boxes.read_tile(samples[0].data, plane, tile))
     assert precision._flips(model, block, tile, low="float32") == 0

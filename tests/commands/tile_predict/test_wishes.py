@@ -10,7 +10,7 @@ import pytest
 
 from unetkit.cli.app import main
 from unetkit.commands.tile_predict.command import tile_predict
-from unetkit.commands.tile_predict.plan import Wishes
+from unetkit.commands.tile_predict.plan import PredictOptions
 from unetkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     ],
 )
 def test_bad_wishes_are_named(change: dict[str, Any], message: str) -> None:
-    Wishes().check()
+    PredictOptions().check()
     with pytest.raises(UsageError, match=message):
-        replace(Wishes(), **change).check()
+        replace(PredictOptions(), **change).check()
 
 
 def test_wishes_are_picked_out_of_all_options() -> None:
-    options = {**vars(Wishes()), "tile": 32, "source": "a.zarr", "audit": 3}
-    assert Wishes.among(options) == Wishes(tile=32, audit=3)
+    options = {**vars(PredictOptions()), "tile": 32, "source": "a.zarr", "audit": 3}
+    assert PredictOptions.among(options) == PredictOptions(tile=32, audit=3)
 
 
 def test_windows_that_do_not_overlap_are_not_blended(kit: SimpleNamespace, slide: str) -> None:

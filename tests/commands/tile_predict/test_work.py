@@ -12,8 +12,8 @@ import torch
 from unetkit.commands.tile_predict import plan, resources
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.ensemble import Ensemble, load_ensemble
-from unetkit.commands.tile_predict.plan import Wishes, Work
-from unetkit.commands.tile_predict.resources import Choice, Memory, Pace, Paces
+from unetkit.commands.tile_predict.plan import PredictOptions, Work
+from unetkit.commands.tile_predict.resources import EnsembleThroughput, Memory, Throughput, TileSize
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 HUGE = 10**9
 
 
-def work_on(source: str, **wishes: object) -> Work:
+def work_on(source: str, **options: object) -> Work:
     ensemble = load_ensemble(["model.safetensors"], device="cpu")
-    return Work(ensemble, open_dataset(source).samples, Wishes(**wishes))  # type: ignore[arg-type]
+    return Work(ensemble, open_dataset(source).samples, PredictOptions(**options))  # type: ignore[arg-type]
 
 
 def test_tasks_and_passes_are_those_of_all_planes(kit: SimpleNamespace, slide: str) -> None:
@@ -65,7 +65,7 @@ def test_a_gpu_sees_several_small_tiles_at_once(
 ) -> None:
     create_image("film.zarr", shape=(planes, 64, 60), axes="zyx", dtype="u1", chunk=64)
     work = work_on("film.zarr")
-    memory = Memory(limit, 0, pixel=1000.0, more=1000.0)
+    memory = Memory(limit, 0, pixel=1000.0, extra_bytes=1000.0)
     assert work.batch(tile, memory) == 1
     monkeypatch.setattr(Ensemble, "device", torch.device("cuda"))
     assert work.batch(tile, memory) == expected
@@ -94,27 +94,27 @@ def test_what_is_chosen_for_a_gpu_is_done_and_kept(
 
 def test_a_tile_that_is_settled_stays(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # However slow the machine is.
-    monkeypatch.setattr(Paces, "estimate", lambda paces, tile: 1e6)
+    monkeypatch.setattr(EnsembleThroughput, "estimate", lambda throughputs, tile: 1e6)
     work = work_on(slide)
-    assert work.fastest(4096, precision="float32", most=HUGE) == Choice(4096, 1e6)
-    assert work.fastest([512, 1024], precision="float32", most=HUGE).tile < 512
+    assert work.fastest(4096, precision="float32", max_size=HUGE) == TileSize(4096, 1e6)
+    assert work.fastest([512, 1024], precision="float32", max_size=HUGE).tile < 512
 
 
-def test_looks_make_a_task_longer(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def steady(model: LoadedModel, *, overlap: int, precision: str, most: int) -> Pace:
-        return Pace(model, overlap, precision, work=(1.0, 0.0, 0.0), rate=1e6)
+def test_symmetries_make_a_task_longer(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def steady(model: LoadedModel, *, overlap: int, precision: str, max_size: int) -> Throughput:
+        return Throughput(model, overlap, precision, work=(1.0, 0.0, 0.0), rate=1e6)
 
-    monkeypatch.setattr(plan, "find_pace", steady)
+    monkeypatch.setattr(plan, "estimate_throughput", steady)
     plain, turned = (
-        work_on(slide, tta=tta).fastest(32, precision="float32", most=HUGE).seconds
+        work_on(slide, tta=tta).fastest(32, precision="float32", max_size=HUGE).seconds
         for tta in ("none", "flips")
     )
     assert turned == pytest.approx(4 * plain)
 
 
 def test_the_tile_is_kept_by_whoever_goes_on(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def choose(work: Work, tiles: int | list[int], **_: object) -> Choice:
-        return Choice(tiles if isinstance(tiles, int) else 16, 1.0)
+    def choose(work: Work, tiles: int | list[int], **_: object) -> TileSize:
+        return TileSize(tiles if isinstance(tiles, int) else 16, 1.0)
 
     first = tile_predict(slide)
     # A machine that is busier by now would choose otherwise.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from unetkit.commands.tile_predict.ensemble import load_model, torch_threads, turns
+from unetkit.commands.tile_predict.ensemble import compute_slots, load_model, torch_threads
 from unetkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def most_at_once(count: int | None) -> int:
         nonlocal inside, most
         meet.wait()
         for _ in range(50):
-            with turns(count):
+            with compute_slots(count):
                 inside += 1
                 most = max(most, inside)
                 inside -= 1
@@ -60,7 +60,7 @@ def most_at_once(count: int | None) -> int:
 
 
 def test_one_network_computes_at_a_time() -> None:
-    assert turns(1) is turns(1)
+    assert compute_slots(1) is compute_slots(1)
     assert most_at_once(1) == 1
 
 
@@ -68,7 +68,7 @@ def test_any_number_may_compute_at_once() -> None:
     inside, met = threading.Barrier(2), []
 
     def work() -> None:
-        with turns(None):
+        with compute_slots(None):
             # Nobody gets on before both are inside; one at a time would never meet.
             met.append(inside.wait(30))
 

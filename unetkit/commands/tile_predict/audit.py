@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.arrays.boxes import read_tile
-from unetkit.commands.tile_predict.averaging import Seen
+from unetkit.commands.tile_predict.averaging import ReadBox
 from unetkit.commands.tile_predict.blocks import ImageTask, job_key, normalized
 from unetkit.commands.tile_predict.precision import FLIPS
 from unetkit.engine.jobs import run_jobs
@@ -176,23 +176,24 @@ def audit_window(job: AuditJob) -> Compared:
     task, tile = job.task, job.tile
     largest = [1.0]
 
-    def watch(logits: torch.Tensor, at: Tile) -> None:
+    def on_logits(logits: torch.Tensor, at: Tile) -> None:
         check_finite(logits, at)
         largest.append(float(logits.abs().max()))
 
-    call = replace(task.call, averaging=job.averaging)
-    if call.precision != "exact":
-        call = replace(call, precision="float32")
+    inference = replace(task.inference, averaging=job.averaging)
+    if inference.precision != "exact":
+        inference = replace(inference, precision="float32")
     blocks = normalized(task, read_tile(task.data, job.plane, tile))
     shape = (task.data.height, task.data.width)
-    (again,) = replace(call.looks(), watch=watch).probabilities([Seen(blocks, tile, shape)])
+    predictor = replace(inference.predictor(), on_logits=on_logits)
+    (again,) = predictor.probabilities([ReadBox(blocks, tile, shape)])
     classes = to_classes(again, threshold=task.threshold, positive=task.positive)
     box = (job.plane, tile.y0, tile.y1, tile.x0, tile.x1)
     asked = np.ones(classes.shape, bool)
     for empty in job.left_out:
         asked[_within(empty, tile)] = False
     # A GPU promises the same bits for tiles of the same size only, and a window is smaller.
-    exact = call.precision == "exact" and call.device == "cpu"
+    exact = inference.precision == "exact" and inference.device == "cpu"
     tolerance = 0.0 if exact else CLOSE * max(largest)
     gap = _gap(task.probabilities.read(*box), again, exact=exact) * asked
     flipped = (task.classes.read(*box) != classes) & asked
@@ -272,7 +273,7 @@ def audit(
         found = found.with_another(result)
         advance()
 
-    count = plan.wishes.audit
+    count = plan.options.audit
     jobs = draw_windows(plan, tasks, count, left_out=left_out)
     run_jobs(audit_window, jobs, scheduler=scheduler, on_done=add)
     flips_allowed = _flips_allowed(plan)
@@ -294,7 +295,7 @@ def _flips_allowed(plan: Plan) -> float | None:
         return None
     if plan.precision in ("exact", "float32"):
         return 0.0
-    return FLIPS if plan.wishes.precision == "auto" else MANY_FLIPS
+    return FLIPS if plan.options.precision == "auto" else MANY_FLIPS
 
 
 def _judge(found: Compared, flips_allowed: float, *, worst: str) -> None:

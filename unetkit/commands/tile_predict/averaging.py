@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from unetkit.geometry.sizes import SizeContract
 
 Merge = Literal["crop", "gaussian"]
-Turning = Literal["none", "flips", "rotations"]
+Tta = Literal["none", "flips", "rotations"]
 Interval = tuple[int, int]
 Pixels = TypeVar("Pixels", "NDArray[Any]", "torch.Tensor")
 
@@ -36,7 +36,7 @@ BLEND_SIDE = 2048
 
 
 @dataclass(frozen=True)
-class Turn:
+class Symmetry:
     """One of the eight ways in which a square lies on itself: mirror its axes, then swap them.
 
     Parameters
@@ -68,16 +68,16 @@ class Turn:
         return (columns, rows) if self.swapped else (rows, columns)
 
 
-_ALL = [Turn(r, c, s) for s in (False, True) for r in (False, True) for c in (False, True)]
-TURNS: dict[str, tuple[Turn, ...]] = {
-    "none": (Turn(),),
-    "flips": tuple(turn for turn in _ALL if not turn.swapped),
+_ALL = [Symmetry(r, c, s) for s in (False, True) for r in (False, True) for c in (False, True)]
+SYMMETRIES: dict[str, tuple[Symmetry, ...]] = {
+    "none": (Symmetry(),),
+    "flips": tuple(symmetry for symmetry in _ALL if not symmetry.swapped),
     "rotations": tuple(_ALL),
 }
 
 
 @dataclass(frozen=True)
-class Member:
+class EnsembleMember:
     """One network of an ensemble, as workers find it and as tiles suit it.
 
     ::
@@ -119,7 +119,7 @@ class Member:
         return origin - self.overlap, origin - self.overlap + size
 
     @property
-    def beyond(self) -> int:
+    def blend_margin(self) -> int:
         """How far its output reaches over each side of a tile."""
         return self.overlap - self.contract.margin
 
@@ -130,7 +130,7 @@ class Averaging:
 
     Parameters
     ----------
-    members : tuple of Member
+    members : tuple of EnsembleMember
         The networks.
     tile : int
         Side and distance of the tiles, in pixels; a multiple of each network's step.
@@ -140,15 +140,15 @@ class Averaging:
         Whether a tile is what its own window says, or a weighted mean of all that reach it.
     """
 
-    members: tuple[Member, ...]
+    members: tuple[EnsembleMember, ...]
     tile: int
-    tta: Turning = "none"
+    tta: Tta = "none"
     merge: Merge = "crop"
 
     @property
-    def turns(self) -> tuple[Turn, ...]:
+    def symmetries(self) -> tuple[Symmetry, ...]:
         """The ways in which each tile is turned."""
-        return TURNS[self.tta]
+        return SYMMETRIES[self.tta]
 
     @property
     def size(self) -> int:
@@ -178,14 +178,14 @@ class Averaging:
         starts, stops = [], []
         for member in self.members:
             origins = self.windows(member, first, last)
-            for mirrored in {turn.rows for turn in self.turns}:
+            for mirrored in {symmetry.rows for symmetry in self.symmetries}:
                 starts.append(member.reads(origins[0], self.tile, mirrored=mirrored)[0])
                 stops.append(member.reads(origins[-1], self.tile, mirrored=mirrored)[1])
         # What lies before the box is context of the same length for all boxes.
         return min(starts), max(stops)
 
     def windows(
-        self, member: Member, first: int, last: int, *, length: int | None = None
+        self, member: EnsembleMember, first: int, last: int, *, length: int | None = None
     ) -> list[int]:
         """Return the origins, along an axis, of the tiles that the pixels are made from.
 
@@ -200,8 +200,8 @@ class Averaging:
         """
         if self.merge == "crop":
             return [first]
-        before = (first - self.tile - member.beyond) // self.tile + 1
-        after = -(-(last + member.beyond) // self.tile)
+        before = (first - self.tile - member.blend_margin) // self.tile + 1
+        after = -(-(last + member.blend_margin) // self.tile)
         if length is not None:
             before, after = max(0, before), min(after, -(-length // self.tile))
         return [number * self.tile for number in range(before, after)]
@@ -229,14 +229,14 @@ class Averaging:
             for member in self.members
         )
 
-    def _runs(self, member: Member, height: int, width: int) -> int:
+    def _runs(self, member: EnsembleMember, height: int, width: int) -> int:
         side = self.side(height, width)
 
         def along(length: int) -> int:
             ends = ((first, min(first + side, length)) for first in range(0, length, side))
             return sum(len(self.windows(member, *end, length=length)) for end in ends)
 
-        return along(height) * along(width) * len(self.turns)
+        return along(height) * along(width) * len(self.symmetries)
 
 
 # The least weight of a pixel in a blend, as a share of its window's centre; the corners of a
@@ -246,7 +246,7 @@ LEAST_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReadBox:
     """A box of an image, as networks are to see it.
 
     Parameters
@@ -265,7 +265,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Looks:
+class Predictor:
     """How to look at an image.
 
     Parameters
@@ -278,11 +278,11 @@ class Looks:
         How many they tell apart.
     precision : str
         As for `hardware.forward`.
-    turn : context manager
+    compute_slot : context manager
         Held while a network computes.
     windows : int
         How many windows of a box that is blended a network sees at once.
-    watch : callable
+    on_logits : callable
         Called with the logits of each look, and the tile that they are for.
     """
 
@@ -290,16 +290,16 @@ class Looks:
     modules: Sequence[torch.nn.Module]
     classes: int
     precision: str
-    turn: AbstractContextManager[Any]
+    compute_slot: AbstractContextManager[Any]
     windows: int = 1
-    watch: Callable[[torch.Tensor, Tile], None] = check_finite
+    on_logits: Callable[[torch.Tensor, Tile], None] = check_finite
 
-    def probabilities(self, seen: Sequence[Seen]) -> list[NDArray[np.float32]]:
+    def probabilities(self, seen: Sequence[ReadBox]) -> list[NDArray[np.float32]]:
         """Return the mean probabilities of the write box of each tile.
 
         Parameters
         ----------
-        seen : sequence of Seen
+        seen : sequence of ReadBox
             Boxes whose read boxes have one size. Each network sees them all at once, unless they
             are blended, which each is for itself.
 
@@ -311,12 +311,12 @@ class Looks:
             return [self._blended(one) for one in seen]
         return _means(lambda number: self._network(number).cropped(seen), range(len(self.modules)))
 
-    def _blended(self, one: Seen) -> NDArray[np.float32]:
+    def _blended(self, one: ReadBox) -> NDArray[np.float32]:
         members = range(len(self.modules))
         return _means(lambda number: [self._network(number).blended(one)], members)[0]
 
-    def _network(self, number: int) -> _Network:
-        return _Network(self, self.averaging.members[number], self.modules[number], number)
+    def _network(self, number: int) -> _ModelPass:
+        return _ModelPass(self, self.averaging.members[number], self.modules[number], number)
 
 
 @dataclass(frozen=True)
@@ -343,15 +343,15 @@ class _Window:
 
 
 @dataclass(frozen=True)
-class _Network:
+class _ModelPass:
     """One of the networks, which is the `number`th."""
 
-    looks: Looks
-    member: Member
+    predictor: Predictor
+    member: EnsembleMember
     module: torch.nn.Module
     number: int
 
-    def cropped(self, seen: Sequence[Seen]) -> list[NDArray[np.float32]]:
+    def cropped(self, seen: Sequence[ReadBox]) -> list[NDArray[np.float32]]:
         """Return what the network says of each box: the middle of its own window."""
         return self._windows(
             [
@@ -366,61 +366,62 @@ class _Network:
             ]
         )
 
-    def blended(self, one: Seen) -> NDArray[np.float32]:
+    def blended(self, one: ReadBox) -> NDArray[np.float32]:
         """Return the mean of all windows that touch the write box, each weighted by its bell."""
-        tile, beyond = one.tile, self.member.beyond
-        bell = _bell(self.looks.averaging.tile + 2 * beyond)
+        tile, averaging, margin = one.tile, self.predictor.averaging, self.member.blend_margin
+        bell = _bell(averaging.tile + 2 * margin)
         weights = np.zeros((tile.y1 - tile.y0, tile.x1 - tile.x0), np.float32)
-        total = np.zeros((self.looks.classes, *weights.shape), np.float32)
+        total = np.zeros((self.predictor.classes, *weights.shape), np.float32)
         windows = self._touching(one)
-        while some := list(islice(windows, self.looks.windows)):
+        while some := list(islice(windows, self.predictor.windows)):
             for window, found in zip(some, self._windows(some), strict=True):
                 y, x = window.origin
-                weight = bell[_part(window.rows, y - beyond), _part(window.columns, x - beyond)]
+                weight = bell[_part(window.rows, y - margin), _part(window.columns, x - margin)]
                 place = _part(window.rows, tile.y0), _part(window.columns, tile.x0)
                 total[:, *place] += found * weight
                 weights[place] += weight
         return np.asarray(total / weights)
 
-    def _touching(self, one: Seen) -> Iterator[_Window]:
+    def _touching(self, one: ReadBox) -> Iterator[_Window]:
         """Yield the windows that touch a write box, row by row."""
-        averaging, tile, beyond = self.looks.averaging, one.tile, self.member.beyond
+        averaging, tile, margin = self.predictor.averaging, one.tile, self.member.blend_margin
         block = one.blocks[self.number]
         for y in averaging.windows(self.member, tile.y0, tile.y1, length=one.shape[0]):
-            rows = max(tile.y0, y - beyond), min(tile.y1, y + averaging.tile + beyond)
+            rows = max(tile.y0, y - margin), min(tile.y1, y + averaging.tile + margin)
             for x in averaging.windows(self.member, tile.x0, tile.x1, length=one.shape[1]):
-                columns = max(tile.x0, x - beyond), min(tile.x1, x + averaging.tile + beyond)
+                columns = max(tile.x0, x - margin), min(tile.x1, x + averaging.tile + margin)
                 yield _Window(block, tile, (y, x), rows=rows, columns=columns)
 
     def _windows(self, windows: Sequence[_Window]) -> list[NDArray[np.float32]]:
         """Return the mean over all turns of what is wanted of each window."""
-        return _means(lambda turn: self._turned(turn, windows), self.looks.averaging.turns)
+        symmetries = self.predictor.averaging.symmetries
+        return _means(lambda symmetry: self._turned(symmetry, windows), symmetries)
 
-    def _turned(self, turn: Turn, windows: Sequence[_Window]) -> list[NDArray[np.float32]]:
-        blocks, boxes = zip(*(self._placed(turn, one) for one in windows), strict=True)
+    def _turned(self, symmetry: Symmetry, windows: Sequence[_Window]) -> list[NDArray[np.float32]]:
+        blocks, boxes = zip(*(self._placed(symmetry, one) for one in windows), strict=True)
         batch = _stacked(blocks)
-        with self.looks.turn:
+        with self.predictor.compute_slot:
             logits = batch_logits(
                 self.module,
                 batch,
                 boxes,
                 margin=self.member.contract.margin,
-                precision=self.looks.precision,
+                precision=self.predictor.precision,
             )
         for each, window in zip(logits, windows, strict=True):
-            self.looks.watch(each, window.tile)
-        return [turn.undo(to_probabilities(each)) for each in logits]
+            self.predictor.on_logits(each, window.tile)
+        return [symmetry.undo(to_probabilities(each)) for each in logits]
 
-    def _placed(self, turn: Turn, window: _Window) -> tuple[NDArray[np.float32], Tile]:
+    def _placed(self, symmetry: Symmetry, window: _Window) -> tuple[NDArray[np.float32], Tile]:
         """Return what the network is to see of a window, turned, and the box that is wanted."""
-        tile, side = window.tile, self.looks.averaging.tile
-        y0, y1 = self.member.reads(window.origin[0], side, mirrored=turn.rows)
-        x0, x1 = self.member.reads(window.origin[1], side, mirrored=turn.columns)
+        tile, side = window.tile, self.predictor.averaging.tile
+        y0, y1 = self.member.reads(window.origin[0], side, mirrored=symmetry.rows)
+        x0, x1 = self.member.reads(window.origin[1], side, mirrored=symmetry.columns)
         block = window.block[:, _part((y0, y1), tile.read_y0), _part((x0, x1), tile.read_x0)]
         size = y1 - y0
-        wanted = turn.place(_moved(window.rows, y0), _moved(window.columns, x0), size=size)
+        wanted = symmetry.place(_moved(window.rows, y0), _moved(window.columns, x0), size=size)
         (top, bottom), (left, right) = wanted
-        return turn.apply(block), Tile(tile.index, top, left, bottom, right, 0, 0, size, size)
+        return symmetry.apply(block), Tile(tile.index, top, left, bottom, right, 0, 0, size, size)
 
 
 def _means(

@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from unetkit.arrays.boxes import read_tile
-from unetkit.commands.tile_predict.averaging import Looks, Seen
-from unetkit.commands.tile_predict.ensemble import load_model, turns, use_threads
-from unetkit.commands.tile_predict.skipping import computed_once, constant, nothing, too_dark
+from unetkit.commands.tile_predict.averaging import Predictor, ReadBox
+from unetkit.commands.tile_predict.ensemble import compute_slots, load_model, use_threads
+from unetkit.commands.tile_predict.skipping import (
+    CONSTANT_TILES,
+    background_result,
+    constant_values,
+    is_background,
+)
 from unetkit.engine.block_io import write_tile
 from unetkit.errors import NonFiniteError, OutOfMemoryError
 from unetkit.models import hardware
@@ -33,14 +38,14 @@ if TYPE_CHECKING:
     from unetkit.arrays.normalization import Normalization
     from unetkit.commands.tile_predict.averaging import Averaging
     from unetkit.commands.tile_predict.plan import Plan
-    from unetkit.commands.tile_predict.resources import Hands
+    from unetkit.commands.tile_predict.resources import Parallelism
     from unetkit.commands.tile_predict.skipping import Mask, Result
     from unetkit.geometry.tiles import Tile
     from unetkit.storage.planes import PlaneArray
 
 
 @dataclass(frozen=True)
-class NetworkCall:
+class InferenceConfig:
     """How a worker gets at the network and runs it.
 
     Parameters
@@ -53,7 +58,7 @@ class NetworkCall:
         Where and how to compute.
     threads : int or None
         Torch threads for each network; None leaves the worker's own number.
-    at_once : int or None
+    concurrency : int or None
         How many jobs of one process may be in the network at the same time.
     batch : int
         How many tiles, or windows of a block that is blended, one of them lets it see at once.
@@ -64,44 +69,44 @@ class NetworkCall:
     device: str
     precision: str
     threads: int | None
-    at_once: int | None
+    concurrency: int | None
     batch: int = 1
 
     @property
-    def together(self) -> int:
+    def max_batch(self) -> int:
         """How many tiles are one job; a block that is blended has a batch in itself."""
         return self.batch if self.averaging.merge == "crop" else 1
 
-    def looks(self, batch: int = 1) -> Looks:
+    def predictor(self, batch: int = 1) -> Predictor:
         """Return the networks of this process, ready to look at so much at once."""
         members = self.averaging.members
         fused = self.precision != "exact"
         load = partial(load_model, device=self.device, keep=len(members), fused=fused)
         modules = [load(member.path, sha256=member.sha256).module for member in members]
-        return Looks(
+        return Predictor(
             self.averaging,
             modules,
             classes=self.classes,
             precision=self.precision,
-            turn=turns(self.at_once),
+            compute_slot=compute_slots(self.concurrency),
             windows=batch,
         )
 
 
-def network_call(plan: Plan, *, device: str, hands: Hands) -> NetworkCall:
+def inference_config(plan: Plan, *, device: str, parallelism: Parallelism) -> InferenceConfig:
     """Say how workers run the networks of a plan."""
-    return NetworkCall(
+    return InferenceConfig(
         averaging=plan.averaging,
         classes=len(plan.model.header.class_names),
         device=device,
         precision=plan.precision,
-        threads=hands.threads,
-        at_once=hands.at_once,
+        threads=parallelism.threads,
+        concurrency=parallelism.concurrency,
         batch=plan.batch,
     )
 
 
-class Room:
+class BatchLimit:
     """How much of a batch the memory of this process has room for.
 
     Parameters
@@ -121,9 +126,9 @@ class Room:
 
 
 @lru_cache(maxsize=8)
-def room_for(call: NetworkCall) -> Room:
+def batch_limit(inference: InferenceConfig) -> BatchLimit:
     """Return the room that this process has for a call, as earlier jobs left it."""
-    return Room(call.batch)
+    return BatchLimit(inference.batch)
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ class ImageTask:
     ----------
     name : str
         Of the sample.
-    call : NetworkCall
+    inference : InferenceConfig
         The network.
     data : PlaneArray
         The image.
@@ -155,7 +160,7 @@ class ImageTask:
     """
 
     name: str
-    call: NetworkCall
+    inference: InferenceConfig
     data: PlaneArray
     probabilities: PlaneArray
     classes: PlaneArray
@@ -263,7 +268,7 @@ def predict_tiles(jobs: Sequence[TileJob], *, batch: int = 1) -> list[TileDone |
     OutOfMemoryError
         If there is too little memory for the network.
     """
-    use_threads(jobs[0].task.call.threads)
+    use_threads(jobs[0].task.inference.threads)
     tiles = [_read(job) for job in jobs]
     varied = [one for one in tiles if isinstance(one, _Read) and one.varied]
     computed = _compute(varied, batch=batch)
@@ -283,11 +288,11 @@ def _read(job: TileJob) -> _Read | TileDone | None:
     if task.mask is not None and not task.mask.covers(job.plane, job.tile):
         return None if job.there else _left_out(job)
     raw = read_tile(task.data, job.plane, job.tile)
-    if too_dark(raw, job.tile, task.skip_below):
+    if is_background(raw, job.tile, task.skip_below):
         return None if job.there else _left_out(job)
     filled = _count_nonfinite(raw, job)
     blocks = normalized(task, raw)
-    values = tuple(constant(block) for block in blocks)
+    values = tuple(constant_values(block) for block in blocks)
     # Tiles of one value are in no batch.
     return None if job.there and None not in values else _Read(job, blocks, filled, values)
 
@@ -304,7 +309,7 @@ def _left_out(job: TileJob) -> TileDone:
     # Objects of the target `boundary` are what is inside, its first class.
     background = 1 - task.positive if task.positive == 0 else 0
     classes = task.probabilities.channel_count
-    _write(job, nothing(job.tile, classes=classes, background=background, kinds=kinds))
+    _write(job, background_result(job.tile, classes=classes, background=background, kinds=kinds))
     return TileDone(tile_checksum(job), 0, left_out=True)
 
 
@@ -330,8 +335,8 @@ def _compute(varied: Sequence[_Read], *, batch: int) -> Iterator[Result]:
     seen = []
     for one in varied:
         data = one.job.task.data
-        seen.append(Seen(one.blocks, one.job.tile, (data.height, data.width)))
-    found = varied[0].job.task.call.looks(batch).probabilities(seen)
+        seen.append(ReadBox(one.blocks, one.job.tile, (data.height, data.width)))
+    found = varied[0].job.task.inference.predictor(batch).probabilities(seen)
     for one in varied:
         # What is not needed any more gives way to what writing takes.
         yield _as_stored(one.job.task, found.pop(0))
@@ -345,7 +350,7 @@ def _as_stored(task: ImageTask, probabilities: NDArray[np.float32]) -> Result:
 def _copy(one: _Read, *, batch: int) -> tuple[Result, bool]:
     """Return what is stored of a tile of one value, and whether it was computed for another."""
     task, tile = one.job.task, one.job.tile
-    averaging = task.call.averaging
+    averaging = task.inference.averaging
     whole, windows = tile, None
     if averaging.merge == "crop":
         # The write box may end at the edge of the image; a whole tile's result serves all.
@@ -354,11 +359,11 @@ def _copy(one: _Read, *, batch: int) -> tuple[Result, bool]:
         # At an edge of the image there are fewer windows.
         windows = averaging.layout(tile, shape=(task.data.height, task.data.width))
     key = (
-        (task.call, task.threshold, task.positive, task.probabilities.dtype),
+        (task.inference, task.threshold, task.positive, task.probabilities.dtype),
         (windows, one.blocks[0].shape, one.values),
     )
     alone = replace(one, job=replace(one.job, tile=whole))
-    (probabilities, classes), known = computed_once(
+    (probabilities, classes), known = CONSTANT_TILES.result(
         key, lambda: next(_compute([alone], batch=batch))
     )
     high, wide = tile.y1 - tile.y0, tile.x1 - tile.x0
@@ -439,8 +444,8 @@ def predict_batch(batch: TileBatch) -> BatchDone:
     Exception
         What `predict_tiles` raises.
     """
-    call = batch.jobs[0].task.call
-    room = room_for(call)
+    inference = batch.jobs[0].task.inference
+    room = batch_limit(inference)
     done: list[TileDone | None] = []
     with count_attempts() as tries:
         while len(done) < len(batch.jobs):
@@ -448,7 +453,7 @@ def predict_batch(batch: TileBatch) -> BatchDone:
             found = _tried(batch.jobs[len(done) : len(done) + now], batch=now)
             if found is None:
                 room.halve(now)
-                hardware.free_unused(call.device)
+                hardware.free_unused(inference.device)
             else:
                 done += found
     return BatchDone(tuple(done), room.batch, tries[0])
@@ -460,7 +465,7 @@ def _tried(jobs: tuple[TileJob, ...], *, batch: int) -> list[TileDone | None] | 
     What the attempt took is free once this has returned, and not while its error is handled.
     """
     try:
-        with enough_memory(jobs[0].tile, jobs[0].task.call.device):
+        with enough_memory(jobs[0].tile, jobs[0].task.inference.device):
             return predict_tiles(jobs, batch=batch)
     except OutOfMemoryError:
         if batch == 1:

@@ -7,17 +7,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from unetkit.commands.tile_predict.blocks import network_call
+from unetkit.commands.tile_predict.blocks import inference_config
 from unetkit.commands.tile_predict.ensemble import (
     find_models,
     load_ensemble,
     read_header,
     torch_threads,
 )
-from unetkit.commands.tile_predict.environment import compare_workers, look_at
+from unetkit.commands.tile_predict.environment import compare_workers, environment_of
 from unetkit.commands.tile_predict.output import PredictionStore, output_of
-from unetkit.commands.tile_predict.plan import Wishes, absence, check_fit, make_plan, totals
-from unetkit.commands.tile_predict.resources import share_cores
+from unetkit.commands.tile_predict.plan import PredictOptions, check_fit, make_plan, missing_chunks
+from unetkit.commands.tile_predict.resources import plan_parallelism
 from unetkit.commands.tile_predict.run import PredictionRun
 from unetkit.commands.tile_predict.skipping import open_mask
 from unetkit.engine.input_shift import check_input_shift
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from unetkit.commands.tile_predict.plan import Plan
-    from unetkit.commands.tile_predict.resources import Hands
+    from unetkit.commands.tile_predict.resources import Parallelism
     from unetkit.commands.tile_predict.skipping import Mask
     from unetkit.engine.pools import Scheduler
     from unetkit.options import (
@@ -147,18 +147,18 @@ class PredictionReport:
 def summary(plan: Plan) -> str:
     """Say in one sentence what a plan is."""
     count = "1 tile" if plan.tiles_total == 1 else f"{plan.tiles_total} tiles"
-    together = f", {plan.batch} at once" if plan.batch > 1 else ""
+    batch = f", {plan.batch} at once" if plan.batch > 1 else ""
     return (
         f"{count} of {plan.tile} pixels, each read with {plan.overlap} pixels "
-        f"of context as {plan.size}{together}, in {plan.precision}"
+        f"of context as {plan.size}{batch}, in {plan.precision}"
         f"{f' since {plan.reason}' if plan.reason else ''}{_averaged(plan)}"
     )
 
 
 def _averaged(plan: Plan) -> str:
     averaging = plan.averaging
-    looks = {"models": len(averaging.members), "turns": len(averaging.turns)}
-    parts = [f"{count} {what}" for what, count in looks.items() if count > 1]
+    runs = {"models": len(averaging.members), "turns": len(averaging.symmetries)}
+    parts = [f"{count} {what}" for what, count in runs.items() if count > 1]
     parts += ["windows"] if averaging.merge == "gaussian" else []
     if not parts:
         return ""
@@ -167,7 +167,7 @@ def _averaged(plan: Plan) -> str:
 
 def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
     """Tell what a plan would do."""
-    chunks, absent = totals(plan.censuses)
+    chunks, absent = missing_chunks(plan.inventories)
     return PredictionReport(
         output=output,
         tiles_total=plan.tiles_total,
@@ -188,8 +188,8 @@ def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
         samples=len(plan.samples),
         filled=0,
         models=len(plan.model.models),
-        tta=plan.wishes.tta,
-        merge=plan.wishes.merge,
+        tta=plan.options.tta,
+        merge=plan.options.merge,
         cost_factor=plan.cost_factor,
         context_share=plan.wasted,
         output_bytes=plan.output_bytes,
@@ -358,10 +358,10 @@ def tile_predict(
     Ronneberger, Fischer, Brox (2015), U-Net, figure 2: the overlap-tile strategy; section 4
     averages seven rotations of the image.
     """
-    options, began = locals(), time.monotonic()
+    given, began = locals(), time.monotonic()
     hardware.tune_allocator()
-    wishes = Wishes.among(options)
-    wishes.check()
+    options = PredictOptions.among(given)
+    options.check()
     models = find_models(model, progress=progress)
     partial = Partial(
         output_of(source, output),
@@ -371,13 +371,21 @@ def tile_predict(
         break_lock=break_lock,
         dry_run=dry_run,
     )
-    dataset, places = _open(source, models, wishes, axes=axes, channels=channels, mask=mask)
+    dataset, places = _open(source, models, options, axes=axes, channels=channels, mask=mask)
     partial.check_writable()
     if overview is not None:
         check_overview(overview, inputs=partial.inputs, overwrite=overwrite or resume)
     place = hardware.pick_device(device)
-    hands = share_cores(scheduler, workers, device=place)
-    job = _Job(source, dataset, models, wishes=wishes, mask=places, device=str(place), hands=hands)
+    parallelism = plan_parallelism(scheduler, workers, device=place)
+    job = _Job(
+        source,
+        dataset,
+        models,
+        options=options,
+        mask=places,
+        device=str(place),
+        parallelism=parallelism,
+    )
     with partial.locked(), job.scheduler(scheduler) as opened:
         report = job.run(partial, opened, progress=progress)
     if overview is not None and not dry_run:
@@ -389,7 +397,7 @@ def tile_predict(
 def _open(
     source: str,
     models: Sequence[str],
-    wishes: Wishes,
+    options: PredictOptions,
     *,
     axes: str | None,
     channels: str | None,
@@ -398,7 +406,7 @@ def _open(
     """Open what is to be predicted, once it is known that the models can."""
     header = read_header(models)
     dataset = open_dataset(source, axes=axes, channels=channels or header.channels)
-    check_fit(header, dataset, wishes)
+    check_fit(header, dataset, options)
     return dataset, None if mask is None else open_mask(mask, dataset)
 
 
@@ -409,15 +417,18 @@ class _Job:
     source: str
     dataset: Dataset
     models: tuple[str, ...]
-    wishes: Wishes
+    options: PredictOptions
     mask: Mask | None
     device: str
-    hands: Hands
+    parallelism: Parallelism
 
     @contextmanager
     def scheduler(self, name: str) -> Iterator[Scheduler]:
         """Open the scheduler, with as many torch threads as each network is to have."""
-        with open_scheduler(name, self.hands.jobs) as opened, torch_threads(self.hands.threads):
+        with (
+            open_scheduler(name, self.parallelism.jobs) as opened,
+            torch_threads(self.parallelism.threads),
+        ):
             yield opened
 
     def run(
@@ -425,17 +436,17 @@ class _Job:
     ) -> PredictionReport:
         """Settle the plan and, unless it was only to be told, carry it out."""
         earlier = partial.recheck()
-        fused = self.wishes.precision != "exact"
+        fused = self.options.precision != "exact"
         ensemble = load_ensemble(self.models, device=self.device, fused=fused)
         if not partial.dry_run:
             headers = [model.header for model in ensemble.models]
-            needed = look_at(self.models, headers, self.dataset, partial_url=partial.folder)
+            needed = environment_of(self.models, headers, self.dataset, partial_url=partial.folder)
             compare_workers(scheduler, needed)
         plan = make_plan(
             ensemble,
             self.dataset,
-            self.wishes,
-            hands=self.hands,
+            self.options,
+            parallelism=self.parallelism,
             earlier=earlier,
             mask=self.mask,
         )
@@ -445,13 +456,16 @@ class _Job:
             plan.model.header,
             plan.samples,
             [each[0] for each in plan.normalizations],
-            replace_nonfinite=self.wishes.nonfinite == "fill",
-            strict=self.wishes.strict,
+            replace_nonfinite=self.options.nonfinite == "fill",
+            strict=self.options.strict,
             progress=progress,
         )
-        if (absent := absence(plan.censuses)) is not None:
-            progress.note(absent)
         report = planned(plan, partial.output, device=self.device)
+        if absent := report.input_chunks_absent:
+            progress.note(
+                f"{absent} of {report.input_chunks} input chunks {'is' if absent == 1 else 'are'} "
+                "absent, read as the fill value"
+            )
         if report.disk_free is not None and report.disk_free < report.output_bytes:
             progress.note(
                 f"the output can take {report.output_bytes / 2**20:.1f} MiB, and "
@@ -460,15 +474,15 @@ class _Job:
         if partial.dry_run:
             return report
         if earlier is not None and earlier.finished:
-            if self.wishes.audit:
+            if self.options.audit:
                 progress.note("it is published already; an audit takes place before that")
             return replace(report, tiles_reused=report.tiles_total, status="nothing to do")
-        call = network_call(plan, device=self.device, hands=self.hands)
+        inference = inference_config(plan, device=self.device, parallelism=self.parallelism)
         store = PredictionStore(partial, plan, self.source, self.dataset.kind in DATASETS)
         making = partial.opened(
             fresh=earlier is None, kept=SAY_HOW_TO_GO_ON, lost=NOT_MENDED, note=progress.note
         )
         with stoppable() as stop, making as journal:
-            run = PredictionRun(plan, store, call, scheduler, stop=stop, progress=progress)
+            run = PredictionRun(plan, store, inference, scheduler, stop=stop, progress=progress)
             outcome = run.run(journal)
         return replace(report, **outcome.to_dict(), status="done")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unetkit.commands.tile_predict.averaging import Averaging, Member
+from unetkit.commands.tile_predict.averaging import Averaging, EnsembleMember
 from unetkit.engine.pools import worker_number
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.sizes import SizeContract
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from unetkit.commands.tile_predict.averaging import Merge, Turning
+    from unetkit.commands.tile_predict.averaging import Merge, Tta
     from unetkit.models.model_file import LoadedModel
     from unetkit.models.model_header import ModelHeader
     from unetkit.progress import Progress
@@ -68,7 +68,7 @@ def load_model(
     """
     path = absolute(path)
     if device == "cuda":
-        device = own_gpu(worker_number(), torch.cuda.device_count())
+        device = assign_gpu(worker_number(), torch.cuda.device_count())
     with _LOADING:
         if sha256 is not None and (path, sha256, device, fused) in _LOADED:
             _LOADED.move_to_end((path, sha256, device, fused))
@@ -89,7 +89,7 @@ def load_model(
         return ready
 
 
-def own_gpu(number: int | None, count: int) -> str:
+def assign_gpu(number: int | None, count: int) -> str:
     """Return the GPU of a worker, where any of several would do.
 
     Parameters
@@ -101,7 +101,7 @@ def own_gpu(number: int | None, count: int) -> str:
 
     Examples
     --------
-    >>> [own_gpu(number, 2) for number in (0, 1, 2, None)]
+    >>> [assign_gpu(number, 2) for number in (0, 1, 2, None)]
     ['cuda:0', 'cuda:1', 'cuda:0', 'cuda']
     """
     return "cuda" if number is None else f"cuda:{number % max(1, count)}"
@@ -125,7 +125,7 @@ def use_threads(count: int | None) -> None:
 
 
 @lru_cache(maxsize=8)
-def turns(count: int | None) -> AbstractContextManager[Any]:
+def compute_slots(count: int | None) -> AbstractContextManager[Any]:
     """Let at most `count` threads of this process compute at once; None for any number.
 
     A network that has all cores gains nothing from a second beside it, which would double the
@@ -184,7 +184,7 @@ class Ensemble:
         return tuple(model.header.normalization for model in self.models)
 
     def averaging(
-        self, tile: int, *, overlap: int | None, tta: Turning = "none", merge: Merge = "crop"
+        self, tile: int, *, overlap: int | None, tta: Tta = "none", merge: Merge = "crop"
     ) -> Averaging:
         """Say where the networks look; each has the context that it would have alone.
 
@@ -201,7 +201,7 @@ class Ensemble:
             If one of them needs more than was asked for.
         """
         members = [
-            Member(
+            EnsembleMember(
                 path=path,
                 sha256=model.sha256,
                 contract=model.header.contract,
@@ -212,10 +212,10 @@ class Ensemble:
         return Averaging(tuple(members), tile, tta, merge)
 
 
-def alike(values: Sequence[Any]) -> Any:
+def common_value(values: Sequence[Any]) -> Any:
     """Return what all networks have alike, else a list of what each one has.
 
-    >>> alike([92, 92]), alike([92, 40])
+    >>> common_value([92, 92]), common_value([92, 40])
     (92, [92, 40])
     """
     return values[0] if all(value == values[0] for value in values) else list(values)

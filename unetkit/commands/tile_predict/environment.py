@@ -62,7 +62,7 @@ def _content(path: str) -> str:
         return os.strerror(error.errno or 0).lower()
 
 
-def look_at(
+def environment_of(
     files: Sequence[str], headers: Sequence[ModelHeader], dataset: Dataset, *, partial_url: str
 ) -> Callable[[], dict[str, str]]:
     """Say what every worker must find: packages, model files, images, and where the output goes.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.commands.tile_predict.ensemble import alike
-from unetkit.commands.tile_predict.plan import Wishes, totals
+from unetkit.commands.tile_predict.ensemble import common_value
+from unetkit.commands.tile_predict.plan import PredictOptions, missing_chunks
 from unetkit.storage import outputs, urls
 from unetkit.storage.chunks import write_list
 from unetkit.storage.datasets import DatasetWriter
@@ -49,7 +49,7 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
     automatically written out; `model_sha256` tells whether a model file is the same, and is a list
     where several were averaged.
     """
-    chunks, absent = totals(plan.censuses)
+    chunks, absent = missing_chunks(plan.inventories)
     return {
         "unetkit": __version__,
         "command": command_of(plan, origin=origin),
@@ -58,8 +58,8 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
             **{name: version(name) for name in PACKAGES},
         },
         "source": base_name(origin),
-        "model": alike([model.header.full_name for model in plan.model.models]),
-        "model_sha256": alike([model.sha256 for model in plan.model.models]),
+        "model": common_value([model.header.full_name for model in plan.model.models]),
+        "model_sha256": common_value([model.sha256 for model in plan.model.models]),
         "target": plan.model.header.target,
         **{name: _settled(plan, name) for name in TOLD},
         "input_chunks": chunks,
@@ -68,7 +68,7 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
 
 
 def _settled(plan: Plan, name: str) -> Any:
-    return getattr(plan if hasattr(plan, name) else plan.wishes, name)
+    return getattr(plan if hasattr(plan, name) else plan.options, name)
 
 
 def command_of(plan: Plan, *, origin: str) -> str:
@@ -76,8 +76,8 @@ def command_of(plan: Plan, *, origin: str) -> str:
     words = ["unetkit", "tile-predict", base_name(origin)]
     for path in plan.model.paths:
         words += ["--model", base_name(path)]
-    for field in fields(Wishes):
-        value = getattr(plan if field.name in SETTLED else plan.wishes, field.name)
+    for field in fields(PredictOptions):
+        value = getattr(plan if field.name in SETTLED else plan.options, field.name)
         if field.name in SETTLED or (field.name not in UNSAID and value != field.default):
             words += [f"--{field.name.replace('_', '-')}", str(value)]
     picked = plan.samples[0].data.picked
@@ -107,7 +107,7 @@ class SampleOutput:
             return open_image(self.place).data.with_absolute_url()
         data, names = self.sample.data, self.plan.model.header.class_names
         axes = "".join(axis for axis in "tczyx" if axis == "c" or axis in data.axes)
-        kind = self.plan.wishes.probabilities
+        kind = self.plan.options.probabilities
         array = create_image(
             self.place,
             shape=[len(names) if axis == "c" else data.size(axis) for axis in axes],
@@ -119,11 +119,11 @@ class SampleOutput:
             attributes={
                 # A stored value times this is the probability.
                 "scale": 1 / 255 if kind == "uint8" else 1.0,
-                "normalization": alike([each.to_dict() for each in self.normalizations]),
+                "normalization": common_value([each.to_dict() for each in self.normalizations]),
                 "prediction": provenance(self.plan, origin=self.origin),
             },
             name=self.sample.name,
-            ome_version=self.plan.wishes.ome_version,
+            ome_version=self.plan.options.ome_version,
         )
         return array.with_absolute_url()
 
@@ -230,7 +230,7 @@ class PredictionStore:
 
     def _writer(self) -> DatasetWriter:
         attributes = {"prediction": provenance(self.plan, origin=self.origin)}
-        version = self.plan.wishes.ome_version
+        version = self.plan.options.ome_version
         return DatasetWriter(self.url, attributes=attributes, ome_version=version)
 
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from unetkit.commands.tile_predict.averaging import BLEND_SIDE, BLEND_TILES, TURNS, Merge, Turning
-from unetkit.commands.tile_predict.ensemble import alike
-from unetkit.commands.tile_predict.precision import choose_for_all, fit_each, read_size
+from unetkit.commands.tile_predict.averaging import BLEND_SIDE, BLEND_TILES, SYMMETRIES, Merge, Tta
+from unetkit.commands.tile_predict.ensemble import common_value
+from unetkit.commands.tile_predict.precision import choose_precision, fit_normalizations, read_size
 from unetkit.commands.tile_predict.resources import (
-    Choice,
-    Hands,
+    EnsembleThroughput,
     Memory,
-    Paces,
+    Parallelism,
+    TileSize,
     candidates,
-    choose_fastest,
-    find_pace,
+    choose_tile_size,
+    estimate_throughput,
     memory_for,
     parse_size,
 )
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PredictOptions:
     """What the user asked for; None and "auto" leave the choice to `Plan`."""
 
     tile: int | None = None
@@ -59,13 +59,13 @@ class Wishes:
     skip_below: float | None = None
     require_complete_input: bool = False
     strict: bool = False
-    tta: Turning = "none"
+    tta: Tta = "none"
     merge: Merge = "crop"
     audit: int = 0
     ome_version: OmeVersion = "0.5"
 
     @classmethod
-    def among(cls, options: Mapping[str, Any]) -> Wishes:
+    def among(cls, options: Mapping[str, Any]) -> PredictOptions:
         """Pick the wishes out of all options, which bear the same names."""
         return cls(**{field.name: options[field.name] for field in fields(cls)})
 
@@ -91,10 +91,9 @@ class Wishes:
             raise UsageError(
                 f"precision must be one of {words}, got {self.precision!r}; leave it out for auto"
             )
-        if self.tta not in TURNS:
-            raise UsageError(
-                f"tta must be one of {', '.join(TURNS)}, got {self.tta!r}; leave it out for none"
-            )
+        if self.tta not in SYMMETRIES:
+            words = ", ".join(SYMMETRIES)
+            raise UsageError(f"tta must be one of {words}, got {self.tta!r}; leave it out for none")
         if self.merge not in ("crop", "gaussian"):
             raise UsageError(
                 f"merge must be crop or gaussian, got {self.merge!r}; leave it out to crop"
@@ -123,7 +122,7 @@ class Wishes:
                 )
 
 
-def check_fit(header: ModelHeader, dataset: Dataset, wishes: Wishes) -> None:
+def check_fit(header: ModelHeader, dataset: Dataset, options: PredictOptions) -> None:
     """Make sure that a model can predict a dataset as it is wished.
 
     Raises
@@ -139,18 +138,18 @@ def check_fit(header: ModelHeader, dataset: Dataset, wishes: Wishes) -> None:
             f"{dataset.url} must have {header.in_channels} channels, as the model "
             f"{header.model!r} takes, got {found}; choose with --channels, or name another --model"
         )
-    if wishes.tile is not None:
-        header.contract.check_tile(wishes.tile, model=header.model)
-    header.contract.overlap(wishes.overlap, model=header.model)
-    if wishes.merge == "gaussian" and header.contract.halo == 0:
+    if options.tile is not None:
+        header.contract.check_tile(options.tile, model=header.model)
+    header.contract.overlap(options.overlap, model=header.model)
+    if options.merge == "gaussian" and header.contract.halo == 0:
         raise UsageError(
             "merge must be crop for models without a halo, whose windows meet without overlap, "
             "got gaussian; leave it out"
         )
-    if wishes.threshold != 0.5 and len(header.class_names) != 2:
+    if options.threshold != 0.5 and len(header.class_names) != 2:
         raise UsageError(
             f"threshold must be left out for a model of {len(header.class_names)} classes, got "
-            f"{wishes.threshold}; the most probable class is taken"
+            f"{options.threshold}; the most probable class is taken"
         )
 
 
@@ -170,25 +169,25 @@ class Work:
         The networks.
     samples : tuple of Sample
         The images.
-    wishes : Wishes
+    options : PredictOptions
         What the user asked for.
     """
 
     model: Ensemble
     samples: tuple[Sample, ...]
-    wishes: Wishes
+    options: PredictOptions
 
     @property
     def overlap(self) -> int:
         """The context that a tile of the ensemble has on each side, in pixels."""
         header = self.model.header
-        return header.contract.overlap(self.wishes.overlap, model=header.model)
+        return header.contract.overlap(self.options.overlap, model=header.model)
 
     def averaging(self, tile: int) -> Averaging:
         """Say where the networks look with tiles of `tile` pixels a side."""
-        wishes = self.wishes
+        options = self.options
         return self.model.averaging(
-            tile, overlap=wishes.overlap, tta=wishes.tta, merge=wishes.merge
+            tile, overlap=options.overlap, tta=options.tta, merge=options.merge
         )
 
     def tasks(self, tile: int) -> int:
@@ -205,7 +204,7 @@ class Work:
             s.data.planes * averaging.passes(s.data.height, s.data.width) for s in self.samples
         )
 
-    def candidates(self, *, most: int) -> list[int]:
+    def candidates(self, *, max_size: int) -> list[int]:
         """List the tiles that come into question, from the smallest on.
 
         Parameters
@@ -214,11 +213,11 @@ class Work:
             The largest read box that fits into memory, in pixels a side.
         """
         contract = self.model.header.contract
-        if self.wishes.merge == "gaussian":
+        if self.options.merge == "gaussian":
             # The more tiles there are in a block, the fewer windows are run twice.
-            most = min(most, read_size(contract, BLEND_SIDE // BLEND_TILES, self.overlap))
+            max_size = min(max_size, read_size(contract, BLEND_SIDE // BLEND_TILES, self.overlap))
         shapes = [(sample.data.height, sample.data.width) for sample in self.samples]
-        return candidates(shapes, contract=contract, overlap=self.overlap, most=most)
+        return candidates(shapes, contract=contract, overlap=self.overlap, max_size=max_size)
 
     def batch(self, tile: int, memory: Memory) -> int:
         """Choose how many tiles, or windows of a block, networks see at once.
@@ -236,11 +235,11 @@ class Work:
         if self.model.device.type == "cpu":
             return 1
         averaging = self.averaging(tile)
-        windows = self.passes(tile) // (len(averaging.members) * len(averaging.turns))
-        most = min(BATCH, BATCH_PIXELS // tile**2, windows)
-        return memory.fitting(averaging.size, most=most)
+        windows = self.passes(tile) // (len(averaging.members) * len(averaging.symmetries))
+        max_batch = min(BATCH, BATCH_PIXELS // tile**2, windows)
+        return memory.fitting(averaging.size, max_batch=max_batch)
 
-    def fastest(self, tiles: int | Sequence[int], *, precision: str, most: int) -> Choice:
+    def fastest(self, tiles: int | Sequence[int], *, precision: str, max_size: int) -> TileSize:
         """Choose the tile with which all is done first, and say how long a task takes with it.
 
         Parameters
@@ -253,15 +252,20 @@ class Work:
             The largest read box that fits into memory, in pixels a side.
         """
         members = self.averaging(self.model.header.contract.step).members
-        paces = [
-            find_pace(model, overlap=member.overlap, precision=precision, most=most)
+        throughputs = [
+            estimate_throughput(
+                model, overlap=member.overlap, precision=precision, max_size=max_size
+            )
             for model, member in zip(self.model.models, members, strict=True)
         ]
         # Networks are run alike often, but for windows at the edges of an image.
-        time = Paces(tuple(paces), lambda tile: self.passes(tile) / len(members) / self.tasks(tile))
+        time = EnsembleThroughput(
+            tuple(throughputs),
+            runs=lambda tile: self.passes(tile) / len(members) / self.tasks(tile),
+        )
         if isinstance(tiles, int):
-            return Choice(tiles, time.estimate(tiles))
-        return choose_fastest(
+            return TileSize(tiles, time.estimate(tiles))
+        return choose_tile_size(
             tiles,
             count=self.tasks,
             estimate=time.estimate,
@@ -271,10 +275,12 @@ class Work:
 
 
 ABSENT_LIST = "absent-input.jsonl"
-NO_CENSUS = ChunkInventory(0, 0, (), 0, 0)
+NO_INVENTORY = ChunkInventory(0, 0, (), 0, 0)
 
 
-def take_stock(samples: Sequence[Sample], *, complete: bool) -> tuple[ChunkInventory, ...]:
+def count_missing_chunks(
+    samples: Sequence[Sample], *, complete: bool
+) -> tuple[ChunkInventory, ...]:
     """Count the stored chunks of every sample, from the listing of its store.
 
     Parameters
@@ -300,42 +306,35 @@ def take_stock(samples: Sequence[Sample], *, complete: bool) -> tuple[ChunkInven
         url = sample.data.url
         if url in found:
             continue
-        found[url] = census = inventory(sample.data)
-        if complete and census is None:
+        found[url] = stored = inventory(sample.data)
+        if complete and stored is None:
             raise InputError(
                 f"{url} must list its chunks to be known as complete, got a store that lists "
                 "nothing; copy it to a disk first, or leave out --require-complete-input"
             )
-        if complete and census is not None and census.missing:
+        if complete and stored is not None and stored.missing:
             raise InputError(
-                f"{url} must have all of its {census.total} chunks, got {census.missing} absent, "
-                f"such as {census.absent[0]}; copy it again, or leave out "
+                f"{url} must have all of its {stored.total} chunks, got {stored.missing} absent, "
+                f"such as {stored.absent[0]}; copy it again, or leave out "
                 "--require-complete-input if they are empty"
             )
-    return tuple(found[sample.data.url] or NO_CENSUS for sample in samples)
+    return tuple(found[sample.data.url] or NO_INVENTORY for sample in samples)
 
 
-def totals(censuses: Sequence[ChunkInventory]) -> tuple[int, int]:
-    """Return the chunks of all samples, and how many of them are absent."""
-    once = set(censuses)
-    return sum(census.total for census in once), sum(census.missing for census in once)
+def missing_chunks(inventories: Sequence[ChunkInventory]) -> tuple[int, int]:
+    """Return the chunks of all samples, and how many of them are missing."""
+    once = set(inventories)
+    return sum(stored.total for stored in once), sum(stored.missing for stored in once)
 
 
-def absence(censuses: Sequence[ChunkInventory]) -> str | None:
-    """Say in one sentence how much of the input is absent; None where nothing is."""
-    total, missing = totals(censuses)
-    if not missing:
-        return None
-    verb = "is" if missing == 1 else "are"
-    return f"{missing} of {total} input chunks {verb} absent, read as the fill value"
-
-
-def list_absent(path: str, samples: Sequence[Sample], censuses: Sequence[ChunkInventory]) -> None:
+def list_absent(
+    path: str, samples: Sequence[Sample], inventories: Sequence[ChunkInventory]
+) -> None:
     """Write down which chunks are absent, [sample, key] a line; no file where none is."""
     lines = [
         json.dumps([sample.name, key]) + "\n"
-        for sample, census in zip(samples, censuses, strict=True)
-        for key in census.absent
+        for sample, stored in zip(samples, inventories, strict=True)
+        for key in stored.absent
     ]
     if lines:
         write_text(path, "".join(lines))
@@ -344,7 +343,7 @@ def list_absent(path: str, samples: Sequence[Sample], censuses: Sequence[ChunkIn
 LARGEST_CHUNK = 1024
 # Labelling and growing are quick, so that blocks much smaller would cost more than their work.
 BLOCK = 1024
-ONE = Hands(1, networks=1, threads=None, at_once=1)
+ONE = Parallelism(1, networks=1, threads=None, concurrency=1)
 
 
 @dataclass(frozen=True)
@@ -363,7 +362,7 @@ class Plan:
         Size of the tiles that networks write, in pixels.
     precision : str
         As for `hardware.forward`.
-    wishes : Wishes
+    options : PredictOptions
         What was asked for; holds what needs no choice.
     batch : int
         How many tiles, or windows of a block that is blended, a network sees at once.
@@ -371,7 +370,7 @@ class Plan:
         What it takes and may take; it decides about no pixel.
     mask : Mask, optional
         Where to look; left out, everywhere.
-    censuses : tuple of ChunkInventory
+    inventories : tuple of ChunkInventory
         What is stored of each sample.
     seconds : float, optional
         How long the networks are expected to take; None where others compute.
@@ -385,10 +384,10 @@ class Plan:
     tile: int
     precision: str
     batch: int
-    wishes: Wishes
+    options: PredictOptions
     memory: Memory
     mask: Mask | None = None
-    censuses: tuple[ChunkInventory, ...] = ()
+    inventories: tuple[ChunkInventory, ...] = ()
     seconds: float | None = None
     reason: str | None = None
 
@@ -400,7 +399,7 @@ class Plan:
     @property
     def work(self) -> Work:
         """What there is to do, whatever the tile."""
-        return Work(self.model, self.samples, self.wishes)
+        return Work(self.model, self.samples, self.options)
 
     @property
     def overlap(self) -> int:
@@ -438,12 +437,12 @@ class Plan:
     def wasted(self) -> float:
         """The share of the networks' work that is context or overhang."""
         averaging = self.averaging
-        looks = len(averaging.members) * len(averaging.turns)
+        runs = len(averaging.members) * len(averaging.symmetries)
         pixels = sum(s.data.planes * s.data.height * s.data.width for s in self.samples)
         computed = sum(
             s.data.planes * averaging.computed(s.data.height, s.data.width) for s in self.samples
         )
-        return 1 - looks * pixels / computed
+        return 1 - runs * pixels / computed
 
     @property
     def passes_total(self) -> int:
@@ -462,7 +461,7 @@ class Plan:
     @property
     def output_bytes(self) -> int:
         """The most that the output can take, before compression, with its pyramid."""
-        value = np.dtype(self.wishes.probabilities).itemsize
+        value = np.dtype(self.options.probabilities).itemsize
         # A class map of one byte and instances of four; smaller levels add a third.
         pixel = len(self.model.header.class_names) * value + 1 + 4
         pixels = sum(s.data.planes * s.data.height * s.data.width for s in self.samples)
@@ -470,23 +469,23 @@ class Plan:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return all that decides about the pixels, as JSON can hold it."""
-        wishes = self.wishes
+        options = self.options
         return {
             "unetkit": __version__,
             "model": self.model.sha256,
             "tile": self.tile,
-            "overlap": alike([member.overlap for member in self.averaging.members]),
-            "tta": wishes.tta,
-            "merge": wishes.merge,
+            "overlap": common_value([member.overlap for member in self.averaging.members]),
+            "tta": options.tta,
+            "merge": options.merge,
             "precision": self.precision,
             "batch": self.batch,
-            "probabilities": wishes.probabilities,
-            "threshold": wishes.threshold,
-            "grow": wishes.grow,
-            "min_size": wishes.min_size,
-            "ome_version": wishes.ome_version,
-            "nonfinite": wishes.nonfinite,
-            "skip_below": wishes.skip_below,
+            "probabilities": options.probabilities,
+            "threshold": options.threshold,
+            "grow": options.grow,
+            "min_size": options.min_size,
+            "ome_version": options.ome_version,
+            "nonfinite": options.nonfinite,
+            "skip_below": options.skip_below,
             "mask": None if self.mask is None else self.mask.checksum,
             "input": {
                 sample.name: {
@@ -494,11 +493,11 @@ class Plan:
                     "shape": list(sample.data.shape),
                     "dtype": sample.data.dtype.name,
                     "channels": list(sample.data.picked or ()),
-                    "normalization": alike([one.to_dict() for one in normalizations]),
-                    "chunks": census.to_dict(),
+                    "normalization": common_value([one.to_dict() for one in normalizations]),
+                    "chunks": stored.to_dict(),
                 }
-                for sample, normalizations, census in zip(
-                    self.samples, self.normalizations, self.censuses, strict=True
+                for sample, normalizations, stored in zip(
+                    self.samples, self.normalizations, self.inventories, strict=True
                 )
             },
         }
@@ -507,9 +506,9 @@ class Plan:
 def make_plan(
     model: Ensemble,
     dataset: Dataset,
-    wishes: Wishes,
+    options: PredictOptions,
     *,
-    hands: Hands = ONE,
+    parallelism: Parallelism = ONE,
     earlier: PreviousRun | None = None,
     mask: Mask | None = None,
 ) -> Plan:
@@ -521,9 +520,9 @@ def make_plan(
         On the device that is to compute.
     dataset : Dataset
         What is to be predicted.
-    wishes : Wishes
+    options : PredictOptions
         What the user asked for.
-    hands : Hands
+    parallelism : Parallelism
         How many tiles and networks are to run at the same time, for the memory that they take.
     earlier : PreviousRun, optional
         A run that is to be resumed; its automatic choices are taken over.
@@ -546,35 +545,35 @@ def make_plan(
         If there is too little memory for it.
     """
     samples = dataset.samples
-    censuses = take_stock(samples, complete=wishes.require_complete_input)
-    tile, precision, batch = _settled(wishes, earlier, sha256=model.sha256)
+    inventories = count_missing_chunks(samples, complete=options.require_complete_input)
+    tile, precision, batch = _settled(options, earlier, sha256=model.sha256)
     memory = memory_for(
         model,
         samples,
-        hands=hands,
+        parallelism=parallelism,
         precision=precision or "auto",
-        limit=None if wishes.max_memory is None else parse_size(wishes.max_memory),
-        blend=BLEND_TILES if wishes.merge == "gaussian" else 0,
+        limit=None if options.max_memory is None else parse_size(options.max_memory),
+        blend=BLEND_TILES if options.merge == "gaussian" else 0,
         batch=batch or 1,
     )
-    work = Work(model, samples, wishes)
-    tiles = work.candidates(most=memory.largest)
+    work = Work(model, samples, options)
+    tiles = work.candidates(max_size=memory.largest)
     memory.check(tile or tiles[0], work.overlap, contract=model.header.contract)
     normalizations = tuple(
-        fit_each(sample, model.methods, nonfinite=wishes.nonfinite) for sample in samples
+        fit_normalizations(sample, model.methods, nonfinite=options.nonfinite) for sample in samples
     )
     reason = None
     if precision is None:
-        chosen = choose_for_all(
+        chosen = choose_precision(
             model.models,
             samples,
             normalizations,
-            overlap=wishes.overlap,
-            fill=wishes.nonfinite == "fill",
-            most=memory.largest,
+            overlap=options.overlap,
+            fill=options.nonfinite == "fill",
+            max_size=memory.largest,
         )
         precision, reason = chosen.name, chosen.reason
-    choice = work.fastest(tile or tiles, precision=precision, most=memory.largest)
+    choice = work.fastest(tile or tiles, precision=precision, max_size=memory.largest)
     batch = batch or work.batch(choice.tile, memory)
     plan = Plan(
         model,
@@ -583,24 +582,24 @@ def make_plan(
         choice.tile,
         precision,
         batch,
-        wishes,
+        options,
         replace(memory, batch=batch),
         mask=mask,
-        censuses=censuses,
+        inventories=inventories,
         reason=reason,
     )
     if earlier is not None:
         earlier.check(plan.fingerprint())
-    if hands.elsewhere:
+    if parallelism.elsewhere:
         return plan
-    return replace(plan, seconds=plan.tiles_total * choice.seconds / hands.networks)
+    return replace(plan, seconds=plan.tiles_total * choice.seconds / parallelism.networks)
 
 
 def _settled(
-    wishes: Wishes, earlier: PreviousRun | None, *, sha256: str
+    options: PredictOptions, earlier: PreviousRun | None, *, sha256: str
 ) -> tuple[int | None, str | None, int | None]:
     """Return tile, precision and batch as they are wished or were chosen before, else None."""
-    tile, precision, batch = wishes.tile, wishes.precision, wishes.batch
+    tile, precision, batch = options.tile, options.precision, options.batch
     known = None if precision == "auto" else precision
     if earlier is None:
         return tile, known, batch

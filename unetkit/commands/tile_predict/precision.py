@@ -46,7 +46,7 @@ def _round_up(size: int, step: int) -> int:
     return -(-size // step) * step
 
 
-def fit_each(
+def fit_normalizations(
     sample: Sample, methods: Sequence[str], *, nonfinite: Literal["error", "fill"]
 ) -> tuple[Normalization, ...]:
     """Fit the normalization that each network wants; those that want the same share one.
@@ -88,20 +88,20 @@ class Precision:
         return f"{self.low} would change {self.flips:.2%} of the labels"
 
 
-def choose_for_all(
+def choose_precision(
     models: Sequence[LoadedModel],
     samples: Sequence[Sample],
     normalizations: Sequence[Sequence[Normalization]],
     *,
     overlap: int | None,
     fill: bool,
-    most: int,
+    max_size: int,
 ) -> Precision:
     """Choose a precision that suits each of several networks; it has to be the same for all.
 
     Parameters
     ----------
-    models, samples, fill, most
+    models, samples, fill, max_size
         As for `choose_precision`.
     normalizations : sequence
         For each sample, one for each network.
@@ -110,27 +110,27 @@ def choose_for_all(
     """
     chosen = Precision("float32")
     for number, model in enumerate(models):
-        chosen = choose_precision(
+        chosen = precision_of_network(
             model,
             samples,
             [each[number] for each in normalizations],
             overlap=model.header.contract.overlap(overlap, model=model.header.model),
             fill=fill,
-            most=most,
+            max_size=max_size,
         )
         if chosen.name == "float32":
             break
     return chosen
 
 
-def choose_precision(
+def precision_of_network(
     model: LoadedModel,
     samples: Sequence[Sample],
     normalizations: Sequence[Normalization],
     *,
     overlap: int,
     fill: bool,
-    most: int,
+    max_size: int,
 ) -> Precision:
     """Choose a low precision where the hardware has one and the labels stay as they are.
 
@@ -146,7 +146,7 @@ def choose_precision(
         Context on each side, in pixels.
     fill : bool
         Whether NaN and Inf count as 0.
-    most : int
+    max_size : int
         The largest read box that fits into memory, in pixels a side.
 
     Returns
@@ -156,7 +156,7 @@ def choose_precision(
     low = hardware.low_precision(next(model.module.parameters()).device)
     if low is None:
         return Precision("float32")
-    places = _probes(samples, contract=model.header.contract, overlap=overlap, most=most)
+    places = _probes(samples, contract=model.header.contract, overlap=overlap, max_size=max_size)
     blocks = (
         (
             normalizations[number].apply(
@@ -172,10 +172,10 @@ def choose_precision(
 
 
 def _probes(
-    samples: Sequence[Sample], *, contract: SizeContract, overlap: int, most: int
+    samples: Sequence[Sample], *, contract: SizeContract, overlap: int, max_size: int
 ) -> Iterator[tuple[int, int, Tile]]:
     """Yield evenly spaced tiles of all samples: the sample's number, the plane, the tile."""
-    side = _probe_side(samples, contract=contract, overlap=overlap, most=most)
+    side = _probe_side(samples, contract=contract, overlap=overlap, max_size=max_size)
     size = read_size(contract, side, overlap)
     covers = [
         cover(s.data.height, s.data.width, tile=side, overlap=overlap, size=size) for s in samples
@@ -191,16 +191,18 @@ def _probes(
 
 
 def _probe_side(
-    samples: Sequence[Sample], *, contract: SizeContract, overlap: int, most: int
+    samples: Sequence[Sample], *, contract: SizeContract, overlap: int, max_size: int
 ) -> int:
     """Return the size of the tiles that are compared: large where there is much to predict."""
     pixels = sum(s.data.planes * s.data.height * s.data.width for s in samples)
     sides = [_round_up(side, contract.step) for side in PROBE_TILES]
     for side in sides:
         size = read_size(contract, side, overlap)
-        if size <= most and 4 * size**2 <= PROBE_SHARE * pixels:
+        if size <= max_size and 4 * size**2 <= PROBE_SHARE * pixels:
             return side
-    return min(sides[-1], largest_tile(most, contract=contract, overlap=overlap) or contract.step)
+    return min(
+        sides[-1], largest_tile(max_size, contract=contract, overlap=overlap) or contract.step
+    )
 
 
 def _flips(model: LoadedModel, block: NDArray[np.float32], tile: Tile, *, low: str) -> float:

@@ -32,7 +32,7 @@ BESIDE_GPU = 8
 
 
 @dataclass(frozen=True)
-class Hands:
+class Parallelism:
     """How the cores of a machine are shared out.
 
     Parameters
@@ -43,22 +43,22 @@ class Hands:
         How many of them may be in a network at once on one machine.
     threads : int or None
         Torch threads for each network; None leaves a worker's own number.
-    at_once : int or None
+    concurrency : int or None
         How many networks may run at once in one process; None for all its jobs.
     """
 
     jobs: int | None
     networks: int
     threads: int | None
-    at_once: int | None
+    concurrency: int | None
 
     @property
     def elsewhere(self) -> bool:
         """Whether the tiles go to workers of whom this process knows nothing."""
-        return self.threads is None and self.at_once is None
+        return self.threads is None and self.concurrency is None
 
 
-def share_cores(scheduler: str, workers: int | None, *, device: torch.device) -> Hands:
+def plan_parallelism(scheduler: str, workers: int | None, *, device: torch.device) -> Parallelism:
     """Share out the cores of this machine, or leave them to the workers of a cluster.
 
     Parameters
@@ -73,24 +73,26 @@ def share_cores(scheduler: str, workers: int | None, *, device: torch.device) ->
     everything = hardware.thread_count(1)
     on_gpu = device.type != "cpu"
     if scheduler == "sync":
-        return Hands(1, networks=1, threads=everything, at_once=1)
+        return Parallelism(1, networks=1, threads=everything, concurrency=1)
     if scheduler == "threads" and (workers is None or on_gpu):
         # One network has all cores, while the next tile is read and the last one written.
         jobs = max(2, min(BESIDE_GPU, everything)) if on_gpu else 2
-        return Hands(workers or jobs, networks=1, threads=everything, at_once=1)
+        return Parallelism(workers or jobs, networks=1, threads=everything, concurrency=1)
     if scheduler == "threads" and workers:
         threads = hardware.thread_count(workers)
-        return Hands(workers, networks=workers, threads=threads, at_once=None)
+        return Parallelism(workers, networks=workers, threads=threads, concurrency=None)
     if scheduler == "processes":
         count = workers or everything
-        return Hands(count, networks=count, threads=hardware.thread_count(count), at_once=1)
+        return Parallelism(
+            count, networks=count, threads=hardware.thread_count(count), concurrency=1
+        )
     if scheduler.startswith("local:"):
         count = int(scheduler.removeprefix("local:"))
         threads = hardware.thread_count(count)
         several = count * max(2, min(BESIDE_GPU, threads)) if on_gpu else None
-        return Hands(workers or several, networks=count, threads=threads, at_once=1)
+        return Parallelism(workers or several, networks=count, threads=threads, concurrency=1)
     # Whoever starts a worker says how many threads it has.
-    return Hands(workers, networks=1, threads=None, at_once=None)
+    return Parallelism(workers, networks=1, threads=None, concurrency=None)
 
 
 # The share of the free memory that a prediction takes unless told otherwise.
@@ -149,7 +151,7 @@ class Memory:
         Bytes that it takes before the first tile is read.
     pixel : float
         Bytes for each pixel of a read box.
-    more : float
+    extra_bytes : float
         Bytes for each pixel of each further one that a network sees at once.
     batch : int
         How many of them it sees at once.
@@ -158,7 +160,7 @@ class Memory:
     limit: int
     base: int
     pixel: float
-    more: float = 0.0
+    extra_bytes: float = 0.0
     batch: int = 1
 
     @property
@@ -168,15 +170,15 @@ class Memory:
 
     @property
     def _each(self) -> float:
-        return self.pixel + self.more * (self.batch - 1)
+        return self.pixel + self.extra_bytes * (self.batch - 1)
 
     def peak(self, size: int) -> int:
         """Estimate the bytes that are taken with read boxes of `size` pixels a side."""
         return int(self.base + self._each * size**2)
 
-    def fitting(self, size: int, *, most: int) -> int:
-        """Return how many read boxes of a size fit at once, at least 1 and at most `most`."""
-        counts = range(most, 1, -1)
+    def fitting(self, size: int, *, max_batch: int) -> int:
+        """Return how many read boxes of a size fit at once, at least 1 and at most `max_batch`."""
+        counts = range(max_batch, 1, -1)
         return next((n for n in counts if replace(self, batch=n).peak(size) <= self.limit), 1)
 
     def check(self, tile: int, overlap: int, *, contract: SizeContract) -> None:
@@ -203,10 +205,10 @@ class Memory:
         )
 
 
-def largest_tile(most: int, *, contract: SizeContract, overlap: int) -> int:
-    """Return the largest tile whose read box is at most `most` pixels a side; 0 where none is."""
-    tile = max(0, most - 2 * overlap) // contract.step * contract.step
-    while tile and contract.legal(tile + 2 * overlap) > most:
+def largest_tile(max_size: int, *, contract: SizeContract, overlap: int) -> int:
+    """Return the largest tile whose read box has at most `max_size` pixels a side, or 0."""
+    tile = max(0, max_size - 2 * overlap) // contract.step * contract.step
+    while tile and contract.legal(tile + 2 * overlap) > max_size:
         tile -= contract.step
     return tile
 
@@ -224,7 +226,7 @@ def memory_for(
     ensemble: Ensemble,
     samples: tuple[Sample, ...],
     *,
-    hands: Hands,
+    parallelism: Parallelism,
     precision: str,
     limit: int | None,
     blend: int = 0,
@@ -238,7 +240,7 @@ def memory_for(
         On the device that is to compute.
     samples : tuple of Sample
         What is read.
-    hands : Hands
+    parallelism : Parallelism
         How many tiles are in work, and how many of them in a network.
     precision : str
         What it will compute in, or "auto".
@@ -263,8 +265,8 @@ def memory_for(
     if device.type != "cpu":
         # The network is in the device's own memory, which the user's limit is not about.
         free = int(available_memory(device) * MEMORY_SHARE)
-        pixel = network * hands.networks
-        return Memory(free, 0, pixel, more=pixel, batch=batch)
+        pixel = network * parallelism.networks
+        return Memory(free, 0, pixel, extra_bytes=pixel, batch=batch)
     itemsize = max(sample.data.dtype.itemsize for sample in samples)
     classes = len(ensemble.header.class_names)
     # Pixels as stored, gathered, normalized for each network and laid out for it. A block that is
@@ -273,15 +275,19 @@ def memory_for(
     # Logits, their powers, probabilities, their sums, and what is stored of them.
     found = classes * 24
     beside = seen * ((blend + 2) ** 2 if blend else 1) + found * max(1, blend**2)
-    processes = 0 if hands.at_once is None or hands.networks == 1 else hands.networks
+    processes = (
+        0 if parallelism.concurrency is None or parallelism.networks == 1 else parallelism.networks
+    )
     held = held_memory()
     if limit is None:
         limit = held + int(available_memory(device) * MEMORY_SHARE)
-    jobs = hands.jobs or hands.networks
-    pixel = network * hands.networks + beside * jobs
+    jobs = parallelism.jobs or parallelism.networks
+    pixel = network * parallelism.networks + beside * jobs
     # Of a block that is blended only what the network sees is there several times.
-    more = (network + 4 * channels) * hands.networks if blend else pixel
-    return Memory(limit, held * (1 + processes) + BESIDE, pixel, more=more, batch=batch)
+    extra_bytes = (network + 4 * channels) * parallelism.networks if blend else pixel
+    return Memory(
+        limit, held * (1 + processes) + BESIDE, pixel, extra_bytes=extra_bytes, batch=batch
+    )
 
 
 def network_bytes(
@@ -319,7 +325,7 @@ PACE_TILE = 128
 
 
 @dataclass(frozen=True)
-class Pace:
+class Throughput:
     """How fast one network runs here.
 
     Parameters
@@ -355,30 +361,32 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Paces:
+class EnsembleThroughput:
     """How fast the networks of an ensemble run here, one after another.
 
     Parameters
     ----------
     each : tuple of Pace
         One for each network.
-    looks : callable
+    runs : callable
         Says how often each of them is run for what one task writes, given a tile.
     """
 
-    each: tuple[Pace, ...]
-    looks: Callable[[int], float]
+    each: tuple[Throughput, ...]
+    runs: Callable[[int], float]
 
     def estimate(self, tile: int) -> float:
         """Reckon the seconds that a task takes with tiles of `tile` pixels a side."""
-        return self.looks(tile) * sum(pace.estimate(tile) for pace in self.each)
+        return self.runs(tile) * sum(throughput.estimate(tile) for throughput in self.each)
 
     def measure(self, tile: int) -> float:
         """Measure each network on one tile, and reckon the seconds of a task from that."""
-        return self.looks(tile) * sum(pace.measure(tile) for pace in self.each)
+        return self.runs(tile) * sum(throughput.measure(tile) for throughput in self.each)
 
 
-def find_pace(model: LoadedModel, *, overlap: int, precision: str, most: int) -> Pace:
+def estimate_throughput(
+    model: LoadedModel, *, overlap: int, precision: str, max_size: int
+) -> Throughput:
     """Find out how fast a network runs here, on inputs that take a fraction of a second.
 
     Parameters
@@ -389,12 +397,12 @@ def find_pace(model: LoadedModel, *, overlap: int, precision: str, most: int) ->
         Its context on each side, in pixels.
     precision : str
         As for `hardware.forward`.
-    most : int
+    max_size : int
         The largest read box that fits into memory, in pixels a side.
     """
     contract, channels = model.header.contract, model.header.in_channels
     work = work_of(model.module, in_channels=channels, contract=contract)
-    tile = min(PACE_TILE, largest_tile(most, contract=contract, overlap=overlap))
+    tile = min(PACE_TILE, largest_tile(max_size, contract=contract, overlap=overlap))
     size = contract.legal(tile + 2 * overlap)
     times = []
     if next(model.module.parameters()).device.type == "cpu":
@@ -406,7 +414,7 @@ def find_pace(model: LoadedModel, *, overlap: int, precision: str, most: int) ->
         _timed(model, size, precision=precision)
     # The first run of a size is slow; this is the second.
     times.append(_timed(model, size, precision=precision))
-    return Pace(model, overlap, precision, work, float(np.polyval(work, size)) / min(times))
+    return Throughput(model, overlap, precision, work, float(np.polyval(work, size)) / min(times))
 
 
 def work_of(
@@ -499,7 +507,7 @@ FIRST = 1 / 3
 
 
 def candidates(
-    shapes: Sequence[tuple[int, int]], *, contract: SizeContract, overlap: int, most: int
+    shapes: Sequence[tuple[int, int]], *, contract: SizeContract, overlap: int, max_size: int
 ) -> list[int]:
     """Return the tiles that come into question.
 
@@ -511,7 +519,7 @@ def candidates(
         The network's.
     overlap : int
         Context on each side, in pixels.
-    most : int
+    max_size : int
         The largest read box that fits into memory, in pixels a side.
 
     Returns
@@ -524,12 +532,12 @@ def candidates(
     step = contract.step
     whole = _round_up(max(max(shape) for shape in shapes), step)
     sizes = sorted({min(whole, _round_up(tile, step)) for tile in TILES})
-    fitting = [tile for tile in sizes if contract.legal(tile + 2 * overlap) <= most]
-    return fitting or [largest_tile(most, contract=contract, overlap=overlap) or step]
+    fitting = [tile for tile in sizes if contract.legal(tile + 2 * overlap) <= max_size]
+    return fitting or [largest_tile(max_size, contract=contract, overlap=overlap) or step]
 
 
 @dataclass(frozen=True)
-class Choice:
+class TileSize:
     """A tile and how long it takes.
 
     Parameters
@@ -544,14 +552,14 @@ class Choice:
     seconds: float
 
 
-def choose_fastest(
+def choose_tile_size(
     tiles: Sequence[int],
     *,
     count: Callable[[int], int],
     estimate: Callable[[int], float],
     measure: Callable[[int], float],
     step: int,
-) -> Choice:
+) -> TileSize:
     """Choose the tile with which the whole is done first.
 
     Parameters
@@ -578,7 +586,7 @@ def choose_fastest(
         half = _round_up(best // 2, step)
         seconds[half] = seconds[best] * estimate(half) / estimate(best)
         best = half
-    return Choice(best, seconds[best])
+    return TileSize(best, seconds[best])
 
 
 def _first_done(seconds: dict[int, float], count: Callable[[int], int]) -> int:

@@ -28,7 +28,7 @@ from unetkit.storage.urls import join
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from unetkit.commands.tile_predict.blocks import NetworkCall
+    from unetkit.commands.tile_predict.blocks import InferenceConfig
     from unetkit.commands.tile_predict.output import PredictionStore, SampleOutput
     from unetkit.commands.tile_predict.plan import Plan
     from unetkit.commands.tile_predict.skipping import Mask
@@ -65,7 +65,7 @@ class PredictionRun:
 
     plan: Plan
     store: PredictionStore
-    call: NetworkCall
+    inference: InferenceConfig
     scheduler: Scheduler
     stop: Stop
     progress: Progress
@@ -90,7 +90,7 @@ class PredictionRun:
             self.progress.note(f"{filled} values of the input were NaN or Inf and read as 0")
         self.progress.start("smaller levels", total=len(outputs))
         self.store.add_pyramids(advance=self._advance)
-        audited = self._audit(tasks, left_out) if self.plan.wishes.audit else None
+        audited = self._audit(tasks, left_out) if self.plan.options.audit else None
         self.store.complete(audit=audited)
         return PredictionResult(
             reused, objects, filled, self.retries, constant, len(left_out), audited
@@ -99,16 +99,16 @@ class PredictionRun:
     def _task(self, output: SampleOutput) -> ImageTask:
         return ImageTask(
             name=output.sample.name,
-            call=self.call,
+            inference=self.inference,
             data=output.sample.data.with_absolute_url(),
             probabilities=output.probabilities(),
             classes=output.classes(),
             normalizations=output.normalizations,
-            threshold=self.plan.wishes.threshold,
+            threshold=self.plan.options.threshold,
             # Objects of the target `boundary` are what is inside, its first class.
             positive=0 if self.plan.model.header.target == "boundary" else 1,
-            nonfinite=self.plan.wishes.nonfinite,
-            skip_below=self.plan.wishes.skip_below,
+            nonfinite=self.plan.options.nonfinite,
+            skip_below=self.plan.options.skip_below,
             mask=self._mask(),
         )
 
@@ -131,7 +131,7 @@ class PredictionRun:
             return replace(job, there=True)
 
         def left() -> Iterator[TileBatch]:
-            for some in batches(self._tile_jobs(tasks), self.call.together):
+            for some in batches(self._tile_jobs(tasks), self.inference.max_batch):
                 batch = TileBatch(tuple(known(job) for job in some))
                 if not all(job.there for job in batch.jobs):
                     yield batch
@@ -165,7 +165,7 @@ class PredictionRun:
 
     def _audit(self, tasks: list[ImageTask], left_out: frozenset[str]) -> dict[str, Any]:
         """Stage 6: predict a few windows once more, before anything is published."""
-        self.progress.start("audit", total=self.plan.wishes.audit)
+        self.progress.start("audit", total=self.plan.options.audit)
         found = audit(
             self.plan,
             tasks,
@@ -189,7 +189,7 @@ class PredictionRun:
 
     def _list_absent(self) -> None:
         path = join(self.store.url, FOLDER, ABSENT_LIST)
-        list_absent(path, self.plan.samples, self.plan.censuses)
+        list_absent(path, self.plan.samples, self.plan.inventories)
 
     def _tile_jobs(self, tasks: list[ImageTask]) -> Iterator[TileJob]:
         for task, sample in zip(tasks, self.plan.samples, strict=True):
@@ -214,8 +214,8 @@ class PredictionRun:
                 create=output.instances,
                 blocks=blocks,
                 target=self.plan.model.header.target,
-                grow=self.plan.wishes.grow,
-                min_size=self.plan.wishes.min_size,
+                grow=self.plan.options.grow,
+                min_size=self.plan.options.min_size,
                 scheduler=self.scheduler,
                 advance=self._advance,
             )

@@ -80,7 +80,7 @@ def open_mask(url: str, dataset: Dataset) -> Mask:
     return Mask(data, image.height, image.width, checksum)
 
 
-def too_dark(raw: NDArray[Any], tile: Tile, limit: float | None) -> bool:
+def is_background(raw: NDArray[Any], tile: Tile, limit: float | None) -> bool:
     """Tell whether no channel of the write box reaches `limit`; NaN and Inf never are dark."""
     if limit is None:
         return False
@@ -88,7 +88,7 @@ def too_dark(raw: NDArray[Any], tile: Tile, limit: float | None) -> bool:
     return bool((raw[:, rows, columns] < limit).all())
 
 
-def nothing(
+def background_result(
     tile: Tile, *, classes: int, background: int, kinds: tuple[np.dtype[Any], np.dtype[Any]]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return what is stored of a tile that is left out: background for certain.
@@ -118,11 +118,8 @@ KEPT = 4
 # Most tiles that are not constant show it at few pixels.
 STRIDE = 61
 
-_RESULTS: OrderedDict[Hashable, Result] = OrderedDict()
-_LOCK = threading.Lock()
 
-
-def constant(block: NDArray[Any]) -> tuple[float, ...] | None:
+def constant_values(block: NDArray[Any]) -> tuple[float, ...] | None:
     """Return the value of each channel where it is the same at all pixels, else None."""
     first = block[:, :1, :1]
     if (block[:, ::STRIDE, ::STRIDE] != first).any() or (block != first).any():
@@ -130,28 +127,29 @@ def constant(block: NDArray[Any]) -> tuple[float, ...] | None:
     return tuple(first.ravel().tolist())
 
 
-def computed_once(key: Hashable, compute: Callable[[], Result]) -> tuple[Result, bool]:
-    """Return what was computed for `key` before in this process, else compute it.
+class ConstantTiles:
+    """The results of tiles of one value; those that were asked for last are kept."""
 
-    Parameters
-    ----------
-    key : hashable
-        All that the result depends on.
-    compute : callable
-        Computes it.
+    def __init__(self) -> None:
+        self._results: OrderedDict[Hashable, Result] = OrderedDict()
+        self._lock = threading.Lock()
 
-    Returns
-    -------
-    tuple
-        The result, not to be written into, and whether it was there already.
-    """
-    with _LOCK:
-        if key in _RESULTS:
-            _RESULTS.move_to_end(key)
-            return _RESULTS[key], True
-    result = compute()
-    with _LOCK:
-        _RESULTS[key] = result
-        while len(_RESULTS) > KEPT:
-            _RESULTS.popitem(last=False)
-    return result, False
+    def result(self, key: Hashable, compute: Callable[[], Result]) -> tuple[Result, bool]:
+        """Return the result for all that it depends on, and whether it was there already.
+
+        It is not to be written into.
+        """
+        with self._lock:
+            if key in self._results:
+                self._results.move_to_end(key)
+                return self._results[key], True
+        result = compute()
+        with self._lock:
+            self._results[key] = result
+            while len(self._results) > KEPT:
+                self._results.popitem(last=False)
+        return result, False
+
+
+# Those of this process.
+CONSTANT_TILES = ConstantTiles()
