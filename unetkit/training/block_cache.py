@@ -4,74 +4,40 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from unetkit.arrays.boxes import Plane
+
 BLOCK = 512  # pixels a side, the chunk that imports write
 # Bytes; our own choice: the 40 images of a usual dataset, with labels and weights, take a third.
 BUDGET = 512 * 2**20
-
-
-class Planes(Protocol):
-    """Anything that can be read by boxes of planes, such as a stored array."""
-
-    @property
-    def height(self) -> int:
-        """Rows of a plane."""
-
-    @property
-    def width(self) -> int:
-        """Columns of a plane."""
-
-    @property
-    def planes(self) -> int:
-        """How many planes there are."""
-
-    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
-        """Read rows `y0` to ``y1 - 1`` and columns `x0` to ``x1 - 1`` of a plane."""
 
 
 class BlockCache:
     """Reads boxes by way of blocks that stay in memory until others need their place.
 
     Small datasets are decoded once; larger ones cost what their tiles cost.
-
-    Parameters
-    ----------
-    budget : int
-        Bytes of blocks to keep.
     """
 
     def __init__(self, budget: int = BUDGET) -> None:
         self._budget = budget
         self._blocks: OrderedDict[tuple[int, int, int, int], NDArray[Any]] = OrderedDict()
         # Holds the arrays alive whose id is part of a key.
-        self._known: dict[int, Planes] = {}
+        self._known: dict[int, Plane] = {}
         self._bytes = 0
         self._lock = threading.Lock()
 
     def read(
-        self, array: Planes, plane: int, *, rows: tuple[int, int], columns: tuple[int, int]
+        self, array: Plane, plane: int, *, rows: tuple[int, int], columns: tuple[int, int]
     ) -> NDArray[Any]:
-        """Read a box that lies inside a plane.
+        """Read a box that lies inside a plane, (C, Y, X) or (Y, X), as a new array.
 
-        Parameters
-        ----------
-        array : Planes
-            What is read.
-        plane : int
-            Which of its planes.
-        rows, columns : tuple of int
-            First and past-the-last.
-
-        Returns
-        -------
-        ndarray, shape (C, Y, X) or (Y, X)
-            A new array.
+        `rows` and `columns` are the first and the past-the-last.
         """
         (y0, y1), (x0, x1) = rows, columns
         parts = [
@@ -87,7 +53,7 @@ class BlockCache:
 
     def _cut(
         self,
-        array: Planes,
+        array: Plane,
         place: tuple[int, int, int],
         *,
         rows: tuple[int, int],
@@ -104,7 +70,7 @@ class BlockCache:
             max(columns[0] - left, 0) : min(columns[1] - left, width),
         ]
 
-    def _block(self, array: Planes, place: tuple[int, int, int]) -> NDArray[Any]:
+    def _block(self, array: Plane, place: tuple[int, int, int]) -> NDArray[Any]:
         plane, i, j = place
         key = (id(array), plane, i, j)
         with self._lock:

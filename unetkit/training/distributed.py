@@ -35,17 +35,7 @@ SETTLE_S = 5.0
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """Processes that train together, as one of them sees it.
-
-    Parameters
-    ----------
-    rank : int
-        Which one this is.
-    size : int
-        How many there are.
-    device : torch.device
-        Where this one computes.
-    """
+    """Processes that train together, as one of them sees it."""
 
     rank: int = 0
     size: int = 1
@@ -79,7 +69,7 @@ class ProcessGroup:
         return self._reduced(value, "MAX")
 
     def first(self, values: Sequence[float]) -> list[float]:
-        """Return the values of the process that leads."""
+        """Return the values of the main process."""
         if self.size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self._place)
@@ -87,7 +77,7 @@ class ProcessGroup:
         return [float(value) for value in tensor.tolist()]
 
     def first_bytes(self, content: bytes | None) -> bytes | None:
-        """Return the content that the process that leads has, or None where it has none."""
+        """Return the content that the main process has, or None where it has none."""
         if self.size == 1:
             return content
         (size,) = self.first([-1 if content is None else len(content)])
@@ -131,21 +121,7 @@ SINGLE = ProcessGroup()
 def init_distributed(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that `torchrun` started; without it be alone.
 
-    Parameters
-    ----------
-    device : torch.device
-        Where to compute. Of several GPUs each process takes the one of its number.
-
-    Yields
-    ------
-    ProcessGroup
-
-    Raises
-    ------
-    UsageError
-        If this machine has fewer GPUs than processes.
-    ResourceError
-        If the others can't be reached.
+    Of several GPUs each process takes the one of its number.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -163,13 +139,7 @@ def init_distributed(device: torch.device) -> Iterator[ProcessGroup]:
 
 
 def all_reduce(tensor: Tensor) -> None:
-    """Replace the values of `tensor` by the sums over all processes of the group.
-
-    Raises
-    ------
-    ResourceError
-        If another process ended.
-    """
+    """Replace the values of `tensor` by the sums over all processes of the group."""
     _send(tensor, distributed.all_reduce)
 
 

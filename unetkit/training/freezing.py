@@ -24,22 +24,7 @@ class Freezable(Protocol):
 
 
 def freeze(network: Any, *, model: str, steps: int) -> None:
-    """Freeze the encoder of a network, where any step asks for it.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Changed in place.
-    model : str
-        Its name, for the message.
-    steps : int
-        For how many steps; 0 leaves the network alone.
-
-    Raises
-    ------
-    UsageError
-        If the network has no encoder that can be frozen.
-    """
+    """Freeze the encoder of a network, where any step asks for it, or refuse one that has none."""
     if not steps:
         return
     if not isinstance(network, Freezable):
@@ -55,20 +40,7 @@ def unfreeze_after(
 ) -> Iterator[Batch]:
     """Hand on batches, and let a frozen encoder learn from all but the first `steps`.
 
-    Parameters
-    ----------
-    network : nn.Module
-        Changed in place, just before the batch after those is handed on.
-    batches : iterator
-        One a step.
-    steps : int
-        For how many the encoder stays frozen; 0: it was never frozen.
-    start : int
-        The step of the first batch, counted from 0.
-
-    Yields
-    ------
-    Batch
+    `start` is the step of the first batch, counted from 0.
     """
     frozen = steps > 0
     for number, batch in enumerate(batches, start):

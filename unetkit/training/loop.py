@@ -39,19 +39,9 @@ class Store(Protocol):
 class Checkpointer:
     """Copies what a training depends on now and then, and gives it back.
 
-    Parameters
-    ----------
-    store : Store, optional
-        Where copies go; None for processes that don't write, and for trainings that nobody goes
-        on with.
-    start : Checkpoint, optional
-        From where to go on.
-    more : callable
-        Returns what else belongs to a state, as JSON can hold it.
-    group : ProcessGroup
-        Who else trains the network: all copy at the same step.
-    final : bool
-        Whether the state at the end of the training is kept as well.
+    Without a store, as for processes that don't write, nothing is saved; all of a group copy at the
+    same step. `more` returns what else belongs to a state, as JSON can hold it; `final` keeps the
+    state at the end of the training as well.
     """
 
     def __init__(
@@ -139,24 +129,12 @@ class Callback:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How the training ended.
-
-    Parameters
-    ----------
-    steps : int
-        Steps that were made.
-    best_step : int
-        The step whose network was kept.
-    best : Validation
-        Its scores.
-    stopped_early : bool
-        Whether it ended since nothing became better.
-    """
+    """How the training ended."""
 
     steps: int
-    best_step: int
+    best_step: int  # whose network was kept
     best: Validation
-    stopped_early: bool
+    stopped_early: bool  # since nothing became better
 
 
 def fit(
@@ -172,43 +150,11 @@ def fit(
     group: ProcessGroup = SINGLE,
     accumulate: int = 1,
 ) -> TrainingResult:
-    """Train a network, and hand the best one to the callback.
+    """Train a network in place, and hand the best one to the callback.
 
-    Parameters
-    ----------
-    network : nn.Module
-        On its device; trained in place.
-    batches : iterator of Batch
-        One a step, from the first step that is still to be made.
-    recipe : Recipe
-        How to learn.
-    pace : Schedule
-        How many steps to make, and when to validate.
-    precision : str
-        As for `hardware.forward`.
-    validate : callable
-        Scores a network on the held-out data.
-    callback : Callback
-        Told of everything.
-    checkpointer : Checkpointer, optional
-        Where to go on from, and who keeps the state.
-    group : ProcessGroup
-        Who else trains the network.
-    accumulate : int
-        Parts in which a batch is computed, one after the other.
-
-    Returns
-    -------
-    TrainingResult
-
-    Raises
-    ------
-    NonFiniteError
-        If the loss was not finite for ten steps in a row, and again after going back.
-    StoppedError
-        If the callback ends it; the state is kept.
-    UsageError
-        If there is no step to make.
+    `batches` begin with the first step that is still to be made; `accumulate` is the number of
+    parts in which each is computed. Where the callback ends it, the state is kept. A NonFiniteError
+    tells of a loss that was not finite in ten steps in a row, and again after going back.
     """
     if schedule.steps < 1:
         raise UsageError(f"steps must be at least 1, got {schedule.steps}; leave it out for 1000")

@@ -27,10 +27,7 @@ def has_statistics(network: nn.Module) -> bool:
 def freeze_statistics(network: nn.Module) -> None:
     """Let batch normalization learn with the statistics that it predicts with, and keep them.
 
-    Parameters
-    ----------
-    network : nn.Module
-        In training mode, until it is set to that mode again.
+    This holds until the network is set to training mode again.
     """
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -42,13 +39,6 @@ def share_statistics(network: nn.Module, group: ProcessGroup) -> None:
 
     Several processes then train as one does that has all tiles. Torch's own ``SyncBatchNorm`` is
     for GPUs alone.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Changed in place; its names and weights stay as they are.
-    group : ProcessGroup
-        Who trains together.
     """
     if group.size == 1:
         return

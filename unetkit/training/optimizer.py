@@ -79,17 +79,9 @@ RESERVE = 0.05
 class Schedule:
     """Turns a time budget into a number of steps, and a number of steps into validations.
 
-    Parameters
-    ----------
-    steps : int
-        Steps to make; with a budget a first guess.
-    budget : float, optional
-        Seconds from now on.
-    validation : float
-        What a validation costs, in steps. Counted in pixels and not measured in seconds, so that a
-        slower machine does not keep another network.
-    clock : callable
-        Seconds that only grow.
+    `budget` is in seconds from now on; with one, `steps` are a first guess. What a `validation`
+    costs is in steps: counted in pixels and not measured in seconds, so that a slower machine does
+    not keep another network.
     """
 
     def __init__(
@@ -114,13 +106,7 @@ class Schedule:
         self._last = self._clock()
 
     def found(self, step: int) -> bool:
-        """Say once, after the first steps, that the pace is known from now on.
-
-        Parameters
-        ----------
-        step : int
-            Steps that are made; the last began with `begin_step`.
-        """
+        """Say once, after the first steps, that the pace is known from now on."""
         if self.seconds_a_step is not None:
             return False
         now = self._clock()

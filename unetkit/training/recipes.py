@@ -16,79 +16,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The numbers of a training.
+    """The numbers of a training."""
 
-    Parameters
-    ----------
-    source : str
-        Where they come from.
-    loss : str
-        What is made small, as `unetkit.models.losses.parse_loss` reads it.
-    optimizer : {"adamw", "sgd"}
-        Which rule turns gradients into steps.
-    learning_rate : float
-        The highest learning rate.
-    schedule : {"cosine", "constant"}
-        How it falls after the warm-up.
-    warm_up : float
-        Share of the steps in which it rises from 0.
-    momentum : float
-        Of "sgd".
-    weight_decay : float
-        Of "adamw".
-    batch : int
-        Tiles a step.
-    tile : int
-        Labelled pixels a side of a tile; the model's next legal size is taken.
-    clip : float
-        Largest norm of the gradient; infinite for none.
-    averaging : float
-        How much of the average of the weights is kept at each step; 0 for no average. The average
-        is what is validated and kept.
-    balance : float
-        Power of the class weights w_c that counts: 1 is the paper's, 0 leaves classes as they are.
-    foreground : float
-        Share of tiles that are drawn until one holds foreground.
-    elastic : float
-        Share of tiles that are deformed elastically.
-    sigma : float
-        Standard deviation of the displacements of the 3x3 grid, in pixels.
-    rotated : float
-        Share of tiles that are turned by any angle and scaled.
-    scale : float
-        Largest factor of growing or shrinking of those.
-    flips : bool
-        Whether tiles are flipped and turned by quarters, all eight orientations equally often.
-    frozen : float
-        Share of the steps, the last ones, in which the statistics of batch normalization stay as
-        they are, so that the network learns with those that it predicts with.
-    grey : float
-        Strength of the variation of grey values, in units of the normalized range.
-    options : dict of str
-        Options of the network, for those networks that have them; what the user sets counts more.
-    """
-
-    source: str
-    loss: str = "unet"
+    source: str  # where they come from
+    loss: str = "unet"  # as `unetkit.models.losses.parse_loss` reads it
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 1e-3
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warm_up: float = 0.05
-    momentum: float = 0.99
-    weight_decay: float = 1e-2
-    batch: int = 2
-    tile: int = 164
-    clip: float = 1.0
+    learning_rate: float = 1e-3  # the highest
+    schedule: Literal["cosine", "constant"] = "cosine"  # how it falls after the warm-up
+    warm_up: float = 0.05  # share of the steps in which it rises from 0
+    momentum: float = 0.99  # of "sgd"
+    weight_decay: float = 1e-2  # of "adamw"
+    batch: int = 2  # tiles a step
+    tile: int = 164  # labelled pixels a side of a tile; the model's next legal size is taken
+    clip: float = 1.0  # largest norm of the gradient; infinite for none
+    # Share of the average of the weights that is kept at each step; 0 for no average. The average
+    # is what is validated and kept.
     averaging: float = 0.98
-    balance: float = 0.0
-    foreground: float = 0.33
-    elastic: float = 0.5
-    sigma: float = 10.0
-    rotated: float = 0.3
-    scale: float = 1.33
-    flips: bool = True
+    balance: float = 0.0  # power of the class weights w_c: 1 is the paper's, 0 is none
+    foreground: float = 0.33  # share of tiles that are drawn until one holds foreground
+    elastic: float = 0.5  # share of tiles that are deformed elastically
+    sigma: float = 10.0  # standard deviation of the displacements of the 3x3 grid, in pixels
+    rotated: float = 0.3  # share of tiles that are turned by any angle and scaled
+    scale: float = 1.33  # largest factor of growing or shrinking of those
+    flips: bool = True  # and quarter turns: all eight orientations equally often
+    # Share of the steps, the last ones, in which the statistics of batch normalization stay as they
+    # are, so that the network learns with those that it predicts with.
     frozen: float = 0.0
-    grey: float = 0.1
+    grey: float = 0.1  # strength of the variation of grey values, in units of the normalized range
+    # Of those networks that have them; what the user sets counts more.
     options: dict[str, Any] = field(default_factory=dict)
 
     def rate(self, step: int, steps: int) -> float:
@@ -166,22 +121,7 @@ _RANGES = {
 
 
 def choose_recipe(name: str, changes: Sequence[str] = (), *, loss: str | None = None) -> Recipe:
-    """Look a recipe up, and change some of its numbers.
-
-    Parameters
-    ----------
-    name : str
-        A key of `RECIPES`.
-    changes : sequence of str
-        Such as ``batch=4``; any field of a recipe but its source.
-    loss : str, optional
-        What is made small instead of the recipe's loss.
-
-    Raises
-    ------
-    UsageError
-        If there is no recipe of that name, no such field, or a value can't be used.
-    """
+    """Look a recipe up, and change some of its numbers by texts such as ``batch=4``."""
     if name not in RECIPES:
         raise UsageError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}")
     values: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.arrays.appearance import apply_appearance, draw_appearance
-from unetkit.arrays.boxes import gather
+from unetkit.arrays.boxes import Plane, gather
 from unetkit.arrays.deformation import Deformation, deform, draw_deformation
 from unetkit.errors import NonFiniteError, UsageError
 from unetkit.geometry.tiles import mirror
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.geometry.sizes import SizeContract
-    from unetkit.training.block_cache import BlockCache, Planes
+    from unetkit.training.block_cache import BlockCache
     from unetkit.training.distributed import ProcessGroup
     from unetkit.training.recipes import Recipe
     from unetkit.training.split import Region
@@ -36,18 +36,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ClassCounts:
-    """How many annotated pixels of each class lie where in a sample.
+    """How many annotated pixels of each class lie where in a sample."""
 
-    Parameters
-    ----------
-    boxes : ndarray of int, shape (N, 5)
-        Plane, first row, first column, past-the-last row and column; together the whole sample.
-    counts : ndarray of int, shape (N, K)
-        Annotated pixels of each class.
-    """
-
+    # (N, 5): plane, first row, first column, past-the-last row and column; all of the sample.
     boxes: NDArray[np.int64]
-    counts: NDArray[np.int64]
+    counts: NDArray[np.int64]  # (N, K), annotated pixels of each class
 
     @property
     def is_partial(self) -> bool:
@@ -66,30 +59,15 @@ class ClassCounts:
 
 @dataclass(frozen=True, eq=False)
 class TrainingSample:
-    """A labelled sample as training sees it.
+    """A labelled sample as training sees it."""
 
-    Parameters
-    ----------
-    image, target, weights : Planes
-        Raw intensities, (C, Y, X); the class of each pixel, uint8, (Y, X); the weight of each
-        pixel, float32, (Y, X), 0 where nobody annotated.
-    normalization : Normalization
-        Fitted on the whole image.
-    tally : ClassCounts
-        Which classes are where.
-    background : int
-        The class that is not foreground.
-    fill : bool
-        Take NaN and Inf for 0.
-    """
-
-    image: Planes
-    target: Planes
-    weights: Planes
-    normalization: Normalization
+    image: Plane  # raw intensities, (C, Y, X)
+    target: Plane  # the class of each pixel, uint8, (Y, X)
+    weights: Plane  # of each pixel, float32, (Y, X); 0 where nobody annotated
+    normalization: Normalization  # fitted on the whole image
     class_counts: ClassCounts
-    background: int = 0
-    fill: bool = False
+    background: int = 0  # the class that is not foreground
+    fill: bool = False  # take NaN and Inf for 0
 
 
 # How often a box is chosen anew where the part of it that may be drawn from lacks the class.
@@ -101,18 +79,8 @@ class TileLocations:
 
     Every class that is not background is sought equally often, and every sample that has it, so
     that a class of few pixels is met as often as one of many. The pixel that is found lies anywhere
-    in the tile: a network that always saw it in the middle would learn to expect it there.
-
-    Parameters
-    ----------
-    samples : mapping of str to TrainingSample
-        The samples by name.
-    regions : sequence of Region
-        Where tiles may be drawn.
-    cache : BlockCache
-        Through which the samples are read.
-    side : int
-        Pixels a side of what is learned from in a tile.
+    in the tile: a network that always saw it in the middle would learn to expect it there. `side`
+    is that of what is learned from in a tile, in pixels.
     """
 
     def __init__(
@@ -140,13 +108,8 @@ class TileLocations:
     def draw(self, rng: np.random.Generator, *, foreground: bool) -> tuple[Region, int, int, int]:
         """Choose a region, a plane, and the first row and column of what is learned from.
 
-        Parameters
-        ----------
-        rng : Generator
-            Where all choices come from.
-        foreground : bool
-            Whether the tile shall hold a pixel that is not background. Else it lies anywhere,
-            where the sample is annotated in part with a pixel that somebody annotated.
+        With `foreground` the tile holds a pixel that is not background. Else it lies anywhere;
+        where the sample is annotated in part, over a pixel that somebody annotated.
         """
         chosen = None
         if foreground and self._classes:
@@ -206,27 +169,13 @@ class TileLocations:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step learns from.
+    """What one step learns from."""
 
-    Parameters
-    ----------
-    images : ndarray of float32, shape (N, C, Y, X)
-        Normalized, with the context that the model needs.
-    targets : ndarray of int64, shape (N, Y', X')
-        Classes inside the model's margin.
-    weights : ndarray of float32, shape (N, Y', X')
-        Weights of those pixels.
-    samples : tuple of str
-        Where the tiles come from.
-    seed : int
-        Of what the network draws in this step.
-    """
-
-    images: NDArray[np.float32]
-    targets: NDArray[np.int64]
-    weights: NDArray[np.float32]
-    samples: tuple[str, ...]
-    seed: int = 0
+    images: NDArray[np.float32]  # (N, C, Y, X), normalized, with the context that the model needs
+    targets: NDArray[np.int64]  # (N, Y', X'), classes inside the model's margin
+    weights: NDArray[np.float32]  # (N, Y', X')
+    samples: tuple[str, ...]  # where the tiles come from
+    seed: int = 0  # of what the network draws in this step
 
     def parts(self, count: int) -> Iterator[Batch]:
         """Cut the batch into at most `count` parts of nearly the same number of tiles."""
@@ -248,30 +197,7 @@ NETWORK = 3
 
 
 class Sampler:
-    """Draws the tiles of a training.
-
-    Parameters
-    ----------
-    samples : mapping of str to TrainingSample
-        The samples by name.
-    regions : sequence of Region
-        Where tiles may be drawn; pixels outside of them get weight 0.
-    contract : SizeContract
-        The model's.
-    recipe : Recipe
-        How tiles are drawn and changed.
-    cache : BlockCache
-        Through which the samples are read.
-    seed : int
-        Where all random numbers come from.
-    group : ProcessGroup
-        Who else draws; each draws its share of every batch.
-
-    Raises
-    ------
-    UsageError
-        If a batch has fewer tiles than there are processes.
-    """
+    """Draws the tiles of a training; pixels outside of the regions get weight 0."""
 
     def __init__(
         self,
@@ -311,15 +237,10 @@ class Sampler:
 
     @contextmanager
     def batches(self, *, workers: int, start: int = 0) -> Iterator[Iterator[Batch]]:
-        """Hand out the batches of step `start` and all after it, and draw the next ones meanwhile.
+        """Hand out the batches from step `start` on, and draw the next ones meanwhile.
 
-        Parameters
-        ----------
-        workers : int
-            Threads that draw; they run beside the network, since the kernels need no lock. With
-            0 a batch is drawn when it is asked for.
-        start : int
-            The first step, counted from 0.
+        The threads run beside the network, since the kernels need no lock; without workers a batch
+        is drawn when it is asked for.
         """
         if workers == 0:
             yield map(self.batch, count(start))
@@ -388,7 +309,7 @@ class Sampler:
         rows = mirror(corner[0], corner[0] + self.size, sample.image.height)
         columns = mirror(corner[1], corner[1] + self.size, sample.image.width)
 
-        def read(array: Planes) -> NDArray[Any]:
+        def read(array: Plane) -> NDArray[Any]:
             return gather(
                 lambda y0, y1, x0, x1: self._cache.read(
                     array, plane, rows=(y0, y1), columns=(x0, x1)

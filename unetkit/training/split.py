@@ -20,28 +20,14 @@ SHARE = 5
 
 @dataclass(frozen=True)
 class Origin:
-    """What a split needs to know of a sample.
-
-    Parameters
-    ----------
-    name : str
-        The sample.
-    source : str
-        What it was made from; augmented copies share it with their original.
-    augmented : bool
-        Whether it is such a copy.
-    height, width : int
-        Its size in pixels.
-    foreground : bool
-        Whether there is anything in it to find.
-    """
+    """What a split needs to know of a sample."""
 
     name: str
-    source: str
-    augmented: bool
+    source: str  # what it was made from; augmented copies share it with their original
+    augmented: bool  # whether it is such a copy
     height: int
     width: int
-    foreground: bool = True
+    foreground: bool = True  # whether there is anything in it to find
 
 
 @dataclass(frozen=True)
@@ -67,18 +53,10 @@ class Region:
 
 @dataclass(frozen=True)
 class Fold:
-    """One of several ways to hold data out, so that each part of it is held out once.
+    """One of several ways to hold data out, so that each part of it is held out once."""
 
-    Parameters
-    ----------
-    number : int
-        Which one, from 1.
-    count : int
-        How many there are, at least 2.
-    """
-
-    number: int
-    count: int
+    number: int  # from 1
+    count: int  # at least 2
 
 
 @dataclass(frozen=True)
@@ -108,30 +86,8 @@ def split(
     Of several folds each holds out its share of the sources, or of the single image, and all
     together everything once; sources without foreground are always learned from.
 
-    Parameters
-    ----------
-    origins : sequence of Origin
-        The labelled samples.
-    gap : int
-        Pixels between what is learned and what is held out of a single image, so that no tile's
-        labels lie in the other's context.
-    seed : int
-        Chooses the sources that are held out.
-    has_foreground : callable
-        Says whether there is anything to find in a region; asked of a single image only.
-    fold : Fold, optional
-        Which part to hold out; left out, one is chosen.
-
-    Returns
-    -------
-    Split
-
-    Raises
-    ------
-    InputError
-        If there are only copies, or a single image is too small to be parted.
-    UsageError
-        If there are more folds than sources with foreground.
+    The gap keeps the labels of every tile out of the context of what is held out. `seed` chooses
+    the sources; `has_foreground` is asked of regions of a single image only.
     """
     originals = [origin for origin in origins if not origin.augmented]
     if not originals:

@@ -30,21 +30,7 @@ HOPELESS = 10
 
 
 class Trainer:
-    """A network with what its steps need: optimizer, scale of the loss, average of the weights.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Trained in place.
-    recipe : Recipe
-        How to learn.
-    precision : str
-        As for `hardware.forward`.
-    group : ProcessGroup
-        Who else trains it.
-    accumulate : int
-        Parts in which a batch is computed, one after the other.
-    """
+    """A network with what its steps need: optimizer, scale of the loss, average of the weights."""
 
     def __init__(
         self,
@@ -78,28 +64,11 @@ class Trainer:
         self._good: Checkpoint | None = None
 
     def learn(self, batch: Batch, *, rate: float, frozen: bool = False) -> float | None:
-        """Make one step.
+        """Make one step, and return the loss before it; `frozen` keeps statistics as they are.
 
-        Parameters
-        ----------
-        batch : Batch
-            What to learn from.
-        rate : float
-            The learning rate.
-        frozen : bool
-            Leave the statistics of batch normalization as they are, and learn with them.
-
-        Returns
-        -------
-        float, or None
-            The loss before the step; None where loss or gradient was not finite: weights and
-            running statistics are as they were, or, after ten such steps in a row, as they were
-            when `remember` was last called.
-
-        Raises
-        ------
-        NonFiniteError
-            If that has happened before, or nothing is remembered.
+        None where loss or gradient was not finite: weights and running statistics are as they were,
+        or, after ten such steps in a row, as they were when `remember` was last called. A
+        NonFiniteError if that has happened before, or nothing is remembered.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -122,13 +91,7 @@ class Trainer:
         self._good = state
 
     def state(self, facts: Mapping[str, Any]) -> Checkpoint:
-        """Copy what the next steps depend on.
-
-        Parameters
-        ----------
-        facts : mapping of str
-            What else belongs to the state.
-        """
+        """Copy what the next steps depend on, beside `facts` that belong to it."""
         tensors = {f"network.{name}": value for name, value in self._network.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.tensors.items()}
         tensors |= optimizer_tensors(self._optimizer)
@@ -207,13 +170,6 @@ class Average:
     """The running average of a network's weights, which is steadier than those of any one step.
 
     Early steps count for little: the share that is kept grows from a tenth.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Whose weights.
-    keep : float
-        Share of the average that stays at each step; 0 for no average.
     """
 
     def __init__(self, network: nn.Module, keep: float) -> None:

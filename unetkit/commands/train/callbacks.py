@@ -45,28 +45,14 @@ def agree(stop: Stop, group: ProcessGroup) -> None:
 
 
 class WorkerCallback(Callback):
-    """Watches a training in a process that does not write, and ends it with the others.
-
-    Parameters
-    ----------
-    stop : Stop
-        Says whether a signal came.
-    group : ProcessGroup
-        The processes.
-    """
+    """Watches a training in a process that does not write, and ends it with the others."""
 
     def __init__(self, stop: Stop, group: ProcessGroup) -> None:
         self._stop = stop
         self._group = group
 
     def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
-        """End where a signal came to any of them.
-
-        Raises
-        ------
-        StoppedError
-            In all of them after the same step.
-        """
+        """End where a signal came to any of them, in all after the same step."""
         agree(self._stop, self._group)
         self._stop.check(f"process {self._group.rank} of the training ended with the others")
 
@@ -85,21 +71,7 @@ SMOOTHING = 0.95
 
 
 class MainCallback(Callback):
-    """Follows a training for its user.
-
-    Parameters
-    ----------
-    progress : Progress
-        Told of every step.
-    run_folder : RunFolder
-        Takes the log and the best model.
-    facts : TrainingDescription
-        What is known of the training.
-    stop : Stop
-        Says whether a signal came.
-    group : ProcessGroup
-        Who else trains the network.
-    """
+    """Follows a training for its user."""
 
     def __init__(
         self,
@@ -124,13 +96,7 @@ class MainCallback(Callback):
         """Told of everything after the log."""
 
     def start(self, **settings: Any) -> None:
-        """Begin the log and the progress bar; with a budget the number of steps is not known.
-
-        Parameters
-        ----------
-        **settings
-            What else decides about the weights.
-        """
+        """Begin the log with `settings`, all else that decides about the weights, and the bar."""
         self._run_folder.write(event="start", **{**self._description.to_dict(), **settings})
         if self._description.plan.budget is None:
             self._progress.start("training", total=self._steps)
@@ -201,13 +167,7 @@ class MainCallback(Callback):
         )
 
     def check(self) -> None:
-        """End where a signal came.
-
-        Raises
-        ------
-        StoppedError
-            Saying what is kept.
-        """
+        """End with a StoppedError that says what is kept, where a signal came."""
         if self._stop.signal is not None:
             self._stop.check(self._farewell())
 
@@ -290,28 +250,15 @@ def spoken(seconds: float) -> str:
 
 
 def check_tensorboard() -> None:
-    """Make sure that TensorBoard's files can be written.
-
-    Raises
-    ------
-    ResourceError
-        If it is not installed.
-    """
+    """Make sure that TensorBoard is installed."""
     _writer_class()
 
 
 class TensorBoardCallback(Callback):
-    """Writes what happens to a folder that TensorBoard shows.
+    """Writes what happens to a folder that TensorBoard shows; earlier files in it stay.
 
-    Parameters
-    ----------
-    folder : str
-        Made where it is not there; earlier files in it stay.
-    picture : callable
-        Returns what the last validation found at one place; None where there was none.
-    start : int, optional
-        The step after which this training goes on: what a stopped one wrote of later steps is
-        shown no more. None where it goes on with none.
+    `picture` returns what the last validation found at one place. What a stopped training wrote of
+    steps after `start` is shown no more.
     """
 
     def __init__(

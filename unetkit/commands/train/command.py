@@ -46,34 +46,15 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class FoldsReport:
-    """What was learned in all folds.
+    """What was learned in all folds."""
 
-    Attributes
-    ----------
-    output : str
-        The model file of the first fold.
-    outputs : tuple of str
-        The model files of all folds; `tile-predict` averages what they say.
-    folds : int
-        How many there are.
-    score : float
-        The mean of the folds' scores, each on what it held out: what can be expected of one such
-        model on other images like these.
-    spread : float
-        The standard deviation of the folds' scores.
-    report : tuple of dict
-        Of every fold its score, its steps, and how many regions are on each side.
-    model, device, precision : str
-        What was trained, and how it was computed.
-    seconds : float
-        How long it took.
-    """
-
-    output: str
+    output: str  # of the first fold
     outputs: tuple[str, ...]
     folds: int
+    # The mean of the folds, each on what it held out: what to expect of one such model on other
+    # images like these.
     score: float
-    spread: float
+    spread: float  # the standard deviation
     report: tuple[dict[str, Any], ...]
     model: str
     device: str
@@ -88,13 +69,6 @@ class FoldsReport:
 def folds_of(output: str, folds: int) -> list[tuple[str, Fold | None]]:
     """Name the model file of every fold; where there is one only, it is no fold.
 
-    Raises
-    ------
-    UsageError
-        If there is less than one fold.
-
-    Examples
-    --------
     >>> [place for place, _ in folds_of("model.safetensors", 2)]
     ['model.fold1.safetensors', 'model.fold2.safetensors']
     """

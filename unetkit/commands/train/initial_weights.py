@@ -23,24 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """The model that a training begins with.
-
-    Parameters
-    ----------
-    path : str
-        Its file.
-    header : ModelHeader
-        What the file says.
-    state : mapping of str to Tensor
-        Its weights.
-    sha256 : str
-        The hash of the file.
-    """
+    """The model that a training begins with."""
 
     path: str
     header: ModelHeader
     state: Mapping[str, Tensor]
-    sha256: str
+    sha256: str  # of the file
 
     def to_dict(self) -> dict[str, str]:
         """Return what JSON can hold: which file it was."""
@@ -48,15 +36,7 @@ class Start:
 
 
 def open_start(path: str) -> Start:
-    """Read the model that a training begins with.
-
-    Raises
-    ------
-    MissingError
-        If there is no such file.
-    InputError
-        If it is damaged, or none of ours.
-    """
+    """Read the model that a training begins with."""
     loaded = load(path)
     return Start(path, loaded.header, loaded.module.state_dict(), loaded.sha256)
 
@@ -81,29 +61,6 @@ def adapt(
     Where the images have another number of channels, each takes the mean of the first layer's
     weights, scaled so that equal channels lead to what they led to. Of the last layer the weights
     of classes with the same names are kept; those of other classes stay as they were drawn.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Freshly made for these channels and classes; changed in place.
-    start : Start
-        The earlier model.
-    options : mapping of str to object
-        What the network was built with.
-    in_channels : int
-        Channels of the images.
-    class_names : sequence of str
-        What is to be told apart.
-
-    Returns
-    -------
-    list of str
-        What was adapted, in sentences.
-
-    Raises
-    ------
-    UsageError
-        If the network has another build than the earlier model.
     """
     header = start.header
     old_names = list(header.class_names)

@@ -29,17 +29,6 @@ class TrainingPage(Callback):
 
     All that it shows is read from the log and from pictures on disk, so that a training that goes
     on after a stop shows what was before as well.
-
-    Parameters
-    ----------
-    run_folder : RunFolder
-        Of the training while it runs; has its log, and takes page and pictures.
-    facts : TrainingDescription
-        What is trained.
-    picture : callable
-        Returns what the last validation found at one place; None where there was none.
-    normalizes : bool
-        Whether the network has statistics of batches, which the recipe may freeze.
     """
 
     def __init__(

@@ -40,56 +40,22 @@ USUAL = "unet"
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train.
-
-    Parameters
-    ----------
-    model : str
-        Registry name of the network.
-    options : dict
-        All of its options.
-    recipe : str
-        Its name.
-    numbers : Recipe
-        The recipe of that name, with what was changed of it.
-    steps : int
-        Steps to make; with a budget a first guess.
-    budget : float, optional
-        Seconds.
-    seed : int
-        Of all random numbers.
-    channels : str, optional
-        Which channels, in which order.
-    device : str
-        Where to compute, as torch names it.
-    precision : str
-        As for `hardware.forward`.
-    workers : int
-        Threads that draw tiles.
-    freeze_encoder : int
-        Steps at the start in which the encoder does not learn.
-    normalization : str
-        One of `unetkit.arrays.normalization.METHODS`.
-    accumulate : int
-        Parts in which a batch is computed.
-    fold : Fold, optional
-        Which part of the data is held out.
-    """
+    """How to train."""
 
     model: str
-    options: dict[str, Any]
+    options: dict[str, Any]  # all that the model has
     recipe: str
-    numbers: Recipe
-    steps: int
-    budget: float | None
+    numbers: Recipe  # the recipe of that name, with what was changed of it
+    steps: int  # with a budget a first guess
+    budget: float | None  # seconds
     seed: int
     channels: str | None
     device: str
     precision: str
-    workers: int
-    freeze_encoder: int = 0
+    workers: int  # threads that draw tiles
+    freeze_encoder: int = 0  # steps at the start in which the encoder does not learn
     normalization: str = METHODS[0]
-    accumulate: int = 1
+    accumulate: int = 1  # parts in which a batch is computed
     fold: Fold | None = None
 
     @property
@@ -122,17 +88,6 @@ def make_plan(
     """Judge the options of `train`, and choose what is left to choose.
 
     What is left out is as in `start`, where there is an earlier model to begin with.
-
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    UsageError
-        If an option can't be used.
-    ResourceError
-        If this machine has no such device.
     """
     least = {"steps": (steps, 1), "seed": (seed, 0), "workers": (workers, 0)}
     least |= {"freeze-encoder": (freeze_encoder, 0), "accumulate": (accumulate, 1)}
@@ -203,13 +158,6 @@ def _network(
 def seconds(text: str) -> float:
     """Read a time such as ``90s``, ``20m``, ``1.5h`` or ``120``.
 
-    Raises
-    ------
-    UsageError
-        If it is none, or not more than 0.
-
-    Examples
-    --------
     >>> seconds("20m")
     1200.0
     """
@@ -228,29 +176,13 @@ CONTEXT = 2
 
 @dataclass(frozen=True)
 class LearningTask:
-    """What a dataset teaches.
+    """What a dataset teaches."""
 
-    Parameters
-    ----------
-    samples : tuple of Sample
-        Those with labels.
-    unlabelled : int
-        How many have none.
-    target : str
-        What is learned.
-    class_names : tuple of str
-        What the network tells apart.
-    counts : tuple of tuple of int
-        Annotated pixels of each class, for each sample.
-    tallies : tuple of ClassCounts
-        Where they are, for each sample.
-    """
-
-    samples: tuple[Sample, ...]
-    unlabelled: int
+    samples: tuple[Sample, ...]  # those with labels
+    unlabelled: int  # how many have none
     target: str
     class_names: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...] = ()
+    counts: tuple[tuple[int, ...], ...] = ()  # annotated pixels of each class, for each sample
     class_counts: tuple[ClassCounts, ...] = field(default=(), compare=False)
 
     @property
@@ -310,30 +242,7 @@ class LearningTask:
 
 
 def choose_task(dataset: Dataset, target: str | None, progress: Progress) -> LearningTask:
-    """Find what there is to learn, and count the annotated pixels of each class.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Samples without labels are left out.
-    target : str, optional
-        What is to be learned; left out: what fits the labels.
-    progress : Progress
-        Told of every tile of labels.
-
-    Returns
-    -------
-    LearningTask
-        With a name for every class that occurs.
-
-    Raises
-    ------
-    InputError
-        If no sample has labels, if they are of two kinds or have different names of classes, if
-        there is no foreground, or a class beyond those that have names.
-    UsageError
-        If the target does not go with the labels.
-    """
+    """Find what there is to learn, and count the annotated pixels of each class."""
     samples = tuple(sample for sample in dataset.samples if sample.label_kind is not None)
     if not samples:
         # The error that any sample without labels gives.

@@ -25,33 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingDescription:
-    """What is known of a training before its first step; nothing in it tells the time.
-
-    Parameters
-    ----------
-    plan : Plan
-        How it is done.
-    dataset : Dataset
-        What it reads.
-    lesson : LearningTask
-        What is learned.
-    parts : Split
-        What is learned from, and what validates.
-    contract : SizeContract
-        The network's.
-    start : Start, optional
-        The model whose weights were the first ones.
-    intensities : dict, optional
-        What the images look like that are learned from, once it is known.
-    """
+    """What is known of a training before its first step; nothing in it tells the time."""
 
     plan: Plan
     dataset: Dataset
     task: LearningTask
     parts: Split
     contract: SizeContract
-    start: Start | None = None
-    intensities: dict[str, Any] | None = None
+    start: Start | None = None  # the model whose weights were the first ones
+    intensities: dict[str, Any] | None = None  # of the images that are learned from, once known
 
     @property
     def samples(self) -> list[str]:
@@ -87,17 +69,7 @@ class TrainingDescription:
         }
 
     def header(self, step: int, scores: Mapping[str, Any], *, steps: int) -> ModelHeader:
-        """Describe the model that was reached.
-
-        Parameters
-        ----------
-        step : int
-            The step after which it was kept.
-        scores : mapping of str
-            What it reached on the held-out data.
-        steps : int
-            Steps of the whole training, as far as is known.
-        """
+        """Describe the model that was reached after `step` of `steps`, as far as is known."""
         first = self.dataset.samples[0]
         return ModelHeader(
             model=self.plan.model,
@@ -117,57 +89,24 @@ class TrainingDescription:
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What was learned.
-
-    Attributes
-    ----------
-    output : str
-        The model file.
-    log : str
-        One JSON object a line: steps and validations.
-    steps : int
-        Steps that were made.
-    best_step : int
-        The step whose network was kept.
-    stopped_early : bool
-        Whether it ended since nothing became better.
-    score : float
-        What the kept network reached on the held-out data: the mean average precision for
-        instances, the mean Dice for classes.
-    score_name : str
-        ``AP`` or ``Dice``.
-    scores : dict
-        All of its scores there.
-    trained_on, validated_on : int
-        Samples with labels on each side of the split; a single image counts on both.
-    skipped_unlabelled : int
-        Samples without labels.
-    model, device, precision : str
-        What was trained, and how it was computed.
-    seconds : float
-        How long it took; of a training that was resumed since then.
-    steps_total : int
-        Steps that were planned, by which a `--time-budget` was replaced.
-    resumed_at_step : int, optional
-        Steps that were made before this training went on with them.
-    """
+    """What was learned."""
 
     output: str
-    log: str
+    log: str  # one JSON object a line: steps and validations
     steps: int
-    best_step: int
-    stopped_early: bool
-    score: float
-    score_name: str
+    best_step: int  # whose network was kept
+    stopped_early: bool  # since nothing became better
+    score: float  # of the kept network: mean average precision for instances, mean Dice for classes
+    score_name: str  # "AP" or "Dice"
     scores: dict[str, Any]
-    trained_on: int
+    trained_on: int  # regions on each side of the split; a single image counts on both
     validated_on: int
     skipped_unlabelled: int
     model: str
     device: str
     precision: str
-    seconds: float = field(compare=False)
-    steps_total: int
+    seconds: float = field(compare=False)  # of a training that was resumed: since then
+    steps_total: int  # planned, in the place of a `--time-budget`
     resumed_at_step: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,23 +123,7 @@ def report(
     steps_total: int,
     resumed_at_step: int | None,
 ) -> TrainReport:
-    """Say how a training ended.
-
-    Parameters
-    ----------
-    facts : TrainingDescription
-        What was learned, and how.
-    outcome : TrainingResult
-        What came of it.
-    output : str
-        The model file.
-    seconds : float
-        How long it took.
-    steps_total : int
-        Steps that were planned.
-    resumed_at_step : int, optional
-        The step from which it went on.
-    """
+    """Say how a training ended."""
     return TrainReport(
         output=output,
         log=log_of(output),

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from unetkit.arrays.boxes import Plane
     from unetkit.commands.train.plan import LearningTask
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample
     from unetkit.storage.planes import PlaneArray
-    from unetkit.training.block_cache import Planes
     from unetkit.training.split import Region
 
 
@@ -41,30 +41,6 @@ def training_samples(
 
     Stored weights are used; where a sample has none for the target of the lesson, they are
     computed when they are first read. Either way the part w_c of them is raised to a power.
-
-    Parameters
-    ----------
-    lesson : LearningTask
-        What is learned.
-    names : iterable of str
-        The samples that are used.
-    balance : float
-        The power of w_c: 1 for the paper's balance of classes, 0 for none.
-    normalization : str
-        As `method` in `unetkit.arrays.normalization.fit`.
-    nonfinite : {"error", "fill"}
-        What to do about NaN and Inf in images.
-    progress : Progress
-        Told of every sample.
-
-    Returns
-    -------
-    dict of str to TrainingSample
-
-    Raises
-    ------
-    NonFiniteError
-        If an image holds NaN or Inf and they are not to be filled.
     """
     wanted = set(names)
     chosen = [sample for sample in task.samples if sample.name in wanted]
@@ -102,26 +78,13 @@ def training_samples(
 def intensity_summary(
     known: Mapping[str, TrainingSample], regions: Iterable[Region]
 ) -> dict[str, Any]:
-    """Say what the images look like that are learned from, for the model file.
-
-    Parameters
-    ----------
-    known : mapping of str to TrainingSample
-        The samples by name.
-    regions : iterable of Region
-        Where is learned.
-
-    Returns
-    -------
-    dict
-        As `unetkit.arrays.intensities.Typical` writes it.
-    """
+    """Say what the images look like that are learned from, for the model file."""
     chosen = [known[name] for name in sorted({region.sample for region in regions})]
     images = [(cast("PlaneArray", one.image), one.normalization) for one in chosen]
     return typical_of(images, replace_nonfinite=chosen[0].fill).to_dict()
 
 
-def _stored_weights(sample: Sample, task: LearningTask, balance: float) -> Planes | None:
+def _stored_weights(sample: Sample, task: LearningTask, balance: float) -> Plane | None:
     """Return the stored weights with their balance changed; None where there are none to use."""
     if sample.weights is None or not _has_weights(sample, task.target):
         return None
@@ -149,20 +112,10 @@ def _stored_balance(sample: Sample, task: LearningTask) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class _Derived:
-    """Something that is computed from stored labels whenever a box of it is read.
-
-    Parameters
-    ----------
-    labels : PlaneArray
-        Instances or classes.
-    ignore : PlaneArray, optional
-        Not 0 where nobody annotated.
-    target : str
-        What the network learns.
-    """
+    """Something that is computed from stored labels whenever a box of it is read."""
 
     labels: PlaneArray
-    ignore: PlaneArray | None
+    ignore: PlaneArray | None  # not 0 where nobody annotated
     target: str
 
     @property
@@ -206,15 +159,9 @@ class Targets(_Derived):
 
 @dataclass(frozen=True)
 class Weights(_Derived):
-    """Labels read as the weights of the paper; 0 where pixels are ignored.
+    """Labels read as the weights of the paper; 0 where pixels are ignored."""
 
-    Parameters
-    ----------
-    balance : tuple of float
-        w_c, one a class.
-    """
-
-    balance: tuple[float, ...]
+    balance: tuple[float, ...]  # w_c, one a class
 
     def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.float32]:
         """Compute a box of a plane, the same whatever the box."""
@@ -224,18 +171,10 @@ class Weights(_Derived):
 
 @dataclass(frozen=True)
 class Rebalanced(_Derived):
-    """Stored weights to which a number for each class is added, where they are not 0.
-
-    Parameters
-    ----------
-    weights : PlaneArray
-        What is stored.
-    change : tuple of float
-        One number a class.
-    """
+    """Stored weights to which a number for each class is added, where they are not 0."""
 
     weights: PlaneArray
-    change: tuple[float, ...]
+    change: tuple[float, ...]  # one a class
 
     def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.float32]:
         """Read a box of a plane."""

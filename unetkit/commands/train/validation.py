@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from unetkit.arrays.boxes import Plane
     from unetkit.commands.train.report import TrainingDescription
     from unetkit.scores.contingency import Contingency
-    from unetkit.training.block_cache import BlockCache, Planes
+    from unetkit.training.block_cache import BlockCache
     from unetkit.training.sampler import TrainingSample
 
 # Pixels that are scored at most: enough for a steady score, few enough for memory and time.
@@ -39,18 +40,10 @@ LEAST = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class ValidationPicture:
-    """A place of the held-out data, to look at.
+    """A place of the held-out data, to look at."""
 
-    Parameters
-    ----------
-    image : ndarray, shape (C, Y, X)
-        Raw intensities.
-    truth, prediction : ndarray of int, shape (Y, X)
-        Instances or classes.
-    """
-
-    image: NDArray[Any]
-    truth: NDArray[Any]
+    image: NDArray[Any]  # (C, Y, X), raw intensities
+    truth: NDArray[Any]  # (Y, X), instances or classes
     prediction: NDArray[Any]
 
 
@@ -63,19 +56,7 @@ class HeldOutPlane:
 
 
 class Validator:
-    """Scores networks on the held-out regions.
-
-    Parameters
-    ----------
-    facts : TrainingDescription
-        What is learned, what is held out, and how it is computed.
-    samples : mapping of str to TrainingSample
-        The samples by name.
-    cache : BlockCache
-        Through which the samples are read.
-    before_each : callable
-        Called before each plane; may raise to end.
-    """
+    """Scores networks on the held-out regions; `before_each` plane may raise to end it."""
 
     def __init__(
         self,
@@ -151,7 +132,7 @@ class Validator:
         entropy = -np.log(np.maximum(chosen, LEAST)) * weights
         return table, float(entropy.sum()), float((weights > 0).sum())
 
-    def _read(self, array: Planes, held_out: HeldOutPlane) -> NDArray[Any]:
+    def _read(self, array: Plane, held_out: HeldOutPlane) -> NDArray[Any]:
         region = held_out.region
         rows, columns = (region.y0, region.y1), (region.x0, region.x1)
         return self._cache.read(array, held_out.plane, rows=rows, columns=columns)
