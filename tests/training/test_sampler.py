@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from unetkit.training.sampler import Batch, TrainingSample
 
+
 # The classic network of depth 1, and a padded one of the same depth.
 VALID = SizeContract(step=2, minimum=18, margin=8)
 PADDED = SizeContract(step=2, minimum=20, margin=0, halo=6)
@@ -242,7 +243,7 @@ def test_nan_is_filled_only_where_asked_for(kit: SimpleNamespace) -> None:
     image[0, 10, 10] = np.nan
     target = np.zeros((20, 20), np.uint8)
     for fill in (True, False):
-        one = sampler(kit, {"a": kit.sample(image, target=target, fill=fill)}, tile=20)
+        one = sampler(kit, {"a": kit.sample(image, target=target, replace_nonfinite=fill)}, tile=20)
         assert np.isfinite(one.draw(0, 0)[0]).all() == fill
 
 
@@ -281,3 +282,16 @@ def test_the_recipes_draw_batches_for_the_classic_network(kit: SimpleNamespace) 
         assert batch.targets.shape == (shape[0], shape[2] - 184, shape[3] - 184)
         assert one.pixels_read == shape[0] * shape[2] * shape[3]
         assert (batch.images.dtype, batch.targets.dtype) == (np.float32, np.int64)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(1, [5]), (2, [3, 2]), (9, [1, 1, 1, 1, 1])])
+def test_a_batch_is_cut_into_parts_of_tiles(
+    kit: SimpleNamespace, count: int, sizes: list[int]
+) -> None:
+    whole = kit.batch(names=tuple("abcde"))
+    parts = list(whole.parts(count))
+    assert [len(part.images) for part in parts] == sizes
+    for name in ("images", "targets", "weights"):
+        together = np.concatenate([getattr(part, name) for part in parts])
+        np.testing.assert_array_equal(together, getattr(whole, name))
+    assert "".join(name for part in parts for name in part.samples) == "abcde"

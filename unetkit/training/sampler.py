@@ -67,7 +67,12 @@ class TrainingSample:
     normalization: Normalization  # fitted on the whole image
     class_counts: ClassCounts
     background: int = 0  # the class that is not foreground
-    fill: bool = False  # take NaN and Inf for 0
+    replace_nonfinite: bool = False  # take NaN and Inf for 0
+
+    @property
+    def planes(self) -> int:
+        """How many planes it has."""
+        return int(self.class_counts.boxes[:, 0].max()) + 1
 
 
 # How often a box is chosen anew where the part of it that may be drawn from lacks the class.
@@ -123,7 +128,7 @@ class TileLocations:
                 chosen = self._pixel(rng, number, None)
         region = self._regions[number]
         if chosen is None:
-            plane = int(rng.integers(self._samples[region.sample].target.planes))
+            plane = int(rng.integers(self._samples[region.sample].planes))
             y = self._origin(rng, region.y0, region.y1)
             return region, plane, y, self._origin(rng, region.x0, region.x1)
         plane, row, column = chosen
@@ -318,7 +323,9 @@ class Sampler:
                 columns,
             )
 
-        image = sample.normalization.apply(read(sample.image), replace_nonfinite=sample.fill)
+        image = sample.normalization.apply(
+            read(sample.image), replace_nonfinite=sample.replace_nonfinite
+        )
         target = read(sample.target)
         weights = read(sample.weights).astype(np.float32)
         y, x = np.asarray(rows), np.asarray(columns)

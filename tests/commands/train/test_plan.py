@@ -1,35 +1,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from unetkit.commands.train.plan import Plan, make_plan, seconds
+from unetkit.commands.train.plan import seconds
 from unetkit.errors import UsageError
 from unetkit.models import hardware
 from unetkit.training.recipes import RECIPES
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def plan(**changes: Any) -> Plan:
-    return make_plan(
-        **{
-            "model": "unet",
-            "options": (),
-            "recipe": "default",
-            "steps": 10,
-            "time_budget": None,
-            "seed": 0,
-            "channels": None,
-            "device": "cpu",
-            "precision": "auto",
-            "workers": None,
-        }
-        | changes
-    )
+    from unetkit.commands.train.plan import Plan
 
 
-def test_a_plan_holds_every_option_of_the_model() -> None:
+def test_a_plan_holds_every_option_of_the_model(plan: Callable[..., Plan]) -> None:
     assert plan(options=("width=8",)).options == {
         "width": 8,
         "depth": 4,
@@ -38,14 +25,16 @@ def test_a_plan_holds_every_option_of_the_model() -> None:
     }
 
 
-def test_options_of_a_recipe_hold_for_networks_that_have_them_and_are_not_told_otherwise() -> None:
+def test_options_of_a_recipe_hold_for_networks_that_have_them_and_are_not_told_otherwise(
+    plan: Callable[..., Plan],
+) -> None:
     assert plan(options=("norm=none",)).options["norm"] == "none"
     assert plan(recipe="paper").options["norm"] == "none"
     assert plan(recipe="paper").options["dropout"] == 0.5
     assert "norm" not in plan(model="smp-unet").options
 
 
-def test_what_is_left_out_is_chosen_for_the_machine() -> None:
+def test_what_is_left_out_is_chosen_for_the_machine(plan: Callable[..., Plan]) -> None:
     chosen = plan()
     device = hardware.pick_device("cpu")
     assert chosen.precision == (hardware.low_precision(device) or "float32")
@@ -55,7 +44,7 @@ def test_what_is_left_out_is_chosen_for_the_machine() -> None:
     assert plan(workers=3).workers == 3
 
 
-def test_a_plan_knows_the_numbers_of_its_recipe() -> None:
+def test_a_plan_knows_the_numbers_of_its_recipe(plan: Callable[..., Plan]) -> None:
     assert plan(recipe="paper").numbers == RECIPES["paper"]
     assert plan(recipe="paper").changed == {}
     assert plan(recipe_set=("batch=7", "loss=dice")).changed == {"batch": 7}
@@ -65,7 +54,9 @@ def test_a_plan_knows_the_numbers_of_its_recipe() -> None:
     ("text", "expected"),
     [("90s", 90), ("20m", 1200), ("20min", 1200), ("1h", 3600), ("1.5h", 5400), (" 45 ", 45)],
 )
-def test_times_are_read_as_people_write_them(text: str, expected: float) -> None:
+def test_times_are_read_as_people_write_them(
+    plan: Callable[..., Plan], text: str, expected: float
+) -> None:
     assert seconds(text) == expected
     assert plan(time_budget=text).budget == expected
 
@@ -90,12 +81,12 @@ def test_times_are_read_as_people_write_them(text: str, expected: float) -> None
     ids=str,
 )
 def test_what_cannot_be_done_is_refused_before_any_data_is_read(
-    changes: dict[str, Any], words: str
+    plan: Callable[..., Plan], changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         plan(**changes)
     assert caught.value.exit_code == 2
 
 
-def test_a_plan_can_be_written_down() -> None:
+def test_a_plan_can_be_written_down(plan: Callable[..., Plan]) -> None:
     assert asdict(plan())["recipe"] == "default"

@@ -183,4 +183,4 @@ def test_nan_is_refused_or_filled(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match="sample 'a'") as caught:
         prepare(url)
     assert caught.value.exit_code == 6
-    assert prepare(url, nonfinite="fill")["a"].fill
+    assert prepare(url, nonfinite="fill")["a"].replace_nonfinite

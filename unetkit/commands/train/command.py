@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -13,7 +13,7 @@ import torch
 from unetkit.commands.train.callbacks import check_tensorboard
 from unetkit.commands.train.initial_weights import adapt, open_start, target_of
 from unetkit.commands.train.output import claim_output
-from unetkit.commands.train.plan import choose_task, make_plan
+from unetkit.commands.train.plan import TrainOptions, choose_task, make_plan
 from unetkit.commands.train.report import TrainingDescription, TrainReport
 from unetkit.commands.train.run import TrainingRun
 from unetkit.errors import UsageError
@@ -85,58 +85,23 @@ def folds_of(output: str, folds: int) -> list[tuple[str, Fold | None]]:
 def folds_report(reports: Sequence[TrainReport]) -> FoldsReport:
     """Sum up what the folds report; at least two."""
     first = reports[0]
+    names = ("score", "best_step", "steps", "trained_on", "validated_on", "output")
     rows = [
-        {
-            "fold": number,
-            "score": one.score,
-            "best_step": one.best_step,
-            "steps": one.steps,
-            "trained_on": one.trained_on,
-            "validated_on": one.validated_on,
-            "output": one.output,
-        }
-        for number, one in enumerate(reports, start=1)
+        {"fold": number} | {name: getattr(report, name) for name in names}
+        for number, report in enumerate(reports, start=1)
     ]
     return FoldsReport(
         output=first.output,
-        outputs=tuple(one.output for one in reports),
+        outputs=tuple(report.output for report in reports),
         folds=len(reports),
-        score=fmean(one.score for one in reports),
-        spread=stdev(one.score for one in reports),
+        score=fmean(report.score for report in reports),
+        spread=stdev(report.score for report in reports),
         report=tuple(rows),
         model=first.model,
         device=first.device,
         precision=first.precision,
-        seconds=round(sum(one.seconds for one in reports), 1),
+        seconds=round(sum(report.seconds for report in reports), 1),
     )
-
-
-# Options that are judged together, before any data is opened.
-PLANNED = (
-    "model",
-    "options",
-    "recipe",
-    "recipe_set",
-    "loss",
-    "steps",
-    "time_budget",
-    "seed",
-    "channels",
-    "device",
-    "workers",
-    "freeze_encoder",
-    "accumulate",
-    "normalization",
-)
-# Options that say how each of the networks is trained.
-CARRIED = (
-    "target",
-    "precision",
-    "nonfinite",
-    "keep_state",
-    "tensorboard",
-    "progress",
-)
 
 
 def train(
@@ -258,25 +223,42 @@ def train(
     ----------
     Ronneberger, Fischer, Brox (2015), U-Net, section 3.
     """
-    given = dict(locals())
-    places = folds_of(output, folds)
+    given = TrainOptions(
+        model=model,
+        options=options,
+        recipe=recipe,
+        recipe_set=recipe_set,
+        loss=loss,
+        steps=steps,
+        time_budget=time_budget,
+        target=target,
+        normalization=normalization,
+        tensorboard=tensorboard,
+        freeze_encoder=freeze_encoder,
+        seed=seed,
+        channels=channels,
+        device=device,
+        precision=precision,
+        workers=workers,
+        nonfinite=nonfinite,
+        accumulate=accumulate,
+        keep_state=keep_state,
+    )
+    outputs = folds_of(output, folds)
     if tensorboard is not None:
         check_tensorboard()
     start = None if init is None else open_start(init)
-    planned = {name: given[name] for name in PLANNED}
-    plan = partial(make_plan, start=None if start is None else start.header, **planned)
     dataset = open_dataset(source, channels=channels)  # a missing input is told first
     inputs = [source] if init is None else [source, init]
     if folds > 1:
-        _check_all([place for place, _ in places], inputs, resume=resume, overwrite=overwrite)
-    found = partial(
+        _check_all([path for path, _ in outputs], inputs, resume=resume, overwrite=overwrite)
+    claim = partial(
         claim_output, inputs=inputs, resume=resume, overwrite=overwrite, break_lock=break_lock
     )
-    how = {name: given[name] for name in CARRIED}
-    one = partial(_train, dataset, plan=plan, found=found, start=start, **how)
     # Once for all folds: processes find each other when they start, and never again.
     with init_distributed(hardware.pick_device(device)) as group:
-        reports = [one(output=place, fold=fold, group=group) for place, fold in places]
+        one = partial(_train, dataset, given, start=start, group=group, progress=progress)
+        reports = [one(partial(claim, path), fold=fold) for path, fold in outputs]
     return reports[0] if folds == 1 else folds_report(reports)
 
 
@@ -291,34 +273,30 @@ def _check_all(
 
 def _train(
     dataset: Dataset,
-    output: str,
+    given: TrainOptions,
+    claim: Callable[..., AbstractContextManager[TrainingOutput]],
     *,
-    plan: Callable[..., Plan],
     fold: Fold | None,
-    found: Callable[..., AbstractContextManager[TrainingOutput]],
     start: Start | None,
     group: ProcessGroup,
-    target: str | None,
-    precision: str,
-    nonfinite: Literal["error", "fill"],
-    keep_state: bool,
-    tensorboard: str | None,
     progress: Progress,
 ) -> TrainReport:
     """Train one network."""
     began = time.monotonic()
     progress = progress if group.is_main else SILENT
-    with found(output, group=group, progress=progress) as claimed:
-        chosen = plan(precision=claimed.precision(precision, group), fold=fold)
-        network, description = _prepare(chosen, dataset, target, start=start, progress=progress)
+    with claim(group=group, progress=progress) as claimed:
+        given = replace(given, precision=claimed.precision(given.precision, group))
+        plan = make_plan(given, start=None if start is None else start.header, fold=fold)
+        network, description = _prepare(plan, dataset, given.target, start=start, progress=progress)
+        tensorboard = given.tensorboard
         if tensorboard is not None and fold is not None:
             tensorboard = f"{tensorboard}/fold{fold.number}"
         run = TrainingRun(
             description,
             claimed,
             group=group,
-            nonfinite=nonfinite,
-            keep_state=keep_state,
+            nonfinite=given.nonfinite,
+            keep_state=given.keep_state,
             tensorboard=tensorboard,
         )
         return run.learn(network.to(group.device), progress, began=began)

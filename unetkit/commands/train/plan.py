@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from unetkit.arrays.instances import has_instances
+from unetkit.arrays.instances import SEEDS, has_instances
 from unetkit.arrays.normalization import METHODS
 from unetkit.arrays.targets import TARGETS, check_target, default_target, target_names
 from unetkit.arrays.weight_map import PRESETS, class_weights
@@ -36,6 +36,31 @@ if TYPE_CHECKING:
 MOST_WORKERS = 8
 # The network that is trained where none is named.
 USUAL = "unet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """The options of `train` of the same names that say how each network is trained."""
+
+    model: str | None
+    options: Sequence[str]
+    recipe: str
+    recipe_set: Sequence[str]
+    loss: str | None
+    steps: int
+    time_budget: str | None
+    target: str | None
+    normalization: str | None
+    tensorboard: str | None
+    freeze_encoder: int
+    seed: int
+    channels: str | None
+    device: str
+    precision: str
+    workers: int | None
+    nonfinite: Literal["error", "fill"]
+    accumulate: int
+    keep_state: bool
 
 
 @dataclass(frozen=True)
@@ -66,68 +91,51 @@ class Plan:
 
 
 def make_plan(
-    *,
-    model: str | None,
-    options: Sequence[str],
-    recipe: str,
-    steps: int,
-    time_budget: str | None,
-    seed: int,
-    channels: str | None,
-    device: str,
-    precision: str,
-    workers: int | None,
-    freeze_encoder: int = 0,
-    accumulate: int = 1,
-    loss: str | None = None,
-    recipe_set: Sequence[str] = (),
-    normalization: str | None = None,
-    start: ModelHeader | None = None,
-    fold: Fold | None = None,
+    given: TrainOptions, *, start: ModelHeader | None = None, fold: Fold | None = None
 ) -> Plan:
     """Judge the options of `train`, and choose what is left to choose.
 
     What is left out is as in `start`, where there is an earlier model to begin with.
     """
-    least = {"steps": (steps, 1), "seed": (seed, 0), "workers": (workers, 0)}
-    least |= {"freeze-encoder": (freeze_encoder, 0), "accumulate": (accumulate, 1)}
+    least = {"steps": (given.steps, 1), "seed": (given.seed, 0), "workers": (given.workers, 0)}
+    least |= {"freeze-encoder": (given.freeze_encoder, 0), "accumulate": (given.accumulate, 1)}
     for name, (value, bound) in least.items():
         if value is not None and value < bound:
             raise UsageError(f"{name} must be at least {bound}, got {value}; use {bound} or more")
-    numbers = choose_recipe(recipe, recipe_set, loss=loss)
-    name, chosen = _network(model, options, start, usual=numbers.options)
-    method = normalization or (METHODS[0] if start is None else start.normalization)
+    numbers = choose_recipe(given.recipe, given.recipe_set, loss=given.loss)
+    name, options = _network(given.model, given.options, start, usual=numbers.options)
+    method = given.normalization or (METHODS[0] if start is None else start.normalization)
     if method not in METHODS:
         raise UsageError(f"normalization must be one of {', '.join(METHODS)}, got {method!r}")
-    where = hardware.pick_device(device)
+    device = hardware.pick_device(given.device)
+    workers = given.workers
     share = 1 if fold is None else fold.count
-    budget = None if time_budget is None else seconds(time_budget) / share
     return Plan(
         model=name,
-        options=chosen,
-        recipe=recipe,
+        options=options,
+        recipe=given.recipe,
         numbers=numbers,
-        steps=steps,
-        budget=budget,
-        seed=seed,
-        channels=channels,
-        device=str(where),
-        precision=_precision(precision, where),
+        steps=given.steps,
+        budget=None if given.time_budget is None else seconds(given.time_budget) / share,
+        seed=given.seed,
+        channels=given.channels,
+        device=str(device),
+        precision=_precision(given.precision, device),
         workers=min(MOST_WORKERS, hardware.thread_count()) if workers is None else workers,
-        freeze_encoder=freeze_encoder,
+        freeze_encoder=given.freeze_encoder,
         normalization=method,
-        accumulate=accumulate,
+        accumulate=given.accumulate,
         fold=fold,
     )
 
 
-def _precision(wish: str, where: torch.device) -> str:
-    if wish == "auto":
-        return hardware.low_precision(where) or "float32"
-    if wish not in hardware.PRECISIONS:
+def _precision(requested: str, device: torch.device) -> str:
+    if requested == "auto":
+        return hardware.low_precision(device) or "float32"
+    if requested not in hardware.PRECISIONS:
         known = ", ".join(("auto", *hardware.PRECISIONS))
-        raise UsageError(f"precision must be one of {known}, got {wish!r}")
-    return wish
+        raise UsageError(f"precision must be one of {known}, got {requested!r}")
+    return requested
 
 
 def _network(
@@ -188,7 +196,7 @@ class LearningTask:
     @property
     def background(self) -> int:
         """The class that is not foreground."""
-        return 1 if self.target == "boundary" else 0
+        return int(self.instances and SEEDS[self.target][0] == 0)
 
     @property
     def instances(self) -> bool:

@@ -69,7 +69,7 @@ def training_samples(
             ),
             class_counts=class_counts[sample.name],
             background=task.background,
-            fill=nonfinite == "fill",
+            replace_nonfinite=nonfinite == "fill",
         )
         progress.advance()
     return found
@@ -81,7 +81,7 @@ def intensity_summary(
     """Say what the images look like that are learned from, for the model file."""
     chosen = [known[name] for name in sorted({region.sample for region in regions})]
     images = [(cast("PlaneArray", one.image), one.normalization) for one in chosen]
-    return typical_of(images, replace_nonfinite=chosen[0].fill).to_dict()
+    return typical_of(images, replace_nonfinite=chosen[0].replace_nonfinite).to_dict()
 
 
 def _stored_weights(sample: Sample, task: LearningTask, balance: float) -> Plane | None:

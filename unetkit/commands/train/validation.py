@@ -157,7 +157,7 @@ class Validator:
         raw = self._read(sample.image, replace(held_out, region=window))
         whole = predict_array(
             network,
-            sample.normalization.apply(raw, replace_nonfinite=sample.fill),
+            sample.normalization.apply(raw, replace_nonfinite=sample.replace_nonfinite),
             contract=self._contract,
             tile=self._tile(window),
             precision=self._precision,
@@ -183,7 +183,7 @@ def _choose(regions: Sequence[Region], samples: Mapping[str, TrainingSample]) ->
     planes = [
         HeldOutPlane(_inner(region), plane)
         for region in regions
-        for plane in range(samples[region.sample].image.planes)
+        for plane in range(samples[region.sample].planes)
     ]
     pixels = sum(held_out.region.height * held_out.region.width for held_out in planes)
     keep = max(1, min(len(planes), len(planes) * MOST // max(pixels, 1)))
