@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from unetkit.scores import boundaries, matching
 from unetkit.scores.contingency import from_labels
+from unetkit.scores.table import score_instances, score_sums
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,28 +71,29 @@ def draw(seed: int) -> tuple[Array, Array]:
 
 def ours_of_foreground(truth: Array, found: Array) -> list[float | None]:
     """Give our scores in the order of `MONAI`."""
-    table = from_labels(truth, found).foreground()
+    scores = score_instances(from_labels(truth, found))
     inside = tuple(slice(0, n) for n in truth.shape)
     outlines = boundaries.measure(truth != 0, found != 0, inside=inside)
+    sums = score_sums(boundaries.outline_sums(outlines, units=1, tolerance=2))
     return [
-        matching.dice(table),
-        matching.iou(table),
-        boundaries.hausdorff95(outlines),
-        boundaries.surface_distance(outlines),
+        scores.dice,
+        scores.iou,
+        *(sums[name].overall() for name in ("hausdorff95", "surface_distance")),
     ]
 
 
 def ours_of_objects(truth: Array, found: Array, percent: int) -> list[float]:
     """Give our scores in the order of `STARDIST`."""
-    pairs = matching.overlaps(from_labels(truth, found))
+    table = from_labels(truth, found)
+    pairs = matching.overlaps(table)
     matched = pairs.matches(percent)
     true, pred = pairs.true.objects, pairs.pred.objects
     iou = float((pairs.shared[matched] / pairs.unions[matched]).sum())
     return [
-        matching.average_precision(pairs)[f"{percent / 100:.2f}"],
+        score_instances(table).average_precision_at[f"{percent / 100:.2f}"],
         len(matched) / pred,
         len(matched) / true,
-        matching.f1(pairs, percent),
+        2 * len(matched) / (true + pred),
         iou / true,
         2 * iou / (true + pred),
     ]

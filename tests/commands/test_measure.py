@@ -9,7 +9,6 @@ import pytest
 from scipy import ndimage
 from skimage.measure import regionprops_table
 
-from unetkit.commands.evaluate import counting
 from unetkit.commands.measure import measure
 from unetkit.engine import block_io
 from unetkit.errors import InputError, OutputError
@@ -60,7 +59,6 @@ def test_the_table_is_that_of_scikit_image_at_any_tiling(stores, tmp_path, monke
     assert {row["unit"] for row in rows} == {"micrometre"}
     assert rows[0]["sample"] == "'=one"
     monkeypatch.setattr(block_io, "BLOCK", 16)
-    monkeypatch.setattr(counting, "max", lambda chunk: 16, raising=False)
     other = measure(stores, stores, csv=str(tmp_path / "tiled.csv"), scheduler="threads")
     assert rows_of(other.output) == rows
 

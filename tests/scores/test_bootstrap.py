@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from unetkit.scores import bootstrap
-from unetkit.scores.sums import Sums, mean_share
+from unetkit.scores.sums import Sums, mean_ratio
 
 
 def scores(seed: int, units: int = 30, gain: float = 0.0) -> Sums:
@@ -18,7 +18,7 @@ def scores(seed: int, units: int = 30, gain: float = 0.0) -> Sums:
 
 
 def made(by_unit: np.ndarray) -> Sums:
-    return Sums(np.arange(by_unit.shape[1]), by_unit, mean_share)
+    return Sums(np.arange(by_unit.shape[1]), by_unit, mean_ratio)
 
 
 def test_the_interval_is_that_of_scipy():
@@ -56,22 +56,22 @@ def test_the_test_is_the_exact_permutation_test_of_scipy():
         vectorized=True,
         n_resamples=np.inf,
     )
-    found = bootstrap.exchange_test(ours, theirs, seed=0)
+    found = bootstrap.permutation_test(ours, theirs, seed=0)
     assert found == pytest.approx(expected.pvalue)
 
 
 def test_equal_predictions_do_not_differ_and_unlike_ones_do():
     same = scores(3)
-    assert bootstrap.exchange_test(same, same, seed=0) == 1
+    assert bootstrap.permutation_test(same, same, seed=0) == 1
     assert bootstrap.difference_interval(same, same, resamples=100, seed=0) == (0, 0)
     better = scores(3, gain=0.2)
-    assert bootstrap.exchange_test(better, same, seed=0) == 1 / (bootstrap.EXCHANGES + 1)
+    assert bootstrap.permutation_test(better, same, seed=0) == 1 / (bootstrap.EXCHANGES + 1)
 
 
 def test_a_score_that_never_applies_has_neither():
     nothing = made(np.zeros((6, 2)))
     assert bootstrap.interval(nothing, resamples=50, seed=0) is None
-    assert bootstrap.exchange_test(nothing, nothing, seed=0) is None
+    assert bootstrap.permutation_test(nothing, nothing, seed=0) is None
 
 
 def test_holm_by_hand():

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from unetkit.scores import boundaries
-from unetkit.scores.units import Squares
+from unetkit.scores.units import SpatialBlocks
 
 
 def blobs(seed: int, shape: tuple[int, int] = (60, 70)) -> np.ndarray:
@@ -27,17 +27,15 @@ def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_scores_are_those_of_all_distances(seed):
+def test_scores_are_those_of_all_distances(scored, seed):
     truth, found = blobs(seed), blobs(seed + 10)
     sides = distances(truth, found), distances(found, truth)
-    result = whole(truth, found)
-    expected = max(np.percentile(side, 95) for side in sides)
-    assert boundaries.hausdorff95(result) == pytest.approx(expected, abs=1e-9)
-    mean = np.concatenate(sides).mean()
-    assert boundaries.surface_distance(result) == pytest.approx(mean, abs=1e-9)
     recall, precision = ((side <= 2).mean() for side in sides)
-    f = 2 * precision * recall / (precision + recall)
-    assert boundaries.boundary_f(result, tolerance=2) == pytest.approx(f, abs=1e-9)
+    assert scored.outlines(truth, found, tolerance=2) == {
+        "boundary_f": pytest.approx(2 * precision * recall / (precision + recall), abs=1e-9),
+        "hausdorff95": pytest.approx(max(np.percentile(side, 95) for side in sides), abs=1e-9),
+        "surface_distance": pytest.approx(np.concatenate(sides).mean(), abs=1e-9),
+    }
 
 
 def test_blocks_add_up_to_the_whole():
@@ -55,23 +53,14 @@ def test_blocks_add_up_to_the_whole():
     assert total.counts.tolist() == expected.counts.tolist()
 
 
-def test_perfect_empty_and_far():
+def test_perfect_empty_and_far(scored):
     truth = blobs(3)
-    same = whole(truth, truth)
-    scores = (
-        boundaries.boundary_f(same),
-        boundaries.hausdorff95(same),
-        boundaries.surface_distance(same),
-    )
-    assert scores == (1, 0, 0)
-    nothing = whole(0 * truth, 0 * truth)
-    assert boundaries.boundary_f(nothing) is boundaries.hausdorff95(nothing) is None
-    missed = whole(truth, 0 * truth)
-    assert boundaries.boundary_f(missed) == 0
-    assert boundaries.surface_distance(missed) is boundaries.hausdorff95(missed) is None
+    assert list(scored.outlines(truth, truth).values()) == [1, 0, 0]
+    assert list(scored.outlines(0 * truth, 0 * truth).values()) == [None] * 3
+    assert list(scored.outlines(truth, 0 * truth).values()) == [0, None, None]
     far, near = np.zeros((2, 300), bool)[:, None]
     far[0, 0], near[0, 299] = True, True
-    assert boundaries.hausdorff95(whole(far, near)) is None
+    assert scored.outlines(far, near)["hausdorff95"] is None
 
 
 def test_what_the_annotation_leaves_out_has_no_outline():
@@ -82,28 +71,23 @@ def test_what_the_annotation_leaves_out_has_no_outline():
     assert result.counts.sum() == 0 < whole(truth, found).counts.sum()
 
 
-def test_each_class_has_an_outline_and_the_scores_are_their_mean():
+def test_each_class_has_an_outline_and_the_scores_are_their_mean(scored):
     truth, found = (blobs(n) + 2 * (blobs(n + 20) & ~blobs(n)) for n in (6, 7))
-    both = whole(truth, found)
-    apart = [whole(truth == label, found == label) for label in (1, 2)]
-    for score in (boundaries.boundary_f, boundaries.hausdorff95, boundaries.surface_distance):
-        assert score(both) == pytest.approx(np.mean([score(one) for one in apart]), abs=1e-12)
-    true, counts = apart[0].distances("true")
-    assert counts.sum() == (distances(truth == 1, found == 1) >= 0).sum()
-    assert true.max() == pytest.approx((distances(truth == 1, found == 1) ** 2).max())
+    apart = [scored.outlines(truth == label, found == label) for label in (1, 2)]
+    for name, value in scored.outlines(truth, found).items():
+        assert value == pytest.approx(np.mean([one[name] for one in apart]), abs=1e-12), name
 
 
-def test_squares_and_images_add_up():
+def test_blocks_and_images_add_up(scored):
     truth, found = blobs(8), blobs(9)
     inside = (slice(10, 60), slice(20, 70))
-    squares = Squares(16, 100, 100)
-    parted = boundaries.measure(truth, found, inside=inside, squares=squares, origin=(30, 40))
+    blocks = SpatialBlocks(16, 100, 100)
+    parted = boundaries.measure(truth, found, inside=inside, blocks=blocks, origin=(30, 40))
     plain = boundaries.measure(truth, found, inside=inside)
     assert parted.in_unit(0).keys.tolist() == plain.keys.tolist()
-    sums = boundaries.sums_of(parted, units=squares.count)
-    for name, one in boundaries.sums_of(plain, units=1).items():
-        assert sums[name].overall() == pytest.approx(one.overall(), abs=1e-12)
-    assert (sums["boundary_f"].by_unit.sum(axis=1) > 0).sum() > 9
+    expected = scored.surfaces(plain)
+    assert scored.surfaces(parted, units=blocks.count) == pytest.approx(expected, abs=1e-12)
+    by_unit = boundaries.outline_sums(parted, units=blocks.count, tolerance=2)["boundary_f"][1]
+    assert (by_unit.sum(axis=1) > 0).sum() > 9
     twice = boundaries.merge([plain.in_unit(0), plain.in_unit(1)])
-    assert boundaries.sums_of(twice, units=2)["hausdorff95"].by_unit.shape[0] == 2
-    assert boundaries.boundary_f(twice) == boundaries.boundary_f(plain)
+    assert scored.surfaces(twice, units=2) == pytest.approx(expected, abs=1e-12)

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from skimage.metrics import contingency_table
 
 from unetkit.errors import LabelError
-from unetkit.scores.contingency import Tally, from_labels, merge, pool
+from unetkit.scores.contingency import ContingencySums, apart, from_labels, merge, pool, stack
 
 LABELS = arrays(np.uint32, (7, 9), elements=st.integers(0, 5))
 
@@ -47,10 +47,10 @@ def test_blocks_add_up_to_the_whole(truth, prediction, ignore, tile):
         np.s_[y : y + tile, x : x + tile] for y in range(0, 7, tile) for x in range(0, 9, tile)
     ]
     blocks = [from_labels(truth[b], prediction[b], ignore=ignore[b]) for b in boxes]
-    tally = Tally()
+    sums = ContingencySums()
     for block in reversed(blocks):
-        tally.add(block)
-    assert rows(merge(blocks)) == rows(tally.total()) == rows(whole)
+        sums.add(block)
+    assert rows(merge(blocks)) == rows(sums.total()) == rows(whole)
     assert whole.pixels == (ignore == 0).sum()
 
 
@@ -71,10 +71,16 @@ def test_pooled_images_stand_side_by_side():
     assert pool([]).images == 0
 
 
-def test_matrix_has_no_gaps_and_may_leave_out_true_background():
-    table = from_labels(np.array([[0, 0, 2**40]]), np.array([[9, 10**6, 10**6]]))
-    np.testing.assert_array_equal(table.matrix().toarray(), [[1, 1], [0, 1]])
-    np.testing.assert_array_equal(table.matrix(background=False).toarray(), [[0, 0], [0, 1]])
+def test_images_kept_apart_come_back_as_parts():
+    a, b = (
+        from_labels(np.array([[1, 0]]), np.array([[1, 1]])),
+        from_labels(*np.ones((2, 1, 3), int)),
+    )
+    assert [(t.image.tolist(), t.images) for t in apart([a, b])] == [([0, 0], 2), ([1], 2)]
+    origin, entries = stack(apart([a, b]))
+    assert origin.tolist() == entries.image.tolist() == [0, 0, 1]
+    assert [rows(part) for part in pool([a, b]).parts()] == [rows(a), rows(b)]
+    assert [len(part) for part in merge([a]).parts()] == [2]
 
 
 def test_foreground_is_any_label_but_zero():
@@ -93,13 +99,13 @@ def test_adding_two_blocks_is_merging():
     assert len(a + a) == 1
 
 
-def test_a_tally_of_many_blocks_adds_up():
-    tally = Tally()
+def test_sums_of_many_blocks_add_up():
+    sums = ContingencySums()
     ids = np.arange(40_000)
     for _ in range(4):  # passes the size at which what is pending is added up
-        tally.add(from_labels(ids, ids))
-    assert len(tally.total()) == 40_000
-    assert set(tally.total().counts.tolist()) == {4}
+        sums.add(from_labels(ids, ids))
+    assert len(sums.total()) == 40_000
+    assert set(sums.total().counts.tolist()) == {4}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Functions of sums by hand: shares, counts, the best of several, and columns put in line."""
+"""Formulas of sums by hand: ratios, counts, the best of several, and columns put in line."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from unetkit.scores import sums
 from unetkit.scores.sums import Sums
 
 
-def test_a_share_is_a_share_of_sums():
-    made = sums.share((np.array([1, 3]), np.array([2, 8])), (np.array([0, 0]), np.array([0, 0])))
+def ratio(*columns: list[int]) -> Sums:
+    return Sums(*sums.columns(*map(np.array, columns)), sums.mean_ratio)
+
+
+def test_a_ratio_is_one_of_sums():
+    made = ratio([1, 3], [2, 8], [0, 0], [0, 0])
     assert made.overall() == 0.4
     assert made.of(np.array([[1.0, 2.0, 1.0, 4.0], [0.0, 0.0, 0.0, 0.0]])).tolist()[0] == 0.375
     assert np.isnan(made.of(np.zeros(4)))
-    assert sums.share((np.array([-1]), np.array([2]))).overall() == 0
+    assert ratio([-1], [2]).overall() == 0
 
 
 def test_a_count_is_a_sum():
-    assert sums.total(np.array([2, 0, 5])).overall() == 7
+    assert Sums(*sums.columns(np.array([2, 0, 5])), sums.count).overall() == 7
 
 
 def test_a_score_that_applies_nowhere_is_none():
-    assert sums.share((np.zeros(3), np.zeros(3))).overall() is None
+    assert ratio([0, 0, 0], [0, 0, 0]).overall() is None
 
 
 @pytest.mark.parametrize(("highest", "wanted"), [(True, [0.75, 0.5]), (False, [0.25, 0.5])])
 def test_the_best_is_chosen_anew(highest, wanted):
-    one = sums.share((np.array([1, 0]), np.array([4, 0])))
-    other = sums.share((np.array([3, 2]), np.array([4, 4])))
-    made = sums.best([one, other], highest=highest)
+    made = sums.best_of([ratio([1, 0], [4, 0]), ratio([3, 2], [4, 4])], highest=highest)
     assert made.of(made.by_unit).tolist() == wanted
 
 
@@ -37,10 +39,10 @@ def test_columns_are_put_in_line():
     def first_less_rest(keys, values):
         return np.where(keys == 3, values, -values).sum(axis=-1)
 
-    ours = Sums(np.array([1, 3]), np.array([[1.0, 10.0]]), first_less_rest)
-    theirs = Sums(np.array([2, 3]), np.array([[2.0, 20.0]]), first_less_rest)
-    a, b = sums.aligned(ours, theirs)
+    first = Sums(np.array([1, 3]), np.array([[1.0, 10.0]]), first_less_rest)
+    second = Sums(np.array([2, 3]), np.array([[2.0, 20.0]]), first_less_rest)
+    a, b = sums.aligned(first, second)
     assert a.keys.tolist() == b.keys.tolist() == [1, 2, 3]
     assert a.by_unit.tolist() == [[1, 0, 10]]
     assert b.by_unit.tolist() == [[0, 2, 20]]
-    assert (a.overall(), b.overall()) == (ours.overall(), theirs.overall()) == (9, 18)
+    assert (a.overall(), b.overall()) == (first.overall(), second.overall()) == (9, 18)

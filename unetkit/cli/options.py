@@ -866,7 +866,7 @@ def evaluate(
     from unetkit.scores import table
 
     if list_scores:
-        rows = [score.to_dict() for score in table.scores()]
+        rows = [score.to_dict() for score in table.SCORES]
         console.found(rows, json=json, layout=tables.listed)
         return
     for bound in fail_under or ():

@@ -61,17 +61,8 @@ def fit_image(
 BLOCK = 1024
 
 
-def blocks_of(labels: PlaneArray) -> Cover:
-    """Cut a plane into blocks of whole chunks, so that few chunks are decoded twice.
-
-    Parameters
-    ----------
-    labels : PlaneArray
-
-    Returns
-    -------
-    Cover
-    """
-    chunk = max(labels.chunk)
-    side = chunk * (BLOCK // chunk) if chunk <= BLOCK else min(chunk, 2 * BLOCK)
+def blocks_of(labels: PlaneArray, side: int | None = None) -> Cover:
+    """Cut a plane into blocks of whole chunks of about `side`, so that few are decoded twice."""
+    side, chunk = side or BLOCK, max(labels.chunk)
+    side = side - side % chunk if chunk <= side else min(chunk, 2 * side)
     return cover(labels.height, labels.width, tile=side)

@@ -50,13 +50,13 @@ def interval(sums: Sums, *, resamples: int, seed: int) -> tuple[float, float] | 
 
 
 def difference_interval(
-    ours: Sums, theirs: Sums, *, resamples: int, seed: int
+    first: Sums, second: Sums, *, resamples: int, seed: int
 ) -> tuple[float, float] | None:
     """Find the middle 95 % of the difference of a score between two predictions of the same units.
 
     Parameters
     ----------
-    ours, theirs : Sums
+    first, second : Sums
     resamples, seed
         As for `interval`; both predictions are resampled alike.
 
@@ -64,11 +64,11 @@ def difference_interval(
     -------
     tuple of float, or None
     """
-    drawn = [_resampled(side, resamples=resamples, seed=seed) for side in (ours, theirs)]
+    drawn = [_resampled(side, resamples=resamples, seed=seed) for side in (first, second)]
     return _middle(drawn[0] - drawn[1])
 
 
-def exchange_test(ours: Sums, theirs: Sums, *, seed: int) -> float | None:
+def permutation_test(first: Sums, second: Sums, *, seed: int) -> float | None:
     """Test whether two predictions of the same units differ in a score.
 
     If they did not, either could stand for the other in any unit: the p-value is the share of such
@@ -76,7 +76,7 @@ def exchange_test(ours: Sums, theirs: Sums, *, seed: int) -> float | None:
 
     Parameters
     ----------
-    ours, theirs : Sums
+    first, second : Sums
     seed : int
 
     Returns
@@ -89,24 +89,24 @@ def exchange_test(ours: Sums, theirs: Sums, *, seed: int) -> float | None:
     ----------
     Good (2005), Permutation, Parametric and Bootstrap Tests of Hypotheses, chapter 3.
     """
-    ours, theirs = aligned(ours, theirs)
-    first, second = ours.by_unit, theirs.by_unit
-    units = len(first)
-    observed = float(ours.of(first.sum(0)) - theirs.of(second.sum(0)))
+    first, second = aligned(first, second)
+    one, other = first.by_unit, second.by_unit
+    units = len(one)
+    observed = float(first.of(one.sum(0)) - second.of(other.sum(0)))
     if not np.isfinite(observed):
         return None
     if units <= _MOST_UNITS_FOR_ALL:
         swapped = (np.arange(2**units)[:, None] >> np.arange(units)) & 1
     else:
         swapped = np.random.default_rng(seed).integers(0, 2, size=(EXCHANGES, units))
-    as_large = 0
+    at_least_as_large = 0
     for start in range(0, len(swapped), _ROWS_AT_A_TIME):
-        moved = swapped[start : start + _ROWS_AT_A_TIME] @ (second - first)
-        found = ours.of(first.sum(0) + moved) - theirs.of(second.sum(0) - moved)
-        as_large += int((np.abs(found) >= abs(observed) - 1e-12).sum())
+        moved = swapped[start : start + _ROWS_AT_A_TIME] @ (other - one)
+        found = first.of(one.sum(0) + moved) - second.of(other.sum(0) - moved)
+        at_least_as_large += int((np.abs(found) >= abs(observed) - 1e-12).sum())
     if units <= _MOST_UNITS_FOR_ALL:
-        return as_large / len(swapped)
-    return (as_large + 1) / (EXCHANGES + 1)
+        return at_least_as_large / len(swapped)
+    return (at_least_as_large + 1) / (EXCHANGES + 1)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import ndimage
 
-from unetkit.scores.sums import Sums, mean_where
+from unetkit.scores.sums import mean_where
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from unetkit.scores.units import Squares
+    from unetkit.scores.sums import Columns
+    from unetkit.scores.units import SpatialBlocks
 
 Array = np.ndarray[Any, Any]
 
@@ -54,17 +55,6 @@ class Surfaces:
         """Give the same outlines as those of one unit."""
         return _reduce(self.keys % _UNIT + unit * _UNIT, self.counts)
 
-    def distances(self, side: str) -> tuple[Array, Array]:
-        """Give squared distances of one side and their counts, of all labels and units.
-
-        Parameters
-        ----------
-        side : {"true", "pred"}
-        """
-        chosen = self.keys // _SIDE % 2 == (_TRUE if side == "true" else _PRED)
-        part = _reduce(self.keys[chosen] % _SIDE, self.counts[chosen])
-        return part.keys, part.counts
-
 
 def nothing() -> Surfaces:
     """Give the counts of no outline at all."""
@@ -88,7 +78,7 @@ def measure(
     *,
     inside: tuple[slice, slice],
     counted: Array | None = None,
-    squares: Squares | None = None,
+    blocks: SpatialBlocks | None = None,
     origin: tuple[int, int] = (0, 0),
 ) -> Surfaces:
     """Measure the outlines of a block.
@@ -102,7 +92,7 @@ def measure(
         The block in these arrays.
     counted : ndarray of bool, shape (Y, X), optional
         Where outlines count; left out, everywhere.
-    squares : Squares, optional
+    blocks : SpatialBlocks, optional
         Tell these apart, each as a unit.
     origin : tuple of int
         Row and column of the block in the image.
@@ -122,52 +112,13 @@ def measure(
             edges.append(edge if counted is None else edge & counted)
         for number, (edge, other) in enumerate((edges, edges[::-1])):
             y, x, squared = _squared(edge, other, inside)
-            units = 0 if squares is None else squares.at(y + origin[0], x + origin[1])
+            units = 0 if blocks is None else blocks.at(y + origin[0], x + origin[1])
             keys = units * _UNIT + int(label) * _LABEL + number * _SIDE + squared
             parts.append(Surfaces(keys, np.ones(len(keys), np.int64)))
     return merge(parts)
 
 
-def boundary_f(surfaces: Surfaces, *, tolerance: float = 2.0) -> float | None:
-    """Measure how much of both outlines lies within `tolerance` pixels of the other, 0 to 1 (best).
-
-    The harmonic mean of the shares of the predicted and of the true outline, averaged over classes.
-    None where neither side has an outline.
-
-    References
-    ----------
-    Csurka et al. (2013), BMVC, What is a good evaluation measure for semantic segmentation?
-    """
-    return sums_of(surfaces.in_unit(0), units=1, tolerance=tolerance)["boundary_f"].overall()
-
-
-def hausdorff95(surfaces: Surfaces) -> float | None:
-    """Measure the distance that 95 % of either outline keep to the other, in pixels, 0 best.
-
-    The larger of the two directions, averaged over classes. None where a side has no outline, or
-    the distance is above 256 pixels.
-
-    References
-    ----------
-    Taha and Hanbury (2015), BMC Medical Imaging 15:29.
-    """
-    return sums_of(surfaces.in_unit(0), units=1)["hausdorff95"].overall()
-
-
-def surface_distance(surfaces: Surfaces) -> float | None:
-    """Measure the mean distance of all outline pixels to the other outline, in pixels, 0 best.
-
-    Both outlines are taken together; averaged over classes. None where a side has no outline, or a
-    pixel of it is farther than 256 pixels.
-
-    References
-    ----------
-    Heimann et al. (2009), IEEE Transactions on Medical Imaging 28:1251.
-    """
-    return sums_of(surfaces.in_unit(0), units=1)["surface_distance"].overall()
-
-
-def sums_of(surfaces: Surfaces, *, units: int, tolerance: float = 2.0) -> dict[str, Sums]:
+def outline_sums(surfaces: Surfaces, *, units: int, tolerance: float) -> dict[str, Columns]:
     """Take the sums by unit that the scores of outlines are made of.
 
     Parameters
@@ -180,7 +131,7 @@ def sums_of(surfaces: Surfaces, *, units: int, tolerance: float = 2.0) -> dict[s
 
     Returns
     -------
-    dict of str to Sums
+    dict of str to Columns
         `boundary_f`, `hausdorff95`, `surface_distance`.
     """
     unit, rest = np.divmod(surfaces.keys, _UNIT)
@@ -190,26 +141,25 @@ def sums_of(surfaces: Surfaces, *, units: int, tolerance: float = 2.0) -> dict[s
     far = squared > FARTHEST**2
     near = (squared <= int(np.floor(tolerance**2 + 1e-9))) & ~far
 
-    def made(score: Callable[[Array, Array], Array], keys: Array, *columns: Array) -> Sums:
+    def add(keys: Array, *columns: Array) -> Columns:
         """Sum up columns at `keys` and after them."""
         names = np.unique(keys)
         names = (names[:, None] + np.arange(len(columns))).ravel()
         by_unit = np.zeros((units, len(names)))
         for n, column in enumerate(columns):
             np.add.at(by_unit, (unit, np.searchsorted(names, keys + n)), column)
-        return Sums(names, by_unit, score)
+        return names, by_unit
 
     sides = [counts * (side == _TRUE), counts * (side == _PRED)]
     return {
-        "boundary_f": made(_boundary_f, 4 * label, *(near * s for s in sides), *sides),
-        "hausdorff95": made(_hausdorff95, rest, counts),
-        "surface_distance": made(
-            _mean_distance, 4 * label, np.sqrt(squared) * counts, far * counts, *sides
-        ),
+        "boundary_f": add(4 * label, *(near * s for s in sides), *sides),
+        "hausdorff95": add(rest, counts),
+        "surface_distance": add(4 * label, np.sqrt(squared) * counts, far * counts, *sides),
     }
 
 
-def _boundary_f(keys: Array, sums: Array) -> Array:
+def boundary_f(keys: Array, sums: Array) -> Array:
+    """Take the harmonic mean of the shares of both outlines near the other, class by class."""
     near_true, near_pred, true, pred = _by_label(sums)
     recall, precision = (
         np.divide(near, every, out=np.zeros(np.shape(every)), where=every > 0)
@@ -220,14 +170,16 @@ def _boundary_f(keys: Array, sums: Array) -> Array:
     return mean_where(means, true + pred > 0)
 
 
-def _mean_distance(keys: Array, sums: Array) -> Array:
+def surface_distance(keys: Array, sums: Array) -> Array:
+    """Take the mean distance of both outlines together, class by class."""
     distance, far, true, pred = _by_label(sums)
     there = (far == 0) & (true > 0) & (pred > 0)
     every = true + pred
     return mean_where(np.divide(distance, every, out=0 * every, where=every > 0), there)
 
 
-def _hausdorff95(keys: Array, sums: Array) -> Array:
+def hausdorff95(keys: Array, sums: Array) -> Array:
+    """Take the larger 95th percentile of the distances of either outline, class by class."""
     found = []
     for label in np.unique(keys // _LABEL):
         sides = [label * _LABEL + n * _SIDE for n in (_TRUE, _PRED)]

@@ -7,10 +7,10 @@ does not know: which score needs what, and where blocks lie.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from unetkit.errors import LabelError
 
@@ -67,31 +67,26 @@ class Contingency:
         """
         ids = self.true if side == "true" else self.pred
         order = np.lexsort((ids, self.image))
-        new = _changes(self.image[order], ids[order])
+        new = changes(self.image[order], ids[order])
         row = np.empty(len(self), np.int64)
         row[order] = np.cumsum(new) - 1
         sizes = np.zeros(int(new.sum()), np.int64)
         np.add.at(sizes, row, self.counts)
         return Segments(ids=ids[order][new], sizes=sizes, row=row)
 
-    def matrix(self, *, background: bool = True) -> csr_array:
-        """Give the table as scikit-image takes it, its labels renumbered without gaps.
-
-        Parameters
-        ----------
-        background : bool
-            Whether pixels whose true label is 0 count.
+    def parts(self) -> list[Contingency]:
+        """Give one table for each image told apart here, as parts of one image.
 
         Returns
         -------
-        csr_array of float64, shape (true segments, predicted segments)
-            Backgrounds are segments too, one an image.
+        list of Contingency
+            An id means the same object in all of them.
         """
-        true, pred = self.segments("true"), self.segments("pred")
-        chosen = slice(None) if background else self.true != 0
-        counts = self.counts[chosen].astype(np.float64)  # squares of sizes overflow int64
-        places = (true.row[chosen], pred.row[chosen])
-        return csr_array((counts, places), shape=(len(true.ids), len(pred.ids)))
+        edges = np.searchsorted(self.image, np.arange(self.images + 1)).tolist()
+        return [
+            Contingency(0 * self.image[at], self.true[at], self.pred[at], self.counts[at])
+            for at in (slice(*ends) for ends in pairwise(edges))
+        ]
 
     def joined(self) -> Contingency:
         """Give the table of the parts of one image, told apart as images, as one image."""
@@ -163,7 +158,7 @@ def from_labels(truth: Array, prediction: Array, *, ignore: Array | None = None)
         counted = ignore.ravel() == 0
         true, pred = true[counted], pred[counted]
     # Labels run on from pixel to pixel: few runs are left to sort.
-    starts = np.flatnonzero(_changes(true, pred))
+    starts = np.flatnonzero(changes(true, pred))
     lengths = np.diff(starts, append=len(true))
     image = np.zeros(len(starts), np.int64)
     return _reduce((image, true[starts], pred[starts], lengths), images=1)
@@ -185,6 +180,27 @@ def merge(tables: Iterable[Contingency]) -> Contingency:
     return _reduce(_columns(parts), images=max((p.images for p in parts), default=1))
 
 
+def apart(tables: Iterable[Contingency]) -> list[Contingency]:
+    """Keep the ids of several tables apart by numbering their images on.
+
+    Parameters
+    ----------
+    tables : iterable of Contingency
+        Of different images.
+
+    Returns
+    -------
+    list of Contingency
+        As many tables, each of which knows how many images there are in all.
+    """
+    parts = list(tables)
+    *starts, images = np.cumsum([0, *(p.images for p in parts)]).tolist()
+    return [
+        Contingency(p.image + start, p.true, p.pred, p.counts, images)
+        for p, start in zip(parts, starts, strict=True)
+    ]
+
+
 def pool(tables: Iterable[Contingency]) -> Contingency:
     """Set the tables of different images side by side, so that their ids stay apart.
 
@@ -197,16 +213,28 @@ def pool(tables: Iterable[Contingency]) -> Contingency:
     Contingency
         A score of it is the score over all images as one.
     """
+    parts = apart(tables)
+    return _reduce(_columns(parts), images=parts[0].images if parts else 0)
+
+
+def stack(tables: Iterable[Contingency]) -> tuple[Array, Contingency]:
+    """Put tables one under the other, without adding anything up.
+
+    Parameters
+    ----------
+    tables : iterable of Contingency
+
+    Returns
+    -------
+    ndarray of int64, shape (K,), and Contingency
+        The table that each entry is from, and all entries.
+    """
     parts = list(tables)
-    starts = np.cumsum([0, *(p.images for p in parts)])
-    shifted = [
-        Contingency(p.image + start, p.true, p.pred, p.counts, p.images)
-        for p, start in zip(parts, starts[:-1], strict=True)
-    ]
-    return _reduce(_columns(shifted), images=int(starts[-1]))
+    origin = np.repeat(np.arange(len(parts)), [len(p) for p in parts])
+    return origin, Contingency(*_columns(parts), max((p.images for p in parts), default=1))
 
 
-class Tally:
+class ContingencySums:
     """A running sum of block tables whose memory follows the result, not the number of blocks."""
 
     def __init__(self) -> None:
@@ -243,7 +271,7 @@ def _flat(labels: Array) -> Array:
     return labels.ravel()
 
 
-def _changes(*columns: Array) -> Array:
+def changes(*columns: Array) -> Array:
     """Mark the entries that differ from the one before in any column; the first one does."""
     new = np.zeros(len(columns[0]), bool)
     new[:1] = True
@@ -269,6 +297,6 @@ def _reduce(columns: tuple[Array, Array, Array, Array], *, images: int) -> Conti
     true, pred = true.astype(np.uint64), pred.astype(np.uint64)
     order = np.lexsort((pred, true, image))
     image, true, pred, counts = image[order], true[order], pred[order], counts[order]
-    starts = np.flatnonzero(_changes(image, true, pred))
+    starts = np.flatnonzero(changes(image, true, pred))
     sums = np.add.reduceat(counts, starts) if len(starts) else counts
     return Contingency(image[starts], true[starts], pred[starts], sums.astype(np.int64), images)

@@ -14,17 +14,21 @@ from numba import njit
 from scipy import ndimage
 from skimage.morphology import skeletonize
 
-from unetkit.scores import matching
-from unetkit.scores.sums import Sums, homes, mean_share
+from unetkit.scores import contingency
+from unetkit.scores.sums import unit_of_segment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from unetkit.scores.contingency import Contingency
-    from unetkit.scores.units import Squares
+    from unetkit.scores.units import SpatialBlocks
 
 Array = np.ndarray[Any, Any]
 
 # The largest image, in pixels, for scores that need all of it at once.
 LARGEST = 4096 * 4096
+# Those of the challenge for probability maps.
+THRESHOLDS = tuple(n / 10 for n in range(10))
 # How far lines are carried on outside the image before they are thinned; our own choice.
 FARTHEST = 256
 
@@ -85,103 +89,6 @@ def pieces(mask: Array) -> Array:
     return np.asarray(ndimage.label(mask)[0], np.int32)
 
 
-def v_rand(table: Contingency) -> float | None:
-    """Measure how the pixel pairs of truth and prediction agree, from 0 to 1 (best).
-
-    2 sum p_ij^2 / (sum s_i^2 + sum t_j^2) over the pixels of true objects; a predicted border pixel
-    is a segment of its own. Taken of `thin` labels it is the score of the ISBI 2012 board. None
-    where no true object has a pixel.
-
-    References
-    ----------
-    Arganda-Carreras et al. (2015), Front. Neuroanat. 9:142, equation 4 with alpha = 0.5.
-    """
-    sizes = _sizes(table)
-    if sizes is None:
-        return None
-    both, true, pred, single = sizes
-    shared = float((both**2).sum()) + single
-    return 2 * shared / (float((true**2).sum()) + float((pred**2).sum()) + single)
-
-
-def v_info(table: Contingency) -> float | None:
-    """Measure the information that truth and prediction share, from 0 to 1 (best).
-
-    2 I(S; T) / (H(S) + H(T)) over the pixels of true objects; a predicted border pixel is a segment
-    of its own. 1 where both have a single segment. None where no true object has a pixel.
-
-    References
-    ----------
-    Arganda-Carreras et al. (2015), Front. Neuroanat. 9:142, equation 7 with alpha = 0.5.
-    """
-    sizes = _sizes(table)
-    if sizes is None:
-        return None
-    both, true, pred, single = sizes
-    count = true.sum()
-    h_both, h_true, h_pred = (
-        _entropy(both, count, single),
-        _entropy(true, count, 0),
-        _entropy(pred, count, single),
-    )
-    whole = h_true + h_pred
-    return float(2 * (whole - h_both) / whole) if whole > 0 else 1.0
-
-
-def isbi_rand(table: Contingency) -> float | None:
-    """Measure 1 - F of the pixel pairs that lie in one object, as ISBI 2012 did, 0 (best) to 1.
-
-    Pixels whose true label is 0 don't count, and pairs with a predicted border pixel are never
-    joined. The challenge took the minimum over thresholds. None where no true object has two
-    pixels.
-
-    References
-    ----------
-    ISBI 2012 segmentation challenge, foreground-restricted Rand error (Trainable Segmentation).
-    """
-    sizes = _sizes(table)
-    if sizes is None:
-        return None
-    both, true, pred, _ = (np.sum(s * (s - 1)) / 2 for s in map(np.asarray, sizes))
-    return float(1 - 2 * both / (true + pred)) if true + pred else None
-
-
-def isbi_pixel(table: Contingency) -> float | None:
-    """Measure 1 - F of the foreground's pixels, as ISBI 2012 did, from 0 (best) to 1.
-
-    Foreground is what is not border. The challenge took the minimum over thresholds. None where
-    neither side has foreground.
-
-    References
-    ----------
-    ISBI 2012 segmentation challenge, pixel error (Trainable Segmentation).
-    """
-    overlap = matching.dice(table.foreground())
-    return None if overlap is None else 1 - overlap
-
-
-def _sizes(table: Contingency) -> tuple[Array, Array, Array, float] | None:
-    """Measure the segments on the pixels of true objects.
-
-    Returns the shared parts without predicted border, the true and the predicted objects, and the
-    number of predicted border pixels.
-    """
-    inside = table.true != 0
-    if not inside.any():
-        return None
-    counts = table.counts[inside].astype(float)
-    true = np.bincount(table.segments("true").row[inside], counts)
-    border = table.pred[inside] == 0
-    pred = np.bincount(table.segments("pred").row[inside][~border], counts[~border])
-    return counts[~border], true[true > 0], pred[pred > 0], float(counts[border].sum())
-
-
-def _entropy(sizes: Array, count: float, single: float) -> float:
-    """Take the entropy in bits of segments, and of `single` segments of one pixel."""
-    shares = sizes / count
-    return float(-(shares * np.log2(shares)).sum() + single / count * np.log2(count))
-
-
 _EIGHT = np.ones((3, 3), bool)
 # The eight neighbours in circular order, edge neighbours at even places.
 _DY = np.array([-1, -1, 0, 1, 1, 1, 0, -1])
@@ -207,10 +114,22 @@ class Topology:
     pixels: int
     places: tuple[tuple[int, int], ...] = ()
 
-    @property
-    def error(self) -> float:
-        """Splits and mergers a pixel, from 0 (best) up."""
-        return (self.splits + self.mergers) / self.pixels
+    def by_block(self, blocks: SpatialBlocks | None) -> tuple[Array, Array]:
+        """Count errors where they begin, and pixels.
+
+        Parameters
+        ----------
+        blocks : SpatialBlocks or None
+            None is the image as one.
+
+        Returns
+        -------
+        tuple of ndarray, shape (U,)
+        """
+        if blocks is None:
+            return np.array([self.splits + self.mergers]), np.array([self.pixels])
+        y, x = np.array(self.places, int).reshape(-1, 2).T
+        return np.bincount(blocks.at(y, x), minlength=blocks.count), blocks.areas
 
 
 def warp(truth: Array, found: Array, *, certainty: Array | None = None) -> Array:
@@ -381,18 +300,19 @@ def _parts(objects: Array, seen: Array, queue: Array, y: int, x: int, mark: int)
     return False
 
 
-def of_plane(
-    plain: Contingency, thinned: Contingency, topology: Topology, *, squares: Squares | None
+def plane_sums(
+    plain: Sequence[Contingency],
+    thinned: Sequence[Contingency],
+    errors: tuple[Array, Array],
 ) -> dict[str, Array]:
     """Take the sums of one plane.
 
     Parameters
     ----------
-    plain, thinned : Contingency
-        Of its pieces as they are and thinned; squares are told apart as images.
-    topology : Topology
-    squares : Squares, optional
-        The units; left out, the plane is one.
+    plain, thinned : sequence of Contingency
+        Of its pieces as they are and thinned, one table a unit.
+    errors : tuple of ndarray, shape (U,)
+        Errors of topology and pixels, as `Topology.by_block` has them.
 
     Returns
     -------
@@ -400,69 +320,48 @@ def of_plane(
         By score; planes of one image add up.
     """
     joined, single = _pieces(plain), _pieces(thinned)
-    pixels, found = plain.foreground(), topology.splits + topology.mergers
-    both, true, pred = (
-        np.bincount(pixels.image[chosen], pixels.counts[chosen], minlength=pixels.images)
-        for chosen in (
-            (pixels.true == 1) & (pixels.pred == 1),
-            pixels.true == 1,
-            pixels.pred == 1,
-        )
+    unit, table = contingency.stack(plain)
+    true, pred = table.true != 0, table.pred != 0
+    in_both, in_true, in_pred = (
+        np.bincount(unit[chosen], table.counts[chosen], minlength=len(plain))
+        for chosen in (true & pred, true, pred)
     )
-    errors, area = np.array([found]), np.array([topology.pixels])
-    if squares is not None:
-        y, x = np.array(topology.places, int).reshape(-1, 2).T
-        errors = np.bincount(squares.at(y, x), minlength=squares.count)
-        area = squares.areas
     shared = single["both2"] + single["border"]
     pairs = [joined[f"{name}2"] - joined[name] for name in ("both", "true", "pred")]
     return {
         "v_rand": _stack(2 * shared, single["true2"] + single["pred2"] + single["border"]),
         "v_info": _stack(*(single[n] for n in ("count", "both_bits", "true_bits", "pred_bits"))),
-        "warping_error": _stack(errors, area),
+        "warping_error": _stack(*errors),
         "isbi_rand": _stack(pairs[1] + pairs[2] - 2 * pairs[0], pairs[1] + pairs[2]),
-        "isbi_pixel": _stack(true + pred - 2 * both, true + pred),
+        "isbi_pixel": _stack(in_true + in_pred - 2 * in_both, in_true + in_pred),
     }
-
-
-def sums_of(name: str, by_unit: Array) -> Sums:
-    """Give what a score is made of.
-
-    Parameters
-    ----------
-    name : str
-    by_unit : ndarray of float64, shape (U, M)
-        As `of_plane` has it, added over planes.
-    """
-    keys = np.arange(by_unit.shape[1])
-    return Sums(keys, by_unit, _v_info if name == "v_info" else mean_share)
 
 
 def _stack(*columns: Array) -> Array:
     return np.stack(columns, axis=-1).astype(float)
 
 
-def _pieces(table: Contingency) -> dict[str, Array]:
+def _pieces(units: Sequence[Contingency]) -> dict[str, Array]:
     """Measure the pieces on the pixels of true objects; predicted border is single pixels."""
-    whole = table.joined()
-    inside = whole.true != 0
+    whole = contingency.merge(units)
     counts = whole.counts.astype(float)
-    hit = inside & (whole.pred != 0)
+    hit = (whole.true != 0) & (whole.pred != 0)
     true, pred = whole.segments("true"), whole.segments("pred")
-    own = [homes(table, side, one_image=True) for side in ("true", "pred")]
+    true_unit, pred_unit = (unit_of_segment(units, side) for side in ("true", "pred"))
     sizes = np.bincount(pred.row[hit], counts[hit], minlength=len(pred.ids))
+    unit, table = contingency.stack(units)
     border = (table.true != 0) & (table.pred == 0)
     objects = true.ids != 0
     parts = {
-        "both": (own[0][true.row[hit]], counts[hit]),
-        "true": (own[0][objects], true.sizes[objects].astype(float)),
-        "pred": (own[1], sizes),
+        "both": (true_unit[true.row[hit]], counts[hit]),
+        "true": (true_unit[objects], true.sizes[objects].astype(float)),
+        "pred": (pred_unit, sizes),
     }
 
     def add(at: Array, values: Array) -> Array:
-        return np.bincount(at, values, minlength=table.images)
+        return np.bincount(at, values, minlength=len(units))
 
-    found = {"border": add(table.image[border], table.counts[border].astype(float))}
+    found = {"border": add(unit[border], table.counts[border].astype(float))}
     for name, (at, values) in parts.items():
         found[name] = add(at, values)
         found[f"{name}2"] = add(at, values**2)
@@ -470,7 +369,7 @@ def _pieces(table: Contingency) -> dict[str, Array]:
     return found | {"count": found["true"]}
 
 
-def _v_info(keys: Array, sums: Array) -> Array:
+def v_info(keys: Array, sums: Array) -> Array:
     """Take 2 I / (H + H) of entropies, each the logarithm of all less the mean of the own."""
     count, both, true, pred = np.moveaxis(sums, -1, 0)
     there = count > 0

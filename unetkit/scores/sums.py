@@ -1,29 +1,34 @@
-"""Scores as functions of sums that add up over images, or over squares of one image.
+"""Sums that scores are made of, unit by unit, and the formulas that make scores of them.
 
-What this module does not know: which score needs which sums. The score of any choice of units is
-the function of the sum over these units.
+A unit is an image, or a block of one: the table of it, in a list. What this module does not know:
+what scores are called and which are best. The score of any choice of units is the formula of the
+sum over these units.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.scores import matching
-from unetkit.scores.matching import THRESHOLDS
+from unetkit.scores import contingency, matching
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from unetkit.scores.contingency import Contingency, Segments
+    from unetkit.scores.contingency import Contingency
 
 Array = np.ndarray[Any, Any]
 # Takes the keys of the columns, shape (M,), and sums, shape (..., M); returns shape (...), NaN
 # where the score does not apply.
-Score = "Callable[[Array, Array], Array]"
+Formula = Callable[[Array, Array], Array]
+# What each column sums up, from low to high, shape (M,), and the sums by unit, shape (U, M).
+Columns = tuple[Array, Array]
 
+# What the Cell Tracking Challenge charges to mend a detection: split, add, delete a node.
+SPLIT_COST, MISS_COST, FALSE_COST = 5, 10, 1
 # Sums of different thresholds stand side by side, this far apart.
 _APART = 2**32
 
@@ -37,13 +42,13 @@ class Sums:
     keys : ndarray of int64, shape (M,)
         What each column sums up, from low to high; a column that is not there is 0 everywhere.
     by_unit : ndarray of float64, shape (U, M)
-    score : callable
+    formula : callable
         Gives the score of keys and sums.
     """
 
     keys: Array
     by_unit: Array
-    score: Callable[[Array, Array], Array]
+    formula: Formula
 
     def of(self, sums: Array) -> Array:
         """Work out the score of sums.
@@ -57,7 +62,7 @@ class Sums:
         ndarray of float64, shape (...)
             NaN where it does not apply.
         """
-        return np.asarray(self.score(self.keys, sums), np.float64)
+        return np.asarray(self.formula(self.keys, sums), np.float64)
 
     def overall(self) -> float | None:
         """Give the score of all units as one; None where it does not apply."""
@@ -65,59 +70,29 @@ class Sums:
         return found if np.isfinite(found) else None
 
 
-def aligned(ours: Sums, theirs: Sums) -> tuple[Sums, Sums]:
-    """Give two sides the same columns.
+def aligned(first: Sums, second: Sums) -> tuple[Sums, Sums]:
+    """Give the sums of two predictions the same columns.
 
     Parameters
     ----------
-    ours, theirs : Sums
+    first, second : Sums
         Of the same score.
 
     Returns
     -------
     tuple of Sums
     """
-    keys = np.union1d(ours.keys, theirs.keys)
+    keys = np.union1d(first.keys, second.keys)
 
     def spread(side: Sums) -> Sums:
         by_unit = np.zeros((len(side.by_unit), len(keys)))
         by_unit[:, np.searchsorted(keys, side.keys)] = side.by_unit
-        return Sums(keys, by_unit, side.score)
+        return Sums(keys, by_unit, side.formula)
 
-    return spread(ours), spread(theirs)
-
-
-def share(*terms: tuple[Array, Array]) -> Sums:
-    """Make the mean over terms of (sum of parts) / (sum of wholes).
-
-    Parameters
-    ----------
-    *terms : tuple of ndarray, shape (U,)
-        Parts and wholes by unit; a term whose wholes are 0 is left out.
-
-    Returns
-    -------
-    Sums
-    """
-    columns = [np.asarray(side, float) for term in terms for side in term]
-    return Sums(np.arange(len(columns)), np.stack(columns, axis=-1), mean_share)
+    return spread(first), spread(second)
 
 
-def total(counts: Array) -> Sums:
-    """Make a plain count.
-
-    Parameters
-    ----------
-    counts : ndarray, shape (U,)
-
-    Returns
-    -------
-    Sums
-    """
-    return Sums(np.arange(1), np.asarray(counts, float)[:, None], _only)
-
-
-def best(choices: Sequence[Sums], *, highest: bool) -> Sums:
+def best_of(choices: Sequence[Sums], *, highest: bool) -> Sums:
     """Make the best of several scores, chosen anew for every choice of units.
 
     Parameters
@@ -133,36 +108,64 @@ def best(choices: Sequence[Sums], *, highest: bool) -> Sums:
     """
     choose = np.fmax if highest else np.fmin
 
-    def score(keys: Array, sums: Array) -> Array:
+    def formula(keys: Array, sums: Array) -> Array:
         parts = []
         for n, choice in enumerate(choices):
             own = keys // _APART == n
-            parts.append(choice.score(keys[own] % _APART, sums[..., own]))
+            parts.append(choice.formula(keys[own] % _APART, sums[..., own]))
         found: Array = choose.reduce(np.stack(parts), axis=0)
         return found
 
     keys = np.concatenate([choice.keys + n * _APART for n, choice in enumerate(choices)])
-    return Sums(keys, np.concatenate([c.by_unit for c in choices], axis=1), score)
+    return Sums(keys, np.concatenate([c.by_unit for c in choices], axis=1), formula)
 
 
-def mean_share(keys: Array, sums: Array) -> Array:
+def count(keys: Array, sums: Array) -> Array:
+    """Give a plain count."""
+    return np.asarray(sums[..., 0])
+
+
+def mean_ratio(keys: Array, sums: Array) -> Array:
     """Take the mean over terms of part / whole; columns 2k and 2k + 1 are a term.
 
-    Parameters
-    ----------
-    keys : ndarray of int64, shape (2 K,)
-    sums : ndarray of float64, shape (..., 2 K)
-
-    Returns
-    -------
-    ndarray of float64, shape (...)
-        NaN where every whole is 0. What costs more to mend than to begin anew is worth nothing, as
-        `matching.det` has it.
+    A term whose whole is 0 is left out; without any the score does not apply.
     """
     terms = sums.reshape(*sums.shape[:-1], -1, 2)
     there = terms[..., 1] != 0
-    found = np.divide(terms[..., 0], terms[..., 1], out=np.zeros(there.shape), where=there)
-    return np.maximum(mean_where(found, there), 0)
+    ratios = np.divide(terms[..., 0], terms[..., 1], out=np.zeros(there.shape), where=there)
+    # One after the other, so that a score has the same bits however many are worked out at once.
+    added = np.cumsum(ratios, axis=-1)[..., -1]
+    return np.asarray(np.maximum(_divide(added, there.sum(axis=-1)), 0))
+
+
+def detection(keys: Array, sums: Array) -> Array:
+    """Take 1 - cost of mending / cost of adding every object; at worst all are added."""
+    cost, nothing = np.moveaxis(sums, -1, 0)
+    return 1 - _divide(np.minimum(cost, nothing), nothing)
+
+
+def rand(keys: Array, sums: Array) -> Array:
+    """Take the share of pixel pairs that agree; pairs are ordered, as each counts twice."""
+    pixels, true, pred, joint, ground_true, ground_pred, empty = np.moveaxis(sums, -1, 0)
+    pairs = pixels * (pixels - 1)
+    differing = true + ground_true**2 + pred + ground_pred**2 - 2 * (joint + empty**2)
+    return _divide(pairs - differing, pairs)
+
+
+def adapted_rand_error(keys: Array, sums: Array) -> Array:
+    """Take 1 - F of the pairs of two pixels, so that none is paired with itself."""
+    both, true, pred, missed, pixels = np.moveaxis(sums, -1, 0)
+    joined = 0.5 * (true - pixels) + 0.5 * (pred + missed**2 - pixels)
+    return np.asarray(np.clip(1 - _divide(both - pixels, joined), 0, None))
+
+
+def information(keys: Array, sums: Array) -> Array:
+    """Add up the conditional entropies in bits of one direction or of both."""
+    terms = sums.reshape(*sums.shape[:-1], -1, 5)
+    pixels, known, ground, shared, empty = np.moveaxis(terms, -1, 0)
+    bits = _divide(known + _surprise(ground) - shared - _surprise(empty), pixels)
+    # Sums of logarithms leave 1e-16 where segments agree, on either side of 0.
+    return np.asarray(np.round(np.clip(bits, 0, None), 12).sum(axis=-1))
 
 
 def mean_where(values: Array, there: Array) -> Array:
@@ -172,165 +175,207 @@ def mean_where(values: Array, there: Array) -> Array:
     ----------
     values : ndarray of float64, shape (..., K)
     there : ndarray of bool, shape (..., K)
+
+    Returns
+    -------
+    ndarray of float64, shape (...)
     """
-    count = there.sum(axis=-1)
-    added = np.where(there, values, 0).sum(axis=-1)
-    found: Array = np.divide(added, count, out=np.full(count.shape, np.nan), where=count > 0)
-    return found
+    return _divide(np.where(there, values, 0).sum(axis=-1), there.sum(axis=-1))
 
 
-def _only(keys: Array, sums: Array) -> Array:
-    return sums[..., 0]
-
-
-def homes(table: Contingency, side: str, *, one_image: bool) -> Array:
-    """Find the unit of each segment: its image, or the part of the image that has most of it.
+def columns(*sums: Array) -> Columns:
+    """Set sums side by side, numbered from 0.
 
     Parameters
     ----------
-    table : Contingency
-        Its images are the units.
+    *sums : ndarray, shape (U,)
+
+    Returns
+    -------
+    Columns
+    """
+    return np.arange(len(sums)), np.stack(sums, axis=-1).astype(float)
+
+
+def unit_of_segment(units: Sequence[Contingency], side: str) -> Array:
+    """Find the unit of each segment: the one that has most of it.
+
+    Parameters
+    ----------
+    units : sequence of Contingency
     side : {"true", "pred"}
-    one_image : bool
-        The units are parts of one image.
 
     Returns
     -------
     ndarray of int64, shape (S,)
-        By segment of the table, or for one image of the joined table; the first part where two
-        have as much.
+        By segment of the units as one table; the first unit where two have as much.
     """
-    parts = table.segments(side)
-    image = np.empty(len(parts.ids), np.int64)
-    image[parts.row] = table.image
-    if not one_image:
-        return image
-    order = np.lexsort((-image, parts.sizes, parts.ids))  # the last of an id is its home
-    last = np.append(np.diff(parts.ids[order].astype(np.int64)) != 0, [True] * (len(order) > 0))
-    own: Array = image[order][last]
+    unit, table = contingency.stack(units)
+    image, ids = table.image, table.true if side == "true" else table.pred
+    order = np.lexsort((unit, ids, image))
+    image, ids, unit = image[order], ids[order], unit[order]
+    starts = np.flatnonzero(contingency.changes(image, ids, unit))
+    image, ids, unit = image[starts], ids[starts], unit[starts]
+    sizes = np.add.reduceat(table.counts[order], starts) if len(starts) else starts
+    # The last of a segment is where it belongs.
+    order = np.lexsort((-unit, sizes, ids, image))
+    last = np.roll(contingency.changes(image[order], ids[order]), -1)
+    own: Array = unit[order][last]
     return own
 
 
-def of_segments(table: Contingency, *, one_image: bool) -> dict[str, Sums]:
-    """Take the sums of every score of segments.
+def pixel_sums(units: Sequence[Contingency], labels: Iterable[int]) -> dict[str, Columns]:
+    """Take the sums of every score of pixels.
 
     Parameters
     ----------
-    table : Contingency
-        Its images are the units.
-    one_image : bool
-        The units are parts of one image.
+    units : sequence of Contingency
+    labels : iterable of int
+        Those whose overlap is averaged, from low to high.
 
     Returns
     -------
-    dict of str to Sums
+    dict of str to Columns
     """
-    whole = table.joined() if one_image else table
-    true, pred = whole.segments("true"), whole.segments("pred")
-    home_true, home_pred = (homes(table, side, one_image=one_image) for side in ("true", "pred"))
-    # Only of a single image is background a segment that no unit has for itself.
-    ground_true, ground_pred = ((ids == 0) & one_image for ids in (whole.true, whole.pred))
-    void = ground_true & ground_pred
-    at_true = np.where(ground_true, home_pred[pred.row], home_true[true.row])
-    at_pred = np.where(ground_pred, home_true[true.row], home_pred[pred.row])
-    counts = whole.counts.astype(float)
+    unit, table = contingency.stack(units)
 
-    def add(at: Array, values: Array, chosen: Array) -> Array:
-        return np.bincount(at[chosen], values[chosen], minlength=table.images)
+    def add(chosen: Array) -> Array:
+        return _add(unit[chosen], table.counts[chosen], len(units))
 
-    both = (table.true == 0) & (table.pred == 0) & one_image
-    empty = add(table.image, table.counts, both)
-    sides = []
-    for at, ground, segments, home in (
-        (at_true, ground_true, true, home_true),
-        (at_pred, ground_pred, pred, home_pred),
-    ):
-        kept = (segments.ids != 0) | (not one_image)
-        sides.append(
-            {
-                "pixels": add(at, counts, ~void) + empty,
-                "ground": add(at, counts, ground & ~void) + empty,
-                "squares": add(home, segments.sizes.astype(float) ** 2, kept),
-                "surprise": add(home, _surprise(segments.sizes), kept),
-                "shared": add(at, _surprise(counts), ~void),
-            }
-        )
-    joint = add(at_true, counts**2, ~void)
-    names = ("pixels", "surprise", "shared", "ground")
-    split, merged = ([*(side[name] for name in names), empty] for side in sides)
-    squares, grounds = ([side[name] for side in sides] for name in ("squares", "ground"))
+    every, right = add(np.ones(len(table), bool)), add(table.true == table.pred)
+    found = {"pixel_error": columns(every - right, every), "accuracy": columns(right, every)}
+    terms: dict[str, list[Array]] = {"dice": [], "iou": [], "precision": [], "recall": []}
+    keys = []
+    for label in labels:
+        in_true, in_pred = table.true == label, table.pred == label
+        both, true, pred = add(in_true & in_pred), add(in_true), add(in_pred)
+        terms["dice"] += [2 * both, true + pred]
+        terms["iou"] += [both, true + pred - both]
+        terms["precision"] += [both, pred]
+        terms["recall"] += [both, true]
+        keys += [2 * label, 2 * label + 1]
+    if keys:
+        found |= {name: (np.array(keys), columns(*sums)[1]) for name, sums in terms.items()}
+    return found
+
+
+def object_sums(units: Sequence[Contingency]) -> dict[str, Columns]:
+    """Take the sums of every score of objects, each of which counts where most of it lies.
+
+    Parameters
+    ----------
+    units : sequence of Contingency
+
+    Returns
+    -------
+    dict of str to Columns
+    """
+    pairs = matching.overlaps(contingency.merge(units))
+    errors = matching.errors(pairs)
+    true_unit, pred_unit = (unit_of_segment(units, side) for side in ("true", "pred"))
+
+    def add(at: Array, weights: Array | None = None) -> Array:
+        return _add(at, weights, len(units))
+
+    n_true, n_pred = add(true_unit[pairs.true.ids != 0]), add(pred_unit[pairs.pred.ids != 0])
+    objects, half = n_true + n_pred, (n_true + n_pred) / 2
+    iou = pairs.shared / np.maximum(pairs.unions, 1)
+    at = true_unit[pairs.rows]
+    matched = {percent: add(at[pairs.matches(percent)]) for percent in matching.THRESHOLDS}
+    precision = {percent: (tp, objects - tp) for percent, tp in matched.items()}
+    above, covers = 2 * pairs.shared > pairs.unions, pairs.covers_true
+    total, well = add(at[above], iou[above]), add(at[above])
+    covered = pairs.columns[covers]
+    detected = add(pred_unit[np.unique(covered)])
+    # Further objects that a predicted one covers count where that one lies.
+    cost = (
+        SPLIT_COST * (add(pred_unit[covered]) - detected)
+        + MISS_COST * (n_true - add(at[covers]))
+        + FALSE_COST * (n_pred - detected)
+    )
     return {
-        "rand": _sums(_rand, sides[0]["pixels"], *squares, joint, *grounds, empty),
-        "adapted_rand_error": _adapted_sums(
-            table, (true, pred), (home_true, home_pred), one_image=one_image
-        ),
-        "voi": _sums(_information, *split, *merged),
-        "voi_split": _sums(_information, *split),
-        "voi_merge": _sums(_information, *merged),
+        "average_precision": columns(*(side for term in precision.values() for side in term)),
+        **{f"average_precision_{percent}": columns(*term) for percent, term in precision.items()},
+        "f1": columns(2 * matched[50], objects),
+        "pq": columns(total, half),
+        "sq": columns(total, well),
+        "rq": columns(well, half),
+        "seg": columns(add(at[covers], iou[covers]), n_true),
+        "det": columns(cost, MISS_COST * n_true),
+        "splits": columns(add(true_unit[errors.true_parts > 1])),
+        "merges": columns(add(pred_unit[errors.pred_parts > 1])),
+        "misses": columns(add(true_unit[errors.true == "miss"])),
+        "false_objects": columns(add(pred_unit[errors.pred == "false"])),
+        "objects_true": columns(n_true),
+        "objects_predicted": columns(n_pred),
+        "objects_matched": columns(matched[50]),
     }
 
 
-def _adapted_sums(
-    table: Contingency,
-    sides: tuple[Segments, Segments],
-    own: tuple[Array, Array],
-    *,
-    one_image: bool,
-) -> Sums:
-    """Take the sums of the pairs of pixels inside true objects."""
-    whole = table.joined() if one_image else table
-    (true, pred), (home_true, home_pred) = sides, own
+def segment_sums(units: Sequence[Contingency]) -> dict[str, Columns]:
+    """Take the sums of every score of segments, of which the background of an image is one.
+
+    Parameters
+    ----------
+    units : sequence of Contingency
+
+    Returns
+    -------
+    dict of str to Columns
+    """
+    whole = contingency.merge(units)
+    true, pred = whole.segments("true"), whole.segments("pred")
+    true_unit, pred_unit = (unit_of_segment(units, side) for side in ("true", "pred"))
+    # Of blocks of one image the background is a segment that no unit has for itself.
+    spread = whole.images < len(units)
+    ground_true, ground_pred = ((ids == 0) & spread for ids in (whole.true, whole.pred))
+    void = ground_true & ground_pred
+    at_true = np.where(ground_true, pred_unit[pred.row], true_unit[true.row])
+    at_pred = np.where(ground_pred, true_unit[true.row], pred_unit[pred.row])
     counts = whole.counts.astype(float)
+    unit, entries = contingency.stack(units)
+    nothing = (entries.true == 0) & (entries.pred == 0) & spread
+    empty = _add(unit[nothing], entries.counts[nothing].astype(float), len(units))
+
+    def add(at: Array, values: Array, chosen: Array) -> Array:
+        return _add(at[chosen], values[chosen], len(units))
+
+    pixels, ground, squares, bits = [], [], [], []
+    for at, own, segments, home in (
+        (at_true, ground_true, true, true_unit),
+        (at_pred, ground_pred, pred, pred_unit),
+    ):
+        sizes = segments.sizes.astype(float)
+        pixels.append(add(at, counts, ~void) + empty)
+        ground.append(add(at, counts, own & ~void) + empty)
+        squares.append(add(home, sizes**2, (segments.ids != 0) | (not spread)))
+        known = add(at, counts * np.log2(sizes[segments.row] / counts), ~own)
+        shared = add(at, _surprise(counts), own & ~void)
+        bits.append([pixels[-1], known, ground[-1], shared, empty])
+    joint = add(at_true, counts**2, ~void)
     inside = whole.true != 0
-    missed = inside & (whole.pred == 0) & one_image
-    sizes = np.bincount(pred.row[inside], counts[inside], minlength=len(pred.ids))
-    kept = (pred.ids != 0) | (not one_image)
-    objects = true.ids != 0
-
-    def at_home(chosen: Array, values: Array) -> Array:
-        return np.bincount(home_true[true.row[chosen]], values[chosen], minlength=table.images)
-
-    return _sums(
-        _adapted,
-        at_home(inside, counts**2),
-        np.bincount(
-            home_true[objects], true.sizes[objects].astype(float) ** 2, minlength=table.images
+    missed = inside & (whole.pred == 0) & spread
+    overlap = np.bincount(pred.row[inside], counts[inside], minlength=len(pred.ids))
+    return {
+        "rand": columns(pixels[0], *squares, joint, *ground, empty),
+        "adapted_rand_error": columns(
+            add(at_true, counts**2, inside),
+            add(true_unit, true.sizes.astype(float) ** 2, true.ids != 0),
+            add(pred_unit, overlap**2, (pred.ids != 0) | (not spread)),
+            add(at_true, counts, missed),
+            add(at_true, counts, inside),
         ),
-        np.bincount(home_pred[kept], sizes[kept] ** 2, minlength=table.images),
-        at_home(missed, counts),
-        at_home(inside, counts),
-    )
+        "voi": columns(*bits[0], *bits[1]),
+        "voi_split": columns(*bits[0]),
+        "voi_merge": columns(*bits[1]),
+    }
 
 
-def _sums(score: Callable[[Array, Array], Array], *columns: Array) -> Sums:
-    return Sums(np.arange(len(columns)), np.stack(columns, axis=-1).astype(float), score)
-
-
-def _columns(sums: Array) -> Array:
-    """Put the columns first."""
-    return np.moveaxis(sums, -1, 0)
-
-
-def _rand(keys: Array, sums: Array) -> Array:
-    pixels, true, pred, joint, ground_true, ground_pred, empty = _columns(sums)
-    pairs = pixels * (pixels - 1)
-    differing = true + ground_true**2 + pred + ground_pred**2 - 2 * (joint + empty**2)
-    return 1 - _divide(differing, pairs)
-
-
-def _adapted(keys: Array, sums: Array) -> Array:
-    both, true, pred, missed, pixels = _columns(sums)
-    # Pairs of two pixels, so that none is paired with itself.
-    whole = true + pred + missed**2 - 2 * pixels
-    return np.clip(_divide(whole - 2 * (both - pixels), whole), 0, None)
-
-
-def _information(keys: Array, sums: Array) -> Array:
-    """Add up the conditional entropies of one direction or of both."""
-    terms = sums.reshape(*sums.shape[:-1], -1, 5)
-    pixels, sizes, shared, ground, empty = _columns(terms)
-    bits = _divide(sizes + _surprise(ground) - shared - _surprise(empty), pixels)
-    return np.asarray(np.clip(bits, 0, None).sum(axis=-1))
+def _add(at: Array, weights: Array | None, units: int) -> Array:
+    """Sum up by unit; for a single one pairwise, which rounds least."""
+    if units > 1:
+        return np.bincount(at, weights, minlength=units)
+    return np.array([len(at) if weights is None else weights.sum()])
 
 
 def _surprise(counts: Array) -> Array:
@@ -340,120 +385,3 @@ def _surprise(counts: Array) -> Array:
 def _divide(part: Array, whole: Array) -> Array:
     nothing = np.full(np.shape(whole), np.nan)
     return np.asarray(np.divide(part, whole, out=nothing, where=whole > 0))
-
-
-# By score.
-Shares = dict[str, "Sums"]
-
-
-def of_instances(table: Contingency, *, one_image: bool = False) -> Shares:
-    """Take the sums of every score of instances, unit by unit.
-
-    Parameters
-    ----------
-    table : Contingency
-        Its images are the units.
-    one_image : bool
-        The units are parts of one image: an object belongs to the part that has most of it.
-
-    Returns
-    -------
-    dict of str to Sums
-    """
-    shares = _of_pixels(table.foreground(), labels=[1])
-    whole = table.joined() if one_image else table
-    sides = [whole.segments(side) for side in ("true", "pred")]
-    units_of = [homes(table, side, one_image=one_image) for side in ("true", "pred")]
-    true, pred = zip(sides, units_of, strict=True)
-    shares |= _of_objects(matching.overlaps(whole), true, pred, units=table.images)
-    return shares | of_segments(table, one_image=one_image)
-
-
-def of_classes(table: Contingency) -> Shares:
-    """Take the sums of every score of a class map, unit by unit.
-
-    Parameters
-    ----------
-    table : Contingency
-        Its images are the units.
-
-    Returns
-    -------
-    dict of str to Sums
-        A term for each class from 1 to the largest that occurs.
-    """
-    most = int(max(table.true.max(initial=0), table.pred.max(initial=0)))
-    return _of_pixels(table, labels=range(1, most + 1))
-
-
-def _of_pixels(table: Contingency, *, labels: Sequence[int]) -> Shares:
-    def count(chosen: Array) -> Array:
-        return np.bincount(table.image[chosen], table.counts[chosen], minlength=table.images)
-
-    every = count(np.ones(len(table), bool))
-    right = count(table.true == table.pred)
-    both = [count((table.true == n) & (table.pred == n)) for n in labels]
-    true, pred = ([count(side == n) for n in labels] for side in (table.true, table.pred))
-    shares = {"pixel_error": share((every - right, every)), "accuracy": share((right, every))}
-    if labels:
-        rows = list(zip(both, true, pred, strict=True))
-        shares["dice"] = share(*((2 * b, t + p) for b, t, p in rows))
-        shares["iou"] = share(*((b, t + p - b) for b, t, p in rows))
-        shares["precision"] = share(*((b, p) for b, _, p in rows))
-        shares["recall"] = share(*((b, t) for b, t, _ in rows))
-    return shares
-
-
-def _of_objects(
-    pairs: matching.Overlaps,
-    true: tuple[Segments, Array],
-    pred: tuple[Segments, Array],
-    *,
-    units: int,
-) -> Shares:
-    def count(places: Array, weights: Array | None = None) -> Array:
-        return np.bincount(places, weights, minlength=units)
-
-    n_true, n_pred = (count(homes[side.ids != 0]) for side, homes in (true, pred))
-    iou = pairs.shared / np.maximum(pairs.unions, 1)
-    home = true[1][pairs.rows]
-    found = {percent: count(home[pairs.matches(percent)]) for percent in THRESHOLDS}
-    above = 2 * pairs.shared > pairs.unions
-    covered, detecting = pairs.columns[pairs.covers_true], pred[1]
-    hits = count(home[pairs.covers_true])
-    detected = count(detecting[np.unique(covered)])
-    # Further objects that a predicted one covers count where that one lies.
-    further = count(detecting[covered]) - detected
-    cost = (
-        matching.SPLIT_COST * further
-        + matching.MISS_COST * (n_true - hits)
-        + matching.FALSE_COST * (n_pred - detected)
-    )
-    objects, half = n_true + n_pred, (n_true + n_pred) / 2
-    total, well = count(home[above], iou[above]), count(home[above])
-    at = {percent: (tp, objects - tp) for percent, tp in found.items()}
-    nothing = matching.MISS_COST * n_true
-    covers = pairs.covers_true
-    return {
-        "average_precision": share(*at.values()),
-        **{f"average_precision_{percent}": share(term) for percent, term in at.items()},
-        "f1": share((2 * found[50], objects)),
-        "pq": share((total, half)),
-        "sq": share((total, well)),
-        "rq": share((well, half)),
-        "seg": share((count(home[covers], iou[covers]), n_true)),
-        "det": share((nothing - cost, nothing)),
-        **_errors(pairs, true[1], pred[1], units=units),
-    }
-
-
-def _errors(pairs: matching.Overlaps, true: Array, pred: Array, *, units: int) -> Shares:
-    """Count what went wrong where the object lies that it went wrong with."""
-    found = matching.errors(pairs)
-    rows = {
-        "splits": true[found.true_parts > 1],
-        "merges": pred[found.pred_parts > 1],
-        "misses": true[found.true == "miss"],
-        "false_objects": pred[found.pred == "false"],
-    }
-    return {name: total(np.bincount(at, minlength=units)) for name, at in rows.items()}

@@ -1,25 +1,28 @@
-"""Which scores there are: what each means, its range, which end is best, and who defined it.
+"""Which scores there are, one record each, and all of them for a table of labels.
 
-Definitions and references are those of the docstrings. What this module does not know: data.
+A record says what a score means, which end is best, who defined it, when it does not apply, and
+by which formula it follows from its sums. What this module does not know: files.
 """
 
 from __future__ import annotations
 
-import inspect
-import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.scores import boundaries, isbi2012, matching
+from unetkit.scores import boundaries, isbi2012, matching, sums
+from unetkit.scores.sums import Formula, Sums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from unetkit.scores.contingency import Contingency
+    from unetkit.scores.sums import Columns
 
 PIXELS, OBJECTS, SEGMENTS, BORDERS = "pixels", "objects", "segments", "borders"
+_UNIT, _UP = "0 to 1", "0 to inf"
 
 
 @dataclass(frozen=True)
@@ -30,62 +33,259 @@ class Score:
     ----------
     name : str
         As in the report.
+    definition : str
+    undefined : str
+        Where it does not apply; empty for one that always does.
+    reference : str
+    formula : callable
+        Makes the score of its sums.
     of : str
         `pixels`, `objects`, `segments` or `borders` (only where these are asked for).
-    definition, reference : str
     range : str
         Smallest and largest value; `inf` where there is no largest.
     best : float or None
-        None for counts, of which neither end is best.
-    undefined : str
-        Where it does not apply; empty for one that always does.
+        The end that is best: 0 where lower is better, 1 where higher is; None for counts, of which
+        neither end is.
     """
 
     name: str
-    of: str
     definition: str
-    reference: str
-    range: str
-    best: float | None
-    undefined: str
+    undefined: str = ""
+    reference: str = ""
+    formula: Formula = field(default=sums.mean_ratio, repr=False)
+    of: str = PIXELS
+    range: str = _UNIT
+    best: float | None = 1
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether 0 is best."""
+        return self.best == 0
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values that strict JSON can hold."""
-        return asdict(self)
+        names = ("name", "of", "definition", "reference", "range", "best", "undefined")
+        return {name: getattr(self, name) for name in names}
+
+    def value(self, found: Sums) -> float | None:
+        """Give the score of sums as the report has it: counts are whole numbers."""
+        value = found.overall()
+        return int(value) if value is not None and self.formula is sums.count else value
 
     def fails(self, value: float | None, bound: float) -> bool:
         """Whether a value is worse than a bound, or not there."""
         if value is None:
             return True
-        return value > bound if self.best == 0 else value < bound
+        return value > bound if self.lower_is_better else value < bound
 
 
-def scores() -> tuple[Score, ...]:
-    """List the scores of `unetkit eval`, in the order of the report.
+_ARGANDA = "Arganda-Carreras et al. (2015), Front. Neuroanat. 9:142"
+_CAICEDO = "Caicedo et al. (2019), Nature Methods 16:1247"
+_STARDIST = f"{_CAICEDO}; Schmidt et al. (2018), MICCAI, StarDist."
+_KIRILLOV = "Kirillov et al. (2019), CVPR, Panoptic segmentation."
+_TRACKING = "Cell Tracking Challenge, evaluation methodology; "
+_MEILA = "Meila (2007), Journal of Multivariate Analysis 98:873."
+_ISBI = "ISBI 2012 segmentation challenge, "
+_NO_LABEL = "where neither truth nor prediction has the label"
+_NO_OBJECT = "where neither side has an object"
+_NO_TRUE_PIXEL = "where no true object has a pixel"
 
-    Returns
-    -------
-    tuple of Score
-    """
-    return tuple(_score(*row) for row in _ROWS)
 
+_objects = partial(Score, of=OBJECTS)
+_errors = partial(Score, of=OBJECTS, range=_UP, best=0, formula=sums.count)
+_counts = partial(Score, of=OBJECTS, range=_UP, best=None, formula=sums.count)
+_bits = partial(Score, of=SEGMENTS, range=_UP, best=0, formula=sums.information)
+_distance = partial(Score, of=BORDERS, range=_UP, best=0)
+_borders = partial(Score, of=BORDERS)
 
-def score_named(name: str) -> Score | None:
-    """Find a score by name; `average_precision_75` is the average precision at an IoU of 0.75.
-
-    Parameters
-    ----------
-    name : str
-
-    Returns
-    -------
-    Score or None
-    """
-    return next((score for score in scores() if score.name == name), None)
+# In the order of the report.
+SCORES: tuple[Score, ...] = (
+    Score(
+        "pixel_error",
+        "Measure the share of pixels with the wrong label, from 0 (best) to 1.",
+        "without pixels",
+        f"{_ARGANDA}.",
+        best=0,
+    ),
+    Score(
+        "accuracy",
+        "Measure the share of pixels with the right label, from 0 to 1 (best).",
+        "without pixels",
+    ),
+    Score(
+        "dice",
+        "Measure the overlap 2 TP / (2 TP + FP + FN) of one label's pixels, from 0 to 1 (best).",
+        _NO_LABEL,
+        "Dice (1945), Ecology 26:297.",
+    ),
+    Score(
+        "iou",
+        "Measure the overlap TP / (TP + FP + FN) of one label's pixels, from 0 to 1 (best).",
+        _NO_LABEL,
+        "Jaccard (1912), New Phytologist 11:37.",
+    ),
+    Score(
+        "precision",
+        "Measure the share of the predicted pixels of a label that are right, from 0 to 1 (best).",
+        "where nothing is predicted",
+    ),
+    Score(
+        "recall",
+        "Measure the share of the true pixels of a label that are found, from 0 to 1 (best).",
+        "where the truth has none",
+    ),
+    _objects(
+        "average_precision",
+        "The mean of average_precision_50 to average_precision_95.",
+        _NO_OBJECT,
+        _STARDIST,
+    ),
+    *(
+        _objects(
+            f"average_precision_{percent}",
+            f"TP / (TP + FP + FN) of objects at an IoU of {percent / 100:.2f}.",
+            _NO_OBJECT,
+            _STARDIST,
+            best=1.0,
+        )
+        for percent in matching.THRESHOLDS
+    ),
+    _objects(
+        "f1",
+        "2 TP / (2 TP + FP + FN) of objects at an IoU of 0.5.",
+        _NO_OBJECT,
+        f"{_CAICEDO}.",
+    ),
+    _objects("pq", "Panoptic quality: sq times rq.", "without objects", _KIRILLOV),
+    _objects("sq", "The mean IoU of objects that match above 0.5.", "without matches", _KIRILLOV),
+    _objects("rq", "TP / (TP + FP/2 + FN/2) of objects above 0.5.", "without objects", _KIRILLOV),
+    # A predicted object matches a true one when it covers more than half of its pixels; a true
+    # object without a match counts 0. Predicted objects that match nothing cost nothing.
+    _objects(
+        "seg",
+        "Measure the mean IoU over the true objects, from 0 to 1 (best), as the CTC's SEG.",
+        "without true objects",
+        f"{_TRACKING}Maska et al. (2014), Bioinformatics 30:1609.",
+    ),
+    _objects(
+        "det",
+        "Measure how well objects are detected, from 0 to 1 (best), as the challenge's DET.",
+        "without true objects",
+        f"{_TRACKING}Matula et al. (2015), PLoS ONE 10:e0144959.",
+        sums.detection,
+    ),
+    _errors("splits", "True objects found as several."),
+    _errors("merges", "Predicted objects that join several."),
+    _errors("misses", "True objects that nothing is found for."),
+    _errors("false_objects", "Predicted objects where none is."),
+    _counts("objects_true", "Objects in the truth."),
+    _counts("objects_predicted", "Objects predicted."),
+    _counts("objects_matched", "Matches at an IoU of 0.5."),
+    # Background is one segment an image.
+    Score(
+        "rand",
+        "Measure the share of pixel pairs that both sides join, or both part, from 0 to 1 (best).",
+        "with fewer than two pixels",
+        "Rand (1971), Journal of the American Statistical Association 66:846.",
+        sums.rand,
+        of=SEGMENTS,
+    ),
+    # Pixels whose true label is 0 don't count; missed pixels of true objects form one segment an
+    # image. This is scikit-image's, which has no number either where there is no pair.
+    Score(
+        "adapted_rand_error",
+        "Measure 1 - F of the pixel pairs that lie in one object, from 0 (best) to 1.",
+        "where neither side joins two pixels of true objects",
+        f"{_ARGANDA}.",
+        sums.adapted_rand_error,
+        of=SEGMENTS,
+        best=0,
+    ),
+    # All pixels count, background being one segment an image, as scikit-image has it.
+    _bits(
+        "voi",
+        "Variation of information: voi_split + voi_merge, in bits.",
+        "without pixels",
+        _MEILA,
+    ),
+    _bits(
+        "voi_split",
+        "H(prediction | truth), which grows as true objects are split, in bits.",
+        "without pixels",
+        _MEILA,
+    ),
+    _bits(
+        "voi_merge",
+        "H(truth | prediction), which grows as true objects are merged, in bits.",
+        "without pixels",
+        _MEILA,
+    ),
+    # The harmonic mean of the shares of the predicted and of the true outline.
+    _borders(
+        "boundary_f",
+        "Measure how much of both outlines lies within `tolerance` pixels of the other, "
+        "0 to 1 (best).",
+        "where neither side has an outline",
+        "Csurka et al. (2013), BMVC, What is a good evaluation measure for semantic segmentation?",
+        boundaries.boundary_f,
+    ),
+    # The larger of the two directions.
+    _distance(
+        "hausdorff95",
+        "Measure the distance that 95 % of either outline keep to the other, in pixels, 0 best.",
+        "where a side has no outline, or the distance is above 256 pixels",
+        "Taha and Hanbury (2015), BMC Medical Imaging 15:29.",
+        boundaries.hausdorff95,
+    ),
+    _distance(
+        "surface_distance",
+        "Measure the mean distance of all outline pixels to the other outline, in pixels, 0 best.",
+        "where a side has no outline, or a pixel of it is farther than 256 pixels",
+        "Heimann et al. (2009), IEEE Transactions on Medical Imaging 28:1251.",
+        boundaries.surface_distance,
+    ),
+    # Of thinned labels, over the pixels of true objects; a predicted border pixel is a segment of
+    # its own: 2 sum p_ij^2 / (sum s_i^2 + sum t_j^2), and 2 I(S; T) / (H(S) + H(T)).
+    _borders(
+        "v_rand",
+        "Measure how the pixel pairs of truth and prediction agree, from 0 to 1 (best).",
+        _NO_TRUE_PIXEL,
+        f"{_ARGANDA}, equation 4 with alpha = 0.5.",
+    ),
+    _borders(
+        "v_info",
+        "Measure the information that truth and prediction share, from 0 to 1 (best).",
+        _NO_TRUE_PIXEL,
+        f"{_ARGANDA}, equation 7 with alpha = 0.5.",
+        isbi2012.v_info,
+    ),
+    _distance(
+        "warping_error",
+        "Splits and mergers a pixel that are left after warping the truth to the prediction.",
+        reference=f"Jain et al. (2010), CVPR; {_ISBI}warping error.",
+    ),
+    # Pairs with a predicted border pixel are never joined, and foreground is what is not border.
+    # The challenge took the minimum of both over thresholds.
+    _borders(
+        "isbi_rand",
+        "Measure 1 - F of the pixel pairs that lie in one object, as ISBI 2012 did, 0 (best) to 1.",
+        "where no true object has two pixels",
+        f"{_ISBI}foreground-restricted Rand error (Trainable Segmentation).",
+        best=0,
+    ),
+    _borders(
+        "isbi_pixel",
+        "Measure 1 - F of the foreground's pixels, as ISBI 2012 did, from 0 (best) to 1.",
+        "where neither side has foreground",
+        f"{_ISBI}pixel error (Trainable Segmentation).",
+        best=0,
+    ),
+)
+SCORES_BY_NAME = {score.name: score for score in SCORES}
 
 
 def value_of(name: str, overall: dict[str, Any]) -> float | None:
-    """Look up a score of the catalogue in a report's `overall`.
+    """Look up a score in a report's `overall`.
 
     Parameters
     ----------
@@ -104,126 +304,60 @@ def value_of(name: str, overall: dict[str, Any]) -> float | None:
     return found
 
 
-def _score(
-    name: str, of: str, source: Callable[..., Any], own: str, limits: str, best: float | None
-) -> Score:
-    """Put an entry together; what it does not say itself its docstring does."""
-    text = inspect.cleandoc(source.__doc__ or "")
-    head, _, tail = text.partition("References\n----------\n")
-    reference = " ".join(tail.split())
-    definition = own or " ".join(head.split("\n\n")[0].split())
-    return Score(name, of, definition, reference, limits, best, _undefined(name, head))
+# By score.
+ScoreSums = dict[str, Sums]
 
 
-def _undefined(name: str, head: str) -> str:
-    """Find what a docstring says about where a score is None."""
-    if name in _UNDEFINED:
-        return _UNDEFINED[name]
-    said = re.search(r"None\s+((?:where|with|without)\s[^.;]*)[.;]", head)
-    return " ".join(said.group(1).split()) if said else ""
+def score_sums(columns: Mapping[str, Columns]) -> ScoreSums:
+    """Give sums the formulas of their scores.
+
+    Parameters
+    ----------
+    columns : mapping of str to Columns
+        By score.
+
+    Returns
+    -------
+    dict of str to Sums
+    """
+    return {name: Sums(*found, SCORES_BY_NAME[name].formula) for name, found in columns.items()}
 
 
-# Where one docstring is about several scores.
-_UNDEFINED = {"pq": "without objects", "rq": "without objects", "sq": "without matches"}
-_UNIT = "0 to 1"
-_UP = "0 to inf"
-_ROWS: tuple[tuple[str, str, Callable[..., Any], str, str, float | None], ...] = (
-    ("pixel_error", PIXELS, matching.pixel_error, "", _UNIT, 0),
-    ("accuracy", PIXELS, matching.accuracy, "", _UNIT, 1),
-    ("dice", PIXELS, matching.dice, "", _UNIT, 1),
-    ("iou", PIXELS, matching.iou, "", _UNIT, 1),
-    ("precision", PIXELS, matching.precision, "", _UNIT, 1),
-    ("recall", PIXELS, matching.recall, "", _UNIT, 1),
-    (
-        "average_precision",
-        OBJECTS,
-        matching.average_precision,
-        "The mean of average_precision_50 to average_precision_95.",
-        _UNIT,
-        1,
-    ),
-    *(
-        (
-            f"average_precision_{percent}",
-            OBJECTS,
-            matching.average_precision,
-            f"TP / (TP + FP + FN) of objects at an IoU of {percent / 100:.2f}.",
-            _UNIT,
-            1.0,
-        )
-        for percent in matching.THRESHOLDS
-    ),
-    ("f1", OBJECTS, matching.f1, "2 TP / (2 TP + FP + FN) of objects at an IoU of 0.5.", _UNIT, 1),
-    ("pq", OBJECTS, matching.panoptic, "Panoptic quality: sq times rq.", _UNIT, 1),
-    ("sq", OBJECTS, matching.panoptic, "The mean IoU of objects that match above 0.5.", _UNIT, 1),
-    ("rq", OBJECTS, matching.panoptic, "TP / (TP + FP/2 + FN/2) of objects above 0.5.", _UNIT, 1),
-    ("seg", OBJECTS, matching.seg, "", _UNIT, 1),
-    ("det", OBJECTS, matching.det, "", _UNIT, 1),
-    ("splits", OBJECTS, matching.errors, "True objects found as several.", _UP, 0),
-    ("merges", OBJECTS, matching.errors, "Predicted objects that join several.", _UP, 0),
-    ("misses", OBJECTS, matching.errors, "True objects that nothing is found for.", _UP, 0),
-    ("false_objects", OBJECTS, matching.errors, "Predicted objects where none is.", _UP, 0),
-    ("objects_true", OBJECTS, matching.overlaps, "Objects in the truth.", _UP, None),
-    ("objects_predicted", OBJECTS, matching.overlaps, "Objects predicted.", _UP, None),
-    ("objects_matched", OBJECTS, matching.matches, "Matches at an IoU of 0.5.", _UP, None),
-    ("rand", SEGMENTS, matching.rand, "", _UNIT, 1),
-    ("adapted_rand_error", SEGMENTS, matching.adapted_rand_error, "", _UNIT, 0),
-    (
-        "voi",
-        SEGMENTS,
-        matching.variation_of_information,
-        "Variation of information: voi_split + voi_merge, in bits.",
-        _UP,
-        0,
-    ),
-    (
-        "voi_split",
-        SEGMENTS,
-        matching.variation_of_information,
-        "H(prediction | truth), which grows as true objects are split, in bits.",
-        _UP,
-        0,
-    ),
-    (
-        "voi_merge",
-        SEGMENTS,
-        matching.variation_of_information,
-        "H(truth | prediction), which grows as true objects are merged, in bits.",
-        _UP,
-        0,
-    ),
-    ("boundary_f", BORDERS, boundaries.boundary_f, "", _UNIT, 1),
-    ("hausdorff95", BORDERS, boundaries.hausdorff95, "", _UP, 0),
-    ("surface_distance", BORDERS, boundaries.surface_distance, "", _UP, 0),
-    ("v_rand", BORDERS, isbi2012.v_rand, "", _UNIT, 1),
-    ("v_info", BORDERS, isbi2012.v_info, "", _UNIT, 1),
-    (
-        "warping_error",
-        BORDERS,
-        isbi2012.warping_errors,
-        "Splits and mergers a pixel that are left after warping the truth to the prediction.",
-        _UP,
-        0,
-    ),
-    ("isbi_rand", BORDERS, isbi2012.isbi_rand, "", _UNIT, 0),
-    ("isbi_pixel", BORDERS, isbi2012.isbi_pixel, "", _UNIT, 0),
-)
+def instance_sums(units: Sequence[Contingency]) -> ScoreSums:
+    """Take the sums of every score of instances, unit by unit.
+
+    Parameters
+    ----------
+    units : sequence of Contingency
+        Images, or blocks of one: an object belongs to the block that has most of it.
+
+    Returns
+    -------
+    dict of str to Sums
+    """
+    pixels = sums.pixel_sums([unit.foreground() for unit in units], [1])
+    return score_sums(pixels | sums.object_sums(units) | sums.segment_sums(units))
+
+
+def class_sums(units: Sequence[Contingency]) -> ScoreSums:
+    """Take the sums of every score of a class map, unit by unit.
+
+    Parameters
+    ----------
+    units : sequence of Contingency
+
+    Returns
+    -------
+    dict of str to Sums
+        A term for each class from 1 up that occurs.
+    """
+    labels = np.unique(np.concatenate([side for unit in units for side in (unit.true, unit.pred)]))
+    return score_sums(sums.pixel_sums(units, labels[labels > 0].tolist()))
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """How one class of a class map was met.
-
-    Attributes
-    ----------
-    label : int
-    name : str
-        The class's name, or its label in digits.
-    dice, iou, precision, recall : float or None
-        As `metrics` has them.
-    pixels_true, pixels_predicted : float
-        Pixels of the class in the truth and in the prediction.
-    """
+    """How one class of a class map was met: its name, or its label in digits, scores and pixels."""
 
     label: int
     name: str
@@ -237,31 +371,17 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores of one table; those that do not apply are None.
+    """All scores of one table by name, as `SCORES` tells them; those that do not apply are None.
 
     Attributes
     ----------
     pixels : float
         Pixels that were counted.
-    pixel_error, dice, iou : float or None
-        Of foreground for instances; for class maps `dice` and `iou` are means over the classes
-        above 0 that occur.
-    accuracy, precision, recall : float or None
-        Of pixels: of foreground for instances; for class maps means over the classes likewise.
-    seg, det, average_precision, f1, pq, sq, rq : float or None
-        For instances only. `average_precision` is the mean over the thresholds, `f1` that at 0.5.
-    rand, adapted_rand_error, voi, voi_split, voi_merge : float or None
-        For instances only.
+    pixel_error, dice, iou, accuracy, precision, recall : float or None
+        Of foreground for instances; for class maps all but `pixel_error` and `accuracy` are means
+        over the classes above 0 that occur.
     average_precision_at : dict of str to float or None
         By threshold: "0.50", "0.55", ..., "0.95".
-    objects_true, objects_predicted, objects_matched : float or None
-        Object counts; matched one to one at an IoU of at least 0.5.
-    splits, merges, misses, false_objects : float or None
-        See `matching.errors`.
-    boundary_f, hausdorff95, surface_distance : float or None
-        Of the outlines of the foreground; only where borders were asked for.
-    v_rand, v_info, warping_error, isbi_rand, isbi_pixel : float or None
-        Of cells parted by thin borders, likewise.
     classes : tuple of ClassScores
         For class maps only: one for each class that is named or occurs.
     """
@@ -320,41 +440,10 @@ def score_instances(table: Contingency) -> Scores:
     -------
     Scores
     """
-    pixels = table.foreground()
-    pairs = matching.overlaps(table)
-    found = matching.errors(pairs)
-    split, merged = matching.variation_of_information(table) or (None, None)
-    precision = matching.average_precision(pairs)
-    panoptic = matching.panoptic(pairs)
-    return Scores(
-        pixels=table.pixels,
-        pixel_error=matching.pixel_error(pixels),
-        dice=matching.dice(pixels),
-        iou=matching.iou(pixels),
-        accuracy=matching.accuracy(pixels),
-        precision=matching.precision(pixels),
-        recall=matching.recall(pixels),
-        seg=matching.seg(pairs),
-        det=matching.det(pairs),
-        f1=matching.f1(pairs),
-        pq=panoptic["pq"],
-        sq=panoptic["sq"],
-        rq=panoptic["rq"],
-        average_precision=_mean(precision.values()),
-        average_precision_at=precision,
-        rand=matching.rand(table),
-        adapted_rand_error=matching.adapted_rand_error(table),
-        voi=None if split is None or merged is None else split + merged,
-        voi_split=split,
-        voi_merge=merged,
-        objects_true=pairs.true.objects,
-        objects_predicted=pairs.pred.objects,
-        objects_matched=len(pairs.matches(matching.THRESHOLDS[0])),
-        splits=found.splits,
-        merges=found.merges,
-        misses=found.misses,
-        false_objects=found.false_objects,
-    )
+    found = _values(instance_sums([table]))
+    names = {percent: f"average_precision_{percent}" for percent in matching.THRESHOLDS}
+    at = {f"{percent / 100:.2f}": found.pop(name) for percent, name in names.items()}
+    return Scores(pixels=table.pixels, average_precision_at=at, **found)
 
 
 def score_classes(table: Contingency, class_names: Sequence[str] = ()) -> Scores:
@@ -374,17 +463,11 @@ def score_classes(table: Contingency, class_names: Sequence[str] = ()) -> Scores
     """
     labels = {*range(len(class_names)), *np.union1d(table.true, table.pred).tolist()}
     classes = tuple(_score_class(table, label, class_names) for label in sorted(labels))
-    foreground = [c for c in classes if c.label > 0]
-    return Scores(
-        pixels=table.pixels,
-        pixel_error=matching.pixel_error(table),
-        dice=_mean(c.dice for c in foreground),
-        iou=_mean(c.iou for c in foreground),
-        accuracy=matching.accuracy(table),
-        precision=_mean(c.precision for c in foreground),
-        recall=_mean(c.recall for c in foreground),
-        classes=classes,
-    )
+    return Scores(pixels=table.pixels, classes=classes, **_values(class_sums([table])))
+
+
+def _values(found: ScoreSums) -> dict[str, Any]:
+    return {name: SCORES_BY_NAME[name].value(one) for name, one in found.items()}
 
 
 def mean(scores: Sequence[Scores]) -> Scores:
@@ -432,13 +515,11 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _score_class(table: Contingency, label: int, class_names: Sequence[str]) -> ClassScores:
     """Score one class against all others."""
+    found = _values(score_sums(sums.pixel_sums([table], [label])))
     return ClassScores(
         label=label,
         name=class_names[label] if label < len(class_names) else str(label),
-        dice=matching.dice(table, label),
-        iou=matching.iou(table, label),
-        precision=matching.precision(table, label),
-        recall=matching.recall(table, label),
+        **{name: found[name] for name in ("dice", "iou", "precision", "recall")},
         pixels_true=int(table.counts[table.true == label].sum()),
         pixels_predicted=int(table.counts[table.pred == label].sum()),
     )

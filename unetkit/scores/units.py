@@ -1,8 +1,8 @@
-"""Squares of one image that stand for independent samples of it.
+"""Square blocks of one image that stand for independent samples of it.
 
-What this module does not know: how sure a score is, and how an image was cut into blocks::
+What this module does not know: how sure a score is, and in which boxes an image is read::
 
-    squares of side 128        a block may hold parts of several
+    blocks of side 128         a box may hold parts of several
     +---+---+---+---+
     | 0 | 1 | 2 | 3 |          numbers run along rows; those at the far edges may be narrower,
     +---+---+---+---+          and all planes of an image share them
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-# Sides of the squares, the largest first, and how many there have to be. Our own choice: cells are
+# Sides of the blocks, the largest first, and how many there have to be. Our own choice: cells are
 # smaller, 16 tell something, and some hundreds are enough, so that a slide has larger ones.
 SIDES = {8192: 256, 4096: 256, 2048: 256, 1024: 16, 512: 16, 256: 16, 128: 16}
 
 
 @dataclass(frozen=True)
-class Squares:
-    """The squares of an image.
+class SpatialBlocks:
+    """The blocks of an image: the unit of a block bootstrap.
 
     Parameters
     ----------
@@ -64,12 +64,16 @@ class Squares:
         return np.outer(*sides).ravel()
 
     def at(self, y: Array, x: Array) -> Array:
-        """Give the number of the square of each pixel.
+        """Give the number of the block of each pixel.
 
         Parameters
         ----------
         y, x : ndarray of int
             In pixels of the whole image.
+
+        Returns
+        -------
+        ndarray of int
         """
         return np.asarray(y // self.side * self.across + x // self.side)
 
@@ -81,13 +85,13 @@ class Squares:
         origin: tuple[int, int] = (0, 0),
         ignore: Array | None = None,
     ) -> Contingency:
-        """Count the label pairs of a block, each square as an image of its own.
+        """Count the label pairs of a box, each block as an image of its own.
 
         Parameters
         ----------
         truth, found : ndarray of int, shape (Y, X)
         origin : tuple of int
-            Row and column of the block in the image.
+            Row and column of the box in the image.
         ignore : ndarray, shape (Y, X), optional
             Pixels where it is not 0 are not counted.
 
@@ -107,8 +111,8 @@ class Squares:
         return contingency.merge(parts)
 
 
-def squares_of(height: int, width: int) -> Squares | None:
-    """Choose into which squares an image is cut.
+def spatial_blocks(height: int, width: int) -> SpatialBlocks | None:
+    """Choose into which blocks an image is cut.
 
     Parameters
     ----------
@@ -116,17 +120,17 @@ def squares_of(height: int, width: int) -> Squares | None:
 
     Returns
     -------
-    Squares or None
+    SpatialBlocks or None
         By the image's size alone; None where there would be too few.
     """
     for side, least in SIDES.items():
-        squares = Squares(side, height, width)
-        if squares.count >= least:
-            return squares
+        blocks = SpatialBlocks(side, height, width)
+        if blocks.count >= least:
+            return blocks
     return None
 
 
 def _lines(start: int, length: int, side: int) -> list[tuple[int, slice]]:
-    """Cut rows or columns of a block at the edges of squares."""
+    """Cut rows or columns of a box at the edges of blocks."""
     numbers = range(start // side, -(-(start + length) // side))
     return [(n, slice(max(n * side - start, 0), (n + 1) * side - start)) for n in numbers]

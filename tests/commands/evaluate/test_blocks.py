@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 
 from unetkit.commands.evaluate import counting
-from unetkit.engine import block_io
-from unetkit.geometry import tiles
-from unetkit.progress import SILENT
 from unetkit.scores import contingency
-from unetkit.scores.units import Squares
+from unetkit.scores.units import SpatialBlocks
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 
 
@@ -31,12 +28,9 @@ def columns(table: contingency.Contingency) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("side", [16, 512])
-def test_squares_do_not_depend_on_blocks(pair, monkeypatch, side):
-    monkeypatch.setattr(
-        block_io, "blocks_of", lambda labels: tiles.cover(labels.height, labels.width, tile=side)
-    )
-    work = {"scheduler": "sync", "workers": None, "progress": SILENT}
-    tiled = counting.count([pair], "instances", squares=Squares(32, 70, 90), **work)[0].table
+def test_squares_do_not_depend_on_blocks(pair, side):
+    runner = counting.Runner("sync", block_side=side)
+    tiled = counting.count([pair], "instances", runner, units=SpatialBlocks(32, 70, 90))[0].table
     expected = []
     found, truth = (s.image.labels["instances"].read(0, 0, 70, 0, 90) for s in pair)
     for n, (y, x) in enumerate((y, x) for y in (0, 32, 64) for x in (0, 32, 64)):
@@ -44,5 +38,5 @@ def test_squares_do_not_depend_on_blocks(pair, monkeypatch, side):
         expected.append(contingency.from_labels(truth[box], found[box]))
         assert n < tiled.images
     assert columns(tiled) == columns(contingency.pool(expected))
-    whole = counting.count([pair], "instances", **work)[0].table
+    whole = counting.count([pair], "instances", runner)[0].table
     assert columns(tiled.joined()) == columns(whole)

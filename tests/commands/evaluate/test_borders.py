@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numpy as np
 import pytest
 
 from unetkit.commands.evaluate import counting
 from unetkit.commands.evaluate.command import evaluate
+from unetkit.commands.evaluate.counting import Runner
 from unetkit.commands.evaluate.samples import match_samples
-from unetkit.progress import SILENT
-from unetkit.scores import boundaries, isbi2012
+from unetkit.commands.evaluate.scoring import EvaluateOptions, score_prediction
+from unetkit.engine.signals import stoppable
+from unetkit.scores import isbi2012
 from unetkit.scores.contingency import from_labels
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image, create_labels
-
-WORK = {"scheduler": "sync", "workers": None, "progress": SILENT}
 
 
 def cells(shift: int = 0) -> np.ndarray:
@@ -28,7 +30,7 @@ def cells(shift: int = 0) -> np.ndarray:
 
 def write(url: str, labels: np.ndarray, **parts: object) -> str:
     writer = DatasetWriter(url)
-    writer.add("a", labels, axes="yx", labels=labels, **counting)
+    writer.add("a", labels, axes="yx", labels=labels, **parts)
     writer.finish()
     return url
 
@@ -41,28 +43,20 @@ def stores(tmp_path):
     )
 
 
-def test_scores_are_those_of_the_whole(stores, monkeypatch):
+def test_scores_are_those_of_the_whole(stores):
     whole = evaluate(*stores, borders=True, scheduler="sync").overall
-    truth, found = cells() != 0, cells(1) != 0
-    everything = (slice(0, 60), slice(0, 60))
-    expected = boundaries.measure(truth, found, inside=everything)
-    assert whole.hausdorff95 == boundaries.hausdorff95(expected) == 1
-    assert whole.boundary_f == 1
-    thinned = from_labels(isbi2012.thin(cells()), isbi2012.thin(cells(1)))
-    assert whole.v_rand == isbi2012.v_rand(thinned)
     # Cells that are a pixel to the right are the same cells.
-    assert whole.warping_error == 0
-    monkeypatch.setattr(
-        counting, "blocks_of", lambda labels: module_cover(labels.height, labels.width, tile=16)
-    )
-    assert evaluate(*stores, borders=True, scheduler="sync").overall == whole
-    assert evaluate(*stores, borders=True, scheduler="sync").tiles_total == 1 + 16 + 1
-
-
-def module_cover(height: int, width: int, *, tile: int) -> object:
-    from unetkit.geometry.tiles import cover
-
-    return cover(height, width, tile=tile)
+    assert (whole.hausdorff95, whole.boundary_f, whole.warping_error) == (1, 1, 0)
+    pieces = [isbi2012.thin(one) for one in (cells(), cells(1))]
+    table = from_labels(*pieces)
+    part, everything = isbi2012.plane_sums([table], [table], (np.zeros(1), np.ones(1)))["v_rand"][0]
+    assert whole.v_rand == part / everything
+    # Chunks are as large as the image, so that blocks are half of that.
+    options = EvaluateOptions(borders=True, runner=Runner("sync", block_side=8))
+    with stoppable() as stop, ExitStack() as stack:
+        report = score_prediction(*stores, options, stop=stop, stack=stack).report
+    assert report.overall == whole
+    assert report.tiles_total == 16 + 16 + 1
 
 
 def test_a_probability_map_is_scored_at_its_best_threshold(tmp_path, stores):
@@ -83,7 +77,7 @@ def test_a_probability_map_is_scored_at_its_best_threshold(tmp_path, stores):
     labels.write(0, 0, 0, np.ones((60, 60), np.uint8))
     report = evaluate(url, stores[1], borders=True, scheduler="sync")
     rows = {row["threshold"]: row for row in report.sweep}
-    assert list(rows) == list(counting.THRESHOLDS)
+    assert list(rows) == list(isbi2012.THRESHOLDS)
     assert rows[0.5]["isbi_rand"] > 0.5
     assert rows[0.6]["isbi_rand"] == report.overall.isbi_rand == 0
     assert report.overall.warping_error == 0 < rows[0.1]["warping_error"]
@@ -108,11 +102,11 @@ def test_ignored_pixels_count_for_nothing(tmp_path):
 def test_an_image_that_is_too_large_has_no_scores_of_whole_planes(stores, monkeypatch):
     monkeypatch.setattr(isbi2012, "LARGEST", 100)
     pairs = match_samples(*stores).pairs
-    found = counting.scores_of(
-        counting.count_borders(pairs, "instances", thin=True, **WORK), tolerance=2
+    found = counting.border_sums(
+        counting.count_borders(pairs, "instances", Runner("sync"), thin=True), tolerance=2
     )
     assert "v_rand" not in found
-    assert found["boundary_f"] == 1
+    assert found["boundary_f"].overall() == 1
     overall = evaluate(*stores, borders=True, scheduler="sync").to_dict()["overall"]
     assert overall["v_rand"] is overall["warping_error"] is None
     assert overall["reasons"]["v_rand"].startswith("the image has more than 4096 x 4096 pixels")

@@ -81,7 +81,7 @@ def test_every_score_of_one_image_has_an_interval_that_holds_it(place):
     found = write(place("p.zarr"), [spoilt(np.roll(truth, 1, axis=1), 0, 0.3)])
     report = evaluate(found, wanted, borders=True, scheduler="sync", bootstrap=200)
     overall = report.overall.to_dict()
-    scored = [s.name for s in table.scores() if s.best is not None]
+    scored = [s.name for s in table.SCORES if s.best is not None]
     assert set(scored) == set(report.certainty.intervals)
     for name, (low, high) in report.certainty.intervals.items():
         assert low <= table.value_of(name, overall) <= high, name

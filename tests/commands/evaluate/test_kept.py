@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unetkit.commands.evaluate import scoring
+from unetkit.commands.evaluate import counting, scoring
 from unetkit.commands.evaluate.command import evaluate
 from unetkit.engine import block_io
 from unetkit.errors import InputError, OutputError, ResourceError, StoppedError
 from unetkit.progress import Progress
-from unetkit.scores import boundaries, isbi2012
+from unetkit.scores import boundaries, contingency, isbi2012
+from unetkit.scores.units import SpatialBlocks
 from unetkit.storage import journal, outputs
 from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.lock import locked
@@ -255,6 +256,19 @@ def test_results_come_back_as_they_were():
     assert found[0.1].counts.tolist() == [4]
     with pytest.raises(KeyError):
         scoring.unpack({"kind": "Popen", "parts": {}}, {})
+
+
+def test_names_of_what_is_kept_are_those_of_earlier_versions():
+    block = {"sample": 0, "plane": 2, "prediction": None, "truth": None, "ignore": None}
+    units = SpatialBlocks(128, 512, 640)
+    kept = counting.Block(**block, units=units, rows=(0, 512), columns=(512, 640))
+    assert kept.key == "count 0 2 (0, 512) (512, 640) Squares(side=128, height=512, width=640)"
+    whole = counting.BorderBlock(**block, units=None, rows=None)
+    assert whole.key == "borders 0 2 None (0, 0) None"
+    nothing = contingency.merge([])
+    plane = counting.ThresholdedPlane(nothing, nothing, isbi2012.Topology(0, 0, 4))
+    tree = scoring.pack({None: plane}, {})
+    assert tree["entries"][0][1]["kind"] == "Proposal"
 
 
 def test_results_lie_outside_of_any_store(stores):

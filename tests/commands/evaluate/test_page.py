@@ -8,7 +8,7 @@ import pytest
 from unetkit.commands.evaluate import report as module
 from unetkit.commands.evaluate import report as report_
 from unetkit.commands.evaluate.command import evaluate
-from unetkit.commands.evaluate.object_errors import Found
+from unetkit.commands.evaluate.object_errors import ScoredObject
 from unetkit.commands.evaluate.samples import match_samples
 from unetkit.storage.datasets import DatasetWriter
 
@@ -44,7 +44,7 @@ def test_large_images_are_made_smaller_and_say_so(store, monkeypatch):
 def test_objects_that_no_picture_shows_have_their_own(store, monkeypatch):
     report = evaluate(store, store, scheduler="sync")
     pairs = match_samples(store, store).pairs
-    found = [Found("s2", "truth", 0, 1, 4.5, 4.5, 36, "miss", None, 0.0)]
+    found = [ScoredObject("s2", "truth", 0, 1, 4.5, 4.5, 36, "miss", None, 0.0)]
     assert module.contents(report, pairs, found)["objects"][0]["picture"] is None
     monkeypatch.setattr(report_, "LONGEST", 16)
     monkeypatch.setattr(report_, "NEAR", 8)
@@ -77,7 +77,7 @@ def test_the_page_is_bounded_whatever_is_compared(tmp_path, monkeypatch):
 
 def test_the_largest_that_went_wrong_come_first(store):
     found = [
-        Found("s0", "truth", 0, n, 1.0, 1.0, area, kind, None, 0.0)
+        ScoredObject("s0", "truth", 0, n, 1.0, 1.0, area, kind, None, 0.0)
         for n, (area, kind) in enumerate([(5, "miss"), (50, "match"), (9, "split")], start=1)
     ]
     report = evaluate(store, store, scheduler="sync")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unetkit.commands.evaluate.report import Facts
+from unetkit.commands.evaluate.report import UndefinedReasons
 from unetkit.scores import table
 from unetkit.scores.contingency import from_labels
 from unetkit.scores.table import Scores, score_classes, score_instances
@@ -14,9 +14,9 @@ NOTHING = np.zeros((4, 4), np.uint8)
 ONE = np.pad(np.ones((2, 2), np.uint8), 1)
 
 
-def facts(**given: object) -> Facts:
+def facts(**given: object) -> UndefinedReasons:
     known = {"kind": "instances", "borders": True, "thin": True, "largest": 16, "alike": True}
-    return Facts(**{**known, **given})
+    return UndefinedReasons(**{**known, **given})
 
 
 @pytest.mark.parametrize("truth", [NOTHING, ONE])
@@ -25,9 +25,9 @@ def facts(**given: object) -> Facts:
 def test_reasons_are_those_of_all_that_is_not_there(truth, found, kind):
     score = score_instances if kind == "instances" else score_classes
     scores = score(from_labels(truth, found))
-    reasons = facts(kind=kind).reasons(scores)
+    reasons = facts(kind=kind).of(scores)
     document = scores.to_dict()
-    missing = {s.name for s in table.scores() if table.value_of(s.name, document) is None}
+    missing = {s.name for s in table.SCORES if table.value_of(s.name, document) is None}
     assert set(reasons) == missing
     assert all(reasons.values())
 
@@ -47,4 +47,4 @@ def test_reasons_are_those_of_all_that_is_not_there(truth, found, kind):
     ],
 )
 def test_the_first_reason_counts(given, name, words):
-    assert words in facts(**given).reasons(Scores(pixels=16))[name]
+    assert words in facts(**given).of(Scores(pixels=16))[name]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from unetkit.commands.evaluate import object_errors
 from unetkit.commands.evaluate.confidence import compare
+from unetkit.commands.evaluate.counting import Runner
 from unetkit.commands.evaluate.report import CompareReport, EvaluateReport, contents
-from unetkit.commands.evaluate.scoring import Done, Wishes, score_side
+from unetkit.commands.evaluate.scoring import EvaluateOptions, ScoredPrediction, score_prediction
 from unetkit.engine.signals import stoppable
 from unetkit.errors import UsageError
 from unetkit.progress import SILENT, Progress
@@ -97,11 +98,19 @@ def evaluate(
     """
     predictions, against = _sides(stores, truth)
     _check_files(objects, report, overwrite=overwrite, predictions=len(predictions))
-    work = {"scheduler": scheduler, "workers": workers, "progress": progress}
-    wishes = Wishes(borders, tolerance, bootstrap, seed, axes, resume, break_lock)
+    options = EvaluateOptions(
+        borders=borders,
+        tolerance=tolerance,
+        bootstrap=bootstrap,
+        seed=seed,
+        axes=axes,
+        resume=resume,
+        break_lock=break_lock,
+        runner=Runner(scheduler, workers, progress),
+    )
     with stoppable() as stop, ExitStack() as stack:
         done = [
-            score_side(prediction, against, wishes, work=work, stop=stop, stack=stack)
+            score_prediction(prediction, against, options, stop=stop, stack=stack)
             for prediction in predictions
         ]
         if len(done) == 1:
@@ -131,15 +140,15 @@ def _check_files(
             check_file(path, overwrite=overwrite, begins=begins)
 
 
-def _write_files(done: Done, *, objects: str | None, report: str | None) -> None:
+def _write_files(done: ScoredPrediction, *, objects: str | None, report: str | None) -> None:
     """Write the table of objects and the page, where they were asked for."""
     if objects is None and report is None:
         return
     matched, found = done.matched, []
     if matched.kind == "instances":
-        found = object_errors.find_objects(matched.pairs, done.tables, work=done.work)
+        found = object_errors.find_objects(matched.pairs, done.tables, done.runner)
     if objects is not None:
-        write_csv(objects, object_errors.COLUMNS, object_errors.rows(found))
+        write_csv(objects, object_errors.COLUMNS, (one.row() for one in found))
     if report is not None:
         write_text(report, page(contents(done.report, matched.pairs, found)))
 

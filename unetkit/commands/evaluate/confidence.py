@@ -6,50 +6,35 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from unetkit.commands.evaluate import counting
-from unetkit.scores import bootstrap, contingency, sums
+from unetkit.commands.evaluate.counting import border_sums
+from unetkit.scores import bootstrap, contingency
+from unetkit.scores.table import SCORES_BY_NAME, class_sums, instance_sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from unetkit.commands.evaluate.counting import Borders
     from unetkit.scores.contingency import Contingency
-    from unetkit.scores.sums import Shares
-    from unetkit.scores.units import Squares
+    from unetkit.scores.sums import Sums
+    from unetkit.scores.table import ScoreSums
+    from unetkit.scores.units import SpatialBlocks
 
 # With fewer images resampling says little; our own choice.
 LEAST_IMAGES = 5
 
 
 @dataclass(frozen=True)
-class Certainty:
-    """Intervals of the overall scores.
+class ConfidenceIntervals:
+    """Intervals of the overall scores."""
 
-    Attributes
-    ----------
-    unit : str or None
-        What was resampled, `image` or `square` of one image; None where nothing could be.
-    units : int
-        How many there are.
-    square : int or None
-        The side of a square in pixels.
-    resamples, seed : int
-    level : float
-        The share of resampled scores that an interval holds.
-    intervals : dict of str to (float, float) or None
-        By score. A score that is not there has none.
-    reason : str or None
-        Why there are no intervals.
-    """
-
-    unit: str | None
+    unit: str | None  # what was resampled, `image` or `square` of one image, if anything could be
     units: int
-    square: int | None
+    square: int | None  # the side of a square in pixels
     resamples: int
     seed: int
-    level: float
-    intervals: dict[str, tuple[float, float] | None]
-    reason: str | None
+    level: float  # the share of resampled scores that an interval holds
+    intervals: dict[str, tuple[float, float] | None]  # by score, of those that are there
+    reason: str | None  # why there are none
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values that strict JSON can hold."""
@@ -59,34 +44,22 @@ class Certainty:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One score of two predictions, compared unit by unit.
-
-    Attributes
-    ----------
-    score, first, second : str
-        Which score of which predictions.
-    difference : float or None
-        The first's less the second's.
-    interval : (float, float) or None
-        Of the difference.
-    p, p_holm : float or None
-        Of the exchange test; corrected for all pairs of predictions by Holm's method.
-    """
+    """One score of two predictions, compared unit by unit."""
 
     score: str
     first: str
     second: str
-    difference: float | None
+    difference: float | None  # the first's less the second's
     interval: tuple[float, float] | None
     p: float | None
-    p_holm: float | None
+    p_holm: float | None  # corrected for all pairs of predictions by Holm's method
 
 
 @dataclass(frozen=True, eq=False)
 class Units:
     """The sums of one prediction, unit by unit; None where there are too few."""
 
-    shares: Shares | None
+    sums: ScoreSums | None
     unit: str | None
     count: int
     square: int | None
@@ -97,74 +70,44 @@ def units_of(
     tables: Sequence[Contingency],
     kind: str,
     *,
-    squares: Squares | None,
+    blocks: SpatialBlocks | None,
     borders: Sequence[Borders] = (),
     tolerance: float = 2.0,
 ) -> Units:
-    """Take the sums of an evaluation, by image, or by square of a single image.
+    """Take the sums of an evaluation by image, or by block of a single one.
 
-    Parameters
-    ----------
-    tables : sequence of Contingency
-        One a sample; of a single one its squares stand side by side.
-    kind : str
-        Which labels.
-    squares : Squares or None
-        What a single image is cut into, if it is.
-    borders : sequence of Borders
-        One a sample, where they were asked for.
-    tolerance : float
-        Of `boundary_f`, in pixels.
-
-    Returns
-    -------
-    Units
+    Tables and borders are one a sample; of a single one its `blocks` are told apart in them.
     """
-    if len(tables) == 1 and squares is None:
+    if len(tables) == 1 and blocks is None:
         return Units(
             None, None, 1, None, "one image of fewer than 16 squares of 128 pixels says nothing"
         )
     if 1 < len(tables) < LEAST_IMAGES:
         reason = f"intervals need {LEAST_IMAGES} images or more, got {len(tables)}"
         return Units(None, None, len(tables), None, reason)
-    alone = len(tables) == 1
-    table = tables[0] if alone else contingency.pool(tables)
-    found = (
-        sums.of_classes(table) if kind == "classes" else sums.of_instances(table, one_image=alone)
-    )
+    units = tables[0].parts() if len(tables) == 1 else contingency.apart(tables)
+    found = class_sums(units) if kind == "classes" else instance_sums(units)
+    found = {name: sums for name, sums in found.items() if SCORES_BY_NAME[name].best is not None}
     if borders:
-        found |= counting.sums_of(borders, tolerance=tolerance, parted=alone)
-    side = None if squares is None else squares.side
-    return Units(found, "square" if alone else "image", table.images, side, None)
+        found |= border_sums(borders, tolerance=tolerance, units=blocks)
+    side = None if blocks is None else blocks.side
+    return Units(found, "image" if blocks is None else "square", len(units), side, None)
 
 
-def certainty_of(units: Units, *, resamples: int, seed: int) -> Certainty:
-    """Draw the intervals of every score that has sums.
-
-    Parameters
-    ----------
-    units : Units
-    resamples : int
-        0 draws none.
-    seed : int
-
-    Returns
-    -------
-    Certainty
-    """
-    found = {
-        name: bootstrap.interval(part, resamples=resamples, seed=seed)
-        for name, part in (units.shares or {}).items()
-        if resamples
-    }
-    return Certainty(
+def confidence_intervals(units: Units, *, resamples: int, seed: int) -> ConfidenceIntervals:
+    """Draw the intervals of every score that has sums; 0 resamples draw none."""
+    return ConfidenceIntervals(
         unit=units.unit,
         units=units.count,
         square=units.square,
         resamples=resamples,
         seed=seed,
         level=bootstrap.LEVEL,
-        intervals=found,
+        intervals={
+            name: bootstrap.interval(sums, resamples=resamples, seed=seed)
+            for name, sums in (units.sums or {}).items()
+            if resamples
+        },
         reason=units.reason if resamples else "no resamples were asked for",
     )
 
@@ -172,29 +115,17 @@ def certainty_of(units: Units, *, resamples: int, seed: int) -> Certainty:
 def compare(
     named: Sequence[tuple[str, Units]], *, resamples: int, seed: int
 ) -> tuple[Comparison, ...]:
-    """Compare every two predictions in every score that has sums.
-
-    Parameters
-    ----------
-    named : sequence of (str, Units)
-        Predictions of the same truth.
-    resamples, seed : int
-
-    Returns
-    -------
-    tuple of Comparison
-        Empty where there are too few units.
-    """
-    if any(units.shares is None for _, units in named):
+    """Compare every two named predictions in every score that all have sums of."""
+    if any(units.sums is None for _, units in named):
         return ()
-    everyone = [units.shares or {} for _, units in named]
+    every = [(name, units.sums or {}) for name, units in named]
     rows: list[Comparison] = []
-    for score in everyone[0]:
-        if any(score not in own for own in everyone):
+    for score in every[0][1]:
+        if any(score not in sums for _, sums in every):
             continue
         found = [
-            _compare(score, one, other, resamples=resamples, seed=seed)
-            for one, other in combinations(named, 2)
+            _compare(score, *pair, resamples=resamples, seed=seed)
+            for pair in combinations([(name, sums[score]) for name, sums in every], 2)
         ]
         corrected = bootstrap.holm([row["p"] for row in found])
         rows += [Comparison(**row, p_holm=p) for row, p in zip(found, corrected, strict=True)]
@@ -202,20 +133,18 @@ def compare(
 
 
 def _compare(
-    score: str, one: tuple[str, Units], other: tuple[str, Units], *, resamples: int, seed: int
+    score: str, one: tuple[str, Sums], other: tuple[str, Sums], *, resamples: int, seed: int
 ) -> dict[str, Any]:
-    ours, theirs = ((units.shares or {})[score] for _, units in (one, other))
-    p = bootstrap.exchange_test(ours, theirs, seed=seed)
-    first, second = ours.overall(), theirs.overall()
+    (first_name, first), (second_name, second) = one, other
+    value, other_value = first.overall(), second.overall()
+    interval = None
+    if resamples:
+        interval = bootstrap.difference_interval(first, second, resamples=resamples, seed=seed)
     return {
         "score": score,
-        "first": one[0],
-        "second": other[0],
-        "difference": None if first is None or second is None else first - second,
-        "interval": (
-            bootstrap.difference_interval(ours, theirs, resamples=resamples, seed=seed)
-            if resamples
-            else None
-        ),
-        "p": p,
+        "first": first_name,
+        "second": second_name,
+        "difference": None if value is None or other_value is None else value - other_value,
+        "interval": interval,
+        "p": bootstrap.permutation_test(first, second, seed=seed),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from unetkit.commands.evaluate.object_errors import counts, worst
+from unetkit.commands.evaluate.object_errors import counts, largest_errors
 from unetkit.errors import CheckError, UsageError
 from unetkit.scores import isbi2012, table
 from unetkit.storage.pyramids import block_mean, every_second, factor_for, read_smaller
@@ -14,8 +14,8 @@ from unetkit.views.page import layers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from unetkit.commands.evaluate.confidence import Certainty, Comparison
-    from unetkit.commands.evaluate.object_errors import Found
+    from unetkit.commands.evaluate.confidence import Comparison, ConfidenceIntervals
+    from unetkit.commands.evaluate.object_errors import ScoredObject
     from unetkit.commands.evaluate.samples import Pair
     from unetkit.scores.table import Scores
 
@@ -24,45 +24,21 @@ _THIN = ("v_rand", "v_info", "warping_error", "isbi_rand", "isbi_pixel")
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What decides which scores there can be.
+class UndefinedReasons:
+    """What decides which scores there can be."""
 
-    Parameters
-    ----------
-    kind : str
-        Which labels.
-    borders : bool
-        Whether borders were asked for.
-    thin : bool
-        Whether label 0 is a border between cells: of instances, and of class maps of two classes.
-    largest : int
-        Pixels of the largest plane.
-    alike : bool
-        Whether all samples have probability maps, or none.
-    """
+    kind: str  # which labels
+    borders: bool  # whether borders were asked for
+    thin: bool  # whether 0 is a border between cells: of instances, and of maps of two classes
+    largest: int  # pixels of the largest plane
+    alike: bool  # whether all samples have probability maps, or none
 
-    kind: str
-    borders: bool
-    thin: bool
-    largest: int
-    alike: bool
-
-    def reasons(self, scores: Scores) -> dict[str, str]:
-        """Say why scores are None.
-
-        Parameters
-        ----------
-        scores : Scores
-
-        Returns
-        -------
-        dict of str to str
-            By score of the catalogue.
-        """
+    def of(self, scores: Scores) -> dict[str, str]:
+        """Say why scores are None, by score of the table."""
         document = scores.to_dict()
         return {
             score.name: self._reason(score)
-            for score in table.scores()
+            for score in table.SCORES
             if table.value_of(score.name, document) is None
         }
 
@@ -81,25 +57,13 @@ class Facts:
         return f"it does not apply {score.undefined}"
 
 
-def facts_of(pairs: Sequence[Pair], kind: str, *, borders: bool, thin: bool, maps: int) -> Facts:
-    """Gather what decides which scores there can be.
-
-    Parameters
-    ----------
-    pairs : sequence of (Sample, Sample)
-    kind : str
-    borders, thin : bool
-        As in `Facts`.
-    maps : int
-        How many samples have a probability map.
-
-    Returns
-    -------
-    Facts
-    """
-    labels = [theirs.image.labels[kind] for _, theirs in pairs]
+def undefined_reasons(
+    pairs: Sequence[Pair], kind: str, *, borders: bool, thin: bool, maps: int
+) -> UndefinedReasons:
+    """Gather what decides which scores there can be; `maps` samples have a probability map."""
+    labels = [true.image.labels[kind] for _, true in pairs]
     largest = max(array.height * array.width for array in labels)
-    return Facts(kind, borders, thin, largest, maps in (0, len(pairs)))
+    return UndefinedReasons(kind, borders, thin, largest, maps in (0, len(pairs)))
 
 
 # The version of the report; `unetkit/data/eval.schema.json` describes it.
@@ -108,47 +72,25 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class EvaluateReport:
-    """How well a prediction meets the truth.
-
-    Attributes
-    ----------
-    prediction, truth : str
-        What was compared.
-    kind : str
-        `instances` or `classes`: which labels.
-    overall : Scores
-        Of all samples as one: their tables pooled, each object and pixel counting once.
-    mean : Scores
-        The mean of the samples' scores, over those to which a score applies.
-    samples : dict of str to Scores
-        By the sample's name in the truth, in its order.
-    certainty : Certainty
-        Intervals of the overall scores.
-    facts : Facts
-        What decides which scores there can be.
-    sweep : tuple of dict
-        Scores of thin borders at each threshold of a probability map, where these were asked for.
-    curve : tuple of dict
-        Scores of pixels at each threshold of a probability map, label by label, where there is one.
-    unlabelled, unpaired : tuple of str
-        Samples that were left out: of the truth, because they have no labels, and of the
-        prediction, because the truth has no labels for them.
-    tiles_total, tiles_reused : int
-        Blocks and planes that were scored, and those of them that an earlier run had done.
-    """
+    """How well a prediction meets the truth."""
 
     prediction: str
     truth: str
-    kind: str
-    overall: Scores
-    mean: Scores
-    samples: dict[str, Scores]
-    certainty: Certainty
-    facts: Facts
+    kind: str  # `instances` or `classes`: which labels
+    overall: Scores  # of all samples as one, each object and pixel counting once
+    mean: Scores  # of the samples' scores, over those to which a score applies
+    samples: dict[str, Scores]  # by the sample's name in the truth, in its order
+    certainty: ConfidenceIntervals  # of the overall scores
+    reasons: UndefinedReasons
+    # Scores at each threshold of a probability map: of thin borders, where these were asked for,
+    # and of pixels, label by label.
     sweep: tuple[dict[str, float | None], ...] = ()
     curve: tuple[dict[str, Any], ...] = ()
+    # Samples that were left out: of the truth, because they have no labels, and of the
+    # prediction, because the truth has no labels for them.
     unlabelled: tuple[str, ...] = ()
     unpaired: tuple[str, ...] = ()
+    # Blocks and planes that were scored, and those of them that an earlier run had done.
     tiles_total: int = 0
     tiles_reused: int = 0
 
@@ -157,19 +99,19 @@ class EvaluateReport:
 
         `reasons` says why, by score; those of a sample only where they are not those overall.
         """
-        overall = self.facts.reasons(self.overall)
+        overall = self.reasons.of(self.overall)
         return {
             "version": VERSION,
             "prediction": self.prediction,
             "truth": self.truth,
             "kind": self.kind,
             "overall": {**self.overall.to_dict(), "reasons": overall},
-            "mean": {**self.mean.to_dict(), "reasons": self.facts.reasons(self.mean)},
+            "mean": {**self.mean.to_dict(), "reasons": self.reasons.of(self.mean)},
             "samples": [
                 {
                     "name": name,
                     **one.to_dict(),
-                    "reasons": _without(self.facts.reasons(one), overall),
+                    "reasons": _without(self.reasons.of(one), overall),
                 }
                 for name, one in self.samples.items()
             ],
@@ -183,27 +125,17 @@ class EvaluateReport:
         }
 
     def check(self, bounds: Sequence[str]) -> None:
-        """Hold the overall scores to bounds.
+        """Hold the overall scores to bounds such as `dice=0.9`.
 
-        Parameters
-        ----------
-        bounds : sequence of str
-            Such as `dice=0.9`. A score of which 0 is best must not be above its bound, any other
-            not below; one that does not apply does not hold.
-
-        Raises
-        ------
-        UsageError
-            If a bound names no score, or no number.
-        CheckError
-            If one does not hold.
+        A score of which 0 is best must not be above its bound, any other not below; one that does
+        not apply does not hold.
         """
         overall = self.overall.to_dict()
         for name, bound in map(parse_bound, bounds):
             found = table.value_of(name, overall)
-            score = table.score_named(name)
+            score = table.SCORES_BY_NAME.get(name)
             if score is None or score.fails(found, bound):
-                side = "at most" if score and score.best == 0 else "at least"
+                side = "at most" if score and score.lower_is_better else "at least"
                 got = "none" if found is None else f"{found:.6g}"
                 raise CheckError(
                     f"{name} of {self.prediction} must be {side} {bound:g}, got {got}; "
@@ -213,23 +145,12 @@ class EvaluateReport:
 
 @dataclass(frozen=True)
 class CompareReport:
-    """Several predictions of one truth, side by side.
-
-    Attributes
-    ----------
-    truth : str
-    reports : tuple of EvaluateReport
-        One a prediction.
-    comparisons : tuple of Comparison
-        Of every two, in every score that has intervals.
-    reason : str or None
-        Why there are none.
-    """
+    """Several predictions of one truth, side by side."""
 
     truth: str
     reports: tuple[EvaluateReport, ...]
-    comparisons: tuple[Comparison, ...]
-    reason: str | None
+    comparisons: tuple[Comparison, ...]  # of every two, in every score that has intervals
+    reason: str | None  # why there are none
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values that strict JSON can hold."""
@@ -256,23 +177,9 @@ def _without(reasons: dict[str, str], known: dict[str, str]) -> dict[str, str]:
 
 
 def parse_bound(text: str) -> tuple[str, float]:
-    """Read a bound such as `dice=0.9`.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    tuple of str and float
-
-    Raises
-    ------
-    UsageError
-        If it names no score, or no number.
-    """
+    """Read a bound such as `dice=0.9`."""
     name, _, number = text.partition("=")
-    if table.score_named(name) is None:
+    if table.SCORES_BY_NAME.get(name) is None:
         raise UsageError(
             f"--fail-under must name a score, got {name!r}; 'unetkit eval --list' shows them"
         )
@@ -294,23 +201,12 @@ NEAR, FAR, DRAWN = 64, 4096, 256
 
 
 def contents(
-    report: EvaluateReport, pairs: Sequence[Pair], found: Sequence[Found]
+    report: EvaluateReport, pairs: Sequence[Pair], found: Sequence[ScoredObject]
 ) -> dict[str, Any]:
-    """Gather the contents of the page.
+    """Gather the contents of the page, as `views.page.page` takes them.
 
-    Parameters
-    ----------
-    report : EvaluateReport
-    pairs : sequence of (Sample, Sample)
-    found : sequence of Found
-        The objects of both sides; empty for class maps.
-
-    Returns
-    -------
-    dict
-        Plain values for `views.page.page`. Pictures are of the first plane of the samples with the
-        lowest scores, made smaller where they are large; objects that these do not show pixel by
-        pixel come with a picture of their own.
+    Pictures are of the first plane of the samples with the lowest scores, made smaller where they
+    are large; objects that these do not show pixel by pixel come with a picture of their own.
     """
     document = report.to_dict()
     key = "average_precision" if report.kind == "instances" else "dice"
@@ -324,7 +220,7 @@ def contents(
     }
     whole = {name for name, picture in pictures.items() if picture["factor"] == 1}
     return document | {
-        "scores": [score.to_dict() for score in table.scores()],
+        "scores": [score.to_dict() for score in table.SCORES],
         "objects": [
             asdict(one)
             | {
@@ -332,7 +228,7 @@ def contents(
                 if one.sample in whole and one.plane == 0
                 else _cut_out(by_name[one.sample], one, report.kind)
             }
-            for one in worst(found, WORST)
+            for one in largest_errors(found, WORST)
         ],
         "counts": counts(found),
         "pictures": pictures,
@@ -362,7 +258,7 @@ def _picture(pair: Pair, kind: str, *, pixels: int) -> dict[str, Any] | None:
     return layers(image, truth, prediction) | place
 
 
-def _cut_out(pair: Pair, one: Found, kind: str) -> dict[str, Any] | None:
+def _cut_out(pair: Pair, one: ScoredObject, kind: str) -> dict[str, Any] | None:
     """Draw an object and what is around it."""
     size = _size(pair, kind)
     if size is None:

@@ -23,63 +23,43 @@ Pair = tuple["Sample", "Sample"]  # (of the prediction, of the truth)
 
 
 @dataclass(frozen=True)
-class Matched:
-    """What a prediction is compared with.
+class MatchedSamples:
+    """What a prediction is compared with."""
 
-    Attributes
-    ----------
-    kind : str
-        `instances` or `classes`: which labels.
-    pairs : list of (Sample, Sample)
-        Of the prediction, of the truth.
-    class_names : tuple of str
-        For classes, where either side has names.
-    unlabelled, unpaired : tuple of str
-        Samples that are left out: of the truth, because they have no labels, and of the
-        prediction, because the truth has no labels for them.
-    """
-
-    kind: str
+    kind: str  # `instances` or `classes`: which labels
     pairs: list[Pair]
-    class_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()  # for classes, where either side has names
+    # Samples that are left out: of the truth, because they have no labels, and of the prediction,
+    # because the truth has no labels for them.
     unlabelled: tuple[str, ...] = ()
     unpaired: tuple[str, ...] = ()
 
 
 def match_samples(
     prediction: str, truth: str, *, axes: str | None = None, progress: Progress = SILENT
-) -> Matched:
+) -> MatchedSamples:
     """Open both sides and pair their samples by name; two of one sample match whatever its name.
 
-    Parameters
-    ----------
-    prediction, truth : str
-    axes : str, optional
-        Of a stack or bare array that does not name them.
-    progress : Progress
-
-    Returns
-    -------
-    Matched
-
-    Raises
-    ------
-    InputError
-        If there are no labels to compare, a labelled sample of the truth has no prediction, or
-        sizes, pixel sizes or kinds of labels do not match.
+    Refuses what cannot be compared: no labels, a labelled sample of the truth without prediction,
+    sizes, pixel sizes or kinds of labels that do not match.
     """
     found, wanted = _open(prediction, axes), _open(truth, axes)
     labelled = [sample for sample in wanted.samples if sample.label_kind is not None]
     kind = _kind_of(wanted, labelled)
     pairs = _pair(found, wanted, labelled)
     class_names = _class_names(pairs, progress) if kind == "classes" else ()
-    for ours, theirs in pairs:
-        _check(ours, theirs, kind=kind, url=prediction)
+    for pair in pairs:
+        _check(*pair, kind=kind, url=prediction)
     unlabelled = tuple(s.name for s in wanted.samples if s.label_kind is None)
-    paired = {ours.name for ours, _ in pairs}
+    paired = {predicted.name for predicted, _ in pairs}
     unpaired = tuple(s.name for s in found.samples if s.name not in paired)
-    _note_left_out(unlabelled, unpaired, progress)
-    return Matched(kind, pairs, class_names, unlabelled, unpaired)
+    if unlabelled:
+        progress.note(f"Left out {len(unlabelled)} samples of the truth that have no labels.")
+    if unpaired:
+        progress.note(
+            f"Left out {len(unpaired)} predicted samples for which the truth has no labels."
+        )
+    return MatchedSamples(kind, pairs, class_names, unlabelled, unpaired)
 
 
 def _open(url: str, axes: str | None) -> Dataset:
@@ -117,32 +97,32 @@ def _pair(prediction: Dataset, truth: Dataset, labelled: Sequence[Sample]) -> li
     return [(by_name[sample.name], sample) for sample in labelled]
 
 
-def _check(ours: Sample, theirs: Sample, *, kind: str, url: str) -> None:
+def _check(predicted: Sample, true: Sample, *, kind: str, url: str) -> None:
     """Make sure that two samples can be compared pixel by pixel."""
-    labels = ours.image.labels
+    labels = predicted.image.labels
     if kind not in labels:
         there = ", ".join(name for name in labels if name != "ignore") or "none"
         raise InputError(
-            f"sample {ours.name!r} in {url} must have labels of the truth's kind '{kind}', "
+            f"sample {predicted.name!r} in {url} must have labels of the truth's kind '{kind}', "
             f"got {there}; predict with a model trained on {kind}"
         )
-    found, wanted = labels[kind], theirs.image.labels[kind]
+    found, wanted = labels[kind], true.image.labels[kind]
     if _size(found) != _size(wanted):
         raise InputError(
-            f"labels of prediction {ours.name!r} and truth {theirs.name!r} must be of one size, "
+            f"labels of prediction {predicted.name!r} and truth {true.name!r} must be of one size, "
             f"got {_words(found)} in {found.url} and {_words(wanted)} in {wanted.url}; "
             "predict the image that was annotated"
         )
-    _check_pixel_size(ours, theirs)
+    _check_pixel_size(predicted, true)
 
 
-def _check_pixel_size(ours: Sample, theirs: Sample) -> None:
+def _check_pixel_size(predicted: Sample, true: Sample) -> None:
     """Make sure that pixels are of one size where both sides say it; a hundredth is rounding."""
-    found, wanted = ours.image.pixel_size or {}, theirs.image.pixel_size or {}
+    found, wanted = predicted.image.pixel_size or {}, true.image.pixel_size or {}
     for axis in sorted(found.keys() & wanted.keys()):
         if abs(found[axis] - wanted[axis]) > 0.01 * wanted[axis]:
             raise InputError(
-                f"pixels of prediction {ours.name!r} and truth {theirs.name!r} must be of one "
+                f"pixels of prediction {predicted.name!r} and truth {true.name!r} must be of one "
                 f"size, got {found[axis]:.4g} and {wanted[axis]:.4g} micrometres in {axis}; "
                 "import the truth with the --pixel-size of the image"
             )
@@ -160,27 +140,19 @@ def _words(labels: PlaneArray) -> str:
 
 def _class_names(pairs: Sequence[Pair], progress: Progress) -> tuple[str, ...]:
     """Find what the classes are called, and notice when the two sides number them differently."""
-    ours = next((a.class_names for a, _ in pairs if a.class_names), ())
-    theirs = next((b.class_names for _, b in pairs if b.class_names), ())
-    if ours and theirs and ours != theirs:
-        if sorted(ours) == sorted(theirs):
+    found = next((a.class_names for a, _ in pairs if a.class_names), ())
+    wanted = next((b.class_names for _, b in pairs if b.class_names), ())
+    if found and wanted and found != wanted:
+        if sorted(found) == sorted(wanted):
             raise InputError(
-                f"classes of prediction and truth must be in one order, got {', '.join(ours)} and "
-                f"{', '.join(theirs)}; import the truth with --classes {','.join(ours)}"
+                f"classes of prediction and truth must be in one order, got {', '.join(found)} and "
+                f"{', '.join(wanted)}; import the truth with --classes {','.join(found)}"
             )
         progress.note(
-            f"Classes are compared by number: the prediction calls them {', '.join(ours)}, "
-            f"the truth {', '.join(theirs)}."
+            f"Classes are compared by number: the prediction calls them {', '.join(found)}, "
+            f"the truth {', '.join(wanted)}."
         )
-    return theirs or ours
-
-
-def _note_left_out(unlabelled: Sequence[str], unpaired: Sequence[str], progress: Progress) -> None:
-    if unlabelled:
-        progress.note(f"Left out {len(unlabelled)} samples of the truth that have no labels.")
-    if unpaired:
-        count = len(unpaired)
-        progress.note(f"Left out {count} predicted samples for which the truth has no labels.")
+    return wanted or found
 
 
 # Which channel of a prediction says how surely a pixel is inside an object.
@@ -188,56 +160,30 @@ INSIDE = ("interior", "inside", "foreground")
 
 
 @dataclass(frozen=True)
-class Map:
-    """A stored probability map.
-
-    Parameters
-    ----------
-    array : PlaneArray
-        One channel a label.
-    labels : tuple of int
-        Which class each channel speaks of; 1 is the foreground of instances.
-    names : tuple of str
-        What the channels are called.
-    scale : float
-        What a stored number is multiplied with.
-    foreground : bool
-        Whether it speaks of the foreground of instances.
-    """
+class ProbabilityMap:
+    """A stored map with one channel a label."""
 
     array: PlaneArray
-    labels: tuple[int, ...]
+    labels: tuple[int, ...]  # which class each channel speaks of; 1 is the foreground of instances
     names: tuple[str, ...]
-    scale: float
-    foreground: bool
+    scale: float  # what a stored number is multiplied with
+    foreground: bool  # whether it speaks of the foreground of instances
 
     def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray[Any, Any]:
         """Read probabilities of a box, 0 to 1, shape (L, Y, X)."""
         return np.asarray(self.array.read(plane, y0, y1, x0, x1) * self.scale)
 
 
-def map_of(image: Image, kind: str) -> Map | None:
-    """Find the probability map that an image of predicted labels stands for.
-
-    Parameters
-    ----------
-    image : Image
-    kind : str
-        Which labels are compared.
-
-    Returns
-    -------
-    Map or None
-        None where the image is no map of that kind.
-    """
+def probability_map(image: Image, kind: str) -> ProbabilityMap | None:
+    """Find the map that an image of predicted labels of a kind stands for, if it is one."""
     names = tuple(image.channel_names)
     scale = float(image.attributes.get("scale", 1.0))
     if kind == "instances":
         place = next((names.index(name) for name in INSIDE if name in names), None)
         if place is None:
             return None
-        return Map(image.data.pick([place]), (1,), (names[place],), scale, True)
+        return ProbabilityMap(image.data.pick([place]), (1,), (names[place],), scale, True)
     classes = tuple(range(1, image.data.channel_count))
     if "prediction" not in image.attributes or not classes:
         return None
-    return Map(image.data.pick(classes), classes, names[1:], scale, False)
+    return ProbabilityMap(image.data.pick(classes), classes, names[1:], scale, False)

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from unetkit.arrays.objects import Objects
-from unetkit.commands.evaluate.confidence import certainty_of, units_of
+from unetkit.commands.evaluate.confidence import confidence_intervals, units_of
 from unetkit.commands.evaluate.counting import (
     Counted,
-    Proposal,
+    Runner,
+    ThresholdedPlane,
+    border_sums,
     count,
     count_borders,
-    scores_of,
     sweep,
 )
-from unetkit.commands.evaluate.report import EvaluateReport, facts_of
-from unetkit.commands.evaluate.samples import map_of, match_samples
+from unetkit.commands.evaluate.report import EvaluateReport, undefined_reasons
+from unetkit.commands.evaluate.samples import match_samples, probability_map
 from unetkit.engine.block_io import blocks_of
 from unetkit.engine.jobs import run_jobs
 from unetkit.errors import OutputError, ResourceError
-from unetkit.scores import contingency, threshold_curve
-from unetkit.scores import table as scores
+from unetkit.scores import contingency, table, threshold_curve
 from unetkit.scores.boundaries import Surfaces
 from unetkit.scores.contingency import Contingency
 from unetkit.scores.isbi2012 import Topology
-from unetkit.scores.units import squares_of
+from unetkit.scores.units import spatial_blocks
 from unetkit.storage.journal import Results, fingerprint
 from unetkit.storage.partial import RESUMABLE, Partial
 from unetkit.storage.urls import base_name, exists, is_remote, join
@@ -40,11 +40,10 @@ if TYPE_CHECKING:
 
     from unetkit.commands.evaluate.confidence import Units
     from unetkit.commands.evaluate.counting import Borders
-    from unetkit.commands.evaluate.samples import Matched
+    from unetkit.commands.evaluate.samples import MatchedSamples
     from unetkit.engine.signals import Stop
     from unetkit.progress import Progress
     from unetkit.scores.table import Scores
-    from unetkit.scores.units import Squares
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -54,10 +53,16 @@ SAVE_MIN_BLOCKS = 256
 # After these the work itself is sound, and going on with it is worth while.
 SOUND = (*RESUMABLE, KeyboardInterrupt, OutputError)
 AFRESH = "an unfinished evaluation is started afresh; --resume goes on with one"
-# What jobs return, by name: nothing else is ever made of what is read.
+# What jobs return, by the name that kept results have: nothing else is ever made of what is read.
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Contingency, Counted, Objects, Proposal, Surfaces, Topology)
+    "Contingency": Contingency,
+    "Counted": Counted,
+    "Objects": Objects,
+    "Proposal": ThresholdedPlane,
+    "Surfaces": Surfaces,
+    "Topology": Topology,
 }
+_NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 @dataclass
@@ -117,7 +122,7 @@ class CachedCounts:
 @contextmanager
 def cached_counts(
     prediction: str,
-    matched: Matched,
+    matched: MatchedSamples,
     *,
     settings: dict[str, Any],
     resume: bool,
@@ -176,11 +181,11 @@ def _beside(prediction: str) -> str:
     return f"{place}.eval"
 
 
-def _compared(matched: Matched) -> list[Any]:
+def _compared(matched: MatchedSamples) -> list[Any]:
     return [ours.image.labels[matched.kind] for ours, _ in matched.pairs]
 
 
-def _fingerprint(matched: Matched, settings: dict[str, Any]) -> dict[str, Any]:
+def _fingerprint(matched: MatchedSamples, settings: dict[str, Any]) -> dict[str, Any]:
     """Say what the results of blocks depend on: settings, and what both sides hold by now."""
     sides: dict[str, Any] = {}
     for ours, theirs in matched.pairs:
@@ -231,7 +236,7 @@ def pack(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
         return {"array": name}
     if is_dataclass(value):
         parts = {f.name: pack(getattr(value, f.name), arrays) for f in fields(value)}
-        return {"kind": type(value).__name__, "parts": parts}
+        return {"kind": _NAMES[type(value)], "parts": parts}
     if isinstance(value, dict):
         return {"entries": [[key, pack(item, arrays)] for key, item in value.items()]}
     return value
@@ -256,141 +261,124 @@ def unpack(tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
     return tree
 
 
-Work = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Wishes:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
     """What was asked for, as `evaluate` takes it."""
 
-    borders: bool
-    tolerance: float
-    bootstrap: int
-    seed: int
-    axes: str | None
-    resume: bool
-    break_lock: bool
+    borders: bool = False
+    tolerance: float = 2.0
+    bootstrap: int = 1000
+    seed: int = 0
+    axes: str | None = None
+    resume: bool = False
+    break_lock: bool = False
+    runner: Runner = field(default_factory=Runner)
 
 
 @dataclass(frozen=True, eq=False)
-class Done:
+class ScoredPrediction:
     """One prediction scored, and what its files and comparisons are made of."""
 
     report: EvaluateReport
     units: Units
-    matched: Matched
-    tables: list[Contingency]
-    work: Work
+    matched: MatchedSamples
+    tables: list[Contingency]  # one a sample
+    runner: Runner
 
 
-def score_side(
-    prediction: str, truth: str, wishes: Wishes, *, work: Work, stop: Stop, stack: ExitStack
-) -> Done:
-    """Score one prediction.
-
-    Parameters
-    ----------
-    prediction, truth : str
-    wishes : Wishes
-    work : dict
-        `scheduler`, `workers`, `progress`.
-    stop : Stop
-        Asked after each block.
-    stack : ExitStack
-        Until its end the results of blocks are kept.
-
-    Returns
-    -------
-    Done
-    """
-    matched = match_samples(prediction, truth, axes=wishes.axes, progress=work["progress"])
-    _notice_swapped(matched, truth, work)
+def score_prediction(
+    prediction: str, truth: str, options: EvaluateOptions, *, stop: Stop, stack: ExitStack
+) -> ScoredPrediction:
+    """Score one prediction; until the end of `stack` the results of blocks are kept."""
+    progress = options.runner.progress
+    matched = match_samples(prediction, truth, axes=options.axes, progress=progress)
+    if all("prediction" in true.image.attributes for _, true in matched.pairs):
+        progress.note(
+            f"{truth} was taken for the truth, but is a prediction; the prediction stands first."
+        )
     alone = matched.pairs[0][1].image.labels[matched.kind] if len(matched.pairs) == 1 else None
-    squares = None if alone is None else squares_of(alone.height, alone.width)
+    blocks = None if alone is None else spatial_blocks(alone.height, alone.width)
     kept = stack.enter_context(
         cached_counts(
             prediction,
             matched,
-            settings={"squares": None if squares is None else asdict(squares)},
-            resume=wishes.resume,
-            break_lock=wishes.break_lock,
+            settings={"squares": None if blocks is None else asdict(blocks)},
+            resume=options.resume,
+            break_lock=options.break_lock,
             stop=stop,
-            progress=work["progress"],
+            progress=progress,
         )
     )
-    work = {**work, "run": kept.run}
-    counted = count(matched.pairs, matched.kind, squares=squares, **work)
-    thin = matched.kind == "instances" or _is_two(matched, counted)
-    lines = (
-        count_borders(matched.pairs, matched.kind, thin=thin, squares=squares, **work)
-        if wishes.borders
+    runner = replace(options.runner, run=kept.run)
+    counted = count(matched.pairs, matched.kind, runner, units=blocks)
+    tables = [one.table.joined() for one in counted]
+    thin = matched.kind == "instances" or _is_two(matched, tables)
+    borders = (
+        count_borders(matched.pairs, matched.kind, runner, thin=thin, units=blocks)
+        if options.borders
         else []
     )
-    report, units = _report(
-        (prediction, truth),
-        matched,
-        wishes,
-        counted=counted,
-        lines=lines,
-        squares=squares,
-        thin=thin,
-    )
-    report = replace(report, tiles_total=kept.total, tiles_reused=kept.reused)
-    return Done(report, units, matched, [one.table.joined() for one in counted], work)
-
-
-def _report(
-    sides: tuple[str, str],
-    matched: Matched,
-    wishes: Wishes,
-    *,
-    counted: Sequence[Counted],
-    lines: Sequence[Borders],
-    squares: Squares | None,
-    thin: bool,
-) -> tuple[EvaluateReport, Units]:
-    """Work the scores out."""
-    joined = [one.table.joined() for one in counted]
-    each = [_score(table, matched) for table in joined]
-    overall = _score(contingency.pool(joined), matched)
-    if lines:
-        each = [
-            replace(one, **scores_of(line, tolerance=wishes.tolerance))
-            for one, line in zip(each, lines, strict=True)
-        ]
-        overall = replace(overall, **scores_of(lines, tolerance=wishes.tolerance))
     units = units_of(
         [one.table for one in counted],
         matched.kind,
-        squares=squares,
-        borders=lines,
-        tolerance=wishes.tolerance,
+        blocks=blocks,
+        borders=borders,
+        tolerance=options.tolerance,
     )
+    overall, samples = _scores(matched, tables, borders, tolerance=options.tolerance)
     maps = sum(one.chances is not None for one in counted)
-    names = [theirs.name for _, theirs in matched.pairs]
     report = EvaluateReport(
-        prediction=sides[0],
-        truth=sides[1],
+        prediction=prediction,
+        truth=truth,
         kind=matched.kind,
         overall=overall,
-        mean=scores.mean(each),
-        samples=dict(zip(names, each, strict=True)),
-        certainty=certainty_of(units, resamples=wishes.bootstrap, seed=wishes.seed),
-        facts=facts_of(matched.pairs, matched.kind, borders=wishes.borders, thin=thin, maps=maps),
-        sweep=tuple(sweep(lines)),
+        mean=table.mean(list(samples.values())),
+        samples=samples,
+        certainty=confidence_intervals(units, resamples=options.bootstrap, seed=options.seed),
+        reasons=undefined_reasons(
+            matched.pairs, matched.kind, borders=options.borders, thin=thin, maps=maps
+        ),
+        sweep=tuple(sweep(borders)),
         curve=tuple(_curve(matched, counted)),
         unlabelled=matched.unlabelled,
         unpaired=matched.unpaired,
+        tiles_total=kept.total,
+        tiles_reused=kept.reused,
     )
-    return report, units
+    return ScoredPrediction(report, units, matched, tables, runner)
 
 
-def _curve(matched: Matched, counted: Sequence[Counted]) -> list[dict[str, Any]]:
+def _scores(
+    matched: MatchedSamples,
+    tables: Sequence[Contingency],
+    borders: Sequence[Borders],
+    *,
+    tolerance: float,
+) -> tuple[Scores, dict[str, Scores]]:
+    """Score all samples as one, and each by its name in the truth."""
+
+    def score(part: Contingency, own: Sequence[Borders]) -> Scores:
+        if matched.kind == "classes":
+            scores = table.score_classes(part, matched.class_names)
+        else:
+            scores = table.score_instances(part)
+        sums = border_sums(own, tolerance=tolerance) if own else {}
+        values: dict[str, Any] = {name: one.overall() for name, one in sums.items()}
+        return replace(scores, **values)
+
+    samples = {
+        true.name: score(part, borders[n : n + 1])
+        for n, ((_, true), part) in enumerate(zip(matched.pairs, tables, strict=True))
+    }
+    return score(contingency.pool(tables), borders), samples
+
+
+def _curve(matched: MatchedSamples, counted: Sequence[Counted]) -> list[dict[str, Any]]:
     """Score the probability maps of all samples as one, label by label and threshold by threshold.
 
     Empty where not every sample has a map of the same labels.
     """
-    maps = [map_of(ours.image, matched.kind) for ours, _ in matched.pairs]
+    maps = [probability_map(predicted.image, matched.kind) for predicted, _ in matched.pairs]
     first = maps[0]
     if first is None or any(one is None or one.labels != first.labels for one in maps):
         return []
@@ -402,20 +390,7 @@ def _curve(matched: Matched, counted: Sequence[Counted]) -> list[dict[str, Any]]
     ]
 
 
-def _notice_swapped(matched: Matched, truth: str, work: Work) -> None:
-    if all("prediction" in theirs.image.attributes for _, theirs in matched.pairs):
-        work["progress"].note(
-            f"{truth} was taken for the truth, but is a prediction; the prediction stands first."
-        )
-
-
-def _is_two(matched: Matched, counted: Sequence[Counted]) -> bool:
+def _is_two(matched: MatchedSamples, tables: Sequence[Contingency]) -> bool:
     """Whether class maps know cells and borders alone, as those of the ISBI challenge do."""
-    highest = [max(c.table.true.max(initial=0), c.table.pred.max(initial=0)) for c in counted]
+    highest = [max(one.true.max(initial=0), one.pred.max(initial=0)) for one in tables]
     return max(len(matched.class_names) - 1, *map(int, highest)) == 1
-
-
-def _score(table: Contingency, matched: Matched) -> Scores:
-    if matched.kind == "classes":
-        return scores.score_classes(table, matched.class_names)
-    return scores.score_instances(table)
