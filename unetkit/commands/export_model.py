@@ -21,26 +21,12 @@ SIZE = 512
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `export_model` wrote.
-
-    Parameters
-    ----------
-    output : str
-        The file.
-    format : str
-        ``pt2`` or ``onnx``.
-    size : int
-        Height and width of the images that the export takes, one at a time, in pixels.
-    largest_difference : float
-        From the original, on a probe tile, as a share of the largest logit.
-    bytes : int
-        Size of the file.
-    """
+    """What `export_model` wrote."""
 
     output: str
-    format: str
-    size: int
-    largest_difference: float
+    format: str  # pt2 or onnx
+    size: int  # height and width of the images that the export takes, one at a time, in pixels
+    largest_difference: float  # from the original, on a probe, as a share of the largest logit
     bytes: int
 
     def to_dict(self) -> dict[str, Any]:

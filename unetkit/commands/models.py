@@ -28,17 +28,7 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check_model` found.
-
-    Parameters
-    ----------
-    model : str
-        What was checked.
-    options : dict
-        The options that it was built with.
-    findings : tuple of Finding
-        One for each check.
-    """
+    """What `check_model` found."""
 
     model: str
     options: dict[str, Any]
@@ -196,12 +186,12 @@ def _refuse(options: Sequence[str], source: str) -> None:
 def _described(
     entry: Entry, *, header: ModelHeader | None, options: dict[str, Any]
 ) -> dict[str, Any]:
-    wish = {"in_channels": 1, "classes": 2}
+    given = {"in_channels": 1, "classes": 2}
     if header is not None:
-        wish = {"in_channels": header.in_channels, "classes": len(header.class_names)}
+        given = {"in_channels": header.in_channels, "classes": len(header.class_names)}
     name = entry.full_name
-    module = build_shapes(name, options=options, **wish) or build_model(
-        name, options=options, **wish
+    module = build_shapes(name, options=options, **given) or build_model(
+        name, options=options, **given
     )
     contract: Any = module.contract
     known = options_of(models().get(name))
@@ -209,7 +199,7 @@ def _described(
         "name": entry.name,
         "distribution": entry.distribution,
         "version": entry.version,
-        **wish,
+        **given,
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "contract": {**contract.to_dict(), "need": contract.need},
         "options": [

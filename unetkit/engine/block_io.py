@@ -16,18 +16,9 @@ if TYPE_CHECKING:
 
 
 def write_tile(data: PlaneArray, plane: int, tile: Tile, block: NDArray[Any]) -> None:
-    """Write a tile's write box.
+    """Write a block (C, Y, X) or (Y, X), without context, at a tile's write box.
 
-    Parameters
-    ----------
-    data : PlaneArray
-        The output; the box has to be made of whole chunks of it, or end at the plane's edge.
-    plane : int
-        Which of the planes along t and z.
-    tile : Tile
-        Says where.
-    block : ndarray, shape (C, Y, X) or (Y, X)
-        The write box alone, without context.
+    The box has to be made of whole chunks, or end at the plane's edge.
     """
     data.write(plane, tile.y0, tile.x0, block)
 
@@ -37,22 +28,7 @@ def fit_image(
     method: str = "percentile",
     nonfinite: Literal["error", "fill"] = "error",
 ) -> Normalization:
-    """Fit a normalization to a whole image, so that every tile of it is treated alike.
-
-    Parameters
-    ----------
-    data : PlaneArray
-        The image.
-    method : str
-        One of `arrays.normalization.METHODS`.
-    nonfinite : {"error", "fill"}
-        What to do about NaN and Inf: refuse, or count them as 0.
-
-    Raises
-    ------
-    NonFiniteError
-        If the image has NaN or Inf and `nonfinite` is "error".
-    """
+    """Fit a normalization to a whole image, so that every tile of it is treated alike."""
     return normalization.fit(
         data.blocks, method=method, where=data.url, boxes=data.boxes, nonfinite=nonfinite
     )

@@ -89,13 +89,7 @@ def run_jobs(
 def ask_workers(
     scheduler: Scheduler, look: Callable[[], Mapping[str, str]]
 ) -> dict[str, Mapping[str, str] | BaseException]:
-    """Call `look` on every worker; return what each found, or raised, by its address.
-
-    Raises
-    ------
-    UnavailableError
-        If the cluster went away.
-    """
+    """Call `look` on every worker; return what each found, or raised, by its address."""
     try:
         found: dict[str, Any] = scheduler.client.run(look, on_error="return")
     except (OSError, FutureCancelledError, CommClosedError) as error:

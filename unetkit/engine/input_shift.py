@@ -29,21 +29,7 @@ NAMED = 3
 def describe_image(
     data: PlaneArray, normalization: Normalization, *, replace_nonfinite: bool
 ) -> Intensities:
-    """Look at the most varied of evenly spaced parts of an image, as a network would see them.
-
-    Parameters
-    ----------
-    data : PlaneArray
-        The image.
-    normalization : Normalization
-        Fitted on it.
-    replace_nonfinite : bool
-        Take NaN and Inf for 0.
-
-    Returns
-    -------
-    Intensities
-    """
+    """Look at the most varied of evenly spaced parts of an image, as a network would see them."""
     boxes = data.boxes
     count = min(READ, len(boxes))
     parts = []
@@ -72,10 +58,10 @@ def pixel_deviation(
 ) -> str | None:
     """Say how the pixels of an image differ from those of the training, where both are known."""
     for axis in ("y", "x"):
-        ours, theirs = ((sizes or {}).get(axis) for sizes in (trained, found))
-        if ours and theirs and not 1 - PIXEL_TOLERANCE <= theirs / ours <= 1 + PIXEL_TOLERANCE:
+        wanted, size = ((sizes or {}).get(axis) for sizes in (trained, found))
+        if wanted and size and not 1 - PIXEL_TOLERANCE <= size / wanted <= 1 + PIXEL_TOLERANCE:
             return (
-                f"pixels measure {theirs:.4g} micrometres along {axis} instead of {ours:.4g}, "
+                f"pixels measure {size:.4g} micrometres along {axis} instead of {wanted:.4g}, "
                 "so that everything has another size in pixels"
             )
     return None
@@ -90,32 +76,9 @@ def check_input_shift(
     strict: bool,
     progress: Progress,
 ) -> list[str]:
-    """Warn where images lie far outside of what a network was trained on.
+    """Warn in a note where images lie far outside of what a network was trained on.
 
-    Parameters
-    ----------
-    header : ModelHeader
-        Of the network.
-    samples : sequence of Sample
-        The images.
-    normalizations : sequence of Normalization
-        Fitted on each.
-    replace_nonfinite : bool
-        Take NaN and Inf for 0.
-    strict : bool
-        Refuse them instead.
-    progress : Progress
-        Told of it in a note.
-
-    Returns
-    -------
-    list of str
-        A sentence for every such image.
-
-    Raises
-    ------
-    InputError
-        If there is one, and `strict`.
+    Each such image gets a sentence, which are returned; if `strict`, it is refused.
     """
     known = None if header.intensities is None else Typical.from_dict(header.intensities)
     said = []

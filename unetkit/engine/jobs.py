@@ -42,32 +42,12 @@ def run_jobs(
     workers: int | None = None,
     on_done: Callable[[J, R], None] | None = None,
 ) -> None:
-    """Run `function` on every job.
+    """Run `function` on every job, drawn as it is needed.
 
-    Parameters
-    ----------
-    function : callable
-        Takes one job; module-level, so that it can be sent to other processes.
-    jobs : iterable
-        Small picklable records, drawn as they are needed.
-    scheduler : str or Scheduler
-        A name as for `open_scheduler`, or a scheduler that is already open; it stays so
-        unless the run fails.
-    workers : int, optional
-        How many jobs run at once. An open scheduler has its own number.
-    on_done : callable, optional
-        Called with a job and its result in the calling thread as each finishes. What it raises
-        ends the run. The result is not kept afterwards.
-
-    Raises
-    ------
-    Exception
-        What a job or `on_done` raised first, as it was raised. Jobs that are running by then come
-        to their end before this function does; no other one is started.
-    ResourceError
-        If a worker process died at a job, and those that tried it again died too.
-    UnavailableError
-        If the cluster can't be reached.
+    `scheduler` is a name as for `open_scheduler`, or one that is already open; it stays so unless
+    the run fails. `on_done` is called with a job and its result in the calling thread as each
+    finishes. What it or a job raises first ends the run, as it was raised: jobs that are running by
+    then come to their end before this function does; no other one is started.
     """
     if not isinstance(scheduler, Scheduler):
         with open_scheduler(scheduler, workers) as opened:

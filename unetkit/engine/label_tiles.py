@@ -33,36 +33,16 @@ TILE = 1024
 
 @dataclass(frozen=True)
 class TileJob:
-    """A tile of one plane of labels; small, so that it travels to any worker.
-
-    Parameters
-    ----------
-    labels : PlaneArray
-        What is read, with the context of the tile's read box.
-    ignore : PlaneArray, optional
-        Not 0 where nobody annotated.
-    plane : int
-        Which plane.
-    tile : Tile
-        Its read box may overhang the plane; there are no labels outside.
-    target : str
-        What the network will learn.
-    preset : Preset
-        The numbers of the weights.
-    balance : tuple of float
-        w_c, one a class.
-    output : PlaneArray, optional
-        Where `weigh_tile` writes.
-    """
+    """A tile of one plane of labels; small, so that it travels to any worker."""
 
     labels: PlaneArray
-    ignore: PlaneArray | None
+    ignore: PlaneArray | None  # not 0 where nobody annotated
     plane: int
-    tile: Tile
+    tile: Tile  # its read box may overhang the plane; there are no labels outside
     target: str
     preset: Preset
-    balance: tuple[float, ...] = ()
-    output: PlaneArray | None = None
+    balance: tuple[float, ...] = ()  # w_c, one a class
+    output: PlaneArray | None = None  # where `weigh_tile` writes
 
     def read(self) -> tuple[NDArray[Any], tuple[slice, slice]]:
         """Return the labels around the tile, and where in them the tile itself is.
@@ -95,27 +75,13 @@ class TileJob:
 
 @dataclass(frozen=True)
 class TileJobs:
-    """The tiles of all labelled samples, made one at a time.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        What is read.
-    outputs : sequence of PlaneArray
-        What is written, one a sample.
-    preset : Preset
-        The numbers of the weights.
-    target : str
-        What the network will learn.
-    presets : sequence of Preset
-        The numbers of each sample, where they differ.
-    """
+    """The tiles of all labelled samples, made one at a time."""
 
     samples: Sequence[Sample]
-    outputs: Sequence[PlaneArray]
+    outputs: Sequence[PlaneArray]  # one a sample
     preset: Preset
     target: str
-    presets: Sequence[Preset] = ()
+    presets: Sequence[Preset] = ()  # of each sample, where they differ
 
     @property
     def balanced(self) -> bool:
@@ -156,12 +122,7 @@ class TileJobs:
 
 
 def count_tile(job: TileJob) -> NDArray[np.int64]:
-    """Count the annotated pixels of each class in a tile.
-
-    Returns
-    -------
-    ndarray of int64, shape (256,)
-    """
+    """Count the annotated pixels of each of 256 classes in a tile."""
     block, inner = job.read()
     target = make_target(block, job.target)[inner]
     ignore = job.read_ignore()
@@ -170,13 +131,7 @@ def count_tile(job: TileJob) -> NDArray[np.int64]:
 
 
 def tile_weights(job: TileJob) -> NDArray[np.float32]:
-    """Compute the weights of a tile.
-
-    Returns
-    -------
-    ndarray of float32, shape (Y, X)
-        Of the write box.
-    """
+    """Compute the weights of a tile's write box."""
     block, inner = job.read()
     if job.target == "classes":
         cells, target = None, make_target(block[inner], "classes")
@@ -214,23 +169,12 @@ def stored_checksum(job: TileJob) -> int | None:
 
 @dataclass(frozen=True)
 class Survey:
-    """What there is in a tile.
-
-    Parameters
-    ----------
-    ids : ndarray of int, shape (N,)
-        The objects.
-    pairs : ndarray of int, shape (M, 2)
-        Those that touch, be it by a corner; the lower id first.
-    border, annotated : int
-        Pixels between objects, where the border term is a tenth of its height or more, and all
-        that somebody judged.
-    """
+    """What there is in a tile."""
 
     ids: NDArray[Any]
-    pairs: NDArray[Any]
-    border: int
-    annotated: int
+    pairs: NDArray[Any]  # objects that touch, be it by a corner; shape (M, 2), the lower id first
+    border: int  # pixels between objects, where the border term is a tenth of its height or more
+    annotated: int  # pixels that somebody judged
 
 
 def survey_tile(job: TileJob) -> Survey:

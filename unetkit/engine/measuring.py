@@ -34,16 +34,7 @@ class Piece:
 
 
 def measure_piece(piece: Piece) -> objects.Objects:
-    """Read a block with its surroundings and sum up its objects.
-
-    Parameters
-    ----------
-    piece : Piece
-
-    Returns
-    -------
-    Objects
-    """
+    """Read a block with its surroundings and sum up its objects."""
     labels = read_around(piece.labels, piece.plane, piece.rows, piece.columns, reach=objects.REACH)
     inside = tuple(
         slice(objects.REACH, objects.REACH + stop - start)
@@ -77,22 +68,8 @@ def measure_labels(
     """Measure every plane of stored labels.
 
     Whole numbers give the same in any blocks, to the bit; sums of floating-point intensities are
-    the same with any scheduler, and in other blocks but for rounding.
-
-    Parameters
-    ----------
-    labels : PlaneArray
-    image : PlaneArray, optional
-        Of the same size.
-    scheduler, workers, progress
-        Who works, how many, and who hears of it.
-    run : callable
-        Runs the jobs, as `run_jobs` does.
-
-    Returns
-    -------
-    list of Objects
-        One a plane.
+    the same with any scheduler, and in other blocks but for rounding. `run` runs the jobs, as
+    `run_jobs` does.
     """
     found: list[dict[tuple[int, int], objects.Objects]] = [{} for _ in range(labels.planes)]
 

@@ -24,27 +24,15 @@ RETRIES = 2
 
 @dataclass
 class Scheduler:
-    """An open place for jobs; close it, or use it in a `with` statement.
+    """An open place for jobs; close it, or use it in a `with` statement."""
 
-    Parameters
-    ----------
-    name : str
-        As the user gave it.
-    kind : {"threads", "sync", "processes", "cluster"}
-        The first three are dask's own schedulers of this machine.
-    workers : int
-        How many jobs run at the same time; for a cluster as many as had joined when it was opened.
-    pool : Executor or None
-        What "threads" and "processes" run on.
-    client : distributed.Client or None
-        The connection to a cluster.
-    """
-
-    name: str
+    name: str  # as the user gave it
+    # The first three are dask's own schedulers of this machine.
     kind: Literal["threads", "sync", "processes", "cluster"]
+    # How many jobs run at the same time; for a cluster as many as had joined when it was opened.
     workers: int
-    pool: Executor | None = None
-    client: Any = None
+    pool: Executor | None = None  # what "threads" and "processes" run on
+    client: Any = None  # the connection to a cluster
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def renew(self) -> None:

@@ -16,23 +16,10 @@ CLUSTER_FORMS = ("local:N", "tcp://HOST:PORT", "file:PATH")
 def open_scheduler(name: str = "threads", workers: int | None = None) -> Scheduler:
     """Open the scheduler that a user names.
 
-    Parameters
-    ----------
-    name : str
-        `threads`, `processes`: on this machine. `sync`: one job after the other in the calling
-        thread. `local:N`: a dask cluster of N processes on this machine, which share `workers`
-        out. `tcp://HOST:PORT`: a running dask scheduler. `file:PATH`: the same, found by its
-        scheduler file.
-    workers : int, optional
-        How many jobs run at once; left out, as many as there are cores, or as many as the cluster
-        has threads. `sync` always runs one.
-
-    Raises
-    ------
-    UsageError
-        If no scheduler has that name, or `workers` is below 1.
-    UnavailableError
-        If the cluster doesn't answer.
+    `threads`, `processes`: on this machine. `sync`: one job after the other in the calling thread.
+    `local:N`: a dask cluster of N processes on this machine, which share `workers` out.
+    `tcp://HOST:PORT`: a running dask scheduler. `file:PATH`: the same, found by its scheduler file.
+    Left out, there are as many workers as processors, or as the cluster has threads.
     """
     if workers is not None and workers < 1:
         raise UsageError(f"workers must be at least 1, got {workers}; leave it out to use all")

@@ -22,29 +22,12 @@ SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name)
 
 @dataclass
 class Stop:
-    """Whether a signal came; ask between two pieces of work.
-
-    Parameters
-    ----------
-    signal : int or None
-        The number of the signal that came.
-    """
+    """Whether a signal came; ask between two pieces of work."""
 
     signal: int | None = None
 
     def check(self, message: str) -> None:
-        """End the work here if a signal came.
-
-        Parameters
-        ----------
-        message : str
-            What was reached, and how to go on.
-
-        Raises
-        ------
-        StoppedError
-            If so.
-        """
+        """End the work here, with a message of how to go on, if a signal came."""
         if self.signal is not None:
             raise StoppedError(message, signal=self.signal)
 
@@ -56,11 +39,8 @@ def stoppable(*, patient: bool = False) -> Iterator[Stop]:
     The second one acts at once, as it would outside. One that is ignored, as `nohup` has it, stays
     so. Python hands signals to the main thread alone; in another one nothing changes.
 
-    Parameters
-    ----------
-    patient : bool
-        Let no later signal act at once either: whoever started several processes hands on a Ctrl-C
-        that they have heard already.
+    If `patient`, no later signal acts at once either: whoever started several processes hands on a
+    Ctrl-C that they have heard already.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():

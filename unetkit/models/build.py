@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unetkit.errors import ResourceError, UnetkitError
+from unetkit.errors import ResourceError, UnetkitError, UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.options import complete, parse_texts
 from unetkit.registry import Registry
@@ -28,6 +29,15 @@ DRAWS = frozenset(
     }
 )
 
+# The least value of each option of our own networks, and the one that all must be below.
+RANGES = {
+    "in_channels": (1, math.inf),
+    "classes": (2, math.inf),
+    "depth": (1, 7),
+    "width": (1, math.inf),
+    "dropout": (0, 1),
+}
+
 # Where a model's own code does not lie.
 OURS = frozenset({"torch", "unetkit"})
 
@@ -38,55 +48,17 @@ def models() -> Registry:
 
 
 def parse_options(texts: Sequence[str], name: str) -> dict[str, Any]:
-    """Read ``key=value`` texts as options of a model, typed from its build function.
-
-    Parameters
-    ----------
-    texts : sequence of str
-        Such as ``width=16``.
-    name : str
-        The model's registry name.
-
-    Returns
-    -------
-    dict of str to object
-        What was set, and no defaults.
-
-    Raises
-    ------
-    UsageError
-        If the model, an option or a value is unknown; the message lists the options.
-    """
+    """Read ``key=value`` texts as a model's options, typed from its builder; adds no defaults."""
     return parse_texts(texts, models().get(name), model=name)
 
 
 def build_model(
     name: str, *, in_channels: int, classes: int, options: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """Build an installed model with fresh weights.
+    """Build an installed model, by its name or ``distribution/name``, with fresh weights.
 
-    Parameters
-    ----------
-    name : str
-        Its registry name, or ``distribution/name``.
-    in_channels : int
-        Channels of the images.
-    classes : int
-        Classes to tell apart.
-    options : mapping of str to object, optional
-        The model's own options; those left out take their defaults.
-
-    Returns
-    -------
-    nn.Module
-        With a `SizeContract` as its `contract`.
-
-    Raises
-    ------
-    UsageError
-        If the model or an option is unknown, or a value is of another type or out of its range.
-    ResourceError
-        If the model can't be built: its distribution is broken, or memory does not suffice.
+    Options that are left out take their defaults. What comes back has a `SizeContract` as its
+    `contract`.
     """
     build = models().get(name)
     chosen = complete(options or {}, build, model=name)
@@ -113,21 +85,8 @@ def build_shapes(
 ) -> nn.Module | None:
     """Build the shapes of an installed model without its numbers, whatever its size.
 
-    Parameters
-    ----------
-    name, in_channels, classes, options
-        As `build_model` takes them.
-
-    Returns
-    -------
-    nn.Module or None
-        On torch's device ``meta``; None for the few networks that compute with numbers while they
-        are built, which shapes don't have.
-
-    Raises
-    ------
-    UsageError
-        If the model or an option is unknown, or a value is of another type or out of its range.
+    On torch's device ``meta``; None for the few networks that compute with numbers while they are
+    built, which shapes don't have.
     """
     try:
         with torch.device("meta"), SkipInit():
@@ -139,21 +98,36 @@ def build_shapes(
 def error_with_line(error: BaseException) -> str:
     """Tell an error of a model's own code, with the line that its author has to look at.
 
-    Parameters
-    ----------
-    error : BaseException
-        As it was caught.
-
-    Returns
-    -------
-    str
-        Its kind and message, and the innermost file and line that are neither torch's nor ours.
+    That is the innermost one that is neither torch's nor ours.
     """
     what = f"{type(error).__name__}: {error!s:.200}"
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         if frame.f_globals.get("__name__", "").partition(".")[0] not in OURS:
             return f"{what} (in {frame.f_code.co_filename}, line {line})"
     return what
+
+
+def check_ranges(model: str, **values: float) -> None:
+    """Refuse an option of one of our own networks that is out of its range."""
+    for name, value in values.items():
+        least, below = RANGES[name]
+        if not least <= value < below:
+            rule = f"at least {least}" if below == math.inf else f"from {least} to "
+            rule += {math.inf: "", 1: "below 1"}.get(below, f"{below - 1:g}")
+            raise UsageError(
+                f"{name} of model {model!r} must be {rule}, got {value}; choose one in that range"
+            )
+
+
+def check_input(image: Tensor, in_channels: int, contract: SizeContract) -> None:
+    """Refuse images (N, C, Y, X) of another number of channels, or of a size that is not legal."""
+    if image.shape[1] != in_channels:
+        raise UsageError(
+            f"input must have {in_channels} channels, got {image.shape[1]};"
+            " choose channels, or build the model for these"
+        )
+    for size in image.shape[2:]:
+        contract.output(size)
 
 
 class SkipInit(TorchFunctionMode):

@@ -26,22 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A model on trial.
-
-    Parameters
-    ----------
-    build : callable
-        Makes it.
-    module : nn.Module
-        The model, in evaluation mode.
-    in_channels, classes : int
-        What it was built with.
-    options : mapping of str to object
-        Its own options.
-    """
+    """A model on trial."""
 
     build: Callable[..., nn.Module]
-    module: nn.Module
+    module: nn.Module  # in evaluation mode
     in_channels: int
     classes: int
     options: Mapping[str, Any]
@@ -54,8 +42,8 @@ class Trial:
 
     def fresh(self, *, seed: int = 0) -> nn.Module:
         """Build the model again, from a seed."""
-        wish = {"in_channels": self.in_channels, "classes": self.classes, **self.options}
-        return built(self.build, wish, seed=seed)
+        given = {"in_channels": self.in_channels, "classes": self.classes, **self.options}
+        return built(self.build, given, seed=seed)
 
     def batch(self, count: int = 2) -> Tensor:
         """Draw images of a small legal size, the same for the same model."""
@@ -75,25 +63,11 @@ class Trial:
         return module
 
 
-def built(build: Callable[..., nn.Module], wish: Mapping[str, Any], *, seed: int) -> nn.Module:
-    """Build a model from a seed, and leave the random numbers of others alone.
-
-    Parameters
-    ----------
-    build : callable
-        What the entry point names.
-    wish : mapping of str to object
-        Its keywords.
-    seed : int
-        Same seed, same weights.
-
-    Returns
-    -------
-    nn.Module
-    """
+def built(build: Callable[..., nn.Module], arguments: Mapping[str, Any], *, seed: int) -> nn.Module:
+    """Build a model from a seed, and leave the random numbers of others alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(**wish)
+        return build(**arguments)
 
 
 # Our choices: what rounding may do to logits, as a share of the largest one.
@@ -148,8 +122,8 @@ def findings(
     """
     options = options or {}
     if module is None:
-        wish = {"in_channels": in_channels, "classes": classes, **options}
-        module = built(build, wish, seed=0)
+        given = {"in_channels": in_channels, "classes": classes, **options}
+        module = built(build, given, seed=0)
     trial = Trial(
         build=build, module=module, in_channels=in_channels, classes=classes, options=options
     )

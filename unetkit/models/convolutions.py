@@ -63,23 +63,7 @@ def convolve(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Do what ``torch.nn.functional.conv2d`` does, with its parameters.
-
-    Parameters
-    ----------
-    image : Tensor of float32, shape (N, C, Y, X)
-        The input.
-    weight : Tensor of float32, shape (K, C // groups, kernel Y, kernel X)
-        The kernels.
-    bias : Tensor of float32, shape (K,), optional
-        Added at the end.
-    stride, padding, dilation, groups
-        As in torch.
-
-    Returns
-    -------
-    Tensor of float32, shape (N, K, Y', X')
-    """
+    """Do what ``torch.nn.functional.conv2d`` does, with its parameters."""
     steps, gaps = _pair(stride), _pair(dilation)
     kernel = (weight.shape[2], weight.shape[3])
     image = functional.pad(image, _borders(padding, kernel, gaps))
@@ -107,23 +91,7 @@ def convolve_transposed(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
 ) -> Tensor:
-    """Do what ``torch.nn.functional.conv_transpose2d`` does, with its parameters.
-
-    Parameters
-    ----------
-    image : Tensor of float32, shape (N, C, Y, X)
-        The input.
-    weight : Tensor of float32, shape (C, K // groups, kernel Y, kernel X)
-        The kernels.
-    bias : Tensor of float32, shape (K,), optional
-        Added at the end.
-    stride, padding, output_padding, groups, dilation
-        As in torch.
-
-    Returns
-    -------
-    Tensor of float32, shape (N, K, Y', X')
-    """
+    """Do what ``torch.nn.functional.conv_transpose2d`` does, with its parameters."""
     steps, gaps, edges = _pair(stride), _pair(dilation), _pair(padding)
     kernel = (weight.shape[2], weight.shape[3])
     height, width = (
@@ -242,22 +210,12 @@ def in_two_steps() -> Iterator[None]:
 
 
 def fuse(module: nn.Module) -> nn.Module:
-    """Let a network that predicts compute each convolution together with what follows it.
+    """Let a network that predicts compute each convolution with what follows it, in place.
 
     Holds where they stand in an ``nn.Sequential``. Batch normalization, whose statistics are fixed,
     becomes part of the convolution's weights, with the same result but for rounding. On the
     processor with oneDNN, and without gradients, a ReLU is one step with the convolution, with the
     same result; elsewhere it is computed after it, as before.
-
-    Parameters
-    ----------
-    module : nn.Module
-        In evaluation mode; changed in place.
-
-    Returns
-    -------
-    nn.Module
-        The same.
     """
     for chain in module.modules():
         if not isinstance(chain, nn.Sequential):

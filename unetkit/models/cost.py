@@ -18,41 +18,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerRun:
-    """One run of one layer.
+    """One run of one layer."""
 
-    Parameters
-    ----------
-    layer : nn.Module
-        The layer, or what it is part of.
-    given, made : torch.Size
-        Shapes of what goes in and what comes out.
-    """
-
-    layer: nn.Module
+    layer: nn.Module  # or what it is part of
+    # Shapes of what goes in and what comes out.
     given: torch.Size
     made: torch.Size
 
 
 def run_layers(module: nn.Module, *, in_channels: int, size: int) -> list[LayerRun]:
-    """Run a network on an image of a size and tell of each layer that made one tensor of another.
+    """Run a network on a square image and tell of each layer that made one tensor of another.
+
+    Layers come in the order in which they end.
 
     Convolutions make tensors of the right shape and of any numbers, which takes them next to no
     time. (torch's device ``meta`` would make no numbers at all, but loads torch's compiler first,
     for two seconds.)
-
-    Parameters
-    ----------
-    module : nn.Module
-        In evaluation mode.
-    in_channels : int
-        Channels of the image.
-    size : int
-        Its height and width, which the network must take.
-
-    Returns
-    -------
-    list of LayerRun
-        In the order in which they end.
 
     Examples
     --------
@@ -79,11 +60,6 @@ def largest_tensor(module: nn.Module, *, in_channels: int, size: int) -> int:
     """Return how many numbers the largest tensor has that a network makes of an image of a size.
 
     What lies between layers counts too, such as features that are concatenated or enlarged.
-
-    Parameters
-    ----------
-    module, in_channels, size
-        As for `run_layers`.
 
     Examples
     --------

@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unetkit.errors import InputError, MissingError, UsageError
+from unetkit.errors import InputError, MissingError
+from unetkit.models.build import check_input
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,24 +20,10 @@ if TYPE_CHECKING:
 
 
 class EncoderDecoder(nn.Module):
-    """A zero-padded network with an encoder, out of which come as many pixels as go in.
+    """A zero-padded network with an encoder, out of which come as many pixels as go in."""
 
-    Parameters
-    ----------
-    network : nn.Module
-        With the methods `freeze_encoder` and `unfreeze_encoder`.
-    contract : SizeContract
-        The input sizes that it takes.
-    in_channels : int
-        Channels of the image.
-
-    Attributes
-    ----------
-    rebuilt_with : dict of str to object
-        Options that a model file stores in place of those that it was built with: its encoder's
-        first weights need not be fetched again.
-    """
-
+    # Options that a model file stores in place of those that it was built with: its encoder's
+    # first weights need not be fetched again.
     rebuilt_with = {"encoder_weights": "none"}  # noqa: RUF012
 
     def __init__(self, network: nn.Module, contract: SizeContract, *, in_channels: int) -> None:
@@ -46,29 +33,8 @@ class EncoderDecoder(nn.Module):
         self.in_channels = in_channels
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the logits of every class for every pixel.
-
-        Parameters
-        ----------
-        image : Tensor of float, shape (N, C, Y, X)
-            Normalized images; Y and X of legal sizes.
-
-        Returns
-        -------
-        Tensor of float, shape (N, K, Y, X)
-
-        Raises
-        ------
-        UsageError
-            If Y or X is not legal, or C is not what the network was built for.
-        """
-        if image.shape[1] != self.in_channels:
-            raise UsageError(
-                f"input must have {self.in_channels} channels, got {image.shape[1]};"
-                " choose channels, or build the model for these"
-            )
-        for size in image.shape[2:]:
-            self.contract.output(size)
+        """Return the logits (N, K, Y, X) of images (N, C, Y, X) of legal sizes."""
+        check_input(image, self.in_channels, self.contract)
         logits: Tensor = self.network(image)
         return logits
 
@@ -97,15 +63,10 @@ class FallbackBatchNorm(nn.BatchNorm2d):
 
 
 def remove_size_dependence(network: nn.Module) -> None:
-    """Make a network's output independent of the tile's size and of the batch's.
+    """Make a network's output independent of the tile's size and of the batch's, in place.
 
     Up-sampling with aligned corners would move a pixel by where it lies in its tile, so corners
     are not aligned; and batch norm becomes `FallbackBatchNorm`.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Changed in place.
     """
     for parent in list(network.modules()):
         if getattr(parent, "align_corners", None) is True:
@@ -120,17 +81,10 @@ def remove_size_dependence(network: nn.Module) -> None:
 
 
 def drop_unused_layers(network: nn.Module, image: Tensor) -> None:
-    """Drop layers whose weights the output does not depend on.
+    """Drop layers, in place, on whose weights the output for an image (1, C, Y, X) depends not.
 
     Such are the deep end of an encoder whose middle is used, and the last norm of a transformer:
     they would be stored and never learn.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Changed in place.
-    image : Tensor of float, shape (1, C, Y, X)
-        An input that it takes.
     """
     with torch.enable_grad():
         outcome: Any = network.eval()(image)
@@ -148,9 +102,9 @@ PHOTO_CHANNELS = 3
 
 
 def load_encoder(encoder: nn.Module, path: str) -> None:
-    """Fill an encoder with the weights of a file; nothing in the file can run code.
+    """Fill an encoder with the weights of a .safetensors file; nothing in it can run code.
 
-    The file may hold the encoder alone, as the model hubs have it, with or without the layers
+    It may hold the encoder alone, as the model hubs have it, with or without the layers
     that told photographs apart; or a whole network whose encoder's names begin with
     ``encoder.``, such as a model file of unetkit. Dots and underscores in names count as none,
     since the libraries that write such files place them differently.
@@ -158,20 +112,6 @@ def load_encoder(encoder: nn.Module, path: str) -> None:
     Where the file's first layer takes the 3 colours of photographs and the encoder another number
     of channels, its kernels are summed for one channel, and repeated in turn and scaled for more,
     which keeps the size of what comes out of it.
-
-    Parameters
-    ----------
-    encoder : nn.Module
-        Filled in place.
-    path : str
-        A .safetensors file.
-
-    Raises
-    ------
-    MissingError
-        If there is no such file.
-    InputError
-        If it is no .safetensors file, is damaged, or lacks weights of the encoder.
     """
     found = _by_plain_name(_read(path))
     state, lacking = {}, []

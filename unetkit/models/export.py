@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-FORMATS = ("pt2", "onnx")
 KEY = "unetkit"
 
 # Our choice: other kernels round differently, but no further than this share of the largest logit.
@@ -31,33 +30,11 @@ _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 def export(
     module: nn.Module, *, to: str, in_channels: int, size: int, facts: Mapping[str, Any]
 ) -> tuple[bytes, float]:
-    """Write a network in another format, run that, and compare.
+    """Write a network in another format, run that, and compare; return the file and the difference.
 
-    Parameters
-    ----------
-    module : nn.Module
-        A network in evaluation mode.
-    to : str
-        One of `FORMATS`: ``pt2`` for ``torch.export.load``, ``onnx`` for ONNX runtimes.
-    in_channels, size : int
-        The export takes images of shape (1, `in_channels`, `size`, `size`).
-    facts : mapping
-        What JSON can hold; kept in the file, and with it the largest difference: as the extra file
-        ``unetkit.json`` of a pt2, as the metadata entry ``unetkit`` of an ONNX file.
-
-    Returns
-    -------
-    bytes
-        The file.
-    float
-        The largest difference of a logit on random numbers, as a share of the largest logit.
-
-    Raises
-    ------
-    ResourceError
-        If a package is missing, or the network can't be written in that format.
-    CheckError
-        If the export computes something else.
+    The export takes images (1, `in_channels`, `size`, `size`). `facts` are kept in it, and with
+    them the largest difference of a logit on random numbers, as a share of the largest logit: as
+    the extra file ``unetkit.json`` of a pt2, as the metadata entry ``unetkit`` of an ONNX file.
     """
     write = {"pt2": _pt2, "onnx": _onnx}[to]
     if to == "onnx" and (absent := [name for name in _ONNX_PACKAGES if not _is_there(name)]):
@@ -82,9 +59,9 @@ def export(
             f"the export must compute what the model does to {LARGEST_SHARE} of the largest logit,"
             f" got a difference of {gap:.2g}; nothing was written"
         )
-    told = {**facts, "input": list(probe.shape), "largest_difference": gap}
+    described = {**facts, "input": list(probe.shape), "largest_difference": gap}
     with _quiet():
-        return finish(json.dumps(told, allow_nan=False, sort_keys=True)), gap
+        return finish(json.dumps(described, allow_nan=False, sort_keys=True)), gap
 
 
 @contextmanager

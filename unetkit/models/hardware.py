@@ -32,24 +32,12 @@ _BACKENDS: Any = torch.backends
 
 @contextmanager
 def computing(device: torch.device, precision: str) -> Iterator[None]:
-    """Let torch compute in `precision` inside a ``with`` block.
+    """Let torch compute in `precision`, one of `PRECISIONS`, inside a ``with`` block.
 
-    Several threads may be inside at once, each with its own precision.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where the work runs.
-    precision : str
-        One of `PRECISIONS`. ``exact`` is float32 with convolutions that give a pixel the same
-        bits wherever it lies in a tile of whatever size, with any number of threads. On a GPU it
-        means deterministic kernels: the same bits for the same tile. With gradients the processor
-        uses torch's own kernels.
-
-    Raises
-    ------
-    UsageError
-        If `precision` is none of these words.
+    Several threads may be inside at once, each with its own precision. ``exact`` is float32 with
+    convolutions that give a pixel the same bits wherever it lies in a tile of whatever size, with
+    any number of threads. On a GPU it means deterministic kernels: the same bits for the same tile.
+    With gradients the processor uses torch's own kernels.
     """
     if precision not in PRECISIONS:
         raise UsageError(
@@ -138,22 +126,7 @@ _LAYOUT_LOCK = threading.Lock()
 def pick_device(name: str) -> torch.device:
     """Return the device that a user's word names.
 
-    Parameters
-    ----------
-    name : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` and so on, or ``mps``. ``auto`` is the first GPU,
-        or the processor where there is none.
-
-    Returns
-    -------
-    torch.device
-
-    Raises
-    ------
-    UsageError
-        If `name` is none of these words.
-    ResourceError
-        If this machine has no such device.
+    ``auto`` is the first GPU, or the processor where there is none.
     """
     kind, colon, number = name.partition(":")
     if kind not in ("auto", "cpu", "cuda", "mps") or (
@@ -189,29 +162,11 @@ def low_precision(device: torch.device) -> Literal["bfloat16", "float16"] | None
 
 
 def forward(module: nn.Module, batch: Tensor, *, precision: str) -> Tensor:
-    """Run a network on a batch; train and predict both go through here.
+    """Return the logits of a batch (N, C, Y, X); train and predict both go through here.
 
     The network's weights are laid out in memory as the precision wants them, once. Whether
-    gradients are kept is the caller's choice: predict under ``torch.inference_mode()``.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The network, on the batch's device.
-    batch : Tensor of float32, shape (N, C, Y, X)
-        Normalized images of a size that the network takes.
-    precision : str
-        ``exact``, ``float32``, ``bfloat16`` or ``float16``; see `computing`.
-
-    Returns
-    -------
-    Tensor of float32, shape (N, K, Y', X')
-        The logits; of float64 where the network is.
-
-    Raises
-    ------
-    UsageError
-        If `precision` is none of these words.
+    gradients are kept is the caller's choice: predict under ``torch.inference_mode()``. Logits are
+    of float32, or of float64 where the network is.
     """
     with computing(batch.device, precision):
         lay_out(module, precision=precision)
@@ -232,17 +187,7 @@ def lay_out(module: nn.Module, *, precision: str) -> None:
 def upload(batch: Tensor, device: torch.device) -> Tensor:
     """Copy a batch from the processor's memory to where it is computed on.
 
-    Parameters
-    ----------
-    batch : Tensor
-        In the processor's memory; returned as it is where that is the device.
-    device : torch.device
-        Where to.
-
-    Returns
-    -------
-    Tensor
-        Work that is given to the device afterwards finds it complete.
+    Work that is given to the device afterwards finds it complete.
     """
     if device.type != "cuda":
         return batch.to(device)
@@ -263,12 +208,7 @@ def tune_allocator() -> bool:
     By default glibc returns every large activation to the kernel, which then hands out and
     clears fresh pages for the next one. Of several heaps it keeps large blocks in its main one
     alone, so that threads which start from now on get that. Call it before the first tensor and
-    before other threads; later calls do nothing.
-
-    Returns
-    -------
-    bool
-        Whether the C library is glibc and took the settings.
+    before other threads; later calls do nothing. Returns whether the C library took the settings.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -35,29 +35,9 @@ def tile_logits(
     margin: int,
     precision: str,
 ) -> torch.Tensor:
-    """Run a network on a read box and keep what belongs to the write box.
+    """Run a network on a normalized read box (C, Y, X) and keep the logits of the write box.
 
-    Parameters
-    ----------
-    module : nn.Module
-        The network, ready to predict.
-    block : ndarray of float32, shape (C, Y, X)
-        The normalized read box.
-    tile : Tile
-        Says which part of it is the write box.
-    margin : int
-        Pixels that the network takes off each side.
-    precision : str
-        As for `hardware.forward`.
-
-    Returns
-    -------
-    Tensor of float32, shape (K, Y, X), in the processor's memory
-
-    Raises
-    ------
-    OutOfMemoryError
-        If the device has too little memory.
+    `margin` is how many pixels the network takes off each side.
     """
     return batch_logits(module, block[None], [tile], margin=margin, precision=precision)[0]
 
@@ -70,27 +50,9 @@ def batch_logits(
     margin: int,
     precision: str,
 ) -> list[torch.Tensor]:
-    """Run a network once on several read boxes of one size and keep the write box of each.
+    """Run a network once on read boxes (N, C, Y, X) and keep the logits of each write box.
 
-    Parameters
-    ----------
-    module : nn.Module
-        The network, ready to predict.
-    batch : ndarray of float32, shape (N, C, Y, X)
-        The normalized read boxes.
-    tiles : sequence of Tile
-        One for each of them.
-    margin, precision
-        As for `tile_logits`.
-
-    Returns
-    -------
-    list of Tensor of float32, shape (K, Y, X), in the processor's memory
-
-    Raises
-    ------
-    OutOfMemoryError
-        If the device has too little memory.
+    Logits (K, Y, X) come back in the processor's memory.
     """
     device = next(module.parameters()).device
     with torch.inference_mode(), enough_memory(tiles[0], device):
@@ -105,20 +67,7 @@ def batch_logits(
 
 @contextmanager
 def enough_memory(tile: Tile, device: torch.device | str) -> Iterator[None]:
-    """Say which tile was too large, and for what.
-
-    Parameters
-    ----------
-    tile : Tile
-        What is in work.
-    device : torch.device or str
-        Where its network runs.
-
-    Raises
-    ------
-    OutOfMemoryError
-        In place of what torch and NumPy raise where memory can't be had.
-    """
+    """Say which tile was too large, and for what, where torch or NumPy can't have memory."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -152,20 +101,10 @@ def to_probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
 def to_classes(
     probabilities: NDArray[np.float32], *, threshold: float = 0.5, positive: int = 1
 ) -> NDArray[Any]:
-    """Choose a class for each pixel.
+    """Choose a class for each pixel of probabilities (K, Y, X), as uint8, or uint16 above 256.
 
-    Parameters
-    ----------
-    probabilities : ndarray, shape (K, Y, X)
-        Of several that are equally probable the lowest class is chosen.
-    threshold : float
-        With two classes, `positive` is chosen where it is at least as probable as this.
-    positive : int
-        The class that the threshold is about.
-
-    Returns
-    -------
-    ndarray of uint8 (uint16 above 256 classes), shape (Y, X)
+    Of several that are equally probable the lowest is chosen; of two classes `positive`, where it
+    is at least as probable as `threshold`.
     """
     dtype = np.min_scalar_type(len(probabilities) - 1)
     if len(probabilities) == 2:
@@ -240,7 +179,8 @@ def _by_tiles(
     for box in cover(height, width, tile=tile, overlap=overlap, size=size):
         rows = mirror(box.read_y0, box.read_y1, height)
         columns = mirror(box.read_x0, box.read_x1, width)
-        block = _gathered(image, rows, columns)
+        block = gather(lambda y0, y1, x0, x1: image[:, y0:y1, x0:x1], rows, columns)
+        block = np.array(block, np.float32, order="C")
         logits = tile_logits(module, block, box, margin=contract.margin, precision=precision)
         made = finish(logits, box)
         if len(result) != len(made):
@@ -249,22 +189,10 @@ def _by_tiles(
     return result
 
 
-def _gathered(
-    image: NDArray[Any], rows: Sequence[int], columns: Sequence[int]
-) -> NDArray[np.float32]:
-    block = gather(lambda y0, y1, x0, x1: image[:, y0:y1, x0:x1], rows, columns)
-    return np.array(block, np.float32, order="C")
-
-
 def check_finite(logits: torch.Tensor, tile: Tile) -> None:
     """Refuse what a network computed when it is NaN or Inf.
 
     An argmax over NaN is class 0, so that damage would pass for background.
-
-    Raises
-    ------
-    NonFiniteError
-        Naming the tile.
     """
     if bool(torch.isfinite(logits).all()):
         return
@@ -276,21 +204,7 @@ def check_finite(logits: torch.Tensor, tile: Tile) -> None:
 
 
 def logits_of(module: nn.Module, batch: Tensor, *, precision: str = "exact") -> Tensor:
-    """Return the logits of a batch as a prediction computes them, without gradients.
-
-    Parameters
-    ----------
-    module : nn.Module
-        A network.
-    batch : Tensor of float32, shape (N, C, Y, X)
-        Normalized images of legal sizes.
-    precision : str
-        One of `unetkit.models.hardware.PRECISIONS`.
-
-    Returns
-    -------
-    Tensor of float32, shape (N, K, Y', X')
-    """
+    """Return the logits of a batch (N, C, Y, X) as a prediction computes them."""
     with torch.inference_mode():
         return forward(module, batch, precision=precision)
 
@@ -355,23 +269,10 @@ def tiled_pass(module: nn.Module, image: Tensor, *, tile: int, overlap: int) -> 
 
 
 def tile_gap(module: nn.Module, *, in_channels: int, axis: int, start: int) -> float:
-    """Compare one tile of a strip with the strip as a whole; all that counts lies along one axis.
+    """Return the largest difference of a tile and its strip, as a share of the largest logit.
 
-    Parameters
-    ----------
-    module : nn.Module
-        A network with a `contract`.
-    in_channels : int
-        Channels of the images that it takes.
-    axis : int
-        The axis along which the tile is cut: 2 for y, 3 for x. The other has the least legal size.
-    start : int
-        Where the tile's read box begins in the strip, on the step grid or off it.
-
-    Returns
-    -------
-    float
-        The largest difference, as a share of the largest logit; 0 where tiling is exact.
+    The tile is cut along one axis (2 for y, 3 for x), the other has the least legal size; its read
+    box begins at `start`, on the step grid or off it. It is 0 where tiling is exact.
     """
     contract: SizeContract = module.contract  # type: ignore[assignment]
     length = contract.legal(2 * contract.need + contract.step)

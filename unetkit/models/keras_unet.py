@@ -6,25 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unetkit.errors import UsageError
 from unetkit.geometry.sizes import SizeContract
+from unetkit.models.build import check_input, check_ranges
 
 
 def size_contract(depth: int) -> SizeContract:
-    """Return the sizes that the padded network takes.
+    """Return the sizes that the padded network takes: step ``2**depth`` and no margin.
 
-    Parameters
-    ----------
-    depth : int
-        How many times the network halves its input.
-
-    Returns
-    -------
-    SizeContract
-        Step ``2**depth`` and no margin. The first pixel of a tile sees ``6 * 2**depth - 2``
-        pixels before it and the last one up to ``7 * 2**depth - 2`` after it (94 and 110 at a
-        depth of 4), because 2x2 convolutions pad at the end only; the halo is the longer of the
-        two, rounded up to the step.
+    The first pixel of a tile sees ``6 * 2**depth - 2`` pixels before it and the last one up to
+    ``7 * 2**depth - 2`` after it (94 and 110 at a depth of 4), because 2x2 convolutions pad at the
+    end only; the halo is the longer of the two, rounded up to the step.
 
     Examples
     --------
@@ -48,24 +39,6 @@ class KerasUNet(nn.Module):
     It differs from the paper in four things: padding instead of a margin, up-sampling and a 2x2
     convolution instead of a transposed convolution, drop-out after the two lowest levels, and a
     last convolution of 3x3.
-
-    Parameters
-    ----------
-    in_channels : int
-        Channels of the image.
-    classes : int
-        Classes that the last layer tells apart.
-    depth : int
-        How many times the input is halved.
-    width : int
-        Channels of the first level; each level down has twice as many.
-    dropout : float
-        Share of the values that drop-out sets to 0 after the two lowest levels.
-
-    Attributes
-    ----------
-    contract : SizeContract
-        The input sizes that the network takes.
     """
 
     def __init__(
@@ -89,29 +62,8 @@ class KerasUNet(nn.Module):
         self.apply(_initialise)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the logits of every class for every pixel.
-
-        Parameters
-        ----------
-        image : Tensor of float, shape (N, C, Y, X)
-            Normalized images; Y and X of legal sizes.
-
-        Returns
-        -------
-        Tensor of float, shape (N, K, Y, X)
-
-        Raises
-        ------
-        UsageError
-            If Y or X is not legal, or C is not what the network was built for.
-        """
-        if image.shape[1] != self.in_channels:
-            raise UsageError(
-                f"input must have {self.in_channels} channels, got {image.shape[1]};"
-                " choose channels, or build the model for these"
-            )
-        for size in image.shape[2:]:
-            self.contract.output(size)
+        """Return the logits (N, K, Y, X) of images (N, C, Y, X) of legal sizes."""
+        check_input(image, self.in_channels, self.contract)
         features, skips = image, []
         lowest = len(self.down) - 1
         for level, block in enumerate(self.down):
@@ -168,19 +120,8 @@ def build(
     >>> network(torch.zeros(1, 3, 32, 48)).shape
     torch.Size([1, 2, 32, 48])
     """
-    ranges = {
-        "in_channels": (in_channels >= 1, "at least 1", in_channels),
-        "classes": (classes >= 2, "at least 2", classes),
-        "depth": (1 <= depth <= 6, "from 1 to 6", depth),
-        "width": (width >= 1, "at least 1", width),
-        "dropout": (0 <= dropout < 1, "from 0 to below 1", dropout),
-    }
-    for name, (holds, rule, value) in ranges.items():
-        if not holds:
-            raise UsageError(
-                f"{name} of model 'keras-unet' must be {rule}, got {value};"
-                " choose one in that range"
-            )
+    check_ranges("keras-unet", in_channels=in_channels, classes=classes, depth=depth)
+    check_ranges("keras-unet", width=width, dropout=dropout)
     return KerasUNet(
         in_channels=in_channels, classes=classes, depth=depth, width=width, dropout=dropout
     )

@@ -36,14 +36,9 @@ class Loss:
     others come from segmentation-models-pytorch and are the mean over the tiles of a batch, so
     that it makes no difference in how many parts a batch is computed. Weights say how much a pixel
     counts in ``unet``; a pixel of weight 0 counts in none of them.
-
-    Parameters
-    ----------
-    terms : tuple of (float, str)
-        Factors, and names out of `LOSSES`.
     """
 
-    terms: tuple[tuple[float, str], ...]
+    terms: tuple[tuple[float, str], ...]  # factors, and names out of `LOSSES`
 
     def __str__(self) -> str:
         return "+".join(
@@ -59,23 +54,10 @@ class Loss:
         pixels: int | None = None,
         tiles: int | None = None,
     ) -> Tensor:
-        """Return the loss of a batch.
+        """Return the loss of a batch: logits (N, K, Y, X), target and weights (N, Y, X).
 
-        Parameters
-        ----------
-        logits : Tensor of float, shape (N, K, Y, X)
-            What the network returned.
-        target : Tensor of int64, shape (N, Y, X)
-            The true class of each pixel, 0 to K - 1.
-        weights : Tensor of float, shape (N, Y, X)
-            The weight of each pixel; 0 leaves a pixel out.
-        pixels, tiles : int, optional
-            How many pixels count, and how many tiles there are, where this is a part of a batch:
-            the losses of all parts then sum up to that of the batch.
-
-        Returns
-        -------
-        Tensor of float32, shape ()
+        A weight of 0 leaves a pixel out. `pixels` and `tiles` say how many there are where this is
+        a part of a batch: the losses of all parts then sum up to that of the batch.
         """
         values = []
         for factor, name in self.terms:
@@ -91,11 +73,6 @@ class Loss:
 
 def parse_loss(text: str) -> Loss:
     """Read a sum of losses such as ``unet+0.5*dice``.
-
-    Raises
-    ------
-    UsageError
-        If a name is unknown or named twice, or a factor is no number above 0.
 
     Examples
     --------
@@ -138,28 +115,7 @@ def weighted_cross_entropy(
     grows with the tile, so here it is divided by the number of pixels that count at all, which is
     our own choice: the learning rate then fits every tile size, and a pixel between two cells
     still pulls harder by its weight. A division by the sum of weights would take that pull away
-    from tiles with many borders.
-
-    Parameters
-    ----------
-    logits : Tensor of float, shape (N, K, Y, X)
-        What the network returned.
-    target : Tensor of int64, shape (N, Y, X)
-        The true class of each pixel, 0 to K - 1.
-    weights : Tensor of float, shape (N, Y, X)
-        The weight of each pixel; 0 leaves a pixel out.
-    pixels : int, optional
-        How many pixels count; left out, those of this call.
-
-    Returns
-    -------
-    Tensor of float32, shape ()
-        0, with gradients of 0, where no pixel counts.
-
-    Raises
-    ------
-    UsageError
-        If the shapes don't fit together.
+    from tiles with many borders. Where no pixel counts it is 0, with gradients of 0.
 
     References
     ----------

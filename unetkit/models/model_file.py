@@ -31,44 +31,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is ready to predict.
+    """A model that is ready to predict."""
 
-    Parameters
-    ----------
-    module : nn.Module
-        The network with its weights, in evaluation mode, on the processor.
-    header : ModelHeader
-        What its file says.
-    sha256 : str
-        The hash of the file.
-    """
-
-    module: nn.Module
+    module: nn.Module  # in evaluation mode, on the processor
     header: ModelHeader
-    sha256: str
+    sha256: str  # of the file
 
 
 def to_bytes(module: nn.Module, header: ModelHeader) -> bytes:
     """Return a model as the bytes of a model file; the same model gives the same bytes.
 
-    Parameters
-    ----------
-    module : nn.Module
-        The network, on any device.
-    header : ModelHeader
-        What to say about it. Who offers the model, its number of parameters and the defaults of
-        its options are added.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    UsageError
-        If the header does not describe the module, or holds what JSON can't.
-    NonFiniteError
-        If a weight is NaN or infinite.
+    Who offers the model, its number of parameters and the defaults of its options are added to the
+    header. Weights that are not finite are refused.
     """
     if getattr(module, "contract", None) != header.contract:
         raise UsageError(
@@ -98,23 +72,7 @@ def to_bytes(module: nn.Module, header: ModelHeader) -> bytes:
 def load(path: str) -> LoadedModel:
     """Read a model file and build its network; nothing in the file can run code.
 
-    Parameters
-    ----------
-    path : str
-        A file that `unetkit train` wrote.
-
-    Returns
-    -------
-    LoadedModel
-
-    Raises
-    ------
-    MissingError
-        If there is no such file.
-    InputError
-        If it is damaged, none of ours, or does not fit its network.
-    ResourceError
-        If the distribution that offers the network is not installed or broken.
+    What is damaged, none of ours or does not fit its network is refused.
     """
     with open_model(path) as stream:
         prefix = stream.read(9)
@@ -136,13 +94,7 @@ def load(path: str) -> LoadedModel:
 
 
 def installed_name(header: ModelHeader, *, path: str) -> str:
-    """Return the registry name of the network that a model file needs.
-
-    Raises
-    ------
-    ResourceError
-        If the distribution that offers it is not installed; the message says which to install.
-    """
+    """Return the registry name of the network that a model file needs, or say what to install."""
     try:
         return models().entry(header.full_name).full_name
     except UsageError as error:
@@ -156,16 +108,16 @@ def installed_name(header: ModelHeader, *, path: str) -> str:
 def _rebuild(header: ModelHeader, state: Mapping[str, Tensor], *, path: str) -> nn.Module:
     """Build the network that a header names, once its weights are known to fit."""
     name = installed_name(header, path=path)
-    wish = {"in_channels": header.in_channels, "classes": len(header.class_names)}
+    given = {"in_channels": header.in_channels, "classes": len(header.class_names)}
     try:
         # Shapes first: a forged header must not make this process fill its memory.
-        shapes = build_shapes(name, options=header.options, **wish)
+        shapes = build_shapes(name, options=header.options, **given)
     except UsageError as error:
         raise InputError(f"model file {path!r} can't be used: {error}") from error
     if shapes is not None:
         _check_fit(shapes, state, path=path)
     with torch.random.fork_rng(devices=[]), SkipInit():
-        module = build_model(name, options=header.options, **wish)
+        module = build_model(name, options=header.options, **given)
     _check_fit(module, state, path=path)
     if module.contract != header.contract:
         raise InputError(
@@ -185,11 +137,11 @@ def _check_fit(module: nn.Module, state: Mapping[str, Tensor], *, path: str) -> 
         "unknown": sorted(have.keys() - want.keys()),
         "of another shape": sorted(k for k in want.keys() & have.keys() if want[k] != have[k]),
     }
-    said = ", ".join(
+    message = ", ".join(
         f"{len(names)} {what} ({names[0]!r:.80})" for what, names in odd.items() if names
     )
     raise InputError(
-        f"model file {path!r} must hold exactly the weights of its network, got {said};"
+        f"model file {path!r} must hold exactly the weights of its network, got {message};"
         " train it again"
     )
 

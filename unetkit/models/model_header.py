@@ -33,24 +33,7 @@ _FOREIGN = {
 
 
 def open_model(path: str, *, max_size: int | None = None) -> Any:
-    """Open a model file for reading bytes.
-
-    Parameters
-    ----------
-    path : str
-        A path or URL.
-    max_size : int, optional
-        How many bytes are going to be read, so that no more are fetched from a store.
-
-    Raises
-    ------
-    MissingError
-        If there is no such file.
-    InputError
-        If it can't be read.
-    UnavailableError
-        If a remote store does not answer.
-    """
+    """Open a model file, by path or URL; of a store no more than `max_size` bytes are fetched."""
     try:
         if urls.is_remote(path):
             return BytesIO(urls.read(path, stop=max_size))
@@ -74,11 +57,7 @@ def open_model(path: str, *, max_size: int | None = None) -> Any:
 def check_prefix(prefix: bytes, *, path: str) -> int:
     """Return the length of a safetensors header from the first 9 bytes of the file.
 
-    Raises
-    ------
-    InputError
-        If the file is of another format, which the message names, or its header is larger than
-        any real one.
+    Another format is refused by its name, and so is a header larger than any real one.
     """
     size = int.from_bytes(prefix[:8], "little")
     if prefix[8:] == b"{" and 2 <= size <= LARGEST_HEADER:
@@ -112,58 +91,27 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ModelHeader:
-    """Everything that a prediction must know about a model besides its weights.
-
-    Parameters
-    ----------
-    model : str
-        Its registry name.
-    options : dict
-        The options that it was built with; `unetkit.models.model_file.to_bytes` adds the defaults.
-    in_channels : int
-        Channels of the images that it takes.
-    class_names : tuple of str
-        Its classes, in the order of the logits.
-    target : str
-        What it learned, one of `unetkit.arrays.targets.TARGETS`.
-    contract : SizeContract
-        The input sizes that it takes.
-    normalization : str
-        The method that makes its input from raw intensities.
-    channels : str, optional
-        The choice of channels that it was trained with.
-    pixel_size : dict of str to float, optional
-        Micrometres along ``y``, ``x`` and perhaps ``z`` of the images that it was trained with.
-    intensities : dict, optional
-        What those images look like, as `unetkit.arrays.intensities.Typical` writes it.
-    scores : dict
-        What it reached on the validation images.
-    provenance : dict
-        Where it comes from: data, recipe, versions.
-    distribution, version : str
-        Who offers the model; left out: filled in on writing.
-    parameters : int
-        How many numbers were learned; left out: filled in on writing.
-    schema : int
-        The version of this list.
-    """
+    """Everything that a prediction must know about a model besides its weights."""
 
     model: str
-    options: dict[str, Any]
+    options: dict[str, Any]  # `unetkit.models.model_file.to_bytes` adds the defaults
     in_channels: int
-    class_names: tuple[str, ...]
-    target: str
+    class_names: tuple[str, ...]  # in the order of the logits
+    target: str  # one of `unetkit.arrays.targets.TARGETS`
     contract: SizeContract
-    normalization: str
+    normalization: str  # the method that makes its input from raw intensities
+    # Of the images that it was trained with: the choice of channels, micrometres along y, x and
+    # perhaps z, and intensities, as `unetkit.arrays.intensities.Typical` writes them.
     channels: str | None = None
     pixel_size: dict[str, float] | None = None
     intensities: dict[str, Any] | None = None
-    scores: dict[str, Any] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)  # reached on the validation images
+    provenance: dict[str, Any] = field(default_factory=dict)  # data, recipe, versions
+    # Who offers the model, and how many numbers were learned; filled in on writing.
     distribution: str = ""
     version: str = ""
     parameters: int = 0
-    schema: int = SCHEMA
+    schema: int = SCHEMA  # the version of this list
 
     @property
     def full_name(self) -> str:
@@ -175,13 +123,7 @@ class ModelHeader:
         return {**asdict(self), "class_names": list(self.class_names)}
 
     def to_json(self) -> str:
-        """Return the header as strict JSON, the same text for the same header.
-
-        Raises
-        ------
-        UsageError
-            If a field holds what JSON can't, such as NaN.
-        """
+        """Return the header as strict JSON, without NaN, the same text for the same header."""
         try:
             return json.dumps(self.to_dict(), allow_nan=False, sort_keys=True)
         except (TypeError, ValueError) as error:
@@ -192,13 +134,7 @@ class ModelHeader:
 
     @classmethod
     def from_json(cls, text: str) -> ModelHeader:
-        """Rebuild a header from what `to_json` returned.
-
-        Raises
-        ------
-        InputError
-            If the text is no JSON, is of a newer schema, or has other fields or types.
-        """
+        """Rebuild a header from what `to_json` returned, if schema, fields and types are right."""
         try:
             stored = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
@@ -220,24 +156,7 @@ class ModelHeader:
 
 
 def read_header(path: str) -> ModelHeader:
-    """Read what a model file says about itself, without its weights and without torch.
-
-    Parameters
-    ----------
-    path : str
-        A file that `unetkit train` wrote.
-
-    Returns
-    -------
-    ModelHeader
-
-    Raises
-    ------
-    MissingError
-        If there is no such file.
-    InputError
-        If it is damaged, or none of ours.
-    """
+    """Read what a model file says about itself, without its weights and without torch."""
     with open_model(path, max_size=9) as stream:
         size = check_prefix(stream.read(9), path=path)
     with open_model(path, max_size=8 + size) as stream:
@@ -253,13 +172,7 @@ def read_header(path: str) -> ModelHeader:
 
 
 def parse_header(content: bytes, *, path: str) -> ModelHeader:
-    """Return our header from the JSON at the start of a checked safetensors file.
-
-    Raises
-    ------
-    InputError
-        If the file holds no header of ours.
-    """
+    """Return our header from the JSON at the start of a checked safetensors file."""
     try:
         text = json.loads(content).get("__metadata__", {}).get(KEY)
     except (ValueError, RecursionError, AttributeError) as error:
@@ -286,10 +199,6 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
-def _is_text_or_none(value: Any) -> bool:
-    return value is None or isinstance(value, str)
-
-
 def _are_names(value: Any) -> bool:
     return isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value)
 
@@ -302,7 +211,7 @@ def _are_sizes(value: Any) -> bool:
     )
 
 
-def _is(kind: type) -> Callable[[Any], bool]:
+def _is(kind: Any) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, kind)
 
 
@@ -314,9 +223,9 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "target": _is(str),
     "contract": _is(dict),
     "normalization": _is(str),
-    "channels": _is_text_or_none,
+    "channels": _is(str | None),
     "pixel_size": _are_sizes,
-    "intensities": lambda value: value is None or isinstance(value, dict),
+    "intensities": _is(dict | None),
     "scores": _is(dict),
     "provenance": _is(dict),
     "distribution": _is(str),

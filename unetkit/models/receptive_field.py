@@ -56,18 +56,6 @@ class ReceptiveField:
         Tiles start on the step grid and are multiples of the step, so a pixel near a tile's edge
         always has the same phase: only its own reach counts there. What a tile reads beyond the
         need to come to a legal size lies at its far side.
-
-        Parameters
-        ----------
-        contract : SizeContract
-            The sizes that the network takes.
-        need : int
-            Context on each side; it decides the phase at which a tile begins.
-
-        Returns
-        -------
-        int
-            At most `need` where tiles equal one pass over the whole image.
         """
         step = contract.step
         surplus = (contract.minimum - 2 * need) % step

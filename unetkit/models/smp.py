@@ -6,6 +6,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from unetkit.errors import ResourceError, UsageError
 from unetkit.geometry.sizes import SizeContract
+from unetkit.models.build import check_ranges
 from unetkit.models.encoder_decoder import (
     EncoderDecoder,
     drop_unused_layers,
@@ -79,29 +81,14 @@ MINIMUM = 64
 
 @dataclass(frozen=True)
 class Architecture:
-    """What is particular to one of the networks.
+    """What is particular to one of the networks."""
 
-    Parameters
-    ----------
-    kind : str
-        The name of its class there.
-    encoder : str
-        The encoder that it has when none is named.
-    width : int
-        The channels of its decoder; 0 where they follow from the encoder.
-    decoder : callable
-        Turns a width into the keywords that the class knows.
-    step : int
-        The pooling grid, where the class does not tell it.
-    minimum : int
-        Smallest input.
-    """
-
-    kind: str
+    kind: str  # the name of its class there
     encoder: str = "resnet18"
-    width: int = 0
+    width: int = 0  # the channels of its decoder; 0 where they follow from the encoder
+    # Turns a width into the keywords that the class knows.
     decoder: Callable[[int], dict[str, Any]] = field(default=lambda _: {})
-    step: int = 0
+    step: int = 0  # the pooling grid, where the class does not tell it
     minimum: int = MINIMUM
 
 
@@ -158,19 +145,8 @@ ARCHITECTURES = {
 def size_contract(architecture: str, *, encoder: str, step: int) -> SizeContract:
     """Return the sizes that a network takes and the context that it needs.
 
-    Parameters
-    ----------
-    architecture : str
-        One of `ARCHITECTURES`.
-    encoder : str
-        Name of the encoder.
-    step : int
-        How many pixels one position of the encoder's coarsest grid stands for.
-
-    Returns
-    -------
-    SizeContract
-        With a measured halo and ``exact`` where `HALOS` has one, else with `DEFAULT_HALO`.
+    `step` is how many pixels one position of the encoder's coarsest grid stands for. The halo is
+    measured, and the contract ``exact``, where `HALOS` has one; else it is `DEFAULT_HALO`.
 
     Examples
     --------
@@ -196,48 +172,10 @@ def build(
     encoder_weights: str = "none",
     width: int = 0,
 ) -> EncoderDecoder:
-    """Build one of the networks.
-
-    Parameters
-    ----------
-    architecture : str
-        One of `ARCHITECTURES`.
-    in_channels : int
-        Channels of the image.
-    classes : int
-        Classes that the last layer tells apart, at least 2.
-    encoder : str
-        Name of the encoder.
-    encoder_weights : str
-        ``none``, ``imagenet`` or a .safetensors file.
-    width : int
-        Channels of the decoder.
-
-    Returns
-    -------
-    EncoderDecoder
-
-    Raises
-    ------
-    UsageError
-        If a value is out of its range, or the encoder can't serve this network.
-    InputError
-        If the file of weights does not fit.
-    ResourceError
-        If ImageNet weights can't be fetched.
-    """
+    """Build one of `ARCHITECTURES`, as the entry points below do, with options as these say."""
     plan = ARCHITECTURES[architecture]
-    ranges = {
-        "in_channels": (in_channels >= 1, "at least 1", in_channels),
-        "classes": (classes >= 2, "at least 2", classes),
-        "width": (width >= 1 or not plan.width, "at least 1", width),
-    }
-    for name, (holds, rule, value) in ranges.items():
-        if not holds:
-            raise UsageError(
-                f"{name} of model 'smp-{architecture}' must be {rule}, got {value};"
-                " choose one in that range"
-            )
+    given = {"in_channels": in_channels, "classes": classes}
+    check_ranges(f"smp-{architecture}", **given, **({"width": width} if plan.width else {}))
     _check_weights(encoder_weights)
     network = _network(plan, architecture, encoder=encoder, width=width, of=(in_channels, classes))
     contract = size_contract(architecture, encoder=encoder, step=network.encoder.output_stride)
@@ -250,25 +188,7 @@ def build(
 
 
 def fetch(encoder: str) -> str:
-    """Return a local copy of an encoder's ImageNet weights, from the model hub or its cache.
-
-    Parameters
-    ----------
-    encoder : str
-        Name of the encoder.
-
-    Returns
-    -------
-    str
-        The path of a .safetensors file.
-
-    Raises
-    ------
-    UsageError
-        If nobody published such weights.
-    ResourceError
-        If the hub can't be reached and the cache does not have them.
-    """
+    """Return the path of an encoder's ImageNet weights, from the model hub or its cache."""
     home, revision = None, None
     if encoder.startswith("tu-"):
         # timm raises where a name has a tag of which it knows no weights.
@@ -353,7 +273,7 @@ def _check_encoder(encoder: str) -> None:
     )
 
 
-def _with_width(architecture: str) -> Callable[..., EncoderDecoder]:
+def _builder(architecture: str) -> Callable[..., EncoderDecoder]:
     """Return what the entry point of a network names, its own defaults in its signature."""
     plan = ARCHITECTURES[architecture]
 
@@ -374,28 +294,14 @@ def _with_width(architecture: str) -> Callable[..., EncoderDecoder]:
             width=width,
         )
 
-    return _described(build_it, architecture, _WIDTH)
-
-
-def _without_width(architecture: str) -> Callable[..., EncoderDecoder]:
-    plan = ARCHITECTURES[architecture]
-
-    def build_it(
-        *,
-        in_channels: int,
-        classes: int,
-        encoder: str = plan.encoder,
-        encoder_weights: str = "none",
-    ) -> EncoderDecoder:
-        return build(
-            architecture,
-            in_channels=in_channels,
-            classes=classes,
-            encoder=encoder,
-            encoder_weights=encoder_weights,
-        )
-
-    return _described(build_it, architecture, "")
+    # Under the name that the module has for it, it can be pickled and shows well.
+    build_it.__name__ = build_it.__qualname__ = f"build_{architecture}"
+    build_it.__doc__ = _OPTIONS.format(name=f"smp-{architecture}") + (_WIDTH if plan.width else "")
+    if not plan.width:
+        own = signature(build_it)
+        known = [parameter for name, parameter in own.parameters.items() if name != "width"]
+        build_it.__signature__ = own.replace(parameters=known)  # type: ignore[attr-defined]
+    return build_it
 
 
 _OPTIONS = """Build {name} of segmentation-models-pytorch, padded, with fresh weights.
@@ -417,24 +323,15 @@ _WIDTH = """width : int
 """
 
 
-def _described(
-    build_it: Callable[..., EncoderDecoder], architecture: str, more: str
-) -> Callable[..., EncoderDecoder]:
-    # Under the name that the module has for it, it can be pickled and shows well.
-    build_it.__name__ = build_it.__qualname__ = f"build_{architecture}"
-    build_it.__doc__ = _OPTIONS.format(name=f"smp-{architecture}") + more
-    return build_it
-
-
-build_unet = _with_width("unet")
-build_unetplusplus = _with_width("unetplusplus")
-build_manet = _with_width("manet")
-build_linknet = _without_width("linknet")
-build_fpn = _with_width("fpn")
-build_pspnet = _with_width("pspnet")
-build_deeplabv3 = _with_width("deeplabv3")
-build_deeplabv3plus = _with_width("deeplabv3plus")
-build_pan = _with_width("pan")
-build_upernet = _with_width("upernet")
-build_segformer = _with_width("segformer")
-build_dpt = _with_width("dpt")
+build_unet = _builder("unet")
+build_unetplusplus = _builder("unetplusplus")
+build_manet = _builder("manet")
+build_linknet = _builder("linknet")
+build_fpn = _builder("fpn")
+build_pspnet = _builder("pspnet")
+build_deeplabv3 = _builder("deeplabv3")
+build_deeplabv3plus = _builder("deeplabv3plus")
+build_pan = _builder("pan")
+build_upernet = _builder("upernet")
+build_segformer = _builder("segformer")
+build_dpt = _builder("dpt")

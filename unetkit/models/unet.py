@@ -10,21 +10,14 @@ from torch import Tensor, nn
 
 from unetkit.errors import UsageError
 from unetkit.geometry.sizes import SizeContract
+from unetkit.models.build import check_input, check_ranges
 
 
 def size_contract(depth: int) -> SizeContract:
     """Return the sizes that an unpadded U-Net with two 3x3 convolutions a level takes.
 
-    Parameters
-    ----------
-    depth : int
-        How many times the network halves its input.
-
-    Returns
-    -------
-    SizeContract
-        Step ``2**depth`` and margin ``6 * 2**depth - 4``; the minimum is the smallest input that
-        leaves at least one pixel after every convolution.
+    Step ``2**depth`` and margin ``6 * 2**depth - 4``; the minimum is the smallest input that leaves
+    at least one pixel after every convolution.
 
     Examples
     --------
@@ -56,26 +49,6 @@ class UNet(nn.Module):
                   2 conv -------------- crop, concatenate
                     | pool                       ^ up
                     +---- 2 conv, drop-out ------+
-
-    Parameters
-    ----------
-    in_channels : int
-        Channels of the image.
-    classes : int
-        Classes that the last layer tells apart.
-    depth : int
-        How many times the input is halved.
-    width : int
-        Channels of the first level; each level down has twice as many.
-    dropout : float
-        Share of the values that drop-out sets to 0 at the end of the contracting path.
-    norm : {"none", "batch"}
-        What follows each 3x3 convolution; when predicting, either leaves tiles exact.
-
-    Attributes
-    ----------
-    contract : SizeContract
-        The input sizes that the network takes.
 
     References
     ----------
@@ -117,29 +90,8 @@ class UNet(nn.Module):
         self.apply(_initialise)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the logits of every class for the pixels inside the margin.
-
-        Parameters
-        ----------
-        image : Tensor of float, shape (N, C, Y, X)
-            Normalized images; Y and X of legal sizes.
-
-        Returns
-        -------
-        Tensor of float, shape (N, K, Y - 2 * margin, X - 2 * margin)
-
-        Raises
-        ------
-        UsageError
-            If Y or X is not legal, or C is not what the network was built for.
-        """
-        if image.shape[1] != self.in_channels:
-            raise UsageError(
-                f"input must have {self.in_channels} channels, got {image.shape[1]};"
-                " choose channels, or build the model for these"
-            )
-        for size in image.shape[2:]:
-            self.contract.output(size)
+        """Return the logits of images (N, C, Y, X) of legal sizes, inside their margin."""
+        check_input(image, self.in_channels, self.contract)
         features, skips = image, []
         for block in self.down:
             features = block(features)
@@ -155,24 +107,9 @@ class UNet(nn.Module):
 
 
 def crop(features: Tensor, *, height: int, width: int) -> Tensor:
-    """Cut the same number of pixels off opposite sides.
+    """Cut features (N, C, Y, X) to a height and width, as much off opposite sides.
 
-    Parameters
-    ----------
-    features : Tensor, shape (N, C, Y, X)
-        What is to be cut.
-    height, width : int
-        What is to be left of Y and X.
-
-    Returns
-    -------
-    Tensor, shape (N, C, height, width)
-
-    Raises
-    ------
-    UsageError
-        If an odd number of pixels would have to go, which would shift the picture by half a
-        pixel, or there are too few.
+    An odd number of pixels less would shift the picture by half a pixel, so it is refused.
     """
     starts = []
     for have, want in zip(features.shape[2:], (height, width), strict=True):
@@ -237,18 +174,8 @@ def build(
     >>> network.contract.output(572), sum(p.numel() for p in network.parameters())
     (388, 31030658)
     """
-    ranges = {
-        "in_channels": (in_channels >= 1, "at least 1", in_channels),
-        "classes": (classes >= 2, "at least 2", classes),
-        "depth": (1 <= depth <= 6, "from 1 to 6", depth),
-        "width": (width >= 1, "at least 1", width),
-        "dropout": (0 <= dropout < 1, "from 0 to below 1", dropout),
-    }
-    for name, (holds, rule, value) in ranges.items():
-        if not holds:
-            raise UsageError(
-                f"{name} of model 'unet' must be {rule}, got {value}; choose one in that range"
-            )
+    check_ranges("unet", in_channels=in_channels, classes=classes, depth=depth)
+    check_ranges("unet", width=width, dropout=dropout)
     if norm not in ("none", "batch"):
         raise UsageError(f"norm of model 'unet' must be none or batch, got {norm!r}; leave it out")
     return UNet(
