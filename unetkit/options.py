@@ -262,7 +262,7 @@ def _meanings(docstring: str) -> dict[str, str]:
         r"^(\S[^:\n]*?) *(?::.*)?\n((?:[ ]+.*\n|\n)*)", section + "\n", flags=re.MULTILINE
     )
     for names, body in entries:
-        told |= dict.fromkeys(names.split(", "), " ".join(body.split()))
+        told |= dict.fromkeys(re.split(r"[, *]+", names), " ".join(body.split()))
     return told
 
 

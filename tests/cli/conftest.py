@@ -1,56 +1,49 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from unetkit.cli.app import main
+from unetkit.cli.app import COMMANDS, main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
+    from pathlib import Path
 
-if TYPE_CHECKING:
-    Passed = Callable[..., dict[str, Any]]
-
-
-def _module_of(function: str) -> ModuleType:
-    """Return the module that holds the function of a command."""
-    folder = Path(__file__).parents[2] / "unetkit" / "commands" / function
-    return import_module(f"unetkit.commands.{function}{'.command' if folder.is_dir() else ''}")
-
-
-@pytest.fixture
-def module_of() -> Callable[[str], ModuleType]:
-    return _module_of
-
-
-@dataclass(frozen=True)
-class Report:
-    output: str = "written.zarr"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"output": self.output}
+# Every command by what is typed, with the function that it runs as MODULE:NAME.
+HOMES = {
+    " ".join(words): command.home
+    for group in COMMANDS.values()
+    for outer in group
+    for words, command in (
+        ((outer.name,), outer),
+        *(((outer.name, inner.name), inner) for inner in outer.subcommands),
+    )
+}
 
 
 @pytest.fixture
-def passed(monkeypatch: pytest.MonkeyPatch) -> Passed:
-    """Run a command and return what it passes to the function of its name, and nothing else."""
+def imported(tmp_path: Path) -> Callable[..., str]:
+    """Import a dataset NAME.zarr of label arrays by sample, and of images made of them."""
 
-    def run(function: str, *arguments: str, answer: object = None) -> dict[str, Any]:
-        got: dict[str, Any] = {}
+    def make(name: str, **samples: np.ndarray) -> str:
+        for sample, labels in samples.items():
+            for kind, array in (("images", labels * 90 + 5), ("masks", labels)):
+                (tmp_path / name / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(tmp_path / name / kind / f"{sample}.png")
+        folder, output = tmp_path / name, f"{tmp_path}/{name}.zarr"
+        arguments = [f"{folder}/images", output, "--labels", f"{folder}/masks"]
+        assert main(["import", *arguments, "--quiet"]) == 0
+        return output
 
-        def record(*values: str, **options: Any) -> object:
-            got["values"] = values
-            got.update(options)
-            return Report() if answer is None else answer
+    return make
 
-        monkeypatch.setattr(_module_of(function), function, record)
-        assert main(list(arguments)) == 0
-        got.pop("progress", None)
-        return got
 
-    return run
+@pytest.fixture
+def nuclei() -> np.ndarray:
+    """Two objects on an image of 30 x 40 pixels."""
+    labels = np.zeros((30, 40), dtype=np.uint8)
+    labels[4:14, 4:14], labels[16:26, 20:32] = 1, 2
+    return labels

@@ -8,33 +8,282 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from shutil import get_terminal_size
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from unetkit.cli import console, options, tables
-from unetkit.cli.options import Json, OpenGroup, Quiet
-from unetkit.errors import UnetkitError
+from unetkit.cli import console, tables
+from unetkit.cli.options import Call, Command, Json, LazyCommand, Quiet
+from unetkit.cli.tables import safe
+from unetkit.errors import CheckError, ResourceError, UnetkitError
+from unetkit.registry import Entry, Registry
 
 
-def verify(
-    prediction: Annotated[str, typer.Argument(show_default=False, help="A prediction.")],
+def written(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
+    """Say where the result is."""
+    console.written(call(quiet=quiet), json=json, quiet=quiet)
+
+
+def trained(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
+    """Say where the model is; of several processes only one does."""
+    report = call(quiet=quiet)
+    from unetkit.commands.train.callbacks import is_main
+
+    if is_main():
+        console.written(report, json=json, quiet=quiet)
+
+
+def predicted(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
+    """Say where the prediction is, or what would be done."""
+    report = call(quiet=quiet)
+    if call.given["dry_run"]:
+        console.found(report.to_dict(), json=json, layout=tables.details)
+    else:
+        console.written(report, json=json, quiet=quiet)
+
+
+def evaluated(
+    call: Call,
     *,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCORE=VALUE",
+            show_default=False,
+            help="End with code 7 if an overall score is worse: 'dice=0.9'.",
+        ),
+    ] = None,
+    list_scores: Annotated[
+        bool, typer.Option("--list", help="Only list the scores and what they mean.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check that every chunk of a prediction is as it was published."""
-    from unetkit.commands.verify import verify as run
+    """Show the scores, and judge them by the bounds."""
+    from unetkit.commands.evaluate.report import parse_bound
+    from unetkit.scores import table
 
-    with console.progress(quiet=quiet) as progress:
-        report = run(prediction, progress=progress)
-    console.found(report.to_dict(), json=json, layout=tables.details)
+    if list_scores:
+        rows = [score.to_dict() for score in table.SCORES]
+        console.found(rows, json=json, layout=tables.listed)
+        return
+    for bound in fail_under or ():
+        parse_bound(bound)
+    result = call(quiet=quiet)
+    console.found(result.to_dict(), json=json, layout=tables.evaluated)
+    if fail_under:
+        result.check(fail_under)
 
 
-PREPARE = "1. Prepare annotated images"
-LEARN = "2. Train and predict"
-LOOK = "3. Score and look"
-EXTEND = "4. Add models"
+def described(call: Call, *, json: Json = False) -> None:
+    """Show what is known of something."""
+    console.found(call(), json=json, layout=tables.details)
+
+
+def verified(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
+    """Show what was compared."""
+    console.found(call(quiet=quiet).to_dict(), json=json, layout=tables.details)
+
+
+def walked(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
+    """Say where the demo is, what it found, and what to do next."""
+    console.written(call(quiet=quiet), json=json, quiet=quiet, layout=tables.walk)
+
+
+def models_listed(call: Call, *, json: Json = False) -> None:
+    """Show a line for each model."""
+    console.found(call(), json=json, layout=lambda rows: [tables.table(rows)])
+
+
+def model_shown(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
+    """Show what a model is."""
+    console.found(call(quiet=quiet), json=json, layout=tables.model)
+
+
+def model_checked(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
+    """Show what was checked, and end with an error if anything is broken."""
+    report = call(quiet=quiet)
+    console.found(report.to_dict(), json=json, layout=tables.checks)
+    if not report.holds:
+        raise CheckError(
+            f"model {report.model!r} must keep every rule, got {len(report.broken)} broken"
+            f" ({', '.join(report.broken)}); the table says how"
+        )
+
+
+def plugins_listed(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
+    """Show a line for each plugin, a command by the name that it is called by."""
+    rows = call(quiet=quiet)
+    for row in rows:
+        if row["kind"] == "command":
+            row["name"] = called(row["name"], f"{row['distribution']}/{row['name']}")
+    console.found(rows, json=json, layout=lambda rows: [tables.table(rows)])
+
+
+# By the heading below which help lists them.
+COMMANDS = {
+    "1. Prepare annotated images": (
+        Command(
+            "import",
+            "import_images.command:import_images",
+            written,
+            "import images/ --labels masks/ data.zarr",
+        ),
+        Command(
+            "augment",
+            "augment.command:augment",
+            written,
+            "augment data.zarr more.zarr --copies 10 --preview more.png",
+        ),
+        Command(
+            "weights",
+            "weights.command:weights",
+            written,
+            "weights more.zarr --preview weights.png",
+        ),
+    ),
+    "2. Train and predict": (
+        Command(
+            "train",
+            "train.command:train",
+            trained,
+            "train more.zarr --set width=16 --time-budget 20m",
+        ),
+        Command(
+            "tile-predict",
+            "tile_predict.command:tile_predict",
+            predicted,
+            "tile-predict slide.zarr --overlap 92",
+        ),
+    ),
+    "3. Score and look": (
+        Command(
+            "eval",
+            "evaluate.command:evaluate",
+            evaluated,
+            "eval slide.prediction.zarr truth.zarr",
+        ),
+        Command(
+            "measure",
+            "measure:measure",
+            written,
+            "measure slide.prediction.zarr slide.zarr --csv cells.csv",
+        ),
+        Command(
+            "export",
+            "export_prediction:export_prediction",
+            written,
+            "export slide.prediction.zarr --to geojson -o slide.geojson",
+        ),
+        Command("info", "info:info", described, "info slide.prediction.zarr"),
+        Command("verify", "verify:verify", verified, "verify slide.prediction.zarr"),
+        Command("demo", "demo.command:demo", walked, "demo"),
+    ),
+    "4. Add models": (
+        Command(
+            "models",
+            "models:list_models",
+            models_listed,
+            "models show unet",
+            help="List the models; show, check or export one.",
+            subcommands=(
+                Command("show", "models:show_model", model_shown, "models show unet --set depth=3"),
+                Command(
+                    "check",
+                    "models:check_model",
+                    model_checked,
+                    "models check unet --set depth=2 --set width=4",
+                ),
+                Command(
+                    "export",
+                    "export_model:export_model",
+                    written,
+                    "models export model.safetensors --to onnx",
+                ),
+            ),
+        ),
+        Command(
+            "plugins",
+            "plugins:list_plugins",
+            plugins_listed,
+            "plugins new unetkit-mynet",
+            subcommands=(
+                Command("new", "plugins:new_plugin", written, "plugins new unetkit-mynet"),
+            ),
+        ),
+    ),
+}
+OWN = {command.name: command for commands in COMMANDS.values() for command in commands}
+
+
+class Root(TyperGroup):
+    """The commands of unetkit, and behind them those of other distributions.
+
+    A command of unetkit's own can't be shadowed; one of the same name from elsewhere is called
+    ``distribution/name``. Listing them imports neither a command's module nor a plugin.
+    """
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for panel, commands in COMMANDS.items():
+            for command in commands:
+                self.add_command(self._lazy(command, panel))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return every name."""
+        return [*super().list_commands(ctx), *_plugged()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return what stands for a command of unetkit or of another distribution."""
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        entry = _plugged().get(cmd_name)
+        if entry is None and _registry().offers(cmd_name):
+            # A name of two distributions, or a full name: the registry knows or says so.
+            entry = _registry().entry(cmd_name)
+        if entry is None:
+            return None
+        return LazyCommand(
+            safe(cmd_name),
+            summary=safe(f"from {entry.distribution} {entry.version}"),
+            panel="Plugins",
+            load=lambda: _load(entry),
+        )
+
+    def _lazy(self, command: Command, panel: str) -> LazyCommand:
+        return LazyCommand(
+            command.name,
+            summary=command.summary(),
+            panel=panel,
+            load=lambda: command.build(self.rich_markup_mode),
+        )
+
+
+def called(name: str, full_name: str) -> str:
+    """Return how a command of another distribution is called: unetkit's own come first."""
+    return full_name if name in OWN else name
+
+
+def _registry() -> Registry:
+    return Registry("unetkit.commands", noun="command")
+
+
+def _plugged() -> dict[str, Entry]:
+    return {called(name, entry.full_name): entry for name, entry in _registry().entries()}
+
+
+def _load(entry: Entry) -> Any:
+    """Load a command of another distribution."""
+    found = _registry().get(entry.full_name)
+    if not isinstance(found, typer.Typer):
+        raise ResourceError(
+            f"command {entry} must be a typer.Typer, got {type(found).__name__}; install"
+            f" another version of {entry.distribution} or remove it"
+        )
+    return typer.main.get_command(found)
+
 
 # With fewer columns help stands without boxes.
 NARROWEST = 72
@@ -66,12 +315,11 @@ _SURROUNDINGS = frozenset(
 
 app = typer.Typer(
     name="unetkit",
-    cls=OpenGroup,
+    cls=Root,
     help="From a folder of annotated microscopy images to seamless segmentations of slides of "
     "any size.",
     epilog="Start with: unetkit demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -96,77 +344,10 @@ def _options(
     """Hold the options that stand before a command."""
 
 
-app.command(
-    "import",
-    rich_help_panel=PREPARE,
-    epilog="Example: unetkit import images/ --labels masks/ data.zarr",
-)(options.import_images)
-app.command(
-    "augment",
-    rich_help_panel=PREPARE,
-    epilog="Example: unetkit augment data.zarr more.zarr --copies 10 --preview more.png",
-)(options.augment)
-app.command(
-    "weights",
-    rich_help_panel=PREPARE,
-    epilog="Example: unetkit weights more.zarr --preview weights.png",
-)(options.weights)
-app.command(
-    "train",
-    rich_help_panel=LEARN,
-    epilog="Example: unetkit train more.zarr --set width=16 --time-budget 20m",
-)(options.train)
-app.command(
-    "tile-predict",
-    rich_help_panel=LEARN,
-    epilog="Example: unetkit tile-predict slide.zarr --overlap 92",
-)(options.tile_predict)
-app.command(
-    "eval",
-    rich_help_panel=LOOK,
-    epilog="Example: unetkit eval slide.prediction.zarr truth.zarr",
-)(options.evaluate)
-app.command(
-    "measure",
-    rich_help_panel=LOOK,
-    epilog="Example: unetkit measure slide.prediction.zarr slide.zarr --csv cells.csv",
-)(options.measure)
-app.command(
-    "export",
-    rich_help_panel=LOOK,
-    epilog="Example: unetkit export slide.prediction.zarr --to geojson -o slide.geojson",
-)(options.export_prediction)
-app.command(
-    "info",
-    rich_help_panel=LOOK,
-    epilog="Example: unetkit info slide.prediction.zarr",
-)(options.info)
-app.command(
-    "verify",
-    rich_help_panel=LOOK,
-    epilog="Example: unetkit verify slide.prediction.zarr",
-)(verify)
-app.command(
-    "demo",
-    rich_help_panel=LOOK,
-    epilog="Example: unetkit demo",
-)(options.demo)
-app.add_typer(options.models, name="models", rich_help_panel=EXTEND)
-app.add_typer(options.plugins, name="plugins", rich_help_panel=EXTEND)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command: `arguments`, or what the shell handed over, are what follows `unetkit`.
 
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        What stands after `unetkit`; left out, what the shell handed over.
-
-    Returns
-    -------
-    int
-        The exit code: 0, or the code of the error, of which one line stands on stderr.
+    The exit code is 0, or that of the error, of which one line stands on stderr.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     # Boxes cut words off where there is no room for them; a command's plain help folds its lines.

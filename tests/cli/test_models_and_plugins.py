@@ -1,47 +1,10 @@
 from __future__ import annotations
 
-import inspect
 import json
-from importlib import import_module
 
-import pytest
-
-from unetkit.cli import options
 from unetkit.cli.app import main
 
-FUNCTIONS = {
-    "list_models": "models",
-    "show_model": "models",
-    "check_model": "models",
-    "export_model": "export_model",
-    "list_plugins": "plugins",
-    "new_plugin": "plugins",
-}
 SMALL = ["--set", "depth=1", "--set", "width=2"]
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_options_and_defaults_are_those_of_the_function(name: str) -> None:
-    ours = dict(inspect.signature(getattr(options, name)).parameters)
-    module = import_module(f"unetkit.commands.{FUNCTIONS[name]}")
-    theirs = dict(inspect.signature(getattr(module, name)).parameters)
-    assert set(ours) - {"json", "quiet", "context"} == set(theirs) - {"progress"}
-    for parameter in set(ours) & set(theirs):
-        # A list that may be empty is None on the command line.
-        assert ours[parameter].default == (
-            None if theirs[parameter].default == () else theirs[parameter].default
-        )
-
-
-@pytest.mark.parametrize(
-    "command",
-    ["models", "models show", "models check", "models export", "plugins", "plugins new"],
-)
-def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*command.split(), "--help"]) == 0
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert f"Example: unetkit {command}" in out
 
 
 def test_models_are_listed_as_a_table_and_as_a_list_of_objects(capsys) -> None:

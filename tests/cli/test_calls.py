@@ -1,0 +1,218 @@
+"""What is typed reaches the function of the library, and its answer the user."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shlex
+from importlib import import_module
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import HOMES
+from unetkit.cli.app import main
+from unetkit.cli.options import declared
+from unetkit.options import parameters_of
+
+# What is typed, and the same call in Python.
+CALLS = """
+import s3://a/b c.zarr --labels masks/{stem}_m.png --kind classes --classes background,axon
+    --ignore 255 --connected-components --axes zyx --channels DAPI,2 --pixel-size 0.25um --append
+    --overwrite
+-> 's3://a/b', 'c.zarr', labels='masks/{stem}_m.png', kind='classes', classes='background,axon',
+    ignore=255, connected_components=True, axes='zyx', channels='DAPI,2', pixel_size='0.25um',
+    append=True, overwrite=True
+
+augment a.zarr b.zarr --copies 3 --grid 5 --sigma 2.5um --shift 0 --rotation 90 --no-flips --grey
+    0.5 --allow-folds --replay b.zarr/a-aug001 --seed 7 --preview a.png --scheduler local:2
+    --workers 2 --overwrite
+-> 'a.zarr', 'b.zarr', copies=3, grid=5, sigma='2.5um', shift=0.0, rotation=90.0, flips=False,
+    grey=0.5, allow_folds=True, replay='b.zarr/a-aug001', seed=7, preview='a.png',
+    scheduler='local:2', workers=2, overwrite=True
+
+weights a.zarr --preset freiburg2019 --w0 50 --sigma 6 --target boundary --report --preview a.png
+    --scheduler sync --workers 2 --resume --overwrite --break-lock
+-> 'a.zarr', preset='freiburg2019', w0=50.0, sigma='6', target='boundary', report=True,
+    preview='a.png', scheduler='sync', workers=2, resume=True, overwrite=True, break_lock=True
+
+train a.zarr -o m.safetensors --model keras-unet --set width=16 --set depth=3 --recipe paper
+    --recipe-set batch=4 --recipe-set grey=0 --loss unet+0.5*dice --steps 5 --time-budget 20m
+    --target boundary --init i.safetensors --folds 5 --tensorboard runs --normalization zscore
+    --freeze-encoder 9 --seed 3 --channels 0,2 --device cuda:1 --precision exact --workers 0
+    --nonfinite fill --accumulate 2 --resume --keep-state --overwrite --break-lock
+-> 'a.zarr', output='m.safetensors', model='keras-unet', options=('width=16', 'depth=3'),
+    recipe='paper', recipe_set=('batch=4', 'grey=0'), loss='unet+0.5*dice', steps=5,
+    time_budget='20m', target='boundary', init='i.safetensors', folds=5, tensorboard='runs',
+    normalization='zscore', freeze_encoder=9, seed=3, channels='0,2', device='cuda:1',
+    precision='exact', workers=0, nonfinite='fill', accumulate=2, resume=True, keep_state=True,
+    overwrite=True, break_lock=True
+
+tile-predict a.zarr --model a.st --model b.st --output p.zarr --tile 384 --overlap 92 --tta flips
+    --merge gaussian --probabilities float32 --threshold 0.25 --grow 0 --min-size 9 --skip-below
+    1.5 --mask m.zarr --require-complete-input --strict --channels DAPI --axes zyx --device cpu
+    --precision bfloat16 --batch 4 --max-memory 8G --scheduler tcp://localhost:8786 --workers 2
+    --nonfinite fill --resume --overwrite --break-lock --dry-run --audit 8 --ome-version 0.4
+    --overview o.png
+-> 'a.zarr', model=('a.st', 'b.st'), output='p.zarr', tile=384, overlap=92, tta='flips',
+    merge='gaussian', probabilities='float32', threshold=0.25, grow=0, min_size=9, skip_below=1.5,
+    mask='m.zarr', require_complete_input=True, strict=True, channels='DAPI', axes='zyx',
+    device='cpu', precision='bfloat16', batch=4, max_memory='8G',
+    scheduler='tcp://localhost:8786', workers=2, nonfinite='fill', resume=True, overwrite=True,
+    break_lock=True, dry_run=True, audit=8, ome_version='0.4', overview='o.png'
+
+eval a.zarr b.zarr --truth t.zarr --borders --tolerance 3 --bootstrap 10 --seed 4 --objects o.csv
+    --report r.html --overwrite --resume --break-lock --axes zyx --scheduler sync --workers 2
+-> 'a.zarr', 'b.zarr', truth='t.zarr', borders=True, tolerance=3.0, bootstrap=10, seed=4,
+    objects='o.csv', report='r.html', overwrite=True, resume=True, break_lock=True, axes='zyx',
+    scheduler='sync', workers=2
+
+measure a.zarr b.zarr --csv c.csv --axes zyx --scheduler sync --workers 2 --overwrite
+-> 'a.zarr', 'b.zarr', csv='c.csv', axes='zyx', scheduler='sync', workers=2, overwrite=True
+
+export a.zarr --to geojson -o cells.json --layer classes --overwrite
+-> 'a.zarr', to='geojson', output='cells.json', layer='classes', overwrite=True
+
+info a.zarr
+-> 'a.zarr'
+
+verify a.zarr
+-> 'a.zarr'
+
+demo 'my demo' --seed 2 --overwrite
+-> 'my demo', seed=2, overwrite=True
+
+models
+->
+
+models show unet --set depth=3
+-> 'unet', options=('depth=3',)
+
+models check unet --set depth=3
+-> 'unet', options=('depth=3',)
+
+models export m.safetensors --to onnx -o m.onnx --size 64 --overwrite
+-> 'm.safetensors', to='onnx', output='m.onnx', size=64, overwrite=True
+
+plugins
+->
+
+plugins new folder
+-> 'folder'
+"""
+# As little as may be typed.
+LEAST = ["import images c.zarr", "augment a.zarr b.zarr", "weights a.zarr", "train a.zarr"]
+LEAST += ["tile-predict a.zarr", "eval a.zarr b.zarr", "measure a.zarr", "export a.zarr", "demo"]
+LEAST += ["models show unet", "models check unet", "models export model.safetensors"]
+
+
+class Answer:
+    """What any function may answer."""
+
+    output = "a.prediction.zarr"
+    holds = True
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"output": self.output, "tiles_total": 4, "output_bytes": 5_000_000}
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+
+def heard(
+    typed: str, monkeypatch: pytest.MonkeyPatch, answer: object = None
+) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """Run what is typed, and return which function is called with what."""
+    words = shlex.split(typed)
+    home = HOMES.get(" ".join(words[:2])) or HOMES[words[0]]
+    module, _, name = home.partition(":")
+    calls: list[Any] = []
+    signature = inspect.signature(getattr(import_module(module), name))
+
+    def record(*values: Any, **options: Any) -> object:
+        assert ("progress" in options) == ("progress" in signature.parameters)
+        options.pop("progress", None)
+        calls.append((values, options))
+        return Answer() if answer is None else answer
+
+    record.__signature__ = signature  # type: ignore[attr-defined]
+    monkeypatch.setattr(f"{module}.{name}", record)
+    assert main(words) == 0
+    ((values, options),) = calls
+    return home, values, options
+
+
+def plain(typed: str) -> object:
+    """Return an answer for what shows it as it is."""
+    listing = {"models": [], "plugins": [], "info": {}}
+    return {} if typed.startswith("models show") else listing.get(typed.split(" a.zarr")[0])
+
+
+@pytest.mark.parametrize("call", CALLS.strip().split("\n\n"))
+def test_what_is_typed_arrives(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed, told = (" ".join(part.split()) for part in call.split("->"))
+    home, *called = heard(f"{typed} --json", monkeypatch, plain(typed))
+    expected = eval(f"call({told})", {"call": lambda *values, **named: [values, named]})
+    assert called == expected
+    assert repr(called[1].values()) == repr({n: expected[1][n] for n in called[1]}.values())
+    options = {n for n, o in parameters_of(declared(home)).items() if not o.is_argument}
+    assert set(called[1]) == options - {"progress"}, "an option is not typed here"
+
+
+@pytest.mark.parametrize("typed", LEAST)
+def test_what_is_left_out_is_as_for_the_function(
+    typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, _, options = heard(f"{typed} --json", monkeypatch, plain(typed))
+    expected = {name: parameters_of(declared(home))[name].default for name in options}
+    if "sigma" in expected:
+        # What has a unit or none is handed over as a text.
+        options["sigma"] = options["sigma"] and float(options["sigma"])
+    assert options == expected
+
+
+@pytest.mark.parametrize("home", HOMES.values())
+def test_the_signature_that_is_read_is_that_of_the_function(home: str) -> None:
+    """No module of a command is loaded for its options: they are read off its text."""
+    module, _, name = home.partition(":")
+    function = getattr(import_module(module), name)
+    read = declared(home)
+    assert inspect.getdoc(read) == inspect.getdoc(function)
+    theirs = inspect.signature(function)
+    assert inspect.signature(read) == theirs.replace(return_annotation=inspect.Signature.empty)
+    for option in parameters_of(read).values():
+        if option.name != "progress":
+            assert option.meaning.endswith("."), option.name
+
+
+def test_a_plan_is_shown_and_no_path(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard("tile-predict a.zarr --dry-run", monkeypatch)
+    assert capsys.readouterr().out.splitlines() == [
+        "output        a.prediction.zarr",
+        "tiles total   4",
+        "output bytes  5.0 MB",
+    ]
+    heard("tile-predict a.zarr --dry-run --json", monkeypatch)
+    assert json.loads(capsys.readouterr().out) == Answer().to_dict()
+    heard("tile-predict a.zarr", monkeypatch)
+    assert capsys.readouterr().out == "a.prediction.zarr\n"
+
+
+class Walked:
+    output = "my demo"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"output": self.output, "scores": [], "pictures": [], "commands": ["unetkit info x"]}
+
+
+def test_the_demo_prints_its_folder_and_tells_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert heard("demo", monkeypatch, Walked())[1] == ("unetkit-demo",)
+    out, err = capsys.readouterr()
+    assert out == "my demo\n"
+    assert "  unetkit info x\n" in err
+    heard("demo --quiet", monkeypatch, Walked())
+    assert capsys.readouterr() == ("my demo\n", "")
