@@ -93,12 +93,6 @@ def test_ids_above_32_and_63_bits_are_kept():
     assert from_labels(big, big).true.tolist() == [2**32, 2**63, 2**64 - 1]
 
 
-def test_adding_two_blocks_is_merging():
-    a = from_labels(np.array([[1]]), np.array([[1]]))
-    assert rows(a + a) == [(0, 1, 1, 2)]
-    assert len(a + a) == 1
-
-
 def test_sums_of_many_blocks_add_up():
     sums = ContingencySums()
     ids = np.arange(40_000)

@@ -59,10 +59,6 @@ def difference_interval(
     first, second : Sums
     resamples, seed
         As for `interval`; both predictions are resampled alike.
-
-    Returns
-    -------
-    tuple of float, or None
     """
     drawn = [_resampled(side, resamples=resamples, seed=seed) for side in (first, second)]
     return _middle(drawn[0] - drawn[1])
@@ -73,11 +69,6 @@ def permutation_test(first: Sums, second: Sums, *, seed: int) -> float | None:
 
     If they did not, either could stand for the other in any unit: the p-value is the share of such
     exchanges that make the scores differ at least as much.
-
-    Parameters
-    ----------
-    first, second : Sums
-    seed : int
 
     Returns
     -------

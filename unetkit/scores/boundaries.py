@@ -47,10 +47,6 @@ class Surfaces:
     keys: Array
     counts: Array
 
-    def __add__(self, other: Surfaces) -> Surfaces:
-        """Add the outlines of another block."""
-        return merge([self, other])
-
     def in_unit(self, unit: int) -> Surfaces:
         """Give the same outlines as those of one unit."""
         return _reduce(self.keys % _UNIT + unit * _UNIT, self.counts)
@@ -62,12 +58,7 @@ def nothing() -> Surfaces:
 
 
 def merge(parts: Iterable[Surfaces]) -> Surfaces:
-    """Add up the outlines of blocks.
-
-    Parameters
-    ----------
-    parts : iterable of Surfaces
-    """
+    """Add up the outlines of blocks."""
     every = [nothing(), *parts]
     return _reduce(*(np.concatenate([getattr(p, n) for p in every]) for n in ("keys", "counts")))
 
@@ -96,10 +87,6 @@ def measure(
         Tell these apart, each as a unit.
     origin : tuple of int
         Row and column of the block in the image.
-
-    Returns
-    -------
-    Surfaces
     """
     parts = []
     for label in np.union1d(truth[inside], found[inside]):

@@ -45,10 +45,6 @@ class Contingency:
     def __len__(self) -> int:
         return len(self.counts)
 
-    def __add__(self, other: Contingency) -> Contingency:
-        """Add the counts of another part of the same image."""
-        return merge([self, other])
-
     @property
     def pixels(self) -> int:
         """How many pixels were counted."""
@@ -60,10 +56,6 @@ class Contingency:
         Parameters
         ----------
         side : {"true", "pred"}
-
-        Returns
-        -------
-        Segments
         """
         ids = self.true if side == "true" else self.pred
         order = np.lexsort((ids, self.image))
@@ -133,10 +125,6 @@ def from_labels(truth: Array, prediction: Array, *, ignore: Array | None = None)
     ignore : ndarray of int or bool, shape (Y, X), optional
         Pixels where it is not 0 are not counted.
 
-    Returns
-    -------
-    Contingency
-
     Raises
     ------
     LabelError
@@ -171,10 +159,6 @@ def merge(tables: Iterable[Contingency]) -> Contingency:
     ----------
     tables : iterable of Contingency
         Ids mean the same in all of them.
-
-    Returns
-    -------
-    Contingency
     """
     parts = list(tables)
     return _reduce(_columns(parts), images=max((p.images for p in parts), default=1))
@@ -204,10 +188,6 @@ def apart(tables: Iterable[Contingency]) -> list[Contingency]:
 def pool(tables: Iterable[Contingency]) -> Contingency:
     """Set the tables of different images side by side, so that their ids stay apart.
 
-    Parameters
-    ----------
-    tables : iterable of Contingency
-
     Returns
     -------
     Contingency
@@ -219,10 +199,6 @@ def pool(tables: Iterable[Contingency]) -> Contingency:
 
 def stack(tables: Iterable[Contingency]) -> tuple[Array, Contingency]:
     """Put tables one under the other, without adding anything up.
-
-    Parameters
-    ----------
-    tables : iterable of Contingency
 
     Returns
     -------

@@ -178,10 +178,6 @@ def warping_errors(truth: Array, found: Array, *, certainty: Array | None = None
     truth, found, certainty
         As for `warp`.
 
-    Returns
-    -------
-    Topology
-
     References
     ----------
     Jain et al. (2010), CVPR; ISBI 2012 segmentation challenge, warping error.

@@ -82,16 +82,7 @@ class Overlaps:
 
 
 def overlaps(table: Contingency) -> Overlaps:
-    """Find the pairs of objects that share pixels.
-
-    Parameters
-    ----------
-    table : Contingency
-
-    Returns
-    -------
-    Overlaps
-    """
+    """Find the pairs of objects that share pixels."""
     true, pred = table.segments("true"), table.segments("pred")
     both = (table.true != 0) & (table.pred != 0)
     return Overlaps(true, pred, true.row[both], pred.row[both], table.counts[both])
@@ -99,115 +90,61 @@ def overlaps(table: Contingency) -> Overlaps:
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """What became of each object.
+    """What became of each object of one side.
 
     Attributes
     ----------
-    true, pred : ndarray of str, shape (S,)
-        For each segment of either side `match`, `split`, `merge`, `miss` or `false`, `inexact`, and
-        empty for background.
-    true_partner, pred_partner : ndarray of int64, shape (S,)
+    kinds : ndarray of str, shape (S,)
+        For each segment `match`, `split`, `merge`, `miss` of the truth or `false` of a prediction,
+        `inexact`, and empty for background. A `miss` or `false` object shares more than half, of
+        itself or of the other, with none.
+    partner : ndarray of int64, shape (S,)
         The segment of the other side with which it shares most of its pixels; -1 for none.
-    true_iou, pred_iou : ndarray of float64, shape (S,)
-        IoU with that segment.
-    true_parts, pred_parts : ndarray of int64, shape (S,)
-        Of how many objects of the other side it covers more than half.
-    splits, merges, misses, false_objects : int
-        True objects that cover more than half of several predicted ones; predicted objects that
-        cover more than half of several true ones; objects of either side that share more than
-        half, of themselves or of the other, with none.
+    iou : ndarray of float64, shape (S,)
+        With that segment.
+    parts : ndarray of int64, shape (S,)
+        Of how many objects of the other side it covers more than half: a true object of several
+        is split, a predicted one merges them.
     """
 
-    true: Array
-    pred: Array
-    true_partner: Array
-    pred_partner: Array
-    true_iou: Array
-    pred_iou: Array
-    true_parts: Array
-    pred_parts: Array
-    splits: int
-    merges: int
-    misses: int
-    false_objects: int
+    kinds: Array
+    partner: Array
+    iou: Array
+    parts: Array
 
 
-def errors(pairs: Overlaps) -> Errors:
-    """Find splits, merges, misses and false objects.
+def errors(pairs: Overlaps) -> tuple[Errors, Errors]:
+    """Find splits, merges, misses and false objects, of the truth and of the prediction.
 
     An object that matches at an IoU of 0.5 is a `match` whatever else it touches.
-
-    Parameters
-    ----------
-    pairs : Overlaps
-
-    Returns
-    -------
-    Errors
     """
-    parts = np.bincount(pairs.rows[pairs.covers_pred], minlength=len(pairs.true.ids))
-    wholes = np.bincount(pairs.columns[pairs.covers_true], minlength=len(pairs.pred.ids))
-    linked = pairs.covers_true | pairs.covers_pred
-    in_split = _any(pairs.columns, pairs.covers_pred & (parts[pairs.rows] > 1), len(wholes))
-    in_merge = _any(pairs.rows, pairs.covers_true & (wholes[pairs.columns] > 1), len(parts))
-    matched = pairs.matches(50)
-    true = _kinds(
-        pairs.true,
-        match=np.isin(np.arange(len(parts)), pairs.rows[matched]),
-        split=parts > 1,
-        merge=in_merge,
-        alone=~_any(pairs.rows, linked, len(parts)),
-        word="miss",
-    )
-    pred = _kinds(
-        pairs.pred,
-        match=np.isin(np.arange(len(wholes)), pairs.columns[matched]),
-        split=in_split,
-        merge=wholes > 1,
-        alone=~_any(pairs.columns, linked, len(wholes)),
-        word="false",
-    )
+    rows, columns = pairs.rows, pairs.columns
+    parts = np.bincount(rows[pairs.covers_pred], minlength=len(pairs.true.ids))
+    wholes = np.bincount(columns[pairs.covers_true], minlength=len(pairs.pred.ids))
+    # Of the pairs in which one side covers several, those that a segment belongs to.
+    split = pairs.covers_pred & (parts[rows] > 1)
+    merged = pairs.covers_true & (wholes[columns] > 1)
+    linked, matched = pairs.covers_true | pairs.covers_pred, pairs.matches(50)
     iou = pairs.shared / np.maximum(pairs.unions, 1)
-    true_partner, true_iou = _nearest(pairs.rows, pairs.columns, pairs.shared, iou, len(parts))
-    pred_partner, pred_iou = _nearest(pairs.columns, pairs.rows, pairs.shared, iou, len(wholes))
-    return Errors(
-        true=true,
-        pred=pred,
-        true_partner=true_partner,
-        pred_partner=pred_partner,
-        true_iou=true_iou,
-        pred_iou=pred_iou,
-        true_parts=parts,
-        pred_parts=wholes,
-        splits=int((parts > 1).sum()),
-        merges=int((wholes > 1).sum()),
-        misses=int((true == "miss").sum()),
-        false_objects=int((pred == "false").sum()),
+
+    def of(side: Segments, own: Array, other: Array, counts: Array, alone: str) -> Errors:
+        def any_of(chosen: Array) -> Array:
+            marks = np.zeros(len(counts), bool)
+            marks[own[chosen]] = True
+            return marks
+
+        kinds = np.select(
+            [side.ids == 0, any_of(matched), any_of(split), any_of(merged), ~any_of(linked)],
+            ["", "match", "split", "merge", alone],
+            default="inexact",
+        )
+        # The last of a segment shares most with it; the lower number where two share alike.
+        order = np.lexsort((-other, pairs.shared, own))
+        partner, best = np.full(len(counts), -1), np.zeros(len(counts))
+        partner[own[order]], best[own[order]] = other[order], iou[order]
+        return Errors(np.asarray(kinds), partner, best, counts)
+
+    return (
+        of(pairs.true, rows, columns, parts, "miss"),
+        of(pairs.pred, columns, rows, wholes, "false"),
     )
-
-
-def _any(places: Array, chosen: Array, size: int) -> Array:
-    """Mark the segments that any chosen pair has."""
-    marks = np.zeros(size, bool)
-    marks[places[chosen]] = True
-    return marks
-
-
-def _kinds(
-    side: Segments, *, match: Array, split: Array, merge: Array, alone: Array, word: str
-) -> Array:
-    """Give each object the first kind that fits."""
-    kinds = np.select(
-        [side.ids == 0, match, split, merge, alone],
-        ["", "match", "split", "merge", word],
-        default="inexact",
-    )
-    return np.asarray(kinds)
-
-
-def _nearest(own: Array, other: Array, shared: Array, iou: Array, size: int) -> tuple[Array, Array]:
-    """Find for each segment the one it shares most with; the lower number where two share alike."""
-    order = np.lexsort((-other, shared, own))  # the last of a segment is the one
-    partner, best = np.full(size, -1), np.zeros(size)
-    partner[own[order]], best[own[order]] = other[order], iou[order]
-    return partner, best

@@ -77,10 +77,6 @@ def aligned(first: Sums, second: Sums) -> tuple[Sums, Sums]:
     ----------
     first, second : Sums
         Of the same score.
-
-    Returns
-    -------
-    tuple of Sums
     """
     keys = np.union1d(first.keys, second.keys)
 
@@ -101,10 +97,6 @@ def best_of(choices: Sequence[Sums], *, highest: bool) -> Sums:
         Of the same units, one a threshold.
     highest : bool
         Whether the highest is best.
-
-    Returns
-    -------
-    Sums
     """
     choose = np.fmax if highest else np.fmin
 
@@ -189,10 +181,6 @@ def columns(*sums: Array) -> Columns:
     Parameters
     ----------
     *sums : ndarray, shape (U,)
-
-    Returns
-    -------
-    Columns
     """
     return np.arange(len(sums)), np.stack(sums, axis=-1).astype(float)
 
@@ -232,10 +220,6 @@ def pixel_sums(units: Sequence[Contingency], labels: Iterable[int]) -> dict[str,
     units : sequence of Contingency
     labels : iterable of int
         Those whose overlap is averaged, from low to high.
-
-    Returns
-    -------
-    dict of str to Columns
     """
     unit, table = contingency.stack(units)
 
@@ -260,18 +244,9 @@ def pixel_sums(units: Sequence[Contingency], labels: Iterable[int]) -> dict[str,
 
 
 def object_sums(units: Sequence[Contingency]) -> dict[str, Columns]:
-    """Take the sums of every score of objects, each of which counts where most of it lies.
-
-    Parameters
-    ----------
-    units : sequence of Contingency
-
-    Returns
-    -------
-    dict of str to Columns
-    """
+    """Take the sums of every score of objects, each of which counts where most of it lies."""
     pairs = matching.overlaps(contingency.merge(units))
-    errors = matching.errors(pairs)
+    true, pred = matching.errors(pairs)
     true_unit, pred_unit = (unit_of_segment(units, side) for side in ("true", "pred"))
 
     def add(at: Array, weights: Array | None = None) -> Array:
@@ -302,10 +277,10 @@ def object_sums(units: Sequence[Contingency]) -> dict[str, Columns]:
         "rq": columns(well, half),
         "seg": columns(add(at[covers], iou[covers]), n_true),
         "det": columns(cost, MISS_COST * n_true),
-        "splits": columns(add(true_unit[errors.true_parts > 1])),
-        "merges": columns(add(pred_unit[errors.pred_parts > 1])),
-        "misses": columns(add(true_unit[errors.true == "miss"])),
-        "false_objects": columns(add(pred_unit[errors.pred == "false"])),
+        "splits": columns(add(true_unit[true.parts > 1])),
+        "merges": columns(add(pred_unit[pred.parts > 1])),
+        "misses": columns(add(true_unit[true.kinds == "miss"])),
+        "false_objects": columns(add(pred_unit[pred.kinds == "false"])),
         "objects_true": columns(n_true),
         "objects_predicted": columns(n_pred),
         "objects_matched": columns(matched[50]),
@@ -313,16 +288,7 @@ def object_sums(units: Sequence[Contingency]) -> dict[str, Columns]:
 
 
 def segment_sums(units: Sequence[Contingency]) -> dict[str, Columns]:
-    """Take the sums of every score of segments, of which the background of an image is one.
-
-    Parameters
-    ----------
-    units : sequence of Contingency
-
-    Returns
-    -------
-    dict of str to Columns
-    """
+    """Take the sums of every score of segments, of which the background of an image is one."""
     whole = contingency.merge(units)
     true, pred = whole.segments("true"), whole.segments("pred")
     true_unit, pred_unit = (unit_of_segment(units, side) for side in ("true", "pred"))

@@ -285,17 +285,7 @@ SCORES_BY_NAME = {score.name: score for score in SCORES}
 
 
 def value_of(name: str, overall: dict[str, Any]) -> float | None:
-    """Look up a score in a report's `overall`.
-
-    Parameters
-    ----------
-    name : str
-    overall : dict
-
-    Returns
-    -------
-    float or None
-    """
+    """Look up a score in a report's `overall`."""
     prefix, _, percent = name.rpartition("_")
     if prefix == "average_precision" and percent.isdigit():
         at: dict[str, float | None] = overall["average_precision_at"] or {}
@@ -315,10 +305,6 @@ def score_sums(columns: Mapping[str, Columns]) -> ScoreSums:
     ----------
     columns : mapping of str to Columns
         By score.
-
-    Returns
-    -------
-    dict of str to Sums
     """
     return {name: Sums(*found, SCORES_BY_NAME[name].formula) for name, found in columns.items()}
 
@@ -330,10 +316,6 @@ def instance_sums(units: Sequence[Contingency]) -> ScoreSums:
     ----------
     units : sequence of Contingency
         Images, or blocks of one: an object belongs to the block that has most of it.
-
-    Returns
-    -------
-    dict of str to Sums
     """
     pixels = sums.pixel_sums([unit.foreground() for unit in units], [1])
     return score_sums(pixels | sums.object_sums(units) | sums.segment_sums(units))
@@ -341,10 +323,6 @@ def instance_sums(units: Sequence[Contingency]) -> ScoreSums:
 
 def class_sums(units: Sequence[Contingency]) -> ScoreSums:
     """Take the sums of every score of a class map, unit by unit.
-
-    Parameters
-    ----------
-    units : sequence of Contingency
 
     Returns
     -------
@@ -435,10 +413,6 @@ def score_instances(table: Contingency) -> Scores:
     ----------
     table : Contingency
         Of one image, or of several side by side (`contingency.pool`).
-
-    Returns
-    -------
-    Scores
     """
     found = _values(instance_sums([table]))
     names = {percent: f"average_precision_{percent}" for percent in matching.THRESHOLDS}
@@ -477,10 +451,6 @@ def mean(scores: Sequence[Scores]) -> Scores:
     ----------
     scores : sequence of Scores
         One an image, at least one.
-
-    Returns
-    -------
-    Scores
     """
     tables = [s.average_precision_at for s in scores if s.average_precision_at is not None]
     by_label: dict[int, list[ClassScores]] = {}

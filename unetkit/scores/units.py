@@ -70,10 +70,6 @@ class SpatialBlocks:
         ----------
         y, x : ndarray of int
             In pixels of the whole image.
-
-        Returns
-        -------
-        ndarray of int
         """
         return np.asarray(y // self.side * self.across + x // self.side)
 
@@ -94,10 +90,6 @@ class SpatialBlocks:
             Row and column of the box in the image.
         ignore : ndarray, shape (Y, X), optional
             Pixels where it is not 0 are not counted.
-
-        Returns
-        -------
-        Contingency
         """
         parts = []
         for y, rows in _lines(origin[0], truth.shape[0], self.side):
@@ -113,10 +105,6 @@ class SpatialBlocks:
 
 def spatial_blocks(height: int, width: int) -> SpatialBlocks | None:
     """Choose into which blocks an image is cut.
-
-    Parameters
-    ----------
-    height, width : int
 
     Returns
     -------

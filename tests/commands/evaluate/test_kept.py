@@ -261,9 +261,10 @@ def test_results_come_back_as_they_were():
 def test_names_of_what_is_kept_are_those_of_earlier_versions():
     block = {"sample": 0, "plane": 2, "prediction": None, "truth": None, "ignore": None}
     units = SpatialBlocks(128, 512, 640)
+    block["instances"] = True
     kept = counting.Block(**block, units=units, rows=(0, 512), columns=(512, 640))
     assert kept.key == "count 0 2 (0, 512) (512, 640) Squares(side=128, height=512, width=640)"
-    whole = counting.BorderBlock(**block, units=None, rows=None)
+    whole = counting.BorderBlock(**block, units=None)
     assert whole.key == "borders 0 2 None (0, 0) None"
     nothing = contingency.merge([])
     plane = counting.ThresholdedPlane(nothing, nothing, isbi2012.Topology(0, 0, 4))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -57,9 +57,10 @@ class Block:
     truth: PlaneArray
     ignore: PlaneArray | None
     units: SpatialBlocks | None  # what is told apart
-    rows: tuple[int, int] | None
-    columns: tuple[int, int] = (0, 0)
+    instances: bool
     probabilities: ProbabilityMap | None = None
+    rows: tuple[int, int] | None = None  # None for the whole plane
+    columns: tuple[int, int] = (0, 0)
 
     @property
     def key(self) -> str:
@@ -70,11 +71,30 @@ class Block:
 
 @dataclass(frozen=True)
 class BorderBlock(Block):
-    """A block, or where `rows` is None a whole plane, whose borders are scored."""
+    """A box or plane whose borders are scored."""
 
     kept_as: ClassVar[str] = "borders"
 
-    instances: bool = False
+
+B = TypeVar("B", bound=Block)
+
+
+def _planes(
+    make: type[B], pairs: Sequence[Pair], kind: str, units: SpatialBlocks | None
+) -> Iterator[B]:
+    """List the planes of all pairs of samples."""
+    for number, (prediction, truth) in enumerate(pairs):
+        sides = prediction.image.labels[kind], truth.image.labels[kind]
+        ignore = truth.image.labels.get("ignore")
+        probabilities = probability_map(prediction.image, kind)
+        for plane in range(sides[0].planes):
+            yield make(number, plane, *sides, ignore, units, kind == "instances", probabilities)
+
+
+def _cut(plane: B, side: int | None) -> Iterator[B]:
+    """Cut a plane into blocks."""
+    for tile in blocks_of(plane.prediction, side):
+        yield replace(plane, rows=(tile.y0, tile.y1), columns=(tile.x0, tile.x1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,27 +148,11 @@ def count(
             chances[block.sample] = result.chances + (0 if before is None else before)
         runner.progress.advance()
 
-    found = [ours.image.labels[kind] for ours, _ in pairs]
-    total = sum(part.planes * len(blocks_of(part, runner.block_side)) for part in found)
+    planes = partial(_planes, Block, pairs, kind, units)
+    total = sum(len(blocks_of(plane.prediction, runner.block_side)) for plane in planes())
     runner.progress.start("score", total=total)
-    runner(count_block, _blocks(pairs, kind, runner.block_side, units), add)
+    runner(count_block, (b for plane in planes() for b in _cut(plane, runner.block_side)), add)
     return [Counted(one.total(), c) for one, c in zip(sums, chances, strict=True)]
-
-
-def _blocks(
-    pairs: Sequence[Pair], kind: str, side: int | None, units: SpatialBlocks | None
-) -> Iterator[Block]:
-    """Cut every pair of samples into blocks."""
-    for number, (prediction, truth) in enumerate(pairs):
-        found, wanted = prediction.image.labels[kind], truth.image.labels[kind]
-        ignore = truth.image.labels.get("ignore")
-        probabilities = probability_map(prediction.image, kind)
-        for plane in range(found.planes):
-            for tile in blocks_of(found, side):
-                rows, columns = (tile.y0, tile.y1), (tile.x0, tile.x1)
-                yield Block(
-                    number, plane, found, wanted, ignore, units, rows, columns, probabilities
-                )
 
 
 @dataclass(frozen=True)
@@ -172,19 +176,10 @@ def border_blocks(
     units: SpatialBlocks | None = None,
 ) -> Iterator[BorderBlock]:
     """Cut every pair into blocks and, for `thin` borders, into planes that are not too large."""
-    for number, (prediction, truth) in enumerate(pairs):
-        found, wanted = prediction.image.labels[kind], truth.image.labels[kind]
-        ignore = truth.image.labels.get("ignore")
-        for plane in range(found.planes):
-            make = partial(
-                BorderBlock,
-                *(number, plane, found, wanted, ignore, units),
-                instances=kind == "instances",
-            )
-            for tile in blocks_of(found, side):
-                yield make((tile.y0, tile.y1), (tile.x0, tile.x1))
-            if thin and found.height * found.width <= isbi2012.LARGEST:
-                yield make(None, probabilities=probability_map(prediction.image, kind))
+    for plane in _planes(BorderBlock, pairs, kind, units):
+        yield from _cut(replace(plane, probabilities=None), side)
+        if thin and plane.prediction.height * plane.prediction.width <= isbi2012.LARGEST:
+            yield plane
 
 
 def score_borders(
@@ -253,7 +248,7 @@ class Borders:
     ) -> None:
         """Count what a job found in a plane."""
         if isinstance(result, boundaries.Surfaces):
-            self.outlines = self.outlines + result
+            self.outlines = boundaries.merge([self.outlines, result])
             return
         for threshold, found in result.items():
             self.planes.setdefault(threshold, {})[plane] = found

@@ -57,31 +57,14 @@ def find_objects(
     for (predicted, true), table in zip(pairs, tables, strict=True):
         overlaps = matching.overlaps(table)
         errors = matching.errors(overlaps)
-        for side, labels, own, other, facts in (
-            (
-                "truth",
-                true.labels("instances"),
-                overlaps.true,
-                overlaps.pred,
-                (errors.true, errors.true_partner, errors.true_iou),
-            ),
-            (
-                "prediction",
-                predicted.labels("instances"),
-                overlaps.pred,
-                overlaps.true,
-                (errors.pred, errors.pred_partner, errors.pred_iou),
-            ),
-        ):
-            places = _places(labels, runner)
-            for label, kind, partner, iou in zip(
-                own.ids.tolist(), *(part.tolist() for part in facts), strict=True
-            ):
+        sides = (("truth", true, overlaps.true), ("prediction", predicted, overlaps.pred))
+        for (side, sample, own), (_, _, other), one in zip(sides, sides[::-1], errors, strict=True):
+            places = _places(sample.labels("instances"), runner)
+            columns = (part.tolist() for part in (own.ids, one.kinds, one.partner, one.iou))
+            for label, kind, at, iou in zip(*columns, strict=True):
                 if label:
-                    partner_id = None if partner < 0 else int(other.ids[partner])
-                    found.append(
-                        ScoredObject(true.name, side, *places[label], kind, partner_id, iou)
-                    )
+                    partner = None if at < 0 else int(other.ids[at])
+                    found.append(ScoredObject(true.name, side, *places[label], kind, partner, iou))
     return found
 
 

@@ -100,6 +100,11 @@ class EvaluateReport:
         `reasons` says why, by score; those of a sample only where they are not those overall.
         """
         overall = self.reasons.of(self.overall)
+
+        def own(scores: Scores) -> dict[str, str]:
+            reasons = self.reasons.of(scores)
+            return {name: text for name, text in reasons.items() if overall.get(name) != text}
+
         return {
             "version": VERSION,
             "prediction": self.prediction,
@@ -108,11 +113,7 @@ class EvaluateReport:
             "overall": {**self.overall.to_dict(), "reasons": overall},
             "mean": {**self.mean.to_dict(), "reasons": self.reasons.of(self.mean)},
             "samples": [
-                {
-                    "name": name,
-                    **one.to_dict(),
-                    "reasons": _without(self.reasons.of(one), overall),
-                }
+                {"name": name, **one.to_dict(), "reasons": own(one)}
                 for name, one in self.samples.items()
             ],
             "certainty": self.certainty.to_dict(),
@@ -170,10 +171,6 @@ class CompareReport:
         """Hold each prediction to bounds; see `EvaluateReport.check`."""
         for report in self.reports:
             report.check(bounds)
-
-
-def _without(reasons: dict[str, str], known: dict[str, str]) -> dict[str, str]:
-    return {name: text for name, text in reasons.items() if known.get(name) != text}
 
 
 def parse_bound(text: str) -> tuple[str, float]:

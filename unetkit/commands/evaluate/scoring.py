@@ -216,20 +216,7 @@ def _key(job: Any) -> str:
 
 
 def pack(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
-    """Take a result apart.
-
-    Parameters
-    ----------
-    value : object
-        A result of a job: records, dictionaries, arrays and numbers.
-    arrays : dict
-        Gets the arrays.
-
-    Returns
-    -------
-    object
-        The rest, as JSON can hold it.
-    """
+    """Take a job's result apart into arrays, and a rest that JSON can hold."""
     if isinstance(value, np.ndarray):
         name = f"a{len(arrays)}"
         arrays[name] = value
@@ -243,13 +230,7 @@ def pack(value: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
 
 
 def unpack(tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
-    """Put together what `pack` took apart.
-
-    Parameters
-    ----------
-    tree : object
-    arrays : dict of str to ndarray
-    """
+    """Put together what `pack` took apart."""
     of = partial(unpack, arrays=arrays)
     match tree:
         case {"array": name}:
