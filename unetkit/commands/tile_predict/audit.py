@@ -34,27 +34,13 @@ SIDE = 256
 
 @dataclass(frozen=True)
 class AuditJob:
-    """A window that is predicted once more.
+    """A window that is predicted once more."""
 
-    Parameters
-    ----------
-    task : ImageTask
-        What all windows of an image share.
-    plane : int
-        Which plane.
-    tile : Tile
-        The window, and what is read for it.
-    averaging : Averaging
-        Where the networks look for it.
-    left_out : tuple of Tile
-        Tiles that were left out as empty, about which the network was not asked.
-    """
-
-    task: ImageTask
+    task: ImageTask  # what all windows of an image share
     plane: int
-    tile: Tile
+    tile: Tile  # the window, and what is read for it
     averaging: Averaging
-    left_out: tuple[Tile, ...]
+    left_out: tuple[Tile, ...]  # tiles about which the network was not asked
 
     def __str__(self) -> str:
         return (
@@ -68,16 +54,7 @@ def draw_windows(
 ) -> Iterator[AuditJob]:
     """Draw windows that lie across the seams of tiles, always the same for the same plan.
 
-    Parameters
-    ----------
-    plan : Plan
-        Says where the seams are. An image of one tile has none; its windows lie anywhere.
-    tasks : sequence of ImageTask
-        One for each sample.
-    count : int
-        How many.
-    left_out : frozenset of str
-        Keys of tiles that were left out.
+    An image of one tile has no seams; its windows lie anywhere. `left_out` holds keys of tiles.
     """
     step = plan.model.header.contract.step
     side = max(2 * step, min(SIDE, plan.tile) // (2 * step) * 2 * step)
@@ -134,26 +111,13 @@ MANY_FLIPS = 1e-2
 
 @dataclass(frozen=True)
 class Compared:
-    """What became of one window, or of several together.
-
-    Parameters
-    ----------
-    pixels : int
-        Pixels that were compared.
-    largest_difference : float
-        Between a stored probability and that of the second time.
-    differing : int
-        Pixels at which it is more than rounding explains.
-    flipped : int
-        Labels that are another the second time.
-    flipped_clearly : int
-        Those of them where the second time the label won by more than rounding explains.
-    """
+    """What became of one window, or of several together."""
 
     pixels: int = 0
-    largest_difference: float = 0.0
-    differing: int = 0
-    flipped: int = 0
+    largest_difference: float = 0.0  # between a stored probability and that of the second time
+    differing: int = 0  # pixels at which it is more than rounding explains
+    flipped: int = 0  # labels that are another the second time
+    # Those of them where the second time the label won by more than rounding explains.
     flipped_clearly: int = 0
 
     def with_another(self, other: Compared) -> Compared:
@@ -243,26 +207,9 @@ def audit(
     scheduler: Scheduler,
     advance: Callable[[], None],
 ) -> dict[str, Any]:
-    """Compare windows across seams with what is stored.
+    """Compare windows across seams with what is stored, and tell what was found.
 
-    Parameters
-    ----------
-    plan, tasks, left_out
-        As for `draw_windows`; the plan says how many.
-    scheduler : Scheduler
-        Runs the windows.
-    advance : callable
-        Called after each.
-
-    Returns
-    -------
-    dict
-        What was compared and what was found, as JSON can hold it.
-
-    Raises
-    ------
-    CheckError
-        If it is more than the precision allows.
+    CheckError if it is more than the precision allows; `advance` is called after each window.
     """
     found, worst = Compared(), ""
 
