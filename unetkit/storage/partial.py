@@ -75,6 +75,10 @@ class Partial:
     # What errors call it.
     title: str = "output "
 
+    def __post_init__(self) -> None:
+        if self.resume and self.overwrite:
+            raise UsageError("resume must be given without overwrite, got both; choose one of them")
+
     @property
     def folder(self) -> str:
         """Where the output is made."""
@@ -87,8 +91,6 @@ class Partial:
 
     def check_writable(self) -> PreviousRun | None:
         """Make sure that the output may be written; return what there is to be resumed."""
-        if self.resume and self.overwrite:
-            raise UsageError("resume must be given without overwrite, got both; choose one of them")
         if self.resume:
             return self._find_previous()
         # A dry run says what would be done once there is room for it.

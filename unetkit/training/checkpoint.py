@@ -30,18 +30,10 @@ _KEY = "unetkit.state"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """All that a training needs to go on as if it had never stopped.
+    """All that a training needs to go on as if it had never stopped."""
 
-    Parameters
-    ----------
-    tensors : mapping of str to Tensor
-        On the processor, shared with nobody.
-    facts : mapping of str
-        What JSON can hold.
-    """
-
-    tensors: Mapping[str, Tensor]
-    facts: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]  # on the processor, shared with nobody
+    facts: Mapping[str, Any]  # what JSON can hold
 
     @property
     def is_finite(self) -> bool:
@@ -59,13 +51,7 @@ class Checkpoint:
 
     @classmethod
     def from_bytes(cls, content: bytes, *, path: str) -> Checkpoint:
-        """Read what `to_bytes` returned; nothing in it can run code.
-
-        Raises
-        ------
-        InputError
-            If a single bit is not as it was.
-        """
+        """Read what `to_bytes` returned; nothing in it can run code, and no bit differs."""
         try:
             tensors = safetensors.torch.load(content)
             size = int.from_bytes(content[:8], "little")
@@ -105,17 +91,7 @@ def _damaged(path: str, got: str) -> InputError:
 
 
 class Checkpoints:
-    """The last two states of a training, in its folder.
-
-    Parameters
-    ----------
-    folder : str
-        Where they lie.
-    period : float
-        Seconds between two saves.
-    clock : callable
-        Seconds that only grow.
-    """
+    """The last two states of a training, in its folder, saved now and then."""
 
     def __init__(
         self,
@@ -137,22 +113,9 @@ class Checkpoints:
         return self._last.exists() or self._previous.exists()
 
     def load(self, note: Callable[[str], None]) -> Checkpoint | None:
-        """Read the last state, or the one before it where that is damaged.
+        """Read the last state, or the one before it where that is damaged, which is noted.
 
-        Parameters
-        ----------
-        note : callable
-            Told of a damaged state, in one sentence.
-
-        Returns
-        -------
-        Checkpoint or None
-            None where there is none.
-
-        Raises
-        ------
-        InputError
-            If all that is there is damaged.
+        None where there is none; InputError where all that is there is damaged.
         """
         found = [path for path in (self._last, self._previous) if path.exists()]
         for number, path in enumerate(found, start=1):
@@ -175,32 +138,17 @@ class Checkpoints:
         return self._clock() - self._saved >= self._period
 
     def save(self, state: Checkpoint, *, after: Callable[[], None] = lambda: None) -> None:
-        """Write a state beside the work of the caller; `finish` waits for it.
+        """Write a state, which must not change any more, beside the work; `finish` waits for it.
 
-        Parameters
-        ----------
-        state : Checkpoint
-            Must not change any more.
-        after : callable
-            Called in the thread that writes once the state is safe.
-
-        Raises
-        ------
-        ResourceError
-            If the save before this one failed.
+        `after` is called in the thread that writes once the state is safe. An error of the save
+        before this one comes up here.
         """
         self.finish()
         self._saved = self._clock()
         self._writing = self._pool.submit(self._write, state, after)
 
     def finish(self) -> None:
-        """Wait until what was handed over is on the disk.
-
-        Raises
-        ------
-        ResourceError
-            If it could not be written.
-        """
+        """Wait until what was handed over is on the disk; an error that prevents it comes up."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
@@ -220,21 +168,11 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Validation:
-    """What the held-out data says of the network.
+    """What the held-out data says of the network."""
 
-    Parameters
-    ----------
-    score : float
-        What the best network has most of.
-    loss : float
-        Decides between equal scores.
-    scores : dict
-        All scores, for people.
-    """
-
-    score: float
-    loss: float
-    scores: dict[str, Any] = field(default_factory=dict)
+    score: float  # what the best network has most of
+    loss: float  # decides between equal scores
+    scores: dict[str, Any] = field(default_factory=dict)  # all scores, for people
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -244,27 +182,13 @@ class Validation:
 
 @dataclass
 class Position:
-    """How far a training has come.
+    """How far a training has come."""
 
-    Parameters
-    ----------
-    step : int
-        Steps that are made.
-    validated : int
-        Steps that were made when the last validation was done.
-    best_step : int
-        Steps of the best network so far.
-    best : Validation, optional
-        Its scores.
-    since_best : int
-        Validations since then.
-    """
-
-    step: int = 0
-    validated: int = 0
-    best_step: int = 0
+    step: int = 0  # steps that are made
+    validated: int = 0  # those that were made when the last validation was done
+    best_step: int = 0  # those of the best network so far
     best: Validation | None = None
-    since_best: int = 0
+    since_best: int = 0  # validations since then
 
     def judge(self, found: Validation) -> bool:
         """Take the scores of this step's network, and say whether it is the best so far."""

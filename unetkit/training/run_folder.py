@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import InputError, OutputError, UsageError
-from unetkit.storage.atomic import make_folder, write_bytes
+from unetkit.storage.atomic import make_folder, sweep, write_bytes
 from unetkit.storage.outputs import (
     check_local,
     check_output,
@@ -22,7 +22,6 @@ from unetkit.training.checkpoint import Checkpoints, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
 
     from unetkit.training.checkpoint import Checkpoint
 
@@ -40,24 +39,6 @@ class RunFolder:
     that ends otherwise leaves the folder with its states and its best model, or where it has none
     leaves everything as it was. One that was killed before its first state leaves nothing to go on
     with: a training that resumes then begins anew, and puts its own best model and log in place.
-
-    Parameters
-    ----------
-    output : str
-        The model file to be.
-    inputs : sequence of str
-        What is read.
-    overwrite : bool
-        Whether an earlier model, log and folder may be replaced.
-    resume : bool
-        Whether to go on where an earlier training stopped, if there was one.
-
-    Raises
-    ------
-    UsageError
-        If `output` does not end in ``.safetensors``.
-    OutputError
-        If the model, its log, its page or the folder is there and may not be replaced.
     """
 
     def __init__(
@@ -65,7 +46,7 @@ class RunFolder:
     ) -> None:
         self.output = output
         stem = output.removesuffix(SUFFIX)
-        self.folder = f"{stem}.train"
+        self.folder = folder_of(output)
         self.log = log_of(output)
         check_local(output)
         check_output(output, inputs=inputs, overwrite=overwrite)
@@ -113,8 +94,7 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         if self.resumes:
-            for torn in Path(self.folder).glob(".*.tmp"):
-                torn.unlink()
+            sweep(self.folder)
             return self
         self._set_earlier_aside()
         # It appears with the mark by which a later training knows it, also after a crash.
@@ -125,12 +105,7 @@ class RunFolder:
         self._open_log()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.states.close()
         if self._stream is not None:
             self._stream.close()
@@ -160,15 +135,7 @@ class RunFolder:
     def load(self, note: Callable[[str], None]) -> Checkpoint | None:
         """Return the state to go on from; None where this training begins afresh.
 
-        Parameters
-        ----------
-        note : callable
-            Told of a damaged state, and of an earlier training that left none.
-
-        Raises
-        ------
-        InputError
-            If no state is whole, or its best model is not there any more.
+        A damaged state is noted, and an earlier training that left none.
         """
         if self.begins_anew:
             note(f"{self.folder} was left before any state was kept: training begins at step 0.")
@@ -202,16 +169,9 @@ class RunFolder:
         self._stream.write(json.dumps(facts, allow_nan=False) + "\n")
 
     def keep_best(self, content: bytes, *, step: int) -> None:
-        """Keep a model file, in place of the one before.
+        """Keep the model of a step, in place of the one before.
 
         The one before stays under another name as long as a state knows it as its best.
-
-        Parameters
-        ----------
-        content : bytes
-            Of the file.
-        step : int
-            The step whose network it is.
         """
         if self._best_step:
             _link(Path(self.best), self._best_of(self._best_step))
@@ -237,13 +197,7 @@ class RunFolder:
         self.states.finish()
 
     def publish(self, *, keep_state: bool = False) -> None:
-        """Put the log and the best model in their places, and remove the folder.
-
-        Parameters
-        ----------
-        keep_state : bool
-            Leave the folder where it is.
-        """
+        """Put log, page and best model in their places, and remove the folder, if it shall go."""
         if keep_state:
             self.finish()
         for running, place in ((self.running_log, self.log), (self.running_page, self.page)):
@@ -263,6 +217,15 @@ class RunFolder:
         for path in Path(self.folder).glob("best-*.safetensors"):
             if path not in known:
                 path.unlink()
+
+
+def folder_of(output: str) -> str:
+    """Name the folder beside a model in which it is made.
+
+    >>> folder_of("cells/model.safetensors")
+    'cells/model.train'
+    """
+    return f"{output.removesuffix(SUFFIX)}.train"
 
 
 def log_of(output: str) -> str:

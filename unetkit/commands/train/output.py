@@ -13,24 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unetkit.errors import OutputError, UsageError
+from unetkit.errors import OutputError
 from unetkit.models.hardware import PRECISIONS
 from unetkit.models.model_header import read_header
 from unetkit.storage.chunks import inventory
 from unetkit.storage.journal import differences
-from unetkit.storage.lock import locked
+from unetkit.storage.partial import Partial, PreviousRun
 from unetkit.storage.urls import exists
 from unetkit.training.checkpoint import Checkpoint, Validation
 from unetkit.training.loop import TrainingResult
-from unetkit.training.run_folder import RunFolder, log_of
+from unetkit.training.run_folder import RunFolder, folder_of, log_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from unetkit.commands.train.report import TrainingDescription
     from unetkit.progress import Progress
-    from unetkit.storage.datasets import Sample
-    from unetkit.storage.planes import PlaneArray
     from unetkit.training.distributed import ProcessGroup
 
 # What changes the last bits of a result and no more; the rest of the facts are its settings.
@@ -39,54 +37,25 @@ SURROUNDINGS = ("torch", "machine")
 
 @dataclass(frozen=True)
 class TrainingOutput:
-    """Where a training works, and what an earlier one left there.
+    """Where a training works, and what an earlier one left there."""
 
-    Parameters
-    ----------
-    output : str
-        The model file to be.
-    run_folder : RunFolder, optional
-        None in processes that don't write, and where an earlier training is finished.
-    settings : dict, optional
-        Those of the earlier training, as `settings` returned them; None where there is none to go
-        on with, or this process does not write.
-    state : Checkpoint, optional
-        From where to go on.
-    end : dict, optional
-        The last line of the earlier training's log, where it is finished.
-    """
-
-    output: str
+    output: str  # the model file to be
+    # None in processes that don't write, and where an earlier training is finished.
     run_folder: RunFolder | None = None
-    settings: dict[str, Any] | None = None
-    state: Checkpoint | None = None
-    end: dict[str, Any] | None = None
+    # With the settings of the earlier training; None where there is none to go on with, or this
+    # process does not write.
+    previous: PreviousRun | None = None
+    state: Checkpoint | None = None  # from where to go on
+    end: dict[str, Any] | None = None  # the last line of a finished training's log
 
-    def precision(self, wish: str, group: ProcessGroup) -> str:
+    def precision(self, requested: str, group: ProcessGroup) -> str:
         """Return the precision that was chosen before, where the choice is left open."""
-        if wish != "auto":
-            return wish
+        if requested != "auto":
+            return requested
         known = ("auto", *PRECISIONS)
-        before = (self.settings or {}).get("precision")
+        before = None if self.previous is None else self.previous.fingerprint.get("precision")
         (number,) = group.first([known.index(before) if before in known else 0])
         return known[int(number)]
-
-    def check(self, now: dict[str, Any]) -> None:
-        """Make sure that going on gives what a single training would give.
-
-        Raises
-        ------
-        OutputError
-            Naming what differs.
-        """
-        found = [] if self.settings is None else differences(self.settings, now)
-        if found:
-            place = self.output if self.run_folder is None else self.run_folder.folder
-            raise OutputError(
-                f"{place} must have been made with the same settings to be resumed, got "
-                f"{'; '.join(found[:5])}; give those of before, or --overwrite instead of"
-                " --resume to start afresh"
-            )
 
     def finished(self) -> TrainingResult | None:
         """Return how the earlier training ended; None where it did not."""
@@ -111,31 +80,26 @@ def claim_output(
     group: ProcessGroup,
     progress: Progress,
 ) -> Iterator[TrainingOutput]:
-    """Be the only training that makes an output, and look for what there is to go on with.
-
-    Yields
-    ------
-    TrainingOutput
-
-    Raises
-    ------
-    UsageError
-        If both `resume` and `overwrite` are given.
-    OutputError
-        If something is there that may not be replaced, or another job is at work there.
-    """
-    if resume and overwrite:
-        raise UsageError("resume must be given without overwrite, got both; choose one of them")
+    """Be the only training that makes an output, and look for what there is to go on with."""
+    partial = Partial(
+        output,
+        tuple(inputs),
+        resume=resume,
+        overwrite=overwrite,
+        break_lock=break_lock,
+        at=folder_of(output),
+    )
     with ExitStack() as stack:
         claimed = TrainingOutput(output)
         if group.is_main and resume and exists(output):
             claimed = _finished(output)
         elif group.is_main:
             run_folder = RunFolder(output, inputs=inputs, overwrite=overwrite, resume=resume)
-            stack.enter_context(locked(run_folder.folder, break_lock=break_lock))
-            state = run_folder.load(progress.note)
-            before = None if state is None else state.facts["more"]["settings"]
-            claimed = TrainingOutput(output, run_folder, before, state)
+            stack.enter_context(partial.locked())
+            state, previous = run_folder.load(progress.note), None
+            if state is not None:
+                previous = PreviousRun(partial.folder, False, state.facts["more"]["settings"])
+            claimed = TrainingOutput(output, run_folder, previous, state)
         yield _spread(claimed, group)
 
 
@@ -159,8 +123,8 @@ def _finished(output: str) -> TrainingOutput:
             f"output {output} must have its log beside it to be known as finished, got none at"
             f" {log_of(output)}; name another output, or --overwrite instead of --resume"
         )
-    settings = {key: value for key, value in first.items() if key not in (*SURROUNDINGS, "event")}
-    return TrainingOutput(output, settings=settings, end=end)
+    known = {key: value for key, value in first.items() if key not in (*SURROUNDINGS, "event")}
+    return TrainingOutput(output, previous=PreviousRun(output, True, known), end=end)
 
 
 def _ends(log: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -181,35 +145,27 @@ def settings(facts: TrainingDescription, *, nonfinite: str) -> dict[str, Any]:
     A copy of the dataset elsewhere has the same.
     """
     own = {key: value for key, value in facts.to_dict().items() if key not in SURROUNDINGS}
-    used, known = set(facts.samples), _Stored()
-    read = {
-        sample.name: known.content(sample, counts)
-        for sample, counts in zip(facts.task.samples, facts.task.counts, strict=True)
-        if sample.name in used
-    }
-    return {**own, "nonfinite": nonfinite, "input": read}
+    return {**own, "nonfinite": nonfinite, "input": _contents(facts)}
 
 
-class _Stored:
-    """Looks at what is stored of samples; an array that several share is listed once."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, list[int] | None] = {}
-
-    def content(self, sample: Sample, counts: tuple[int, ...]) -> str:
-        """Tell one content of a sample from others, by what is stored and what it holds."""
-        said: list[Any] = [list(counts), list(sample.data.picked or ())]
+def _contents(facts: TrainingDescription) -> dict[str, str]:
+    """Tell one content of a sample from others, by what is stored and what it holds."""
+    used, contents = set(facts.samples), {}
+    known: dict[str, list[int] | None] = {}  # of arrays that several samples share
+    for sample, counts in zip(facts.task.samples, facts.task.counts, strict=True):
+        if sample.name not in used:
+            continue
+        parts: list[Any] = [list(counts), list(sample.data.picked or ())]
         for array in (sample.data, sample.labels(), sample.ignore, sample.weights):
-            if array is not None:
-                said.append([list(array.shape), array.dtype.name, self._census(array)])
-        return f"{zlib.crc32(json.dumps(said).encode()):08x}"
-
-    def _census(self, array: PlaneArray) -> list[int] | None:
-        if array.url not in self._known:
-            found = inventory(array)
-            sizes = None if found is None else [found.total, found.stored, found.size]
-            self._known[array.url] = sizes
-        return self._known[array.url]
+            if array is None:
+                continue
+            if array.url not in known:
+                found = inventory(array)
+                sizes = None if found is None else [found.total, found.stored, found.size]
+                known[array.url] = sizes
+            parts.append([list(array.shape), array.dtype.name, known[array.url]])
+        contents[sample.name] = f"{zlib.crc32(json.dumps(parts).encode()):08x}"
+    return contents
 
 
 def surroundings(group: ProcessGroup, *, accumulate: int) -> dict[str, Any]:

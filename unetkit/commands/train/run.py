@@ -26,6 +26,8 @@ from unetkit.training.optimizer import Schedule
 from unetkit.training.sampler import Sampler
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from unetkit.commands.train.output import TrainingOutput
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from unetkit.progress import Progress
     from unetkit.training.distributed import ProcessGroup
     from unetkit.training.loop import TrainingResult
+    from unetkit.training.sampler import TrainingSample
 
 # A step runs the network forward and back, a validation forward only.
 PASSES = 3
@@ -41,66 +44,40 @@ PASSES = 3
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A training that is about to begin, or to go on.
-
-    Parameters
-    ----------
-    facts : TrainingDescription
-        What is known of it.
-    output : TrainingOutput
-        Where it works.
-    group : ProcessGroup
-        Who else trains the network.
-    nonfinite : {"error", "fill"}
-        What to do about NaN and Inf in images.
-    keep_state : bool
-        Whether the state stays when the model is there.
-    tensorboard : str, optional
-        A folder that TensorBoard shows.
-    """
+    """A training that is about to begin, or to go on."""
 
     facts: TrainingDescription
     output: TrainingOutput
     group: ProcessGroup
     nonfinite: Literal["error", "fill"]
-    keep_state: bool
-    tensorboard: str | None = None
+    keep_state: bool  # whether the state stays when the model is there
+    tensorboard: str | None = None  # a folder that TensorBoard shows
 
     def learn(self, network: nn.Module, progress: Progress, *, began: float) -> TrainReport:
-        """Train a network, and publish the best one.
+        """Train a network on its device, and publish the best one.
 
-        Parameters
-        ----------
-        network : nn.Module
-            On its device.
-        progress : Progress
-            Told of every step.
-        began : float
-            When the work began, by the monotonic clock.
-
-        Returns
-        -------
-        TrainReport
+        `began` is when the work began, by the monotonic clock.
         """
         known = settings(self.facts, nonfinite=self.nonfinite)
-        self.output.check(known)
-        outcome, total, start = self.output.finished(), 0, None
-        if outcome is not None and self.output.end is not None:
+        if self.output.previous is not None:
+            self.output.previous.check(known)
+        result, total, start = self.output.finished(), 0, None
+        if result is not None and self.output.end is not None:
             progress.note("The training is finished, so there is nothing to do.")
-            start, total = outcome.steps, self.output.end["steps_total"]
+            start, total = result.steps, self.output.end["steps_total"]
         else:
+            around = surroundings(self.group, accumulate=self.facts.plan.accumulate)
             if self.output.state is not None:
                 start = self.output.state.facts["position"]["step"]
-                compare_surroundings(self.output.state, self._surroundings(), progress)
+                compare_surroundings(self.output.state, around, progress)
                 progress.note(f"Goes on after step {start}.")
-            outcome, total = self._train(network, progress, began=began, known=known)
-            if outcome.stopped_early:
-                progress.note(
-                    f"Ended after {outcome.steps} steps: the score did not rise any more."
-                )
+            kept = {"settings": known, "surroundings": around}
+            result, total = self._train(network, progress, began=began, kept=kept)
+            if result.stopped_early:
+                progress.note(f"Ended after {result.steps} steps: the score did not rise any more.")
         return report(
             self.facts,
-            outcome,
+            result,
             output=self.output.output,
             seconds=round(time.monotonic() - began, 1),
             steps_total=total,
@@ -108,27 +85,26 @@ class TrainingRun:
         )
 
     def _train(
-        self, network: nn.Module, progress: Progress, *, began: float, known: dict[str, Any]
+        self, network: nn.Module, progress: Progress, *, began: float, kept: dict[str, Any]
     ) -> tuple[TrainingResult, int]:
         """Return how it ended, and how many steps were planned."""
         facts, plan, state = self.facts, self.facts.plan, self.output.state
         first = 0 if state is None else state.facts["position"]["step"]
-        samples = self._samples(progress)
+        samples = training_samples(
+            facts.task,
+            facts.samples,
+            balance=plan.numbers.balance,
+            normalization=plan.normalization,
+            nonfinite=self.nonfinite,
+            progress=progress,
+        )
         facts = replace(facts, intensities=intensity_summary(samples, facts.parts.train))
         cache = BlockCache()
-        sampler = Sampler(
-            samples,
-            facts.parts.train,
-            contract=facts.contract,
-            recipe=plan.numbers,
-            cache=cache,
-            seed=plan.seed,
-            group=self.group,
-        )
+        sampler = self._sampler(samples, cache)
         with ExitStack() as stack:
             stop = stack.enter_context(stoppable(patient=self.group.size > 1))
             stack.enter_context(self.output.run_folder or nullcontext())
-            callback = self._callback(facts, progress, stop, known)
+            callback = self._callback(facts, progress, stop, kept["settings"])
             check = callback.examining if isinstance(callback, MainCallback) else lambda: None
             validator = Validator(facts, samples, cache=cache, before_each=check)
             if isinstance(callback, MainCallback):
@@ -141,7 +117,7 @@ class TrainingRun:
                 validation=validator.pixels_read / (PASSES * sampler.pixels_read),
             )
             batches = stack.enter_context(sampler.batches(workers=plan.workers, start=first))
-            outcome = fit(
+            result = fit(
                 network,
                 unfreeze_after(network, batches, steps=plan.freeze_encoder, start=first),
                 recipe=plan.numbers,
@@ -149,17 +125,26 @@ class TrainingRun:
                 precision=plan.precision,
                 validate=validator,
                 callback=callback,
-                checkpointer=self._checkpointer(callback, known),
+                checkpointer=self._checkpointer(callback, kept),
                 group=self.group,
                 accumulate=plan.accumulate,
             )
             if isinstance(callback, MainCallback) and self.output.run_folder is not None:
-                callback.ended(outcome)
+                callback.ended(result)
                 self.output.run_folder.publish(keep_state=self.keep_state)
-        return outcome, schedule.steps
+        return result, schedule.steps
 
-    def _surroundings(self) -> dict[str, Any]:
-        return surroundings(self.group, accumulate=self.facts.plan.accumulate)
+    def _sampler(self, samples: Mapping[str, TrainingSample], cache: BlockCache) -> Sampler:
+        plan = self.facts.plan
+        return Sampler(
+            samples,
+            self.facts.parts.train,
+            contract=self.facts.contract,
+            recipe=plan.numbers,
+            cache=cache,
+            seed=plan.seed,
+            group=self.group,
+        )
 
     def _callbacks(
         self, facts: TrainingDescription, validator: Validator, first: int, *, normalizes: bool
@@ -186,16 +171,6 @@ class TrainingRun:
             )
         return found
 
-    def _samples(self, progress: Progress) -> dict[str, Any]:
-        return training_samples(
-            self.facts.task,
-            self.facts.samples,
-            balance=self.facts.plan.numbers.balance,
-            normalization=self.facts.plan.normalization,
-            nonfinite=self.nonfinite,
-            progress=progress,
-        )
-
     def _callback(
         self, facts: TrainingDescription, progress: Progress, stop: Stop, known: dict[str, Any]
     ) -> MainCallback | WorkerCallback:
@@ -213,11 +188,11 @@ class TrainingRun:
         return reporter
 
     def _checkpointer(
-        self, callback: MainCallback | WorkerCallback, known: dict[str, Any]
+        self, callback: MainCallback | WorkerCallback, kept: dict[str, Any]
     ) -> Checkpointer:
         def more() -> dict[str, Any]:
             own = callback.to_dict() if isinstance(callback, MainCallback) else {}
-            return {"reporter": own, "settings": known, "surroundings": self._surroundings()}
+            return {"reporter": own, **kept}
 
         return Checkpointer(
             self.output.run_folder,
