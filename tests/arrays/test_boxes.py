@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unetkit.arrays.boxes import gather
-from unetkit.geometry.tiles import mirror
+from unetkit.arrays.boxes import gather, inside, read_around, read_tile
+from unetkit.geometry.tiles import cover, mirror
 
 starts = st.integers(-30, 30)
 
@@ -35,3 +35,68 @@ def test_only_the_pixels_of_the_box_are_read() -> None:
 
     gather(read, mirror(-2, 3, 100), mirror(95, 103, 100))
     assert asked == [(0, 3, 95, 100)]
+
+
+class Array:
+    """An array of one plane, seen as `read_tile` sees a stored one."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self.height, self.width = array.shape[-2:]
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        assert 0 <= y0 < y1 <= self.height
+        assert 0 <= x0 < x1 <= self.width
+        return self.array[..., y0:y1, x0:x1]
+
+
+@settings(deadline=None)
+@given(
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    tile=st.integers(1, 24),
+    overlap=st.integers(0, 50),
+    surplus=st.integers(0, 9),
+)
+def test_reading_equals_padding_the_whole_image(
+    height: int, width: int, tile: int, overlap: int, surplus: int
+) -> None:
+    image = np.arange(2 * height * width).reshape(2, height, width)
+    size = tile + 2 * overlap + surplus
+    far = overlap + tile + surplus
+    whole = np.pad(image, ((0, 0), (overlap, far), (overlap, far)), mode="reflect")
+    for box in cover(height, width, tile=tile, overlap=overlap, size=size):
+        got = read_tile(Array(image), 0, box)
+        y, x = box.read_y0 + overlap, box.read_x0 + overlap
+        np.testing.assert_array_equal(got, whole[:, y : y + size, x : x + size])
+
+
+def test_labels_are_read_without_a_channel_axis() -> None:
+    labels = np.arange(12).reshape(3, 4)
+    (box,) = cover(3, 4, tile=4, overlap=2)
+    np.testing.assert_array_equal(
+        read_tile(Array(labels), 0, box), np.pad(labels, ((2, 3), (2, 2)), mode="reflect")
+    )
+
+
+@settings(deadline=None)
+@given(
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    reach=st.integers(0, 15),
+    data=st.data(),
+)
+def test_labels_around_a_box_are_read_or_0(
+    height: int, width: int, reach: int, data: st.DataObject
+) -> None:
+    labels = np.arange(1, height * width + 1).reshape(height, width)
+    rows, columns = (
+        sorted(data.draw(st.lists(st.integers(0, n), min_size=2, max_size=2, unique=True)))
+        for n in (height, width)
+    )
+    got = read_around(Array(labels), 0, rows, columns, reach=reach)
+    whole = np.pad(labels, reach)
+    expected = whole[rows[0] : rows[1] + 2 * reach, columns[0] : columns[1] + 2 * reach]
+    np.testing.assert_array_equal(got, expected)
+    y0, y1, x0, x1 = inside(Array(labels), rows, columns, reach=reach)
+    np.testing.assert_array_equal(labels[y0:y1, x0:x1].ravel(), got[got > 0])

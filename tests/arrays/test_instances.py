@@ -16,7 +16,12 @@ from unetkit.arrays.instances import (
     grow,
     growth_of,
     has_instances,
+    id_dtype,
     instances,
+    merge,
+    merge_across_blocks,
+    summarize,
+    touching,
 )
 from unetkit.errors import LabelError, UsageError
 
@@ -128,3 +133,126 @@ def test_what_cannot_grow_is_refused():
         grow(np.zeros((2, 2), int), distance=-1)
     with pytest.raises(LabelError, match="labels must be integers, got float64"):
         grow(np.zeros((2, 2)), distance=1)
+
+
+VOLUMES = arrays(bool, array_shapes(min_dims=3, max_dims=3, max_side=13))
+
+
+def tiled(volume, tile, min_size=0):
+    """Label a stack of planes block by block, as a tiled prediction does."""
+    planes, height, width = volume.shape
+    tops, lefts = range(0, height, tile[0]), range(0, width, tile[1])
+    boxes = [
+        np.s_[plane, y : y + tile[0], x : x + tile[1]]
+        for plane in range(planes)
+        for y in tops
+        for x in lefts
+    ]
+    labelled = [components(volume[box]) for box in boxes]
+    summaries = [
+        summarize(
+            *found,
+            y0=box[1].start,
+            x0=box[2].start,
+            width=width,
+            start=box[0] * height * width,
+        )
+        for found, box in zip(labelled, boxes, strict=True)
+    ]
+    joined = merge_across_blocks(summaries, grid=(planes, len(tops), len(lefts)), min_size=min_size)
+    whole = np.zeros(volume.shape, joined.ids.dtype)
+    for number, (found, box) in enumerate(zip(labelled, boxes, strict=True)):
+        whole[box] = joined.lookup(number)[found[0]]
+    return whole, joined
+
+
+def at_once(volume):
+    """Label each plane as a whole, with ids that run on from plane to plane."""
+    whole = np.zeros(volume.shape, np.uint32)
+    for plane, mask in enumerate(volume):
+        found = label(mask, connectivity=1)
+        whole[plane] = np.where(found > 0, found + whole.max(), 0)
+    return whole
+
+
+@given(volume=VOLUMES, tile=st.tuples(st.integers(1, 14), st.integers(1, 14)))
+@settings(max_examples=150, deadline=None)
+def test_any_tiling_gives_the_ids_of_the_whole_image(volume, tile):
+    whole, joined = tiled(volume, tile)
+    expected = at_once(volume)
+    np.testing.assert_array_equal(whole, expected)
+    assert joined.count == expected.max()
+    np.testing.assert_array_equal(joined.sizes, np.bincount(expected.ravel())[1:])
+
+
+@given(volume=VOLUMES, tile=st.tuples(st.integers(1, 14), st.integers(1, 14)))
+@settings(max_examples=50, deadline=None)
+def test_small_objects_go_by_their_whole_size_and_leave_no_gap_in_the_ids(volume, tile):
+    whole, joined = tiled(volume, tile, min_size=3)
+    expected = at_once(volume)
+    sizes = np.bincount(expected.ravel())
+    kept = np.flatnonzero((sizes >= 3) & (np.arange(len(sizes)) > 0))
+    ids = np.zeros(len(sizes), int)
+    ids[kept] = np.arange(1, len(kept) + 1)
+    np.testing.assert_array_equal(whole, ids[expected])
+    np.testing.assert_array_equal(joined.sizes, sizes[kept])
+
+
+def test_a_spiral_through_many_blocks_is_one_object():
+    spiral = np.array(
+        [
+            [1, 1, 1, 1, 1, 1],
+            [0, 0, 0, 0, 0, 1],
+            [1, 1, 1, 1, 0, 1],
+            [1, 0, 0, 1, 0, 1],
+            [1, 0, 0, 0, 0, 1],
+            [1, 1, 1, 1, 1, 1],
+        ],
+        bool,
+    )
+    whole, joined = tiled(spiral[None], (2, 2))
+    assert joined.count == 1
+    np.testing.assert_array_equal(whole[0], spiral)
+    # Without what meets across faces it falls apart.
+    blocks = [components(spiral[:, :3]), components(spiral[:, 3:])]
+    apart = merge([summarize(*b, y0=0, x0=3 * i, width=6) for i, b in enumerate(blocks)], [])
+    assert apart.count > 1
+
+
+def test_corner_contact_across_four_blocks_does_not_join():
+    assert tiled(np.eye(2, dtype=bool)[None], (1, 1))[1].count == 2
+
+
+def test_touching_lists_each_pair_once_and_no_background():
+    face, other = np.array([0, 1, 1, 2, 3, 0]), np.array([5, 4, 4, 0, 4, 0])
+    assert touching(face, other).tolist() == [[1, 4], [3, 4]]
+
+
+def test_an_image_without_objects():
+    whole, joined = tiled(np.zeros((2, 3, 4), bool), (2, 2))
+    assert joined.count == 0
+    assert not whole.any()
+    assert merge([], []).count == 0
+
+
+def test_ids_are_32_bits_wide_until_they_do_not_fit():
+    assert id_dtype(2**32 - 1) == np.uint32
+    assert id_dtype(2**32) == np.uint64
+
+
+def test_a_grid_of_another_number_of_blocks_is_refused():
+    summary = summarize(*components(np.ones((2, 2), bool)), y0=0, x0=0, width=2)
+    with pytest.raises(ValueError, match="grid must hold 1 blocks"):
+        merge_across_blocks([summary], grid=(1, 2, 1))
+
+
+def test_what_a_block_tells_is_as_large_as_its_faces_and_objects():
+    mask = np.zeros((300, 200), bool)
+    mask[::3, ::4] = True
+    labels, count = components(mask)
+    told = vars(summarize(labels, count, y0=0, x0=0, width=200)).values()
+    faces = 2 * (300 + 200) * labels.itemsize
+    assert sum(part.nbytes for part in told) == faces + count * (8 + 8)
+    # A view of a face would hold on to all pixels of its block.
+    assert not any(np.shares_memory(part, labels) for part in told)
+    assert np.shares_memory(labels[0], labels)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from unetkit.arrays.deformation import deform, draw_deformation, source_positions
+from unetkit.arrays.deformation import affine, deform, draw_deformation, field
 from unetkit.models.hardware import tune_allocator
 
 if TYPE_CHECKING:
@@ -127,7 +127,10 @@ def ready_map_peers() -> dict[str, Callable[[], Any]]:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     image = picture()
-    y, x = source_positions(movement(), (SIZE, SIZE)).astype(np.float32)
+    drawn, shape = movement(), (SIZE, SIZE)
+    matrix, offset = affine(drawn, shape)
+    moved = np.einsum("ij,jyx->iyx", matrix, np.indices(shape)) + offset[:, None, None]
+    y, x = (moved + field(drawn.grid, shape)).astype(np.float32)
     batch = torch.from_numpy(image)[None, None]
     grid = torch.from_numpy(np.stack([x, y], axis=-1))[None] / ((SIZE - 1) / 2) - 1
     sample = torch.nn.functional.grid_sample

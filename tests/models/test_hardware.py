@@ -12,6 +12,7 @@ from unetkit.errors import ResourceError, UsageError
 from unetkit.models import hardware
 from unetkit.models.hardware import (
     PRECISIONS,
+    computing,
     forward,
     lay_out,
     low_precision,
@@ -73,11 +74,6 @@ def test_logits_are_float32_and_near_those_in_double(precision):
     assert (logits.dtype, logits.is_contiguous()) == (torch.float32, True)
     gap = ((logits - true).abs().max() / true.abs().max().clamp(min=1)).item()
     assert gap < {"exact": 1e-5, "float32": 1e-5, "float16": 0.01, "bfloat16": 0.05}[precision]
-
-
-def test_an_unknown_precision_is_refused():
-    with pytest.raises(UsageError, match="precision must be one of"):
-        forward(network(), torch.zeros(1, 1, 44, 44), precision="auto")
 
 
 def test_exact_has_the_same_bits_after_other_precisions_and_with_other_threads():
@@ -251,3 +247,71 @@ def test_a_batch_arrives_whole(kind: str) -> None:
     there = hardware.upload(batch, device)
     assert there.device.type == kind
     assert torch.equal((there * 2).cpu(), batch * 2)
+
+
+def settings():
+    return (
+        torch.backends.mkldnn.enabled,
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.conv.fp32_precision,
+        torch.backends.cuda.matmul.fp32_precision,
+        torch.is_autocast_enabled("cpu"),
+    )
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_setting_is_put_back_also_after_an_error(precision):
+    before = settings()
+    with computing(CPU, precision):
+        assert settings() != before
+    assert settings() == before
+    with pytest.raises(KeyError), computing(CPU, precision):
+        raise KeyError
+    assert settings() == before
+
+
+def test_exact_switches_onednn_off_and_float32_keeps_it():
+    with computing(CPU, "exact"):
+        assert not torch.backends.mkldnn.enabled
+        assert torch.are_deterministic_algorithms_enabled()
+    with computing(CPU, "float32"):
+        assert torch.backends.mkldnn.enabled
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_low_precision_is_autocast(precision):
+    with computing(CPU, precision):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == getattr(torch, precision)
+
+
+def test_a_thread_that_leaves_does_not_undo_the_setting_of_one_inside():
+    inside, leave = threading.Event(), threading.Event()
+
+    def stay():
+        with computing(CPU, "exact"):
+            inside.set()
+            leave.wait(30)
+
+    before = settings()
+    thread = threading.Thread(target=stay)
+    with computing(CPU, "exact"):
+        thread.start()
+        assert inside.wait(30)
+    assert not torch.backends.mkldnn.enabled
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    leave.set()
+    thread.join()
+    assert settings() == before
+
+
+def test_an_unknown_precision_is_refused():
+    with (
+        pytest.raises(UsageError, match="one of exact, float32, bfloat16, float16, got 'double'"),
+        computing(CPU, "double"),
+    ):
+        pass
+    with pytest.raises(UsageError, match="precision must be one of"):
+        forward(network(), torch.zeros(1, 1, 44, 44), precision="auto")

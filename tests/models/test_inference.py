@@ -3,74 +3,94 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from unetkit.commands.tile_predict.ensemble import load_model
 from unetkit.errors import NonFiniteError, ResourceError, UsageError
-from unetkit.models import hardware
-from unetkit.models.inference import predict_array, to_classes, to_probabilities
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import SimpleNamespace
+from unetkit.models import hardware, unet
+from unetkit.models.inference import (
+    logits_of,
+    predict_array,
+    share,
+    tile_gap,
+    tiled_pass,
+    to_classes,
+    to_probabilities,
+    whole_pass,
+)
 
 
 def noise(channels: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).random((channels, height, width), np.float32)
 
 
+@pytest.fixture
+def network() -> nn.Module:
+    """Return a network whose two classes are mixed over noise, so that seams would show."""
+    torch.manual_seed(2)
+    network = unet.build(in_channels=1, classes=2, depth=2, width=2).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() == 1:
+                parameter.normal_(0, 0.1)
+        logits = network(torch.rand(1, 1, 108, 108))[0]
+        network.head.bias[1] -= (logits[1] - logits[0]).median()
+    return network
+
+
+def one_pass(network: nn.Module, image: np.ndarray) -> np.ndarray:
+    """Predict an image (C, Y, X) in one pass over it, mirrored on every side by NumPy."""
+    contract = network.contract
+    height, width = image.shape[1:]
+    far = [contract.legal(n + 2 * contract.need) - n - contract.need for n in (height, width)]
+    padding = [(0, 0), *((contract.need, after) for after in far)]
+    padded = torch.from_numpy(np.pad(image, padding, mode="reflect"))
+    with torch.inference_mode():
+        logits = hardware.forward(network, padded[None], precision="exact")[0].numpy()
+    powers = np.exp(logits - logits.max(axis=0))[:, :height, :width]
+    return np.asarray(powers / powers.sum(axis=0))
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (33, 57), (90, 44)])
 @pytest.mark.parametrize("options", [{"tile": 16}, {"tile": 64}, {"tile": 64, "overlap": 30}, {}])
 def test_an_array_is_predicted_as_in_one_pass(
-    kit: SimpleNamespace, tmp_path: Path, shape: tuple[int, int], options: dict[str, int]
+    network: nn.Module, shape: tuple[int, int], options: dict[str, int]
 ) -> None:
-    path = kit.model(tmp_path / "model.safetensors", method="none")
-    loaded = load_model(path, device="cpu")
     image = noise(1, *shape)
     image.flags.writeable = False
-    got = predict_array(
-        loaded.module, image, contract=loaded.header.contract, precision="exact", **options
-    )
-    expected = kit.one_pass(path, image)
+    got = predict_array(network, image, contract=network.contract, precision="exact", **options)
     assert got.dtype == np.float32
-    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(got, one_pass(network, image))
 
 
-def test_tiles_off_the_grid_of_pooling_differ(kit: SimpleNamespace, tmp_path: Path) -> None:
-    path = kit.model(tmp_path / "model.safetensors", method="none")
-    loaded = load_model(path, device="cpu")
+def test_tiles_off_the_grid_of_pooling_differ(network: nn.Module) -> None:
     image = noise(1, 60, 60)
     with pytest.raises(UsageError, match="multiple of 4"):
-        predict_array(loaded.module, image, contract=loaded.header.contract, tile=18)
+        predict_array(network, image, contract=network.contract, tile=18)
     # A contract that knows no grid, but sizes that the network takes.
-    blind = replace(loaded.header.contract, step=1, minimum=68)
-    off = predict_array(loaded.module, image, contract=blind, tile=26, precision="exact")
-    assert not np.allclose(off, kit.one_pass(path, image), atol=1e-3)
+    blind = replace(network.contract, step=1, minimum=68)
+    off = predict_array(network, image, contract=blind, tile=26, precision="exact")
+    assert not np.allclose(off, one_pass(network, image), atol=1e-3)
 
 
-def test_the_mode_of_the_network_is_left_as_it_was(kit: SimpleNamespace, tmp_path: Path) -> None:
-    loaded = load_model(kit.model(tmp_path / "model.safetensors"), device="cpu")
-    module = loaded.module.train()
-    first = predict_array(module, noise(1, 20, 20), contract=loaded.header.contract)
-    assert module.training
-    module.eval()
-    second = predict_array(module, noise(1, 20, 20), contract=loaded.header.contract)
-    assert not module.training
+def test_the_mode_of_the_network_is_left_as_it_was(network: nn.Module) -> None:
+    first = predict_array(network.train(), noise(1, 20, 20), contract=network.contract)
+    assert network.training
+    second = predict_array(network.eval(), noise(1, 20, 20), contract=network.contract)
+    assert not network.training
     np.testing.assert_array_equal(first, second)
 
 
-def test_an_output_that_is_not_finite_is_named(kit: SimpleNamespace, tmp_path: Path) -> None:
-    loaded = load_model(kit.model(tmp_path / "model.safetensors"), device="cpu")
+def test_an_output_that_is_not_finite_is_named(network: nn.Module) -> None:
     image = noise(1, 20, 20)
     image[0, 5, 5] = np.inf
     with pytest.raises(NonFiniteError, match=r"NaN or Inf at .* pixels of the tile at row 0"):
-        predict_array(loaded.module, image, contract=loaded.header.contract, tile=16)
+        predict_array(network, image, contract=network.contract, tile=16)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +103,7 @@ def test_an_output_that_is_not_finite_is_named(kit: SimpleNamespace, tmp_path: P
     ],
 )
 def test_too_little_memory_is_named(
-    kit: SimpleNamespace,
-    tmp_path: Path,
+    network: nn.Module,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
     expected: type[Exception],
@@ -92,10 +111,9 @@ def test_too_little_memory_is_named(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    loaded = load_model(kit.model(tmp_path / "model.safetensors"), device="cpu")
     monkeypatch.setattr(hardware, "forward", fail)
     with pytest.raises(expected) as caught:
-        predict_array(loaded.module, noise(1, 20, 20), contract=loaded.header.contract, tile=16)
+        predict_array(network, noise(1, 20, 20), contract=network.contract, tile=16)
     assert ("smaller --tile" in str(caught.value)) == (expected is ResourceError)
 
 
@@ -126,3 +144,42 @@ def test_classes_are_the_most_probable() -> None:
     np.testing.assert_array_equal(to_classes(two, threshold=0.6), [[0, 0, 1]])
     np.testing.assert_array_equal(to_classes(two, threshold=0.6, positive=0), [[0, 1, 1]])
     assert to_classes(np.zeros((300, 1, 1), np.float32)).dtype == np.uint16
+
+
+def test_whole_pass_is_one_pass_over_the_mirrored_image():
+    torch.manual_seed(0)
+    network = unet.build(in_channels=1, classes=2, depth=1, width=2).eval()
+    image = torch.randn(1, 5, 6)
+    mirrored = image
+    for axis in (1, 2):
+        # 8 pixels of mirror on 5: torch itself mirrors less than the image's size at once.
+        index = [abs(i) % (2 * (image.shape[axis] - 1)) for i in range(-8, image.shape[axis] + 9)]
+        last = image.shape[axis] - 1
+        mirrored = mirrored.index_select(axis, torch.tensor([min(i, 2 * last - i) for i in index]))
+    mirrored = mirrored[:, : 5 + 16 + 1, : 6 + 16]
+    with torch.no_grad():
+        expected = network(mirrored[None])[0, :, :5, :6]
+    torch.testing.assert_close(whole_pass(network, image, overlap=8), expected)
+    assert torch.equal(
+        tiled_pass(network, image, tile=8, overlap=8), whole_pass(network, image, overlap=8)
+    )
+
+
+def test_logits_keep_no_gradients():
+    network = unet.build(in_channels=1, classes=2, depth=1, width=2).eval()
+    logits = logits_of(network, torch.zeros(1, 1, 18, 18), precision="float32")
+    assert logits.shape == (1, 2, 2, 2)
+    assert not logits.requires_grad
+
+
+def test_a_tile_equals_its_strip_on_the_step_grid_alone():
+    torch.manual_seed(0)
+    network = unet.build(in_channels=1, classes=2, depth=2, width=2).eval()
+    for axis in (2, 3):
+        assert tile_gap(network, in_channels=1, axis=axis, start=8) == 0
+        assert tile_gap(network, in_channels=1, axis=axis, start=9) > 0.01
+
+
+def test_a_small_difference_of_small_logits_is_no_large_share():
+    assert share(torch.tensor([-0.5, 0.1]), of=torch.tensor([0.2])) == 0.5
+    assert share(torch.tensor([-0.5, 0.1]), of=torch.tensor([-5.0])) == 0.1

@@ -1,7 +1,4 @@
-"""Draw a random movement of an image, and apply it to image, labels and weights alike.
-
-What a movement is, and where it takes each pixel from, is `movement`'s affair.
-"""
+"""Draw a random deformation of an image, and apply it to image, labels and weights alike."""
 
 from __future__ import annotations
 
@@ -81,7 +78,7 @@ class Deformation:
 
 
 def identity() -> Deformation:
-    """Return the movement that leaves every bit as it is."""
+    """Return the deformation that leaves every bit as it is."""
     return Deformation()
 
 
@@ -117,27 +114,6 @@ def field(grid: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float
     return np.asarray(rows @ grid @ columns.T)
 
 
-def source_positions(deformation: Deformation, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Return where in the input each pixel is taken from, before flips and quarter turns.
-
-    Parameters
-    ----------
-    deformation : Deformation
-        The movement.
-    shape : tuple of int
-        Height and width in pixels.
-
-    Returns
-    -------
-    ndarray of float64, shape (2, Y, X)
-        Positions y, x in pixels; they may lie outside the array.
-    """
-    matrix, offset = affine(deformation, shape)
-    pixels = np.indices(shape, dtype=np.float64)
-    moved = np.einsum("ij,jyx->iyx", matrix, pixels) + offset[:, None, None]
-    return np.asarray(moved + field(deformation.grid, shape))
-
-
 def affine(
     deformation: Deformation, shape: tuple[int, int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -158,7 +134,7 @@ def folds(deformation: Deformation, shape: tuple[int, int]) -> bool:
     Parameters
     ----------
     deformation : Deformation
-        The movement.
+        Where pixels are taken from.
     shape : tuple of int
         Height and width of the image, in pixels.
     """
@@ -183,14 +159,14 @@ def _along(size: int, points: int) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 
 def sampler(deformation: Deformation, shape: tuple[int, int]) -> resampling.Sampler:
-    """Make what samples arrays by a movement, whole or part by part.
+    """Make what samples arrays by a deformation, whole or part by part.
 
     Flips and quarter turns are folded into the coordinates: they cost no pass of their own.
 
     Parameters
     ----------
     deformation : Deformation
-        The movement.
+        Where pixels are taken from.
     shape : tuple of int
         Height and width of the arrays, in pixels.
     """
@@ -206,7 +182,7 @@ def sampler(deformation: Deformation, shape: tuple[int, int]) -> resampling.Samp
 
 
 def result_shape(deformation: Deformation, shape: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width of what a movement makes of an array of this shape."""
+    """Return height and width of what a deformation makes of an array of this shape."""
     height, width = shape
     return (width, height) if deformation.quarter_turns % 2 else (height, width)
 
@@ -240,7 +216,7 @@ def reorder(array: NDArray[Any], deformation: Deformation) -> NDArray[Any]:
 
 # No id and no mask value may be invented; weights stay within the range that they had.
 SAMPLING = {"image": "cubic", "labels": "nearest", "weights": "linear", "ignore": "nearest"}
-# Of movements that fold more often than that, hardly one is as strong as was asked for.
+# Of deformations that fold more often than that, hardly one is as strong as was asked for.
 MOST_DRAWS = 100
 
 
@@ -265,7 +241,7 @@ def draw_deformation(
     flips: bool = True,
     unfolded_in: tuple[int, int] | None = None,
 ) -> Deformation:
-    """Draw a movement.
+    """Draw a deformation.
 
     Parameters
     ----------
@@ -288,7 +264,7 @@ def draw_deformation(
     flips : bool
         Draw flips and quarter turns; all eight orientations are equally likely.
     unfolded_in : tuple of int, optional
-        Height and width of an image that must not be folded over itself: another movement is drawn
+        Height and width of an image that must not be folded over itself: another one is drawn
         until one does not.
 
     Returns
@@ -357,7 +333,7 @@ def deform(
     image : ndarray, shape (C, Y, X), or None
         Its dtype is kept; integers are rounded and clipped to their range.
     deformation : Deformation
-        The movement.
+        Where pixels are taken from.
     labels, ignore : ndarray of int, shape (Y, X), optional
         Their dtype is kept.
     weights : ndarray of float32, shape (Y, X), optional
@@ -410,7 +386,7 @@ def grid_lines(
     Parameters
     ----------
     deformation : Deformation
-        The movement.
+        Where pixels are taken from.
     shape : tuple of int
         Height and width of the input, in pixels.
     lines : int

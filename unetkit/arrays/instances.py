@@ -1,6 +1,6 @@
-"""From class maps to objects: which pixels are objects, their ids, and how they grow.
+"""From class maps to objects: which pixels are objects, their ids over any blocks, their growth.
 
-What this module does not know: blocks and tiles; `unetkit.arrays.instances` joins those.
+It knows what blocks tell of their objects, and not how they are stored or run.
 """
 
 from __future__ import annotations
@@ -23,22 +23,11 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class BlockSummary:
-    """What a block tells of its objects, so that blocks can be joined without their pixels.
+    """What a block tells of its objects, so that blocks can be joined without their pixels."""
 
-    Attributes
-    ----------
-    sizes : ndarray of int64, shape (count,)
-        Pixels of object 1, 2, ...
-    first : ndarray of int64, shape (count,)
-        The raster index, in the whole image, of each object's first pixel.
-    top, bottom : ndarray of uint32, shape (X,)
-        The ids along the block's first and last row.
-    left, right : ndarray of uint32, shape (Y,)
-        The ids along its first and last column.
-    """
-
-    sizes: Array
-    first: Array
+    sizes: Array  # int64, shape (count,): pixels of object 1, 2, ...
+    first: Array  # int64, shape (count,): the raster index of its first pixel in the whole image
+    # Of uint32: the ids along the block's first and last row (X,), and first and last column (Y,).
     top: Array
     bottom: Array
     left: Array
@@ -138,20 +127,13 @@ def _met(one: Array, other: Array, *, where: Array | bool) -> Array:
 
 @dataclass(frozen=True)
 class LabelMapping:
-    """The objects of a whole image, and how each block finds their ids.
+    """The objects of a whole image, and how each block finds their ids."""
 
-    Attributes
-    ----------
-    sizes : ndarray of int64, shape (N,)
-        Pixels of object 1, 2, ..., N.
-    ids : ndarray of uint32 or uint64, shape (P + 1,)
-        The final id of each provisional one; 0 for background and for what was too small.
-    offsets : ndarray of int64, shape (blocks + 1,)
-        A block's object k has the provisional id `offsets[block] + k`.
-    """
-
-    sizes: Array
+    sizes: Array  # int64, shape (N,): pixels of object 1, 2, ..., N
+    # uint32 or uint64, shape (P + 1,): the final id of each provisional one; 0 for background and
+    # for what was too small.
     ids: Array = field(repr=False)
+    # int64, shape (blocks + 1,): a block's object k has the provisional id `offsets[block] + k`.
     offsets: Array = field(repr=False)
 
     @property
@@ -249,19 +231,7 @@ def id_dtype(count: int) -> np.dtype[Any]:
 
 
 def first_pixels(labels: Array, count: int) -> Array:
-    """Give the raster index of each object's first pixel.
-
-    Parameters
-    ----------
-    labels : ndarray of int, shape (Y, X)
-        Ids 1 to `count`; 0 is background.
-    count : int
-        The highest id.
-
-    Returns
-    -------
-    ndarray of int64, shape (count,)
-    """
+    """Give the raster index of the first pixel of each of the objects 1 to `count`."""
     flat = labels.ravel()
     filled = np.flatnonzero(flat)[::-1]
     first = np.zeros(count + 1, np.int64)

@@ -30,43 +30,24 @@ NARROW_FACTOR = 10.0
 
 @dataclass(frozen=True)
 class Intensities:
-    """What one image looks like to a network, whatever is on it.
+    """What one image looks like to a network, whatever is on it; one number or row a channel."""
 
-    Parameters
-    ----------
-    quantiles : tuple of tuple of float
-        For each channel, the values in the middles of `BINS` bins of equal shares.
-    grain : tuple of float
-        For each channel, the mean difference of pixels that touch, as a share of that of pixels 8
-        apart; it falls as an image is magnified, and does not change with its contrast. 1 where
-        nothing differs.
-    """
-
-    quantiles: tuple[tuple[float, ...], ...]
+    quantiles: tuple[tuple[float, ...], ...]  # in the middles of `BINS` bins of equal shares
+    # The mean difference of pixels that touch, as a share of that of pixels 8 apart; it falls as an
+    # image is magnified, and does not change with its contrast. 1 where nothing differs.
     grain: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Typical:
-    """What the images of a training look like together.
+    """What the images of a training look like together; one number or row a channel."""
 
-    Parameters
-    ----------
-    quantiles : tuple of tuple of float
-        The mean of the images', for each channel.
-    spread : tuple of float
-        How far the most unusual of them lies from it, as `shift` measures.
-    finest, coarsest : tuple of float
-        The highest and the lowest grain.
-    narrowest : tuple of float
-        The least that the quantiles of one of them reach from the first to the last; 0 in models
-        of before it was noted.
-    """
-
-    quantiles: tuple[tuple[float, ...], ...]
-    spread: tuple[float, ...]
-    finest: tuple[float, ...]
-    coarsest: tuple[float, ...]
+    quantiles: tuple[tuple[float, ...], ...]  # the mean of the images'
+    spread: tuple[float, ...]  # how far the most unusual of them lies from it, as `_shift` measures
+    finest: tuple[float, ...]  # the highest grain
+    coarsest: tuple[float, ...]  # the lowest
+    # The least that the quantiles of one of them reach from the first to the last; 0 in models of
+    # before it was noted.
     narrowest: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,20 +104,20 @@ def describe(blocks: Iterable[NDArray[np.float32]]) -> Intensities:
     return Intensities(tuple(map(tuple, quantiles.tolist())), tuple(grain.tolist()))
 
 
-def typical(found: Sequence[Intensities]) -> Typical:
+def typical(images: Sequence[Intensities]) -> Typical:
     """Say what is common to images of equal numbers of channels."""
-    mean = np.mean([one.quantiles for one in found], axis=0)
+    mean = np.mean([one.quantiles for one in images], axis=0)
     rows = tuple(map(tuple, mean.tolist()))
     shifts = [
-        [_shift(own, row) for own, row in zip(one.quantiles, rows, strict=True)] for one in found
+        [_shift(own, row) for own, row in zip(one.quantiles, rows, strict=True)] for one in images
     ]
-    grains = np.array([one.grain for one in found])
+    grains = np.array([one.grain for one in images])
     return Typical(
         quantiles=rows,
         spread=tuple(np.max(shifts, axis=0).tolist()),
         finest=tuple(grains.max(axis=0).tolist()),
         coarsest=tuple(grains.min(axis=0).tolist()),
-        narrowest=tuple(np.min([_widths(one) for one in found], axis=0).tolist()),
+        narrowest=tuple(np.min([_widths(one) for one in images], axis=0).tolist()),
     )
 
 
@@ -148,29 +129,29 @@ def deviations(known: Typical, one: Intensities) -> list[str]:
     list of str
         Nothing where it looks as usual.
     """
-    said = []
+    found = []
     for channel, row in enumerate(known.quantiles):
         where = f" of channel {channel}" if len(known.quantiles) > 1 else ""
         shift = _shift(one.quantiles[channel], row)
         width, least = _widths(one)[channel], known.narrowest[channel]
         if NARROW_FACTOR * width < least:
-            said.append(
+            found.append(
                 f"intensities{where} reach over {width:.3g}, as if in another unit, where "
                 f"{least:.3g} was the least"
             )
         elif shift > max(LEAST_SHIFT, SHIFT_FACTOR * known.spread[channel]):
-            said.append(
+            found.append(
                 f"intensities{where} are spread otherwise, by {shift:.0%} of their range where "
                 f"{known.spread[channel]:.0%} was the most"
             )
         grain, usual = one.grain[channel], (known.coarsest[channel], known.finest[channel])
         if not usual[0] / GRAIN_FACTOR <= grain <= usual[1] * GRAIN_FACTOR:
             word = "coarser" if grain < usual[0] else "finer"
-            said.append(
+            found.append(
                 f"details{where} are {word}, as if of another magnification: {grain:.2f} where "
                 f"{usual[0]:.2f} to {usual[1]:.2f} was usual"
             )
-    return said
+    return found
 
 
 def _widths(one: Intensities) -> list[float]:

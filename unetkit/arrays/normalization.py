@@ -38,19 +38,9 @@ class OrderCounts:
         return [int(counts.sum()) for counts in self.values]
 
     def resolve(self, blocks: Blocks, ranks: list[list[int]]) -> list[list[float]]:
-        """Find the values at `ranks` (0 is the smallest pixel).
+        """Find the values at the ranks of each channel (0 is the smallest pixel).
 
-        Parameters
-        ----------
-        blocks : callable returning an iterable of ndarray, shape (C, Y, X)
-            The pixels that were counted; floats are read again.
-        ranks : list of list of int
-            The wanted ranks of each channel.
-
-        Returns
-        -------
-        list of list of float
-            One value a rank.
+        `blocks` give the pixels that were counted; floats are read again.
         """
         bins = [_bins_of(counts, wanted) for counts, wanted in zip(self.values, ranks, strict=True)]
         if not self.floating:
@@ -82,17 +72,9 @@ def _finish(
 
 
 def count(blocks: Blocks) -> OrderCounts:
-    """Count the pixels of each channel in one pass.
+    """Count the pixels of each channel in one pass over blocks (C, Y, X).
 
-    Parameters
-    ----------
-    blocks : callable returning an iterable of ndarray, shape (C, Y, X)
-        All uint8, all uint16, or all finite float32.
-
-    Returns
-    -------
-    OrderCounts
-        Without any channel where there is no block.
+    They are all of uint8, all of uint16, or all of finite float32; without any there is no channel.
     """
     counts: list[NDArray[np.int64]] = []
     floating = False

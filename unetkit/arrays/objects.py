@@ -24,28 +24,14 @@ _DX = np.array([0, 0, -1, 1, -1, 1, -1, 1])
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """Sums of the objects of a plane or of a block of it, by id.
+    """Sums of the objects of a plane or of a block of it, by id."""
 
-    Attributes
-    ----------
-    ids : ndarray of uint64, shape (N,)
-        From low to high, without background.
-    sums : ndarray of int64, shape (N, 9)
-        Whole numbers, so that any order of adding gives the same.
-    box : ndarray of int64, shape (N, 4)
-        First row and column, and those after the last.
-    total : ndarray, shape (N, C)
-        Sums of intensities: int64 for whole numbers, else float64.
-    low, high : ndarray of float64, shape (N, C)
-        Smallest and largest intensity.
-    """
-
-    ids: Array
-    sums: Array
-    box: Array
-    total: Array
-    low: Array
-    high: Array
+    ids: Array  # uint64, shape (N,): from low to high, without background
+    sums: Array  # int64, shape (N, 9): whole numbers, so that any order of adding gives the same
+    box: Array  # int64, shape (N, 4): first row and column, and those after the last
+    total: Array  # shape (N, C): sums of intensities, int64 for whole numbers, else float64
+    low: Array  # float64, shape (N, C): the smallest intensity
+    high: Array  # float64, shape (N, C): the largest
 
 
 def measure(

@@ -89,16 +89,16 @@ def polygons(
     stride = width + 1
     # Objects are laid one below the other, so that no two share a corner.
     sheet = stride * (height + 2)
-    at_once = max(1, 2**60 // (4 * sheet))
-    for first in range(0, len(found), at_once):
-        chosen = (dense >= first) & (dense < first + at_once)
+    count = max(1, 2**60 // (4 * sheet))
+    for first in range(0, len(found), count):
+        chosen = (dense >= first) & (dense < first + count)
         laid = np.sort(codes[chosen] + (dense[chosen] - first) * (4 * sheet))
         order, ends = _loops(*_follow(laid, stride))
         loops = np.split(laid[order], ends[:-1])
-        made: list[list[Polygon]] = [[] for _ in found[first : first + at_once]]
+        made: list[list[Polygon]] = [[] for _ in found[first : first + count]]
         for polygon, number in _grouped(laid, order, ends, loops, stride=stride, sheet=sheet):
             made[number].append(polygon)
-        yield from zip(found[first : first + at_once].tolist(), made, strict=True)
+        yield from zip(found[first : first + count].tolist(), made, strict=True)
 
 
 def _follow(laid: Ints, stride: int) -> tuple[Ints, Ints]:
@@ -118,12 +118,7 @@ def _follow(laid: Ints, stride: int) -> tuple[Ints, Ints]:
 def _loops(corner: Ints, following: Ints) -> tuple[Ints, Ints]:
     """Walk along the edges, and cut off a loop wherever a walk comes back to a corner.
 
-    Returns
-    -------
-    order : ndarray of int64, shape (N,)
-        The edges of all loops, one loop after the other.
-    ends : ndarray of int64
-        Where each loop ends in it.
+    Returns the edges of all loops, one loop after the other, and where each of them ends.
     """
     count = len(corner)
     order, ends = np.empty(count, np.int64), np.empty(count, np.int64)

@@ -26,26 +26,15 @@ if TYPE_CHECKING:
 def locate(motion, corner, frame, found, line):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Find where the pixels of a strip are taken from, to 1/65536 pixel.
 
-    Rounding makes whole shifts and quarter turns exact, whatever the last bit says.
+    Rounding makes whole shifts and quarter turns exact, whatever the last bit says. `motion` is the
+    affine part (2, 3); the displacements (Y, 2, Q) of the grid's columns at every row; how much
+    each column of the grid counts at every pixel of a row (Q, X). `frame` is height and width of
+    the window that is in memory, its first row and column, and the height and width of it all.
 
-    Parameters
-    ----------
-    motion : tuple
-        The affine part (2, 3); the displacements (Y, 2, Q) of the grid's columns at every row; how
-        much each column of the grid counts at every pixel of a row (Q, X).
-    corner : tuple of int
-        First row and column of the strip.
-    frame : tuple of int
-        Height and width of the window that is in memory, its first row and column, and the height
-        and width of it all.
-    found : tuple of ndarray
-        Are filled. start, int32, shape (N, 2, X): the pixel at or before each position. part,
-        float32, shape (N, 2, X): what is left, from 0 to below 1. place, int32 or int64, shape
-        (N, X): the number, in the window, of the first of the 4 by 4 pixels around the position.
-        inside, int64, shape (N, 2): the run of pixels of each row of which `place` is true; around
-        all others there may be some that are mirrored.
-    line : ndarray of float64, shape (X,)
-        Room to work in.
+    `found` is filled: start, int32 (N, 2, X), the pixel at or before each position; part, float32
+    (N, 2, X), what is left, from 0 to below 1; place, int32 or int64 (N, X), the number in the
+    window of the first of the 4 by 4 pixels around the position; inside, int64 (N, 2), the run of
+    pixels of each row of which `place` is true: around others some may be mirrored.
     """
     affine, rows, columns = motion
     start, part, place, inside = found
@@ -109,16 +98,7 @@ Found = tuple["NDArray[np.int32]", "NDArray[np.float32]", "NDArray[Any]", "NDArr
 
 
 def keys_weights(t: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the four weights of Keys' cubic (a = -0.5) for points -1, 0, 1, 2 around `t`.
-
-    Parameters
-    ----------
-    t : ndarray of float, shape (N,)
-        Position between point 0 and point 1, from 0 to 1.
-
-    Returns
-    -------
-    ndarray of float64, shape (N, 4)
+    """Return the weights (N, 4) of Keys' cubic (a = -0.5) for points -1, 0, 1, 2 around `t`.
 
     Examples
     --------
@@ -138,19 +118,10 @@ def keys_weights(t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=64)
 def grid_weights(size: int, points: int) -> NDArray[np.float64]:
-    """Return how much each grid point counts at each pixel along one axis.
+    """Return how much each grid point counts at each pixel along one axis, (size, points).
 
-    Parameters
-    ----------
-    size : int
-        Pixels along the axis.
-    points : int
-        Grid points along it, the first on the first pixel, the last on the last.
-
-    Returns
-    -------
-    ndarray of float64, shape (size, points)
-        Rows add up to 1. Read-only, since the same one is returned again.
+    The first point lies on the first pixel, the last on the last; rows add up to 1. The result is
+    read-only, since the same one is returned again.
     """
     pixels = np.arange(size, dtype=np.float64)
     # A single pixel lies in the middle of the grid.
@@ -161,18 +132,9 @@ def grid_weights(size: int, points: int) -> NDArray[np.float64]:
 
 
 def point_weights(at: NDArray[np.float64], points: int) -> NDArray[np.float64]:
-    """Return how much each grid point counts at given positions; the outermost are repeated.
+    """Return how much each grid point counts at positions from 0 to ``points - 1``, (N, points).
 
-    Parameters
-    ----------
-    at : ndarray of float, shape (N,)
-        Positions from 0 to ``points - 1``.
-    points : int
-        How many grid points there are; at least 2.
-
-    Returns
-    -------
-    ndarray of float64, shape (N, points)
+    There are at least 2 points; the outermost are repeated.
     """
     start = np.minimum(np.floor(at), points - 2).astype(int)
     taps = keys_weights(at - start)

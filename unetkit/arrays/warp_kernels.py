@@ -3,7 +3,7 @@
 Rows of numbers that lie in the nearest cache are worked through one after the other, so that all
 but the look-ups themselves are vector instructions. No sum is re-ordered and none is fused: a pixel
 has the same bits wherever in an array, a tile or a strip it lies. Where the positions come from is
-`warp_positions`' affair.
+`resampling`'s affair.
 """
 
 from __future__ import annotations
@@ -115,21 +115,12 @@ def _copy_square(context, out, at, pixels, place, stride):  # type: ignore[no-un
 
 @numba.njit(nogil=True, cache=True)
 def cubic(array, where, room, limits, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Sample a strip by 4 by 4 Keys taps.
+    """Sample a strip of an array (C, Y, X), the window that is in memory, by 4 by 4 Keys taps.
 
-    Parameters
-    ----------
-    array : ndarray, shape (C, Y, X)
-        The window that is in memory.
-    where : tuple
-        start, part, place and inside, as `warp_positions.locate` fills them; the frame that it was
-        given; the row of `out` where the strip begins.
-    room : tuple of ndarray
-        taps, shape (2, 4, X), and sums, shape (4 * X,), of the precision of the sums.
-    limits : tuple of float, or None
-        What integers are clipped to, after rounding.
-    out : ndarray, shape (C, Y, X)
-        The strip's rows are filled.
+    `where` is start, part, place and inside, as `resampling.locate` fills them, the frame that it
+    was given, and the row of `out` where the strip begins. `room` is taps (2, 4, X) and sums
+    (4 * X,), of the precision of the sums; `limits`, if any, what integers are clipped to, after
+    rounding.
     """
     start, part, places, inside, frame, first = where
     taps, sums = room
@@ -190,16 +181,7 @@ def _across(sums, taps, limits, out, row):  # type: ignore[no-untyped-def]  # pr
 def nearest(array, where, near, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Sample a strip by the nearest pixel; `where` as for `cubic`, halves go to the later pixel.
 
-    Parameters
-    ----------
-    array : ndarray, shape (Y, X)
-        The window that is in memory.
-    where : tuple
-        As for `cubic`.
-    near : ndarray, shape (X,)
-        Room to work in, of the dtype of `place`.
-    out : ndarray, shape (Y, X)
-        The strip's rows are filled.
+    `near` (X,), of the dtype of `place`, is room to work in.
     """
     start, part, places, inside, frame, first = where
     _, width, top, left, full_height, full_width = frame
@@ -224,18 +206,9 @@ def nearest(array, where, near, out):  # type: ignore[no-untyped-def]  # pragma:
 
 @numba.njit(nogil=True, cache=True)
 def linear(array, where, squares, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Sample a strip by the four pixels around each position.
+    """Sample a strip by the four pixels around each position; `where` as for `cubic`.
 
-    Parameters
-    ----------
-    array : ndarray of float32, shape (Y, X)
-        The window that is in memory.
-    where : tuple
-        As for `cubic`.
-    squares : ndarray of float32, shape (4 * X,)
-        Room to work in.
-    out : ndarray of float32, shape (Y, X)
-        The strip's rows are filled.
+    `squares`, float32 (4 * X,), is room to work in.
     """
     start, part, places, inside, frame, first = where
     width = frame[1]

@@ -45,23 +45,9 @@ def distance_terms(
     d1 and d2 are the Euclidean distances, between pixel centres, to the nearest and the second
     nearest cell; a term without its cell is 0. The cost does not depend on the number of cells.
 
-    Parameters
-    ----------
-    labels : ndarray of int, shape (Y, X)
-        Instance ids; 0 is background. C-contiguous.
-    pair, single : tuple of float
-        Height and standard deviation of the Gaussian of d1 + d2, and of d1.
-    pair_reach, single_reach : float
-        Distances beyond which the terms are below the tolerance.
-    tolerance : float
-        Where a term would be smaller it is exactly 0.
-    spacing : tuple of float
-        Height and width of a pixel, in the unit of the distances: 1 where that is the pixel.
-
-    Returns
-    -------
-    ndarray of float32, shape (Y, X)
-        0 on cells.
+    `labels` (Y, X) are C-contiguous. `pair` and `single` are height and standard deviation of the
+    Gaussian of d1 + d2, and of d1; each has a reach beyond which it is below the tolerance, and is
+    then exactly 0. `spacing` is height and width of a pixel, in the unit of the distances.
     """
     out = np.zeros(labels.shape, np.float32)
     farthest = max(pair_reach, single_reach)

@@ -67,10 +67,10 @@ class ReceptiveField:
         """Return the least ``margin + k * step`` that makes tiles exact; None without a bound."""
         if self.reach is None:
             return None
-        most = contract.margin + max(self.reach) + 2 * contract.step
+        stop = contract.margin + max(self.reach) + 2 * contract.step
         return next(
             need
-            for need in range(contract.margin, most, contract.step)
+            for need in range(contract.margin, stop, contract.step)
             if self.context(contract, need=need) <= need
         )
 
@@ -147,10 +147,10 @@ def _reached(
 ) -> list[list[bool]]:
     """Say for each choice of NaN rows which output rows turn to NaN."""
     width = module.contract.minimum
-    at_once = max(1, _BATCH_PIXELS // (length * width))
+    batch_size = max(1, _BATCH_PIXELS // (length * width))
     found: list[list[bool]] = []
-    for first in range(0, len(rows), at_once):
-        chosen = rows[first : first + at_once]
+    for first in range(0, len(rows), batch_size):
+        chosen = rows[first : first + batch_size]
         strips = torch.zeros(len(chosen), in_channels, length, width)
         for strip, nans in zip(strips, chosen, strict=True):
             strip[:, nans] = torch.nan
