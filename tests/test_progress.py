@@ -1,7 +1,17 @@
 import time
 
+import pytest
+
 from unetkit import progress
-from unetkit.progress import SILENT, Progress, Silent, Together, noted_if_slow
+from unetkit.progress import (
+    SILENT,
+    Progress,
+    Silent,
+    Together,
+    format_bytes,
+    format_duration,
+    noted_if_slow,
+)
 
 
 def test_silence_takes_every_call_and_says_nothing(capsys):
@@ -52,3 +62,33 @@ def test_what_takes_long_is_said_once_and_what_does_not_never(monkeypatch):
         while not listener.heard:
             time.sleep(0.01)
     assert listener.heard == ["waiting"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (3599.7, "1 h 00 min"),
+        (90000, "25 h 00 min"),
+    ],
+)
+def test_a_time_is_said_as_a_person_would(seconds: float, said: str) -> None:
+    assert format_duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1.00 KiB"),
+        (2**20, "1.00 MiB"),
+        (1577819953, "1.47 GiB"),
+        (2**41, "2.00 TiB"),
+        (2**80, "1073741824.00 PiB"),
+    ],
+)
+def test_an_amount_is_said_in_the_units_of_max_memory(size: int, said: str) -> None:
+    assert format_bytes(size) == said

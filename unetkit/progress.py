@@ -1,4 +1,7 @@
-"""How the library tells whoever watches what it is doing; it does not know a terminal."""
+"""How the library tells whoever watches what it is doing, and how long and how large it is.
+
+It does not know a terminal.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +72,36 @@ class Together:
     def note(self, text: str) -> None:
         """Tell the user."""
         self._progress.note(text)
+
+
+def format_duration(seconds: float) -> str:
+    """Say a time as a person would.
+
+    Examples
+    --------
+    >>> format_duration(7.4), format_duration(125), format_duration(7380)
+    ('7 s', '2 min 05 s', '2 h 03 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_bytes(size: int) -> str:
+    """Say an amount of memory or disk, in the powers of 1024 that ``--max-memory`` takes.
+
+    Examples
+    --------
+    >>> format_bytes(781), format_bytes(2**20), format_bytes(3 * 2**29)
+    ('781 bytes', '1.00 MiB', '1.50 GiB')
+    """
+    if size < 1024:
+        return f"{size} bytes"
+    power = min((size.bit_length() - 1) // 10, 5)
+    return f"{size / 1024**power:.2f} {' KMGTP'[power]}iB"
 
 
 @contextmanager

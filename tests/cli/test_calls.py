@@ -192,7 +192,7 @@ def test_a_plan_is_shown_and_no_path(
     assert capsys.readouterr().out.splitlines() == [
         "output        a.prediction.zarr",
         "tiles total   4",
-        "output bytes  5.0 MB",
+        "output bytes  4.77 MiB",
     ]
     heard("tile-predict a.zarr --dry-run --json", monkeypatch)
     assert json.loads(capsys.readouterr().out) == Answer().to_dict()

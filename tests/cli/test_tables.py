@@ -29,8 +29,8 @@ def test_plain_values_come_first_and_parts_are_indented() -> None:
 def test_amounts_and_times_have_units() -> None:
     plan = {"output_bytes": 39146837, "memory_peak": 1577819953, "expected_seconds": 125.4}
     assert [line.rstrip() for line in shown(*details(plan)).splitlines()] == [
-        "output bytes      39.1 MB",
-        "memory peak       1.6 GB",
+        "output bytes      37.33 MiB",
+        "memory peak       1.47 GiB",
         "expected seconds  2 min 05 s",
     ]
     assert shown(*details({"bytes": 781, "memory_peak": 781})).split() == [

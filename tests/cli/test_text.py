@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unetkit.cli.tables import duration, safe
+from unetkit.cli.tables import safe
 
 
 @pytest.mark.parametrize(
@@ -38,17 +38,3 @@ def test_nothing_that_commands_a_terminal_is_left(text: str) -> None:
 @given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S", "Zs"])))
 def test_harmless_names_are_left_alone(text: str) -> None:
     assert safe(text) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        (0, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (3599.7, "1 h 00 min"),
-        (90000, "25 h 00 min"),
-    ],
-)
-def test_a_time_is_said_as_a_person_would(seconds: float, said: str) -> None:
-    assert duration(seconds) == said

@@ -6,7 +6,8 @@ import errno
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from shutil import get_terminal_size
 from typing import Annotated, Any
 
@@ -19,10 +20,34 @@ from unetkit.cli.tables import safe
 from unetkit.errors import CheckError, ResourceError, UnetkitError
 from unetkit.registry import Entry, Registry
 
+Body = Callable[..., None]
 
-def written(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
-    """Say where the result is."""
-    console.written(call(quiet=quiet), json=json, quiet=quiet)
+
+def written(layout: Callable[[Any], list[Any]] = tables.summary) -> Body:
+    """Say where the result is, on stderr what is worth knowing about it."""
+
+    def body(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
+        console.written(call(quiet=quiet), json=json, quiet=quiet, layout=layout)
+
+    return body
+
+
+def found(layout: Callable[[Any], list[Any]]) -> Body:
+    """Show what was found."""
+
+    def body(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
+        console.found(call(quiet=quiet), json=json, layout=layout)
+
+    return body
+
+
+def found_at_once(layout: Callable[[Any], list[Any]]) -> Body:
+    """Show what was found so soon that nothing was told meanwhile."""
+
+    def body(call: Call, *, json: Json = False) -> None:
+        console.found(call(), json=json, layout=layout)
+
+    return body
 
 
 def trained(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
@@ -38,7 +63,7 @@ def predicted(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
     """Say where the prediction is, or what would be done."""
     report = call(quiet=quiet)
     if call.given["dry_run"]:
-        console.found(report.to_dict(), json=json, layout=tables.details)
+        console.found(report, json=json, layout=tables.details)
     else:
         console.written(report, json=json, quiet=quiet)
 
@@ -71,40 +96,15 @@ def evaluated(
     for bound in fail_under or ():
         parse_bound(bound)
     result = call(quiet=quiet)
-    console.found(result.to_dict(), json=json, layout=tables.evaluated)
+    console.found(result, json=json, layout=tables.evaluated)
     if fail_under:
         result.check(fail_under)
-
-
-def described(call: Call, *, json: Json = False) -> None:
-    """Show what is known of something."""
-    console.found(call(), json=json, layout=tables.details)
-
-
-def verified(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
-    """Show what was compared."""
-    console.found(call(quiet=quiet).to_dict(), json=json, layout=tables.details)
-
-
-def walked(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
-    """Say where the demo is, what it found, and what to do next."""
-    console.written(call(quiet=quiet), json=json, quiet=quiet, layout=tables.walk)
-
-
-def models_listed(call: Call, *, json: Json = False) -> None:
-    """Show a line for each model."""
-    console.found(call(), json=json, layout=lambda rows: [tables.table(rows)])
-
-
-def model_shown(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
-    """Show what a model is."""
-    console.found(call(quiet=quiet), json=json, layout=tables.model)
 
 
 def model_checked(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
     """Show what was checked, and end with an error if anything is broken."""
     report = call(quiet=quiet)
-    console.found(report.to_dict(), json=json, layout=tables.checks)
+    console.found(report, json=json, layout=tables.checks)
     if not report.holds:
         raise CheckError(
             f"model {report.model!r} must keep every rule, got {len(report.broken)} broken"
@@ -118,7 +118,7 @@ def plugins_listed(call: Call, *, json: Json = False, quiet: Quiet = False) -> N
     for row in rows:
         if row["kind"] == "command":
             row["name"] = called(row["name"], f"{row['distribution']}/{row['name']}")
-    console.found(rows, json=json, layout=lambda rows: [tables.table(rows)])
+    console.found(rows, json=json, layout=tables.rows)
 
 
 # By the heading below which help lists them.
@@ -127,79 +127,60 @@ COMMANDS = {
         Command(
             "import",
             "import_images.command:import_images",
-            written,
-            "import images/ --labels masks/ data.zarr",
+            written(),
+            "images/ --labels masks/ data.zarr",
         ),
         Command(
             "augment",
             "augment.command:augment",
-            written,
-            "augment data.zarr more.zarr --copies 10 --preview more.png",
+            written(),
+            "data.zarr more.zarr --copies 10 --preview more.png",
         ),
-        Command(
-            "weights",
-            "weights.command:weights",
-            written,
-            "weights more.zarr --preview weights.png",
-        ),
+        Command("weights", "weights.command:weights", written(), "more.zarr --preview weights.png"),
     ),
     "2. Train and predict": (
         Command(
-            "train",
-            "train.command:train",
-            trained,
-            "train more.zarr --set width=16 --time-budget 20m",
+            "train", "train.command:train", trained, "more.zarr --set width=16 --time-budget 20m"
         ),
         Command(
             "tile-predict",
             "tile_predict.command:tile_predict",
             predicted,
-            "tile-predict slide.zarr --overlap 92",
+            "slide.zarr --overlap 92",
         ),
     ),
     "3. Score and look": (
-        Command(
-            "eval",
-            "evaluate.command:evaluate",
-            evaluated,
-            "eval slide.prediction.zarr truth.zarr",
-        ),
+        Command("eval", "evaluate.command:evaluate", evaluated, "slide.prediction.zarr truth.zarr"),
         Command(
             "measure",
             "measure:measure",
-            written,
-            "measure slide.prediction.zarr slide.zarr --csv cells.csv",
+            written(),
+            "slide.prediction.zarr slide.zarr --csv cells.csv",
         ),
         Command(
             "export",
             "export_prediction:export_prediction",
-            written,
-            "export slide.prediction.zarr --to geojson -o slide.geojson",
+            written(),
+            "slide.prediction.zarr --to geojson -o slide.geojson",
         ),
-        Command("info", "info:info", described, "info slide.prediction.zarr"),
-        Command("verify", "verify:verify", verified, "verify slide.prediction.zarr"),
-        Command("demo", "demo.command:demo", walked, "demo"),
+        Command("info", "info:info", found_at_once(tables.details), "slide.prediction.zarr"),
+        Command("verify", "verify:verify", found(tables.details), "slide.prediction.zarr"),
+        Command("demo", "demo.command:demo", written(tables.walk)),
     ),
     "4. Add models": (
         Command(
             "models",
             "models:list_models",
-            models_listed,
-            "models show unet",
+            found_at_once(tables.rows),
+            "show unet",
             help="List the models; show, check or export one.",
             subcommands=(
-                Command("show", "models:show_model", model_shown, "models show unet --set depth=3"),
+                Command("show", "models:show_model", found(tables.model), "unet --set depth=3"),
                 Command(
-                    "check",
-                    "models:check_model",
-                    model_checked,
-                    "models check unet --set depth=2 --set width=4",
+                    "check", "models:check_model", model_checked, "unet --set depth=2 --set width=4"
                 ),
                 Command(
-                    "export",
-                    "export_model:export_model",
-                    written,
-                    "models export model.safetensors --to onnx",
+                    "export", "export_model:export_model", written(), "model.safetensors --to onnx"
                 ),
             ),
         ),
@@ -207,10 +188,8 @@ COMMANDS = {
             "plugins",
             "plugins:list_plugins",
             plugins_listed,
-            "plugins new unetkit-mynet",
-            subcommands=(
-                Command("new", "plugins:new_plugin", written, "plugins new unetkit-mynet"),
-            ),
+            "new unetkit-mynet",
+            subcommands=(Command("new", "plugins:new_plugin", written(), "unetkit-mynet"),),
         ),
     ),
 }
@@ -228,7 +207,8 @@ class Root(TyperGroup):
         super().__init__(**attributes)
         for panel, commands in COMMANDS.items():
             for command in commands:
-                self.add_command(self._lazy(command, panel))
+                build = partial(command.build, self.rich_markup_mode)
+                self.add_command(LazyCommand(command.name, command.summary(), panel, load=build))
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return every name."""
@@ -245,20 +225,8 @@ class Root(TyperGroup):
             entry = _registry().entry(cmd_name)
         if entry is None:
             return None
-        return LazyCommand(
-            safe(cmd_name),
-            summary=safe(f"from {entry.distribution} {entry.version}"),
-            panel="Plugins",
-            load=lambda: _load(entry),
-        )
-
-    def _lazy(self, command: Command, panel: str) -> LazyCommand:
-        return LazyCommand(
-            command.name,
-            summary=command.summary(),
-            panel=panel,
-            load=lambda: command.build(self.rich_markup_mode),
-        )
+        origin = safe(f"from {entry.distribution} {entry.version}")
+        return LazyCommand(safe(cmd_name), origin, "Plugins", load=partial(_load, entry))
 
 
 def called(name: str, full_name: str) -> str:
@@ -298,20 +266,8 @@ _NO_THREAD = "can't start new thread"
 _NO_ROOM = ("failed to map segment from shared object", "cannot allocate memory")
 
 # What the machine or its administrator refuses, and no line of unetkit can mend.
-_SURROUNDINGS = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENOMEM,
-        errno.EIO,
-        errno.ENAMETOOLONG,
-    }
-)
+_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_REFUSED |= {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENAMETOOLONG}
 
 app = typer.Typer(
     name="unetkit",
@@ -392,7 +348,7 @@ def _explain(error: Exception) -> int:
             "limits that 'ulimit -a' lists"
         )
         return 5
-    if isinstance(error, OSError) and error.errno in _SURROUNDINGS:
+    if isinstance(error, OSError) and error.errno in _REFUSED:
         where = f" at {error.filename!r}" if error.filename else ""
         console.fail(f"the system must allow the work, got '{error.strerror}'{where}")
         return 5

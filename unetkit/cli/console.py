@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -25,9 +25,9 @@ from rich.table import Column
 from rich.text import Text
 
 from unetkit.cli import tables
-from unetkit.cli.tables import duration, safe
+from unetkit.cli.tables import safe
 from unetkit.errors import ResourceError
-from unetkit.progress import SILENT, Progress
+from unetkit.progress import SILENT, Progress, format_duration
 
 # Own choice: often enough to see life in a log, seldom enough for a night's run.
 _SECONDS_BETWEEN_LINES = 30.0
@@ -38,13 +38,7 @@ _NAME, _COUNT = 20, 9
 
 
 class Bar:
-    """A rich bar for each stage, one under the other; notes appear between them.
-
-    Parameters
-    ----------
-    console : Console
-        A terminal.
-    """
+    """A rich bar for each stage, one under the other; notes appear between them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -93,15 +87,7 @@ class Bar:
 
 
 class Lines:
-    """A line when a stage starts, one about every half minute, and one when it ends.
-
-    Parameters
-    ----------
-    console : Console
-        A file or a pipe.
-    clock : callable
-        Seconds that only grow.
-    """
+    """A line when a stage starts, one about every half minute, and one when it ends."""
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
@@ -136,8 +122,8 @@ class Lines:
             made, took = self._done - self._first, now - self._since
             if made <= 0:
                 made, took = max(self._done, 1), now - self._began
-            left = took / made * max(self._total - self._done, 0)
-            facts = [f"{self._done} of {self._total}", status, f"about {duration(left)} left"]
+            left = format_duration(took / made * max(self._total - self._done, 0))
+            facts = [f"{self._done} of {self._total}", status, f"about {left} left"]
             self._print(f"{self._what}: {', '.join(fact for fact in facts if fact)}")
 
     def note(self, text: str) -> None:
@@ -156,7 +142,7 @@ class Lines:
 
     def _finish(self) -> None:
         if self._what is not None:
-            self._print(f"{self._what}: done in {duration(self._clock() - self._began)}")
+            self._print(f"{self._what}: done in {format_duration(self._clock() - self._began)}")
             self._what = None
 
     def _print(self, text: str) -> None:
@@ -179,9 +165,6 @@ def _text(name: str, *, width: int) -> TextColumn:
     column = Column(no_wrap=True, overflow="ellipsis", width=width)
     return TextColumn(f"{{task.{name}}}", markup=False, table_column=column)
 
-
-# What a command that only looks has found: one thing, or a list of them.
-Found = TypeVar("Found", dict[str, Any], list[dict[str, Any]])
 
 # A table that is not read on a terminal is never folded.
 _UNFOLDED = 10_000
@@ -219,26 +202,17 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
     meter.close(done=True)
 
 
-def say(text: str, *, style: str = "", label: str = "") -> None:
-    """Write one line on stderr, `label` in `style` before it."""
-    line = Text.assemble((label, style), safe(text)) if label else Text(safe(text), style=style)
-    errors_console().print(line, soft_wrap=True)
-
-
 def fail(text: str) -> None:
-    """Say in one line why the command ended."""
-    say(" ".join(text.split()), style="bold red", label="error: ")
+    """Say in one line on stderr why the command ended."""
+    line = Text.assemble(("error: ", "bold red"), safe(" ".join(text.split())))
+    errors_console().print(line, soft_wrap=True)
 
 
 def emit(text: str) -> None:
     """Write `text` and a line end on stdout.
 
-    A reader that went away is no fault of the command, so a broken pipe is silence.
-
-    Raises
-    ------
-    ResourceError
-        If stdout takes no more, for example because its disk is full.
+    A reader that went away is no fault of the command, so a broken pipe is silence. A full disk
+    below it is a `ResourceError`.
     """
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     _write(f"{text}\n".encode(encoding, errors="backslashreplace"))
@@ -292,12 +266,13 @@ def written(
 
 
 def found(
-    document: Found,
+    result: Report | dict[str, Any] | list[dict[str, Any]],
     *,
     json: bool,
-    layout: Callable[[Found], list[RenderableType]],
+    layout: Callable[[Any], list[RenderableType]],
 ) -> None:
     """End a command that only looked: what it found, laid out for reading or as JSON."""
+    document = result if isinstance(result, dict | list) else result.to_dict()
     if json:
         emit_json(document)
     else:

@@ -6,6 +6,7 @@ import collections.abc
 import inspect
 import re
 import typing
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -52,22 +53,16 @@ class Call:
         """Run it, and show how far it is unless `quiet`."""
         module, _, name = self.function.partition(":")
         function = getattr(import_module(module), name)
-        places: list[Any] = []
-        named: dict[str, Any] = {}
-        for option in self.options.values():
-            value = self.given[option.name]
-            if option.is_many:
-                value = tuple(value or ())
-            if not option.is_argument:
-                named[option.name] = value
-            elif option.is_many:
-                places += value
-            else:
-                places.append(value)
+        signature = inspect.signature(function)
+        values = {
+            name: tuple(self.given[name] or ()) if option.is_many else self.given[name]
+            for name, option in self.options.items()
+        }
         with console.progress(quiet=quiet) as progress:
-            if "progress" in inspect.signature(function).parameters:
-                named["progress"] = progress
-            return function(*places, **named)
+            if "progress" in signature.parameters:
+                values["progress"] = progress
+            bound = inspect.BoundArguments(signature, OrderedDict(values))
+            return function(*bound.args, **bound.kwargs)
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ class Command:
     name: str
     function: str  # MODULE:NAME below `unetkit.commands`
     body: Callable[..., None]  # takes a `Call` and, as keywords, the command line's own options
-    example: str
+    example: str = ""  # what may follow its name
     help: str | None = None  # left out, the function's docstring
     subcommands: tuple[Command, ...] = ()
 
@@ -94,14 +89,14 @@ class Command:
     def build(self, markup: Literal["markdown", "rich"] | None) -> Any:
         """Make what Typer runs."""
         app = typer.Typer(name=self.name, add_completion=False, rich_markup_mode=markup)
-        epilog = f"Example: unetkit {self.example}"
+        epilog = f"Example: unetkit {self.name} {self.example}".rstrip()
         if self.subcommands:
             add = app.callback(invoke_without_command=True, help=self.help, epilog=epilog)
             add(self._callback())
         else:
             app.command(self.name, epilog=epilog)(self._callback())
         for command in self.subcommands:
-            epilog = f"Example: unetkit {command.example}"
+            epilog = f"Example: unetkit {self.name} {command.name} {command.example}"
             app.command(command.name, epilog=epilog)(command._callback())
         return typer.main.get_command(app)
 
@@ -120,9 +115,8 @@ class Command:
                 asked = {parameter.name: given.pop(parameter.name) for parameter in own}
                 self.body(Call(self.home, options, given), **asked)
 
-        context = inspect.Parameter(
-            "context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
-        )
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        context = inspect.Parameter("context", keyword, annotation=typer.Context)
         parameters = [context, *(_parameter(o, options) for o in options.values()), *own]
         text = re.split(r"\n\n\w+\n-{3,}\n", inspect.getdoc(function) or "")[0]
         run.__doc__ = _plain(re.sub(r"(?<!\n)\n(?!\n)", " ", text), options)
@@ -134,9 +128,7 @@ class Command:
 class LazyCommand(TyperCommand):
     """What stands for a command in a list until it is called: only then it is made."""
 
-    def __init__(
-        self, name: str, *, summary: str, panel: str | None, load: Callable[[], Any]
-    ) -> None:
+    def __init__(self, name: str, summary: str, panel: str, *, load: Callable[[], Any]) -> None:
         super().__init__(name=name, help=summary, rich_help_panel=panel)
         self._load = load
 

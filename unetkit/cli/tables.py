@@ -9,10 +9,11 @@ from typing import Any
 
 from rich import box
 from rich.console import RenderableType
-from rich.filesize import decimal
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from unetkit.progress import format_bytes, format_duration
 
 # What Unicode calls control, format, surrogate, and separators of lines and paragraphs: it moves
 # the cursor, turns the direction of writing, hides, or starts a command to the terminal.
@@ -40,53 +41,20 @@ def safe(text: object) -> str:
     )
 
 
-def duration(seconds: float) -> str:
-    """Say a time as a person would.
-
-    Examples
-    --------
-    >>> duration(7.4), duration(125), duration(7380)
-    ('7 s', '2 min 05 s', '2 h 03 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 Document = Mapping[str, Any]
 
 
 def details(document: Document) -> list[RenderableType]:
-    """Lay out names and values; what holds further names is indented under its own.
-
-    Parameters
-    ----------
-    document : mapping
-        Strings, numbers, lists and mappings, as for JSON.
-    """
+    """Lay out names and values; what holds further names is indented under its own."""
     return list(_parts(document, indent=0))
 
 
 def scores(document: Document) -> list[RenderableType]:
-    """Lay out what `unetkit eval` found: overall, then by class and by sample.
-
-    Parameters
-    ----------
-    document : mapping
-        An evaluation report; every threshold of the average precision is only there.
-    """
+    """Lay out what `unetkit eval` found: overall, then by class and by sample."""
     alone = len(document["samples"]) == 1
-    columns = (
-        {"": document["overall"]}
-        if alone
-        else {
-            "overall": document["overall"],
-            "mean of samples": document["mean"],
-        }
-    )
+    columns = {"overall": document["overall"], "mean of samples": document["mean"]}
+    if alone:
+        columns = {"": document["overall"]}
     rows = [
         {"score": label} | {name: pick(column) for name, column in columns.items()}
         for label, pick in _SCORES[document["kind"]]
@@ -94,7 +62,7 @@ def scores(document: Document) -> list[RenderableType]:
     parts: list[RenderableType] = [table(rows)]
     if document["kind"] == "classes":
         shown = ("name", "dice", "iou", "pixels_true", "pixels_predicted")
-        parts += ["", table([_only(row, shown) for row in document["overall"]["classes"]])]
+        parts += ["", table(document["overall"]["classes"], columns=shown)]
     if not alone:
         parts += ["", table([_sample(row, document["kind"]) for row in document["samples"]])]
     return parts
@@ -103,11 +71,8 @@ def scores(document: Document) -> list[RenderableType]:
 def summary(document: Document) -> list[RenderableType]:
     """Say on one line what a command that wrote something counted and chose.
 
-    Parameters
-    ----------
-    document : mapping
-        A report; its path, its lists and what is empty are left out; a 0 is not. What it holds
-        under ``report``, such as a line a sample, follows as a table.
+    Its path, lists and what is empty are left out; a 0 is not. What stands under ``report``, such
+    as a line a sample, follows as a table.
     """
     facts = [
         f"{safe(name.replace('_', ' '))} {_cell(item, name)}"
@@ -119,14 +84,13 @@ def summary(document: Document) -> list[RenderableType]:
     return [*line, table(rows)] if rows else [*line]
 
 
-def walk(document: Document) -> list[RenderableType]:
-    """Lay out what the demo found, drew and proposes.
+def rows(document: Sequence[Document]) -> list[RenderableType]:
+    """Lay out a list."""
+    return [table(document)]
 
-    Parameters
-    ----------
-    document : mapping
-        A demo report.
-    """
+
+def walk(document: Document) -> list[RenderableType]:
+    """Lay out what the demo found, drew and proposes."""
     rows = [
         {
             "on the part that nobody trained on": row["method"],
@@ -149,13 +113,7 @@ def walk(document: Document) -> list[RenderableType]:
 
 
 def model(document: Document) -> list[RenderableType]:
-    """Lay out what `unetkit models show` found; its options are always a table of all columns.
-
-    Parameters
-    ----------
-    document : mapping
-        A description of a model.
-    """
+    """Lay out what `unetkit models show` found; its options are always a table of all columns."""
     rows = document["options"]
     if not rows:
         return details(document)
@@ -165,13 +123,7 @@ def model(document: Document) -> list[RenderableType]:
 
 
 def checks(document: Document) -> list[RenderableType]:
-    """Lay out what `unetkit models check` found.
-
-    Parameters
-    ----------
-    document : mapping
-        A check report.
-    """
+    """Lay out what `unetkit models check` found."""
     rows = [
         {"check": row["check"], "holds": row["holds"], "found": row["found"]}
         for row in document["findings"]
@@ -180,15 +132,7 @@ def checks(document: Document) -> list[RenderableType]:
 
 
 def table(rows: Sequence[Document], *, columns: Sequence[str] = ()) -> Table:
-    """Lay out mappings as rows.
-
-    Parameters
-    ----------
-    rows : sequence of mappings
-        Names and plain values.
-    columns : sequence of str
-        The names to show; without them, those that hold something in any row.
-    """
+    """Lay out mappings as rows; without `columns`, of the names that hold something in any."""
     said = (name for row in rows for name, item in row.items() if not _empty(item))
     columns = columns or list(dict.fromkeys(said))
     numeric = {
@@ -267,10 +211,6 @@ def _sample(row: Document, kind: str) -> Document:
     }
 
 
-def _only(row: Document, names: Sequence[str]) -> Document:
-    return {name: row[name] for name in names}
-
-
 # Amounts of memory and disk whose names don't say that they are bytes.
 _ROOM = ("disk_free", "memory_peak", "memory_limit")
 
@@ -280,9 +220,9 @@ def _cell(item: object, name: str) -> Text:
     if name in ("shape", "chunks", "size") and isinstance(item, list | tuple):
         return Text(" x ".join(value(part) for part in item))
     if (name.endswith("bytes") or name in _ROOM) and isinstance(item, int):
-        return Text(decimal(item).removesuffix(" bytes" if name.endswith("bytes") else ""))
+        return Text(format_bytes(item).removesuffix(" bytes" if name.endswith("bytes") else ""))
     if name.endswith("seconds") and isinstance(item, float):
-        return Text(duration(item))
+        return Text(format_duration(item))
     return Text(value(item))
 
 
@@ -356,38 +296,21 @@ _BORDERS = (
 
 
 def evaluated(document: Document) -> list[RenderableType]:
-    """Lay out one prediction's scores with their intervals, or several side by side.
-
-    Parameters
-    ----------
-    document : mapping
-        An evaluation report, or one of several predictions.
-    """
+    """Lay out one prediction's scores with their intervals, or several side by side."""
     if "predictions" in document:
         return _compared(document)
     parts = scores(document)
     found = {n: document["overall"].get(n) for n in _BORDERS}
-    borders = {n: value for n, value in found.items() if value is not None}
+    # Three decimals would make nothing of an error of topology in a million pixels.
+    borders = [{"score of borders": n, "": value(v)} for n, v in found.items() if v is not None]
     if borders:
-        parts += ["", table([_row(n, v) for n, v in borders.items()])]
+        parts += ["", table(borders)]
     return [*parts, "", *_missing(document["overall"]["reasons"]), *_certain(document["certainty"])]
 
 
 def listed(rows: Sequence[Document]) -> list[RenderableType]:
-    """Lay out which scores there are.
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        Entries of the catalogue.
-    """
-    shown = ("name", "range", "best", "definition")
-    return [table([{name: row[name] for name in shown} for row in rows])]
-
-
-def _row(name: str, found: float | None) -> Document:
-    # Three decimals would make nothing of an error of topology in a million pixels.
-    return {"score of borders": name, "": value(found)}
+    """Lay out which scores there are."""
+    return [table(rows, columns=("name", "range", "best", "definition"))]
 
 
 def _missing(reasons: Mapping[str, str]) -> list[RenderableType]:
@@ -417,7 +340,8 @@ def _compared(document: Document) -> list[RenderableType]:
     """Lay out several predictions, and where they differ."""
     rows = [
         {"prediction": report["prediction"]}
-        | {name: _value(report["overall"], name) for name in SHOWN}
+        | {name: report["overall"].get(name) for name in SHOWN}
+        | {"average_precision_50": _at("0.50")(report["overall"])}
         for report in document["predictions"]
     ]
     parts: list[RenderableType] = [table(rows), ""]
@@ -439,9 +363,3 @@ def _test(row: Document) -> Document:
         # Three digits are shown, and no difference is certain.
         "p (Holm)": "< 0.001" if row["p_holm"] < 0.0005 else row["p_holm"],
     }
-
-
-def _value(overall: Document, name: str) -> object:
-    if name == "average_precision_50":
-        return (overall["average_precision_at"] or {}).get("0.50")
-    return overall[name]

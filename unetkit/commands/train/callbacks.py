@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import ResourceError
 from unetkit.models.model_file import to_bytes
+from unetkit.progress import format_duration
 from unetkit.storage.atomic import make_folder
 from unetkit.storage.urls import is_remote
 from unetkit.training.distributed import SINGLE
@@ -129,11 +129,12 @@ class MainCallback(Callback):
             ends = datetime.now().astimezone() + timedelta(seconds=left)
             day = "" if ends.date() == datetime.now().astimezone().date() else f"{ends:%d %B} "
             self._progress.note(
-                f"{steps} steps will take about {spoken(left)}, until {day}{ends:%H:%M} or earlier."
+                f"{steps} steps will take about {format_duration(left)},"
+                f" until {day}{ends:%H:%M} or earlier."
             )
         width = self._description.plan.options.get("width")
         if left > LONG and isinstance(width, int) and width > NARROW:
-            sooner = spoken(left * (NARROW / width) ** GROWTH)
+            sooner = format_duration(left * (NARROW / width) ** GROWTH)
             self._progress.note(
                 f"A narrower network is quicker and may score less: with --set width={NARROW} it "
                 f"would take about {sooner}."
@@ -232,21 +233,6 @@ class MainCallback(Callback):
             f"{begun}; {on}, or take the best model so far, {best}, for 'unetkit tile-predict"
             " --model'"
         )
-
-
-def spoken(seconds: float) -> str:
-    """Say a time as people do.
-
-    Examples
-    --------
-    >>> spoken(80), spoken(600), spoken(20000)
-    ('80 s', '10 min', '5.6 h')
-    """
-    if seconds < 90:
-        return f"{math.ceil(seconds)} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def check_tensorboard() -> None:
