@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from unetkit.commands.evaluate import counting
 from unetkit.commands.evaluate.command import evaluate
@@ -13,10 +14,9 @@ from unetkit.commands.evaluate.counting import Runner
 from unetkit.commands.evaluate.samples import match_samples
 from unetkit.commands.evaluate.scoring import EvaluateOptions, score_prediction
 from unetkit.engine.signals import stoppable
-from unetkit.scores import isbi2012
+from unetkit.scores import boundaries, isbi2012
 from unetkit.scores.contingency import from_labels
-from unetkit.storage.datasets import DatasetWriter
-from unetkit.storage.image_writer import create_image, create_labels
+from unetkit.scores.table import score_sums
 
 
 def cells(shift: int = 0) -> np.ndarray:
@@ -28,19 +28,9 @@ def cells(shift: int = 0) -> np.ndarray:
     return labels
 
 
-def write(url: str, labels: np.ndarray, **parts: object) -> str:
-    writer = DatasetWriter(url)
-    writer.add("a", labels, axes="yx", labels=labels, **parts)
-    writer.finish()
-    return url
-
-
 @pytest.fixture
-def stores(tmp_path):
-    return (
-        write(str(tmp_path / "p.zarr"), cells(1)),
-        write(str(tmp_path / "t.zarr"), cells()),
-    )
+def stores(write):
+    return write("p.zarr", {"a": cells(1)}), write("t.zarr", {"a": cells()})
 
 
 def test_scores_are_those_of_the_whole(stores):
@@ -59,22 +49,12 @@ def test_scores_are_those_of_the_whole(stores):
     assert report.tiles_total == 16 + 16 + 1
 
 
-def test_a_probability_map_is_scored_at_its_best_threshold(tmp_path, stores):
-    url = str(tmp_path / "map.zarr")
-    data = create_image(
-        url,
-        shape=(2, 60, 60),
-        axes="cyx",
-        dtype="uint8",
-        chunk=32,
-        channel_names=("background", "foreground"),
-        attributes={"scale": 1 / 255},
-    )
+def test_a_probability_map_is_scored_at_its_best_threshold(write, stores):
     # Borders weigh 0.55: below that threshold everything is one cell.
     chance = np.where(cells() != 0, 255, 140).astype(np.uint8)
-    data.write(0, 0, 0, np.stack([255 - chance, chance]))
-    labels = create_labels(url, "instances", shape=(60, 60), axes="yx", dtype="uint8", chunk=32)
-    labels.write(0, 0, 0, np.ones((60, 60), np.uint8))
+    both = {"image": np.stack([255 - chance, chance]), "labels": np.ones((60, 60), np.uint8)}
+    names = ("background", "foreground")
+    url = write("map.zarr", {"a": both}, channel_names=names, attributes={"scale": 1 / 255})
     report = evaluate(url, stores[1], borders=True, scheduler="sync")
     rows = {row["threshold"]: row for row in report.sweep}
     assert list(rows) == list(isbi2012.THRESHOLDS)
@@ -87,15 +67,15 @@ def test_a_probability_map_is_scored_at_its_best_threshold(tmp_path, stores):
     assert curve[0.56]["precision"] == curve[0.56]["dice"] == 1 > curve[0.5]["precision"]
 
 
-def test_ignored_pixels_count_for_nothing(tmp_path):
+def test_ignored_pixels_count_for_nothing(write):
     broken = cells()
     broken[30, 20:40] = 0
     ignore = np.zeros((60, 60), np.uint8)
     ignore[28:33, 18:42] = 1
-    truth = write(str(tmp_path / "t.zarr"), cells(), ignore=ignore)
-    found = write(str(tmp_path / "p.zarr"), broken)
+    truth = write("t.zarr", {"a": cells()}, ignore=ignore)
+    found = write("p.zarr", {"a": broken})
     assert evaluate(found, truth, borders=True, scheduler="sync").overall.warping_error == 0
-    plain = write(str(tmp_path / "u.zarr"), cells())
+    plain = write("u.zarr", {"a": cells()})
     assert evaluate(found, plain, borders=True, scheduler="sync").overall.warping_error == 1 / 3600
 
 
@@ -112,14 +92,74 @@ def test_an_image_that_is_too_large_has_no_scores_of_whole_planes(stores, monkey
     assert overall["reasons"]["v_rand"].startswith("the image has more than 4096 x 4096 pixels")
 
 
-def test_threads_in_any_order_give_the_same_bits(tmp_path):
+def test_threads_in_any_order_give_the_same_bits(write):
     rng = np.random.default_rng(0)
     planes = rng.integers(0, 3, size=(2, 4, 40, 40)).astype(np.uint8)
-    urls = []
-    for name, labels in zip("pt", planes, strict=True):
-        writer = DatasetWriter(str(tmp_path / f"{name}.zarr"))
-        writer.add("a", labels, axes="zyx", labels=labels)
-        writer.finish()
-        urls.append(str(tmp_path / f"{name}.zarr"))
+    urls = [write(f"{name}.zarr", {"a": one}) for name, one in zip("pt", planes, strict=True)]
     expected = evaluate(*urls, borders=True, scheduler="sync").to_dict()
     assert evaluate(*urls, borders=True, scheduler="threads", workers=2).to_dict() == expected
+
+
+@pytest.fixture
+def maps(write):
+    """Two maps of cells (1) and borders (0), the second with one border broken."""
+    truth = np.ones((40, 40), np.uint8)
+    truth[::10], truth[:, ::10] = 0, 0
+    found = truth.copy()
+    found[10, 12:18] = 1
+    urls = [write(f"{n}.zarr", {"a": one}, kind="classes") for n, one in enumerate((found, truth))]
+    return (*urls, found, truth)
+
+
+def test_two_classes_are_cells_and_borders(maps):
+    *urls, found, truth = maps
+    overall = evaluate(*urls, borders=True, scheduler="sync").overall
+    thinned = from_labels(isbi2012.thin(truth), isbi2012.thin(found))
+    by_plane = isbi2012.plane_sums([thinned], [thinned], (np.zeros(1), np.ones(1)))
+    part, whole = by_plane["v_rand"][0]
+    assert overall.v_rand == part / whole < 1
+    assert overall.warping_error == 1 / 1600
+    inside = (slice(0, 40), slice(0, 40))
+    outlines = boundaries.measure(truth, found, inside=inside)
+    sums = score_sums(boundaries.outline_sums(outlines, units=1, tolerance=2))
+    assert overall.boundary_f == sums["boundary_f"].overall()
+    assert overall.seg is None
+
+
+def test_more_classes_have_outlines_and_no_thin_borders(write, maps):
+    *_, found, truth = maps
+    truth, found = truth.copy(), found.copy()
+    truth[:5, :5] = found[:5, :5] = 2
+    urls = [
+        write(f"more{n}.zarr", {"a": one}, kind="classes") for n, one in enumerate((found, truth))
+    ]
+    document = evaluate(*urls, borders=True, scheduler="sync").to_dict()["overall"]
+    assert document["v_rand"] is None
+    assert "maps of two classes" in document["reasons"]["v_rand"]
+    assert document["boundary_f"] > 0.9
+
+
+def test_a_part_has_a_key_of_its_own(maps):
+    pairs = match_samples(*maps[:2]).pairs
+    parts = list(counting.border_blocks(pairs, "classes", thin=True))
+    assert [part.rows for part in parts] == [(0, 40), None]
+    assert len({part.key for part in parts}) == 2
+
+
+def test_real_membranes_score_best_at_a_threshold_between(write, test_data):
+    from skimage.io import imread
+
+    truth = (imread(min((test_data / "isbi2012_em" / "masks").glob("*.png"))) > 127)[:256, :256]
+    noise = np.random.default_rng(0).normal(0, 10, truth.shape)
+    chance = np.clip(ndimage.gaussian_filter(truth * 255.0, 2) + noise, 0, 255).astype(np.uint8)
+    names = ("membrane", "cell")
+    wanted = write("t.zarr", {"a": truth.astype(np.uint8)}, kind="classes", class_names=names)
+    both = {"image": np.stack([255 - chance, chance]), "labels": (chance > 127).astype(np.uint8)}
+    made = {"channel_names": names, "attributes": {"prediction": {}, "scale": 1 / 255}}
+    found = write("p.zarr", {"a": both}, kind="classes", **made)
+    report = evaluate(found, wanted, borders=True, scheduler="sync")
+    rows = {row["threshold"]: row for row in report.sweep}
+    assert report.overall.v_rand == max(row["v_rand"] for row in rows.values())
+    assert report.overall.isbi_rand == min(row["isbi_rand"] for row in rows.values())
+    assert report.overall.v_rand > 0.9 > rows[0.1]["v_rand"]
+    assert 0 < report.overall.warping_error < rows[0.1]["warping_error"]

@@ -9,21 +9,12 @@ from scipy import ndimage
 from unetkit.commands.evaluate.command import evaluate
 from unetkit.engine import block_io
 from unetkit.scores import table
-from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image, create_labels
 
 
 def labels(seed: int, side: int = 48) -> np.ndarray:
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).random((side, side)), 2)
     return ndimage.label(noise > 0.53)[0].astype(np.uint16)
-
-
-def write(url: str, samples: list[np.ndarray]) -> str:
-    writer = DatasetWriter(url)
-    for n, one in enumerate(samples):
-        writer.add(f"s{n}", one, axes="yx", labels=one)
-    writer.finish()
-    return url
 
 
 def spoilt(one: np.ndarray, seed: int, share: float) -> np.ndarray:
@@ -33,16 +24,11 @@ def spoilt(one: np.ndarray, seed: int, share: float) -> np.ndarray:
     return np.where(np.isin(one, lost), 0, one)
 
 
-@pytest.fixture
-def place(tmp_path):
-    return lambda name: str(tmp_path / name)
-
-
-def test_predictions_are_compared_image_by_image(place):
+def test_predictions_are_compared_image_by_image(write):
     truth = [labels(n) for n in range(8)]
-    wanted = write(place("t.zarr"), truth)
+    wanted = write("t.zarr", truth)
     found = [
-        write(place(f"{share}.zarr"), [spoilt(one, n, share) for n, one in enumerate(truth)])
+        write(f"{share}.zarr", [spoilt(one, n, share) for n, one in enumerate(truth)])
         for share in (0.1, 0.2, 0.5)
     ]
     report = evaluate(*found, truth=wanted, scheduler="sync", bootstrap=200)
@@ -61,10 +47,10 @@ def test_predictions_are_compared_image_by_image(place):
     assert again.to_dict() == report.to_dict()
 
 
-def test_one_large_image_is_cut_into_squares(place):
+def test_one_large_image_is_cut_into_squares(write):
     truth = labels(0, side=512)
-    wanted = write(place("t.zarr"), [truth])
-    found = write(place("p.zarr"), [spoilt(truth, 0, 0.3)])
+    wanted = write("t.zarr", [truth])
+    found = write("p.zarr", [spoilt(truth, 0, 0.3)])
     report = evaluate(found, wanted, scheduler="sync", bootstrap=200)
     certainty = report.certainty
     assert (certainty.unit, certainty.units, certainty.square) == ("square", 16, 128)
@@ -75,10 +61,10 @@ def test_one_large_image_is_cut_into_squares(place):
     assert low < report.overall.voi < high
 
 
-def test_every_score_of_one_image_has_an_interval_that_holds_it(place):
+def test_every_score_of_one_image_has_an_interval_that_holds_it(write):
     truth = labels(0, side=512)
-    wanted = write(place("t.zarr"), [truth])
-    found = write(place("p.zarr"), [spoilt(np.roll(truth, 1, axis=1), 0, 0.3)])
+    wanted = write("t.zarr", [truth])
+    found = write("p.zarr", [spoilt(np.roll(truth, 1, axis=1), 0, 0.3)])
     report = evaluate(found, wanted, borders=True, scheduler="sync", bootstrap=200)
     overall = report.overall.to_dict()
     scored = [s.name for s in table.SCORES if s.best is not None]
@@ -90,12 +76,11 @@ def test_every_score_of_one_image_has_an_interval_that_holds_it(place):
         assert low < high, name
 
 
-def test_scores_of_borders_have_intervals_over_images(place):
+def test_scores_of_borders_have_intervals_over_images(write):
     truth = [labels(n) for n in range(6)]
-    wanted = write(place("t.zarr"), truth)
+    wanted = write("t.zarr", truth)
     found = [
-        write(place(f"{s}.zarr"), [spoilt(one, n, s) for n, one in enumerate(truth)])
-        for s in (0.1, 0.6)
+        write(f"{s}.zarr", [spoilt(one, n, s) for n, one in enumerate(truth)]) for s in (0.1, 0.6)
     ]
     report = evaluate(*found, truth=wanted, borders=True, scheduler="sync", bootstrap=100)
     rows = {row.score: row for row in report.comparisons}
@@ -109,14 +94,14 @@ def test_scores_of_borders_have_intervals_over_images(place):
     assert rows["isbi_pixel"].p_holm == 2 / 64
 
 
-def test_no_interval_is_invented(place):
+def test_no_interval_is_invented(write):
     few = [labels(n) for n in range(3)]
-    wanted = write(place("t.zarr"), few)
+    wanted = write("t.zarr", few)
     report = evaluate(wanted, wanted, truth=wanted, scheduler="sync")
     assert report.comparisons == ()
     assert report.reason == "intervals need 5 images or more, got 3"
     assert report.reports[0].certainty.intervals == {}
-    small = write(place("s.zarr"), few[:1])
+    small = write("s.zarr", few[:1])
     assert "fewer than 16 squares" in evaluate(small, small, scheduler="sync").certainty.reason
 
 
@@ -126,10 +111,10 @@ def rows_of(report):
 
 
 @pytest.mark.parametrize("borders", [False, True])
-def test_blocks_change_no_bit_of_scores_or_intervals(place, monkeypatch, borders):
+def test_blocks_change_no_bit_of_scores_or_intervals(place, write, monkeypatch, borders):
     truth = labels(0, side=512)
     chance = np.clip(ndimage.gaussian_filter((truth > 0) * 255.0, 3), 0, 255).astype(np.uint8)
-    wanted = write(place("t.zarr"), [truth])
+    wanted = write("t.zarr", [truth])
     url = place("p.zarr")
     made = {"channel_names": ("foreground",), "attributes": {"scale": 1 / 255}}
     data = create_image(url, shape=(512, 512), axes="yx", dtype="uint8", chunk=128, **made)

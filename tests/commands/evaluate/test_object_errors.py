@@ -10,7 +10,6 @@ import pytest
 
 from unetkit.commands.evaluate.command import evaluate
 from unetkit.errors import OutputError, UsageError
-from unetkit.storage.datasets import DatasetWriter
 
 TRUTH = np.zeros((40, 40), np.uint16)
 TRUTH[2:12, 2:12], TRUTH[20:30, 2:12], TRUTH[20:24, 20:24] = 1, 2, 3
@@ -19,14 +18,8 @@ FOUND[2:12, 2:11], FOUND[20:24, 2:12], FOUND[25:29, 2:12], FOUND[35, 35] = 7, 8,
 
 
 @pytest.fixture
-def stores(tmp_path):
-    def write(name: str, labels: np.ndarray) -> str:
-        writer = DatasetWriter(str(tmp_path / name))
-        writer.add("=evil", labels, axes="yx", labels=labels)
-        writer.finish()
-        return str(tmp_path / name)
-
-    return write("p.zarr", FOUND), write("t.zarr", TRUTH)
+def stores(write):
+    return write("p.zarr", {"=evil": FOUND}), write("t.zarr", {"=evil": TRUTH})
 
 
 def test_every_object_has_its_row(stores, tmp_path, kit):

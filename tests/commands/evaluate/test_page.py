@@ -6,22 +6,16 @@ import numpy as np
 import pytest
 
 from unetkit.commands.evaluate import report as module
-from unetkit.commands.evaluate import report as report_
 from unetkit.commands.evaluate.command import evaluate
 from unetkit.commands.evaluate.object_errors import ScoredObject
 from unetkit.commands.evaluate.samples import match_samples
-from unetkit.storage.datasets import DatasetWriter
 
 
 @pytest.fixture
-def store(tmp_path):
-    writer = DatasetWriter(str(tmp_path / "t.zarr"))
-    for n in range(3):
-        labels = np.zeros((20, 20 + n), np.uint8)
-        labels[2:8, 2:8] = 1
-        writer.add(f"s{n}", labels, axes="yx", labels=labels)
-    writer.finish()
-    return str(tmp_path / "t.zarr")
+def store(write):
+    return write(
+        "t.zarr", [np.pad(np.ones((6, 6), np.uint8), ((2, 12), (2, 12 + n))) for n in range(3)]
+    )
 
 
 def test_large_images_are_made_smaller_and_say_so(store, monkeypatch):
@@ -29,14 +23,14 @@ def test_large_images_are_made_smaller_and_say_so(store, monkeypatch):
     pairs = match_samples(store, store).pairs
     pictures = module.contents(report, pairs, [])["pictures"]
     assert [picture["factor"] for picture in pictures.values()] == [1, 1, 1]
-    monkeypatch.setattr(report_, "LONGEST", 21)
+    monkeypatch.setattr(module, "LONGEST", 21)
     pictures = module.contents(report, pairs, [])["pictures"]
     assert {name: (p["factor"], p["width"]) for name, p in pictures.items()} == {
         "s0": (1, 20),
         "s1": (1, 21),
         "s2": (2, 11),
     }
-    monkeypatch.setattr(report_, "PIXELS", 3 * 100)
+    monkeypatch.setattr(module, "PIXELS", 3 * 100)
     pictures = module.contents(report, pairs, [])["pictures"]
     assert [p["width"] * p["height"] for p in pictures.values()] == [100, 30, 30]
 
@@ -46,27 +40,23 @@ def test_objects_that_no_picture_shows_have_their_own(store, monkeypatch):
     pairs = match_samples(store, store).pairs
     found = [ScoredObject("s2", "truth", 0, 1, 4.5, 4.5, 36, "miss", None, 0.0)]
     assert module.contents(report, pairs, found)["objects"][0]["picture"] is None
-    monkeypatch.setattr(report_, "LONGEST", 16)
-    monkeypatch.setattr(report_, "NEAR", 8)
+    monkeypatch.setattr(module, "LONGEST", 16)
+    monkeypatch.setattr(module, "NEAR", 8)
     picture = module.contents(report, pairs, found)["objects"][0]["picture"]
     assert (picture["row"], picture["column"], picture["factor"]) == (0, 0, 1)
     assert (picture["height"], picture["width"]) == (12, 12)
-    monkeypatch.setattr(report_, "DRAWN", 6)
+    monkeypatch.setattr(module, "DRAWN", 6)
     picture = module.contents(report, pairs, found)["objects"][0]["picture"]
     assert (picture["factor"], picture["width"]) == (2, 6)
 
 
-def test_the_page_is_bounded_whatever_is_compared(tmp_path, monkeypatch):
-    monkeypatch.setattr(report_, "PIXELS", 2**18)
+def test_the_page_is_bounded_whatever_is_compared(write, monkeypatch):
+    monkeypatch.setattr(module, "PIXELS", 2**18)
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, size=(3, 600, 300)).astype(np.uint8)
-    writer = DatasetWriter(str(tmp_path / "n.zarr"))
     labels = np.zeros((600, 300), np.uint8)
     labels[5:9, 5:9] = 1
-    for n in range(4):
-        writer.add(f"s{n}", noise, axes="cyx", labels=labels)
-    writer.finish()
-    url = str(tmp_path / "n.zarr")
+    url = write("n.zarr", [{"image": noise, "labels": labels}] * 4)
     pictures = module.contents(
         evaluate(url, url, scheduler="sync"), match_samples(url, url).pairs, []
     )["pictures"]

@@ -16,7 +16,6 @@ from unetkit.commands.evaluate import counting, scoring
 from unetkit.commands.evaluate.command import evaluate
 from unetkit.engine import block_io
 from unetkit.errors import InputError, OutputError, ResourceError, StoppedError
-from unetkit.progress import Progress
 from unetkit.scores import boundaries, contingency, isbi2012
 from unetkit.scores.units import SpatialBlocks
 from unetkit.storage import journal, outputs
@@ -48,24 +47,6 @@ def stores(tmp_path, monkeypatch):
     return write("p.zarr", 0), write("t.zarr", 1)
 
 
-class Ends(Progress):
-    """Ends the work after some parts, in whatever way it is given."""
-
-    def __init__(self, after: int, end: object) -> None:
-        self.left, self.end = after, end
-
-    def start(self, what: str, *, total: int) -> None:
-        pass
-
-    def advance(self, parts: int = 1, *, status: str = "") -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.end()
-
-    def note(self, text: str) -> None:
-        pass
-
-
 def full() -> None:
     raise ResourceError("the disk must take it, got no room; make room")
 
@@ -76,10 +57,10 @@ def document(report: object) -> dict:
 
 
 @pytest.mark.parametrize("borders", [False, True])
-def test_going_on_gives_the_report_of_a_single_run(stores, borders):
+def test_going_on_gives_the_report_of_a_single_run(kit, stores, borders):
     expected = document(evaluate(*stores, borders=borders, objects="whole.csv", **WORK))
     with pytest.raises(ResourceError, match="make room"):
-        evaluate(*stores, borders=borders, resume=True, progress=Ends(3, full), **WORK)
+        evaluate(*stores, borders=borders, resume=True, progress=kit.watching(3, full), **WORK)
     assert Path(PARTIAL).is_dir()
     report = evaluate(*stores, borders=borders, resume=True, objects="again.csv", **WORK)
     assert report.tiles_reused == 3
@@ -94,9 +75,9 @@ def test_going_on_gives_the_report_of_a_single_run(stores, borders):
     ]
 
 
-def test_objects_are_kept_too(stores):
+def test_objects_are_kept_too(kit, stores):
     with pytest.raises(ResourceError):
-        evaluate(*stores, resume=True, objects="o.csv", progress=Ends(6, full), **WORK)
+        evaluate(*stores, resume=True, objects="o.csv", progress=kit.watching(6, full), **WORK)
     assert not Path("o.csv").exists()
     read = []
     original = journal.Results.get
@@ -108,16 +89,16 @@ def test_objects_are_kept_too(stores):
     assert len([key for key in read if key.startswith("measure")]) == 8
 
 
-def test_a_signal_ends_it_at_a_safe_place(stores):
+def test_a_signal_ends_it_at_a_safe_place(kit, stores):
     def end() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(StoppedError, match="--resume in the same command to go on") as caught:
-        evaluate(*stores, resume=True, progress=Ends(2, end), **WORK)
+        evaluate(*stores, resume=True, progress=kit.watching(2, end), **WORK)
     assert caught.value.exit_code == 143
     assert evaluate(*stores, resume=True, **WORK).tiles_reused == 2
     with pytest.raises(StoppedError, match="give --resume to keep what is done"):
-        evaluate(*stores, progress=Ends(2, end), **WORK)
+        evaluate(*stores, progress=kit.watching(2, end), **WORK)
 
 
 PROGRAM = """
@@ -156,9 +137,9 @@ def test_a_kill_loses_the_block_at_work_alone(stores):
 
 
 @pytest.mark.parametrize("changed", ["truth", "chunk"])
-def test_other_data_are_not_mixed_in(stores, changed):
+def test_other_data_are_not_mixed_in(kit, stores, changed):
     with pytest.raises(ResourceError):
-        evaluate(*stores, resume=True, progress=Ends(2, full), **WORK)
+        evaluate(*stores, resume=True, progress=kit.watching(2, full), **WORK)
     if changed == "truth":
         write("other.zarr", 2)
     else:
@@ -171,11 +152,11 @@ def test_other_data_are_not_mixed_in(stores, changed):
     assert list(Path(PARTIAL).glob("*.npz"))
 
 
-def test_what_an_edit_would_do_unnoticed(stores, monkeypatch):
+def test_what_an_edit_would_do_unnoticed(kit, stores, monkeypatch):
     # Were files not looked at, blocks of before an edit would be mixed with those of after it.
     monkeypatch.setattr(scoring, "fingerprint", lambda url: {})
     with pytest.raises(ResourceError):
-        evaluate(*stores, resume=True, progress=Ends(2, full), **WORK)
+        evaluate(*stores, resume=True, progress=kit.watching(2, full), **WORK)
     place = Path("t.zarr/labels/instances/0/c/0/0")
     place.unlink()
     mixed = evaluate(*stores, resume=True, **WORK)
@@ -192,24 +173,19 @@ def test_one_at_a_time(stores):
     assert evaluate(*stores, resume=True, **WORK).tiles_reused == 0
 
 
-def test_long_runs_keep_results_without_being_asked(stores, monkeypatch):
+def test_long_runs_keep_results_without_being_asked(kit, stores, monkeypatch):
     monkeypatch.setattr(scoring, "SAVE_MIN_BLOCKS", 4)
     with pytest.raises(ResourceError):
-        evaluate(*stores, progress=Ends(2, full), **WORK)
+        evaluate(*stores, progress=kit.watching(2, full), **WORK)
     assert evaluate(*stores, resume=True, **WORK).tiles_reused == 2
     # Another job at work there is no reason not to answer.
     with locked(PARTIAL):
         assert evaluate(*stores, **WORK).tiles_reused == 0
-    heard: list[str] = []
     with pytest.raises(ResourceError):
-        evaluate(*stores, progress=Ends(2, full), **WORK)
-
-    class Hears(Ends):
-        def note(self, text: str) -> None:
-            heard.append(text)
-
-    assert evaluate(*stores, progress=Hears(-1, full), **WORK).tiles_reused == 0
-    assert "started afresh" in heard[0]
+        evaluate(*stores, progress=kit.watching(2, full), **WORK)
+    heard = kit.watching()
+    assert evaluate(*stores, progress=heard, **WORK).tiles_reused == 0
+    assert "started afresh" in heard.notes[0]
 
 
 @pytest.mark.parametrize("asked", [False, True])
@@ -232,11 +208,11 @@ def test_what_no_second_run_could_mend_leaves_nothing(stores):
     assert not Path(PARTIAL).exists()
 
 
-def test_several_predictions_each_keep_their_own(stores):
+def test_several_predictions_each_keep_their_own(kit, stores):
     both = (stores[0], write("q.zarr", 3))
     expected = evaluate(*both, truth=stores[1], **WORK)
     with pytest.raises(ResourceError):
-        evaluate(*both, truth=stores[1], resume=True, progress=Ends(6, full), **WORK)
+        evaluate(*both, truth=stores[1], resume=True, progress=kit.watching(6, full), **WORK)
     report = evaluate(*both, truth=stores[1], resume=True, **WORK)
     assert [one.tiles_reused for one in report.reports] == [4, 2]
     assert report.comparisons == expected.comparisons

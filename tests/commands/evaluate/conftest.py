@@ -1,0 +1,42 @@
+"""Stores of labels to compare."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from unetkit.storage.datasets import DatasetWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def place(tmp_path) -> Callable[[str], str]:
+    """Return what names a store."""
+    return lambda name: str(tmp_path / name)
+
+
+@pytest.fixture
+def write(place) -> Callable[..., str]:
+    """Return what writes a dataset: each sample is its labels, or all that it has, or None."""
+
+    def write(name: str, samples: dict[str, Any] | list[Any], **common: Any) -> str:
+        writer = DatasetWriter(place(name))
+        if isinstance(samples, list):
+            samples = {f"s{n}": one for n, one in enumerate(samples)}
+        for sample, parts in samples.items():
+            parts = {"image": np.zeros((8, 8), np.uint8)} if parts is None else parts
+            given = common | (parts if isinstance(parts, dict) else {"labels": parts})
+            image = given.pop("image", given.get("labels"))
+            labels = given.get("labels", image)
+            axes = "zyx"[-labels.ndim :]
+            writer.add(
+                sample, image, axes="c" + axes if image.ndim > labels.ndim else axes, **given
+            )
+        writer.finish()
+        return place(name)
+
+    return write

@@ -1,0 +1,182 @@
+"""Predictions scored against the truth on real stores: values, edge cases, tiling."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from skimage import metrics as skimage_metrics
+from skimage.segmentation import relabel_sequential
+
+from unetkit.commands.evaluate import counting
+from unetkit.commands.evaluate.command import evaluate
+from unetkit.engine import block_io
+from unetkit.scores import contingency
+from unetkit.scores.units import SpatialBlocks
+from unetkit.storage.datasets import open_dataset
+from unetkit.storage.image_writer import create_image, create_labels
+
+
+def cells(seed: int, shape: tuple[int, ...] = (8, 8)) -> np.ndarray[Any, Any]:
+    """Draw blobs and number them."""
+    noise = np.random.default_rng([seed, *shape]).random(shape)
+    smooth = ndimage.gaussian_filter(noise, 1.5, mode="wrap")
+    return ndimage.label(smooth > np.quantile(smooth, 0.6))[0].astype(np.uint16)
+
+
+def test_one_sample_by_hand(write):
+    truth = np.zeros((8, 8), np.uint8)
+    truth[:4, :4], truth[4:, 4:] = 1, 2
+    found = np.zeros((8, 8), np.uint8)
+    found[:4, :3], found[4:, 4:7], found[4:, 7], found[0, 7] = 5, 6, 7, 9
+    report = evaluate(write("p.zarr", {"a": found}), write("t.zarr", {"a": truth}))
+    assert report.kind == "instances"
+    assert report.overall == report.mean == report.samples["a"]
+    assert report.overall.pixel_error == 5 / 64
+    assert report.overall.iou == 28 / 33
+    assert report.overall.seg == 0.75
+    assert report.overall.average_precision_at["0.75"] == 0.5
+    assert report.overall.adapted_rand_error == pytest.approx(0.25)
+    counts = (report.overall.objects_true, report.overall.objects_predicted)
+    assert counts == (2, 4)
+
+
+def test_blocks_of_any_size_give_the_scores_of_the_whole(kit, place, monkeypatch, write):
+    shape = (2, 45, 70)
+    truth, found = cells(1, shape), cells(2, shape)
+    ignore = cells(3, shape) % 2
+    prediction = write("p.zarr", {"a": found})
+    wanted = write("t.zarr", {"a": {"labels": truth, "ignore": ignore}})
+    whole = evaluate(prediction, wanted)
+    # A prediction in other chunks, compared in blocks of 32 pixels.
+    create_image(place("small.zarr"), shape=shape, axes="zyx", dtype="uint8", chunk=16)
+    labels = create_labels(
+        place("small.zarr"), "instances", shape=shape, axes="zyx", dtype="uint16", chunk=16
+    )
+    for number, plane in enumerate(found):
+        labels.write(number, 0, 0, plane)
+    monkeypatch.setattr(block_io, "BLOCK", 40)
+    heard = kit.watching()
+    tiled = evaluate(place("small.zarr"), wanted, workers=2, progress=heard)
+    assert tiled.overall == whole.overall
+    assert heard.stages == [["score", 12, 12]]
+    counted = ignore == 0
+    split, merged = skimage_metrics.variation_of_information(truth[counted], found[counted])
+    assert (whole.overall.voi_split, whole.overall.voi_merge) == pytest.approx((split, merged))
+    assert whole.overall.pixels == counted.sum()
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "processes", "local:2"])
+def test_every_scheduler_gives_the_same_scores(scheduler, write):
+    prediction = write("p.zarr", {n: cells(i) for i, n in enumerate("ab")})
+    truth = write("t.zarr", {n: cells(i + 5) for i, n in enumerate("ab")})
+    expected = evaluate(prediction, truth, borders=True)
+    found = evaluate(prediction, truth, borders=True, scheduler=scheduler, workers=2)
+    assert found.to_dict() == expected.to_dict()
+
+
+def test_overall_is_pooled_and_the_mean_stands_beside_it(write):
+    one, many = np.ones((4, 4), np.uint8), np.arange(16, dtype=np.uint8).reshape(4, 4)
+    truth = write("t.zarr", {"one": one, "many": many})
+    missed = {"one": np.zeros_like(one), "many": many}
+    report = evaluate(write("p.zarr", missed), truth)
+    assert report.samples["one"].seg == 0
+    assert report.samples["many"].seg == 1
+    assert report.mean.seg == 0.5
+    assert report.overall.seg == 15 / 16  # id 1 of one sample is not id 1 of the other
+    assert report.overall.objects_true == 16
+
+
+def test_classes_are_scored_with_their_names(write):
+    truth = np.repeat([0, 1, 2, 2], 4).reshape(4, 4).astype(np.uint8)
+    found = np.repeat([0, 1, 1, 2], 4).reshape(4, 4).astype(np.uint8)
+    names = ("background", "myelin", "axon")
+    report = evaluate(
+        write("p.zarr", {"a": {"labels": found, "kind": "classes"}}),
+        write("t.zarr", {"a": {"labels": truth, "kind": "classes", "class_names": names}}),
+    )
+    assert report.kind == "classes"
+    assert [c.name for c in report.overall.classes] == list(names)
+    assert [c.iou for c in report.overall.classes] == [1, 0.5, 0.5]
+    assert report.overall.pixel_error == 0.25
+    assert report.overall.seg is None
+
+
+def test_truth_scored_against_itself_is_perfect(write):
+    url = write("t.zarr", {"a": cells(1), "b": cells(2)})
+    overall = evaluate(url, url).overall
+    assert overall.average_precision == overall.seg == overall.dice == 1
+    assert overall.voi == overall.adapted_rand_error == overall.pixel_error == 0
+
+
+def test_real_masks_agree_with_scikit_image(test_data, write):
+    from skimage.io import imread
+
+    path = next((test_data / "bbbc039_nuclei" / "masks").glob("*.png"))
+    truth = relabel_sequential(imread(path).astype(np.int64))[0].astype(np.uint16)
+    found = ndimage.label(ndimage.binary_erosion(truth > 0, iterations=2))[0].astype(np.uint16)
+    overall = evaluate(write("p.zarr", {"a": found}), write("t.zarr", {"a": truth})).overall
+    expected = skimage_metrics.adapted_rand_error(truth, found)[0]
+    assert overall.adapted_rand_error == pytest.approx(expected)
+    expected = skimage_metrics.variation_of_information(truth, found)
+    assert (overall.voi_split, overall.voi_merge) == pytest.approx(tuple(expected))
+    assert overall.objects_true == truth.max()
+    assert 0.5 < overall.average_precision_at["0.50"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "expected"),
+    [
+        # Perfect, missed, false, nothing at all: what each score says where there is no object.
+        (1, 1, {"average_precision": 1, "pq": 1, "det": 1, "seg": 1, "v_rand": 1, "dice": 1}),
+        (1, 0, {"average_precision": 0, "pq": 0, "det": 0, "seg": 0, "sq": None, "dice": 0}),
+        (0, 1, {"average_precision": 0, "pq": 0, "det": None, "seg": None, "dice": 0}),
+        (0, 0, {"average_precision": None, "pq": None, "det": None, "seg": None, "dice": None}),
+    ],
+)
+def test_edge_cases_are_defined(truth, found, expected, write):
+    one = np.zeros((8, 8), np.uint8)
+    one[2:6, 2:6] = 1
+    sides = [
+        write(f"{name}.zarr", {"a": one * there}) for name, there in (("p", found), ("t", truth))
+    ]
+    overall = evaluate(*sides, borders=True, scheduler="sync").to_dict()["overall"]
+    json.dumps(overall, allow_nan=False)
+    assert {name: overall[name] for name in expected} == expected
+    assert overall["warping_error"] == 0
+
+
+def test_seventy_thousand_objects_are_told_apart(write):
+    # More than 16 bits can number: cells of one pixel, a pixel apart, every third one lost.
+    truth = np.zeros((640, 512), np.uint32)
+    truth[::2, ::2] = np.arange(1, 320 * 256 + 1).reshape(320, 256)
+    found = np.where(truth % 3 == 0, 0, truth)
+    overall = evaluate(
+        write("p.zarr", {"a": found}), write("t.zarr", {"a": truth}), bootstrap=0
+    ).overall
+    count, lost = 320 * 256, 320 * 256 // 3
+    assert (overall.objects_true, overall.misses) == (count, lost)
+    precision = overall.average_precision_at["0.50"]
+    assert precision == overall.seg == overall.recall == 1 - lost / count
+
+
+def columns(table: contingency.Contingency) -> list[list[int]]:
+    return [c.tolist() for c in (table.image, table.true, table.pred, table.counts)]
+
+
+@pytest.mark.parametrize("side", [16, 512])
+def test_units_do_not_depend_on_blocks(write, side):
+    truth, found = np.random.default_rng(0).integers(0, 5, size=(2, 70, 90)).astype(np.uint8)
+    dataset = open_dataset(write("d.zarr", {"truth": truth, "found": found}))
+    pairs = [(dataset["found"], dataset["truth"])]
+    runner = counting.Runner("sync", block_side=side)
+    tiled = counting.count(pairs, "instances", runner, units=SpatialBlocks(32, 70, 90))[0].table
+    boxes = [np.s_[y : y + 32, x : x + 32] for y in (0, 32, 64) for x in (0, 32, 64)]
+    expected = contingency.pool(contingency.from_labels(truth[b], found[b]) for b in boxes)
+    assert tiled.images == len(boxes)
+    assert columns(tiled) == columns(expected)
+    whole = counting.count(pairs, "instances", runner)[0].table
+    assert columns(tiled.joined()) == columns(whole)
