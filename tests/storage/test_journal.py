@@ -1,4 +1,4 @@
-"""The journal forgets what was torn, and nothing else."""
+"""The journal forgets what was torn, and nothing else, in a file and in a store."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.errors import ResourceError
-from unetkit.storage.journal import Journal
+from unetkit.storage import urls
+from unetkit.storage.journal import LINES_A_PIECE, Journal, differences, open_log
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from _pytest.fixtures import FixtureRequest
 
 entries = st.lists(
     st.tuples(st.text(max_size=12), st.none() | st.integers(0, 2**32 - 1)), max_size=12
@@ -125,9 +128,9 @@ def test_fingerprints_are_compared_entry_by_entry(tmp_path: Path) -> None:
     before: dict[str, Any] = {"model": "ab12", "plan": {"tile": 512, "shape": (3, 4)}, "old": 1}
     journal.write_fingerprint(before)
     assert journal.read_fingerprint() == {**before, "plan": {"tile": 512, "shape": [3, 4]}}
-    assert journal.differences(before) == []
+    assert differences(journal.read_fingerprint() or {}, before) == []
     now = {"model": "ab12", "plan": {"tile": 1024, "shape": (3, 4)}, "new": {"a": True}}
-    assert journal.differences(now) == [
+    assert differences(journal.read_fingerprint() or {}, now) == [
         "new.a: None before, True now",
         "old: 1 before, None now",
         "plan.tile: 512 before, 1024 now",
@@ -139,10 +142,66 @@ def test_a_damaged_fingerprint_is_none(tmp_path: Path) -> None:
     journal.write_fingerprint({"a": 1})
     (tmp_path / ".unetkit" / "fingerprint.json").write_text("[1")
     assert journal.read_fingerprint() is None
-    assert journal.differences({"a": 1}) == ["a: None before, 1 now"]
 
 
-def test_a_place_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+@pytest.fixture(params=["file", "memory", "s3"])
+def place(request: FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        return f"{request.getfixturevalue('bucket')}/journal.txt"
+    if request.param == "memory":
+        return f"memory://{tmp_path.name}/journal.txt"
+    return str(tmp_path / "new" / "journal.txt")
+
+
+def test_each_line_is_stored_at_once_and_kept_by_the_next_process(place: str) -> None:
+    first, second = open_log(place), open_log(place)
+    assert first.read() == b""
+    first.append(b"1\n")
+    assert second.read() == b"1\n"
+    first.append(b"2\n")
+    first.close()
+    second.append(b"3\n")
+    assert open_log(place).read() == b"1\n2\n3\n"
+    second.remove()
+    assert open_log(place).read() == b""
+    second.append(b"4\n")
+    assert open_log(place).read() == b"4\n"
+
+
+def test_many_lines_stay_in_order(tmp_path: Path) -> None:
+    url = f"memory://{tmp_path.name}/many.txt"
+    lines = open_log(url)
+    written = [f"{number}\n".encode() for number in range(2 * LINES_A_PIECE + 3)]
+    for line in written:
+        lines.append(line)
+    assert open_log(url).read() == b"".join(written)
+    assert len(urls.names(url)) == 3
+
+
+def test_a_line_that_was_torn_does_not_take_the_next_along(tmp_path: Path) -> None:
+    path = tmp_path / "journal.txt"
+    path.write_bytes(b"1\n2")
+    open_log(str(path)).append(b"3\n")
+    assert path.read_bytes() == b"1\n2\n3\n"
+
+
+def test_a_place_that_can_t_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ResourceError, match="must be writable"):
+        open_log(str(tmp_path / "file" / "journal.txt")).append(b"1\n")
+    with pytest.raises(ResourceError, match="must be writable"):
         Journal(str(tmp_path / "file")).record("a", checksum=None)
+
+
+def test_a_journal_lives_in_a_store(bucket: str) -> None:
+    with Journal(f"{bucket}/part") as journal:
+        assert journal.read_fingerprint() is None
+        journal.write_fingerprint({"tile": 16})
+        journal.record("a/0/0", checksum=7)
+        journal.record("a/0/1", checksum=None)
+    again = Journal(f"{bucket}/part")
+    assert again.read_fingerprint() == {"tile": 16}
+    assert again.done() == {"a/0/0": 7, "a/0/1": None}
+    again.discard()
+    assert again.done() == {}
+    assert again.read_fingerprint() == {"tile": 16}

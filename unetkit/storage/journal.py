@@ -162,10 +162,6 @@ class Journal:
             return None
         return found if isinstance(found, dict) else None
 
-    def differences(self, fingerprint: dict[str, Any]) -> list[str]:
-        """Say in which entries a fingerprint differs from the stored one."""
-        return differences(self.read_fingerprint() or {}, fingerprint)
-
     def record(self, key: str, *, checksum: int | None) -> None:
         """Say that a part is done, and what its checksum is, where there is something to check."""
         text = json.dumps([key, checksum])
