@@ -250,9 +250,9 @@ def test_what_a_block_tells_is_as_large_as_its_faces_and_objects():
     mask = np.zeros((300, 200), bool)
     mask[::3, ::4] = True
     labels, count = components(mask)
-    told = vars(summarize(labels, count, y0=0, x0=0, width=200)).values()
+    parts = vars(summarize(labels, count, y0=0, x0=0, width=200)).values()
     faces = 2 * (300 + 200) * labels.itemsize
-    assert sum(part.nbytes for part in told) == faces + count * (8 + 8)
+    assert sum(part.nbytes for part in parts) == faces + count * (8 + 8)
     # A view of a face would hold on to all pixels of its block.
-    assert not any(np.shares_memory(part, labels) for part in told)
+    assert not any(np.shares_memory(part, labels) for part in parts)
     assert np.shares_memory(labels[0], labels)

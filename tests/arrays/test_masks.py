@@ -107,26 +107,26 @@ def dots(*values: int) -> np.ndarray:
     return mask
 
 
-def test_own_numbers_are_instances() -> None:
-    survey(dots(1, 2, 3), dots(1), dots()).check_instances()
-
-
-def test_one_object_a_mask_is_no_binary_picture() -> None:
-    survey(dots(1), dots(1), dots()).check_instances()
+@pytest.mark.parametrize(
+    "masks",
+    [
+        pytest.param([dots(1, 2, 3), dots(1), dots()], id="own numbers"),
+        pytest.param([dots(1), dots(1), dots()], id="one object a mask"),
+        pytest.param([dots(1, 1, 2, 3), dots(4, 5)], id="a cell in two pieces among others"),
+        pytest.param([np.eye(4, dtype=np.uint8)], id="diagonal contact is one piece"),
+        pytest.param([dots(1, 2, 255), dots(254, 255, 256)], id="a cell has the number 255"),
+        # One cell that goes through three planes is one piece in each.
+        pytest.param([np.stack([dots(1), dots(1), dots(1)])], id="planes are looked at one by one"),
+    ],
+)
+def test_each_object_with_a_number_of_its_own_is_an_instance(masks: list[np.ndarray]) -> None:
+    survey(*masks).check_instances()
 
 
 @pytest.mark.parametrize("value", [1, 255])
 def test_one_number_for_two_pieces_is_refused(value: int) -> None:
     with pytest.raises(LabelError, match=f"the one number {value} for 3.*touch would merge"):
         survey(dots(value), dots(value, value)).check_instances()
-
-
-def test_a_cell_in_two_pieces_passes_among_others() -> None:
-    survey(dots(1, 1, 2, 3), dots(4, 5)).check_instances()
-
-
-def test_diagonal_contact_is_one_piece() -> None:
-    survey(np.eye(4, dtype=np.uint8)).check_instances()
 
 
 def test_a_class_map_is_no_instances() -> None:
@@ -153,21 +153,12 @@ def test_white_that_nobody_judged_is_no_object() -> None:
         survey(labels).check_instances()
 
 
-def test_a_cell_may_have_the_number_255() -> None:
-    survey(dots(1, 2, 255), dots(254, 255, 256)).check_instances()
-
-
 def test_ignored_pixels_are_no_pieces() -> None:
     seen = survey(dots(1, 255, 255, 255), ignore=255)
     seen.check_instances()
     assert seen.ignored == 3
     with pytest.raises(LabelError):
         survey(dots(255, 255, 255)).check_instances()
-
-
-def test_planes_are_looked_at_one_by_one() -> None:
-    # One cell that goes through three planes is one piece in each.
-    survey(np.stack([dots(1), dots(1), dots(1)])).check_instances()
 
 
 def test_components_need_a_binary_mask() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -36,6 +38,19 @@ def naive_border(labels, *, w0, sigma):
     term = w0 * np.exp(-((near + second) ** 2) / (2 * sigma**2))
     term[(term < TOLERANCE) | (labels != 0)] = 0
     return term
+
+
+def by_tiles(compute, labels, *, size, halo):
+    """Compute a map tile by tile, each with what lies within its halo."""
+    rows = []
+    for y in range(0, labels.shape[0], size):
+        top, row = max(y - halo, 0), []
+        for x in range(0, labels.shape[1], size):
+            left = max(x - halo, 0)
+            part = compute(labels[top : y + size + halo, left : x + size + halo])
+            row.append(part[y - top : y - top + size, x - left : x - left + size])
+        rows.append(row)
+    return np.block(rows)
 
 
 @st.composite
@@ -85,15 +100,7 @@ def test_any_number_of_cells_in_any_tiles_gives_the_naive_map(cells, longest, se
     for number in rng.integers(1, 2**32, cells, endpoint=True):
         (y, x), (high, wide) = rng.integers(0, (50, 70)), rng.integers(1, longest + 1, 2)
         labels[y : y + high, x : x + wide] = number
-    found, halo = np.empty(labels.shape, np.float32), 29
-    for y in range(0, 50, tile):
-        for x in range(0, 70, tile):
-            top, left = max(y - halo, 0), max(x - halo, 0)
-            part = border_weight(labels[top : y + tile + halo, left : x + tile + halo])
-            shape = found[y : y + tile, x : x + tile].shape
-            found[y : y + tile, x : x + tile] = part[
-                y - top : y - top + shape[0], x - left : x - left + shape[1]
-            ]
+    found = by_tiles(border_weight, labels, size=tile, halo=29)
     np.testing.assert_allclose(found, naive_border(labels, w0=10, sigma=5), atol=1e-6, rtol=1e-6)
     assert (found == border_weight(labels)).all()
 
@@ -145,13 +152,8 @@ def test_a_tile_with_its_halo_gives_the_bits_of_the_whole():
         y, x = rng.integers(0, 150), rng.integers(0, 160)
         labels[y : y + 12, x : x + 12] = number
     for preset in PRESETS.values():
-        whole, size, halo = _mapped(labels, preset), 40, preset.halo
-        for y in range(0, 150, size):
-            for x in range(0, 160, size):
-                top, left = max(0, y - halo), max(0, x - halo)
-                part = _mapped(labels[top : y + size + halo, left : x + size + halo], preset)
-                part = part[y - top : y - top + size, x - left : x - left + size]
-                assert (part == whole[y : y + size, x : x + size]).all()
+        compute = partial(_mapped, preset=preset)
+        assert (by_tiles(compute, labels, size=40, halo=preset.halo) == compute(labels)).all()
 
 
 def test_a_smaller_halo_does_not():
@@ -253,19 +255,6 @@ def labels():
         y, x = rng.integers(0, 70), rng.integers(0, 90)
         out[y : y + 6, x : x + 9] = number
     return out
-
-
-def test_the_term_of_the_nearest_cell_alone(labels):
-    found = distance_terms(
-        labels,
-        pair=(0, 1),
-        pair_reach=0,
-        single=(0.9, 10),
-        single_reach=100,
-        tolerance=1e-6,
-    )
-    wanted = 0.9 * np.exp(-(distance_transform_edt(labels == 0) ** 2) / 200)
-    np.testing.assert_allclose(found, np.where(labels > 0, 0, wanted), atol=1e-5)
 
 
 def test_a_short_reach_cuts_the_term_off_without_touching_the_rest(labels):

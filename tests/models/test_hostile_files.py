@@ -30,19 +30,25 @@ class Canary:
         return open, (str(self.path), "w")
 
 
-def zip_of(payload, *, compression=zipfile.ZIP_STORED):
+def zip_of(canary, *, compression=zipfile.ZIP_STORED):
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", compression) as archive:
-        archive.writestr("archive/data.pkl", payload)
+        archive.writestr("archive/data.pkl", pickle.dumps(canary))
     return stream.getvalue()
 
 
-def tar_of(payload):
-    stream = io.BytesIO()
+def tar_of(canary):
+    stream, payload = io.BytesIO(), pickle.dumps(canary)
     with tarfile.open(fileobj=stream, mode="w") as archive:
         member = tarfile.TarInfo("pickle")
         member.size = len(payload)
         archive.addfile(member, io.BytesIO(payload))
+    return stream.getvalue()
+
+
+def torch_file_of(canary, **how):
+    stream = io.BytesIO()
+    torch.save({"head.bias": torch.ones(2), "x": canary}, stream, **how)
     return stream.getvalue()
 
 
@@ -53,7 +59,12 @@ def script():
 
 
 FORMATS = {
-    "raw pickle": (lambda payload: payload, "a Python pickle"),
+    "raw pickle": (pickle.dumps, "a Python pickle"),
+    "torch": (torch_file_of, "a zip file .*pickle"),
+    "old torch": (
+        lambda canary: torch_file_of(canary, _use_new_zipfile_serialization=False),
+        "a Python pickle",
+    ),
     "zip": (zip_of, "a zip file .*TorchScript.* hold a pickle"),
     "deflated zip": (lambda p: zip_of(p, compression=zipfile.ZIP_DEFLATED), "a zip file"),
     "tar": (tar_of, "a tar file"),
@@ -66,13 +77,12 @@ def test_a_pickle_in_any_wrapping_is_named_and_never_run(kind, read, tmp_path, m
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     wrap, words = FORMATS[kind]
     canary, path = tmp_path / "canary", tmp_path / "model.safetensors"
-    payload = pickle.dumps(Canary(canary))
-    path.write_bytes(wrap(payload))
+    path.write_bytes(wrap(Canary(canary)))
     with pytest.raises(InputError, match=words):
         read(str(path))
     assert not canary.exists()
     # The control: the payload does what it is feared for where somebody unpickles it.
-    pickle.loads(payload).close()
+    pickle.loads(pickle.dumps(Canary(canary))).close()
     assert canary.exists()
 
 
@@ -90,8 +100,9 @@ def test_every_truncation_is_refused(small_model):
     # Every byte of the frame, and every hundredth of the weights.
     for length in [*range(header + 1), *range(header, len(content), 100), len(content) - 1]:
         small_model.write_bytes(content[:length])
-        with pytest.raises(InputError, match="model file must be"):
-            load(str(small_model))
+        for read in (load, read_header):
+            with pytest.raises(InputError, match="model file must be"):
+                read(str(small_model))
     small_model.write_bytes(content + b"x")
     with pytest.raises(InputError, match="damaged"):
         load(str(small_model))
@@ -135,10 +146,6 @@ def test_a_bomb_or_a_lie_in_the_frame_is_refused(name, tmp_path):
         {"model": "os:system"},
         {"options": {"depth": "__import__('os').getcwd()"}},
         {"options": {"_target_": "os.system"}},
-        {"contract": {"step": 1}},
-        {"schema": 2},
-        {"parameters": -1},
-        {"more": 1},
     ],
 )
 def test_a_forged_header_is_refused(change, small_model):

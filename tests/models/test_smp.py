@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from unetkit.errors import InputError, ResourceError, UsageError
+from unetkit.errors import InputError, UsageError
 from unetkit.models import smp
 from unetkit.models.build import build_model
 from unetkit.models.model_file import load, to_bytes
@@ -16,6 +16,7 @@ from unetkit.models.smp import ARCHITECTURES, DEFAULT_HALO, FARTHEST, HALOS, siz
 from unetkit.options import options_of
 from unetkit.testing import check_model
 
+OURS = {f"smp-{name}" for name in ARCHITECTURES}
 # The smallest encoders there are and narrow decoders. Fresh logits of three of them were all of one
 # sign at 16 channels; 64 was tried next and did.
 SMALL = {name: {"encoder": "tu-test_resnet", "width": 4} for name in ARCHITECTURES}
@@ -28,8 +29,8 @@ del SMALL["linknet"]["width"]
 
 def small(name, **options):
     torch.manual_seed(0)
-    wish = {"in_channels": 1, "classes": 2, **SMALL[name], **options}
-    return getattr(smp, f"build_{name}")(**wish)
+    chosen = {"in_channels": 1, "classes": 2, **SMALL[name], **options}
+    return getattr(smp, f"build_{name}")(**chosen)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_listing_models_imports_no_network():
         "import sys\n"
         "from unetkit.registry import Registry\n"
         "names = Registry('unetkit.models', noun='model').names()\n"
-        "assert sum(name.startswith('smp-') for name in names) == 12, names\n"
+        f"assert {OURS} == {{n for n in names if n.startswith('smp-')}}, names\n"
         "assert not {'torch', 'timm', 'segmentation_models_pytorch'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -153,7 +154,6 @@ def test_imagenet_without_a_network_says_in_one_sentence_what_to_do(tmp_path, su
 def test_imagenet_that_nobody_published_is_a_matter_of_the_option():
     with pytest.raises(UsageError, match="nobody published such weights"):
         smp.fetch("tu-test_resnet.of_nobody")
-    assert issubclass(ResourceError, RuntimeError)
 
 
 def test_a_model_file_needs_its_first_weights_no_more(tmp_path):
@@ -178,13 +178,6 @@ def test_a_model_file_needs_its_first_weights_no_more(tmp_path):
     image = torch.randn(1, 1, 64, 64)
     with torch.inference_mode():
         assert torch.equal(loaded.module(image), network(image))
-
-
-def test_the_twelve_networks_are_there():
-    assert list(ARCHITECTURES) == [
-        *("unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "deeplabv3"),
-        *("deeplabv3plus", "pan", "upernet", "segformer", "dpt"),
-    ]
 
 
 @pytest.mark.parametrize("name", HALOS)

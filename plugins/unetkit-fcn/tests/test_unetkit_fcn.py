@@ -14,9 +14,9 @@ STRIDES = (32, 16, 8)
 
 
 def build(stride, **options):
-    wish = {"in_channels": 1, "classes": 2, "width": 1, "head": 4, **options}
+    given = {"in_channels": 1, "classes": 2, "width": 1, "head": 4, **options}
     torch.manual_seed(0)
-    return getattr(unetkit_fcn, f"build_fcn{stride}s")(**wish)
+    return getattr(unetkit_fcn, f"build_fcn{stride}s")(**given)
 
 
 @pytest.mark.parametrize("stride", STRIDES)
