@@ -149,7 +149,7 @@ def plain(typed: str) -> object:
 
 
 @pytest.mark.parametrize("call", CALLS.strip().split("\n\n"))
-def test_what_is_typed_arrives(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_typed_arrives(call, monkeypatch):
     typed, told = (" ".join(part.split()) for part in call.split("->"))
     home, *called = heard(f"{typed} --json", monkeypatch, plain(typed))
     expected = eval(f"call({told})", {"call": lambda *values, **named: [values, named]})
@@ -160,9 +160,7 @@ def test_what_is_typed_arrives(call: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("typed", LEAST)
-def test_what_is_left_out_is_as_for_the_function(
-    typed: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_left_out_is_as_for_the_function(typed, monkeypatch):
     home, _, options = heard(f"{typed} --json", monkeypatch, plain(typed))
     expected = {name: parameters_of(declared(home))[name].default for name in options}
     if "sigma" in expected:
@@ -172,7 +170,7 @@ def test_what_is_left_out_is_as_for_the_function(
 
 
 @pytest.mark.parametrize("home", HOMES.values())
-def test_the_signature_that_is_read_is_that_of_the_function(home: str) -> None:
+def test_the_signature_that_is_read_is_that_of_the_function(home):
     """No module of a command is loaded for its options: they are read off its text."""
     module, _, name = home.partition(":")
     function = getattr(import_module(module), name)
@@ -185,9 +183,7 @@ def test_the_signature_that_is_read_is_that_of_the_function(home: str) -> None:
             assert option.meaning.endswith("."), option.name
 
 
-def test_a_plan_is_shown_and_no_path(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_is_shown_and_no_path(monkeypatch, capsys):
     heard("tile-predict a.zarr --dry-run", monkeypatch)
     assert capsys.readouterr().out.splitlines() == [
         "output        a.prediction.zarr",
@@ -207,9 +203,7 @@ class Walked:
         return {"output": self.output, "scores": [], "pictures": [], "commands": ["unetkit info x"]}
 
 
-def test_the_demo_prints_its_folder_and_tells_the_rest(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_demo_prints_its_folder_and_tells_the_rest(monkeypatch, capsys):
     assert heard("demo", monkeypatch, Walked())[1] == ("unetkit-demo",)
     out, err = capsys.readouterr()
     assert out == "my demo\n"

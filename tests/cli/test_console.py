@@ -34,20 +34,20 @@ def run(code: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
     )
 
 
-def test_a_path_is_all_that_stands_on_stdout(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_a_path_is_all_that_stands_on_stdout(capfdbinary):
     console.written(Report("a b[red].zarr"), json=False, quiet=False)
     assert capfdbinary.readouterr() == (b"a b[red].zarr\n", b"samples 2\n")
     console.written(Report("a b[red].zarr"), json=False, quiet=True)
     assert capfdbinary.readouterr() == (b"a b[red].zarr\n", b"")
 
 
-def test_a_path_that_is_piped_keeps_its_bytes() -> None:
+def test_a_path_that_is_piped_keeps_its_bytes():
     strange = b"x\x1b[2J\xff\n.zarr"
     done = run(f"console.emit_path({os.fsdecode(strange)!r})")
     assert done.stdout == strange + b"\n"
 
 
-def test_json_is_one_strict_object(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_one_strict_object(capsys):
     console.written(Report("größe \x1b.zarr"), json=True, quiet=False)
     out = capsys.readouterr().out
     assert json.loads(out) == {"output": "größe \x1b.zarr", "samples": 2}
@@ -56,25 +56,25 @@ def test_json_is_one_strict_object(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_json_holds_no_number_that_json_does_not_have(number: float) -> None:
+def test_json_holds_no_number_that_json_does_not_have(number):
     with pytest.raises(ValueError, match="JSON compliant"):
         console.emit_json({"score": number})
 
 
-def test_what_is_found_is_laid_out_or_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_found_is_laid_out_or_json(capsys):
     console.found({"kind": "image", "name": "[x]\x1b"}, json=False, layout=details)
     assert capsys.readouterr().out == "kind  image\nname  [x]\\x1b\n"
     console.found({"kind": "image"}, json=True, layout=details)
     assert json.loads(capsys.readouterr().out) == {"kind": "image"}
 
 
-def test_a_table_that_is_piped_is_not_folded() -> None:
+def test_a_table_that_is_piped_is_not_folded():
     long = "word " * 100
     done = run(f"console.found({{'a': {long!r}}}, json=False, layout=tables.details)")
     assert done.stdout.decode().splitlines() == [f"a  {long}".rstrip()]
 
 
-def test_an_error_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_line_on_stderr(capsys):
     console.fail("tile must be\na multiple of 16, got [red]\x1b[2J" + " and so on" * 40)
     out, err = capsys.readouterr()
     assert out == ""
@@ -82,14 +82,14 @@ def test_an_error_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> N
     assert err.count("\n") == 1
 
 
-def test_quiet_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_is_silent(capsys):
     with console.progress(quiet=True) as progress:
         assert progress is SILENT
         progress.note("nobody hears")
     assert capsys.readouterr() == ("", "")
 
 
-def test_progress_goes_to_stderr_and_tells_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_goes_to_stderr_and_tells_a_failure(capsys):
     def fail() -> None:
         with console.progress(quiet=False) as progress:
             progress.start("tiles", total=4)
@@ -101,7 +101,7 @@ def test_progress_goes_to_stderr_and_tells_a_failure(capsys: pytest.CaptureFixtu
     assert capsys.readouterr() == ("", "tiles: 4 to do\ntiles: stopped after 3 of 4\n")
 
 
-def test_a_reader_that_went_away_is_no_error() -> None:
+def test_a_reader_that_went_away_is_no_error():
     read, write = os.pipe()
     os.close(read)
     program = "from unetkit.cli import console; console.emit('x' * 100_000)"
@@ -112,14 +112,14 @@ def test_a_reader_that_went_away_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_stdout_may_be_closed() -> None:
+def test_stdout_may_be_closed():
     shell = f"{sys.executable} -c \"from unetkit.cli import console; console.emit('x')\" >&-"
     done = subprocess.run(shell, shell=True, check=False, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_under_stdout_is_told_once() -> None:
+def test_a_full_disk_under_stdout_is_told_once():
     program = (
         "from unetkit.cli import console\n"
         "from unetkit.errors import ResourceError\n"
@@ -139,7 +139,7 @@ def test_a_full_disk_under_stdout_is_told_once() -> None:
     "environment",
     [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"PYTHONUTF8": "0", "LANG": "C"}],
 )
-def test_any_encoding_will_do(environment: dict[str, str]) -> None:
+def test_any_encoding_will_do(environment):
     program = (
         "console.fail('größe 細胞')\n"
         "console.found({'größe': '細胞', 'rows': [{'µ': 1}]}, json=False, layout=tables.details)\n"
@@ -151,7 +151,7 @@ def test_any_encoding_will_do(environment: dict[str, str]) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
-def test_no_colour_holds() -> None:
+def test_no_colour_holds():
     shell = "console.fail('x')"
     plain = run(shell, env={**os.environ, "FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": "1"})
     coloured = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
@@ -184,7 +184,7 @@ def text(sheet: Console) -> str:
     return sheet.file.getvalue()
 
 
-def test_lines_come_at_the_start_every_half_minute_and_at_the_end() -> None:
+def test_lines_come_at_the_start_every_half_minute_and_at_the_end():
     sheet, clock = paper(), Clock()
     lines = Lines(sheet, clock=clock)
     lines.start("training", total=100)
@@ -201,7 +201,7 @@ def test_lines_come_at_the_start_every_half_minute_and_at_the_end() -> None:
     ]
 
 
-def test_what_was_done_before_does_not_make_the_rest_seem_short() -> None:
+def test_what_was_done_before_does_not_make_the_rest_seem_short():
     sheet, clock = paper(), Clock()
     lines = Lines(sheet, clock=clock)
     lines.start("training", total=100)
@@ -213,7 +213,7 @@ def test_what_was_done_before_does_not_make_the_rest_seem_short() -> None:
     assert text(sheet).splitlines()[1] == "training: 80 of 100, about 20 s left"
 
 
-def test_a_first_part_that_is_slow_tells_how_long_the_others_take() -> None:
+def test_a_first_part_that_is_slow_tells_how_long_the_others_take():
     sheet, clock = paper(), Clock()
     lines = Lines(sheet, clock=clock)
     lines.start("tiles", total=3)
@@ -222,7 +222,7 @@ def test_a_first_part_that_is_slow_tells_how_long_the_others_take() -> None:
     assert text(sheet).splitlines()[1] == "tiles: 1 of 3, about 1 min 20 s left"
 
 
-def test_a_new_stage_ends_the_one_before_and_a_failure_is_no_end() -> None:
+def test_a_new_stage_ends_the_one_before_and_a_failure_is_no_end():
     sheet = paper()
     lines = Lines(sheet, clock=Clock())
     lines.start("reading", total=1)
@@ -237,7 +237,7 @@ def test_a_new_stage_ends_the_one_before_and_a_failure_is_no_end() -> None:
     ]
 
 
-def test_work_without_stages_says_nothing() -> None:
+def test_work_without_stages_says_nothing():
     sheet = paper()
     lines = Lines(sheet)
     lines.advance(5)
@@ -246,7 +246,7 @@ def test_work_without_stages_says_nothing() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 2, 10, 40, 80, 200])
-def test_a_bar_is_drawn_at_any_width(width: int) -> None:
+def test_a_bar_is_drawn_at_any_width(width):
     sheet = paper(width=width, terminal=True)
     bar = Bar(sheet)
     bar.start("predicting [/] \x1b[2J", total=3)
@@ -260,7 +260,7 @@ def test_a_bar_is_drawn_at_any_width(width: int) -> None:
     assert "\x9b" not in shown
 
 
-def test_a_bar_is_full_after_success_and_only_then() -> None:
+def test_a_bar_is_full_after_success_and_only_then():
     full, short = paper(terminal=True), paper(terminal=True)
     for sheet, done in ((full, True), (short, False)):
         bar = Bar(sheet)
@@ -273,7 +273,7 @@ def test_a_bar_is_full_after_success_and_only_then() -> None:
 
 
 @pytest.mark.parametrize("kind", [Bar, Lines])
-def test_names_with_markup_or_commands_are_plain_text(kind: type[Bar] | type[Lines]) -> None:
+def test_names_with_markup_or_commands_are_plain_text(kind):
     sheet = paper()
     meter = kind(sheet)
     meter.note("exp[control].zarr img[/].zarr [link=file:///etc]x[/link] :smile: \x1b[31m")

@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -22,9 +22,6 @@ from unetkit.errors import (
     UnavailableError,
     UsageError,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -48,9 +45,7 @@ if TYPE_CHECKING:
         (["--nothing"], "--nothing"),
     ],
 )
-def test_a_wrong_option_is_one_sentence(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_wrong_option_is_one_sentence(arguments, said, capsys):
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -60,7 +55,7 @@ def test_a_wrong_option_is_one_sentence(
     assert err.count("\n") == 1
 
 
-def test_a_wrong_option_is_refused_before_anything_heavy_is_loaded() -> None:
+def test_a_wrong_option_is_refused_before_anything_heavy_is_loaded():
     program = (
         "import sys\n"
         "from unetkit.cli.app import main\n"
@@ -86,12 +81,7 @@ def test_a_wrong_option_is_refused_before_anything_heavy_is_loaded() -> None:
         (StoppedError("x must be y, got z", signal=signal.SIGTERM), 143),
     ],
 )
-def test_an_error_is_its_sentence_and_its_code(
-    error: Exception,
-    code: int,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_error_is_its_sentence_and_its_code(error, code, capsys, monkeypatch):
     fail_with(error, monkeypatch)
     assert main(["info", "x"]) == code
     assert capsys.readouterr() == ("", "error: x must be y, got z\n")
@@ -108,14 +98,7 @@ def test_an_error_is_its_sentence_and_its_code(
         (KeyboardInterrupt(), 130, "Ctrl-C"),
     ],
 )
-def test_what_the_machine_refuses_is_one_line(
-    error: BaseException,
-    code: int,
-    said: str,
-    *,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_the_machine_refuses_is_one_line(error, code, said, *, capsys, monkeypatch):
     fail_with(error, monkeypatch)
     assert main(["info", "x"]) == code
     out, err = capsys.readouterr()
@@ -127,9 +110,7 @@ def test_what_the_machine_refuses_is_one_line(
 @pytest.mark.parametrize(
     "error", [RuntimeError("a bug"), ValueError("a bug"), OSError("a bug"), KeyError("a bug")]
 )
-def test_a_bug_shows_where_it_is(
-    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bug_shows_where_it_is(error, capsys, monkeypatch):
     fail_with(error, monkeypatch)
     assert main(["info", "x"]) == 1
     out, err = capsys.readouterr()
@@ -145,7 +126,7 @@ def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unetkit.commands.info.info", raises)
 
 
-def test_nothing_there_is_exit_3_and_creates_nothing(tmp_path: Path) -> None:
+def test_nothing_there_is_exit_3_and_creates_nothing(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "unetkit", "info", "nothing[/]\x1b[2J.zarr"],
         check=False,
@@ -162,9 +143,7 @@ def test_nothing_there_is_exit_3_and_creates_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_warnings_of_libraries_are_not_for_the_user(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_warnings_of_libraries_are_not_for_the_user(capsys, monkeypatch):
     def warns(source: str) -> dict[str, Any]:
         import warnings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -13,9 +13,6 @@ from tests.cli.conftest import HOMES
 from unetkit.cli.app import main
 from unetkit.cli.options import declared
 from unetkit.options import parameters_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HEAVY = ["torch", "zarr", "dask", "distributed", "numba", "scipy", "skimage", "numpy", "PIL"]
 HEAVY += ["tifffile"]
@@ -45,9 +42,7 @@ def headings(out: str) -> list[str]:
     return [line.strip("\u256d\u256e\u2500 ") for line in out.splitlines() if line[0:1] == "\u256d"]
 
 
-def test_the_commands_are_those_of_the_path(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commands_are_those_of_the_path(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
@@ -60,8 +55,8 @@ def test_the_commands_are_those_of_the_path(
 
 @pytest.mark.parametrize("command", HOMES)
 def test_every_command_explains_itself_and_cuts_no_word_off_where_there_is_little_room(
-    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    command, capsys, monkeypatch
+):
     monkeypatch.setenv("COLUMNS", "40")
     assert main([*command.split(), "--help"]) == 0
     out = capsys.readouterr().out
@@ -78,9 +73,7 @@ def test_every_command_explains_itself_and_cuts_no_word_off_where_there_is_littl
     assert "`" not in out
 
 
-def test_help_tells_bounds_choices_defaults_and_headings(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_help_tells_bounds_choices_defaults_and_headings(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     assert main(["tile-predict", "--help"]) == 0
     out = capsys.readouterr().out
@@ -112,12 +105,7 @@ def test_help_tells_bounds_choices_defaults_and_headings(
         ("unetkit import a", []),
     ],
 )
-def test_a_shell_completes_commands_options_and_choices(
-    typed: str,
-    offered: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_shell_completes_commands_options_and_choices(typed, offered, monkeypatch, capsys):
     monkeypatch.setenv("_UNETKIT_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", typed)
     monkeypatch.setenv("COMP_CWORD", str(len(f"{typed}.".split()) - 1))
@@ -127,7 +115,7 @@ def test_a_shell_completes_commands_options_and_choices(
     assert capsys.readouterr().out.split()[: len(offered) or 1] == offered
 
 
-def test_a_shell_is_told_how_to_complete() -> None:
+def test_a_shell_is_told_how_to_complete():
     # So that the shell is named and not guessed.
     environment = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
     done = run("--show-completion", "bash", env=environment)
@@ -136,7 +124,7 @@ def test_a_shell_is_told_how_to_complete() -> None:
 
 
 @pytest.mark.parametrize("typed", ["", "--help", "-h", "train --help", "models --help"])
-def test_help_loads_nothing_heavy(typed: str) -> None:
+def test_help_loads_nothing_heavy(typed):
     program = (
         "import sys\n"
         "from unetkit.cli.app import main\n"
@@ -150,20 +138,20 @@ def test_help_loads_nothing_heavy(typed: str) -> None:
     assert "Usage: unetkit" in done.stdout
 
 
-def test_the_version_is_data() -> None:
+def test_the_version_is_data():
     done = run("--version")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("unetkit 0.")
 
 
-def test_a_bad_terminal_is_good_enough(tmp_path: Path) -> None:
+def test_a_bad_terminal_is_good_enough(tmp_path):
     environment = {**os.environ, "COLUMNS": "1", "LINES": "1", "FORCE_COLOR": "1", "TERM": "dumb"}
     for arguments in (["--help"], ["train", "--help"]):
         done = run(*arguments, cwd=tmp_path, env=environment)
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_help_that_nobody_reads_to_its_end_is_no_error() -> None:
+def test_help_that_nobody_reads_to_its_end_is_no_error():
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "unetkit", "import", "--help"]

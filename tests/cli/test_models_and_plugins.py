@@ -7,7 +7,7 @@ from unetkit.cli.app import main
 SMALL = ["--set", "depth=1", "--set", "width=2"]
 
 
-def test_models_are_listed_as_a_table_and_as_a_list_of_objects(capsys) -> None:
+def test_models_are_listed_as_a_table_and_as_a_list_of_objects(capsys):
     assert main(["models"]) == 0
     assert "unet" in capsys.readouterr().out
     assert main(["models", "--json"]) == 0
@@ -16,7 +16,7 @@ def test_models_are_listed_as_a_table_and_as_a_list_of_objects(capsys) -> None:
     assert set(listed[0]) == {"name", "distribution", "version", "status"}
 
 
-def test_a_model_is_shown_with_its_options(capsys) -> None:
+def test_a_model_is_shown_with_its_options(capsys):
     assert main(["models", "show", "unet", *SMALL]) == 0
     out = capsys.readouterr().out
     assert "Channels of the first level" in out
@@ -27,7 +27,7 @@ def test_a_model_is_shown_with_its_options(capsys) -> None:
     assert "options: depth=4" in capsys.readouterr().err
 
 
-def test_a_check_that_holds_is_0_and_one_that_does_not_is_7(lay, capsys) -> None:
+def test_a_check_that_holds_is_0_and_one_that_does_not_is_7(lay, capsys):
     assert main(["models", "check", "unet", *SMALL, "-q"]) == 0
     out, err = capsys.readouterr()
     assert "aligned tiles need 8, the contract says 8" in out
@@ -44,14 +44,14 @@ def test_a_check_that_holds_is_0_and_one_that_does_not_is_7(lay, capsys) -> None
     assert err.startswith("error: model 'odd' must keep every rule, got 1 broken (sizes)")
 
 
-def test_a_model_file_is_exported(small_model, capsys) -> None:
+def test_a_model_file_is_exported(small_model, capsys):
     assert main(["models", "export", str(small_model), "--size", "30", "--json", "-q"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["format"], report["size"]) == ("pt2", 30)
     assert main(["models", "export", str(small_model), "-q"]) == 4
 
 
-def test_a_package_is_started(tmp_path, capsys, monkeypatch) -> None:
+def test_a_package_is_started(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["plugins", "new", "unetkit-mynet", "-q"]) == 0
     assert capsys.readouterr().out == "unetkit-mynet\n"
@@ -59,7 +59,7 @@ def test_a_package_is_started(tmp_path, capsys, monkeypatch) -> None:
     assert main(["plugins", "new", "unetkit-mynet"]) == 4
 
 
-def test_plugins_are_listed_with_their_errors(lay, capsys) -> None:
+def test_plugins_are_listed_with_their_errors(lay, capsys):
     lay("sad-nets", {"unetkit.models": {"sad": "build"}}, code="raise ValueError('bad day')")
     assert main(["plugins", "--json", "-q"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
@@ -68,7 +68,7 @@ def test_plugins_are_listed_with_their_errors(lay, capsys) -> None:
     assert rows["unet"]["error"] is None
 
 
-def test_a_command_that_unetkit_has_is_listed_by_its_full_name(lay, capsys) -> None:
+def test_a_command_that_unetkit_has_is_listed_by_its_full_name(lay, capsys):
     points = {"unetkit.commands": {"train": "app", "count": "app"}}
     lay("my-tools", points, code="import typer\napp = typer.Typer()")
     assert main(["plugins", "--json", "-q"]) == 0
@@ -79,7 +79,7 @@ def test_a_command_that_unetkit_has_is_listed_by_its_full_name(lay, capsys) -> N
     ]
 
 
-def test_a_model_that_sleeps_while_it_is_imported_is_named(lay, capsys, monkeypatch) -> None:
+def test_a_model_that_sleeps_while_it_is_imported_is_named(lay, capsys, monkeypatch):
     monkeypatch.setattr("unetkit.progress.PATIENCE", 0.1)
     code = "import time\ntime.sleep(2)\nfrom unetkit.models.unet import build"
     lay("slow-nets", {"unetkit.models": {"slow": "build"}}, code=code)

@@ -52,7 +52,7 @@ def stores(
     capsys.readouterr()
 
 
-def test_scores_are_data(labelled: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scores_are_data(labelled, capsys):
     assert main(["eval", "a.zarr", "a.zarr"]) == 0
     out, err = capsys.readouterr()
     assert "average precision at IoU 0.5" in out
@@ -64,7 +64,7 @@ def test_scores_are_data(labelled: None, capsys: pytest.CaptureFixture[str]) -> 
     assert json.loads(out)["overall"]["average_precision_at"]["0.50"] == 1.0
 
 
-def test_a_store_is_described(labelled: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_is_described(labelled, capsys):
     assert main(["info", "a.zarr"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -73,7 +73,7 @@ def test_a_store_is_described(labelled: None, capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out)["kind"] == "dataset"
 
 
-def test_intervals_and_borders_are_shown(stores: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_intervals_and_borders_are_shown(stores, capsys):
     assert main(["eval", "worse.zarr", "truth.zarr", "--borders", "--quiet"]) == 0
     out = capsys.readouterr().out
     assert "95% interval" in out
@@ -82,16 +82,14 @@ def test_intervals_and_borders_are_shown(stores: None, capsys: pytest.CaptureFix
     assert "Not there" not in out
 
 
-def test_what_is_not_there_has_its_reason(stores: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_there_has_its_reason(stores, capsys):
     assert main(["eval", "worse.zarr", "truth.zarr", "--quiet"]) == 0
     out = capsys.readouterr().out
     assert "Not there: boundary_f, hausdorff95, surface_distance, v_rand, v_info" in out
     assert "worked out with --borders." in out
 
 
-def test_predictions_are_shown_side_by_side(
-    stores: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_predictions_are_shown_side_by_side(stores, capsys):
     arguments = ["eval", "worse.zarr", "truth.zarr", "--truth", "truth.zarr", "--quiet"]
     assert main(arguments) == 0
     out = capsys.readouterr().out
@@ -101,9 +99,7 @@ def test_predictions_are_shown_side_by_side(
     assert len(json.loads(capsys.readouterr().out)["predictions"]) == 2
 
 
-def test_a_bound_that_does_not_hold_is_code_7_after_the_scores(
-    stores: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bound_that_does_not_hold_is_code_7_after_the_scores(stores, capsys):
     arguments = ["eval", "worse.zarr", "truth.zarr", "--json", "--quiet"]
     assert main([*arguments, "--fail-under", "recall=0.9"]) == 7
     out, err = capsys.readouterr()
@@ -113,7 +109,7 @@ def test_a_bound_that_does_not_hold_is_code_7_after_the_scores(
     assert main([*arguments, "--fail-under", "nothing=1"]) == 2
 
 
-def test_the_scores_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_scores_are_listed(capsys):
     assert main(["eval", "--list"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -132,16 +128,12 @@ def stored(tmp_path: Path) -> PlaneArray:
     return data
 
 
-def test_what_is_in_order_ends_well(
-    stored: PlaneArray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_in_order_ends_well(stored, tmp_path, capsys):
     assert main(["verify", str(tmp_path / "a.zarr"), "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["chunks"] == 3
 
 
-def test_damage_ends_with_7_and_names_the_chunk(
-    stored: PlaneArray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damage_ends_with_7_and_names_the_chunk(stored, tmp_path, capsys):
     Path(stored.url, "c", "0", "0").write_bytes(b"")
     assert main(["verify", str(tmp_path / "a.zarr")]) == 7
     out, err = capsys.readouterr()
@@ -149,13 +141,7 @@ def test_damage_ends_with_7_and_names_the_chunk(
     assert "0/c/0/0 is 0 bytes long" in err
 
 
-def test_images_become_a_dataset_with_weights(
-    imported: Callable[..., str],
-    nuclei: np.ndarray,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_images_become_a_dataset_with_weights(imported, nuclei, tmp_path, monkeypatch, capsys):
     imported("data", a=nuclei)
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
@@ -172,9 +158,7 @@ def test_images_become_a_dataset_with_weights(
     assert capsys.readouterr().out == "more.zarr\n"
 
 
-def test_what_is_missing_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_missing_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for arguments in (["train", "nothing.zarr"], ["tile-predict", "nothing.zarr"]):
         assert main(arguments) == 3

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
-from unetkit.cli.tables import details, model, scores, summary, table, value, walk
+from unetkit.cli.tables import details, model, safe, scores, summary, table, value, walk
 
 
 def shown(*parts: object, width: int = 80) -> str:
@@ -15,7 +19,7 @@ def shown(*parts: object, width: int = 80) -> str:
     return console.file.getvalue()
 
 
-def test_plain_values_come_first_and_parts_are_indented() -> None:
+def test_plain_values_come_first_and_parts_are_indented():
     document = {"contract": {"step": 16, "exact": True}, "model": "unet", "scores": {}}
     assert [line.rstrip() for line in shown(*details(document)).splitlines()] == [
         "model   unet",
@@ -26,7 +30,7 @@ def test_plain_values_come_first_and_parts_are_indented() -> None:
     ]
 
 
-def test_amounts_and_times_have_units() -> None:
+def test_amounts_and_times_have_units():
     plan = {"output_bytes": 39146837, "memory_peak": 1577819953, "expected_seconds": 125.4}
     assert [line.rstrip() for line in shown(*details(plan)).splitlines()] == [
         "output bytes      37.33 MiB",
@@ -39,7 +43,7 @@ def test_amounts_and_times_have_units() -> None:
     ]
 
 
-def test_a_list_says_once_what_all_rows_share() -> None:
+def test_a_list_says_once_what_all_rows_share():
     rows = [{"name": "a", "axes": "yx", "objects": 3}, {"name": "b", "axes": "yx", "source": "x"}]
     assert [line.rstrip() for line in shown(*details({"samples": rows})).splitlines()] == [
         "samples",
@@ -51,7 +55,7 @@ def test_a_list_says_once_what_all_rows_share() -> None:
     ]
 
 
-def test_a_list_of_one_needs_no_table() -> None:
+def test_a_list_of_one_needs_no_table():
     text = shown(*details({"samples": [{"name": "a", "shape": [512, 640]}]}))
     assert [line.rstrip() for line in text.splitlines()] == [
         "samples",
@@ -60,7 +64,7 @@ def test_a_list_of_one_needs_no_table() -> None:
     ]
 
 
-def test_the_options_of_a_model_have_all_their_columns_whatever_they_share() -> None:
+def test_the_options_of_a_model_have_all_their_columns_whatever_they_share():
     row = {"name": "width", "value": 4, "takes": "a whole number", "meaning": None}
     heading = ["name", "value", "takes", "meaning"]
     for rows in ([row, {**row, "name": "depth"}], [row]):
@@ -71,14 +75,14 @@ def test_the_options_of_a_model_have_all_their_columns_whatever_they_share() -> 
     assert shown(*model({"options": []})).split() == ["options", "-"]
 
 
-def test_a_summary_leaves_out_what_is_empty_but_no_zero() -> None:
+def test_a_summary_leaves_out_what_is_empty_but_no_zero():
     report = {"output": "a.zarr", "objects": 0, "largest_difference": 0.0, "names": ["a"]}
     report |= {"error": None, "note": "", "kind": "[x]\x1b"}
     assert shown(*summary(report)) == "objects 0, largest difference 0, kind [x]\\x1b\n"
     assert summary({"output": "a.zarr"}) == []
 
 
-def test_scores_stand_under_each_other() -> None:
+def test_scores_stand_under_each_other():
     overall = {
         "average_precision_at": {"0.50": 0.5, "0.75": None},
         "average_precision": 0.25,
@@ -103,7 +107,7 @@ def test_scores_stand_under_each_other() -> None:
     assert "[a]\\x1b" in text
 
 
-def test_scores_of_classes_name_each_class() -> None:
+def test_scores_of_classes_name_each_class():
     overall = {"dice": 0.5, "iou": 0.4, "pixel_error": 0.1}
     each = {"name": "my[elin]", "dice": 0.5, "iou": 0.4, "pixels_true": 7, "pixels_predicted": 8}
     document = {
@@ -117,7 +121,7 @@ def test_scores_of_classes_name_each_class() -> None:
     assert "average precision" not in text
 
 
-def test_the_demo_says_what_to_run_next() -> None:
+def test_the_demo_says_what_to_run_next():
     row = {
         "method": "unetkit",
         "average_precision_50": 0.75,
@@ -131,7 +135,7 @@ def test_the_demo_says_what_to_run_next() -> None:
         assert part in text
 
 
-def test_names_are_escaped_and_markup_stays_text() -> None:
+def test_names_are_escaped_and_markup_stays_text():
     text = shown(*details({"na[/]me": "img[/].zarr \x1b[2J", "rows": [{"[red]": "\u202ex"}]}))
     assert "na[/]me" in text
     assert "img[/].zarr \\x1b[2J" in text
@@ -140,19 +144,50 @@ def test_names_are_escaped_and_markup_stays_text() -> None:
     assert "\x1b" not in text
 
 
-def test_one_column_is_enough() -> None:
+def test_one_column_is_enough():
     assert shown(*details({"a": 1, "b": {"c": "long text"}, "d": [{"e": 1, "f": 2}]}), width=1)
 
 
-def test_numbers_stand_right_and_words_left() -> None:
+def test_numbers_stand_right_and_words_left():
     lines = shown(table([{"n": 7, "w": "long word"}, {"n": 1234, "w": "x"}])).splitlines()
     rows = [line for line in lines if "7" in line or "1234" in line]
     assert rows[0].index("7") == rows[1].index("4")
     assert rows[0].index("l") == rows[1].index("x")
 
 
-def test_values_say_what_is_not_there() -> None:
+def test_values_say_what_is_not_there():
     assert value(None) == "-"
     assert value([]) == "-"
     assert value(0.5) == "0.5"
     assert value({"y": 0.25, "x": 0.25}) == "y 0.25, x 0.25"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("cells[dapi,gfp].ome.zarr", "cells[dapi,gfp].ome.zarr"),
+        ("img[/].zarr", "img[/].zarr"),
+        (":smile: größe µm 細胞", ":smile: größe µm 細胞"),
+        ("a\x1b]0;title\x07b", "a\\x1b]0;title\\x07b"),
+        ("a\x9b2Jb", "a\\x9b2Jb"),
+        ("gnp.\u202ezarr", "gnp.\\u202ezarr"),
+        ("two\nlines\ttab\r", "two\\nlines\\ttab\\r"),
+        ("byte \udcff", "byte \\udcff"),
+        ("line\u2028break", "line\\u2028break"),
+        ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e"),
+    ],
+)
+def test_a_name_is_shown_as_text(text, shown):
+    assert safe(text) == shown
+
+
+@given(st.text())
+def test_nothing_that_commands_a_terminal_is_left(text):
+    left = {unicodedata.category(character) for character in safe(text)} & {"Cc", "Cs", "Zl", "Zp"}
+    assert not left
+    assert not any(0x202A <= ord(c) <= 0x202E or 0x2066 <= ord(c) <= 0x2069 for c in safe(text))
+
+
+@given(st.text(alphabet=st.characters(categories=["L", "N", "P", "S", "Zs"])))
+def test_harmless_names_are_left_alone(text):
+    assert safe(text) == text
