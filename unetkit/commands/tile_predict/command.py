@@ -25,7 +25,7 @@ from unetkit.engine.schedulers import open_scheduler
 from unetkit.engine.signals import stoppable
 from unetkit.errors import CheckError, NonFiniteError, StoppedError, UsageError
 from unetkit.models import hardware
-from unetkit.progress import SILENT
+from unetkit.progress import SILENT, format_bytes
 from unetkit.storage import outputs
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.partial import Partial
@@ -468,8 +468,8 @@ class _Job:
             )
         if report.disk_free is not None and report.disk_free < report.output_bytes:
             progress.note(
-                f"the output can take {report.output_bytes / 2**20:.1f} MiB, and "
-                f"{report.disk_free / 2**20:.1f} MiB are free on its disk"
+                f"the output can take {format_bytes(report.output_bytes)}, and "
+                f"{format_bytes(report.disk_free)} are free on its disk"
             )
         if partial.dry_run:
             return report

@@ -16,6 +16,7 @@ from unetkit.errors import ResourceError, UsageError
 from unetkit.machine import free_memory, held_memory
 from unetkit.models import hardware
 from unetkit.models.cost import largest_tensor, run_layers
+from unetkit.progress import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -199,8 +200,9 @@ class Memory:
         if self.batch > 1:
             remedy = f"use a lower --batch, {remedy.removeprefix('use ')}"
         raise ResourceError(
-            f"memory must hold {what} of {tile} pixels, which takes {in_units(self.peak(size))}, "
-            f"got {in_units(self.limit)}; {remedy}, or --max-memory "
+            f"memory must hold {what} of {tile} pixels, which takes "
+            f"{format_bytes(self.peak(size))}, got {format_bytes(self.limit)}; {remedy}, or "
+            "--max-memory "
             f"{-(-self.peak(least) // 2**20)}M"
         )
 
@@ -211,15 +213,6 @@ def largest_tile(max_size: int, *, contract: SizeContract, overlap: int) -> int:
     while tile and contract.legal(tile + 2 * overlap) > max_size:
         tile -= contract.step
     return tile
-
-
-def in_units(size: int) -> str:
-    """Write an amount of memory for people.
-
-    >>> in_units(3 * 2**29), in_units(2**20)
-    ('1.50 GiB', '0.00 GiB')
-    """
-    return f"{size / 2**30:.2f} GiB"
 
 
 def memory_for(
