@@ -1,1 +1,1 @@
-"""Floor 2: runs tile jobs; the only rooms that import dask."""
+"""Floor 3: runs tile jobs; the only rooms that import dask."""

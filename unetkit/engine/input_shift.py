@@ -81,7 +81,7 @@ def check_input_shift(
     Each such image gets a sentence, which are returned; if `strict`, it is refused.
     """
     known = None if header.intensities is None else Typical.from_dict(header.intensities)
-    said = []
+    messages = []
     for sample, normalization in zip(samples, normalizations, strict=True):
         size = pixel_deviation(header.pixel_size, sample.image.pixel_size)
         found = [] if size is None else [size]
@@ -91,15 +91,15 @@ def check_input_shift(
                 describe_image(sample.data, normalization, replace_nonfinite=replace_nonfinite),
             )
         if found:
-            said.append(f"{sample.name!r}: {'; '.join(found)}")
-    if not said:
-        return said
-    more = f" (and {len(said) - NAMED} more)" if len(said) > NAMED else ""
-    listed = f"{' | '.join(said[:NAMED])}{more}"
+            messages.append(f"{sample.name!r}: {'; '.join(found)}")
+    if not messages:
+        return messages
+    more = f" (and {len(messages) - NAMED} more)" if len(messages) > NAMED else ""
+    listed = f"{' | '.join(messages[:NAMED])}{more}"
     if strict:
         raise InputError(
             f"images must look like those that the model was trained on, got {listed}; bring them"
             " to the same pixel size and staining, or leave --strict out"
         )
     progress.note(f"Unlike what the model was trained on, so look at the result: {listed}")
-    return said
+    return messages

@@ -1,4 +1,4 @@
-"""Floor 1: torch modules, each with a size contract."""
+"""Floor 2: torch modules, each with a size contract."""
 
 from __future__ import annotations
 

@@ -286,6 +286,6 @@ def _kind(image: Tensor) -> torch.dtype | None:
         return None
     if not hasattr(_OPERATORS, "_convolution_pointwise"):
         return None
-    mixed = torch.is_autocast_enabled("cpu")
-    kind = torch.get_autocast_dtype("cpu") if mixed else image.dtype
+    autocast = torch.is_autocast_enabled("cpu")
+    kind = torch.get_autocast_dtype("cpu") if autocast else image.dtype
     return kind if kind in (torch.float32, torch.bfloat16) else None
