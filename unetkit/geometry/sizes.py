@@ -79,6 +79,10 @@ class SizeContract:
         """Return the smallest size of at least `n` pixels that the model takes."""
         return self.minimum + max(0, -((self.minimum - n) // self.step)) * self.step
 
+    def read_size(self, tile: int, overlap: int) -> int:
+        """Return what the model reads to write `tile` pixels with that context on each side."""
+        return self.legal(tile + 2 * overlap)
+
     def output(self, n: int) -> int:
         """Return how many pixels come out where `n` go in.
 

@@ -16,7 +16,7 @@ from unetkit.cli.app import main
 from unetkit.commands.tile_predict import resources
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.ensemble import load_ensemble
-from unetkit.commands.tile_predict.precision import read_size
+from unetkit.commands.tile_predict.plan import PredictOptions
 from unetkit.commands.tile_predict.resources import Parallelism
 from unetkit.errors import ResourceError, UsageError
 from unetkit.geometry.sizes import SizeContract
@@ -66,8 +66,8 @@ def test_the_system_tells_how_much_memory_is_free() -> None:
 def test_the_largest_tile_fits_and_the_next_does_not(max_size: int, overlap: int) -> None:
     tile = resources.largest_tile(max_size, contract=CLASSIC, overlap=overlap)
     assert tile % CLASSIC.step == 0
-    assert tile == 0 or read_size(CLASSIC, tile, overlap) <= max_size
-    assert read_size(CLASSIC, tile + CLASSIC.step, overlap) > max_size
+    assert tile == 0 or CLASSIC.read_size(tile, overlap) <= max_size
+    assert CLASSIC.read_size(tile + CLASSIC.step, overlap) > max_size
 
 
 def test_largest_and_peak_say_the_same() -> None:
@@ -91,9 +91,8 @@ def test_more_jobs_take_more(slide: str) -> None:
     samples = open_dataset(slide).samples
 
     def peak(parallelism: Parallelism) -> int:
-        return resources.memory_for(
-            model, samples, parallelism=parallelism, precision="auto", limit=2**34
-        ).peak(2000)
+        options = PredictOptions(max_memory="16G")
+        return resources.memory_for(model, samples, options, parallelism=parallelism).peak(2000)
 
     one = peak(Parallelism(1, networks=1, threads=1, concurrency=1))
     # The second job only reads and writes meanwhile.

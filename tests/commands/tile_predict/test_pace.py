@@ -62,14 +62,6 @@ def test_seconds_are_in_proportion_to_work(kit: SimpleNamespace, slide: str) -> 
     assert found.measure(64) > 0
 
 
-def test_the_networks_of_an_ensemble_add_up(kit: SimpleNamespace, slide: str) -> None:
-    model = load_model("model.safetensors", device="cpu")
-    one = resources.Throughput(model, 20, "float32", work=(2.0, 0.0, 0.0), rate=4.0)
-    twice = resources.EnsembleThroughput((one, one), runs=lambda tile: 8.0)
-    assert twice.estimate(64) == pytest.approx(16 * one.estimate(64))
-    assert twice.measure(64) > 0
-
-
 def test_a_small_memory_is_not_filled_to_find_the_pace(
     kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

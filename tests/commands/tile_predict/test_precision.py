@@ -1,26 +1,37 @@
-"""The choices that nobody made: tile, precision, and who computes on which cores."""
+"""A low precision is chosen only where it leaves the labels as they are."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from unetkit.arrays import boxes
 from unetkit.commands.tile_predict import precision
 from unetkit.commands.tile_predict.ensemble import load_model
+from unetkit.commands.tile_predict.plan import PredictOptions
 from unetkit.engine.block_io import fit_image
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models import hardware
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.image_writer import create_image
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 CLASSIC = SizeContract(step=16, minimum=188, margin=92)
 HUGE = 10**9
+
+
+def plan_of(samples: Any, models: Any, fitted: Any) -> Any:
+    """Return what is known of a plan when its precision is chosen."""
+    return SimpleNamespace(
+        model=SimpleNamespace(models=models),
+        samples=samples,
+        normalizations=[(one,) * len(models) for one in fitted],
+        averaging=SimpleNamespace(members=[SimpleNamespace(overlap=20)] * len(models)),
+        memory=SimpleNamespace(largest=HUGE),
+        options=PredictOptions(),
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,9 +54,7 @@ def test_a_low_precision_is_taken_only_where_labels_stay(
     monkeypatch.setattr(precision, "_flips", lambda *_, **__: flips)
     samples = open_dataset(slide).samples
     model = load_model("model.safetensors", device="cpu")
-    chosen = precision.precision_of_network(
-        model, samples, [fit_image(samples[0].data)], overlap=20, fill=False, max_size=HUGE
-    )
+    chosen = precision.choose_precision(plan_of(samples, [model], [fit_image(samples[0].data)]))
     assert chosen.name == expected
     said = "bfloat16 would change 0.02% of the labels" if flips else None
     assert chosen.reason == said
@@ -64,7 +73,7 @@ def test_the_most_varied_of_evenly_spaced_tiles_is_compared(
     samples = open_dataset(slide).samples + open_dataset("other.zarr").samples
     model = load_model("model.safetensors", device="cpu")
     contract = model.header.contract
-    places = list(precision._probes(samples, contract=contract, overlap=20, max_size=HUGE))
+    places = list(precision._probes(samples, contract, overlap=20, max_size=HUGE))
     assert len(places) == precision.PROBES
     assert {number for number, _, _ in places} == {0, 1}
     assert {plane for number, plane, _ in places if number == 1} == {0, 1}
@@ -73,7 +82,7 @@ def test_the_most_varied_of_evenly_spaced_tiles_is_compared(
         fitted[number].apply(boxes.read_tile(samples[number].data, plane, tile))
         for number, plane, tile in places
     ]
-    precision.precision_of_network(model, samples, fitted, overlap=20, fill=False, max_size=HUGE)
+    precision.choose_precision(plan_of(samples, [model], fitted))
     assert compared == [max(block.std() for block in blocks)]
 
 
@@ -83,19 +92,16 @@ def test_a_long_job_is_probed_on_larger_tiles(
 ) -> None:
     create_image(str(tmp_path / "any.zarr"), shape=(side, side), axes="yx", dtype="u1", chunk=512)
     samples = open_dataset(str(tmp_path / "any.zarr")).samples
-    assert precision._probe_side(samples, contract=CLASSIC, overlap=92, max_size=HUGE) == expected
-    assert precision._probe_side(samples, contract=CLASSIC, overlap=92, max_size=260) == 64
-    assert (
-        precision._probe_side(samples * 300, contract=CLASSIC, overlap=92, max_size=HUGE)
-        >= expected
-    )
+    assert precision._probe_side(samples, CLASSIC, overlap=92, max_size=HUGE) == expected
+    assert precision._probe_side(samples, CLASSIC, overlap=92, max_size=260) == 64
+    assert precision._probe_side(samples * 300, CLASSIC, overlap=92, max_size=HUGE) >= expected
 
 
 def test_flips_are_counted(kit: SimpleNamespace, slide: str) -> None:
     model = load_model("model.safetensors", device="cpu")
     samples = open_dataset(slide).samples
     (_, plane, tile), *_ = precision._probes(
-        samples, contract=model.header.contract, overlap=20, max_size=HUGE
+        samples, model.header.contract, overlap=20, max_size=HUGE
     )
     block = fit_image(samples[0].data).apply(boxes.read_tile(samples[0].data, plane, tile))
     assert precision._flips(model, block, tile, low="float32") == 0

@@ -1,45 +1,76 @@
-"""What there is to do is counted alike for every tile that comes into question."""
+"""Tile and batch are chosen alike for every image, and kept by whoever goes on."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 
-from unetkit.commands.tile_predict import plan, resources
+from unetkit.commands.tile_predict import plan as plan_
+from unetkit.commands.tile_predict import resources
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.ensemble import Ensemble, load_ensemble
-from unetkit.commands.tile_predict.plan import PredictOptions, Work
-from unetkit.commands.tile_predict.resources import EnsembleThroughput, Memory, Throughput, TileSize
+from unetkit.commands.tile_predict.plan import Plan, PredictOptions
+from unetkit.commands.tile_predict.resources import Memory, Throughput, TileSize, candidates
+from unetkit.geometry.sizes import SizeContract
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
 
 if TYPE_CHECKING:
-    from types import SimpleNamespace
-
     from unetkit.models.model_file import LoadedModel
 
 HUGE = 10**9
 
 
-def work_on(source: str, **options: object) -> Work:
-    ensemble = load_ensemble(["model.safetensors"], device="cpu")
-    return Work(ensemble, open_dataset(source).samples, PredictOptions(**options))  # type: ignore[arg-type]
-
-
-def test_tasks_and_passes_are_those_of_all_planes(kit: SimpleNamespace, slide: str) -> None:
-    kit.image(Path("stack.zarr"), (3, 64, 60), axes="zyx")
-    one, three = work_on(slide), work_on("stack.zarr")
-    assert (one.tasks(16), one.passes(16)) == (16, 16)
-    assert (three.tasks(16), three.passes(16)) == (48, 48)
-    assert work_on(slide, tta="rotations").passes(16) == 8 * 16
-
-
 GIB = 2**30
+CLASSIC = SizeContract(step=16, minimum=188, margin=92)
+ROOM = Memory(HUGE**2, 0, pixel=1.0)
+
+
+def plan_of(source: str, tile: int = 16, *, memory: Memory = ROOM, **options: Any) -> Plan:
+    ensemble = load_ensemble(["model.safetensors"], device="cpu")
+    asked, samples = PredictOptions(**options), open_dataset(source).samples
+    return Plan(ensemble, samples, asked, memory, tile=tile, precision="float32", batch=1)
+
+
+def test_tiles_and_passes_are_those_of_all_planes(kit: SimpleNamespace, slide: str) -> None:
+    kit.image(Path("stack.zarr"), (3, 64, 60), axes="zyx")
+    one, three = plan_of(slide), plan_of("stack.zarr")
+    assert (one.tiles_total, one.passes) == (16, 16)
+    assert (three.tiles_total, three.passes) == (48, 48)
+    assert plan_of(slide, tta="rotations").passes == 8 * 16
+
+
+@pytest.mark.parametrize(
+    ("shapes", "max_size", "expected"),
+    [
+        ([(100, 70)], HUGE, [112]),
+        ([(30_000, 30_000)], HUGE, [512, 1024, 2048]),
+        ([(1100, 600)], HUGE, [512, 1024, 1104]),
+        ([(30_000, 30_000)], 2000, [512, 1024]),
+        ([(30_000, 30_000)], 700, [512]),
+        ([(30_000, 30_000)], 600, [400]),
+        # Nothing fits, which the plan refuses.
+        ([(30_000, 30_000)], 10, [16]),
+    ],
+)
+def test_what_comes_into_question_fits(
+    shapes: list[tuple[int, int]], max_size: int, expected: list[int]
+) -> None:
+    plan: Any = SimpleNamespace(
+        model=SimpleNamespace(header=SimpleNamespace(contract=CLASSIC)),
+        overlap=92,
+        memory=SimpleNamespace(largest=max_size),
+        options=PredictOptions(),
+        samples=[SimpleNamespace(data=SimpleNamespace(height=y, width=x)) for y, x in shapes],
+    )
+    assert candidates(plan) == expected
 
 
 @pytest.mark.parametrize(
@@ -64,11 +95,11 @@ def test_a_gpu_sees_several_small_tiles_at_once(
     expected: int,
 ) -> None:
     create_image("film.zarr", shape=(planes, 64, 60), axes="zyx", dtype="u1", chunk=64)
-    work = work_on("film.zarr")
     memory = Memory(limit, 0, pixel=1000.0, extra_bytes=1000.0)
-    assert work.batch(tile, memory) == 1
+    plan = plan_of("film.zarr", tile, memory=memory)
+    assert resources.choose_batch(plan) == 1
     monkeypatch.setattr(Ensemble, "device", torch.device("cuda"))
-    assert work.batch(tile, memory) == expected
+    assert resources.choose_batch(plan) == expected
 
 
 def test_what_is_chosen_for_a_gpu_is_done_and_kept(
@@ -94,31 +125,37 @@ def test_what_is_chosen_for_a_gpu_is_done_and_kept(
 
 def test_a_tile_that_is_settled_stays(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # However slow the machine is.
-    monkeypatch.setattr(EnsembleThroughput, "estimate", lambda throughputs, tile: 1e6)
-    work = work_on(slide)
-    assert work.fastest(4096, precision="float32", max_size=HUGE) == TileSize(4096, 1e6)
-    assert work.fastest([512, 1024], precision="float32", max_size=HUGE).tile < 512
+    monkeypatch.setattr(Throughput, "estimate", lambda throughput, tile: 1e6)
+    plan = plan_of(slide)
+    assert resources.fastest_tile(plan, [4096], fixed=True) == TileSize(4096, 1e6)
+    assert resources.fastest_tile(plan, [512, 1024], fixed=False).tile < 512
 
 
-def test_symmetries_make_a_task_longer(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_symmetries_and_models_make_a_task_longer(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def steady(model: LoadedModel, *, overlap: int, precision: str, max_size: int) -> Throughput:
         return Throughput(model, overlap, precision, work=(1.0, 0.0, 0.0), rate=1e6)
 
-    monkeypatch.setattr(plan, "estimate_throughput", steady)
+    monkeypatch.setattr(resources, "estimate_throughput", steady)
     plain, turned = (
-        work_on(slide, tta=tta).fastest(32, precision="float32", max_size=HUGE).seconds
+        resources.fastest_tile(plan_of(slide, tta=tta), [32], fixed=True).seconds
         for tta in ("none", "flips")
     )
     assert turned == pytest.approx(4 * plain)
+    kit.model(Path("other.safetensors"))
+    two = load_ensemble(["model.safetensors", "other.safetensors"], device="cpu")
+    both = replace(plan_of(slide), model=two)
+    assert resources.fastest_tile(both, [32], fixed=True).seconds == pytest.approx(2 * plain)
 
 
 def test_the_tile_is_kept_by_whoever_goes_on(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def choose(work: Work, tiles: int | list[int], **_: object) -> TileSize:
-        return TileSize(tiles if isinstance(tiles, int) else 16, 1.0)
+    def choose(plan: Plan, tiles: list[int], *, fixed: bool) -> TileSize:
+        return TileSize(tiles[0] if fixed else 16, 1.0)
 
     first = tile_predict(slide)
     # A machine that is busier by now would choose otherwise.
-    monkeypatch.setattr(Work, "fastest", choose)
+    monkeypatch.setattr(plan_, "fastest_tile", choose)
     again = tile_predict(slide, resume=True)
     assert (again.status, again.tile) == ("nothing to do", first.tile)
     assert tile_predict(slide, dry_run=True).tile == 16

@@ -37,19 +37,11 @@ BLEND_SIDE = 2048
 
 @dataclass(frozen=True)
 class Symmetry:
-    """One of the eight ways in which a square lies on itself: mirror its axes, then swap them.
+    """One of the eight ways in which a square lies on itself: mirror its axes, then swap them."""
 
-    Parameters
-    ----------
-    rows, columns : bool
-        Whether rows run upwards and columns leftwards.
-    swapped : bool
-        Whether rows become columns, after that.
-    """
-
-    rows: bool = False
+    rows: bool = False  # whether rows run upwards and columns leftwards
     columns: bool = False
-    swapped: bool = False
+    swapped: bool = False  # whether rows become columns, after that
 
     def apply(self, block: NDArray[Any]) -> NDArray[Any]:
         """Turn an array (C, Y, X); the result is a view."""
@@ -90,21 +82,12 @@ class EnsembleMember:
     The surplus of the legal size lies at the far side of what the network sees. Mirrored, that is
     the near side, and the network's pooling stands to the image as if the whole image, mirrored out
     to whole steps, had been turned.
-
-    Parameters
-    ----------
-    path, sha256 : str
-        Its file.
-    contract : SizeContract
-        Its own.
-    overlap : int
-        Its context on each side, in pixels.
     """
 
     path: str
     sha256: str
     contract: SizeContract
-    overlap: int
+    overlap: int  # its context on each side, in pixels
 
     def size(self, side: int) -> int:
         """Return what it reads along an axis for a tile of `side` pixels."""
@@ -126,24 +109,12 @@ class EnsembleMember:
 
 @dataclass(frozen=True)
 class Averaging:
-    """All the looks that are taken at an image, tile by tile.
-
-    Parameters
-    ----------
-    members : tuple of EnsembleMember
-        The networks.
-    tile : int
-        Side and distance of the tiles, in pixels; a multiple of each network's step.
-    tta : {"none", "flips", "rotations"}
-        Test-time augmentation: in how many ways each tile is turned.
-    merge : {"crop", "gaussian"}
-        Whether a tile is what its own window says, or a weighted mean of all that reach it.
-    """
+    """All the looks that are taken at an image, tile by tile."""
 
     members: tuple[EnsembleMember, ...]
-    tile: int
-    tta: Tta = "none"
-    merge: Merge = "crop"
+    tile: int  # side and distance of the tiles, in pixels; a multiple of each network's step
+    tta: Tta = "none"  # test-time augmentation: in how many ways each tile is turned
+    merge: Merge = "crop"  # what a tile's own window says, or a mean of all that reach it
 
     @property
     def symmetries(self) -> tuple[Symmetry, ...]:
@@ -187,16 +158,9 @@ class Averaging:
     def windows(
         self, member: EnsembleMember, first: int, last: int, *, length: int | None = None
     ) -> list[int]:
-        """Return the origins, along an axis, of the tiles that the pixels are made from.
+        """Return the origins, along an axis, of the tiles that some pixels are made from.
 
-        Parameters
-        ----------
-        member : Member
-            Whose windows.
-        first, last : int
-            The pixels that are wanted, half open.
-        length : int, optional
-            Of the image; left out, without end.
+        The pixels are half open; without the `length` of the image it has no end.
         """
         if self.merge == "crop":
             return [first]
@@ -247,65 +211,30 @@ LEAST_WEIGHT = 1e-3
 
 @dataclass(frozen=True)
 class ReadBox:
-    """A box of an image, as networks are to see it.
+    """A box of an image, as networks are to see it."""
 
-    Parameters
-    ----------
-    blocks : sequence of ndarray of float32, shape (C, Y, X)
-        The read box, normalized for each of the networks.
-    tile : Tile
-        Its write box is wanted, with an origin on the step grid.
-    shape : (int, int)
-        Height and width of the image.
-    """
-
-    blocks: Sequence[NDArray[np.float32]]
-    tile: Tile
-    shape: tuple[int, int]
+    blocks: Sequence[NDArray[np.float32]]  # (C, Y, X), normalized for each of the networks
+    tile: Tile  # its write box is wanted, with an origin on the step grid
+    shape: tuple[int, int]  # height and width of the image
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """How to look at an image.
-
-    Parameters
-    ----------
-    averaging : Averaging
-        Where the networks look.
-    modules : sequence of nn.Module
-        The networks, in the order of its members, ready to predict.
-    classes : int
-        How many they tell apart.
-    precision : str
-        As for `hardware.forward`.
-    compute_slot : context manager
-        Held while a network computes.
-    windows : int
-        How many windows of a box that is blended a network sees at once.
-    on_logits : callable
-        Called with the logits of each look, and the tile that they are for.
-    """
+    """The networks of an ensemble, ready to look at an image."""
 
     averaging: Averaging
-    modules: Sequence[torch.nn.Module]
+    modules: Sequence[torch.nn.Module]  # in the order of the members
     classes: int
-    precision: str
-    compute_slot: AbstractContextManager[Any]
-    windows: int = 1
+    precision: str  # as for `hardware.forward`
+    compute_slot: AbstractContextManager[Any]  # held while a network computes
+    windows: int = 1  # how many windows of a box that is blended a network sees at once
+    # Called with the logits of each look, and the tile that they are for.
     on_logits: Callable[[torch.Tensor, Tile], None] = check_finite
 
     def probabilities(self, seen: Sequence[ReadBox]) -> list[NDArray[np.float32]]:
-        """Return the mean probabilities of the write box of each tile.
+        """Return the mean probabilities (K, Y, X) of each write box; read boxes have one size.
 
-        Parameters
-        ----------
-        seen : sequence of ReadBox
-            Boxes whose read boxes have one size. Each network sees them all at once, unless they
-            are blended, which each is for itself.
-
-        Returns
-        -------
-        list of ndarray of float32, shape (K, Y, X)
+        Each network sees all boxes at once, unless they are blended, which each is for itself.
         """
         if self.averaging.merge == "gaussian":
             return [self._blended(one) for one in seen]
@@ -321,24 +250,12 @@ class Predictor:
 
 @dataclass(frozen=True)
 class _Window:
-    """What one network sees at once, and what is wanted of it.
+    """What one network sees at once, and what is wanted of it."""
 
-    Parameters
-    ----------
-    block : ndarray of float32, shape (C, Y, X)
-        The read box that it lies in.
-    tile : Tile
-        What that was read for.
-    origin : (int, int)
-        Row and column of the tile that the window is for.
-    rows, columns : (int, int)
-        Which of its pixels are wanted, in the image.
-    """
-
-    block: NDArray[np.float32]
-    tile: Tile
-    origin: tuple[int, int]
-    rows: Interval
+    block: NDArray[np.float32]  # the read box (C, Y, X) that it lies in
+    tile: Tile  # what that was read for
+    origin: tuple[int, int]  # row and column of the tile that the window is for
+    rows: Interval  # which of its pixels are wanted, in the image
     columns: Interval
 
 

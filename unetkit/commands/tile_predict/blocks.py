@@ -46,31 +46,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How a worker gets at the network and runs it.
-
-    Parameters
-    ----------
-    averaging : Averaging
-        The networks, and where they look.
-    classes : int
-        How many they tell apart.
-    device, precision : str
-        Where and how to compute.
-    threads : int or None
-        Torch threads for each network; None leaves the worker's own number.
-    concurrency : int or None
-        How many jobs of one process may be in the network at the same time.
-    batch : int
-        How many tiles, or windows of a block that is blended, one of them lets it see at once.
-    """
+    """How a worker gets at the network and runs it."""
 
     averaging: Averaging
     classes: int
     device: str
     precision: str
-    threads: int | None
-    concurrency: int | None
-    batch: int = 1
+    threads: int | None  # torch threads for each network; None leaves the worker's own number
+    concurrency: int | None  # how many jobs of one process may be in the network at the same time
+    batch: int = 1  # tiles, or windows of a block that is blended, that it sees at once
 
     @property
     def max_batch(self) -> int:
@@ -107,13 +91,7 @@ def inference_config(plan: Plan, *, device: str, parallelism: Parallelism) -> In
 
 
 class BatchLimit:
-    """How much of a batch the memory of this process has room for.
-
-    Parameters
-    ----------
-    batch : int
-        What was planned.
-    """
+    """How much of the planned batch the memory of this process has room for."""
 
     def __init__(self, batch: int) -> None:
         self.batch = batch
@@ -133,64 +111,29 @@ def batch_limit(inference: InferenceConfig) -> BatchLimit:
 
 @dataclass(frozen=True)
 class ImageTask:
-    """What all tiles of an image share.
+    """What all tiles of an image share."""
 
-    Parameters
-    ----------
-    name : str
-        Of the sample.
-    inference : InferenceConfig
-        The network.
-    data : PlaneArray
-        The image.
-    probabilities, classes : PlaneArray
-        What is written.
-    normalizations : tuple of Normalization
-        Of the image, one for each network.
-    threshold : float
-        As for `to_classes`.
-    positive : int
-        As for `to_classes`.
-    nonfinite : {"error", "fill"}
-        What to do about NaN and Inf in the image.
-    skip_below : float, optional
-        Tiles that are darker everywhere are left out.
-    mask : Mask, optional
-        Tiles that it does not cover are left out.
-    """
-
-    name: str
+    name: str  # of the sample
     inference: InferenceConfig
-    data: PlaneArray
-    probabilities: PlaneArray
+    data: PlaneArray  # is read
+    probabilities: PlaneArray  # is written, as are the classes
     classes: PlaneArray
-    normalizations: tuple[Normalization, ...]
-    threshold: float
-    positive: int
-    nonfinite: Literal["error", "fill"]
-    skip_below: float | None = None
-    mask: Mask | None = None
+    normalizations: tuple[Normalization, ...]  # one for each network
+    threshold: float  # as for `to_classes`
+    positive: int  # the class of objects, likewise
+    nonfinite: Literal["error", "fill"]  # what to do about NaN and Inf in the image
+    skip_below: float | None = None  # tiles that are darker everywhere are left out
+    mask: Mask | None = None  # tiles that it does not cover are left out
 
 
 @dataclass(frozen=True)
 class TileJob:
-    """One tile of one plane.
-
-    Parameters
-    ----------
-    task : ImageTask
-        What all tiles of the image share.
-    plane : int
-        Which plane.
-    tile : Tile
-        Which tile of it.
-    there : bool
-        Whether an earlier run stored it, so that it is only looked at with others of its batch.
-    """
+    """One tile of one plane."""
 
     task: ImageTask
     plane: int
     tile: Tile
+    # Whether an earlier run stored it, so that it is only looked at with others of its batch.
     there: bool = False
 
     def __str__(self) -> str:
@@ -209,24 +152,12 @@ def job_key(sample: str, plane: int, tile: Tile) -> str:
 
 @dataclass(frozen=True)
 class TileDone:
-    """What is known of a finished tile.
+    """What is known of a finished tile."""
 
-    Parameters
-    ----------
-    checksum : int
-        Of the chunks as they lie on disk.
-    filled : int
-        Values of the image that were NaN or Inf and read as 0.
-    constant : bool
-        Whether it has one value, and was copied from another tile of that value.
-    left_out : bool
-        Whether it was left out as empty.
-    """
-
-    checksum: int
-    filled: int
-    constant: bool = False
-    left_out: bool = False
+    checksum: int  # of the chunks as they lie on disk
+    filled: int  # values of the image that were NaN or Inf and read as 0
+    constant: bool = False  # whether it was copied from another tile of the same single value
+    left_out: bool = False  # whether it was left out as empty
 
 
 @dataclass(frozen=True)
@@ -247,26 +178,9 @@ class _Read:
 def predict_tiles(jobs: Sequence[TileJob], *, batch: int = 1) -> list[TileDone | None]:
     """Read tiles with their context, run the network, write probabilities and classes.
 
-    Parameters
-    ----------
-    jobs : sequence of TileJob
-        Tiles that the network sees at once: those of them that have to be computed, whether they
-        are there already or not, since other neighbours in a batch may round otherwise.
-    batch : int
-        How many windows of a tile that is blended it sees at once.
-
-    Returns
-    -------
-    list of TileDone
-        What is known of each tile; None where it was there already.
-
-    Raises
-    ------
-    NonFiniteError
-        If the image has NaN or Inf there and they are not to be filled, or the network's output
-        has.
-    OutOfMemoryError
-        If there is too little memory for the network.
+    The network sees at once those of them that have to be computed, whether they are there already
+    or not, since other neighbours in a batch may round otherwise; of a tile that is blended, it
+    sees `batch` windows at once. Of tiles that were there already, None is returned.
     """
     use_threads(jobs[0].task.inference.threads)
     tiles = [_read(job) for job in jobs]
@@ -307,7 +221,7 @@ def _left_out(job: TileJob) -> TileDone:
     task = job.task
     kinds = (task.probabilities.dtype, task.classes.dtype)
     # Objects of the target `boundary` are what is inside, its first class.
-    background = 1 - task.positive if task.positive == 0 else 0
+    background = 0 if task.positive else 1
     classes = task.probabilities.channel_count
     _write(job, background_result(job.tile, classes=classes, background=background, kinds=kinds))
     return TileDone(tile_checksum(job), 0, left_out=True)
@@ -406,21 +320,11 @@ class TileBatch:
 
 @dataclass(frozen=True)
 class BatchDone:
-    """What is known of a finished batch.
+    """What is known of a finished batch."""
 
-    Parameters
-    ----------
-    tiles : tuple of TileDone or None
-        As `predict_tiles` returns them.
-    batch : int
-        How much the memory of its process has room for, at most what was planned.
-    retries : int
-        How often a disk or a network refused for a moment.
-    """
-
-    tiles: tuple[TileDone | None, ...]
-    batch: int
-    retries: int
+    tiles: tuple[TileDone | None, ...]  # as `predict_tiles` returns them
+    batch: int  # how much the memory of its process has room for, at most what was planned
+    retries: int  # how often a disk or a network refused for a moment
 
 
 def batches(jobs: Iterable[TileJob], size: int) -> Iterator[tuple[TileJob, ...]]:
@@ -435,15 +339,7 @@ def batches(jobs: Iterable[TileJob], size: int) -> Iterator[tuple[TileJob, ...]]
 
 
 def predict_batch(batch: TileBatch) -> BatchDone:
-    """Predict the tiles of a batch; where memory runs out, half as many at once, and again.
-
-    Raises
-    ------
-    OutOfMemoryError
-        If there is too little memory for a single one.
-    Exception
-        What `predict_tiles` raises.
-    """
+    """Predict the tiles of a batch; where memory runs out, half as many at once, and again."""
     inference = batch.jobs[0].task.inference
     room = batch_limit(inference)
     done: list[TileDone | None] = []

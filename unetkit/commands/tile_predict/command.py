@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +15,7 @@ from unetkit.commands.tile_predict.ensemble import (
 )
 from unetkit.commands.tile_predict.environment import compare_workers, environment_of
 from unetkit.commands.tile_predict.output import PredictionStore, output_of
-from unetkit.commands.tile_predict.plan import PredictOptions, check_fit, make_plan, missing_chunks
+from unetkit.commands.tile_predict.plan import PredictOptions, make_plan, missing_chunks
 from unetkit.commands.tile_predict.resources import plan_parallelism
 from unetkit.commands.tile_predict.run import PredictionRun
 from unetkit.commands.tile_predict.skipping import open_mask
@@ -32,7 +31,7 @@ from unetkit.storage.partial import Partial
 from unetkit.views.overview import check_overview, draw_overview
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from unetkit.commands.tile_predict.plan import Plan
     from unetkit.commands.tile_predict.resources import Parallelism
@@ -50,92 +49,47 @@ if TYPE_CHECKING:
     )
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Dataset
+    from unetkit.storage.partial import PreviousRun
 
 
 @dataclass(frozen=True)
 class PredictionReport:
-    """What `tile_predict` did, or with `dry_run` would do.
-
-    Parameters
-    ----------
-    output : str
-        The prediction.
-    tiles_total, tiles_reused : int
-        Tiles of all planes, and how many of them an earlier run had done.
-    retries : int
-        How often a disk or a network refused for a moment while tiles were done.
-    tiles_constant : int
-        Tiles of one value that were copied from another tile of that value.
-    tiles_left_out : int
-        Tiles left out by `skip_below` or `mask`; `.unetkit/left-out.jsonl` in the output lists
-        them as SAMPLE/PLANE/TILE.
-    input_chunks, input_chunks_absent : int
-        Chunks of the input's grid, and how many of them are not stored and read as the fill value;
-        `.unetkit/absent-input.jsonl` in the output lists them. Both 0 where a store lists nothing.
-    tile, overlap, read : int
-        Size of a tile, its context on each side, and what the network reads for it, in pixels.
-    precision, device : str
-        How and where the network computed.
-    batch : int
-        How many tiles, or windows of a block that is blended, it was to see at once.
-    classes : tuple of str
-        In the order of the channels of the output.
-    objects : int or None
-        Instances in all samples; None where the target has none.
-    samples, filled : int
-        Images predicted; NaN and Inf values that were read as 0.
-    models, tta, merge : int and str
-        How many networks are averaged, in how many ways each tile is turned, and how windows
-        become one image.
-    cost_factor : float
-        How many times the work is that of one network that looks once at each tile.
-    context_share : float
-        The share of the networks' work that is context or overhangs the image.
-    output_bytes, disk_free : int
-        The most that the output can take on disk, and what is free there; None where a store
-        does not say.
-    memory_peak, memory_limit : int
-        Bytes that all its processes on this machine are expected to take at most, and may.
-    expected_seconds : float or None
-        How long the networks are expected to take, reckoned from a small input and never longer
-        for images with empty parts; None where another machine computes.
-    audit : dict or None
-        What a second look at some windows found, where it was asked for.
-    seconds : float
-        How long it took.
-    status : {"done", "nothing to do", "planned"}
-        What came of it.
-    """
+    """What `tile_predict` did, or with `dry_run` would do."""
 
     output: str
     tiles_total: int
-    tiles_reused: int
-    retries: int
-    tiles_constant: int
+    tiles_reused: int  # by an earlier run
+    retries: int  # how often a disk or a network refused for a moment
+    tiles_constant: int  # of one value, copied from another tile of that value
+    # By `skip_below` or `mask`; `.unetkit/left-out.jsonl` in the output lists SAMPLE/PLANE/TILE.
     tiles_left_out: int
+    # Of the input's grid; those that are not stored read as the fill value, and
+    # `.unetkit/absent-input.jsonl` in the output lists them. Both 0 where a store lists nothing.
     input_chunks: int
     input_chunks_absent: int
-    tile: int
+    tile: int  # its size, its context on each side, and what the network reads, in pixels
     overlap: int
     read: int
     precision: str
     device: str
-    batch: int
-    classes: tuple[str, ...]
-    objects: int | None
+    batch: int  # tiles, or windows of a block that is blended, that the network was to see at once
+    classes: tuple[str, ...]  # in the order of the channels of the output
+    objects: int | None  # in all samples; None where the target has none
     samples: int
-    filled: int
+    filled: int  # NaN and Inf values that were read as 0
     models: int
     tta: str
     merge: str
-    cost_factor: float
-    context_share: float
-    output_bytes: int
-    disk_free: int | None
-    memory_peak: int
+    cost_factor: float  # work, in that of one network that looks once at each tile
+    context_share: float  # of the networks' work, that is context or overhangs the image
+    output_bytes: int  # the most that the output can take on disk
+    disk_free: int | None  # None where a store does not say
+    memory_peak: int  # bytes that all processes on this machine are expected to take, and may
     memory_limit: int
+    # Of the networks, reckoned from a small input and never longer for images with empty parts;
+    # None where another machine computes.
     expected_seconds: float | None
-    audit: dict[str, Any] | None
+    audit: dict[str, Any] | None  # what a second look at some windows found, where asked for
     seconds: float
     status: Literal["done", "nothing to do", "planned"]
 
@@ -148,49 +102,43 @@ def summary(plan: Plan) -> str:
     """Say in one sentence what a plan is."""
     count = "1 tile" if plan.tiles_total == 1 else f"{plan.tiles_total} tiles"
     batch = f", {plan.batch} at once" if plan.batch > 1 else ""
-    return (
+    text = (
         f"{count} of {plan.tile} pixels, each read with {plan.overlap} pixels "
         f"of context as {plan.size}{batch}, in {plan.precision}"
-        f"{f' since {plan.reason}' if plan.reason else ''}{_averaged(plan)}"
+        f"{f' since {plan.reason}' if plan.reason else ''}"
     )
-
-
-def _averaged(plan: Plan) -> str:
     averaging = plan.averaging
     runs = {"models": len(averaging.members), "turns": len(averaging.symmetries)}
     parts = [f"{count} {what}" for what, count in runs.items() if count > 1]
     parts += ["windows"] if averaging.merge == "gaussian" else []
     if not parts:
-        return ""
-    return f", averaged over {' and '.join(parts)} at {plan.cost_factor:.1f} times the work"
+        return text
+    return f"{text}, averaged over {' and '.join(parts)} at {plan.cost_factor:.1f} times the work"
+
+
+# What the report tells of a plan under the plan's own names.
+OF_PLAN = ("tiles_total", "tile", "overlap", "precision", "batch", "tta", "merge", "cost_factor")
 
 
 def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
     """Tell what a plan would do."""
     chunks, absent = missing_chunks(plan.inventories)
     return PredictionReport(
-        output=output,
-        tiles_total=plan.tiles_total,
+        **{name: plan.settled(name) for name in OF_PLAN},
         tiles_reused=0,
         retries=0,
         tiles_constant=0,
         tiles_left_out=0,
+        output=output,
+        device=device,
         input_chunks=chunks,
         input_chunks_absent=absent,
-        tile=plan.tile,
-        overlap=plan.overlap,
         read=plan.size,
-        precision=plan.precision,
-        device=device,
-        batch=plan.batch,
         classes=plan.model.header.class_names,
         objects=None,
         samples=len(plan.samples),
         filled=0,
         models=len(plan.model.models),
-        tta=plan.options.tta,
-        merge=plan.options.merge,
-        cost_factor=plan.cost_factor,
         context_share=plan.wasted,
         output_bytes=plan.output_bytes,
         disk_free=outputs.free_bytes(output),
@@ -358,9 +306,27 @@ def tile_predict(
     Ronneberger, Fischer, Brox (2015), U-Net, figure 2: the overlap-tile strategy; section 4
     averages seven rotations of the image.
     """
-    given, began = locals(), time.monotonic()
+    began = time.monotonic()
     hardware.tune_allocator()
-    options = PredictOptions.among(given)
+    options = PredictOptions(
+        tile=tile,
+        overlap=overlap,
+        precision=precision,
+        batch=batch,
+        probabilities=probabilities,
+        threshold=threshold,
+        grow=grow,
+        min_size=min_size,
+        nonfinite=nonfinite,
+        max_memory=max_memory,
+        skip_below=skip_below,
+        require_complete_input=require_complete_input,
+        strict=strict,
+        tta=tta,
+        merge=merge,
+        audit=audit,
+        ome_version=ome_version,
+    )
     options.check()
     models = find_models(model, progress=progress)
     partial = Partial(
@@ -371,43 +337,26 @@ def tile_predict(
         break_lock=break_lock,
         dry_run=dry_run,
     )
-    dataset, places = _open(source, models, options, axes=axes, channels=channels, mask=mask)
+    header = read_header(models)
+    dataset = open_dataset(source, axes=axes, channels=channels or header.channels)
+    options.check_fit(header, dataset)
+    places = None if mask is None else open_mask(mask, dataset)
     partial.check_writable()
     if overview is not None:
         check_overview(overview, inputs=partial.inputs, overwrite=overwrite or resume)
     place = hardware.pick_device(device)
     parallelism = plan_parallelism(scheduler, workers, device=place)
-    job = _Job(
-        source,
-        dataset,
-        models,
-        options=options,
-        mask=places,
-        device=str(place),
-        parallelism=parallelism,
-    )
-    with partial.locked(), job.scheduler(scheduler) as opened:
-        report = job.run(partial, opened, progress=progress)
+    job = _Job(source, dataset, models, options, places, str(place), parallelism, progress)
+    with (
+        partial.locked(),
+        open_scheduler(scheduler, parallelism.jobs) as opened,
+        torch_threads(parallelism.threads),
+    ):
+        report = job.run(partial, opened)
     if overview is not None and not dry_run:
         draw_overview(overview, dataset, open_dataset(report.output))
     done = report.status == "done"
     return replace(report, seconds=time.monotonic() - began) if done else report
-
-
-def _open(
-    source: str,
-    models: Sequence[str],
-    options: PredictOptions,
-    *,
-    axes: str | None,
-    channels: str | None,
-    mask: str | None,
-) -> tuple[Dataset, Mask | None]:
-    """Open what is to be predicted, once it is known that the models can."""
-    header = read_header(models)
-    dataset = open_dataset(source, axes=axes, channels=channels or header.channels)
-    check_fit(header, dataset, options)
-    return dataset, None if mask is None else open_mask(mask, dataset)
 
 
 @dataclass(frozen=True)
@@ -421,28 +370,41 @@ class _Job:
     mask: Mask | None
     device: str
     parallelism: Parallelism
+    progress: Progress
 
-    @contextmanager
-    def scheduler(self, name: str) -> Iterator[Scheduler]:
-        """Open the scheduler, with as many torch threads as each network is to have."""
-        with (
-            open_scheduler(name, self.parallelism.jobs) as opened,
-            torch_threads(self.parallelism.threads),
-        ):
-            yield opened
-
-    def run(
-        self, partial: Partial, scheduler: Scheduler, *, progress: Progress
-    ) -> PredictionReport:
+    def run(self, partial: Partial, scheduler: Scheduler) -> PredictionReport:
         """Settle the plan and, unless it was only to be told, carry it out."""
         earlier = partial.recheck()
+        plan = self._plan(partial, scheduler, earlier)
+        report = planned(plan, partial.output, device=self.device)
+        self._note(plan, report)
+        if partial.dry_run:
+            return report
+        if earlier is not None and earlier.finished:
+            if self.options.audit:
+                self.progress.note("it is published already; an audit takes place before that")
+            return replace(report, tiles_reused=report.tiles_total, status="nothing to do")
+        inference = inference_config(plan, device=self.device, parallelism=self.parallelism)
+        store = PredictionStore(partial, plan, self.source, self.dataset.kind in DATASETS)
+        making = partial.opened(
+            fresh=earlier is None, kept=SAY_HOW_TO_GO_ON, lost=NOT_MENDED, note=self.progress.note
+        )
+        with stoppable() as stop, making as journal:
+            run = PredictionRun(
+                plan, store, inference, scheduler, stop=stop, progress=self.progress
+            )
+            outcome = run.run(journal)
+        return replace(report, **outcome.to_dict(), status="done")
+
+    def _plan(self, partial: Partial, scheduler: Scheduler, earlier: PreviousRun | None) -> Plan:
+        """Load the networks, make sure that all workers can, and settle the plan."""
         fused = self.options.precision != "exact"
         ensemble = load_ensemble(self.models, device=self.device, fused=fused)
         if not partial.dry_run:
             headers = [model.header for model in ensemble.models]
             needed = environment_of(self.models, headers, self.dataset, partial_url=partial.folder)
             compare_workers(scheduler, needed)
-        plan = make_plan(
+        return make_plan(
             ensemble,
             self.dataset,
             self.options,
@@ -450,39 +412,27 @@ class _Job:
             earlier=earlier,
             mask=self.mask,
         )
-        progress.note(f"{summary(plan)} on {self.device}")
+
+    def _note(self, plan: Plan, report: PredictionReport) -> None:
+        """Say what will be done, and what about the images or the disk may be in its way."""
+        note = self.progress.note
+        note(f"{summary(plan)} on {self.device}")
         # Of several models the first, which has learned from what the others have.
         check_input_shift(
             plan.model.header,
             plan.samples,
             [each[0] for each in plan.normalizations],
-            replace_nonfinite=self.options.nonfinite == "fill",
+            replace_nonfinite=self.options.replace_nonfinite,
             strict=self.options.strict,
-            progress=progress,
+            progress=self.progress,
         )
-        report = planned(plan, partial.output, device=self.device)
         if absent := report.input_chunks_absent:
-            progress.note(
+            note(
                 f"{absent} of {report.input_chunks} input chunks {'is' if absent == 1 else 'are'} "
                 "absent, read as the fill value"
             )
         if report.disk_free is not None and report.disk_free < report.output_bytes:
-            progress.note(
+            note(
                 f"the output can take {format_bytes(report.output_bytes)}, and "
                 f"{format_bytes(report.disk_free)} are free on its disk"
             )
-        if partial.dry_run:
-            return report
-        if earlier is not None and earlier.finished:
-            if self.options.audit:
-                progress.note("it is published already; an audit takes place before that")
-            return replace(report, tiles_reused=report.tiles_total, status="nothing to do")
-        inference = inference_config(plan, device=self.device, parallelism=self.parallelism)
-        store = PredictionStore(partial, plan, self.source, self.dataset.kind in DATASETS)
-        making = partial.opened(
-            fresh=earlier is None, kept=SAY_HOW_TO_GO_ON, lost=NOT_MENDED, note=progress.note
-        )
-        with stoppable() as stop, making as journal:
-            run = PredictionRun(plan, store, inference, scheduler, stop=stop, progress=progress)
-            outcome = run.run(journal)
-        return replace(report, **outcome.to_dict(), status="done")

@@ -43,28 +43,10 @@ def load_model(
 ) -> LoadedModel:
     """Load a model file onto a device, ready to predict, once in each process.
 
-    Parameters
-    ----------
-    path : str
-        The model file, as this process finds it.
-    device : str
-        Where the network computes; `cuda` is a GPU for each of the workers of this machine.
-    sha256 : str, optional
-        What the file's bytes must hash to; left out, whatever they are.
-    keep : int
-        How many models stay loaded, this one included; those that were asked for last.
-    fused : bool
-        Let it compute several layers in one step where it can. With precision `exact` it computes
-        them as they are, to the last bit what the network computes anywhere else.
-
-    Returns
-    -------
-    LoadedModel
-
-    Raises
-    ------
-    InputError
-        If the file is damaged or not the one that was meant.
+    The device `cuda` is a GPU for each of the workers of this machine. The bytes must hash to
+    `sha256` where it is given. The last `keep` models that were asked for stay loaded. A `fused`
+    one computes several layers in one step where it can, but for precision `exact`, which computes
+    to the last bit what the network computes anywhere else.
     """
     path = absolute(path)
     if device == "cuda":
@@ -92,15 +74,6 @@ def load_model(
 def assign_gpu(number: int | None, count: int) -> str:
     """Return the GPU of a worker, where any of several would do.
 
-    Parameters
-    ----------
-    number : int or None
-        Which of the workers of this machine it is; None for a process that is none.
-    count : int
-        How many GPUs there are.
-
-    Examples
-    --------
     >>> [assign_gpu(number, 2) for number in (0, 1, 2, None)]
     ['cuda:0', 'cuda:1', 'cuda:0', 'cuda']
     """
@@ -146,21 +119,11 @@ SHARED = {
 
 @dataclass(frozen=True)
 class Ensemble:
-    """One network, or several whose probabilities are averaged.
+    """One network, or several whose probabilities are averaged."""
 
-    Parameters
-    ----------
-    paths : tuple of str
-        The model files, as any process finds them.
-    models : tuple of LoadedModel
-        In the order in which they are added up.
-    header : ModelHeader
-        Of the first; its contract is the one that all of them keep.
-    """
-
-    paths: tuple[str, ...]
-    models: tuple[LoadedModel, ...]
-    header: ModelHeader
+    paths: tuple[str, ...]  # the model files, as any process finds them
+    models: tuple[LoadedModel, ...]  # in the order in which they are added up
+    header: ModelHeader  # of the first; its contract is the one that all of them keep
 
     @property
     def sha256(self) -> str:
@@ -186,20 +149,7 @@ class Ensemble:
     def averaging(
         self, tile: int, *, overlap: int | None, tta: Tta = "none", merge: Merge = "crop"
     ) -> Averaging:
-        """Say where the networks look; each has the context that it would have alone.
-
-        Parameters
-        ----------
-        tile, tta, merge
-            As for `Averaging`.
-        overlap : int, optional
-            Context that was asked for on each side, in pixels; left out, what each one needs.
-
-        Raises
-        ------
-        UsageError
-            If one of them needs more than was asked for.
-        """
+        """Say where the networks look, each with the context that it would have alone."""
         members = [
             EnsembleMember(
                 path=path,
@@ -226,22 +176,6 @@ def find_models(model: str | Sequence[str], *, progress: Progress) -> tuple[str,
 
     Where a file is absent, but the folds of a cross-validation lie in its place, such as
     `model.fold1.safetensors` and `model.fold2.safetensors`, those are meant.
-
-    Parameters
-    ----------
-    model : str or sequence of str
-        What was given; nothing means `model.safetensors`.
-    progress : Progress
-        Told of folds.
-
-    Returns
-    -------
-    tuple of str
-
-    Raises
-    ------
-    UsageError
-        If a file is named twice.
     """
     given = [model] if isinstance(model, str) else list(model) or [DEFAULT_MODEL]
     found: list[str] = []
@@ -270,24 +204,12 @@ def folds(path: str) -> list[str]:
 
 
 def read_header(paths: Sequence[str]) -> ModelHeader:
-    """Read what the models of an ensemble have in common, without their weights.
-
-    Raises
-    ------
-    InputError
-        If a file is damaged, or two of them don't belong together.
-    """
+    """Read what the models of an ensemble have in common, without their weights."""
     return common_header(paths, [model_header.read_header(path) for path in paths])
 
 
 def load_ensemble(paths: Sequence[str], *, device: str, fused: bool = True) -> Ensemble:
-    """Load the networks of an ensemble onto a device, ready to predict; see `load_model`.
-
-    Raises
-    ------
-    InputError
-        If a file is damaged, or two of them don't belong together.
-    """
+    """Load the networks of an ensemble onto a device, ready to predict; see `load_model`."""
     models = tuple(load_model(path, device=device, keep=len(paths), fused=fused) for path in paths)
     # A worker may have another working folder.
     return Ensemble(
@@ -298,25 +220,7 @@ def load_ensemble(paths: Sequence[str], *, device: str, fused: bool = True) -> E
 
 
 def common_header(paths: Sequence[str], headers: Sequence[ModelHeader]) -> ModelHeader:
-    """Return the header that stands for all, once they are known to belong together.
-
-    Parameters
-    ----------
-    paths : sequence of str
-        Where the models lie, for the message.
-    headers : sequence of ModelHeader
-        What their files say.
-
-    Returns
-    -------
-    ModelHeader
-        The first, with the joint contract.
-
-    Raises
-    ------
-    InputError
-        Naming two that differ in classes, target or channels.
-    """
+    """Return the header that stands for all, once they are known to belong together."""
     first = headers[0]
     for path, header in zip(paths, headers, strict=True):
         for field, words in SHARED.items():
@@ -338,11 +242,6 @@ def joint_contract(contracts: Sequence[SizeContract]) -> SizeContract:
 
     The step is the least common multiple and the need the largest, so that a tile of the result
     suits each network. There is a halo only where each of them has one.
-
-    Parameters
-    ----------
-    contracts : sequence of SizeContract
-        One for each network.
     """
     first = contracts[0]
     if all(contract == first for contract in contracts):

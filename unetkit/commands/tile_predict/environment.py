@@ -29,20 +29,7 @@ NOTHING = "nothing there"
 
 
 def surroundings(*, packages: Sequence[str], paths: Sequence[str]) -> dict[str, str]:
-    """Tell what a prediction needs of the machine that it runs on.
-
-    Parameters
-    ----------
-    packages : sequence of str
-        Installed distributions, besides this library and torch.
-    paths : sequence of str
-        Files that must be the same ones everywhere.
-
-    Returns
-    -------
-    dict of str to str
-        Versions, and for each path what lies there.
-    """
+    """Tell what a prediction needs of its machine: versions, and what lies at each path."""
     found = {"unetkit": __version__, "torch": torch.__version__}
     for name in packages:
         try:
@@ -67,17 +54,8 @@ def environment_of(
 ) -> Callable[[], dict[str, str]]:
     """Say what every worker must find: packages, model files, images, and where the output goes.
 
-    Parameters
-    ----------
-    files : sequence of str
-        The model files.
-    headers : sequence of ModelHeader
-        Theirs.
-    dataset : Dataset
-        What is predicted.
-    partial_url : str
-        Where the output is made; the lock beside it is there while this process works, and no two
-        are alike, so that who reads it sees this very folder.
+    The lock beside the partial is there while this process works, and no two are alike, so that
+    who reads it sees this very folder.
     """
     arrays = dict.fromkeys(sample.data.with_absolute_url().url for sample in dataset.samples[:1])
     names = [*files, *(_document(url) for url in arrays), lock_path(partial_url)]
@@ -103,20 +81,6 @@ def compare_workers(scheduler: Scheduler, look: Callable[[], Mapping[str, str]])
     """Make sure that every worker of a cluster finds what this process finds.
 
     Workers of this machine's own pools share everything with this process and are not asked.
-
-    Parameters
-    ----------
-    scheduler : Scheduler
-        An open one.
-    look : callable
-        Takes nothing and returns what there is to be alike, in words; picklable.
-
-    Raises
-    ------
-    ResourceError
-        Naming the first worker that differs, and in what.
-    UnavailableError
-        If the cluster went away.
     """
     if scheduler.kind != "cluster":
         return

@@ -37,22 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelJob:
-    """One block whose objects are to be found.
+    """One block whose objects are to be found."""
 
-    Parameters
-    ----------
-    classes, provisional : PlaneArray
-        What is read and what is written.
-    target : str
-        What the network learned.
-    plane : int
-        Which plane.
-    block : Tile
-        Where.
-    """
-
-    classes: PlaneArray
-    provisional: PlaneArray
+    classes: PlaneArray  # is read
+    provisional: PlaneArray  # is written
     target: str
     plane: int
     block: Tile
@@ -72,44 +60,23 @@ def label_block(job: LabelJob) -> BlockSummary:
 
 @dataclass(frozen=True)
 class Objects:
-    """What all blocks of an image share when they are numbered.
-
-    Parameters
-    ----------
-    classes, provisional, instances : PlaneArray
-        The first two are read, the last is written.
-    target : str
-        What the network learned.
-    grow : int
-        How far objects grow, in pixels.
-    """
+    """What all blocks of an image share when they are numbered."""
 
     classes: PlaneArray
     provisional: PlaneArray
-    instances: PlaneArray
+    instances: PlaneArray  # is written, the others are read
     target: str
-    grow: int
+    grow: int  # how far objects grow, in pixels
 
 
 @dataclass(frozen=True)
 class NumberJob:
-    """One block whose objects get their final ids.
-
-    Parameters
-    ----------
-    objects : Objects
-        What is read and written.
-    plane : int
-        Which plane.
-    block : Tile
-        What is written.
-    lookups : mapping of Tile to ndarray
-        For each block within reach, this one included, the final ids of its own ones.
-    """
+    """One block whose objects get their final ids."""
 
     objects: Objects
     plane: int
     block: Tile
+    # For each block within reach, this one included, the final ids of its own ones.
     lookups: Mapping[Tile, NDArray[Any]]
 
 
@@ -142,33 +109,11 @@ def number_objects(
     scheduler: Scheduler,
     advance: Callable[[], None],
 ) -> int:
-    """Find, number and grow the objects of an image of any size.
+    """Find, number and grow the objects of an image of any size; return how many there are.
 
-    Parameters
-    ----------
-    classes : PlaneArray
-        The class map.
-    provisional : PlaneArray
-        Takes each block's own ids; of no use afterwards.
-    create : callable
-        Makes the array for the instances, once their type is known.
-    blocks : Cover
-        The blocks of a plane, of whole chunks.
-    target : str
-        What the network learned.
-    grow : int
-        How far objects grow, in pixels.
-    min_size : int
-        Objects with fewer pixels, before they grow, are left out.
-    scheduler : Scheduler
-        Runs the jobs.
-    advance : callable
-        Called twice a block.
-
-    Returns
-    -------
-    int
-        How many objects there are.
+    `provisional` takes each block's own ids and is of no use afterwards; `create` makes the array
+    for the instances once their type is known. Objects of fewer than `min_size` pixels, before
+    they grow, are left out. `advance` is called twice a block.
     """
     summaries: dict[tuple[int, int], BlockSummary] = {}
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unetkit.arrays.normalization import Normalization
+    from unetkit.commands.tile_predict.plan import Plan
     from unetkit.geometry.sizes import SizeContract
     from unetkit.geometry.tiles import Tile
     from unetkit.models.model_file import LoadedModel
@@ -37,25 +38,10 @@ PROBE_SHARE = 0.05
 PROBE_TILES = (256, 128)
 
 
-def read_size(contract: SizeContract, tile: int, overlap: int) -> int:
-    """Return the size that a network reads to write `tile` pixels with that context."""
-    return contract.legal(tile + 2 * overlap)
-
-
-def _round_up(size: int, step: int) -> int:
-    return -(-size // step) * step
-
-
 def fit_normalizations(
     sample: Sample, methods: Sequence[str], *, nonfinite: Literal["error", "fill"]
 ) -> tuple[Normalization, ...]:
-    """Fit the normalization that each network wants; those that want the same share one.
-
-    Raises
-    ------
-    NonFiniteError
-        If the image has NaN or Inf and they are not to be filled.
-    """
+    """Fit the normalization that each network wants; those that want the same share one."""
     fitted = {
         method: fit_image(sample.data, method, nonfinite) for method in dict.fromkeys(methods)
     }
@@ -64,21 +50,11 @@ def fit_normalizations(
 
 @dataclass(frozen=True)
 class Precision:
-    """A precision that was chosen, and why.
+    """A precision that was chosen, and why."""
 
-    Parameters
-    ----------
-    name : str
-        As for `hardware.forward`.
-    low : str, optional
-        The one of 16 bits that was compared with float32, where there is one.
-    flips : float
-        The share of the labels that it changes, on the tile that was compared.
-    """
-
-    name: str
-    low: str | None = None
-    flips: float = 0.0
+    name: str  # as for `hardware.forward`
+    low: str | None = None  # the one of 16 bits that was compared with float32, where there is one
+    flips: float = 0.0  # the share of the labels that it changes, on the tile that was compared
 
     @property
     def reason(self) -> str | None:
@@ -88,95 +64,42 @@ class Precision:
         return f"{self.low} would change {self.flips:.2%} of the labels"
 
 
-def choose_precision(
-    models: Sequence[LoadedModel],
-    samples: Sequence[Sample],
-    normalizations: Sequence[Sequence[Normalization]],
-    *,
-    overlap: int | None,
-    fill: bool,
-    max_size: int,
-) -> Precision:
-    """Choose a precision that suits each of several networks; it has to be the same for all.
+def choose_precision(plan: Plan) -> Precision:
+    """Choose a low precision where the hardware has one and the labels of all networks stay.
 
-    Parameters
-    ----------
-    models, samples, fill, max_size
-        As for `choose_precision`.
-    normalizations : sequence
-        For each sample, one for each network.
-    overlap : int, optional
-        Context that was asked for on each side, in pixels.
+    Each network is run in both precisions on the most varied of 16 evenly spaced tiles. The
+    precision has to be the same for all of them.
     """
     chosen = Precision("float32")
-    for number, model in enumerate(models):
-        chosen = precision_of_network(
-            model,
-            samples,
-            [each[number] for each in normalizations],
-            overlap=model.header.contract.overlap(overlap, model=model.header.model),
-            fill=fill,
-            max_size=max_size,
-        )
+    for number, model in enumerate(plan.model.models):
+        low = hardware.low_precision(next(model.module.parameters()).device)
+        if low is None:
+            return Precision("float32")
+        block, tile = max(_probe_blocks(plan, number), key=lambda probe: float(probe[0].std()))
+        flips = _flips(model, block, tile, low=low)
+        chosen = Precision(low if flips < FLIPS else "float32", low, flips)
         if chosen.name == "float32":
             break
     return chosen
 
 
-def precision_of_network(
-    model: LoadedModel,
-    samples: Sequence[Sample],
-    normalizations: Sequence[Normalization],
-    *,
-    overlap: int,
-    fill: bool,
-    max_size: int,
-) -> Precision:
-    """Choose a low precision where the hardware has one and the labels stay as they are.
-
-    The network is run in both precisions on the most varied of 16 evenly spaced tiles.
-
-    Parameters
-    ----------
-    model : LoadedModel
-        On the device that is to compute.
-    samples, normalizations : sequence
-        What is to be predicted.
-    overlap : int
-        Context on each side, in pixels.
-    fill : bool
-        Whether NaN and Inf count as 0.
-    max_size : int
-        The largest read box that fits into memory, in pixels a side.
-
-    Returns
-    -------
-    Precision
-    """
-    low = hardware.low_precision(next(model.module.parameters()).device)
-    if low is None:
-        return Precision("float32")
-    places = _probes(samples, contract=model.header.contract, overlap=overlap, max_size=max_size)
-    blocks = (
-        (
-            normalizations[number].apply(
-                read_tile(samples[number].data, plane, tile), replace_nonfinite=fill
-            ),
-            tile,
-        )
-        for number, plane, tile in places
-    )
-    block, tile = max(blocks, key=lambda probe: float(probe[0].std()))
-    flips = _flips(model, block, tile, low=low)
-    return Precision(low if flips < FLIPS else "float32", low, flips)
+def _probe_blocks(plan: Plan, number: int) -> Iterator[tuple[NDArray[np.float32], Tile]]:
+    """Read the tiles that are compared, as a network is to see them."""
+    contract = plan.model.models[number].header.contract
+    overlap = plan.averaging.members[number].overlap
+    fill = plan.options.replace_nonfinite
+    places = _probes(plan.samples, contract, overlap=overlap, max_size=plan.memory.largest)
+    for place, plane, tile in places:
+        raw = read_tile(plan.samples[place].data, plane, tile)
+        yield plan.normalizations[place][number].apply(raw, replace_nonfinite=fill), tile
 
 
 def _probes(
-    samples: Sequence[Sample], *, contract: SizeContract, overlap: int, max_size: int
+    samples: Sequence[Sample], contract: SizeContract, *, overlap: int, max_size: int
 ) -> Iterator[tuple[int, int, Tile]]:
     """Yield evenly spaced tiles of all samples: the sample's number, the plane, the tile."""
-    side = _probe_side(samples, contract=contract, overlap=overlap, max_size=max_size)
-    size = read_size(contract, side, overlap)
+    side = _probe_side(samples, contract, overlap=overlap, max_size=max_size)
+    size = contract.read_size(side, overlap)
     covers = [
         cover(s.data.height, s.data.width, tile=side, overlap=overlap, size=size) for s in samples
     ]
@@ -191,13 +114,13 @@ def _probes(
 
 
 def _probe_side(
-    samples: Sequence[Sample], *, contract: SizeContract, overlap: int, max_size: int
+    samples: Sequence[Sample], contract: SizeContract, *, overlap: int, max_size: int
 ) -> int:
     """Return the size of the tiles that are compared: large where there is much to predict."""
     pixels = sum(s.data.planes * s.data.height * s.data.width for s in samples)
-    sides = [_round_up(side, contract.step) for side in PROBE_TILES]
+    sides = [-(-side // contract.step) * contract.step for side in PROBE_TILES]
     for side in sides:
-        size = read_size(contract, side, overlap)
+        size = contract.read_size(side, overlap)
         if size <= max_size and 4 * size**2 <= PROBE_SHARE * pixels:
             return side
     return min(

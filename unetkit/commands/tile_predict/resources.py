@@ -1,4 +1,4 @@
-"""How much memory a prediction takes, and how large a tile may be for it."""
+"""Which tile, batch and threads memory and speed allow, from top to bottom as they are chosen."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from unetkit.commands.tile_predict.averaging import BLEND_SIDE, BLEND_TILES
 from unetkit.commands.tile_predict.ensemble import torch_threads
 from unetkit.errors import ResourceError, UsageError
 from unetkit.machine import free_memory, held_memory
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from unetkit.commands.tile_predict.ensemble import Ensemble
+    from unetkit.commands.tile_predict.plan import Plan, PredictOptions
     from unetkit.geometry.sizes import SizeContract
     from unetkit.models.cost import LayerRun
     from unetkit.models.model_file import LoadedModel
     from unetkit.storage.datasets import Sample
+
+# 1. How many at once, and with how many threads.
 
 # Threads that read, write and turn logits into probabilities while one GPU computes: it is so much
 # faster than a core that one could not keep it busy. More would only wait for it.
@@ -34,43 +38,26 @@ BESIDE_GPU = 8
 
 @dataclass(frozen=True)
 class Parallelism:
-    """How the cores of a machine are shared out.
+    """How the cores of a machine are shared out."""
 
-    Parameters
-    ----------
-    jobs : int or None
-        Tiles in work at the same time; None leaves it to the scheduler.
-    networks : int
-        How many of them may be in a network at once on one machine.
-    threads : int or None
-        Torch threads for each network; None leaves a worker's own number.
-    concurrency : int or None
-        How many networks may run at once in one process; None for all its jobs.
-    """
-
-    jobs: int | None
-    networks: int
-    threads: int | None
-    concurrency: int | None
+    jobs: int | None  # tiles in work at once; None leaves it to the scheduler
+    networks: int  # how many of them may be in a network at once on one machine
+    threads: int | None  # torch threads for each network; None leaves a worker's own number
+    concurrency: int | None  # networks at once in one process; None for all its jobs
 
     @property
     def elsewhere(self) -> bool:
         """Whether the tiles go to workers of whom this process knows nothing."""
         return self.threads is None and self.concurrency is None
 
+    @property
+    def processes(self) -> int:
+        """How many processes there are beside this one."""
+        return 0 if self.concurrency is None or self.networks == 1 else self.networks
+
 
 def plan_parallelism(scheduler: str, workers: int | None, *, device: torch.device) -> Parallelism:
-    """Share out the cores of this machine, or leave them to the workers of a cluster.
-
-    Parameters
-    ----------
-    scheduler : str
-        As for `open_scheduler`.
-    workers : int, optional
-        As the user gave it.
-    device : torch.device
-        Where networks compute.
-    """
+    """Share out the cores of this machine, or leave them to the workers of a cluster."""
     everything = hardware.thread_count(1)
     on_gpu = device.type != "cpu"
     if scheduler == "sync":
@@ -84,9 +71,8 @@ def plan_parallelism(scheduler: str, workers: int | None, *, device: torch.devic
         return Parallelism(workers, networks=workers, threads=threads, concurrency=None)
     if scheduler == "processes":
         count = workers or everything
-        return Parallelism(
-            count, networks=count, threads=hardware.thread_count(count), concurrency=1
-        )
+        threads = hardware.thread_count(count)
+        return Parallelism(count, networks=count, threads=threads, concurrency=1)
     if scheduler.startswith("local:"):
         count = int(scheduler.removeprefix("local:"))
         threads = hardware.thread_count(count)
@@ -95,6 +81,8 @@ def plan_parallelism(scheduler: str, workers: int | None, *, device: torch.devic
     # Whoever starts a worker says how many threads it has.
     return Parallelism(workers, networks=1, threads=None, concurrency=None)
 
+
+# 2. What fits into memory.
 
 # The share of the free memory that a prediction takes unless told otherwise.
 MEMORY_SHARE = 0.5
@@ -113,20 +101,8 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def parse_size(text: str) -> int:
-    """Read an amount of memory as people write it.
+    """Read an amount of memory as people write it; K, M, G and T are powers of 1024.
 
-    Parameters
-    ----------
-    text : str
-        A number of bytes, or of K, M, G or T, which are powers of 1024; `GB` and `GiB` mean `G`.
-
-    Raises
-    ------
-    UsageError
-        If it is something else.
-
-    Examples
-    --------
     >>> parse_size("8G"), parse_size("1.5 GiB"), parse_size("4096")
     (8589934592, 1610612736, 4096)
     """
@@ -142,27 +118,13 @@ def parse_size(text: str) -> int:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a prediction may take and what it needs, all its processes on this machine together.
+    """What a prediction may take and needs in bytes, all its processes on this machine together."""
 
-    Parameters
-    ----------
-    limit : int
-        Bytes that it may take.
-    base : int
-        Bytes that it takes before the first tile is read.
-    pixel : float
-        Bytes for each pixel of a read box.
-    extra_bytes : float
-        Bytes for each pixel of each further one that a network sees at once.
-    batch : int
-        How many of them it sees at once.
-    """
-
-    limit: int
-    base: int
-    pixel: float
-    extra_bytes: float = 0.0
-    batch: int = 1
+    limit: int  # what it may take
+    base: int  # what it takes before the first tile is read
+    pixel: float  # for each pixel of a read box
+    extra_bytes: float = 0.0  # for each pixel of each further one that a network sees at once
+    batch: int = 1  # how many of them it sees at once
 
     @property
     def largest(self) -> int:
@@ -183,123 +145,82 @@ class Memory:
         return next((n for n in counts if replace(self, batch=n).peak(size) <= self.limit), 1)
 
     def check(self, tile: int, overlap: int, *, contract: SizeContract) -> None:
-        """Refuse a tile that can't fit, before anything is done.
-
-        Raises
-        ------
-        ResourceError
-            Naming the largest tile that fits.
-        """
-        size = contract.legal(tile + 2 * overlap)
+        """Refuse a tile that can't fit, before anything is done, and name the largest that does."""
+        size = contract.read_size(tile, overlap)
         if size <= self.largest:
             return
         fitting = largest_tile(self.largest, contract=contract, overlap=overlap)
         remedy = f"use --tile {fitting}" if fitting else "use fewer --workers"
-        least = contract.legal(contract.step + 2 * overlap) if not fitting else size
+        least = size if fitting else contract.read_size(contract.step, overlap)
         what = "a tile" if self.batch == 1 else f"{self.batch} tiles at once, each"
         if self.batch > 1:
             remedy = f"use a lower --batch, {remedy.removeprefix('use ')}"
         raise ResourceError(
             f"memory must hold {what} of {tile} pixels, which takes "
             f"{format_bytes(self.peak(size))}, got {format_bytes(self.limit)}; {remedy}, or "
-            "--max-memory "
-            f"{-(-self.peak(least) // 2**20)}M"
+            f"--max-memory {-(-self.peak(least) // 2**20)}M"
         )
 
 
 def largest_tile(max_size: int, *, contract: SizeContract, overlap: int) -> int:
     """Return the largest tile whose read box has at most `max_size` pixels a side, or 0."""
     tile = max(0, max_size - 2 * overlap) // contract.step * contract.step
-    while tile and contract.legal(tile + 2 * overlap) > max_size:
+    while tile and contract.read_size(tile, overlap) > max_size:
         tile -= contract.step
     return tile
 
 
 def memory_for(
     ensemble: Ensemble,
-    samples: tuple[Sample, ...],
+    samples: Sequence[Sample],
+    options: PredictOptions,
     *,
     parallelism: Parallelism,
-    precision: str,
-    limit: int | None,
-    blend: int = 0,
-    batch: int = 1,
 ) -> Memory:
-    """Say what a prediction needs and may take.
-
-    Parameters
-    ----------
-    ensemble : Ensemble
-        On the device that is to compute.
-    samples : tuple of Sample
-        What is read.
-    parallelism : Parallelism
-        How many tiles are in work, and how many of them in a network.
-    precision : str
-        What it will compute in, or "auto".
-    limit : int, optional
-        Bytes that it may take; left out, half of what is free.
-    blend : int
-        Tiles along a side of a block that is blended; 0 where tiles are cropped.
-    batch : int
-        How many tiles, or windows of a block, a network sees at once.
-    """
-    device = ensemble.device
+    """Say what a prediction needs and may take; `options` hold what is known of its choices."""
+    device, batch = ensemble.device, options.batch or 1
     channels = ensemble.header.in_channels
-    network = max(
+    one = max(
         network_bytes(
             model.module,
             in_channels=channels,
             contract=model.header.contract,
-            precision=precision,
+            precision=options.precision,
         )
         for model in ensemble.models
     )
+    network = one * parallelism.networks
     if device.type != "cpu":
         # The network is in the device's own memory, which the user's limit is not about.
         free = int(available_memory(device) * MEMORY_SHARE)
-        pixel = network * parallelism.networks
-        return Memory(free, 0, pixel, extra_bytes=pixel, batch=batch)
+        return Memory(free, 0, network, extra_bytes=network, batch=batch)
+    blend = BLEND_TILES if options.merge == "gaussian" else 0
     itemsize = max(sample.data.dtype.itemsize for sample in samples)
-    classes = len(ensemble.header.class_names)
     # Pixels as stored, gathered, normalized for each network and laid out for it. A block that is
     # blended reads a tile's length more on each side.
     seen = channels * (2 * itemsize + 4 + 4 * len(set(ensemble.methods)))
     # Logits, their powers, probabilities, their sums, and what is stored of them.
-    found = classes * 24
+    found = len(ensemble.header.class_names) * 24
     beside = seen * ((blend + 2) ** 2 if blend else 1) + found * max(1, blend**2)
-    processes = (
-        0 if parallelism.concurrency is None or parallelism.networks == 1 else parallelism.networks
-    )
     held = held_memory()
-    if limit is None:
+    if options.max_memory is None:
         limit = held + int(available_memory(device) * MEMORY_SHARE)
-    jobs = parallelism.jobs or parallelism.networks
-    pixel = network * parallelism.networks + beside * jobs
+    else:
+        limit = parse_size(options.max_memory)
+    pixel = network + beside * (parallelism.jobs or parallelism.networks)
     # Of a block that is blended only what the network sees is there several times.
-    extra_bytes = (network + 4 * channels) * parallelism.networks if blend else pixel
-    return Memory(
-        limit, held * (1 + processes) + BESIDE, pixel, extra_bytes=extra_bytes, batch=batch
-    )
+    extra = (one + 4 * channels) * parallelism.networks if blend else pixel
+    base = held * (1 + parallelism.processes) + BESIDE
+    return Memory(limit, base, pixel, extra_bytes=extra, batch=batch)
 
 
 def network_bytes(
-    module: torch.nn.Module, *, in_channels: int, contract: SizeContract, precision: str
+    module: nn.Module, *, in_channels: int, contract: SizeContract, precision: str
 ) -> float:
     """Estimate the bytes that a network takes for each pixel of its input.
 
-    Of its smallest input, the largest tensor that is made is counted as often as `HELD` says.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The network, in evaluation mode.
-    in_channels : int
-        Channels of its input.
-    contract : SizeContract
-        The network's.
-    precision : str
-        What it will compute in; "auto" counts as float32, of which a part is always computed.
+    Of its smallest input, the largest tensor that is made is counted as often as `HELD` says;
+    "auto" counts as float32, of which a part is always computed.
     """
     largest = largest_tensor(module, in_channels=in_channels, size=contract.minimum)
     return HELD.get(precision, HELD["float32"]) * 4 * largest / contract.minimum**2
@@ -312,34 +233,22 @@ def available_memory(device: torch.device) -> int:
     return free_memory()
 
 
-# What is written of the input that shows the pace, in pixels: our own choice. It is small enough
+# 3. How fast each tile size is.
+
+# What is written of the input that shows the speed, in pixels: our own choice. It is small enough
 # to be quick on any machine, and layers are large enough to be computed as in a tile.
-PACE_TILE = 128
+PROBE_TILE = 128
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """How fast one network runs here.
+    """How fast one network runs here."""
 
-    Parameters
-    ----------
-    model : LoadedModel
-        The network, on its device.
-    overlap : int
-        Its context on each side, in pixels.
-    precision : str
-        As for `hardware.forward`.
-    work : tuple of float
-        Multiplications for an input of N pixels a side: the factors of N^2, N and 1.
-    rate : float
-        Multiplications a second.
-    """
-
-    model: LoadedModel
-    overlap: int
+    model: LoadedModel  # on its device
+    overlap: int  # its context on each side, in pixels
     precision: str
-    work: tuple[float, float, float]
-    rate: float
+    work: tuple[float, float, float]  # see `work_of`
+    rate: float  # multiplications a second
 
     def estimate(self, tile: int) -> float:
         """Reckon the seconds that the network takes over a tile of `tile` pixels a side."""
@@ -350,31 +259,7 @@ class Throughput:
         return [_timed(self.model, self._size(tile), precision=self.precision) for _ in "ab"][-1]
 
     def _size(self, tile: int) -> int:
-        return self.model.header.contract.legal(tile + 2 * self.overlap)
-
-
-@dataclass(frozen=True)
-class EnsembleThroughput:
-    """How fast the networks of an ensemble run here, one after another.
-
-    Parameters
-    ----------
-    each : tuple of Pace
-        One for each network.
-    runs : callable
-        Says how often each of them is run for what one task writes, given a tile.
-    """
-
-    each: tuple[Throughput, ...]
-    runs: Callable[[int], float]
-
-    def estimate(self, tile: int) -> float:
-        """Reckon the seconds that a task takes with tiles of `tile` pixels a side."""
-        return self.runs(tile) * sum(throughput.estimate(tile) for throughput in self.each)
-
-    def measure(self, tile: int) -> float:
-        """Measure each network on one tile, and reckon the seconds of a task from that."""
-        return self.runs(tile) * sum(throughput.measure(tile) for throughput in self.each)
+        return self.model.header.contract.read_size(tile, self.overlap)
 
 
 def estimate_throughput(
@@ -382,21 +267,12 @@ def estimate_throughput(
 ) -> Throughput:
     """Find out how fast a network runs here, on inputs that take a fraction of a second.
 
-    Parameters
-    ----------
-    model : LoadedModel
-        On the device that is to compute.
-    overlap : int
-        Its context on each side, in pixels.
-    precision : str
-        As for `hardware.forward`.
-    max_size : int
-        The largest read box that fits into memory, in pixels a side.
+    None has more than `max_size` pixels a side, what fits into memory.
     """
     contract, channels = model.header.contract, model.header.in_channels
     work = work_of(model.module, in_channels=channels, contract=contract)
-    tile = min(PACE_TILE, largest_tile(max_size, contract=contract, overlap=overlap))
-    size = contract.legal(tile + 2 * overlap)
+    tile = min(PROBE_TILE, largest_tile(max_size, contract=contract, overlap=overlap))
+    size = contract.read_size(tile, overlap)
     times = []
     if next(model.module.parameters()).device.type == "cpu":
         # Threads that take longer together than one needs alone wait for other programs here. Over
@@ -413,27 +289,11 @@ def estimate_throughput(
 def work_of(
     module: nn.Module, *, in_channels: int, contract: SizeContract
 ) -> tuple[float, float, float]:
-    """Count the multiplications of a network for any size of its input.
+    """Count the multiplications for an input of N pixels a side: the factors of N^2, N and 1.
 
     Convolutions and linear layers are counted; what else there is takes little beside them. A
     network without any counts as one multiplication a pixel.
 
-    Parameters
-    ----------
-    module : nn.Module
-        The network, in evaluation mode.
-    in_channels : int
-        Channels of its input.
-    contract : SizeContract
-        Its own.
-
-    Returns
-    -------
-    tuple of float
-        The factors of N^2, N and 1, for an input of N pixels a side.
-
-    Examples
-    --------
     >>> from unetkit.models.unet import size_contract
     >>> layer = torch.nn.Conv2d(1, 4, kernel_size=3)
     >>> work = work_of(layer, in_channels=1, contract=size_contract(1))
@@ -472,18 +332,16 @@ def _timed(
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     began = clock()
-    _run(model.module, model.header.in_channels, size, precision=precision)
+    device = next(model.module.parameters()).device
+    with torch.inference_mode():
+        batch = torch.rand(1, model.header.in_channels, size, size, device=device)
+        logits = hardware.forward(model.module, batch, precision=precision)
+        # A GPU is done when its numbers can be read.
+        float(logits[0, 0, 0, 0])
     return clock() - began
 
 
-def _run(module: nn.Module, in_channels: int, size: int, *, precision: str) -> None:
-    device = next(module.parameters()).device
-    with torch.inference_mode():
-        batch = torch.rand(1, in_channels, size, size, device=device)
-        logits = hardware.forward(module, batch, precision=precision)
-        # A GPU is done when its numbers can be read.
-        float(logits[0, 0, 0, 0])
-
+# 4. Which tile and batch win.
 
 TILES = (512, 1024, 2048)
 # A tile that is begun is finished, so that this is how long a signal may have to wait.
@@ -497,52 +355,73 @@ WORTHWHILE = 20
 # The first tile takes this share of its time more, since its memory is handed out page by page;
 # measured with the classic network on a processor.
 FIRST = 1 / 3
+# What is chosen for a GPU: our own choice. Beyond it there is little to gain, and what is together
+# is lost together.
+BATCH = 8
+BATCH_PIXELS = 2048**2
 
 
-def candidates(
-    shapes: Sequence[tuple[int, int]], *, contract: SizeContract, overlap: int, max_size: int
-) -> list[int]:
-    """Return the tiles that come into question.
+def candidates(plan: Plan) -> list[int]:
+    """Return the tiles that come into question, from the smallest on.
 
-    Parameters
-    ----------
-    shapes : sequence of (int, int)
-        Height and width of every plane, in pixels.
-    contract : SizeContract
-        The network's.
-    overlap : int
-        Context on each side, in pixels.
-    max_size : int
-        The largest read box that fits into memory, in pixels a side.
-
-    Returns
-    -------
-    list of int
-        512, 1024 and 2048, rounded up to the contract's step; where all images are smaller, the
-        longest of their sides rounded up so. The largest that fits where none of these does, or
-        the step where nothing fits.
+    These are 512, 1024 and 2048, rounded up to the contract's step; where all images are smaller,
+    the longest of their sides rounded up so. The largest that fits where none of these does, or
+    the step where nothing fits.
     """
-    step = contract.step
-    whole = _round_up(max(max(shape) for shape in shapes), step)
-    sizes = sorted({min(whole, _round_up(tile, step)) for tile in TILES})
-    fitting = [tile for tile in sizes if contract.legal(tile + 2 * overlap) <= max_size]
+    contract, overlap = plan.model.header.contract, plan.overlap
+    step, max_size = contract.step, plan.memory.largest
+    if plan.options.merge == "gaussian":
+        # The more tiles there are in a block, the fewer windows are run twice.
+        max_size = min(max_size, contract.read_size(BLEND_SIDE // BLEND_TILES, overlap))
+    longest = max(max(sample.data.height, sample.data.width) for sample in plan.samples)
+    sizes = sorted({_round_up(min(longest, tile), step) for tile in TILES})
+    fitting = [tile for tile in sizes if contract.read_size(tile, overlap) <= max_size]
     return fitting or [largest_tile(max_size, contract=contract, overlap=overlap) or step]
 
 
 @dataclass(frozen=True)
 class TileSize:
-    """A tile and how long it takes.
-
-    Parameters
-    ----------
-    tile : int
-        In pixels a side.
-    seconds : float
-        For each.
-    """
+    """A tile in pixels a side, and the seconds that one takes."""
 
     tile: int
     seconds: float
+
+
+def fastest_tile(plan: Plan, tiles: Sequence[int], *, fixed: bool) -> TileSize:
+    """Choose the tile with which all is done first, and say how long a task takes with it.
+
+    A tile that is `fixed` is only estimated.
+    """
+    networks = [
+        estimate_throughput(
+            model,
+            overlap=member.overlap,
+            precision=plan.precision,
+            max_size=plan.memory.largest,
+        )
+        for model, member in zip(plan.model.models, plan.averaging.members, strict=True)
+    ]
+
+    def runs(tile: int) -> float:
+        # Networks are run alike often, but for windows at the edges of an image.
+        there = replace(plan, tile=tile)
+        return there.passes / len(networks) / there.tiles_total
+
+    def estimate(tile: int) -> float:
+        return runs(tile) * sum(network.estimate(tile) for network in networks)
+
+    def measure(tile: int) -> float:
+        return runs(tile) * sum(network.measure(tile) for network in networks)
+
+    if fixed:
+        return TileSize(tiles[0], estimate(tiles[0]))
+    return choose_tile_size(
+        tiles,
+        count=lambda tile: replace(plan, tile=tile).tiles_total,
+        estimate=estimate,
+        measure=measure,
+        step=plan.model.header.contract.step,
+    )
 
 
 def choose_tile_size(
@@ -555,36 +434,24 @@ def choose_tile_size(
 ) -> TileSize:
     """Choose the tile with which the whole is done first.
 
-    Parameters
-    ----------
-    tiles : sequence of int
-        What comes into question, from the smallest on.
-    count : callable
-        Says how many tiles of a size there are.
-    estimate, measure : callable
-        Reckon, or find out by doing it twice, how many seconds a tile of a size takes.
-    step : int
-        Tiles that are halved to be quick are multiples of it.
-
-    Returns
-    -------
-    Choice
+    `count` says how many tiles of a size there are, `estimate` and `measure` (by doing it twice)
+    how many seconds one takes; tiles that are halved to be quick are multiples of `step`.
     """
     seconds = {tile: estimate(tile) for tile in tiles}
-    best = _first_done(seconds, count)
+
+    def best_of_all() -> int:
+        quick = [tile for tile, each in seconds.items() if each <= LONGEST] or [min(seconds)]
+        return min(quick, key=lambda tile: (count(tile) + FIRST) * seconds[tile])
+
+    best = best_of_all()
     if len(tiles) > 1 and count(best) >= WORTHWHILE:
         seconds = _measured(seconds, measure, budget=SHARE * count(best) * seconds[best])
-        best = _first_done(seconds, count)
+        best = best_of_all()
     while seconds[best] > LONGEST and best // 2 >= SMALLEST:
         half = _round_up(best // 2, step)
         seconds[half] = seconds[best] * estimate(half) / estimate(best)
         best = half
     return TileSize(best, seconds[best])
-
-
-def _first_done(seconds: dict[int, float], count: Callable[[int], int]) -> int:
-    quick = [tile for tile, each in seconds.items() if each <= LONGEST] or [min(seconds)]
-    return min(quick, key=lambda tile: (count(tile) + FIRST) * seconds[tile])
 
 
 def _measured(
@@ -602,6 +469,20 @@ def _measured(
         else:
             found[tile] = expected
     return found
+
+
+def choose_batch(plan: Plan) -> int:
+    """Choose how many tiles, or windows of a block, networks see at once.
+
+    A processor is busy with one. On a GPU small tiles take less time together, as long as they
+    fit.
+    """
+    if plan.model.device.type == "cpu":
+        return 1
+    averaging = plan.averaging
+    windows = plan.passes // (len(averaging.members) * len(averaging.symmetries))
+    max_batch = min(BATCH, BATCH_PIXELS // plan.tile**2, windows)
+    return plan.memory.fitting(plan.size, max_batch=max_batch)
 
 
 def _round_up(size: int, step: int) -> int:

@@ -25,22 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mask:
-    """Where to look, coarsely.
-
-    Parameters
-    ----------
-    data : PlaneArray
-        Other than 0 where there is something; it covers the whole image, at any scale.
-    height, width : int
-        Size of the image, in pixels.
-    checksum : int
-        Of its pixels.
-    """
+    """Where to look: other than 0 where there is something, over the whole image, at any scale."""
 
     data: PlaneArray
-    height: int
+    height: int  # of the image, in pixels
     width: int
-    checksum: int
+    checksum: int  # of the mask's pixels
 
     def covers(self, plane: int, tile: Tile) -> bool:
         """Tell whether any pixel of the mask that touches a write box is set."""
@@ -56,13 +46,7 @@ class Mask:
 
 
 def open_mask(url: str, dataset: Dataset) -> Mask:
-    """Open the mask of an image.
-
-    Raises
-    ------
-    UsageError
-        If it is meant for several images, or does not fit the planes of the one.
-    """
+    """Open the mask of an image; it must be meant for a single one and fit its planes."""
     if len(dataset.samples) > 1:
         raise UsageError(
             f"mask must be given with a single image, got {len(dataset.samples)} samples in "
@@ -91,18 +75,9 @@ def is_background(raw: NDArray[Any], tile: Tile, limit: float | None) -> bool:
 def background_result(
     tile: Tile, *, classes: int, background: int, kinds: tuple[np.dtype[Any], np.dtype[Any]]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return what is stored of a tile that is left out: background for certain.
+    """Return what is stored of a tile that is left out: the class `background` for certain.
 
-    Parameters
-    ----------
-    tile : Tile
-        Its write box.
-    classes : int
-        How many there are.
-    background : int
-        Which of them stands for nothing.
-    kinds : tuple of dtype
-        Of the stored probabilities and classes.
+    `kinds` are the types of the stored probabilities and classes.
     """
     shape = (tile.y1 - tile.y0, tile.x1 - tile.x0)
     probabilities = np.zeros((classes, *shape), kinds[0])

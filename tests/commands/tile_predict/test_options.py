@@ -22,21 +22,24 @@ if TYPE_CHECKING:
     [
         ({"tta": "mirror"}, "tta must be one of none, flips, rotations, got 'mirror'"),
         ({"merge": "mean"}, "merge must be crop or gaussian, got 'mean'"),
+        (
+            {"nonfinite": "skip"},
+            "nonfinite must be error or fill, got 'skip'; leave it out",
+        ),
+        (
+            {"ome_version": "1"},
+            "ome-version must be one of 0.5, 0.4, got '1'; leave",
+        ),
         ({"audit": -1}, "audit must be at least 0 windows, got -1"),
         ({"batch": 0}, "batch must be at least 1 tile, got 0"),
         ({"min_size": -2}, "min_size must be at least 0 pixels, got -2"),
         ({"max_memory": "much"}, "max-memory must be an amount"),
     ],
 )
-def test_bad_wishes_are_named(change: dict[str, Any], message: str) -> None:
+def test_bad_options_are_named(change: dict[str, Any], message: str) -> None:
     PredictOptions().check()
     with pytest.raises(UsageError, match=message):
         replace(PredictOptions(), **change).check()
-
-
-def test_wishes_are_picked_out_of_all_options() -> None:
-    options = {**vars(PredictOptions()), "tile": 32, "source": "a.zarr", "audit": 3}
-    assert PredictOptions.among(options) == PredictOptions(tile=32, audit=3)
 
 
 def test_windows_that_do_not_overlap_are_not_blended(kit: SimpleNamespace, slide: str) -> None:

@@ -7,30 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unetkit.commands.tile_predict import resources
-from unetkit.geometry.sizes import SizeContract
 from unetkit.geometry.tiles import cover
-
-CLASSIC = SizeContract(step=16, minimum=188, margin=92)
-HUGE = 10**9
-
-
-@pytest.mark.parametrize(
-    ("shapes", "max_size", "expected"),
-    [
-        ([(100, 70)], HUGE, [112]),
-        ([(30_000, 30_000)], HUGE, [512, 1024, 2048]),
-        ([(1100, 600)], HUGE, [512, 1024, 1104]),
-        ([(30_000, 30_000)], 2000, [512, 1024]),
-        ([(30_000, 30_000)], 700, [512]),
-        ([(30_000, 30_000)], 600, [400]),
-        # Nothing fits, which the plan refuses.
-        ([(30_000, 30_000)], 10, [16]),
-    ],
-)
-def test_what_comes_into_question_fits(
-    shapes: list[tuple[int, int]], max_size: int, expected: list[int]
-) -> None:
-    assert resources.candidates(shapes, contract=CLASSIC, overlap=92, max_size=max_size) == expected
 
 
 class Machine:
