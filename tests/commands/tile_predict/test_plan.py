@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.commands.tile_predict.command import make_plan, tile_predict
 from unetkit.commands.tile_predict.ensemble import load_ensemble
-from unetkit.commands.tile_predict.plan import PredictOptions, make_plan
+from unetkit.commands.tile_predict.plan import PredictOptions
+from unetkit.commands.tile_predict.resources import Parallelism
 from unetkit.errors import InputError
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
@@ -20,6 +21,7 @@ from unetkit.storage.images import open_image
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
+ONE = Parallelism(1, networks=1, threads=None, concurrency=1)
 EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
 
 
@@ -49,6 +51,7 @@ def test_chunks_are_parts_of_a_tile(
         load_ensemble(["model.safetensors"], device="cpu"),
         open_dataset(slide),
         PredictOptions(tile=tile),
+        parallelism=ONE,
     )
     assert plan.chunk == chunk
     (sample,) = plan.samples
@@ -61,8 +64,8 @@ def test_a_fingerprint_changes_with_all_that_decides_about_pixels(
 ) -> None:
     model, dataset = load_ensemble(["model.safetensors"], device="cpu"), open_dataset(slide)
     plain = PredictOptions(precision="float32")
-    before = make_plan(model, dataset, plain).fingerprint()
-    assert make_plan(model, dataset, plain).fingerprint() == before
+    before = make_plan(model, dataset, plain, parallelism=ONE).fingerprint()
+    assert make_plan(model, dataset, plain, parallelism=ONE).fingerprint() == before
     for change in (
         {"tile": 16},
         {"overlap": 24},
@@ -74,11 +77,14 @@ def test_a_fingerprint_changes_with_all_that_decides_about_pixels(
         {"min_size": 3},
         {"nonfinite": "fill"},
     ):
-        assert make_plan(model, dataset, replace(plain, **change)).fingerprint() != before
+        assert (
+            make_plan(model, dataset, replace(plain, **change), parallelism=ONE).fingerprint()
+            != before
+        )
     json.dumps(before, allow_nan=False)
 
 
 def test_an_automatic_tile_is_the_image_rounded_up(kit: SimpleNamespace, slide: str) -> None:
     kit.image(Path("odd.zarr"), (61, 45))
     model = load_ensemble(["model.safetensors"], device="cpu")
-    assert make_plan(model, open_dataset("odd.zarr"), PredictOptions()).tile == 64
+    assert make_plan(model, open_dataset("odd.zarr"), PredictOptions(), parallelism=ONE).tile == 64

@@ -29,7 +29,6 @@ def plan_of(samples: Any, models: Any, fitted: Any) -> Any:
         samples=samples,
         normalizations=[(one,) * len(models) for one in fitted],
         averaging=SimpleNamespace(members=[SimpleNamespace(overlap=20)] * len(models)),
-        memory=SimpleNamespace(largest=HUGE),
         options=PredictOptions(),
     )
 
@@ -54,7 +53,9 @@ def test_a_low_precision_is_taken_only_where_labels_stay(
     monkeypatch.setattr(precision, "_flips", lambda *_, **__: flips)
     samples = open_dataset(slide).samples
     model = load_model("model.safetensors", device="cpu")
-    chosen = precision.choose_precision(plan_of(samples, [model], [fit_image(samples[0].data)]))
+    chosen = precision.choose_precision(
+        plan_of(samples, [model], [fit_image(samples[0].data)]), max_size=HUGE
+    )
     assert chosen.name == expected
     said = "bfloat16 would change 0.02% of the labels" if flips else None
     assert chosen.reason == said
@@ -82,7 +83,7 @@ def test_the_most_varied_of_evenly_spaced_tiles_is_compared(
         fitted[number].apply(boxes.read_tile(samples[number].data, plane, tile))
         for number, plane, tile in places
     ]
-    precision.choose_precision(plan_of(samples, [model], fitted))
+    precision.choose_precision(plan_of(samples, [model], fitted), max_size=HUGE)
     assert compared == [max(block.std() for block in blocks)]
 
 

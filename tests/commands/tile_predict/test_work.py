@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from unetkit.commands.tile_predict import plan as plan_
-from unetkit.commands.tile_predict import resources
+from unetkit.commands.tile_predict import command, resources
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.ensemble import Ensemble, load_ensemble
 from unetkit.commands.tile_predict.plan import Plan, PredictOptions
@@ -30,13 +29,12 @@ HUGE = 10**9
 
 GIB = 2**30
 CLASSIC = SizeContract(step=16, minimum=188, margin=92)
-ROOM = Memory(HUGE**2, 0, pixel=1.0)
 
 
-def plan_of(source: str, tile: int = 16, *, memory: Memory = ROOM, **options: Any) -> Plan:
+def plan_of(source: str, tile: int = 16, **options: Any) -> Plan:
     ensemble = load_ensemble(["model.safetensors"], device="cpu")
     asked, samples = PredictOptions(**options), open_dataset(source).samples
-    return Plan(ensemble, samples, asked, memory, tile=tile, precision="float32", batch=1)
+    return Plan(ensemble, samples, asked, tile=tile, precision="float32", batch=1)
 
 
 def test_tiles_and_passes_are_those_of_all_planes(kit: SimpleNamespace, slide: str) -> None:
@@ -66,11 +64,11 @@ def test_what_comes_into_question_fits(
     plan: Any = SimpleNamespace(
         model=SimpleNamespace(header=SimpleNamespace(contract=CLASSIC)),
         overlap=92,
-        memory=SimpleNamespace(largest=max_size),
         options=PredictOptions(),
         samples=[SimpleNamespace(data=SimpleNamespace(height=y, width=x)) for y, x in shapes],
     )
-    assert candidates(plan) == expected
+    memory: Any = SimpleNamespace(largest=max_size)
+    assert candidates(plan, memory) == expected
 
 
 @pytest.mark.parametrize(
@@ -96,10 +94,10 @@ def test_a_gpu_sees_several_small_tiles_at_once(
 ) -> None:
     create_image("film.zarr", shape=(planes, 64, 60), axes="zyx", dtype="u1", chunk=64)
     memory = Memory(limit, 0, pixel=1000.0, extra_bytes=1000.0)
-    plan = plan_of("film.zarr", tile, memory=memory)
-    assert resources.choose_batch(plan) == 1
+    plan = plan_of("film.zarr", tile)
+    assert resources.choose_batch(plan, memory) == 1
     monkeypatch.setattr(Ensemble, "device", torch.device("cuda"))
-    assert resources.choose_batch(plan) == expected
+    assert resources.choose_batch(plan, memory) == expected
 
 
 def test_what_is_chosen_for_a_gpu_is_done_and_kept(
@@ -127,8 +125,8 @@ def test_a_tile_that_is_settled_stays(slide: str, monkeypatch: pytest.MonkeyPatc
     # However slow the machine is.
     monkeypatch.setattr(Throughput, "estimate", lambda throughput, tile: 1e6)
     plan = plan_of(slide)
-    assert resources.fastest_tile(plan, [4096], fixed=True) == TileSize(4096, 1e6)
-    assert resources.fastest_tile(plan, [512, 1024], fixed=False).tile < 512
+    assert resources.fastest_tile(plan, [4096], fixed=True, max_size=HUGE) == TileSize(4096, 1e6)
+    assert resources.fastest_tile(plan, [512, 1024], fixed=False, max_size=HUGE).tile < 512
 
 
 def test_symmetries_and_models_make_a_task_longer(
@@ -139,23 +137,25 @@ def test_symmetries_and_models_make_a_task_longer(
 
     monkeypatch.setattr(resources, "estimate_throughput", steady)
     plain, turned = (
-        resources.fastest_tile(plan_of(slide, tta=tta), [32], fixed=True).seconds
+        resources.fastest_tile(plan_of(slide, tta=tta), [32], fixed=True, max_size=HUGE).seconds
         for tta in ("none", "flips")
     )
     assert turned == pytest.approx(4 * plain)
     kit.model(Path("other.safetensors"))
     two = load_ensemble(["model.safetensors", "other.safetensors"], device="cpu")
     both = replace(plan_of(slide), model=two)
-    assert resources.fastest_tile(both, [32], fixed=True).seconds == pytest.approx(2 * plain)
+    assert resources.fastest_tile(both, [32], fixed=True, max_size=HUGE).seconds == pytest.approx(
+        2 * plain
+    )
 
 
 def test_the_tile_is_kept_by_whoever_goes_on(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def choose(plan: Plan, tiles: list[int], *, fixed: bool) -> TileSize:
+    def choose(plan: Plan, tiles: list[int], *, fixed: bool, max_size: int) -> TileSize:
         return TileSize(tiles[0] if fixed else 16, 1.0)
 
     first = tile_predict(slide)
     # A machine that is busier by now would choose otherwise.
-    monkeypatch.setattr(plan_, "fastest_tile", choose)
+    monkeypatch.setattr(command, "fastest_tile", choose)
     again = tile_predict(slide, resume=True)
     assert (again.status, again.tile) == ("nothing to do", first.tile)
     assert tile_predict(slide, dry_run=True).tile == 16

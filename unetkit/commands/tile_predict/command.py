@@ -15,8 +15,20 @@ from unetkit.commands.tile_predict.ensemble import (
 )
 from unetkit.commands.tile_predict.environment import compare_workers, environment_of
 from unetkit.commands.tile_predict.output import PredictionStore, output_of
-from unetkit.commands.tile_predict.plan import PredictOptions, make_plan, missing_chunks
-from unetkit.commands.tile_predict.resources import plan_parallelism
+from unetkit.commands.tile_predict.plan import (
+    Plan,
+    PredictOptions,
+    count_missing_chunks,
+    missing_chunks,
+)
+from unetkit.commands.tile_predict.precision import choose_precision, fit_normalizations
+from unetkit.commands.tile_predict.resources import (
+    candidates,
+    choose_batch,
+    fastest_tile,
+    memory_for,
+    plan_parallelism,
+)
 from unetkit.commands.tile_predict.run import PredictionRun
 from unetkit.commands.tile_predict.skipping import open_mask
 from unetkit.engine.input_shift import check_input_shift
@@ -33,7 +45,7 @@ from unetkit.views.overview import check_overview, draw_overview
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from unetkit.commands.tile_predict.plan import Plan
+    from unetkit.commands.tile_predict.ensemble import Ensemble
     from unetkit.commands.tile_predict.resources import Parallelism
     from unetkit.commands.tile_predict.skipping import Mask
     from unetkit.engine.pools import Scheduler
@@ -117,7 +129,19 @@ def summary(plan: Plan) -> str:
 
 
 # What the report tells of a plan under the plan's own names.
-OF_PLAN = ("tiles_total", "tile", "overlap", "precision", "batch", "tta", "merge", "cost_factor")
+OF_PLAN = (
+    "tiles_total",
+    "tile",
+    "overlap",
+    "precision",
+    "batch",
+    "tta",
+    "merge",
+    "cost_factor",
+    "output_bytes",
+    "memory_peak",
+    "memory_limit",
+)
 
 
 def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
@@ -140,15 +164,58 @@ def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
         filled=0,
         models=len(plan.model.models),
         context_share=plan.wasted,
-        output_bytes=plan.output_bytes,
         disk_free=outputs.free_bytes(output),
-        memory_peak=plan.memory.peak(plan.size),
-        memory_limit=plan.memory.limit,
         expected_seconds=plan.seconds,
         audit=None,
         seconds=0.0,
         status="planned",
     )
+
+
+def make_plan(
+    model: Ensemble,
+    dataset: Dataset,
+    options: PredictOptions,
+    *,
+    parallelism: Parallelism,
+    earlier: PreviousRun | None = None,
+    mask: Mask | None = None,
+) -> Plan:
+    """Settle everything that decides about the pixels; reads the images, writes nothing.
+
+    The automatic choices of an `earlier` run that is to be resumed are taken over.
+    """
+    samples = dataset.samples
+    inventories = count_missing_chunks(samples, complete=options.require_complete_input)
+    known = options.settled_before(earlier, sha256=model.sha256)
+    memory = memory_for(model, samples, known, parallelism=parallelism)
+    plan = Plan(
+        *(model, samples, options),
+        tile=known.tile or model.header.contract.step,
+        precision=known.precision,
+        batch=known.batch or 1,
+        mask=mask,
+        inventories=inventories,
+    )
+    tiles = [known.tile] if known.tile else candidates(plan, memory)
+    memory.check(tiles[0], plan.overlap, contract=model.header.contract)
+    normalizations = tuple(
+        fit_normalizations(sample, model.methods, nonfinite=options.nonfinite) for sample in samples
+    )
+    plan = replace(plan, normalizations=normalizations)
+    if known.precision == "auto":
+        chosen = choose_precision(plan, max_size=memory.largest)
+        plan = replace(plan, precision=chosen.name, reason=chosen.reason)
+    choice = fastest_tile(plan, tiles, fixed=known.tile is not None, max_size=memory.largest)
+    plan = replace(plan, tile=choice.tile)
+    batch = known.batch or choose_batch(plan, memory)
+    peak = replace(memory, batch=batch).peak(plan.size)
+    plan = replace(plan, batch=batch, memory_peak=peak, memory_limit=memory.limit)
+    if earlier is not None:
+        earlier.check(plan.fingerprint())
+    if parallelism.elsewhere:
+        return plan
+    return replace(plan, seconds=plan.tiles_total * choice.seconds / parallelism.networks)
 
 
 # These say themselves how to go on; after these going on would end in the same way.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,16 +12,6 @@ import numpy as np
 
 from unetkit.commands.tile_predict.averaging import SYMMETRIES, Merge, Tta
 from unetkit.commands.tile_predict.ensemble import common_value
-from unetkit.commands.tile_predict.precision import choose_precision, fit_normalizations
-from unetkit.commands.tile_predict.resources import (
-    Memory,
-    Parallelism,
-    candidates,
-    choose_batch,
-    fastest_tile,
-    memory_for,
-    parse_size,
-)
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Cover, cover
 from unetkit.models import hardware
@@ -50,6 +41,25 @@ CHOICES: tuple[tuple[str, Sequence[str], str, str], ...] = (
     ("merge", ("crop", "gaussian"), "crop or gaussian", "to crop"),
     ("ome_version", tuple(FORMATS), f"one of {', '.join(FORMATS)}", "for 0.5"),
 )
+
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Read an amount of memory as people write it; K, M, G and T are powers of 1024.
+
+    >>> parse_size("8G"), parse_size("1.5 GiB"), parse_size("4096")
+    (8589934592, 1610612736, 4096)
+    """
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.I)
+    size = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
+    if size < 1:
+        raise UsageError(
+            f"max-memory must be an amount such as 8G or 500M, got {text!r}; "
+            "leave it out to use half of what is free"
+        )
+    return size
 
 
 @dataclass(frozen=True)
@@ -190,7 +200,6 @@ def list_absent(
 LARGEST_CHUNK = 1024
 # Labelling and growing are quick, so that blocks much smaller would cost more than their work.
 BLOCK = 1024
-ONE = Parallelism(1, networks=1, threads=None, concurrency=1)
 # The options that decide about the pixels, beside the model and the image.
 OF_PIXELS = (
     *("tta", "merge", "precision", "batch", "probabilities", "threshold", "grow", "min_size"),
@@ -205,13 +214,14 @@ class Plan:
     model: Ensemble
     samples: tuple[Sample, ...]
     options: PredictOptions  # as they were given
-    memory: Memory  # what it takes and may take; it decides about no pixel
     tile: int  # side of the tiles that networks write, in pixels
     precision: str  # as for `hardware.forward`
     batch: int  # tiles, or windows of a block that is blended, that a network sees at once
     normalizations: tuple[tuple[Normalization, ...], ...] = ()  # a sample's: one for each network
     mask: Mask | None = None  # where to look; left out, everywhere
     inventories: tuple[ChunkInventory, ...] = ()  # what is stored of each sample
+    memory_peak: int = 0  # bytes that it takes at most, and may; they decide about no pixel
+    memory_limit: int = 0
     seconds: float | None = None  # expected of the networks; None where others compute
     reason: str | None = None  # what speaks against a lower precision that is there
 
@@ -319,48 +329,3 @@ class Plan:
                 )
             },
         }
-
-
-def make_plan(
-    model: Ensemble,
-    dataset: Dataset,
-    options: PredictOptions,
-    *,
-    parallelism: Parallelism = ONE,
-    earlier: PreviousRun | None = None,
-    mask: Mask | None = None,
-) -> Plan:
-    """Settle everything that decides about the pixels; reads the images, writes nothing.
-
-    The automatic choices of an `earlier` run that is to be resumed are taken over.
-    """
-    samples = dataset.samples
-    inventories = count_missing_chunks(samples, complete=options.require_complete_input)
-    known = options.settled_before(earlier, sha256=model.sha256)
-    memory = memory_for(model, samples, known, parallelism=parallelism)
-    plan = Plan(
-        *(model, samples, options, memory),
-        tile=known.tile or model.header.contract.step,
-        precision=known.precision,
-        batch=known.batch or 1,
-        mask=mask,
-        inventories=inventories,
-    )
-    tiles = [known.tile] if known.tile else candidates(plan)
-    memory.check(tiles[0], plan.overlap, contract=model.header.contract)
-    normalizations = tuple(
-        fit_normalizations(sample, model.methods, nonfinite=options.nonfinite) for sample in samples
-    )
-    plan = replace(plan, normalizations=normalizations)
-    if known.precision == "auto":
-        chosen = choose_precision(plan)
-        plan = replace(plan, precision=chosen.name, reason=chosen.reason)
-    choice = fastest_tile(plan, tiles, fixed=known.tile is not None)
-    plan = replace(plan, tile=choice.tile)
-    batch = known.batch or choose_batch(plan)
-    plan = replace(plan, batch=batch, memory=replace(memory, batch=batch))
-    if earlier is not None:
-        earlier.check(plan.fingerprint())
-    if parallelism.elsewhere:
-        return plan
-    return replace(plan, seconds=plan.tiles_total * choice.seconds / parallelism.networks)

@@ -64,18 +64,20 @@ class Precision:
         return f"{self.low} would change {self.flips:.2%} of the labels"
 
 
-def choose_precision(plan: Plan) -> Precision:
+def choose_precision(plan: Plan, *, max_size: int) -> Precision:
     """Choose a low precision where the hardware has one and the labels of all networks stay.
 
     Each network is run in both precisions on the most varied of 16 evenly spaced tiles. The
-    precision has to be the same for all of them.
+    precision has to be the same for all of them. No read box exceeds `max_size` pixels a side.
     """
     chosen = Precision("float32")
     for number, model in enumerate(plan.model.models):
         low = hardware.low_precision(next(model.module.parameters()).device)
         if low is None:
             return Precision("float32")
-        block, tile = max(_probe_blocks(plan, number), key=lambda probe: float(probe[0].std()))
+        block, tile = max(
+            _probe_blocks(plan, number, max_size=max_size), key=lambda probe: float(probe[0].std())
+        )
         flips = _flips(model, block, tile, low=low)
         chosen = Precision(low if flips < FLIPS else "float32", low, flips)
         if chosen.name == "float32":
@@ -83,12 +85,14 @@ def choose_precision(plan: Plan) -> Precision:
     return chosen
 
 
-def _probe_blocks(plan: Plan, number: int) -> Iterator[tuple[NDArray[np.float32], Tile]]:
+def _probe_blocks(
+    plan: Plan, number: int, *, max_size: int
+) -> Iterator[tuple[NDArray[np.float32], Tile]]:
     """Read the tiles that are compared, as a network is to see them."""
     contract = plan.model.models[number].header.contract
     overlap = plan.averaging.members[number].overlap
     fill = plan.options.replace_nonfinite
-    places = _probes(plan.samples, contract, overlap=overlap, max_size=plan.memory.largest)
+    places = _probes(plan.samples, contract, overlap=overlap, max_size=max_size)
     for place, plane, tile in places:
         raw = read_tile(plan.samples[place].data, plane, tile)
         yield plan.normalizations[place][number].apply(raw, replace_nonfinite=fill), tile

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,7 +12,8 @@ from torch import nn
 
 from unetkit.commands.tile_predict.averaging import BLEND_SIDE, BLEND_TILES
 from unetkit.commands.tile_predict.ensemble import torch_threads
-from unetkit.errors import ResourceError, UsageError
+from unetkit.commands.tile_predict.plan import parse_size
+from unetkit.errors import ResourceError
 from unetkit.machine import free_memory, held_memory
 from unetkit.models import hardware
 from unetkit.models.cost import largest_tensor, run_layers
@@ -96,24 +96,6 @@ HELD = {"float32": 8.0, "exact": 12.0, "bfloat16": 5.0, "float16": 5.0}
 
 # What codecs, tables of chunks and libraries that load late take besides, in bytes.
 BESIDE = 200 * 2**20
-
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-def parse_size(text: str) -> int:
-    """Read an amount of memory as people write it; K, M, G and T are powers of 1024.
-
-    >>> parse_size("8G"), parse_size("1.5 GiB"), parse_size("4096")
-    (8589934592, 1610612736, 4096)
-    """
-    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.I)
-    size = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
-    if size < 1:
-        raise UsageError(
-            f"max-memory must be an amount such as 8G or 500M, got {text!r}; "
-            "leave it out to use half of what is free"
-        )
-    return size
 
 
 @dataclass(frozen=True)
@@ -361,7 +343,7 @@ BATCH = 8
 BATCH_PIXELS = 2048**2
 
 
-def candidates(plan: Plan) -> list[int]:
+def candidates(plan: Plan, memory: Memory) -> list[int]:
     """Return the tiles that come into question, from the smallest on.
 
     These are 512, 1024 and 2048, rounded up to the contract's step; where all images are smaller,
@@ -369,7 +351,7 @@ def candidates(plan: Plan) -> list[int]:
     the step where nothing fits.
     """
     contract, overlap = plan.model.header.contract, plan.overlap
-    step, max_size = contract.step, plan.memory.largest
+    step, max_size = contract.step, memory.largest
     if plan.options.merge == "gaussian":
         # The more tiles there are in a block, the fewer windows are run twice.
         max_size = min(max_size, contract.read_size(BLEND_SIDE // BLEND_TILES, overlap))
@@ -387,17 +369,17 @@ class TileSize:
     seconds: float
 
 
-def fastest_tile(plan: Plan, tiles: Sequence[int], *, fixed: bool) -> TileSize:
+def fastest_tile(plan: Plan, tiles: Sequence[int], *, fixed: bool, max_size: int) -> TileSize:
     """Choose the tile with which all is done first, and say how long a task takes with it.
 
-    A tile that is `fixed` is only estimated.
+    A tile that is `fixed` is only estimated; no read box may exceed `max_size` pixels a side.
     """
     networks = [
         estimate_throughput(
             model,
             overlap=member.overlap,
             precision=plan.precision,
-            max_size=plan.memory.largest,
+            max_size=max_size,
         )
         for model, member in zip(plan.model.models, plan.averaging.members, strict=True)
     ]
@@ -471,7 +453,7 @@ def _measured(
     return found
 
 
-def choose_batch(plan: Plan) -> int:
+def choose_batch(plan: Plan, memory: Memory) -> int:
     """Choose how many tiles, or windows of a block, networks see at once.
 
     A processor is busy with one. On a GPU small tiles take less time together, as long as they
@@ -482,7 +464,7 @@ def choose_batch(plan: Plan) -> int:
     averaging = plan.averaging
     windows = plan.passes // (len(averaging.members) * len(averaging.symmetries))
     max_batch = min(BATCH, BATCH_PIXELS // plan.tile**2, windows)
-    return plan.memory.fitting(plan.size, max_batch=max_batch)
+    return memory.fitting(plan.size, max_batch=max_batch)
 
 
 def _round_up(size: int, step: int) -> int:
