@@ -95,21 +95,32 @@ def faults() -> Faults:
     return Faults()
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Path:
-    """Return a folder with five images, their masks, and a slide with its truth."""
+def lay_lab(folder: Path) -> Path:
+    """Lay out five images, their masks, and a slide with its truth."""
     data = ROOT / "unetkit" / "data"
     image = np.asarray(Image.open(data / "demo_image.png"))
     labels = np.asarray(Image.open(data / "demo_labels.png"))
-    for folder in ("images", "masks", "big_masks"):
-        (tmp_path / folder).mkdir()
+    for name in ("images", "masks", "big_masks"):
+        (folder / name).mkdir()
     for k in range(5):
         window = np.s_[: 128 + 8 * k, 70 * k : 70 * k + 140]
-        Image.fromarray(image[window]).save(tmp_path / "images" / f"cells{k}.png")
-        Image.fromarray(labels[window]).save(tmp_path / "masks" / f"cells{k}.png")
-    tifffile.imwrite(tmp_path / "big.tif", image, tile=(128, 128), compression="zlib")
-    Image.fromarray(labels).save(tmp_path / "big_masks" / "big.png")
-    return tmp_path
+        Image.fromarray(image[window]).save(folder / "images" / f"cells{k}.png")
+        Image.fromarray(labels[window]).save(folder / "masks" / f"cells{k}.png")
+    tifffile.imwrite(folder / "big.tif", image, tile=(128, 128), compression="zlib")
+    Image.fromarray(labels).save(folder / "big_masks" / "big.png")
+    return folder
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    """Return a folder with five images, their masks, and a slide with its truth."""
+    return lay_lab(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return such a folder for all tests of a module."""
+    return lay_lab(tmp_path_factory.mktemp("lab"))
 
 
 class Layer:

@@ -1,58 +1,67 @@
-"""What the README says is run, so that it stays true."""
+"""What the README and the pages of docs/ say is run, so that it stays true."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+INDEX = ROOT / "docs" / "README.md"
+PAGES = [INDEX.parent / name for name in re.findall(r"^\| \[(\S+\.md)\]", INDEX.read_text(), re.M)]
 # A full training takes an hour; two steps of a narrow network walk the same path.
 SHORT = " --set width=4 --steps 2"
 
 
-def shell_blocks() -> list[str]:
-    return re.findall(r"^```sh\n(.*?)^```", README, flags=re.M | re.S)
+def shell_lines(page: Path) -> list[str]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+    return [line for block in blocks for line in block.split("\n") if line]
 
 
-def commands() -> list[str]:
-    """Every shell line but the set-up, with its remark left out."""
-    lines = [line.split("  #")[0].strip() for block in shell_blocks() for line in block.split("\n")]
-    return [line for line in lines if line and not line.startswith(("#", "python3 -m venv"))]
+def walk(page: Path, folder: Path) -> list[str]:
+    """Run every line of a page but the set-up, with its remark left out; return the commands."""
+    ran = []
+    for line in shell_lines(page):
+        command = line.split("  #")[0].strip()
+        if not command.startswith("unetkit") or command == "unetkit demo":
+            continue  # the set-up is checked below, and the demo has its own test
+        if command.startswith("unetkit train"):
+            command = re.sub(r" --set width=16| --time-budget \S+", "", command) + SHORT
+        result = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=folder,
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+        ran.append(command.split()[1])
+    return ran
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
-        cwd=folder,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def walked(module_lab: Path) -> tuple[Path, list[str]]:
+    """Return a folder in which the lines of the README were run, and the commands."""
+    return module_lab, walk(README, module_lab)
 
 
 def test_the_readme_has_the_set_up_lines_that_ci_takes() -> None:
-    lines = [line for block in shell_blocks() for line in block.split("\n")]
-    setup = [line for line in lines if line.startswith("python3 -m venv")]
+    setup = [line for line in shell_lines(README) if line.startswith("python3 -m venv")]
     assert len(setup) == 2
     assert setup[0].endswith("pip install . && .venv/bin/unetkit demo")
     assert setup[1].endswith("pip install -e '.[test]' && .venv/bin/python -m pytest")
 
 
-def test_every_command_of_the_readme_runs_in_its_order(lab: Path) -> None:
-    ran = []
-    for command in commands():
-        if command.startswith("unetkit demo"):
-            continue  # the demo has its own test
-        result = run(command + (SHORT if command.startswith("unetkit train") else ""), lab)
-        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
-        ran.append(command.split()[1])
+def test_every_command_of_the_readme_runs_in_its_order(walked: tuple[Path, list[str]]) -> None:
+    lab, ran = walked
     path = ["import", "augment", "weights", "train", "import", "tile-predict", "eval", "info"]
     assert [verb for verb in ran if verb in path][:2] == path[:2]
     assert set(path) <= set(ran)
@@ -60,19 +69,36 @@ def test_every_command_of_the_readme_runs_in_its_order(lab: Path) -> None:
     assert (lab / "slide.prediction.zarr" / "zarr.json").exists()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_of_a_page_runs_where_the_readme_ended(
+    page: Path, walked: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(walked[0], tmp_path / "lab")
+    assert walk(page, folder) or page.stem == "figures"
+
+
 def test_the_readme_lists_every_command_and_every_exit_code() -> None:
     from unetkit import errors
     from unetkit.cli.app import OWN
 
-    names = OWN.keys()
-    for name in names:
-        assert f"`unetkit {name}" in README, name
+    text = README.read_text()
+    assert OWN
+    for name in OWN:
+        assert f"`unetkit {name}" in text, name
     codes = {e.code for e in vars(errors).values() if isinstance(e, type) and hasattr(e, "code")}
     for code in codes:
-        assert re.search(rf"^\| {code} \|", README, flags=re.M), code
+        assert re.search(rf"^\| {code} \|", text, flags=re.M), code
 
 
-def test_every_picture_of_the_readme_is_there() -> None:
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
-    assert pictures
-    assert all((ROOT / picture).is_file() for picture in pictures)
+def test_pages_are_short_and_what_they_point_to_is_there() -> None:
+    assert {page.name for page in INDEX.parent.iterdir()} == {"README.md", *(p.name for p in PAGES)}
+    for page in (README, INDEX, *PAGES, ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md"):
+        text = page.read_text()
+        for place, _, heading in re.findall(r"\]\((?!https?:)([^)#]*)(#([^)]*))?\)", text):
+            target = page.parent / place if place else page
+            assert target.exists(), f"{page.name}: {place}"
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M) if heading else [""]
+            slugs = {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headings}
+            assert heading in slugs, f"{page.name}: {place}#{heading}"
+    for page, lines in {"README": 170, "ARCHITECTURE": 150, "CONTRIBUTING": 60}.items():
+        assert len((ROOT / f"{page}.md").read_text().splitlines()) <= lines, page
