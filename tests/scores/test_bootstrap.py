@@ -56,8 +56,7 @@ def test_the_test_is_the_exact_permutation_test_of_scipy():
         vectorized=True,
         n_resamples=np.inf,
     )
-    found = bootstrap.permutation_test(ours, theirs, seed=0)
-    assert found == pytest.approx(expected.pvalue)
+    assert bootstrap.permutation_test(ours, theirs, seed=0) == pytest.approx(expected.pvalue)
 
 
 def test_equal_predictions_do_not_differ_and_unlike_ones_do():

@@ -72,10 +72,8 @@ def test_pooled_images_stand_side_by_side():
 
 
 def test_images_kept_apart_come_back_as_parts():
-    a, b = (
-        from_labels(np.array([[1, 0]]), np.array([[1, 1]])),
-        from_labels(*np.ones((2, 1, 3), int)),
-    )
+    a = from_labels(np.array([[1, 0]]), np.array([[1, 1]]))
+    b = from_labels(*np.ones((2, 1, 3), int))
     assert [(t.image.tolist(), t.images) for t in apart([a, b])] == [([0, 0], 2), ([1], 2)]
     origin, entries = stack(apart([a, b]))
     assert origin.tolist() == entries.image.tolist() == [0, 0, 1]

@@ -18,26 +18,14 @@ LABELS = arrays(np.uint16, (8, 8), elements=st.integers(0, 4))
 SMALL = arrays(np.uint8, (3, 4), elements=st.integers(0, 3))
 
 # Object 1 is found as 4; 2 is cut into 5 and 6; 3 and 4 are joined in 7; 5 is missed; 8 is false.
-TRUTH = np.array(
-    [
-        [1, 1, 0, 2, 2, 2, 2, 0],
-        [1, 1, 0, 2, 2, 2, 2, 0],
-        [0, 0, 0, 0, 0, 0, 0, 0],
-        [3, 3, 4, 4, 0, 5, 5, 0],
-        [3, 3, 4, 4, 0, 5, 5, 0],
-        [0, 0, 0, 0, 0, 0, 0, 0],
-    ]
+TRUTH, FOUND = (
+    np.repeat([upper, [0] * 8, lower, [0] * 8], [2, 1, 2, 1], axis=0)
+    for upper, lower in (
+        ([1, 1, 0, 2, 2, 2, 2, 0], [3, 3, 4, 4, 0, 5, 5, 0]),
+        ([4, 4, 0, 5, 5, 6, 6, 0], [7, 7, 7, 7, 0, 0, 0, 0]),
+    )
 )
-FOUND = np.array(
-    [
-        [4, 4, 0, 5, 5, 6, 6, 0],
-        [4, 4, 0, 5, 5, 6, 6, 0],
-        [0, 0, 0, 0, 0, 0, 0, 0],
-        [7, 7, 7, 7, 0, 0, 0, 0],
-        [7, 7, 7, 7, 0, 0, 0, 0],
-        [0, 0, 0, 0, 0, 0, 0, 8],
-    ]
-)
+FOUND[5, 7] = 8
 
 
 def scores(truth: np.ndarray, found: np.ndarray) -> Scores:

@@ -1,4 +1,4 @@
-"""Sums by unit give the scores of the whole: for images, and for blocks of one in any reading."""
+"""Formulas by hand; sums by unit give the scores of the whole, for images and blocks of one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from unetkit.scores import contingency, isbi2012, sums
 from unetkit.scores.isbi2012 import Topology
+from unetkit.scores.sums import Sums
 from unetkit.scores.table import (
     ScoreSums,
     class_sums,
@@ -116,3 +117,42 @@ def test_pixels_and_tables_agree_on_the_number():
     y, x = np.nonzero(ignore == 0)
     by_pixel = np.bincount(blocks.at(y, x), minlength=9)
     assert np.bincount(table.image, table.counts, minlength=9).tolist() == by_pixel.tolist()
+
+
+def ratio(*columns: list[int]) -> Sums:
+    return Sums(*sums.columns(*map(np.array, columns)), sums.mean_ratio)
+
+
+def test_a_ratio_is_one_of_sums():
+    made = ratio([1, 3], [2, 8], [0, 0], [0, 0])
+    assert made.overall() == 0.4
+    assert made.of(np.array([[1.0, 2.0, 1.0, 4.0], [0.0, 0.0, 0.0, 0.0]])).tolist()[0] == 0.375
+    assert np.isnan(made.of(np.zeros(4)))
+    assert ratio([-1], [2]).overall() == 0
+
+
+def test_a_count_is_a_sum():
+    assert Sums(*sums.columns(np.array([2, 0, 5])), sums.count).overall() == 7
+
+
+def test_a_score_that_applies_nowhere_is_none():
+    assert ratio([0, 0, 0], [0, 0, 0]).overall() is None
+
+
+@pytest.mark.parametrize(("highest", "wanted"), [(True, [0.75, 0.5]), (False, [0.25, 0.5])])
+def test_the_best_is_chosen_anew(highest, wanted):
+    made = sums.best_of([ratio([1, 0], [4, 0]), ratio([3, 2], [4, 4])], highest=highest)
+    assert made.of(made.by_unit).tolist() == wanted
+
+
+def test_columns_are_put_in_line():
+    def first_less_rest(keys, values):
+        return np.where(keys == 3, values, -values).sum(axis=-1)
+
+    first = Sums(np.array([1, 3]), np.array([[1.0, 10.0]]), first_less_rest)
+    second = Sums(np.array([2, 3]), np.array([[2.0, 20.0]]), first_less_rest)
+    a, b = sums.aligned(first, second)
+    assert a.keys.tolist() == b.keys.tolist() == [1, 2, 3]
+    assert a.by_unit.tolist() == [[1, 0, 10]]
+    assert b.by_unit.tolist() == [[0, 2, 20]]
+    assert (a.overall(), b.overall()) == (first.overall(), second.overall()) == (9, 18)
