@@ -19,6 +19,7 @@ from unetkit.models.convolutions import (
     convolve,
     convolve_transposed,
     fuse,
+    in_two_steps,
 )
 
 SMALL = st.integers(1, 3)
@@ -183,7 +184,11 @@ def test_a_fused_step_is_taken_where_it_can_be(monkeypatch: pytest.MonkeyPatch) 
         usable = convolutions._kind(image) is not None
         assert calls == ([] if usable else ["relu"])
         hardware.forward(fused, image, precision="exact")
-    assert calls[-1:] == ["relu"]
+        assert calls[-1:] == ["relu"]
+        calls.clear()
+        with in_two_steps():
+            hardware.forward(fused, image, precision="float32")
+    assert calls == ["relu"]
     calls.clear()
     # With gradients it learns as before.
     fused(image).sum().backward()
