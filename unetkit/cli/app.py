@@ -86,13 +86,13 @@ def evaluated(
     quiet: Quiet = False,
 ) -> None:
     """Show the scores, and judge them by the bounds."""
-    from unetkit.commands.evaluate.report import parse_bound
-    from unetkit.scores import table
+    from unetkit.scores.table import SCORES
 
     if list_scores:
-        rows = [score.to_dict() for score in table.SCORES]
-        console.found(rows, json=json, layout=tables.listed)
+        console.found([s.to_dict() for s in SCORES], json=json, layout=tables.listed)
         return
+    from unetkit.commands.evaluate.report import parse_bound
+
     for bound in fail_under or ():
         parse_bound(bound)
     result = call(quiet=quiet)
@@ -216,9 +216,8 @@ class Root(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return what stands for a command of unetkit or of another distribution."""
-        own = super().get_command(ctx, cmd_name)
-        if own is not None:
-            return own
+        if cmd_name in self.commands:
+            return self.commands[cmd_name]
         entry = _plugged().get(cmd_name)
         if entry is None and _registry().offers(cmd_name):
             # A name of two distributions, or a full name: the registry knows or says so.

@@ -24,12 +24,10 @@ from unetkit.options import Option, parameters_of
 
 # What the command line adds to the functions.
 Json = Annotated[
-    bool,
-    typer.Option("--json", rich_help_panel="Output", help="Print one JSON object on stdout."),
+    bool, typer.Option("--json", rich_help_panel="Output", help="Print one JSON object on stdout.")
 ]
 Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", rich_help_panel="Output", help="Say nothing but errors."),
+    bool, typer.Option("--quiet", "-q", rich_help_panel="Output", help="Say nothing but errors.")
 ]
 
 # The names that the signature of a command may use.
