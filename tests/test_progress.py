@@ -2,7 +2,6 @@ import time
 
 import pytest
 
-from unetkit import progress
 from unetkit.progress import (
     SILENT,
     Progress,
@@ -52,13 +51,12 @@ class Listener(Silent):
         self.heard.append(text)
 
 
-def test_what_takes_long_is_said_once_and_what_does_not_never(monkeypatch):
+def test_what_takes_long_is_said_once_and_what_does_not_never():
     listener = Listener()
     with noted_if_slow(listener, "waiting"):
         pass
     assert listener.heard == []
-    monkeypatch.setattr(progress, "PATIENCE", 0.01)
-    with noted_if_slow(listener, "waiting"):
+    with noted_if_slow(listener, "waiting", patience=0.01):
         while not listener.heard:
             time.sleep(0.01)
     assert listener.heard == ["waiting"]

@@ -96,15 +96,7 @@ class UnavailableError(UnetkitError, ConnectionError):
 
 
 class StoppedError(UnetkitError, RuntimeError):
-    """A signal ended the work at a safe place.
-
-    Parameters
-    ----------
-    message : str
-        What was reached, and how to go on.
-    signal : int
-        The number of the signal.
-    """
+    """A signal, by its number, ended the work at a safe place; the message says how to go on."""
 
     def __init__(self, message: str, *, signal: int) -> None:
         super().__init__(message)

@@ -24,13 +24,7 @@ def keep_compiled() -> None:
 
 
 def is_compiled(module: str) -> bool:
-    """Tell whether an earlier run left compiled code of a module.
-
-    Parameters
-    ----------
-    module : str
-        The name of its file, without the suffix.
-    """
+    """Tell whether an earlier run left compiled code of a module, named by its file's stem."""
     named = os.environ.get(VARIABLE)
     folders = [Path(named)] if named else _usual_folders()
     return any(next(folder.rglob(f"{module}.*.nbi"), None) for folder in folders)

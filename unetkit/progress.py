@@ -46,17 +46,7 @@ SILENT = Silent()
 
 
 class Together:
-    """One stage in place of the many that its parts would begin, one after the other.
-
-    Parameters
-    ----------
-    progress : Progress
-        Hears of it.
-    what : str
-        What the whole is called.
-    total : int
-        The equal parts of all stages.
-    """
+    """One stage of `total` equal parts in place of the many that its parts would begin."""
 
     def __init__(self, progress: Progress, what: str, *, total: int) -> None:
         self._progress = progress
@@ -105,9 +95,9 @@ def format_bytes(size: int) -> str:
 
 
 @contextmanager
-def noted_if_slow(progress: Progress, text: str) -> Iterator[None]:
-    """Tell the user `text` once the block has taken long."""
-    timer = Timer(PATIENCE, progress.note, [text])
+def noted_if_slow(progress: Progress, text: str, *, patience: float = PATIENCE) -> Iterator[None]:
+    """Tell the user `text` once the block has taken `patience` seconds."""
+    timer = Timer(patience, progress.note, [text])
     timer.daemon = True
     timer.start()
     try:

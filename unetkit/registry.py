@@ -27,25 +27,13 @@ GROUPS = {"unetkit.models": "model", "unetkit.readers": "reader", "unetkit.comma
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that a distribution offers.
-
-    Parameters
-    ----------
-    name : str
-        The name that it is asked for by.
-    distribution, version : str
-        Where it comes from.
-    point : importlib.metadata.EntryPoint
-        What loads it.
-    api : tuple of str
-        The versions of the plugin interface that it is for.
-    """
+    """One thing that a distribution offers, and the entry point that loads it."""
 
     name: str
     distribution: str
     version: str
     point: EntryPoint
-    api: tuple[str, ...] = (API,)
+    api: tuple[str, ...] = (API,)  # the versions of the plugin interface that it is for
 
     @property
     def is_own(self) -> bool:
@@ -70,14 +58,7 @@ class Registry:
     """What is installed under one entry-point group, by name.
 
     A name of unetkit's own always means unetkit's own; what another distribution offers under
-    the same name is reached as ``distribution/name``.
-
-    Parameters
-    ----------
-    group : str
-        The entry-point group, such as ``unetkit.models``.
-    noun : str
-        What one of its things is called in messages, such as ``model``.
+    the same name is reached as ``distribution/name``. `noun` is what messages call one of them.
 
     Examples
     --------
@@ -119,13 +100,7 @@ class Registry:
         return bool(self._matching(name))
 
     def entry(self, name: str) -> Entry:
-        """Return who offers `name`, without importing it.
-
-        Raises
-        ------
-        UsageError
-            If nobody does, or two distributions do and `name` does not say which.
-        """
+        """Return who offers `name`, without importing it; refuse a name that is not clear."""
         entries = self._matching(name)
         if not entries:
             raise UsageError(self._unknown(name))
@@ -140,21 +115,10 @@ class Registry:
         return meant
 
     def get(self, name: str, *, progress: Progress = SILENT) -> Any:
-        """Import and return what is installed as `name`.
+        """Import and return what is installed as `name`, or as ``distribution/name``.
 
-        Parameters
-        ----------
-        name : str
-            A name, or ``distribution/name``.
-        progress : Progress
-            Told if a plugin takes long to import.
-
-        Raises
-        ------
-        UsageError
-            If no such name is installed, or two distributions offer it.
-        ResourceError
-            If its distribution is broken, or for another version of the plugin interface.
+        A plugin that is broken, or for another plugin interface, is a `ResourceError`; one that
+        takes long to import is told of.
         """
         entry = self.entry(name)
         if not entry.fits:
