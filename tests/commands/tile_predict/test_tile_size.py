@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unetkit.commands.tile_predict import resources
+from unetkit.commands.tile_predict import command, resources
+from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.commands.tile_predict.ensemble import Ensemble, load_ensemble
+from unetkit.commands.tile_predict.plan import Plan, PredictOptions
+from unetkit.commands.tile_predict.resources import Memory, Throughput, TileSize, candidates
+from unetkit.geometry.sizes import SizeContract
 from unetkit.geometry.tiles import cover
+from unetkit.storage.datasets import open_dataset
+from unetkit.storage.image_writer import create_image
+from unetkit.storage.images import open_image
+
+if TYPE_CHECKING:
+    from unetkit.models.model_file import LoadedModel
 
 
 class Machine:
@@ -88,3 +106,140 @@ def test_measuring_costs_little(side: int, throughput: float) -> None:
     if machine.tried:
         assert machine.count(chosen.tile) >= resources.WORTHWHILE
     assert chosen.seconds <= resources.LONGEST or chosen.tile < 2 * resources.SMALLEST
+
+
+HUGE = 10**9
+
+
+GIB = 2**30
+CLASSIC = SizeContract(step=16, minimum=188, margin=92)
+
+
+def plan_of(source: str, tile: int = 16, **options: Any) -> Plan:
+    ensemble = load_ensemble(["model.safetensors"], device="cpu")
+    asked, samples = PredictOptions(**options), open_dataset(source).samples
+    return Plan(ensemble, samples, asked, tile=tile, precision="float32", batch=1)
+
+
+def test_tiles_and_passes_are_those_of_all_planes(kit: SimpleNamespace, slide: str) -> None:
+    kit.image(Path("stack.zarr"), (3, 64, 60), axes="zyx")
+    one, three = plan_of(slide), plan_of("stack.zarr")
+    assert (one.tiles_total, one.passes) == (16, 16)
+    assert (three.tiles_total, three.passes) == (48, 48)
+    assert plan_of(slide, tta="rotations").passes == 8 * 16
+
+
+@pytest.mark.parametrize(
+    ("shapes", "max_size", "expected"),
+    [
+        ([(100, 70)], HUGE, [112]),
+        ([(30_000, 30_000)], HUGE, [512, 1024, 2048]),
+        ([(1100, 600)], HUGE, [512, 1024, 1104]),
+        ([(30_000, 30_000)], 2000, [512, 1024]),
+        ([(30_000, 30_000)], 700, [512]),
+        ([(30_000, 30_000)], 600, [400]),
+        # Nothing fits, which the plan refuses.
+        ([(30_000, 30_000)], 10, [16]),
+    ],
+)
+def test_what_comes_into_question_fits(
+    shapes: list[tuple[int, int]], max_size: int, expected: list[int]
+) -> None:
+    plan: Any = SimpleNamespace(
+        model=SimpleNamespace(header=SimpleNamespace(contract=CLASSIC)),
+        overlap=92,
+        options=PredictOptions(),
+        samples=[SimpleNamespace(data=SimpleNamespace(height=y, width=x)) for y, x in shapes],
+    )
+    memory: Any = SimpleNamespace(largest=max_size)
+    assert candidates(plan, memory) == expected
+
+
+@pytest.mark.parametrize(
+    ("tile", "limit", "planes", "expected"),
+    [
+        (512, 100 * GIB, 1000, 8),
+        (1024, 100 * GIB, 1000, 4),
+        (2048, 100 * GIB, 1000, 1),
+        (4096, 100 * GIB, 1000, 1),
+        (512, 100 * GIB, 3, 3),
+        (512, 0, 1000, 1),
+        (512, 5 * 1000 * 560**2, 1000, 5),
+    ],
+)
+def test_a_gpu_sees_several_small_tiles_at_once(
+    kit: SimpleNamespace,
+    slide: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tile: int,
+    limit: int,
+    planes: int,
+    expected: int,
+) -> None:
+    create_image("film.zarr", shape=(planes, 64, 60), axes="zyx", dtype="u1", chunk=64)
+    memory = Memory(limit, 0, pixel=1000.0, extra_bytes=1000.0)
+    plan = plan_of("film.zarr", tile)
+    assert resources.choose_batch(plan, memory) == 1
+    monkeypatch.setattr(Ensemble, "device", torch.device("cuda"))
+    assert resources.choose_batch(plan, memory) == expected
+
+
+def test_what_is_chosen_for_a_gpu_is_done_and_kept(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
+    assert tile_predict(slide, output="alone.zarr", **asked).batch == 1
+    with monkeypatch.context() as patch:
+        # The network computes here all the same.
+        patch.setattr(Ensemble, "device", torch.device("cuda"))
+        patch.setattr(resources, "available_memory", lambda device: 8 * GIB)
+        notes = kit.watching()
+        report = tile_predict(slide, progress=notes, **asked)
+        patch.setattr(resources, "available_memory", lambda device: 2**21)
+        assert tile_predict(slide, output="o.zarr", dry_run=True, **asked).batch in range(2, 8)
+    assert report.batch == 8
+    assert any(", 8 at once, in exact" in note for note in notes.notes)
+    found = [kit.read(open_image(name).data) for name in ("alone.zarr", report.output)]
+    np.testing.assert_array_equal(*found)
+    again = tile_predict(slide, resume=True, **asked)
+    assert (again.status, again.batch) == ("nothing to do", 8)
+
+
+def test_a_tile_that_is_settled_stays(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # However slow the machine is.
+    monkeypatch.setattr(Throughput, "estimate", lambda throughput, tile: 1e6)
+    plan = plan_of(slide)
+    assert resources.fastest_tile(plan, [4096], fixed=True, max_size=HUGE) == TileSize(4096, 1e6)
+    assert resources.fastest_tile(plan, [512, 1024], fixed=False, max_size=HUGE).tile < 512
+
+
+def test_symmetries_and_models_make_a_task_longer(
+    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steady(model: LoadedModel, *, overlap: int, precision: str, max_size: int) -> Throughput:
+        return Throughput(model, overlap, precision, work=(1.0, 0.0, 0.0), rate=1e6)
+
+    monkeypatch.setattr(resources, "estimate_throughput", steady)
+    plain, turned = (
+        resources.fastest_tile(plan_of(slide, tta=tta), [32], fixed=True, max_size=HUGE).seconds
+        for tta in ("none", "flips")
+    )
+    assert turned == pytest.approx(4 * plain)
+    kit.model(Path("other.safetensors"))
+    two = load_ensemble(["model.safetensors", "other.safetensors"], device="cpu")
+    both = replace(plan_of(slide), model=two)
+    assert resources.fastest_tile(both, [32], fixed=True, max_size=HUGE).seconds == pytest.approx(
+        2 * plain
+    )
+
+
+def test_the_tile_is_kept_by_whoever_goes_on(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose(plan: Plan, tiles: list[int], *, fixed: bool, max_size: int) -> TileSize:
+        return TileSize(tiles[0] if fixed else 16, 1.0)
+
+    first = tile_predict(slide)
+    # A machine that is busier by now would choose otherwise.
+    monkeypatch.setattr(command, "fastest_tile", choose)
+    again = tile_predict(slide, resume=True)
+    assert (again.status, again.tile) == ("nothing to do", first.tile)
+    assert tile_predict(slide, dry_run=True).tile == 16
