@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from unetkit.errors import InputError, ResourceError
 from unetkit.training.checkpoint import (
     LAST,
-    PERIOD,
     PREVIOUS,
+    SAVE_INTERVAL,
     Checkpoint,
     Checkpoints,
     Position,
@@ -124,12 +124,12 @@ def test_a_save_is_due_once_a_minute_and_never_while_one_is_written(tmp_path: Pa
     now = [0.0]
     states = Checkpoints(str(tmp_path), clock=lambda: now[0])
     assert not states.is_due()
-    now[0] = PERIOD
+    now[0] = SAVE_INTERVAL
     assert states.is_due()
     states.save(state())
     states.finish()
     assert not states.is_due()
-    now[0] = 2 * PERIOD
+    now[0] = 2 * SAVE_INTERVAL
     assert states.is_due()
     states.close()
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
 # Seconds between two saves: what a power cut may cost.
-PERIOD = 60.0
+SAVE_INTERVAL = 60.0
 _KEY = "unetkit.state"
 
 
@@ -97,7 +97,7 @@ class Checkpoints:
         self,
         folder: str,
         *,
-        period: float = PERIOD,
+        period: float = SAVE_INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._last, self._previous = Path(folder, LAST), Path(folder, PREVIOUS)

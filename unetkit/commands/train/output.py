@@ -117,26 +117,25 @@ def _spread(claimed: TrainingOutput, group: ProcessGroup) -> TrainingOutput:
 
 
 def _finished(output: str) -> TrainingOutput:
-    first, end = _ends(log_of(output))
-    if first is None or end is None:
+    lines = _lines(log_of(output))
+    ends = [line.get("event") for line in (lines[0], lines[-1])] if lines else []
+    if ends != ["start", "end"]:
         raise OutputError(
             f"output {output} must have its log beside it to be known as finished, got none at"
             f" {log_of(output)}; name another output, or --overwrite instead of --resume"
         )
-    known = {key: value for key, value in first.items() if key not in (*SURROUNDINGS, "event")}
-    return TrainingOutput(output, previous=PreviousRun(output, True, known), end=end)
+    left_out = (*SURROUNDINGS, "event")
+    known = {key: value for key, value in lines[0].items() if key not in left_out}
+    return TrainingOutput(output, previous=PreviousRun(output, True, known), end=lines[-1])
 
 
-def _ends(log: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Return the first and the last line of a finished training's log."""
+def _lines(log: str) -> list[dict[str, Any]]:
+    """Read a training's log; empty where it is not one."""
     try:
         lines = [json.loads(line) for line in Path(log).read_bytes().splitlines()]
     except (OSError, ValueError, RecursionError):
-        return None, None
-    if len(lines) < 2 or not all(isinstance(line, dict) for line in lines):
-        return None, None
-    known = lines[0].get("event") == "start" and lines[-1].get("event") == "end"
-    return (lines[0], lines[-1]) if known else (None, None)
+        return []
+    return lines if all(isinstance(line, dict) for line in lines) else []
 
 
 def settings(facts: TrainingDescription, *, nonfinite: str) -> dict[str, Any]:

@@ -7,11 +7,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from unetkit.commands.train.callbacks import (
-    MainCallback,
-    TensorBoardCallback,
-    WorkerCallback,
-)
+from unetkit.commands.train.callbacks import MainCallback, TensorBoardCallback, WorkerCallback
 from unetkit.commands.train.output import compare_surroundings, settings, surroundings
 from unetkit.commands.train.page import TrainingPage
 from unetkit.commands.train.report import TrainReport, report
@@ -151,24 +147,14 @@ class TrainingRun:
     ) -> list[Callback]:
         """Let people see what happens."""
         found: list[Callback] = []
-        run_folder = self.output.run_folder
-        if run_folder is not None:
-            found.append(
-                TrainingPage(
-                    run_folder,
-                    description=facts,
-                    picture=lambda: validator.picture,
-                    normalizes=normalizes,
-                )
-            )
+        folder, picture = self.output.run_folder, lambda: validator.picture
+        if folder is not None:
+            page = TrainingPage(folder, description=facts, picture=picture, normalizes=normalizes)
+            found.append(page)
         if self.tensorboard is not None:
-            goes_on = first or (run_folder is not None and run_folder.begins_anew)
+            goes_on = first or (folder is not None and folder.begins_anew)
             start = first if goes_on else None
-            found.append(
-                TensorBoardCallback(
-                    self.tensorboard, picture=lambda: validator.picture, start=start
-                )
-            )
+            found.append(TensorBoardCallback(self.tensorboard, picture=picture, start=start))
         return found
 
     def _callback(

@@ -143,16 +143,8 @@ def weights(
     if preview is not None:
         check_output(preview, overwrite=overwrite or resume)
     _note(target, progress)
-    partials = [
-        Partial(
-            join(sample.image.url, "weights"),
-            resume=resume,
-            overwrite=overwrite,
-            break_lock=break_lock,
-            title="",
-        )
-        for sample in labelled
-    ]
+    allowed: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "break_lock": break_lock}
+    partials = [Partial(join(s.image.url, "weights"), title="", **allowed) for s in labelled]
     with (
         stoppable() as stop,
         alone(partials) as previous,
@@ -161,7 +153,9 @@ def weights(
         each = zip(labelled, presets, partials, previous, strict=True)
         parts = [SampleWeights(*one) for one in each]
         run = Weighing(parts, target, workforce=workforce, stop=stop, progress=progress)
-        done = run.make(_attributes(preset, target), report=report)
+        attributes = {"command": "weights", "preset": preset, "tolerance": TOLERANCE}
+        attributes |= {"target": target, "unetkit_version": __version__}
+        done = run.make(attributes, report=report)
     if preview is not None:
         _preview(preview, open_dataset(source)[labelled[0].name])
     return WeightsReport(
@@ -173,7 +167,7 @@ def weights(
         samples=len(labelled),
         unlabelled=tuple(s.name for s in dataset.samples if s.label_kind is None),
         preview=preview,
-        **vars(done),
+        **done,
     )
 
 
@@ -231,16 +225,6 @@ def _target(labelled: Sequence[Sample], target: str) -> str:
             f"target must be one of {', '.join(TARGETS[:3])} for instances, got 'classes'"
         )
     return target
-
-
-def _attributes(preset: str, target: str) -> dict[str, Any]:
-    return {
-        "command": "weights",
-        "preset": preset,
-        "tolerance": TOLERANCE,
-        "target": target,
-        "unetkit_version": __version__,
-    }
 
 
 def _preview(path: str, sample: Sample) -> None:

@@ -83,16 +83,6 @@ def alone(partials: Sequence[Partial]) -> Iterator[list[PreviousRun | None]]:
 
 
 @dataclass(frozen=True)
-class Weighed:
-    """What came of it; the fields of `WeightsReport` with these names."""
-
-    class_weight: dict[str, float]
-    tiles_total: int
-    tiles_reused: int
-    report: tuple[dict[str, Any], ...]
-
-
-@dataclass(frozen=True)
 class SampleWeights:
     """The weights of one sample in the making, and what an earlier run left of them."""
 
@@ -143,8 +133,8 @@ class Weighing:
         self._workforce, self._stop, self._progress = workforce, stop, progress
         self._jobs = self._tiles(parts, [part.sample.labels() for part in parts])
 
-    def make(self, attributes: dict[str, Any], *, report: bool) -> Weighed:
-        """Count, weigh, and look at the objects where that is asked for.
+    def make(self, attributes: dict[str, Any], *, report: bool) -> dict[str, Any]:
+        """Count, weigh, and look at the objects where that is asked for; return fields to report.
 
         The attributes are stored with the weights, beside the numbers.
         """
@@ -152,8 +142,12 @@ class Weighing:
         names = target_names(self._target, self._class_names(len(balance)))
         named = dict(zip(names, balance, strict=False))
         done = self._write(balance, {**attributes, "class_weight": named})
-        found = self._survey(named) if report else ()
-        return Weighed(named, self._jobs.total, self._jobs.total - done, found)
+        return {
+            "class_weight": named,
+            "tiles_total": self._jobs.total,
+            "tiles_reused": self._jobs.total - done,
+            "report": self._survey(named) if report else (),
+        }
 
     def _balance(self) -> tuple[float, ...]:
         """Count the classes of all samples, and weigh them; nothing where that is not used."""
