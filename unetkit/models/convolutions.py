@@ -288,4 +288,7 @@ def _kind(image: Tensor) -> torch.dtype | None:
         return None
     autocast = torch.is_autocast_enabled("cpu")
     kind = torch.get_autocast_dtype("cpu") if autocast else image.dtype
+    # Unlike torch's own convolution, the fused one refuses bfloat16 on a processor without AVX-512.
+    if kind is torch.bfloat16 and not _OPERATORS._is_mkldnn_bf16_supported():
+        return None
     return kind if kind in (torch.float32, torch.bfloat16) else None
