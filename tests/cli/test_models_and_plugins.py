@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 from unetkit.cli.app import main
+from unetkit.progress import noted_if_slow
 
 SMALL = ["--set", "depth=1", "--set", "width=2"]
 
@@ -80,7 +81,7 @@ def test_a_command_that_unetkit_has_is_listed_by_its_full_name(lay, capsys):
 
 
 def test_a_model_that_sleeps_while_it_is_imported_is_named(lay, capsys, monkeypatch):
-    monkeypatch.setattr("unetkit.progress.PATIENCE", 0.1)
+    monkeypatch.setitem(noted_if_slow.__wrapped__.__kwdefaults__, "patience", 0.1)
     code = "import time\ntime.sleep(2)\nfrom unetkit.models.unet import build"
     lay("slow-nets", {"unetkit.models": {"slow": "build"}}, code=code)
     assert main(["models", "show", "slow", *SMALL, "--json"]) == 0

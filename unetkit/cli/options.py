@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import collections.abc
 import inspect
 import re
@@ -33,9 +35,9 @@ Quiet = Annotated[
 # The names that the signature of a command may use.
 _NAMES = {
     name: item
-    for module in (typing, collections.abc, unetkit.options, unetkit.progress)
+    for module in (builtins, typing, collections.abc, unetkit.options, unetkit.progress)
     for name, item in vars(module).items()
-    if not name.startswith("__")
+    if not name.startswith("__") and (module is not builtins or isinstance(item, type))
 }
 
 
@@ -143,13 +145,52 @@ def declared(home: str) -> Callable[..., Any]:
     They are read off the source, since modules of commands import torch, zarr and dask, for which
     no help and no refusal of an option should wait.
     """
-    namespace = dict(_NAMES)
-    # Docstrings are wanted whatever Python was told to leave out.
-    exec(compile(_declaration(home), home, "exec", optimize=0), namespace)
-    function = cast("Callable[..., Any]", namespace[home.partition(":")[2]])
-    # What it returns is a name of its module.
-    function.__annotations__.pop("return")
+    node = cast("ast.FunctionDef", ast.parse(_declaration(home)).body[0])
+    given, kind = node.args, inspect.Parameter
+    named: list[tuple[ast.arg, Any]] = [(a, kind.POSITIONAL_OR_KEYWORD) for a in given.args]
+    named += [(given.vararg, kind.VAR_POSITIONAL)] if given.vararg else []
+    named += [(a, kind.KEYWORD_ONLY) for a in given.kwonlyargs]
+    defaults = dict(zip(reversed(given.args), reversed(given.defaults), strict=False))
+    defaults |= {a: d for a, d in zip(given.kwonlyargs, given.kw_defaults, strict=True) if d}
+    parameters = [
+        kind(
+            a.arg,
+            how,
+            default=_value(defaults[a]) if a in defaults else kind.empty,
+            annotation=ast.unparse(cast("ast.expr", a.annotation)),
+        )
+        for a, how in named
+    ]
+
+    def function() -> None:
+        raise LookupError(f"{home} is only read, not loaded")
+
+    function.__doc__ = ast.get_docstring(node)
+    function.__annotations__ = {a.arg: _value(a.annotation) for a, _ in named}
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return function
+
+
+def _value(node: ast.AST | None) -> Any:
+    """Work out what signatures hold: names, constants, and types made of them; nothing else."""
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):
+            return _NAMES[name]
+        case ast.Tuple(elts=items):
+            return tuple(map(_value, items))
+        case ast.UnaryOp(op=ast.USub(), operand=number):
+            return -_value(number)
+        case ast.BinOp(op=ast.BitOr(), left=left, right=right):
+            return _value(left) | _value(right)
+        case ast.Subscript(value=kind, slice=inner):
+            return _value(kind)[_value(inner)]
+        case ast.Call(func=made, args=items, keywords=keywords):
+            return _value(made)(
+                *map(_value, items), **{str(k.arg): _value(k.value) for k in keywords}
+            )
+    raise LookupError(f"a signature of a command must not hold {ast.unparse(node or ast.Pass())}")
 
 
 def _declaration(home: str) -> str:
