@@ -27,6 +27,11 @@ def names(regions: tuple[Region, ...]) -> list[str]:
     return [region.sample for region in regions]
 
 
+def test_a_region_knows_its_size_wherever_it_lies() -> None:
+    region = Region("a", 2, 3, 10, 20)
+    assert (region.height, region.width) == (8, 17)
+
+
 @pytest.mark.parametrize(("sources", "held"), [(2, 1), (3, 1), (4, 1), (5, 1), (9, 1), (10, 2)])
 def test_one_source_of_few_and_a_fifth_of_many_are_held_out(sources: int, held: int) -> None:
     parts = split(many(sources), gap=92, seed=0)
