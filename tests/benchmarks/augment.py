@@ -47,7 +47,7 @@ WANTED = {
 }
 
 
-def ours() -> dict[str, Callable[[], Any]]:
+def ours():
     """Return this library's warps: the image alone, drawn as well, and with all that belongs."""
     rng = np.random.default_rng(0)
     image = rng.random((1, SIZE, SIZE), dtype=np.float32)
@@ -63,12 +63,12 @@ def ours() -> dict[str, Callable[[], Any]]:
     }
 
 
-def movement() -> Any:
+def movement():
     """Draw the field alone: peers have no shift or rotation in the same pass."""
     return draw_deformation(np.random.default_rng(0), sigma=SIGMA, rotation=0, shift=0, flips=False)
 
 
-def peers() -> dict[str, Callable[[], Any]]:
+def peers():
     """Return what the peers do with the same image, each by its cubic."""
     found: dict[str, Callable[[], Any]] = {}
     for make in (elastic_peer, monai_peer, albumentations_peer, ready_map_peers):
@@ -78,12 +78,12 @@ def peers() -> dict[str, Callable[[], Any]]:
     return found
 
 
-def picture() -> np.ndarray[Any, Any]:
+def picture():
     """Return the image that all of them move."""
     return np.random.default_rng(0).random((SIZE, SIZE), dtype=np.float32)
 
 
-def elastic_peer() -> dict[str, Callable[[], Any]]:
+def elastic_peer():
     """Return the closest peer: the same coarse grid, splines of order 3."""
     import elasticdeform
 
@@ -92,7 +92,7 @@ def elastic_peer() -> dict[str, Callable[[], Any]]:
     return {"elasticdeform": lambda: deform_grid(image, grid, order=3, mode="mirror")}
 
 
-def monai_peer() -> dict[str, Callable[[], Any]]:
+def monai_peer():
     """Return MONAI's random elastic deformation from a coarse grid."""
     from monai.transforms import Rand2DElastic
 
@@ -107,7 +107,7 @@ def monai_peer() -> dict[str, Callable[[], Any]]:
     return {"monai": lambda: transform(image)}
 
 
-def albumentations_peer() -> dict[str, Callable[[], Any]]:
+def albumentations_peer():
     """Return Albumentations' elastic transform, by OpenCV's cubic."""
     import albumentations
     import cv2
@@ -120,7 +120,7 @@ def albumentations_peer() -> dict[str, Callable[[], Any]]:
     return {"albumentations": lambda: transform(image=image)}
 
 
-def ready_map_peers() -> dict[str, Callable[[], Any]]:
+def ready_map_peers():
     """Return torch and OpenCV, which are handed the coordinates of every pixel."""
     import cv2
 
@@ -144,7 +144,7 @@ def ready_map_peers() -> dict[str, Callable[[], Any]]:
     }
 
 
-def fastest(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
+def fastest(functions):
     """Time functions in turn and return the fastest round of each, in milliseconds."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(ROUNDS + 2):
@@ -158,7 +158,7 @@ def fastest(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:
     return {name: min(found[6:]) * 1e3 for name, found in times.items()}
 
 
-def main() -> None:
+def main():
     """Time everything and print what came of it."""
     warnings.simplefilter("ignore")
     # As training does it; the peers gain from it as well.

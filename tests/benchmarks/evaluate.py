@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from skimage import metrics as skimage_metrics
@@ -27,9 +27,6 @@ from unetkit.scores.contingency import from_labels
 from unetkit.scores.isbi2012 import warping_errors
 from unetkit.scores.matching import THRESHOLDS, overlaps
 from unetkit.scores.table import score_instances
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # ruff: noqa: T201 - threads are set before anything is imported, and a benchmark prints
 
@@ -44,7 +41,7 @@ SHARES = (8, 4, 2, 1)
 CELLS = 2048
 
 
-def cells(size: int, count: int, *, seed: int) -> np.ndarray[Any, Any]:
+def cells(size, count, *, seed):
     """Draw about `count` discs on a grid, each a little off its place."""
     side = round(count**0.5)
     pitch = size / side
@@ -58,7 +55,7 @@ def cells(size: int, count: int, *, seed: int) -> np.ndarray[Any, Any]:
     return np.where(dy**2 + dx**2 < (0.4 * pitch) ** 2, numbers, 0).astype(np.int32)
 
 
-def fastest(function: Callable[[], Any]) -> float:
+def fastest(function):
     """Time a function and return the fastest round, in seconds."""
     times = []
     for _ in range(ROUNDS):
@@ -68,14 +65,14 @@ def fastest(function: Callable[[], Any]) -> float:
     return min(times)
 
 
-def one_by_one(truth: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> None:
+def one_by_one(truth, found):
     """Call what scikit-image has, each function on the images."""
     skimage_metrics.adapted_rand_error(truth, found)
     skimage_metrics.variation_of_information(truth, found)
     skimage_metrics.contingency_table(truth, found)
 
 
-def against_others() -> dict[str, float]:
+def against_others():
     """Compare scores of 2048 x 2048 pixels with 3,000 objects."""
     truth, found = (cells(2048, 3000, seed=seed) for seed in (0, 1))
     every = fastest(lambda: score_instances(from_labels(truth, found)))
@@ -101,20 +98,20 @@ def against_others() -> dict[str, float]:
     }
 
 
-def warping() -> float:
+def warping():
     """Time the warping error of 512 x 512 pixels, compiled before."""
     truth, found = (cells(512, 200, seed=seed) > 0 for seed in (2, 3))
     warping_errors(truth, found)
     return fastest(lambda: warping_errors(truth, found))
 
 
-def peak_mib() -> float:
+def peak_mib():
     """Read this process's own peak; what the system says of resources begins with its parent's."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found.group(1)) / 2**10 if found else float("nan")
 
 
-def stored(side: int) -> dict[str, float]:
+def stored(side):
     """Evaluate stored labels that hold cells in one corner alone."""
     from unetkit.commands.evaluate.command import evaluate
     from unetkit.storage.image_writer import create_image, create_labels
@@ -139,7 +136,7 @@ def stored(side: int) -> dict[str, float]:
     }
 
 
-def large(side: int) -> dict[str, Any]:
+def large(side):
     """Evaluate labels of several sizes, each in a process of its own, so that peaks are apart."""
     rows = []
     for share in SHARES:
@@ -157,7 +154,7 @@ def large(side: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main():
     """Run what was asked for and print one line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", type=int, metavar="SIDE")

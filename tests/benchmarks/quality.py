@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -46,11 +46,6 @@ from unetkit.training.recipes import RECIPES
 from unetkit.training.sampler import Sampler
 from unetkit.training.split import Region
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from numpy.typing import NDArray
-
 # ruff: noqa: T201 - a benchmark prints
 
 
@@ -64,7 +59,7 @@ MAIN = {"hela": "seg", "u373": "seg", "em": "adapted_rand_error", "bbbc039": "av
 OURS: dict[str, Any] = {"options": ("width=16",)}
 
 
-def candidate(batch: int, tile: int, *numbers: str, norm: str, dropout: str) -> dict[str, Any]:
+def candidate(batch, tile, *numbers, norm, dropout):
     """Say all that candidates differ in, whatever the default recipe came to be."""
     frozen = () if any(number.startswith("frozen=") for number in numbers) else ("frozen=0",)
     return {
@@ -110,12 +105,12 @@ class Data:
     test: str
 
 
-def read(path: Path) -> NDArray[Any]:
+def read(path):
     """Read one picture."""
     return tifffile.imread(path) if path.suffix == ".tif" else np.asarray(Image.open(path))
 
 
-def pairs(folder: Path, names: Iterable[str]) -> list[tuple[str, Path, Path]]:
+def pairs(folder, names):
     """Find image and mask of each name."""
     found = []
     for name in names:
@@ -124,7 +119,7 @@ def pairs(folder: Path, names: Iterable[str]) -> list[tuple[str, Path, Path]]:
     return found
 
 
-def parts(data: Path, name: str) -> tuple[list[Any], list[Any]]:
+def parts(data, name):
     """List what is learned from and what is scored: never the same frames, slices or images.
 
     Recipes are chosen on parts of the training images alone: what `hela` and `em` are scored on is
@@ -152,7 +147,7 @@ def parts(data: Path, name: str) -> tuple[list[Any], list[Any]]:
     return pairs(folder, names[:cut]), pairs(folder, names[cut:])
 
 
-def prepare(data: Path, work: Path, name: str) -> Data:
+def prepare(data, work, name):
     """Store a data set as two of ours."""
     found = Data(name, str(work / f"{name}.train.zarr"), str(work / f"{name}.test.zarr"))
     for place, listed in zip((found.train, found.test), parts(data, name), strict=True):
@@ -172,12 +167,12 @@ def prepare(data: Path, work: Path, name: str) -> Data:
     return found
 
 
-def whole(array: Any) -> NDArray[Any]:
+def whole(array):
     """Read a whole plane."""
     return array.read(0, 0, array.height, 0, array.width)
 
 
-def scored(data: Data, found: Iterable[NDArray[Any]]) -> dict[str, float | None]:
+def scored(data, found):
     """Score one label image for each image that is held out, all together."""
     truths = [whole(sample.labels()) for sample in open_dataset(data.test).samples]
     tables = [
@@ -193,7 +188,7 @@ def scored(data: Data, found: Iterable[NDArray[Any]]) -> dict[str, float | None]
     }
 
 
-def speck(data: Data) -> int:
+def speck(data):
     """Return the pixels below which no method's objects count: a tenth of what is usual."""
     areas = [
         np.bincount(whole(sample.labels()).ravel())[1:]
@@ -203,9 +198,7 @@ def speck(data: Data) -> int:
     return int(np.median(found[found > 0]) / 10)
 
 
-def ours(
-    data: Data, work: Path, *, seconds: float, seed: int, least: int = 0, **settings: Any
-) -> dict[str, Any]:
+def ours(data, work, *, seconds, seed, least=0, **settings):
     """Train as a user would, predict by the tiler, and read the instances back."""
     folder = work / "now"
     shutil.rmtree(folder, ignore_errors=True)
@@ -236,7 +229,7 @@ def ours(
     }
 
 
-def plain(data: Data, work: Path, *, seconds: float, seed: int, least: int = 0) -> dict[str, Any]:
+def plain(data, work, *, seconds, seed, least=0):
     """Train a plain U-Net with a ResNet-18 encoder in a plain loop for the same time.
 
     Padded tiles of 256 pixels, four a step, changed as ours are; Adam with a cosine, cross-entropy
@@ -286,7 +279,7 @@ def plain(data: Data, work: Path, *, seconds: float, seed: int, least: int = 0) 
     return {**scored(data, labels), "steps": step, "precision": precision, "trained": trained}
 
 
-def _found(network: torch.nn.Module, image: NDArray[Any], least: int) -> NDArray[Any]:
+def _found(network, image, least):
     """Predict a whole image at once, and number its objects."""
     normalized = fit(lambda: [image]).apply(image)
     height, width = image.shape[1:]
@@ -297,10 +290,10 @@ def _found(network: torch.nn.Module, image: NDArray[Any], least: int) -> NDArray
     return instances(logits.argmax(dim=0).numpy().astype(np.uint8), "foreground", min_size=least)
 
 
-def otsu(data: Data, work: Path, *, seconds: float, seed: int, least: int = 0) -> dict[str, Any]:
+def otsu(data, work, *, seconds, seed, least=0):
     """Smooth a little and cut at Otsu's threshold, on the side that suits the training images."""
 
-    def cut(sample: Any) -> NDArray[Any]:
+    def cut(sample):
         smooth = gaussian(whole(sample.data)[0].astype(float), 1)
         return smooth > threshold_otsu(smooth)
 
@@ -319,12 +312,12 @@ METHODS = {"unetkit": ours, "smp resnet18": plain, "otsu": otsu}
 class Runs:
     """What was run already, one line each."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work):
         self._path = work / "runs.jsonl"
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
 
-    def make(self, kind: str, what: str, method: str, data: Data, work: Path, **how: Any) -> None:
+    def make(self, kind, what, method, data, work, **how):
         """Make a run that was not made yet."""
         own = json.loads(json.dumps({"data": data.name, **how}))
         key = {"kind": kind, "what": what, **own}
@@ -344,7 +337,7 @@ class Runs:
             stream.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
 
-    def table(self, kind: str, seconds: float) -> list[str]:
+    def table(self, kind, seconds):
         """Lay out all runs of a kind and a time as Markdown, those of several seeds together."""
         rows = [row for row in self.rows if row["kind"] == kind and row["seconds"] == seconds]
         lines = ["| data | what | SEG | AP 0.5 | adapted Rand error |", "|---|---|---|---|---|"]
@@ -365,7 +358,7 @@ class Runs:
         return lines
 
 
-def _cell(values: list[float | None]) -> str:
+def _cell(values):
     known = [value for value in values if value is not None]
     if not known:
         return ""
@@ -373,7 +366,7 @@ def _cell(values: list[float | None]) -> str:
     return f"{fmean(known):.3f}{spread}"
 
 
-def write(path: Path, kind: str, table: str) -> None:
+def write(path, kind, table):
     """Put a table between its marks in a file, at the end where there are none yet."""
     first, last = f"<!-- {kind} -->", f"<!-- end of {kind} -->"
     text = path.read_text() if path.exists() else ""
@@ -383,7 +376,7 @@ def write(path: Path, kind: str, table: str) -> None:
     path.write_text(f"{before}{gap}{first}\n{table}\n{last}{after or chr(10)}")
 
 
-def main() -> None:
+def main():
     """Make the runs that were asked for, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)

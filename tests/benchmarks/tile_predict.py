@@ -41,7 +41,7 @@ SIDE, WIDTH = 2048, 32
 WORKERS: dict[str, dict[str, int]] = {"local:2": {}, "processes": {"workers": 2}}
 
 
-def network() -> unet.UNet:
+def network():
     """Return the network that is timed, with the same weights every time."""
     torch.manual_seed(0)
     made = unet.build(in_channels=1, classes=2, width=WIDTH).eval()
@@ -51,7 +51,7 @@ def network() -> unet.UNet:
     return made
 
 
-def store(folder: str, side: int) -> tuple[str, str]:
+def store(folder, side):
     """Store a model file and an image of noise."""
     model, image = f"{folder}/model.safetensors", f"{folder}/{side}.zarr"
     made = network()
@@ -73,7 +73,7 @@ def store(folder: str, side: int) -> tuple[str, str]:
     return model, image
 
 
-def peer(overlap: float, side: int) -> dict[str, Any]:
+def peer(overlap, side):
     """Return the seconds that MONAI takes for a padded network of the same channels."""
     from monai.inferers import sliding_window_inference
 
@@ -93,25 +93,25 @@ def peer(overlap: float, side: int) -> dict[str, Any]:
 class Watch:
     """A progress that remembers when the first stage began and when each tile of it was done."""
 
-    def __init__(self, *, stop_after: int | None = None) -> None:
+    def __init__(self, *, stop_after=None):
         self.began, self.left = 0.0, stop_after
         self.stages, self.done = [], []
 
-    def start(self, what: str, *, total: int) -> None:
+    def start(self, what, *, total):
         self.began = self.began or time.perf_counter()
         self.stages.append(what)
 
-    def advance(self, parts: int = 1, *, status: str = "") -> None:
+    def advance(self, parts=1, *, status=""):
         if len(self.stages) == 1:
             self.done.append(time.perf_counter())
             if len(self.done) == self.left:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    def note(self, text: str) -> None:
+    def note(self, text):
         pass
 
 
-def ours(side: int, options: dict[str, Any]) -> dict[str, Any]:
+def ours(side, options):
     """Return the seconds that `tile_predict` takes, and what of it the network takes."""
     from unetkit.commands.tile_predict.command import tile_predict
 
@@ -119,7 +119,7 @@ def ours(side: int, options: dict[str, Any]) -> dict[str, Any]:
     hardware.tune_allocator()
     real, spent = hardware.forward, []
 
-    def forward(*arguments: Any, **named: Any) -> Any:
+    def forward(*arguments, **named):
         began = time.perf_counter()
         try:
             return real(*arguments, **named)
@@ -153,7 +153,7 @@ def ours(side: int, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def matrix_rate(precision: str) -> float:
+def matrix_rate(precision):
     """Return the floating-point operations a second of this machine's matrix product."""
     kind = torch.float32 if precision in ("exact", "float32") else getattr(torch, precision)
     a = torch.rand(2048, 2048).to(kind)
@@ -165,7 +165,7 @@ def matrix_rate(precision: str) -> float:
     return 2 * 2048**3 / min(times)
 
 
-def operations(side: int) -> float:
+def operations(side):
     """Count the floating-point operations of one pass over the whole image."""
     module = network().to("meta")
     size = module.contract.legal(side + 2 * module.contract.need)
@@ -174,7 +174,7 @@ def operations(side: int) -> float:
     return float(counter.get_total_flops())
 
 
-def sparse(side: int) -> dict[str, Any]:
+def sparse(side):
     """Predict the first 50 tiles of an image that is nearly all background."""
     from unetkit.commands.tile_predict.command import tile_predict
     from unetkit.errors import StoppedError
@@ -191,7 +191,7 @@ def sparse(side: int) -> dict[str, Any]:
     return {"side": side, "peak_bytes": peak, "first_tile_seconds": watch.done[0] - began}
 
 
-def journal(count: int) -> dict[str, Any]:
+def journal(count):
     """Read a journal of `count` tiles."""
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder, FOLDER, LINES)
@@ -209,7 +209,7 @@ def journal(count: int) -> dict[str, Any]:
         }
 
 
-def apart(*arguments: str, python: str = sys.executable) -> Any:
+def apart(*arguments, python=sys.executable):
     """Run a part of this script in a process of its own; return what it printed."""
     places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     run = subprocess.run(
@@ -224,18 +224,18 @@ def apart(*arguments: str, python: str = sys.executable) -> Any:
     return found
 
 
-def run_ours(side: int, **options: Any) -> dict[str, Any]:
+def run_ours(side, **options):
     """Time a prediction in a process of its own."""
     return apart("--ours", json.dumps(options), "--side", str(side))
 
 
-def best_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def best_of(runs):
     """Return the quickest run, with the best rate of the machine that any of them saw."""
     best = min(runs, key=lambda run: run["seconds"])
     return best | {"matrix_rate": max(run.get("matrix_rate", 0.0) for run in runs)}
 
 
-def compare(side: int, rounds: int, python: str) -> dict[str, Any]:
+def compare(side, rounds, python):
     """Time us and the peer in turn, several times; return the ratios of the best times."""
     runs: dict[str, Callable[[], dict[str, Any]]] = {
         "auto": lambda: run_ours(side),
@@ -268,7 +268,7 @@ def compare(side: int, rounds: int, python: str) -> dict[str, Any]:
     return figures | {"monai_025_seconds": times["025"], "monai_050_seconds": times["050"]}
 
 
-def beside(side: int, precision: str) -> dict[str, Any]:
+def beside(side, precision):
     """Compare ways of computing with each other: bit for bit, and with two workers."""
     exact = {"tile": 512, "precision": "exact"}
     half = side // 2
@@ -283,7 +283,7 @@ def beside(side: int, precision: str) -> dict[str, Any]:
     return figures
 
 
-def scales() -> dict[str, Any]:
+def scales():
     """Start on a small and a huge sparse plane, and read a long journal."""
     small, large = (apart("--sparse", str(side)) for side in (10_000, 100_000))
     million = apart("--journal", "1000000")
@@ -294,7 +294,7 @@ def scales() -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main():
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=SIDE, help="pixels a side of the image")

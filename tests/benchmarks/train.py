@@ -36,7 +36,7 @@ LABELLED, BATCH, WIDTH = 512, 4, 32
 QUICK = {"labelled": 100, "width": 4, "steps": 3}
 
 
-def cells(folder: str) -> str:
+def cells(folder):
     """Store a dataset of noisy discs with their border weights."""
     from unetkit.commands.weights.command import weights
     from unetkit.storage.datasets import DatasetWriter
@@ -60,13 +60,13 @@ def cells(folder: str) -> str:
 class Clock:
     """Adds up the seconds inside some functions."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.inside = 0.0
 
-    def around(self, function: Any) -> Any:
+    def around(self, function):
         """Return the function with its time taken."""
 
-        def timed(*arguments: Any, **named: Any) -> Any:
+        def timed(*arguments, **named):
             began = time.perf_counter()
             try:
                 return function(*arguments, **named)
@@ -76,7 +76,7 @@ class Clock:
         return timed
 
 
-def ours(wish: dict[str, Any]) -> dict[str, Any]:
+def ours(wish):
     """Train for some steps; return labelled pixels a second, and the share that is overhead."""
     from unetkit.commands.train.plan import choose_task
     from unetkit.commands.train.samples import training_samples
@@ -134,7 +134,7 @@ def ours(wish: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def peer(wish: dict[str, Any]) -> dict[str, Any]:
+def peer(wish):
     """Train for some steps as MONAI's tutorials do; return labelled pixels a second."""
     from monai import transforms
     from monai.data import CacheDataset, DataLoader
@@ -189,7 +189,7 @@ def peer(wish: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def apart(part: str, wish: dict[str, Any], *, python: str = sys.executable) -> dict[str, Any]:
+def apart(part, wish, *, python=sys.executable):
     """Run a part of this script in a process of its own; return what it printed."""
     places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     run = subprocess.run(
@@ -204,7 +204,7 @@ def apart(part: str, wish: dict[str, Any], *, python: str = sys.executable) -> d
     return found
 
 
-def compare(wish: dict[str, Any], *, rounds: int, python: str) -> dict[str, Any]:
+def compare(wish, *, rounds, python):
     """Time us and the peer in turn; return the ratios of the best rates."""
     runs = {
         "auto": ("ours", {"precision": "auto"}),
@@ -236,7 +236,7 @@ def compare(wish: dict[str, Any], *, rounds: int, python: str) -> dict[str, Any]
     }
 
 
-def main() -> None:
+def main():
     """Run a part, or all of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=["ours", "peer"])

@@ -18,15 +18,12 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from unetkit.arrays.weight_map import border_weight
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # ruff: noqa: T201 - threads are set before anything is imported, and a benchmark prints
 
@@ -44,7 +41,7 @@ FULL = 8192
 BLOCK = 1024
 
 
-def cells(size: int, count: int) -> np.ndarray[Any, Any]:
+def cells(size, count):
     """Draw about `count` discs of differing size on a grid, close to one another."""
     side = round(count**0.5)
     pitch = size / side
@@ -60,7 +57,7 @@ def cells(size: int, count: int) -> np.ndarray[Any, Any]:
     return np.where(dy**2 + dx**2 < radii[place] ** 2, numbers, 0).astype(np.uint32)
 
 
-def fastest(*functions: Callable[[], Any]) -> list[float]:
+def fastest(*functions):
     """Time functions in turn and return the fastest round of each, in seconds."""
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(ROUNDS):
@@ -71,13 +68,13 @@ def fastest(*functions: Callable[[], Any]) -> list[float]:
     return [min(found) for found in times]
 
 
-def naive(labels: np.ndarray[Any, Any]) -> None:
+def naive(labels):
     """Make one distance transform for each of a few cells."""
     for number in range(1, SAMPLED + 1):
         distance_transform_edt(labels != number)
 
 
-def large(side: int) -> dict[str, Any]:
+def large(side):
     """Weigh a large stored plane that holds cells in one corner alone, and a small one like it."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -107,7 +104,7 @@ def large(side: int) -> dict[str, Any]:
     }
 
 
-def weigh(place: str, length: int) -> dict[str, float]:
+def weigh(place, length):
     """Weigh a stored plane on one thread, and say what it took."""
     from unetkit.commands.weights.command import weights
 
@@ -126,7 +123,7 @@ def weigh(place: str, length: int) -> dict[str, float]:
     }
 
 
-def plane(place: str, length: int, *, part: int) -> str:
+def plane(place, length, *, part):
     """Store a plane with a corner, this part of each side in whole tiles, that is full of cells."""
     from unetkit.geometry.tiles import cover
     from unetkit.storage.image_writer import create_image, create_labels
@@ -142,7 +139,7 @@ def plane(place: str, length: int, *, part: int) -> str:
     return place
 
 
-def read(place: str, most: int | None = None) -> None:
+def read(place, most=None):
     """Read all labels once, in squares."""
     from unetkit.geometry.tiles import cover
     from unetkit.storage.images import open_image
@@ -152,7 +149,7 @@ def read(place: str, most: int | None = None) -> None:
         array.read(0, tile.y0, tile.y1, tile.x0, tile.x1)
 
 
-def main() -> None:
+def main():
     """Time everything and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", type=int, metavar="SIDE")

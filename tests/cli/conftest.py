@@ -1,16 +1,10 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from unetkit.cli.app import COMMANDS, main
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 # Every command by what is typed, with the function that it runs as MODULE:NAME.
 HOMES = {
@@ -25,10 +19,10 @@ HOMES = {
 
 
 @pytest.fixture
-def imported(tmp_path: Path) -> Callable[..., str]:
+def imported(tmp_path):
     """Import a dataset NAME.zarr of label arrays by sample, and of images made of them."""
 
-    def make(name: str, **samples: np.ndarray) -> str:
+    def make(name, **samples):
         for sample, labels in samples.items():
             for kind, array in (("images", labels * 90 + 5), ("masks", labels)):
                 (tmp_path / name / kind).mkdir(parents=True, exist_ok=True)
@@ -42,7 +36,7 @@ def imported(tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.fixture
-def nuclei() -> np.ndarray:
+def nuclei():
     """Two objects on an image of 30 x 40 pixels."""
     labels = np.zeros((30, 40), dtype=np.uint8)
     labels[4:14, 4:14], labels[16:26, 20:32] = 1, 2

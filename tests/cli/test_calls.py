@@ -112,16 +112,14 @@ class Answer:
     output = "a.prediction.zarr"
     holds = True
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self):
         return {"output": self.output, "tiles_total": 4, "output_bytes": 5_000_000}
 
-    def __iter__(self) -> Any:
+    def __iter__(self):
         return iter(())
 
 
-def heard(
-    typed: str, monkeypatch: pytest.MonkeyPatch, answer: object = None
-) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+def heard(typed, monkeypatch, answer=None):
     """Run what is typed, and return which function is called with what."""
     words = shlex.split(typed)
     home = HOMES.get(" ".join(words[:2])) or HOMES[words[0]]
@@ -129,7 +127,7 @@ def heard(
     calls: list[Any] = []
     signature = inspect.signature(getattr(import_module(module), name))
 
-    def record(*values: Any, **options: Any) -> object:
+    def record(*values, **options):
         assert ("progress" in options) == ("progress" in signature.parameters)
         options.pop("progress", None)
         calls.append((values, options))
@@ -142,7 +140,7 @@ def heard(
     return home, values, options
 
 
-def plain(typed: str) -> object:
+def plain(typed):
     """Return an answer for what shows it as it is."""
     listing = {"models": [], "plugins": [], "info": {}}
     return {} if typed.startswith("models show") else listing.get(typed.split(" a.zarr")[0])
@@ -199,7 +197,7 @@ def test_a_plan_is_shown_and_no_path(monkeypatch, capsys):
 class Walked:
     output = "my demo"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self):
         return {"output": self.output, "scores": [], "pictures": [], "commands": ["unetkit info x"]}
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -22,11 +21,11 @@ from unetkit.progress import SILENT
 class Report:
     output: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self):
         return {"output": self.output, "samples": 2}
 
 
-def run(code: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+def run(code, **options):
     """Run a line of Python in a process of its own, so that its streams are real."""
     program = f"from unetkit.cli import console, tables\n{code}\n"
     return subprocess.run(
@@ -90,7 +89,7 @@ def test_quiet_is_silent(capsys):
 
 
 def test_progress_goes_to_stderr_and_tells_a_failure(capsys):
-    def fail() -> None:
+    def fail():
         with console.progress(quiet=False) as progress:
             progress.start("tiles", total=4)
             progress.advance(3)
@@ -161,14 +160,14 @@ def test_no_colour_holds():
 
 
 class Clock:
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 0.0
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
 
-def paper(*, width: int = 80, terminal: bool = False) -> Console:
+def paper(*, width=80, terminal=False):
     return Console(
         file=io.StringIO(),
         width=width,
@@ -179,7 +178,7 @@ def paper(*, width: int = 80, terminal: bool = False) -> Console:
     )
 
 
-def text(sheet: Console) -> str:
+def text(sheet):
     assert isinstance(sheet.file, io.StringIO)
     return sheet.file.getvalue()
 

@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -119,8 +118,8 @@ def test_a_bug_shows_where_it_is(error, capsys, monkeypatch):
     assert "a bug" in err
 
 
-def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    def raises(source: str) -> dict[str, Any]:
+def fail_with(error, monkeypatch):
+    def raises(source):
         raise error
 
     monkeypatch.setattr("unetkit.commands.info.info", raises)
@@ -144,7 +143,7 @@ def test_nothing_there_is_exit_3_and_creates_nothing(tmp_path):
 
 
 def test_warnings_of_libraries_are_not_for_the_user(capsys, monkeypatch):
-    def warns(source: str) -> dict[str, Any]:
+    def warns(source):
         import warnings
 
         warnings.warn("an old name", DeprecationWarning, stacklevel=2)

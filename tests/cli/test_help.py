@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -20,7 +19,7 @@ HEAVY += ["tifffile"]
 OWN = {"eval": ["--fail-under", "--list"], "": ["--install-completion", "--show-completion"]}
 
 
-def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def run(*arguments, **options):
     return subprocess.run(
         [sys.executable, "-m", "unetkit", *arguments],
         check=False,
@@ -30,7 +29,7 @@ def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
-def flags(command: str) -> list[str]:
+def flags(command):
     """Return what help must list of a command."""
     options = [o for o in parameters_of(declared(HOMES[command])).values() if not o.is_argument]
     names = {o.name: "--set" if o.name == "options" else f"--{o.name}" for o in options}
@@ -38,7 +37,7 @@ def flags(command: str) -> list[str]:
     return [*listed, *OWN.get(command, []), "--json", "--help"]
 
 
-def headings(out: str) -> list[str]:
+def headings(out):
     return [line.strip("\u256d\u256e\u2500 ") for line in out.splitlines() if line[0:1] == "\u256d"]
 
 

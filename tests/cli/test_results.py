@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,20 +12,15 @@ from unetkit.cli.app import main
 from unetkit.storage.chunks import write_list
 from unetkit.storage.image_writer import create_image
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from unetkit.storage.planes import PlaneArray
-
 
 @pytest.fixture
 def labelled(
-    imported: Callable[..., str],
-    nuclei: np.ndarray,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    imported,
+    nuclei,
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
     """Make a dataset `a.zarr` of two samples and go to its folder."""
     imported("a", one=nuclei, two=nuclei)
     monkeypatch.chdir(tmp_path)
@@ -35,11 +29,11 @@ def labelled(
 
 @pytest.fixture
 def stores(
-    imported: Callable[..., str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    imported,
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
     """Make `truth.zarr` of six samples and `worse.zarr`, which lacks an object in each."""
     for name in ("truth", "worse"):
         samples = {}
@@ -120,7 +114,7 @@ def test_the_scores_are_listed(capsys):
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> PlaneArray:
+def stored(tmp_path):
     data = create_image(str(tmp_path / "a.zarr"), shape=(4, 8), axes="yx", dtype="u1", chunk=4)
     data.write(0, 0, 0, np.eye(4, 8, dtype=np.uint8)[None])
     (tmp_path / "a.zarr" / ".unetkit").mkdir()

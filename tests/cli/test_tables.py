@@ -11,7 +11,7 @@ from rich.console import Console
 from unetkit.cli.tables import details, model, safe, scores, summary, table, value, walk
 
 
-def shown(*parts: object, width: int = 80) -> str:
+def shown(*parts, width=80):
     console = Console(file=io.StringIO(), width=width, markup=False, highlight=False, emoji=False)
     for part in parts:
         console.print(part)

@@ -2,45 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import pytest
 
 from unetkit.scores import boundaries, isbi2012, table
 
-if TYPE_CHECKING:
-    from unetkit.scores.contingency import Contingency
-
 
 class Scored:
     """Works scores out for tests that know what they have to be."""
 
-    def outlines(
-        self, truth: np.ndarray, found: np.ndarray, *, tolerance: float = 2.0
-    ) -> dict[str, float | None]:
+    def outlines(self, truth, found, *, tolerance=2.0):
         """Score the outlines of whole images."""
         inside = tuple(slice(0, n) for n in truth.shape)
         return self.surfaces(boundaries.measure(truth, found, inside=inside), tolerance=tolerance)
 
-    def surfaces(
-        self, surfaces: boundaries.Surfaces, *, units: int = 1, tolerance: float = 2.0
-    ) -> dict[str, float | None]:
+    def surfaces(self, surfaces, *, units=1, tolerance=2.0):
         """Score what was measured of outlines."""
         return overall(boundaries.outline_sums(surfaces, units=units, tolerance=tolerance))
 
-    def thin(self, plain: Contingency, thinned: Contingency | None = None) -> dict[str, Any]:
+    def thin(self, plain, thinned=None):
         """Score thin borders by the tables of their pieces, thinned or not."""
         errors = np.zeros(1), np.array([plain.pixels])
         sums = isbi2012.plane_sums([plain], [thinned or plain], errors)
         return overall({name: (np.arange(one.shape[1]), one) for name, one in sums.items()})
 
 
-def overall(columns: Any) -> dict[str, float | None]:
+def overall(columns):
     return {name: one.overall() for name, one in table.score_sums(columns).items()}
 
 
 @pytest.fixture(scope="session")
-def scored() -> Scored:
+def scored():
     """Return what works scores out."""
     return Scored()

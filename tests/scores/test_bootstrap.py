@@ -10,14 +10,14 @@ from unetkit.scores import bootstrap
 from unetkit.scores.sums import Sums, mean_ratio
 
 
-def scores(seed: int, units: int = 30, gain: float = 0.0) -> Sums:
+def scores(seed, units=30, gain=0.0):
     rng = np.random.default_rng(seed)
     wholes = rng.integers(50, 100, size=units)
     parts = wholes * np.clip(rng.normal(0.7 + gain, 0.1, size=units), 0, 1)
     return made(np.stack([parts, wholes], axis=-1))
 
 
-def made(by_unit: np.ndarray) -> Sums:
+def made(by_unit):
     return Sums(np.arange(by_unit.shape[1]), by_unit, mean_ratio)
 
 

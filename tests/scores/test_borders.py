@@ -93,7 +93,7 @@ CELLS = np.zeros((8, 8), bool)
 CELLS[1:7, 1:4] = CELLS[1:7, 5:7] = True
 
 
-def count(found: np.ndarray) -> tuple[int, int]:
+def count(found):
     errors = warping_errors(CELLS, found)
     return errors.splits, errors.mergers
 
@@ -172,17 +172,17 @@ def test_a_split_that_only_a_long_way_round_undoes_is_none():
     assert (errors.splits, errors.mergers) == (0, 0)
 
 
-def blobs(seed: int, shape: tuple[int, int] = (60, 70)) -> np.ndarray:
+def blobs(seed, shape=(60, 70)):
     noise = np.random.default_rng(seed).random(shape)
     return ndimage.gaussian_filter(noise, 4) > 0.5
 
 
-def measured(truth: np.ndarray, found: np.ndarray) -> boundaries.Surfaces:
+def measured(truth, found):
     inside = tuple(slice(0, n) for n in truth.shape)
     return boundaries.measure(truth, found, inside=inside)
 
 
-def distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def distances(one, other):
     edges = [side & ~ndimage.binary_erosion(side) for side in (one, other)]
     a, b = (np.argwhere(edge) for edge in edges)
     return np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1)).min(1)

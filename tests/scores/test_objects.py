@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from unetkit.scores import contingency, matching
+from unetkit.scores import matching
 from unetkit.scores.contingency import from_labels, merge, pool
-from unetkit.scores.table import Scores, score_instances
+from unetkit.scores.table import score_instances
 
 LABELS = arrays(np.uint16, (8, 8), elements=st.integers(0, 4))
 SMALL = arrays(np.uint8, (3, 4), elements=st.integers(0, 3))
@@ -28,16 +28,16 @@ TRUTH, FOUND = (
 FOUND[5, 7] = 8
 
 
-def scores(truth: np.ndarray, found: np.ndarray) -> Scores:
+def scores(truth, found):
     return score_instances(from_labels(truth, found))
 
 
-def counts(truth: np.ndarray, found: np.ndarray) -> tuple[float | None, ...]:
+def counts(truth, found):
     one = scores(truth, found)
     return one.splits, one.merges, one.misses, one.false_objects
 
 
-def kinds(side: contingency.Segments, words: np.ndarray) -> dict[int, str]:
+def kinds(side, words):
     return {int(n): str(word) for n, word in zip(side.ids, words, strict=True) if n}
 
 

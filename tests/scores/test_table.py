@@ -20,7 +20,6 @@ from unetkit.scores.table import (
     SCORES,
     SCORES_BY_NAME,
     ClassScores,
-    Scores,
     mean,
     score_classes,
     score_instances,
@@ -37,7 +36,7 @@ PREDICTION[:4, 3], PREDICTION[4:, 7], PREDICTION[0, 7] = 0, 7, 9
 # Pixels: (1,5) 12, (1,0) 4, (2,6) 12, (2,7) 4, (0,9) 1, (0,0) 31.
 
 
-def scores(truth: np.ndarray, found: np.ndarray) -> Scores:
+def scores(truth, found):
     return score_instances(from_labels(truth, found))
 
 
@@ -56,7 +55,7 @@ def test_by_hand():
 
 
 def test_variation_of_information_by_hand():
-    def h(*parts: int) -> float:
+    def h(*parts):
         return -sum(p * log2(p / sum(parts)) for p in parts) / 64
 
     found = scores(TRUTH, PREDICTION)

@@ -12,7 +12,6 @@ from unetkit.scores import contingency, isbi2012, sums
 from unetkit.scores.isbi2012 import Topology
 from unetkit.scores.sums import Sums
 from unetkit.scores.table import (
-    ScoreSums,
     class_sums,
     instance_sums,
     score_classes,
@@ -27,7 +26,7 @@ QUARTERS = SpatialBlocks(4, 8, 8)
 TOPOLOGY = Topology(2, 1, 64, ((0, 0), (0, 5), (7, 7)))
 
 
-def agree(found: ScoreSums, overall: dict[str, object]) -> None:
+def agree(found, overall):
     for name, part in found.items():
         wanted = value_of(name, overall)
         wanted = None if wanted is None else pytest.approx(wanted, abs=1e-9)
@@ -119,7 +118,7 @@ def test_pixels_and_tables_agree_on_the_number():
     assert np.bincount(table.image, table.counts, minlength=9).tolist() == by_pixel.tolist()
 
 
-def ratio(*columns: list[int]) -> Sums:
+def ratio(*columns):
     return Sums(*sums.columns(*map(np.array, columns)), sums.mean_ratio)
 
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import pytest
 
 from unetkit.storage.datasets import DatasetWriter
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 @pytest.fixture
-def place(tmp_path) -> Callable[[str], str]:
+def place(tmp_path):
     """Return what names a store."""
     return lambda name: str(tmp_path / name)
 
 
 @pytest.fixture
-def write(place) -> Callable[..., str]:
+def write(place):
     """Return what writes a dataset: each sample is its labels, or all that it has, or None."""
 
-    def write(name: str, samples: dict[str, Any] | list[Any], **common: Any) -> str:
+    def write(name, samples, **common):
         writer = DatasetWriter(place(name))
         if isinstance(samples, list):
             samples = {f"s{n}": one for n, one in enumerate(samples)}

@@ -19,7 +19,7 @@ from unetkit.scores.contingency import from_labels
 from unetkit.scores.table import score_sums
 
 
-def cells(shift: int = 0) -> np.ndarray:
+def cells(shift=0):
     """Draw nine cells parted by borders of three pixels."""
     labels = np.zeros((60, 60), np.uint8)
     for n in range(9):

@@ -12,12 +12,12 @@ from unetkit.scores import table
 from unetkit.storage.image_writer import create_image, create_labels
 
 
-def labels(seed: int, side: int = 48) -> np.ndarray:
+def labels(seed, side=48):
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).random((side, side)), 2)
     return ndimage.label(noise > 0.53)[0].astype(np.uint16)
 
 
-def spoilt(one: np.ndarray, seed: int, share: float) -> np.ndarray:
+def spoilt(one, seed, share):
     """Lose some objects."""
     ids = np.arange(1, one.max() + 1)
     lost = np.random.default_rng(seed).choice(ids, int(share * len(ids)), replace=False)

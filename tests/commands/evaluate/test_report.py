@@ -74,7 +74,7 @@ def test_what_is_truth_must_be_clear(stores):
             evaluate(*given)
 
 
-def facts(**given: object) -> UndefinedReasons:
+def facts(**given):
     known = {"kind": "instances", "borders": True, "thin": True, "largest": 16, "alike": True}
     return UndefinedReasons(**{**known, **given})
 

@@ -27,7 +27,7 @@ PARTIAL = ".p.zarr.eval.unetkit-partial"
 WORK = {"scheduler": "sync", "bootstrap": 20}
 
 
-def write(url: str, seed: int) -> str:
+def write(url, seed):
     labels = np.zeros((SIDE, SIDE), np.uint16)
     corners = np.random.default_rng(seed).integers(0, SIDE - 30, size=(60, 2))
     for n, (y, x) in enumerate(corners, start=1):
@@ -47,11 +47,11 @@ def stores(tmp_path, monkeypatch):
     return write("p.zarr", 0), write("t.zarr", 1)
 
 
-def full() -> None:
+def full():
     raise ResourceError("the disk must take it, got no room; make room")
 
 
-def document(report: object) -> dict:
+def document(report):
     """Give the report, but for how much of the work was there before."""
     return {**report.to_dict(), "tiles_reused": 0}
 
@@ -90,7 +90,7 @@ def test_objects_are_kept_too(kit, stores):
 
 
 def test_a_signal_ends_it_at_a_safe_place(kit, stores):
-    def end() -> None:
+    def end():
         os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(StoppedError, match="--resume in the same command to go on") as caught:

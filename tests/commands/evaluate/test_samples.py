@@ -165,7 +165,7 @@ def test_nothing_there_is_said_and_nothing_is_created(place, tmp_path, write):
 
 @pytest.fixture
 def image(write):
-    def make(names: tuple[str, ...], attributes: dict[str, object]) -> object:
+    def make(names, attributes):
         stack = np.full((len(names), 6, 7), 51, np.uint8)
         stack[-1] = 255
         parts = {"image": stack, "labels": stack[0], "channel_names": names}

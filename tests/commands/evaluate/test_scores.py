@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from unetkit.storage.datasets import open_dataset
 from unetkit.storage.image_writer import create_image, create_labels
 
 
-def cells(seed: int, shape: tuple[int, ...] = (8, 8)) -> np.ndarray[Any, Any]:
+def cells(seed, shape=(8, 8)):
     """Draw blobs and number them."""
     noise = np.random.default_rng([seed, *shape]).random(shape)
     smooth = ndimage.gaussian_filter(noise, 1.5, mode="wrap")
@@ -163,7 +162,7 @@ def test_seventy_thousand_objects_are_told_apart(write):
     assert precision == overall.seg == overall.recall == 1 - lost / count
 
 
-def columns(table: contingency.Contingency) -> list[list[int]]:
+def columns(table):
     return [c.tolist() for c in (table.image, table.true, table.pred, table.counts)]
 
 
