@@ -7,30 +7,19 @@ turn, round after round, and the fastest round of each counts, so that other wor
 hits all alike.
 """
 
-from __future__ import annotations
-
 import json
-import os
 import platform
-import time
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from measuring import fastest, on_one_thread
 
 from unetkit.arrays.deformation import affine, deform, draw_deformation, field
 from unetkit.models.hardware import tune_allocator
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-# ruff: noqa: T201 - threads are set before anything is imported, and a benchmark prints
-
-
-for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
-    os.environ[f"{name}_NUM_THREADS"] = "1"
+# ruff: noqa: T201 - a benchmark prints
 
 
 SIZE = 512
@@ -70,7 +59,7 @@ def movement():
 
 def peers():
     """Return what the peers do with the same image, each by its cubic."""
-    found: dict[str, Callable[[], Any]] = {}
+    found = {}
     for make in (elastic_peer, monai_peer, albumentations_peer, ready_map_peers):
         # A peer that is missing or does not load hides none of the others.
         with suppress(ImportError):
@@ -144,27 +133,17 @@ def ready_map_peers():
     }
 
 
-def fastest(functions):
-    """Time functions in turn and return the fastest round of each, in milliseconds."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(ROUNDS + 2):
-        for name, function in functions.items():
-            # The first call of a turn finds the caches full of another's arrays.
-            for _ in range(3):
-                began = time.perf_counter()
-                function()
-                times[name].append(time.perf_counter() - began)
-    # The first two rounds compile and warm up.
-    return {name: min(found[6:]) * 1e3 for name, found in times.items()}
-
-
 def main():
     """Time everything and print what came of it."""
+    on_one_thread()
     warnings.simplefilter("ignore")
     # As training does it; the peers gain from it as well.
     tune_allocator()
     own, other = ours(), peers()
-    took = fastest({**own, **other})
+    every = own | other
+    # The first two rounds compile and warm up.
+    times = fastest(*every.values(), rounds=ROUNDS, warm=2, calls=3)
+    took = {name: seconds * 1e3 for name, seconds in zip(every, times, strict=True)}
     drawing = {"monai", "albumentations"}
     ratios = {
         name: took[name] / took["drawn_image" if name in drawing else "image"] for name in other

@@ -6,21 +6,17 @@ many, with cells in one corner, are evaluated too, each in a process of its own:
 processor per pixel and peak memory of each, and the exponent of time by pixels (1 is linear).
 """
 
-from __future__ import annotations
-
 import argparse
 import json
-import os
 import platform
 import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from measuring import cells, fastest, labelled_plane, on_one_thread, took
 from skimage import metrics as skimage_metrics
 
 from unetkit.scores.contingency import from_labels
@@ -28,41 +24,12 @@ from unetkit.scores.isbi2012 import warping_errors
 from unetkit.scores.matching import THRESHOLDS, overlaps
 from unetkit.scores.table import score_instances
 
-# ruff: noqa: T201 - threads are set before anything is imported, and a benchmark prints
+# ruff: noqa: T201 - a benchmark prints
 
 
-for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
-    os.environ[f"{name}_NUM_THREADS"] = "1"
-
-
-ROUNDS = 3
 # Sizes of the large comparison, as shares of the largest.
 SHARES = (8, 4, 2, 1)
 CELLS = 2048
-
-
-def cells(size, count, *, seed):
-    """Draw about `count` discs on a grid, each a little off its place."""
-    side = round(count**0.5)
-    pitch = size / side
-    shifts = np.random.default_rng(seed).uniform(-0.1, 0.1, (2, side, side)) * pitch
-    at = np.arange(size, dtype=np.float32)
-    cell = np.minimum((at / pitch).astype(int), side - 1)
-    place = np.ix_(cell, cell)
-    dy = (at - (cell + 0.5) * pitch)[:, None] - shifts[0][place]
-    dx = (at - (cell + 0.5) * pitch)[None, :] - shifts[1][place]
-    numbers = cell[:, None] * side + cell[None, :] + 1
-    return np.where(dy**2 + dx**2 < (0.4 * pitch) ** 2, numbers, 0).astype(np.int32)
-
-
-def fastest(function):
-    """Time a function and return the fastest round, in seconds."""
-    times = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return min(times)
 
 
 def one_by_one(truth, found):
@@ -74,20 +41,23 @@ def one_by_one(truth, found):
 
 def against_others():
     """Compare scores of 2048 x 2048 pixels with 3,000 objects."""
-    truth, found = (cells(2048, 3000, seed=seed) for seed in (0, 1))
-    every = fastest(lambda: score_instances(from_labels(truth, found)))
-    ours = fastest(lambda: [*map(overlaps(from_labels(truth, found)).matches, THRESHOLDS)])
+    truth, found = (cells(2048, 3000, seed=seed).astype(np.int32) for seed in (0, 1))
+    every, ours, peer = fastest(
+        lambda: score_instances(from_labels(truth, found)),
+        lambda: [*map(overlaps(from_labels(truth, found)).matches, THRESHOLDS)],
+        lambda: one_by_one(truth, found),
+    )
     result = {
         "all_scores_seconds": every,
         "average_precision_seconds": ours,
-        "scikit_image_over_all_scores": fastest(lambda: one_by_one(truth, found)) / every,
+        "scikit_image_over_all_scores": peer / every,
     }
     try:
         from stardist.matching import matching
     except ImportError:
         return result
     thresholds = [n / 100 for n in range(50, 100, 5)]
-    theirs = fastest(lambda: matching(truth, found, thresh=thresholds))
+    (theirs,) = fastest(lambda: matching(truth, found, thresh=thresholds))
     by_threshold = [matching(truth, found, thresh=t).accuracy for t in thresholds]
     own = score_instances(from_labels(truth, found)).average_precision_at or {}
     same = np.allclose(list(own.values()), by_threshold)
@@ -101,8 +71,7 @@ def against_others():
 def warping():
     """Time the warping error of 512 x 512 pixels, compiled before."""
     truth, found = (cells(512, 200, seed=seed) > 0 for seed in (2, 3))
-    warping_errors(truth, found)
-    return fastest(lambda: warping_errors(truth, found))
+    return fastest(lambda: warping_errors(truth, found), warm=1)[0]
 
 
 def peak_mib():
@@ -114,19 +83,12 @@ def peak_mib():
 def stored(side):
     """Evaluate stored labels that hold cells in one corner alone."""
     from unetkit.commands.evaluate.command import evaluate
-    from unetkit.storage.image_writer import create_image, create_labels
 
     with tempfile.TemporaryDirectory() as folder:
         places = [f"{folder}/{name}.zarr" for name in ("found", "truth")]
         for seed, place in enumerate(places):
-            create_image(place, shape=(side, side), axes="yx", dtype=np.uint8)
-            array = create_labels(
-                place, "instances", shape=(side, side), axes="yx", dtype=np.uint32, chunk=512
-            )
-            array.write(0, 0, 0, cells(CELLS, 3000, seed=seed).astype(np.uint32))
-        began, worked = time.perf_counter(), time.process_time()
-        evaluate(*places, scheduler="sync", bootstrap=100)
-        seconds, worked = time.perf_counter() - began, time.process_time() - worked
+            labelled_plane(place, side).write(0, 0, 0, cells(CELLS, 3000, seed=seed))
+        seconds, worked = took(lambda: evaluate(*places, scheduler="sync", bootstrap=100))
     return {
         "side": side,
         "seconds": seconds,
@@ -156,6 +118,7 @@ def large(side):
 
 def main():
     """Run what was asked for and print one line."""
+    on_one_thread()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", type=int, metavar="SIDE")
     parser.add_argument("--stored", type=int, metavar="SIDE", help=argparse.SUPPRESS)
@@ -163,11 +126,10 @@ def main():
     if arguments.stored:
         print(json.dumps(stored(arguments.stored)))
         return
-    side = arguments.large
-    result: dict[str, Any] = {"benchmark": "evaluate", "machine": platform.machine()}
+    result = {"benchmark": "evaluate", "machine": platform.machine()}
     result |= against_others() | {"warping_512_seconds": warping()}
-    if side:
-        result["large"] = large(side)
+    if arguments.large:
+        result["large"] = large(arguments.large)
     print(json.dumps(result))
 
 

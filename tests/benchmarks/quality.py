@@ -9,8 +9,6 @@ not made again. Of what was run, a Markdown table is printed at the end, and wit
 put between its marks in a file.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform
@@ -19,12 +17,12 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 import numpy as np
 import segmentation_models_pytorch as smp
 import tifffile
 import torch
+from measuring import sampler, whole
 from PIL import Image
 from skimage.filters import gaussian, threshold_otsu
 from skimage.measure import label
@@ -33,18 +31,13 @@ from unetkit.arrays.instances import instances
 from unetkit.arrays.normalization import fit
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.train.command import train
-from unetkit.commands.train.plan import choose_task
-from unetkit.commands.train.samples import training_samples
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models import hardware
-from unetkit.progress import SILENT
 from unetkit.scores.contingency import from_labels, pool
 from unetkit.scores.table import score_instances
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.training.block_cache import BlockCache
 from unetkit.training.recipes import RECIPES
-from unetkit.training.sampler import Sampler
-from unetkit.training.split import Region
 
 # ruff: noqa: T201 - a benchmark prints
 
@@ -56,7 +49,7 @@ SCORES = ("seg", "average_precision_50", "adapted_rand_error")
 # The truth of the first two lacks cells, so that only what is asked of those that it has is fair.
 MAIN = {"hela": "seg", "u373": "seg", "em": "adapted_rand_error", "bbbc039": "average_precision_50"}
 # A width that a machine without a GPU trains in minutes; the recipe is the default one.
-OURS: dict[str, Any] = {"options": ("width=16",)}
+OURS = {"options": ("width=16",)}
 
 
 def candidate(batch, tile, *numbers, norm, dropout):
@@ -69,7 +62,7 @@ def candidate(batch, tile, *numbers, norm, dropout):
 
 
 # Drop-out changes the spread of values when training, and the statistics with it: hence the last.
-CANDIDATES: dict[str, dict[str, Any]] = {
+CANDIDATES = {
     "2 x 164": candidate(2, 164, norm="none", dropout="0.5"),
     "1 x 324": candidate(1, 324, norm="none", dropout="0.5"),
     "2 x 164, batch norm": candidate(2, 164, norm="batch", dropout="0.5"),
@@ -88,7 +81,7 @@ CANDIDATES: dict[str, dict[str, Any]] = {
         1, 324, "frozen=0.5", norm="batch", dropout="0"
     ),
 }
-ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+ABLATIONS = {
     "elastic deformation": ("em", {"recipe_set": ("elastic=1",)}),
     "no elastic deformation": ("em", {"recipe_set": ("elastic=0",)}),
     "border weights": ("hela", {"loss": "unet"}),
@@ -167,11 +160,6 @@ def prepare(data, work, name):
     return found
 
 
-def whole(array):
-    """Read a whole plane."""
-    return array.read(0, 0, array.height, 0, array.width)
-
-
 def scored(data, found):
     """Score one label image for each image that is held out, all together."""
     truths = [whole(sample.labels()) for sample in open_dataset(data.test).samples]
@@ -238,18 +226,8 @@ def plain(data, work, *, seconds, seed, least=0):
     began = time.monotonic()
     hardware.tune_allocator()
     torch.manual_seed(seed)
-    task = choose_task(open_dataset(data.train), None, SILENT)
-    regions = [Region(s.name, 0, 0, s.data.height, s.data.width) for s in task.samples]
-    sampler = Sampler(
-        training_samples(
-            task,
-            [region.sample for region in regions],
-            balance=0.0,
-            normalization="percentile",
-            nonfinite="error",
-            progress=SILENT,
-        ),
-        regions,
+    drawn = sampler(
+        data.train,
         contract=SizeContract(step=32, minimum=32),
         recipe=replace(RECIPES["default"], batch=4, tile=256),
         cache=BlockCache(),
@@ -260,7 +238,7 @@ def plain(data, work, *, seconds, seed, least=0):
     dice = smp.losses.DiceLoss("multiclass")
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     step = 0
-    with sampler.batches(workers=hardware.thread_count()) as batches:
+    with drawn.batches(workers=hardware.thread_count()) as batches:
         while (passed := (time.monotonic() - began) / seconds) < 1:
             for group in optimizer.param_groups:
                 group["lr"] = 1e-3 * 0.5 * (1 + np.cos(np.pi * passed))
@@ -315,7 +293,7 @@ class Runs:
     def __init__(self, work):
         self._path = work / "runs.jsonl"
         lines = self._path.read_text().splitlines() if self._path.exists() else []
-        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self.rows = [json.loads(line) for line in lines]
 
     def make(self, kind, what, method, data, work, **how):
         """Make a run that was not made yet."""
@@ -393,44 +371,26 @@ def main():
         sets = [f"choice of {name}" for name in sets if name in ("hela", "em")]
     data = {name: prepare(given.data, given.work, name) for name in sets}
     runs = Runs(given.work)
+    kind = "candidates" if given.candidates else "ablations" if given.ablations else "quality"
+    seconds = given.seconds or {"candidates": 120.0, "ablations": 180.0, "quality": 600.0}[kind]
+
+    def make(what, method, name, seed=0, **how):
+        runs.make(kind, what, method, data[name], given.work, seconds=seconds, seed=seed, **how)
+
     if given.candidates:
-        kind, seconds = "candidates", given.seconds or 120.0
         for what, how in CANDIDATES.items():
             for name in sets:
-                runs.make(
-                    kind, what, "unetkit", data[name], given.work, seconds=seconds, seed=0, **how
-                )
+                make(what, "unetkit", name, **how)
     elif given.ablations:
-        kind, seconds = "ablations", given.seconds or 180.0
         for what, (name, how) in ABLATIONS.items():
             for seed in range(3):
                 if name in sets:
-                    runs.make(
-                        kind,
-                        what,
-                        "unetkit",
-                        data[name],
-                        given.work,
-                        seconds=seconds,
-                        seed=seed,
-                        least=speck(data[name]),
-                        **how,
-                    )
+                    make(what, "unetkit", name, seed, least=speck(data[name]), **how)
     else:
-        kind, seconds = "quality", given.seconds or 600.0
         for name in sets:
             least = speck(data[name])
             for method in METHODS:
-                runs.make(
-                    kind,
-                    method,
-                    method,
-                    data[name],
-                    given.work,
-                    seconds=seconds,
-                    seed=0,
-                    least=least,
-                )
+                make(method, method, name, least=least)
     table = "\n".join(runs.table(kind, seconds))
     print(table)
     if given.write is not None:

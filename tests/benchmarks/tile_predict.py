@@ -5,40 +5,35 @@ the same channels, padded; each works in a process of its own, as its users have
 ``--sparse SIDE`` instead starts on a plane of that many pixels a side and stops after 50 tiles.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json
 import os
 import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 import zlib
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import measuring
 import numpy as np
 import torch
+from measuring import fastest, padded, took
 from torch.utils.flop_counter import FlopCounterMode
 
-from unetkit.geometry.sizes import SizeContract
 from unetkit.models import hardware, model_file, model_header, unet
 from unetkit.storage.atomic import write_bytes
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.journal import FOLDER, LINES, Journal
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 # ruff: noqa: T201 - a benchmark prints
 
 
 SIDE, WIDTH = 2048, 32
-WORKERS: dict[str, dict[str, int]] = {"local:2": {}, "processes": {"workers": 2}}
+WORKERS = {"local:2": {}, "processes": {"workers": 2}}
 
 
 def network():
@@ -77,17 +72,11 @@ def peer(overlap, side):
     """Return the seconds that MONAI takes for a padded network of the same channels."""
     from monai.inferers import sliding_window_inference
 
-    module = network()
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (3, 3):
-            layer.padding = (1, 1)
-    module.contract = SizeContract(step=16, minimum=16, halo=96)
+    module, how = padded(network()), {"overlap": overlap, "mode": "gaussian"}
     image = torch.rand(1, 1, side, side)
     with torch.inference_mode():
         module(image[..., :512, :512])
-        began = time.perf_counter()
-        sliding_window_inference(image, 512, 1, module, overlap=overlap, mode="gaussian")
-        return {"seconds": time.perf_counter() - began}
+        return {"seconds": took(lambda: sliding_window_inference(image, 512, 1, module, **how))[0]}
 
 
 class Watch:
@@ -157,12 +146,7 @@ def matrix_rate(precision):
     """Return the floating-point operations a second of this machine's matrix product."""
     kind = torch.float32 if precision in ("exact", "float32") else getattr(torch, precision)
     a = torch.rand(2048, 2048).to(kind)
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - began)
-    return 2 * 2048**3 / min(times)
+    return 2 * 2048**3 / fastest(lambda: a @ a, rounds=5)[0]
 
 
 def operations(side):
@@ -200,28 +184,12 @@ def journal(count):
             for index in range(count):
                 text = b'["slide/0/%d", %d]' % (index, index * 2654435761 % 2**32)
                 file.write(b"%08x %s\n" % (zlib.crc32(text), text))
-        began, worked = time.perf_counter(), time.process_time()
-        done = len(Journal(folder).done())
-        return {
-            "tiles": done,
-            "seconds": time.perf_counter() - began,
-            "processor_seconds": time.process_time() - worked,
-        }
+        done = set()
+        seconds, worked = took(lambda: done.update(Journal(folder).done()))
+        return {"tiles": len(done), "seconds": seconds, "processor_seconds": worked}
 
 
-def apart(*arguments, python=sys.executable):
-    """Run a part of this script in a process of its own; return what it printed."""
-    places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    run = subprocess.run(
-        [python, __file__, *arguments],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))},
-    )
-    found = json.loads(run.stdout.splitlines()[-1])
-    print(*arguments, found, flush=True)
-    return found
+apart = partial(measuring.apart, __file__)
 
 
 def run_ours(side, **options):
@@ -237,7 +205,7 @@ def best_of(runs):
 
 def compare(side, rounds, python):
     """Time us and the peer in turn, several times; return the ratios of the best times."""
-    runs: dict[str, Callable[[], dict[str, Any]]] = {
+    runs = {
         "auto": lambda: run_ours(side),
         "float32": lambda: run_ours(side, precision="float32"),
         "auto_512": lambda: run_ours(side, tile=512),
@@ -248,13 +216,13 @@ def compare(side, rounds, python):
         "025": lambda: apart("--peer", "0.25", "--side", str(side), python=python),
         "050": lambda: apart("--peer", "0.5", "--side", str(side), python=python),
     }
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
+    found = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             found[name].append(run())
     best = {name: best_of(many) for name, many in found.items()}
     times = {name: one["seconds"] for name, one in best.items()}
-    figures: dict[str, Any] = {"side": side, "width": WIDTH, "threads": hardware.thread_count()}
+    figures = {"side": side, "width": WIDTH, "threads": hardware.thread_count()}
     for name in ("auto", "float32"):
         figures |= {f"{name}_{key}": value for key, value in best[name].items()}
         figures |= {f"ratio_{name}_{o}": times[o] / times[name] for o in ("025", "050")}
@@ -273,7 +241,7 @@ def beside(side, precision):
     exact = {"tile": 512, "precision": "exact"}
     half = side // 2
     costs = [run_ours(half, **exact)["seconds"], run_ours(half, tile=512, precision="float32")]
-    figures: dict[str, Any] = {"exact_over_float32": costs[0] / costs[1]["seconds"]}
+    figures = {"exact_over_float32": costs[0] / costs[1]["seconds"]}
     tiled = {"tile": 512, "precision": precision}
     one = run_ours(side * 3 // 2, **tiled)["tile_seconds"]
     for name in ("local:2", "processes"):

@@ -8,23 +8,17 @@ layers that would slow it down. Each part works in a process of its own, as its 
 the script.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from measuring import apart, padded, sampler, whole
 
-from unetkit.geometry.sizes import SizeContract
 from unetkit.models import hardware, unet
 from unetkit.training.recipes import RECIPES
 
@@ -78,13 +72,7 @@ class Clock:
 
 def ours(wish):
     """Train for some steps; return labelled pixels a second, and the share that is overhead."""
-    from unetkit.commands.train.plan import choose_task
-    from unetkit.commands.train.samples import training_samples
-    from unetkit.progress import SILENT
-    from unetkit.storage.datasets import open_dataset
     from unetkit.training.block_cache import BUDGET, BlockCache
-    from unetkit.training.sampler import Sampler
-    from unetkit.training.split import Region
     from unetkit.training.trainer import Trainer
 
     hardware.tune_allocator()
@@ -94,20 +82,10 @@ def ours(wish):
     precision = wish["precision"]
     if precision == "auto":
         precision = hardware.low_precision(torch.device("cpu")) or "float32"
-    task = choose_task(open_dataset(wish["data"]), None, SILENT)
-    known = training_samples(
-        task,
-        [sample.name for sample in task.samples],
-        balance=0.0,
-        normalization="percentile",
-        nonfinite="error",
-        progress=SILENT,
-    )
     # Decoded: image, target and weights of every pixel.
     content = IMAGES * SIDE**2 * (1 + 1 + 4)
-    sampler = Sampler(
-        known,
-        [Region(name, 0, 0, SIDE, SIDE) for name in known],
+    drawn = sampler(
+        wish["data"],
         contract=network.contract,
         recipe=recipe,
         cache=BlockCache(content // 10 if wish["small_cache"] else BUDGET),
@@ -118,7 +96,7 @@ def ours(wish):
     hardware.forward = clock.around(hardware.forward)
     torch.Tensor.backward = clock.around(torch.Tensor.backward)
     trainer._optimizer.step = clock.around(trainer._optimizer.step)
-    with sampler.batches(workers=hardware.thread_count()) as batches:
+    with drawn.batches(workers=hardware.thread_count()) as batches:
         for _ in range(2):
             trainer.learn(next(batches), rate=1e-4)
         clock.inside, began = 0.0, time.perf_counter()
@@ -126,7 +104,7 @@ def ours(wish):
             trainer.learn(next(batches), rate=1e-4)
         seconds = time.perf_counter() - began
     return {
-        "input": sampler.size,
+        "input": drawn.size,
         "precision": precision,
         "pixels_per_second": wish["steps"] * BATCH * wish["labelled"] ** 2 / seconds,
         "seconds_a_step": seconds / wish["steps"],
@@ -142,17 +120,13 @@ def peer(wish):
     from unetkit.storage.datasets import open_dataset
 
     torch.manual_seed(0)
-    network = unet.build(in_channels=1, classes=2, width=wish["width"])
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (3, 3):
-            layer.padding = (1, 1)
-    network.contract = SizeContract(step=16, minimum=16, halo=96)
+    network = padded(unet.build(in_channels=1, classes=2, width=wish["width"]))
     side = wish["labelled"] // 16 * 16
     keys, modes = ("image", "label"), ("bilinear", "nearest")
     items = []
     for sample in open_dataset(wish["data"]).samples:
-        image = sample.data.read(0, 0, SIDE, 0, SIDE).astype(np.float32)
-        label = sample.labels().read(0, 0, SIDE, 0, SIDE)[None]
+        image = whole(sample.data).astype(np.float32)
+        label = whole(sample.labels())[None]
         items.append({"image": image, "label": (label > 0).astype(np.float32)})
     changes = transforms.Compose(
         [
@@ -189,21 +163,6 @@ def peer(wish):
     }
 
 
-def apart(part, wish, *, python=sys.executable):
-    """Run a part of this script in a process of its own; return what it printed."""
-    places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    run = subprocess.run(
-        [python, __file__, "--part", part, "--wish", json.dumps(wish)],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))},
-    )
-    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
-    print(part, {k: v for k, v in wish.items() if k != "data"}, found, flush=True)
-    return found
-
-
 def compare(wish, *, rounds, python):
     """Time us and the peer in turn; return the ratios of the best rates."""
     runs = {
@@ -212,14 +171,16 @@ def compare(wish, *, rounds, python):
         "small_cache": ("ours", {"precision": "auto", "small_cache": True}),
         "monai": ("peer", {}),
     }
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
+    found = {name: [] for name in runs}
     with tempfile.TemporaryDirectory() as folder:
         data = cells(folder)
         for _ in range(rounds):
             for name, (part, change) in runs.items():
                 own = {"small_cache": False, **wish, **change, "data": data}
                 where = python if part == "peer" else sys.executable
-                found[name].append(apart(part, own, python=where))
+                asked = ("--part", part, "--wish", json.dumps(own))
+                shown = (part, {k: v for k, v in own.items() if k != "data"})
+                found[name].append(apart(__file__, *asked, python=where, shown=shown))
     best = {n: max(many, key=lambda one: one["pixels_per_second"]) for n, many in found.items()}
     rate = {name: one["pixels_per_second"] for name, one in best.items()}
     return {

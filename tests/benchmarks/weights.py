@@ -5,34 +5,26 @@ that many pixels a side, with cells in one corner, and reports peak memory and t
 those of a small plane with the same share of cells.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
-import os
 import platform
 import resource
 import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context
-from typing import Any
 
+import measuring
 import numpy as np
+from measuring import fastest, labelled_plane, on_one_thread, took
 from scipy.ndimage import distance_transform_edt
 
 from unetkit.arrays.weight_map import border_weight
 
-# ruff: noqa: T201 - threads are set before anything is imported, and a benchmark prints
+# ruff: noqa: T201 - a benchmark prints
 
 
-for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
-    os.environ[f"{name}_NUM_THREADS"] = "1"
-
-
-ROUNDS = 3
 # Transforms that are timed; the naive map needs one a cell, all of them alike.
 SAMPLED = 10
 # Pixels a side: long enough that opening and publishing do not count.
@@ -41,31 +33,8 @@ FULL = 8192
 BLOCK = 1024
 
 
-def cells(size, count):
-    """Draw about `count` discs of differing size on a grid, close to one another."""
-    side = round(count**0.5)
-    pitch = size / side
-    rng = np.random.default_rng(0)
-    shifts = rng.uniform(-0.1, 0.1, (2, side, side)) * pitch
-    radii = rng.uniform(0.35, 0.47, (side, side)) * pitch
-    at = np.arange(size, dtype=np.float32)
-    cell = np.minimum((at / pitch).astype(int), side - 1)
-    place = np.ix_(cell, cell)
-    dy = (at - (cell + 0.5) * pitch)[:, None] - shifts[0][place]
-    dx = (at - (cell + 0.5) * pitch)[None, :] - shifts[1][place]
-    numbers = cell[:, None] * side + cell[None, :] + 1
-    return np.where(dy**2 + dx**2 < radii[place] ** 2, numbers, 0).astype(np.uint32)
-
-
-def fastest(*functions):
-    """Time functions in turn and return the fastest round of each, in seconds."""
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(ROUNDS):
-        for number, function in enumerate(functions):
-            began = time.perf_counter()
-            function()
-            times[number].append(time.perf_counter() - began)
-    return [min(found) for found in times]
+# Discs of differing size, close to one another.
+cells = partial(measuring.cells, radii=(0.35, 0.47))
 
 
 def naive(labels):
@@ -109,15 +78,12 @@ def weigh(place, length):
     from unetkit.commands.weights.command import weights
 
     read(place, 1)  # imports are no part of it
-    began = time.perf_counter()
-    read(place)
-    reading = time.perf_counter() - began
-    began, worked = time.perf_counter(), time.process_time()
-    weights(place, scheduler="sync")
+    reading, _ = took(lambda: read(place))
+    seconds, worked = took(lambda: weights(place, scheduler="sync"))
     each = 1e9 / length**2
     return {
-        "nanoseconds_a_pixel": (time.perf_counter() - began) * each,
-        "processor_nanoseconds_a_pixel": (time.process_time() - worked) * each,
+        "nanoseconds_a_pixel": seconds * each,
+        "processor_nanoseconds_a_pixel": worked * each,
         "reading_once_nanoseconds_a_pixel": reading * each,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
@@ -126,12 +92,8 @@ def weigh(place, length):
 def plane(place, length, *, part):
     """Store a plane with a corner, this part of each side in whole tiles, that is full of cells."""
     from unetkit.geometry.tiles import cover
-    from unetkit.storage.image_writer import create_image, create_labels
 
-    create_image(place, shape=(length, length), axes="yx", dtype=np.uint8)
-    array = create_labels(
-        place, "instances", shape=(length, length), axes="yx", dtype=np.uint32, chunk=512
-    )
+    array = labelled_plane(place, length)
     block = cells(BLOCK, BLOCK**2 // 839)
     corner = max(1, round(length / part / BLOCK)) * BLOCK
     for number, tile in enumerate(cover(corner, corner, tile=BLOCK)):
@@ -149,11 +111,18 @@ def read(place, most=None):
         array.read(0, tile.y0, tile.y1, tile.x0, tile.x1)
 
 
+def a_pixel(names, times, sides):
+    """Divide times by the pixels of planes, in nanoseconds."""
+    rows = zip(names, times, sides, strict=True)
+    return {str(name): round(seconds / side**2 * 1e9, 1) for name, seconds, side in rows}
+
+
 def main():
     """Time everything and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", type=int, metavar="SIDE")
     side = parser.parse_args().large
+    on_one_thread()
     border_weight(cells(64, 4))
     small, big = cells(1024, 400), cells(4096, 20_000)
     ours, one = fastest(lambda: border_weight(small), lambda: naive(small))
@@ -162,7 +131,7 @@ def main():
     by_count = fastest(*(partial(border_weight, cells(2048, n)) for n in counts))
     sizes = (1024, 2048, 4096)
     by_size = fastest(*(partial(border_weight, cells(n, n * n // 839)) for n in sizes))
-    result: dict[str, Any] = {
+    result = {
         "benchmark": "weights",
         "machine": platform.processor() or platform.machine(),
         "milliseconds_1024_400": round(ours * 1e3, 1),
@@ -170,12 +139,8 @@ def main():
         "milliseconds_4096_20000": round(whole * 1e3),
         "one_transform_4096": round(transform * 1e3),
         "share_of_one_transform": round(whole / transform, 2),
-        "nanoseconds_a_pixel_by_cells": {
-            str(n): round(t / 2048**2 * 1e9, 1) for n, t in zip(counts, by_count, strict=True)
-        },
-        "nanoseconds_a_pixel_by_size": {
-            str(n): round(t / n**2 * 1e9, 1) for n, t in zip(sizes, by_size, strict=True)
-        },
+        "nanoseconds_a_pixel_by_cells": a_pixel(counts, by_count, [2048] * len(counts)),
+        "nanoseconds_a_pixel_by_size": a_pixel(sizes, by_size, sizes),
     }
     result["met"] = {
         "times_faster_than_one_transform_a_cell": one / SAMPLED * 400 / ours >= 300,
