@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +22,10 @@ import zarr
 from unetkit.cli.app import main
 from unetkit.commands.import_images.command import import_images
 from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.errors import StoppedError
+from unetkit.progress import Silent
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.outputs import partial_url
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PLAIN = ["--device", "cpu", "--precision", "float32", "--tile", "64", "--scheduler", "sync"]
 UNETKIT = [sys.executable, "-m", "unetkit"]
@@ -47,38 +46,26 @@ def contents(folder: str | Path) -> dict[str, bytes]:
 
 
 def run(words: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*UNETKIT, *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"} | more.pop("env", {}),
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        **more,
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} | more.pop("env", {})
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more
+    return subprocess.run(words, env=environment, text=True, timeout=300, check=False, **streams)
 
 
-def stop_after(tiles: int) -> Callable[[], None]:
+def stop_after(tiles: int) -> Silent:
     """Return a progress that ends the run by SIGTERM once some tiles are done."""
 
-    class Progress:
+    class Progress(Silent):
         left = tiles
-
-        def start(self, what: str, *, total: int) -> None: ...
-
-        def note(self, text: str) -> None: ...
 
         def advance(self, parts: int = 1, *, status: str = "") -> None:
             self.left -= 1
             if self.left == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    return Progress()  # type: ignore[return-value]
+    return Progress()
 
 
 def interrupt(output: str = "slide.prediction.zarr", *, after: int = 3) -> None:
-    from unetkit.errors import StoppedError
-
     with pytest.raises(StoppedError):
         tile_predict(
             "slide.zarr",
@@ -87,7 +74,7 @@ def interrupt(output: str = "slide.prediction.zarr", *, after: int = 3) -> None:
             device="cpu",
             precision="float32",
             scheduler="sync",
-            progress=stop_after(after),  # type: ignore[arg-type]
+            progress=stop_after(after),
         )
 
 
@@ -112,13 +99,7 @@ def on_a_small_disk(command: list[str], output: str, *, size: int) -> str:
     Path("small").mkdir(exist_ok=True)
     words = " ".join([*UNETKIT, *command, "-o", f"small/{output}"])
     script = FULL.format(size=size, command=words, output=output)
-    done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = run(["unshare", "-rm", "sh", "-c", script])
     said = Path("first").read_text()
     assert done.returncode == 0, done.stderr + said
     assert Path("code1").read_text().strip() == "5", said
@@ -181,8 +162,7 @@ def test_an_output_inside_of_its_input_is_refused_where_a_mount_hides_that(desk:
     Path("other").mkdir()
     before = contents("slide.zarr")
     script = MOUNTED.format(command=" ".join([*UNETKIT, "tile-predict", "slide.zarr", *PLAIN]))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(["unshare", "-rm", "sh", "-c", script], env=environment, check=True)
+    assert run(["unshare", "-rm", "sh", "-c", script]).returncode == 0
     said = Path("first").read_text()
     assert Path("code1").read_text().strip() == "4", said
     assert "must lie apart from its input" in said
@@ -221,8 +201,6 @@ def test_the_same_command_twice_gives_the_same_bytes(desk: Path) -> None:
 NAMES = ["exp[control].zarr", "img[x].zarr", "two words.zarr", "-rf.zarr"]
 NAMES += ["new\nline.zarr", "🔬.zarr", "esc\x1b]0;x\x07.zarr", "c1\x9b2J.zarr", "\u202ebidi.zarr"]
 NAMES += ["n" * 190 + ".zarr", "[link=file:x]y.zarr"]
-
-
 SHOWN = [name for name in NAMES if name.isprintable()]
 
 
@@ -293,19 +271,8 @@ print(code, len(written), [p for p in outside if not p.startswith(("/dev/", "/pr
     nowhere.chmod(0o500)
     cache = tmp_path_factory.mktemp("cache")
     words = ["tile-predict", "slide.zarr", *PLAIN, "-q"]
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", program, *words],
-        env={
-            **os.environ,
-            "TMPDIR": str(nowhere),
-            "HOME": str(nowhere),
-            "NUMBA_CACHE_DIR": str(cache),
-            "OMP_NUM_THREADS": "1",
-        },
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    places = {"TMPDIR": str(nowhere), "HOME": str(nowhere), "NUMBA_CACHE_DIR": str(cache)}
+    done = run([sys.executable, "-B", "-c", program, *words], env=places)
     assert done.returncode == 0, done.stderr
     code, count, outside = done.stdout.splitlines()[-1].split(" ", 2)
     assert (code, int(count) > 10) == ("0", True)
@@ -315,22 +282,10 @@ print(code, len(written), [p for p in outside if not p.startswith(("/dev/", "/pr
 
 
 def test_results_do_not_hang_on_where_output_goes(desk: Path) -> None:
-    words = ["tile-predict", "slide.zarr", *PLAIN]
+    words = [*UNETKIT, "tile-predict", "slide.zarr", *PLAIN]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [*UNETKIT, *words, "-o", "a.zarr"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    assert "Traceback" not in done.stderr
-    done = subprocess.run(
-        ["bash", "-c", f"{' '.join([*UNETKIT, *words])} -o b.zarr | head -c 0"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+        assert "Traceback" not in run([*words, "-o", "a.zarr"], stdout=full).stderr
+    done = run(["bash", "-c", f"{' '.join(words)} -o b.zarr | head -c 0"])
     assert "Traceback" not in done.stderr
     more = {"NO_COLOR": "1", "LANG": "C", "LC_ALL": "C", "COLUMNS": "1"}
     done = run([*words, "-o", "c.zarr"], env=more)
