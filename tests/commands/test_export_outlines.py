@@ -7,16 +7,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unetkit.commands import export_prediction
 from unetkit.commands.export_prediction import Outlined, write_outlines
 from unetkit.storage.image_writer import create_image, create_labels
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 Array = np.ndarray[Any, Any]
 
@@ -74,9 +74,7 @@ def test_filled_again_they_are_the_labels_whatever_the_blocks(
     coarse = np.random.default_rng(seed).integers(0, 4, (-(-height // scale), -(-width // scale)))
     content = np.kron(coarse, np.ones((scale, scale), int))[:height, :width]
     labels = stored(folder, content)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_prediction, "OUTLINE_BLOCK", 8)
-        streamed = written(folder, Outlined(labels))
+    streamed = written(folder, Outlined(labels, side=8))
     again = np.zeros(content.shape, int)
     for feature in streamed:
         again[filled(feature["geometry"], content.shape)] += int(feature["properties"]["name"])
@@ -96,9 +94,7 @@ def test_objects_are_named_by_their_most_frequent_class(tmp_path: Path) -> None:
     content[0, 0] = 9  # nothing but background, as a rim that grew
     labels, map_ = stored(tmp_path, content, classes)
     names = ("background", "dead", "alive")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_prediction, "OUTLINE_BLOCK", 8)
-        features = written(tmp_path, Outlined(labels, map_, names))
+    features = written(tmp_path, Outlined(labels, map_, names, side=8))
     found = {f["properties"]["name"]: f["properties"] for f in features}
     assert found["7"] == {
         "objectType": "detection",

@@ -18,7 +18,6 @@ from unetkit.storage.outputs import (
     output_name,
     partial_url,
     publish,
-    remove_output,
     staged,
 )
 
@@ -100,8 +99,6 @@ def test_foreign_things_are_never_replaced(name: str, overwrite: bool, tmp_path:
         check_output(url, overwrite=overwrite)
     with pytest.raises(OutputError, match=words), staged(url, overwrite=overwrite):
         pytest.fail("something foreign is there")
-    with pytest.raises(OutputError):
-        remove_output(url)
     assert tree(tmp_path) == before
 
 
@@ -209,14 +206,6 @@ def test_all_is_on_the_disk_before_the_name_appears(
     with staged(url) as partial:
         make(partial)
     assert seen == [False]
-
-
-def test_an_output_of_ours_can_be_removed(tmp_path: Path) -> None:
-    url = str(tmp_path / "data.zarr")
-    remove_output(url)
-    DatasetWriter(url)
-    remove_output(url)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 from unetkit.errors import InputError, UsageError
 from unetkit.storage.nodes import GroupNode
 from unetkit.storage.ome import (
+    NewGroup,
     are_axes,
     channel_names,
     check_axes,
-    group_attributes,
     listed_samples,
     multiscales,
     omero,
@@ -32,14 +32,14 @@ def document(**changes: Any) -> dict[str, Any]:
 
 
 def test_what_is_written_reads_back() -> None:
-    attributes = group_attributes(
+    attributes = NewGroup(
         kind="image",
         name="cells",
         axes="czyx",
         pixel_size={"y": 0.25, "x": 0.5},
         own={"a": 1},
         extra={},
-    )
+    ).attributes()
     found = read_multiscale(group(attributes))
     assert found is not None
     assert (found.axes, found.name, found.version) == ("czyx", "cells", "0.5")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from unetkit.storage import pyramids
 from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.images import open_image
-from unetkit.storage.pyramids import add_pyramid, block_mean
+from unetkit.storage.pyramids import add_pyramid, block_mean, downscaled
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from unetkit.storage.images import Image
 
 
@@ -32,26 +31,25 @@ def image(tmp_path: Path) -> Image:
     return open_image(url)
 
 
-@pytest.mark.parametrize("factor", [1, 2, 8])
-def test_it_is_the_whole_made_smaller(
-    image: Image, factor: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pyramids, "ROWS", 300)
+@pytest.mark.parametrize("factor", [1, 2, 3, 8])
+def test_it_is_the_whole_made_smaller(image: Image, factor: int) -> None:
     whole = image.data.read(0, 0, 2050, 0, 300)
-    found = pyramids.read_smaller(image.data, 0, factor=factor, nearest=False)
+    found = downscaled(image.data, 0, factor=factor)
     assert np.array_equal(found, block_mean(whole, factor, factor))
     labels = image.labels["instances"]
-    found = pyramids.read_smaller(labels, 0, factor=factor, nearest=True)
+    found = downscaled(labels, 0, factor=factor)
     assert np.array_equal(found, labels.read(0, 0, 2050, 0, 300)[::factor, ::factor])
 
 
 def test_levels_are_read_where_they_are(image: Image) -> None:
     labels = image.labels["instances"]
-    before = pyramids.read_smaller(labels, 0, factor=8, nearest=True)
-    assert pyramids._level(labels, 8)[1] == 1
+    small = {factor: downscaled(labels, 0, factor=factor) for factor in (3, 6, 8)}
     add_pyramid(image.url)
-    level, factor = pyramids._level(labels, 8)
-    assert (factor, level.height) == (4, 513)
-    assert np.array_equal(pyramids.read_smaller(labels, 0, factor=8, nearest=True), before)
-    picked = pyramids.read_smaller(image.data.pick([1]), 0, factor=4, nearest=False)
+    # All pixels are needed for a third alone; without them the others come from levels.
+    shutil.rmtree(Path(labels.url, "c"))
+    assert np.array_equal(downscaled(labels, 0, factor=8), small[8])
+    assert np.array_equal(downscaled(labels, 0, factor=6), small[6])
+    assert not np.array_equal(downscaled(labels, 0, factor=3), small[3])
+    picked = downscaled(image.data.pick([1]), 0, factor=4)
     assert picked.shape == (1, 513, 75)
+    assert np.array_equal(picked, downscaled(image.data, 0, factor=4)[1:])

@@ -126,7 +126,7 @@ def test_a_bind_mount_hides_no_input(tmp_path: Path) -> None:
     assert said == ["refused"] * len(MET + HIDDEN) + ["taken"] * len(APART)
     assert tree(tmp_path) == before
     # Without the other names of a place, what hides its parents stays unnoticed.
-    blind = f"{CHECKED}\nplaces._aliases = lambda path: []\nsay(*{HIDDEN})"
+    blind = f"{CHECKED}\nurls._aliases = lambda path: []\nsay(*{HIDDEN})"
     assert "refused" not in (mounted(BOUND, blind, tmp_path) or ["refused"])
 
 

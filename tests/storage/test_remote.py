@@ -28,27 +28,27 @@ def store(request: FixtureRequest, tmp_path: Path) -> str:
 
 def test_objects_are_written_read_listed_copied_and_removed(store: str) -> None:
     url = f"{store}/a"
-    assert not urls.exists_remotely(url)
-    assert urls.names(url) == urls.below(url) == []
+    assert not urls.exists(url)
+    assert urls.children(url) == urls.files_below(url) == []
     for name in ("x/1", "x/2", "y"):
         urls.write(f"{url}/{name}", f"<{name}>".encode())
-    assert urls.exists_remotely(url)
-    assert not urls.is_object(url)
-    assert urls.is_object(f"{url}/y")
-    assert urls.names(url) == ["x", "y"]
-    assert urls.below(url) == ["x/1", "x/2", "y"]
-    assert urls.size(url) == 13
+    assert urls.exists(url)
+    assert not urls.is_file(url)
+    assert urls.is_file(f"{url}/y")
+    assert urls.children(url) == ["x", "y"]
+    assert urls.files_below(url) == ["x/1", "x/2", "y"]
+    assert urls.bytes_on_disk(url) == 13
     assert urls.read(f"{url}/x/1") == b"<x/1>"
     assert urls.read(f"{url}/x/1", stop=2) == b"<x"
     assert urls.read(f"{url}/x/1", stop=99) == b"<x/1>"
     urls.copy(url, f"{store}/b", ["x/2", "y"])
-    assert urls.below(f"{store}/b") == ["x/2", "y"]
+    assert urls.files_below(f"{store}/b") == ["x/2", "y"]
     urls.copy(f"{url}/y", f"{store}/z", [""])
     assert urls.read(f"{store}/z") == b"<y>"
     urls.remove(url, ["x/1"])
-    assert urls.below(url) == ["x/2", "y"]
+    assert urls.files_below(url) == ["x/2", "y"]
     urls.remove(url)
-    assert not urls.exists_remotely(url)
+    assert not urls.exists(url)
     urls.remove(url)
 
 
@@ -72,14 +72,14 @@ def test_the_store_itself_refuses_a_second_creation(bucket: str) -> None:
 def test_what_others_write_is_seen_at_once(bucket: str) -> None:
     import s3fs
 
-    assert urls.names(bucket) == []
+    assert urls.children(bucket) == []
     other = s3fs.S3FileSystem(skip_instance_cache=True)
     other.pipe_file(f"{bucket}/new".removeprefix("s3://"), b"1")
-    assert urls.names(bucket) == ["new"]
+    assert urls.children(bucket) == ["new"]
 
 
 def test_a_missing_bucket_is_named(bucket: str) -> None:
-    assert not urls.exists_remotely(f"{bucket}-none/a")
+    assert not urls.exists(f"{bucket}-none/a")
     with pytest.raises(FileNotFoundError):
         urls.read(f"{bucket}-none/a")
     with pytest.raises(OutputError, match="create the bucket first"):
@@ -91,13 +91,13 @@ def test_a_website_is_read(tmp_path: Path, website: str) -> None:
     assert urls.read(f"{website}/a") == b"0123456789"
     # This server knows no ranges and sends the whole file.
     assert urls.read(f"{website}/a", stop=4) == b"0123"
-    assert urls.exists_remotely(f"{website}/a")
-    assert not urls.exists_remotely(f"{website}/b")
+    assert urls.exists(f"{website}/a")
+    assert not urls.exists(f"{website}/b")
     with pytest.raises(FileNotFoundError):
         urls.read(f"{website}/b")
 
 
-@pytest.mark.parametrize("look", [urls.exists_remotely, urls.read])
+@pytest.mark.parametrize("look", [urls.exists, urls.read])
 def test_a_server_that_does_not_answer_is_not_an_empty_one(look: object) -> None:
     with pytest.raises(UnavailableError, match="must answer") as caught:
         look(NOWHERE)

@@ -14,7 +14,7 @@ from scipy import ndimage
 from unetkit.commands.evaluate import report as report_
 from unetkit.commands.evaluate.command import evaluate
 from unetkit.storage.datasets import DatasetWriter
-from unetkit.views.page import BEGINS, layers, page
+from unetkit.views.page import BEGINS, overlay, page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,7 @@ def test_the_page_asks_for_nothing(report: Path) -> None:
 def test_outlines_are_layers_of_the_picture() -> None:
     one = np.zeros((6, 7), int)
     one[1:5, 1:5] = 1
-    drawn = layers(np.zeros((1, 6, 7)), one, 0 * one)
+    drawn = overlay(np.zeros((1, 6, 7)), one, 0 * one)
     assert (drawn["width"], drawn["height"]) == (7, 6)
     assert drawn["truth"] != drawn["prediction"]
     assert all(drawn[n].startswith("data:image/png;base64,") for n in ("image", "truth"))

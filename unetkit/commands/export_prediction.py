@@ -19,6 +19,7 @@ from unetkit.storage.datasets import open_dataset
 from unetkit.storage.file_writers import bands, tile_rows, write_png, write_tiff
 from unetkit.storage.journal import FOLDER
 from unetkit.storage.outputs import check_local, output_name, staged
+from unetkit.storage.planes import whole_chunks
 from unetkit.storage.urls import base_name, bytes_on_disk, join, storing
 from unetkit.version import __version__
 
@@ -33,34 +34,24 @@ if TYPE_CHECKING:
     from unetkit.storage.datasets import Sample
     from unetkit.storage.planes import PlaneArray
 
-OUTLINE_BLOCK = 1024
+BLOCK = 1024
 # What the first class is called; a grown object's rim is background too.
 BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
 class Outlined:
-    """What is outlined.
+    """What is outlined."""
 
-    Parameters
-    ----------
-    labels : PlaneArray
-        Instances; or a class map, of which each class counts as one object.
-    classes : PlaneArray, optional
-        The class map that says what each instance is.
-    class_names : sequence of str
-        Names of the classes.
-    """
-
-    labels: PlaneArray
-    classes: PlaneArray | None = None
+    labels: PlaneArray  # instances, or a class map, of which each class counts as one object
+    classes: PlaneArray | None = None  # the class map that says what each instance is
     class_names: Sequence[str] = ()
+    side: int = BLOCK
 
     @property
     def blocks(self) -> Cover:
         """Blocks of whole chunks over one plane."""
-        side = max(self.labels.chunk)
-        side *= max(1, OUTLINE_BLOCK // side)
+        side = whole_chunks(max(self.labels.chunk), self.side)
         return cover(self.labels.height, self.labels.width, tile=side)
 
     @property
@@ -73,22 +64,6 @@ def write_outlines(
     path: str, outlined: Outlined, *, about: Mapping[str, Any], advance: Callable[[], None]
 ) -> int:
     """Write a GeoJSON file with a feature for each object, in pixels, x before y.
-
-    Parameters
-    ----------
-    path : str
-        A local file.
-    outlined : Outlined
-        What to outline.
-    about : mapping
-        What the file says of itself, under `unetkit`.
-    advance : callable
-        Called after each step.
-
-    Returns
-    -------
-    int
-        How many features there are.
 
     References
     ----------
@@ -227,35 +202,18 @@ def _completed(
 Format = Literal["tiff", "png", "geojson"]
 Layer = Literal["instances", "classes", "probabilities"]
 SUFFIXES: dict[Format, str] = {"tiff": ".tif", "png": ".png", "geojson": ".geojson"}
-BLOCK = 1024
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `export_prediction` wrote.
+    """What `export_prediction` wrote."""
 
-    Parameters
-    ----------
-    output : str
-        The file; of a dataset the folder of files.
-    format : str
-        `tiff`, `png` or `geojson`.
-    layer : str
-        `instances`, `classes` or `probabilities`.
-    files : int
-        How many files were written.
-    features : int or None
-        Outlines in all GeoJSON files.
-    bytes : int
-        What they take on disk.
-    """
-
-    output: str
+    output: str  # the file; of a dataset the folder of files
     format: str
     layer: str
     files: int
-    features: int | None
-    bytes: int
+    features: int | None  # outlines in all GeoJSON files
+    bytes: int  # on disk
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -343,13 +301,7 @@ def export_prediction(
 
 
 def _check_suffix(target: str, to: Format) -> None:
-    """Refuse a name by which other programs would take the file for another format.
-
-    Raises
-    ------
-    UsageError
-        If it ends like one of the other formats.
-    """
+    """Refuse a name by which other programs would take the file for another format."""
     suffix = Path(target).suffix.lower()
     others = {ending: other for other, ending in SUFFIXES.items() if other != to}
     if suffix in others:
@@ -360,15 +312,7 @@ def _check_suffix(target: str, to: Format) -> None:
 
 
 def _layer(sample: Sample, to: Format, wanted: Layer | None) -> Layer:
-    """Say what of a sample is written.
-
-    Raises
-    ------
-    InputError
-        If it is not there.
-    UsageError
-        If the format can't hold it.
-    """
+    """Say what of a sample is written."""
     there: list[Layer] = [
         layer for layer in ("instances", "classes") if layer in sample.image.labels
     ]
@@ -409,7 +353,7 @@ class _Export:
         """How often the work advances."""
         if self.to == "geojson":
             return self._outlined().steps
-        looks = 0 if self.layer == "probabilities" else len(_places(self.data))
+        looks = 0 if self.layer == "probabilities" else len(self.data.chunk_boxes(BLOCK))
         return looks + (bands(self.data) if self.to == "png" else tile_rows(self.data))
 
     def write(self, path: str, progress: Progress) -> int:
@@ -456,19 +400,7 @@ class _Export:
 def _largest(data: PlaneArray, progress: Progress) -> int:
     """Find the largest label, a few chunks at a time."""
     largest = 0
-    for place in _places(data):
-        largest = max(largest, int(data.read(*place).max()))
+    for box in data.chunk_boxes(BLOCK):
+        largest = max(largest, int(data.read(*box).max()))
         progress.advance()
     return largest
-
-
-def _places(data: PlaneArray) -> list[tuple[int, int, int, int, int]]:
-    """List boxes of a few whole chunks, as `read` takes them."""
-    high = data.chunk[0] * max(1, BLOCK // data.chunk[0])
-    wide = data.chunk[1] * max(1, BLOCK // data.chunk[1])
-    return [
-        (plane, y, min(y + high, data.height), x, min(x + wide, data.width))
-        for plane in range(data.planes)
-        for y in range(0, data.height, high)
-        for x in range(0, data.width, wide)
-    ]

@@ -68,7 +68,7 @@ def verify(prediction: str, *, progress: Progress = SILENT) -> VerifyReport:
     if not urls.exists(listing):
         raise InputError(_no_list(prediction))
     wrong, right = [], 0
-    progress.start("verify", total=urls.read_bytes(listing).count(b"\n"))
+    progress.start("verify", total=urls.read(listing).count(b"\n"))
     for name, problem in damages(prediction, listing):
         if problem:
             wrong.append(f"{name} {problem}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unetkit.arrays import normalization
 from unetkit.geometry.tiles import Cover, cover
+from unetkit.storage.planes import whole_chunks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +40,6 @@ BLOCK = 1024
 
 def blocks_of(labels: PlaneArray, side: int | None = None) -> Cover:
     """Cut a plane into blocks of whole chunks of about `side`, so that few are decoded twice."""
-    side, chunk = side or BLOCK, max(labels.chunk)
-    side = side - side % chunk if chunk <= side else min(chunk, 2 * side)
+    side = side or BLOCK
+    side = min(whole_chunks(max(labels.chunk), side), 2 * side)
     return cover(labels.height, labels.width, tile=side)

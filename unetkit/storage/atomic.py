@@ -14,8 +14,7 @@ from typing import Any
 
 from unetkit.errors import OutputError, ResourceError
 from unetkit.storage import urls
-from unetkit.storage.urls import exists_remotely as exists
-from unetkit.storage.urls import is_remote, join, read
+from unetkit.storage.urls import exists, is_remote, join, read
 
 # What says what a group or an array is, in either format of Zarr.
 DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs"})
@@ -132,15 +131,15 @@ def publish(partial: str, url: str) -> None:
     What is in the place and may be replaced is removed first, its root documents before the rest,
     so that at no moment parts of two outputs are read as one.
     """
-    if urls.is_object(partial):
+    if urls.is_file(partial):
         urls.copy(partial, url, [""])
         urls.remove(partial)
         return
     urls.write(join(url, MARK), b"\n")
-    earlier = [name for name in urls.below(url) if name != MARK]
+    earlier = [name for name in urls.files_below(url) if name != MARK]
     for chosen in _apart(earlier):
         urls.remove(url, chosen)
-    rest, roots = reversed(_apart(urls.below(partial)))
+    rest, roots = reversed(_apart(urls.files_below(partial)))
     urls.copy(partial, url, rest)
     urls.copy(partial, url, roots)
     urls.remove(join(url, MARK))

@@ -15,22 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.errors import InputError, UnavailableError
-from unetkit.storage.atomic import write_text
+from unetkit.storage.atomic import DOCUMENTS, write_text
 from unetkit.storage.nodes import ArrayNode, opened, read_node
 from unetkit.storage.retry import retrying
 from unetkit.storage.urls import file_system as remote
-from unetkit.storage.urls import files_below, inside, is_remote, join, read_bytes
+from unetkit.storage.urls import files_below, inside, is_remote, join, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from unetkit.storage.planes import PlaneArray
 
-# Of either format of Zarr.
-DOCUMENTS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 # A file's path in two: of the array or group, and inside it.
 Part = tuple[str, str]
-AT_ONCE = 16
+CONCURRENCY = 16
 BATCH = 1024
 
 
@@ -39,23 +37,9 @@ def box_checksum(
 ) -> int:
     """Checksum the stored chunks of a box, as they lie on disk, without decoding them.
 
-    Unlike a checksum inside a chunk it also tells when a chunk is absent or another's.
-
-    Parameters
-    ----------
-    data : PlaneArray
-        An array of this library's own.
-    plane : int
-        Which of the planes along t and z.
-    y0, y1, x0, x1 : int
-        Rows and columns, ends excluded; whole chunks, or up to the end of the plane.
-    start : int
-        The checksum of what comes before, to make one of several boxes.
-
-    Returns
-    -------
-    int
-        A CRC-32 over each chunk's key, length and bytes.
+    A CRC-32 over each chunk's key, length and bytes, of a box of whole chunks: unlike a checksum
+    inside a chunk it also tells when a chunk is absent or another's. With `start`, the checksum of
+    one box, it becomes one of several boxes.
     """
     array = opened(data.url, zarr_format=data.zarr_format, version=data.version)
     t, z = divmod(plane, data.size("z"))
@@ -79,14 +63,7 @@ def box_checksum(
 
 
 def list_chunks(folder: str) -> Iterator[dict[str, Any]]:
-    """List every chunk stored below a path or URL, in sorted order.
-
-    Yields
-    ------
-    dict
-        `array`: the array's path inside the folder; `key`: the chunk's inside the array;
-        `length` in bytes; `crc32` of the stored bytes.
-    """
+    """List every chunk stored below a path or URL, sorted: its array, key, length and crc32."""
     return _entries(folder, _named(folder)[1])
 
 
@@ -133,7 +110,7 @@ def _entries(folder: str, parts: list[Part]) -> Iterator[dict[str, Any]]:
     """Read and checksum files, several at a time, since a store takes its time over each."""
 
     def entry(part: Part) -> dict[str, Any]:
-        stored = read_bytes(_below(folder, *part))
+        stored = read(_below(folder, *part))
         return {
             "array": part[0],
             "key": part[1],
@@ -141,21 +118,13 @@ def _entries(folder: str, parts: list[Part]) -> Iterator[dict[str, Any]]:
             "crc32": zlib.crc32(stored),
         }
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
         for start in range(0, len(parts), BATCH):
             yield from pool.map(entry, parts[start : start + BATCH])
 
 
 def write_list(folder: str, path: str) -> None:
-    """Write down every chunk and document of a folder, for `damages` to compare with.
-
-    Parameters
-    ----------
-    folder : str
-        A finished output, or one that is about to be published.
-    path : str
-        Where the list goes: JSON lines.
-    """
+    """Write down every chunk and document of a folder as JSON lines, for `damages`."""
     entries = itertools.chain(list_documents(folder), list_chunks(folder))
     write_text(path, "".join(json.dumps(entry) + "\n" for entry in entries))
 
@@ -163,28 +132,11 @@ def write_list(folder: str, path: str) -> None:
 def damages(folder: str, path: str) -> Iterator[tuple[str, str]]:
     """Compare a folder with the list of what was in it.
 
-    Nothing is decoded: the stored bytes are what was published, or they are not.
-
-    Parameters
-    ----------
-    folder : str
-        The output.
-    path : str
-        Its list.
-
-    Yields
-    ------
-    tuple of str
-        For each chunk or document its path inside the folder, and what is wrong with it: "" where
-        nothing is.
-
-    Raises
-    ------
-    InputError
-        If the list can't be read.
+    Nothing is decoded: the stored bytes are what was published, or they are not. Yields the path
+    of each chunk or document inside the folder, and what is wrong with it: "" where nothing is.
     """
     listed, wanted = set(), []
-    for number, line in enumerate(read_bytes(path).splitlines(), 1):
+    for number, line in enumerate(read(path).splitlines(), 1):
         try:
             entry = json.loads(line)
             name = join(entry["array"], entry["key"]).removeprefix("./")
@@ -196,7 +148,7 @@ def damages(folder: str, path: str) -> Iterator[tuple[str, str]]:
         listed.add(name)
         place = inside(folder, name, what="the list of chunks")
         wanted.append((name, place, length, checksum))
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
         for start in range(0, len(wanted), BATCH):
             some = wanted[start : start + BATCH]
             found = pool.map(lambda entry: _damage(*entry[1:]), some)
@@ -209,7 +161,7 @@ def damages(folder: str, path: str) -> Iterator[tuple[str, str]]:
 
 def _damage(path: str, length: int, checksum: int) -> str:
     try:
-        stored = read_bytes(path)
+        stored = read(path)
     except FileNotFoundError:
         return "is missing"
     except UnavailableError:
@@ -223,7 +175,7 @@ def _damage(path: str, length: int, checksum: int) -> str:
 
 def _bytes(url: str) -> bytes | None:
     try:
-        return retrying(lambda: read_bytes(url))
+        return retrying(lambda: read(url))
     except FileNotFoundError:
         return None
 
@@ -234,27 +186,13 @@ NAMED = 10_000
 
 @dataclass(frozen=True)
 class ChunkInventory:
-    """What is stored of an array.
+    """What is stored of an array."""
 
-    Parameters
-    ----------
-    total : int
-        Chunks of its grid; of a sharded array the shards.
-    stored : int
-        Those that are there.
-    absent : tuple of str
-        The keys of the others, in order, the first 10,000.
-    size : int
-        Bytes of those that are there.
-    state : int
-        Changes when one of them is written anew, comes or goes.
-    """
-
-    total: int
+    total: int  # chunks of its grid; of a sharded array the shards
     stored: int
-    absent: tuple[str, ...]
-    size: int
-    state: int
+    absent: tuple[str, ...]  # the keys of the others, in order, the first 10,000
+    size: int  # bytes of those that are there
+    state: int  # changes when one of them is written again, comes or goes
 
     @property
     def missing(self) -> int:
@@ -272,22 +210,9 @@ class ChunkInventory:
 
 
 def inventory(data: PlaneArray) -> ChunkInventory | None:
-    """Compare the chunks that are stored with the grid of an array.
+    """Compare the chunks that are stored with the grid of an array; of a stack the whole of it.
 
-    Parameters
-    ----------
-    data : PlaneArray
-        The array; of a stack the whole of it.
-
-    Returns
-    -------
-    ChunkInventory or None
-        None where the store can't list what it holds, such as a plain web server.
-
-    Raises
-    ------
-    InputError
-        If the folder may not be listed.
+    None where the store can't list what it holds, such as a plain web server.
     """
     if data.url.startswith(("http:", "https:")):
         return None

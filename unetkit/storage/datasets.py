@@ -1,4 +1,4 @@
-"""Open a dataset: many samples of differing sizes in one store; the way in to build one too."""
+"""A dataset, many samples of differing sizes in one store: opened, built and added to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.errors import InputError, LabelError, OutputError, UsageError
+from unetkit.storage.image_file import are_axes
 from unetkit.storage.image_writer import (
     create_image,
     create_labels,
@@ -25,7 +26,7 @@ from unetkit.storage.images import (
     stack_images,
 )
 from unetkit.storage.nodes import ArrayNode, GroupNode, create_group, read_node
-from unetkit.storage.ome import FORMATS, SCHEMA, are_axes, listed_samples, provenance_marks
+from unetkit.storage.ome import FORMATS, SCHEMA, listed_samples, provenance_marks
 from unetkit.storage.outputs import discard
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import base_name, exists, is_segment, join
@@ -43,20 +44,7 @@ class DatasetWriter:
     """Builds a dataset, commonly inside a partial, or adds to one.
 
     Samples are written first and listed by `finish`, so that a reader never sees half a sample.
-
-    Parameters
-    ----------
-    url : str
-        The dataset; created if nothing is there.
-    attributes : mapping, optional
-        Provenance and the like, stored under `unetkit`.
-    ome_version : {"0.5", "0.4"}
-        Of a dataset that is created; its samples should be of the same.
-
-    Raises
-    ------
-    InputError
-        If something other than a dataset is there.
+    A dataset that is created should get samples of its own OME version.
     """
 
     def __init__(
@@ -88,25 +76,8 @@ class DatasetWriter:
     def reserve(self, name: str, *, source: str | None = None) -> str:
         """Add a name to the list, and return where the sample is to be created.
 
-        Parameters
-        ----------
-        name : str
-            A plain folder name that no sample has.
-        source : str, optional
-            What the sample was made from; itself where left out.
-
-        Returns
-        -------
-        str
-            The URL for `create_image` or `write_sample`. What an interrupted run left there, with
-            its name in no list, is still there.
-
-        Raises
-        ------
-        OutputError
-            If a sample has the name.
-        InputError
-            If the name can't be a folder in a store.
+        What an interrupted run left there, with its name in no list, is still there. `source` is
+        what the sample was made from, itself where left out.
         """
         if not is_segment(name) or name.startswith(".") or name == "zarr.json":
             raise InputError(
@@ -157,39 +128,11 @@ def write_sample(
     label_attributes: Mapping[str, Any] | None = None,
     weights_attributes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an image with what belongs to it, where nothing is yet.
+    """Write an image with what belongs to it, where nothing is yet; a worker may do it.
 
-    Parameters
-    ----------
-    url : str
-        Where to, such as `DatasetWriter.reserve` returned; a worker may do it.
-    image : ndarray
-        Pixels along `axes`.
-    axes : str
-        Letters in the order t, c, z, y, x.
-    labels : ndarray of int, optional
-        Along the image's axes without c; stored in the narrowest of uint8, 16 and 32 that fits.
-    kind : {"instances", "classes"}
-        What the labels are.
-    ignore : ndarray of bool or int, optional
-        Not 0 where pixels are to be ignored.
-    weights : ndarray of float, optional
-        Weights of the pixels.
-    class_names, channel_names : sequence of str
-        Names in order.
-    pixel_size : mapping of str to float, optional
-        Micrometres along y, x and perhaps z.
-    attributes, label_attributes, weights_attributes : mapping, optional
-        Provenance and the like.
-
-    Raises
-    ------
-    InputError
-        If a part is not as large as the image.
-    LabelError
-        If labels are negative or no integers.
-    UsageError
-        If `kind` or `axes` is unknown.
+    `axes` are letters in the order t, c, z, y, x; the other parts have the image's axes without c.
+    Labels are stored in the narrowest of uint8, 16 and 32 that fits; `ignore` is not 0 where pixels
+    are to be ignored.
     """
     if kind not in ("instances", "classes"):
         raise UsageError(f"kind must be instances or classes, got {kind!r}")
@@ -257,24 +200,12 @@ def _fill(target: PlaneArray, array: Array, *, axes: str) -> None:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a dataset, with its labels and weights.
-
-    Parameters
-    ----------
-    name : str
-        Its name in the dataset.
-    source : str
-        What it was made from: samples with one source never stand on both sides of a split.
-    image : Image
-        The image.
-    dataset : str
-        Where the dataset lies, for errors.
-    """
+    """One image of a dataset, with its labels and weights."""
 
     name: str
-    source: str
+    source: str  # samples made from one source never stand on both sides of a split
     image: Image
-    dataset: str = ""
+    dataset: str = ""  # where the dataset lies, for errors
 
     @property
     def data(self) -> PlaneArray:
@@ -287,13 +218,7 @@ class Sample:
         return next((k for k in ("instances", "classes") if k in self.image.labels), None)
 
     def labels(self, kind: str | None = None) -> PlaneArray:
-        """Return the labels of a kind, or of the kind there is.
-
-        Raises
-        ------
-        InputError
-            If there are none; the error says how to add them.
-        """
+        """Return the labels of a kind, or of the kind there is."""
         wanted = kind or self.label_kind
         if wanted in self.image.labels:
             return self.image.labels[wanted]

@@ -1,4 +1,4 @@
-"""Write an image of any size as a tiled TIFF with OME metadata, a few tiles at a time."""
+"""Write images of any size as TIFF and PNG files, a few tiles or rows at a time."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import tifffile
 
 from unetkit.errors import InputError
+from unetkit.storage.image_file import PNG_SIGNATURE
 from unetkit.storage.urls import storing
 
 if TYPE_CHECKING:
@@ -44,29 +45,8 @@ def write_tiff(
 ) -> None:
     """Write an array as OME-TIFF: tiles of 512 pixels, deflated, BigTIFF where it may be needed.
 
-    Parameters
-    ----------
-    path : str
-        A local file that is not there yet.
-    data : PlaneArray
-        Any axes; every plane of every channel becomes a page.
-    dtype : numpy.dtype
-        Of the pixels in the file; values must fit.
-    software : str
-        Who wrote it.
-    name : str
-        Of the image.
-    channel_names : tuple of str
-        One a channel.
-    pixel_size : mapping of str to float, optional
-        Micrometres along y, x and perhaps z.
-    advance : callable
-        Called with each row of tiles, `tile_rows` times.
-
-    Raises
-    ------
-    ResourceError
-        If the disk is full or refuses.
+    Every plane of every channel becomes a page; values must fit `dtype`. `advance` is called with
+    each row of tiles, `tile_rows` times.
     """
     shape = (data.size("t"), data.size("z"), data.channel_count, data.height, data.width)
     # The same image gives the same bytes, so that the identifier is none of chance or time.
@@ -122,7 +102,6 @@ def _row_of_tiles(page: PlaneArray, plane: int, y: int, dtype: np.dtype[Any]) ->
             yield block[:, start : start + TILE]
 
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # What the format can count to.
 LARGEST_SIDE = 2**31 - 1
 BAND_BYTES = 2**26
@@ -137,29 +116,9 @@ def write_png(
     pixel_size: Mapping[str, float] | None = None,
     advance: Callable[[], None],
 ) -> None:
-    """Write a plane of labels as a grey PNG; values stay as they are.
+    """Write a plane of labels as a grey PNG of uint8 or uint16; values stay as they are.
 
-    Parameters
-    ----------
-    path : str
-        A local file.
-    data : PlaneArray
-        One plane.
-    dtype : numpy.dtype
-        uint8 or uint16; values must fit.
-    software : str
-        Who wrote it.
-    pixel_size : mapping of str to float, optional
-        Micrometres along y and x.
-    advance : callable
-        Called after each band of rows, `bands` times.
-
-    Raises
-    ------
-    InputError
-        If there are several planes.
-    ResourceError
-        If the disk is full or refuses.
+    `advance` is called after each band of rows, `bands` times.
 
     References
     ----------
@@ -171,7 +130,7 @@ def write_png(
         )
     depth = 8 * dtype.itemsize
     with storing(path), Path(path).open("wb") as file:
-        file.write(SIGNATURE)
+        file.write(PNG_SIGNATURE)
         _chunk(file, b"IHDR", struct.pack(">IIBBBBB", data.width, data.height, depth, 0, 0, 0, 0))
         _chunk(file, b"tEXt", b"Software\0" + software.encode("latin-1"))
         if pixel_size is not None:

@@ -14,7 +14,9 @@ from unetkit.errors import InputError, MissingError, UnetkitError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+# The letters that axes have, in stored order.
 AXES = "tczyx"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Strip = tuple[int, int, NDArray[Any]]
 
 # What an image is stored as; every other kind of number becomes float32.
@@ -110,7 +112,8 @@ class ImageFile:
         remarks = self.remarks
         if self.dtype.kind != "b":
             remarks = (*remarks, f"came in as float32 instead of {self.dtype}")
-        return replace(self, dtype=dtype, strips=_converted(self.strips, dtype), remarks=remarks)
+        strips = _mapped(self.strips, lambda block: _converted(block, dtype))
+        return replace(self, dtype=dtype, strips=strips, remarks=remarks)
 
     def pick(self, channels: list[int]) -> ImageFile:
         """Return this file with the chosen channels, in the chosen order."""
@@ -118,44 +121,40 @@ class ImageFile:
         return replace(
             self,
             shape=(*self.shape[:at], len(channels), *self.shape[at + 1 :]),
-            strips=_picked(self.strips, channels),
+            strips=_mapped(self.strips, lambda block: block[channels]),
             channel_names=tuple(self.channel_names[c] for c in channels if self.channel_names),
         )
 
 
-def _converted(
-    strips: Callable[[int], Iterator[Strip]], dtype: np.dtype[Any]
+def _mapped(
+    strips: Callable[[int], Iterator[Strip]], change: Callable[[NDArray[Any]], NDArray[Any]]
 ) -> Callable[[int], Iterator[Strip]]:
-    def convert(height: int) -> Iterator[Strip]:
+    def changed(height: int) -> Iterator[Strip]:
         for plane, y0, block in strips(height):
-            # A float64 beyond float32 becomes infinite, which is judged where images are used.
-            with np.errstate(over="ignore"):
-                converted = block.astype(dtype)
-            yield plane, y0, converted
+            yield plane, y0, change(block)
 
-    return convert
+    return changed
 
 
-def _picked(
-    strips: Callable[[int], Iterator[Strip]], channels: list[int]
-) -> Callable[[int], Iterator[Strip]]:
-    def pick(height: int) -> Iterator[Strip]:
-        for plane, y0, block in strips(height):
-            yield plane, y0, block[channels]
+def _converted(block: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    # A float64 beyond float32 becomes infinite, which is judged where images are used.
+    with np.errstate(over="ignore"):
+        return block.astype(dtype)
 
-    return pick
+
+def are_axes(axes: str, ndim: int) -> bool:
+    """Tell whether these are letters for the axes of an image of `ndim` dimensions.
+
+    >>> are_axes("cyx", 3), are_axes("cyx", 2), are_axes("czy", 3)
+    (True, False, False)
+    """
+    return len(axes) == len(set(axes)) == ndim and set("yx") <= set(axes) <= set(AXES)
 
 
 def check_axes(axes: str) -> str:
-    """Return axes in lower case.
-
-    Raises
-    ------
-    UsageError
-        If a letter is unknown or comes twice, or y or x is missing.
-    """
+    """Return axes in lower case; refuse an unknown letter, one twice, or none for y or x."""
     letters = axes.lower()
-    if set(letters) - set(AXES) or len(set(letters)) < len(letters) or not {"y", "x"} <= {*letters}:
+    if not are_axes(letters, len(letters)):
         raise UsageError(
             f"axes must be different letters of {AXES} with y and x among them, got {axes!r};"
             " for example zyx"
@@ -165,15 +164,7 @@ def check_axes(axes: str) -> str:
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn whatever a decoder raises over a damaged file into one sentence.
-
-    Raises
-    ------
-    MissingError
-        If there is no such file.
-    InputError
-        If the file can't be read.
-    """
+    """Turn whatever a decoder raises over a damaged file into one sentence."""
     try:
         yield
     except (UnetkitError, MemoryError):

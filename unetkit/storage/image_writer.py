@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unetkit.errors import InputError, LabelError, OutputError, UsageError
 from unetkit.storage.atomic import sync_documents
+from unetkit.storage.image_file import AXES, are_axes
 from unetkit.storage.nodes import (
     GroupNode,
     create_array,
@@ -18,10 +18,9 @@ from unetkit.storage.nodes import (
 )
 from unetkit.storage.ome import (
     FORMATS,
+    NewGroup,
     OmeVersion,
-    are_axes,
-    group_attributes,
-    ome,
+    label_names,
     ome_part,
     omero,
     provenance_marks,
@@ -53,45 +52,11 @@ def create_image(
     name: str | None = None,
     ome_version: OmeVersion = "0.5",
 ) -> PlaneArray:
-    """Create an OME-Zarr image with level 0, where nothing is yet.
+    """Create an OME-Zarr image where nothing is yet, and return its level 0, to be written.
 
-    Parameters
-    ----------
-    url : str
-        The group to create; commonly inside a partial.
-    shape : sequence of int
-        Sizes along `axes`.
-    axes : str
-        Letters in the order t, c, z, y, x, as OME-Zarr wants it.
-    dtype : dtype
-        Of the pixels; viewers know integers to 32 bits and float32.
-    chunk : int
-        Side of the chunks in pixels.
-    channel_names : sequence of str
-        One a channel.
-    pixel_size : mapping of str to float, optional
-        Micrometres along y, x and perhaps z.
-    attributes : mapping, optional
-        Provenance and the like, stored under `unetkit`.
-    fill_value : float
-        What chunks hold that were never written.
-    name : str, optional
-        Of the image; else it is taken from `url`.
-    ome_version : {"0.5", "0.4"}
-        0.4, on format 2 of Zarr, for viewers that know no other; labels and weights follow their
-        image.
-
-    Returns
-    -------
-    PlaneArray
-        Level 0, to be written.
-
-    Raises
-    ------
-    OutputError
-        If something is there.
-    InputError
-        If an axis is of size 0.
+    `axes` are letters in the order t, c, z, y, x; `pixel_size` is in micrometres along y, x and
+    perhaps z; `attributes` go under `unetkit`. Viewers know integers to 32 bits and float32, and
+    some only OME-Zarr 0.4. Labels and weights follow the version of their image.
     """
     _check_axes_order(axes, len(shape))
     count = shape[axes.index("c")] if "c" in axes else 1
@@ -108,7 +73,7 @@ def create_image(
         extra["omero"] = omero(channel_names)
     return _create(
         url,
-        _Group("image", name or stem(url), axes, pixel_size, own, extra, FORMATS[ome_version]),
+        NewGroup("image", name or stem(url), axes, pixel_size, own, extra, FORMATS[ome_version]),
         shape=shape,
         dtype=dtype,
         chunk=chunk,
@@ -127,34 +92,9 @@ def create_labels(
     attributes: Mapping[str, Any] | None = None,
     pixel_size: Mapping[str, float] | None = None,
 ) -> PlaneArray:
-    """Create labels of an image with level 0, and list them with the image's labels.
+    """Create labels of an image, of its axes without c, and list them with the image's labels.
 
-    Parameters
-    ----------
-    url_of_image : str
-        The image group.
-    name : str
-        `instances`, `classes` or `ignore`; other names are kept but not read.
-    shape, axes, chunk, pixel_size
-        As in `create_image`; the image's axes without c.
-    dtype : dtype
-        An integer type; viewers know those to 32 bits.
-    attributes : mapping, optional
-        Class names and the like, stored under `unetkit`.
-
-    Returns
-    -------
-    PlaneArray
-        Level 0, to be written.
-
-    Raises
-    ------
-    OutputError
-        If the image has labels of this name.
-    LabelError
-        If the dtype is not an integer type.
-    InputError
-        If there is no such image.
+    Names other than `instances`, `classes` and `ignore` are kept but not read.
     """
     _check_axes_order(axes, len(shape))
     zarr_format = _image_group(url_of_image).zarr_format
@@ -164,11 +104,10 @@ def create_labels(
         raise UsageError(f"the name of labels must be a plain folder name, got {name!r}")
     extra = {"image-label": {"version": "0.5", "source": {"image": "../../"}}}
     folder = join(url_of_image, "labels")
-    group = _Group("labels", name, axes, pixel_size, attributes or {}, extra, zarr_format)
+    group = NewGroup("labels", name, axes, pixel_size, attributes or {}, extra, zarr_format)
     array = _create(join(folder, name), group, shape=shape, dtype=dtype, chunk=chunk)
     listing = read_node(folder)
-    names = ome(listing).get("labels", []) if isinstance(listing, GroupNode) else []
-    listed = ome_part({"labels": [*names, name]}, zarr_format=zarr_format)
+    listed = ome_part({"labels": [*label_names(listing), name]}, zarr_format=zarr_format)
     if listing is None:
         create_group(folder, listed, zarr_format=zarr_format)
     else:
@@ -188,71 +127,28 @@ def create_weights(
     pixel_size: Mapping[str, float] | None = None,
     at: str | None = None,
 ) -> PlaneArray:
-    """Create float32 weights of an image, an OME-Zarr image of its own with one level.
+    """Create float32 weights of an image, an OME-Zarr image of its own, of its axes without c.
 
-    Parameters
-    ----------
-    url_of_image : str
-        The image group.
-    shape, axes, chunk, pixel_size
-        As in `create_image`; the image's axes without c.
-    attributes : mapping, optional
-        How they were computed, stored under `unetkit`.
-    at : str, optional
-        Where to create them, if not at `weights` below the image: a partial beside it that takes
-        its place when it is complete.
-
-    Returns
-    -------
-    PlaneArray
-        To be written.
-
-    Raises
-    ------
-    OutputError
-        If the image has weights.
-    InputError
-        If there is no such image.
+    They lie at `weights` below the image, or `at` a partial that takes their place when complete.
     """
     _check_axes_order(axes, len(shape))
     zarr_format = _image_group(url_of_image).zarr_format
     place = at or join(url_of_image, "weights")
-    group = _Group("weights", "weights", axes, pixel_size, attributes or {}, {}, zarr_format)
+    group = NewGroup("weights", "weights", axes, pixel_size, attributes or {}, {}, zarr_format)
     return _create(place, group, shape=shape, dtype=np.float32, chunk=chunk)
 
 
 def update_attributes(url: str, **unetkit: Any) -> None:
-    """Merge values into a group's own attributes, and keep all others.
-
-    Parameters
-    ----------
-    url : str
-        A dataset, an image, labels or weights.
-    **unetkit
-        Anything that JSON can hold; numpy numbers are turned into plain ones.
-    """
+    """Merge values that JSON can hold into a group's own attributes, and keep all others."""
     node = read_node(url)
     if not isinstance(node, GroupNode):
         raise InputError(f"{url} must be a Zarr group, got none there; check the path")
     replace_attributes(url, {"unetkit": {**provenance_marks(node), **unetkit}})
 
 
-@dataclass(frozen=True)
-class _Group:
-    """What is said of a new group."""
-
-    kind: str
-    name: str
-    axes: str
-    pixel_size: Mapping[str, float] | None
-    own: Mapping[str, Any]
-    extra: Mapping[str, Any]
-    zarr_format: Literal[2, 3]
-
-
 def _create(
     url: str,
-    group: _Group,
+    group: NewGroup,
     *,
     shape: Sequence[int],
     dtype: DTypeLike,
@@ -268,7 +164,7 @@ def _create(
     sides = {"y": chunk, "x": chunk, "c": CHANNELS_A_CHUNK}
     if "c" in axes and shape[axes.index("c")] > CHANNELS_A_CHUNK:
         sides["c"] = 1
-    create_group(url, group_attributes(**vars(group)), zarr_format=zarr_format)
+    create_group(url, group.attributes(), zarr_format=zarr_format)
     node = create_array(
         join(url, "0"),
         shape=shape,
@@ -282,7 +178,7 @@ def _create(
 
 
 def _check_axes_order(axes: str, ndim: int) -> None:
-    if not are_axes(axes, ndim) or "".join(sorted(axes, key="tczyx".index)) != axes:
+    if not are_axes(axes, ndim) or "".join(sorted(axes, key=AXES.index)) != axes:
         raise UsageError(
             f"axes of an image must be {ndim} letters in the order t, c, z, y, x, got {axes!r}; "
             "turn the array first"

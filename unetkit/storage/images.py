@@ -1,4 +1,4 @@
-"""The way in to images: detect what lies at a path, open it judged whole, create new ones."""
+"""The way in to images: detect what lies at a path, and open it judged whole."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unetkit.errors import InputError, LabelError, UsageError
+from unetkit.storage.image_file import AXES, are_axes
 from unetkit.storage.journal import Journal
 from unetkit.storage.nodes import ArrayNode, GroupNode, read_node
 from unetkit.storage.ome import (
-    AXES,
     Multiscale,
-    are_axes,
     array_below,
     channel_names,
     check_axes,
+    label_names,
     listed_samples,
     ome,
     provenance_marks,
@@ -34,31 +34,13 @@ IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".we
 
 
 def detect(url: str) -> Kind:
-    """Tell what kind of store lies at a path or URL; nothing is created, whatever is there.
-
-    Returns
-    -------
-    {"dataset", "image", "stack", "array"}
-
-    Raises
-    ------
-    MissingError
-        If there is nothing; the error names what looks like it.
-    InputError
-        If it is something else, such as an image file or a folder of image files.
-    """
+    """Tell what kind of store lies at a path or URL; nothing is created, whatever is there."""
     refuse_incomplete(url)
     return kind_of(node_at(url))
 
 
 def refuse_incomplete(url: str) -> None:
-    """Refuse to read the folder in which an output is still being made, or was when it ended.
-
-    Raises
-    ------
-    InputError
-        If it is one.
-    """
+    """Refuse to read the folder in which an output is still being made, or was when it ended."""
     name = base_name(url)
     if name.startswith(".") and name.endswith(".unetkit-partial") and exists(url):
         parts = len(Journal(url).done())
@@ -69,15 +51,7 @@ def refuse_incomplete(url: str) -> None:
 
 
 def node_at(url: str) -> ArrayNode | GroupNode:
-    """Read the metadata of a store, or say what there is instead of one.
-
-    Raises
-    ------
-    MissingError
-        If there is nothing.
-    InputError
-        If it is no store.
-    """
+    """Read the metadata of a store, or say what there is instead of one."""
     node = read_node(url)
     if node is None:
         raise _no_store(url)
@@ -140,48 +114,20 @@ LABELS = ("instances", "classes", "ignore")
 
 @dataclass(frozen=True)
 class Image:
-    """An image with what belongs to it: channel names, pixel size, labels, weights.
-
-    Parameters
-    ----------
-    url : str
-        Where it lies.
-    name : str
-        The last part of the URL without `.zarr`; in a stack, the sample's number.
-    data : PlaneArray
-        The pixels of level 0.
-    channel_names : tuple of str
-        One a channel; its number where the store has no name for it.
-    pixel_size : dict of str to float, optional
-        Micrometres along y, x and perhaps z.
-    levels : int
-        How many pyramid levels there are; 1 without a pyramid.
-    attributes : dict
-        What this library wrote about it.
-    labels : dict of str to PlaneArray
-        Those of `instances`, `classes` and `ignore` that are there.
-    label_attributes : dict of str to dict
-        What this library wrote about each of them, such as class names.
-    weights : PlaneArray, optional
-        Weights of the pixels.
-    weights_attributes : dict
-        How they were computed.
-    other_labels : tuple of str
-        Names of labels that this library does not read.
-    """
+    """An image with what belongs to it: channel names, pixel size, labels, weights."""
 
     url: str
-    name: str
-    data: PlaneArray
-    channel_names: tuple[str, ...] = ()
-    pixel_size: dict[str, float] | None = None
-    levels: int = 1
-    attributes: dict[str, Any] = field(default_factory=dict)
-    labels: dict[str, PlaneArray] = field(default_factory=dict)
-    label_attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    name: str  # the last part of the URL without `.zarr`; in a stack, the sample's number
+    data: PlaneArray  # the pixels of level 0
+    channel_names: tuple[str, ...] = ()  # numbers where the store has no names
+    pixel_size: dict[str, float] | None = None  # micrometres along y, x and perhaps z
+    levels: int = 1  # 1 without a pyramid
+    attributes: dict[str, Any] = field(default_factory=dict)  # what this library wrote
+    labels: dict[str, PlaneArray] = field(default_factory=dict)  # those of `LABELS` there are
+    label_attributes: dict[str, dict[str, Any]] = field(default_factory=dict)  # of each of them
     weights: PlaneArray | None = None
-    weights_attributes: dict[str, Any] = field(default_factory=dict)
-    other_labels: tuple[str, ...] = ()
+    weights_attributes: dict[str, Any] = field(default_factory=dict)  # how they were computed
+    other_labels: tuple[str, ...] = ()  # names of labels that this library does not read
 
 
 def bare_image(node: ArrayNode, *, axes: str | None) -> Image:
@@ -193,13 +139,7 @@ def bare_image(node: ArrayNode, *, axes: str | None) -> Image:
 
 
 def array_axes(node: ArrayNode, *, ndim: int, axes: str | None) -> str:
-    """Find the axes of the last `ndim` dimensions of an array: as told, by name, or y, x.
-
-    Raises
-    ------
-    InputError
-        If nothing says what they are; the error names `--axes`.
-    """
+    """Find the axes of the last `ndim` dimensions of an array: as told, by name, or y, x."""
     found = check_axes(axes, ndim, url=node.url) if axes is not None else named_axes(node, ndim)
     if found is None:
         example = "cyx" if ndim == 3 else AXES[-ndim:]
@@ -267,10 +207,7 @@ def _labels(
 ) -> tuple[dict[str, PlaneArray], dict[str, dict[str, Any]], tuple[str, ...]]:
     """Open the labels that this library knows by name, and name the others."""
     folder = join(url, "labels")
-    listing = read_node(folder)
-    names = ome(listing).get("labels", []) if isinstance(listing, GroupNode) else []
-    if not isinstance(names, list):
-        raise InputError(f"labels of {url} must be a list of names, got {names!r:.100}")
+    names = label_names(read_node(folder))
     places = {name: inside(folder, name, what="a label's name") for name in map(_text, names)}
     arrays, attributes = {}, {}
     for name in LABELS:
@@ -302,15 +239,7 @@ def _part(url: str, data: PlaneArray, *, kinds: str) -> tuple[PlaneArray, dict[s
 
 
 def check_part(part: PlaneArray, data: PlaneArray, *, kinds: str) -> None:
-    """Make sure that labels or weights fit their image.
-
-    Raises
-    ------
-    LabelError
-        If the numbers are of another kind than `kinds` (numpy's letters).
-    InputError
-        If an axis is of another size.
-    """
+    """Make sure that labels or weights are of some kinds (numpy's letters) and fit their image."""
     if part.dtype.kind not in kinds:
         rule = "be integers" if "u" in kinds else "be floats"
         raise LabelError(f"{part.url} must {rule}, got {part.dtype}; import it again")
@@ -323,13 +252,7 @@ def check_part(part: PlaneArray, data: PlaneArray, *, kinds: str) -> None:
 
 
 def choose_channels(image: Image, channels: str | None) -> Image:
-    """Return the image with the channels that `--channels` names, in that order.
-
-    Raises
-    ------
-    UsageError
-        If a channel is not there or named twice.
-    """
+    """Return the image with the channels that `--channels` names, in that order."""
     if channels is None:
         return image
     numbers = channel_numbers(channels, image.channel_names, of=image.url)
@@ -342,20 +265,6 @@ def channel_numbers(channels: str, names: Sequence[str], *, of: str) -> list[int
 
     >>> channel_numbers("GFP,0", ["DAPI", "GFP"], of="slide.zarr")
     [1, 0]
-
-    Parameters
-    ----------
-    channels : str
-        Names or numbers, separated by commas.
-    names : sequence of str
-        The names of the channels that there are.
-    of : str
-        What has them, for the error.
-
-    Raises
-    ------
-    UsageError
-        If a channel is not there or named twice.
     """
     numbers: list[int] = []
     for word in (word.strip() for word in channels.split(",")):
@@ -378,25 +287,10 @@ def channel_numbers(channels: str, names: Sequence[str], *, of: str) -> list[int
 
 
 def stack_images(node: GroupNode, *, axes: str | None = None) -> tuple[Image, ...]:
-    """See each entry along the first axis of a stack as an image.
+    """See each entry along the first axis of a stack as an image, named 0000, 0001, ...
 
-    Parameters
-    ----------
-    node : GroupNode
-        The stack. Its labels are instances, unless its attribute `unetkit.label_kind` says
-        `classes`.
-    axes : str, optional
-        The axes of one image, needed where they have more than y and x and no names.
-
-    Returns
-    -------
-    tuple of Image
-        Named 0000, 0001, ...
-
-    Raises
-    ------
-    InputError
-        If axes are not named, or labels or weights do not fit the images.
+    The labels are instances, unless the attribute `unetkit.label_kind` says `classes`. `axes` are
+    those of one image, needed where they have more than y and x and no names.
     """
     images = read_node(join(node.url, "images"))
     if not isinstance(images, ArrayNode) or len(images.shape) < 3:

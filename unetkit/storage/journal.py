@@ -19,7 +19,7 @@ from unetkit.errors import InputError, ResourceError, UnavailableError
 from unetkit.storage import urls
 from unetkit.storage.atomic import make_folder, write_json
 from unetkit.storage.nodes import plain
-from unetkit.storage.urls import is_remote, join, read_bytes
+from unetkit.storage.urls import is_remote, join, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -101,14 +101,14 @@ class _ObjectLog:
 
     def append(self, line: bytes) -> None:
         if self._number is None:
-            self._number = int(max(urls.names(self._url), default="-1"), 10) + 1
+            self._number = int(max(urls.children(self._url), default="-1"), 10) + 1
         self._lines.append(line)
         urls.write(join(self._url, f"{self._number:08d}"), b"".join(self._lines))
         if len(self._lines) == LINES_A_PIECE:
             self._lines, self._number = [], self._number + 1
 
     def read(self) -> bytes:
-        names = urls.names(self._url)
+        names = urls.children(self._url)
         return b"".join(urls.read(join(self._url, name)) for name in names)
 
     def close(self) -> None:
@@ -155,7 +155,7 @@ class Journal:
     def read_fingerprint(self) -> dict[str, Any] | None:
         """Return the stored fingerprint; None where there is none that can be read."""
         try:
-            found = json.loads(read_bytes(join(self.folder, FINGERPRINT)))
+            found = json.loads(read(join(self.folder, FINGERPRINT)))
         except (UnavailableError, ResourceError):
             raise
         except (OSError, ValueError, RecursionError):

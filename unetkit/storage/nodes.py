@@ -23,7 +23,7 @@ from zarr.codecs import ZstdCodec
 
 from unetkit.errors import InputError, OutputError, ResourceError
 from unetkit.storage.atomic import write_json
-from unetkit.storage.urls import exists, is_remote, join, read_bytes, read_small, storing
+from unetkit.storage.urls import exists, is_remote, join, read, read_small, storing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,13 +69,7 @@ class GroupNode:
 
 
 def read_node(url: str) -> ArrayNode | GroupNode | None:
-    """Read and judge the metadata at a path or URL; None where there is no Zarr.
-
-    Raises
-    ------
-    InputError
-        If the metadata is damaged, or asks for what this library refuses to decode.
-    """
+    """Read and judge the metadata at a path or URL; None where there is no Zarr."""
     found = _document(join(url, "zarr.json"))
     if found is not None:
         document, version = found
@@ -209,15 +203,6 @@ def _is_ints(value: Any, *, least: int) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _opened(
-    url: str, zarr_format: Literal[2, 3], mode: Literal["r", "r+"], version: int
-) -> zarr.Array[Any]:
-    try:
-        return zarr.open_array(url, mode=mode, zarr_format=zarr_format)
-    except Exception as error:  # zarr and its codecs raise a zoo of types here
-        raise InputError(f"{url} must be an array that zarr can open, got: {error}") from error
-
-
 def opened(
     url: str, *, zarr_format: Literal[2, 3], version: int, mode: Literal["r", "r+"] = "r"
 ) -> zarr.Array[Any]:
@@ -226,7 +211,10 @@ def opened(
     `version` is the checksum of the metadata that was judged, so that an array written anew at the
     same place is never mistaken for the one that was there before.
     """
-    return _opened(url, zarr_format, mode, version)
+    try:
+        return zarr.open_array(url, mode=mode, zarr_format=zarr_format)
+    except Exception as error:  # zarr and its codecs raise a zoo of types here
+        raise InputError(f"{url} must be an array that zarr can open, got: {error}") from error
 
 
 def is_absent(array: zarr.Array[Any], selection: tuple[Any, ...], *, url: str) -> bool:
@@ -294,13 +282,6 @@ def create_array(
 
     The checksum of four bytes a chunk turns a flipped bit from a wrong pixel into an error. What
     reads format v2 only often knows neither zstd nor checksums: it gets Blosc with LZ4.
-
-    Raises
-    ------
-    InputError
-        If an axis is of size 0.
-    OutputError
-        If something is there.
     """
     if len(shape) != len(axes) or min(shape, default=0) < 1:
         raise InputError(
@@ -361,7 +342,7 @@ def replace_attributes(url: str, attributes: Mapping[str, Any]) -> None:
     if node.zarr_format == 2:
         write_json(join(url, ".zattrs"), merged)
         return
-    document = json.loads(read_bytes(join(url, "zarr.json")))
+    document = json.loads(read(join(url, "zarr.json")))
     write_json(join(url, "zarr.json"), {**document, "attributes": merged})
 
 

@@ -6,53 +6,35 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from unetkit.errors import InputError, UsageError
+from unetkit.storage.image_file import are_axes
 from unetkit.storage.nodes import ArrayNode, GroupNode, read_node
+from unetkit.storage.pixel_size import OME_UNITS
 from unetkit.storage.urls import inside, stem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-AXES = "tczyx"
 SCHEMA = 1
 OmeVersion = Literal["0.5", "0.4"]
 # The format of Zarr below each version of OME-Zarr.
 FORMATS: dict[OmeVersion, Literal[2, 3]] = {"0.5": 3, "0.4": 2}
 TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
-# One of each unit in micrometres; the names are those of the OME-Zarr specification.
-MICROMETRES = {
-    "angstrom": 1e-4,
-    "picometer": 1e-6,
-    "nanometer": 1e-3,
-    "micrometer": 1.0,
-    "millimeter": 1e3,
-    "centimeter": 1e4,
-    "meter": 1e6,
-}
 COLORS = ("FF0000", "00FF00", "0000FF", "FF00FF", "00FFFF", "FFFF00")
 
 
 @dataclass(frozen=True)
 class Multiscale:
-    """What an image group says about its levels.
-
-    `paths` are full URLs, the largest level first; `pixel_size` is in micrometres.
-    """
+    """What an image group says about its levels."""
 
     axes: str
     name: str
-    paths: tuple[str, ...]
-    pixel_size: dict[str, float] | None
+    paths: tuple[str, ...]  # full URLs, the largest level first
+    pixel_size: dict[str, float] | None  # in micrometres
     version: str
 
 
 def check_axes(axes: str, ndim: int, *, url: str) -> str:
-    """Return axis letters in lower case, if they fit an array of `ndim` dimensions.
-
-    Raises
-    ------
-    UsageError
-        If they do not; the letters came from `--axes`.
-    """
+    """Return axis letters in lower case, if they fit an array of `ndim` dimensions."""
     low = axes.lower()
     if not are_axes(low, ndim):
         raise UsageError(
@@ -60,20 +42,6 @@ def check_axes(axes: str, ndim: int, *, url: str) -> str:
             f"got {axes!r}; name one letter for each dimension in stored order"
         )
     return low
-
-
-def are_axes(axes: str, ndim: int) -> bool:
-    """Tell whether these are letters for the axes of an image of `ndim` dimensions.
-
-    >>> are_axes("cyx", 3), are_axes("cyx", 2), are_axes("czy", 3)
-    (True, False, False)
-    """
-    return (
-        len(axes) == ndim
-        and len(set(axes)) == ndim
-        and set("yx") <= set(axes)
-        and set(axes) <= set(AXES)
-    )
 
 
 def provenance_marks(node: GroupNode | ArrayNode) -> dict[str, Any]:
@@ -91,10 +59,7 @@ def ome(node: GroupNode) -> dict[str, Any]:
 def read_multiscale(node: GroupNode) -> Multiscale | None:
     """Read the first multiscale image of a group; None where it has none.
 
-    Raises
-    ------
-    InputError
-        If what it says makes no sense, or leads out of the store.
+    What makes no sense, or leads out of the store, is refused.
     """
     listed = ome(node).get("multiscales")
     if not isinstance(listed, list) or not listed:
@@ -135,11 +100,22 @@ def _pixel_size(document: dict[str, Any], axes: str) -> dict[str, float] | None:
                 scale = [a * b for a, b in zip(scale, factors, strict=True)]
     units = [axis.get("unit") if isinstance(axis, dict) else None for axis in document["axes"]]
     sizes = {
-        axis: factor * MICROMETRES[unit]
+        axis: factor * OME_UNITS[unit]
         for axis, factor, unit in zip(axes, scale, units, strict=True)
-        if axis in "zyx" and unit in MICROMETRES
+        if axis in "zyx" and unit in OME_UNITS
     }
     return sizes if {"y", "x"} <= set(sizes) else None
+
+
+def label_names(node: GroupNode | ArrayNode | None) -> list[Any]:
+    """Return the names that the group `labels` of an image lists."""
+    if not isinstance(node, GroupNode):
+        return []
+    names = ome(node).get("labels", [])
+    if not isinstance(names, list):
+        above = node.url.removesuffix("/labels")
+        raise InputError(f"labels of {above} must be a list of names, got {names!r:.100}")
+    return names
 
 
 def channel_names(node: GroupNode, count: int) -> tuple[str, ...]:
@@ -154,36 +130,28 @@ def channel_names(node: GroupNode, count: int) -> tuple[str, ...]:
     return tuple(str(name or number) for number, name in enumerate(names))
 
 
-def group_attributes(
-    *,
-    kind: str,
-    name: str,
-    axes: str,
-    pixel_size: Mapping[str, float] | None,
-    own: Mapping[str, Any],
-    extra: Mapping[str, Any],
-    zarr_format: Literal[2, 3] = 3,
-) -> dict[str, Any]:
-    """Write the attributes of a new image group with one level.
+@dataclass(frozen=True)
+class NewGroup:
+    """What is said of a new image group with one level."""
 
-    Parameters
-    ----------
-    kind : {"image", "labels", "weights"}
-        What the group is to this library.
-    name, axes, pixel_size
-        As `create_image` takes them.
-    own : mapping
-        What goes under `unetkit` besides schema and kind.
-    extra : mapping
-        What goes into the OME part besides the levels.
-    zarr_format : {2, 3}
-        2 for OME-Zarr 0.4, 3 for 0.5.
-    """
-    levels = multiscales(name=name, axes=axes, pixel_size=pixel_size, factors=[(1, 1)])
-    return {
-        **ome_part({"multiscales": levels, **extra}, zarr_format=zarr_format),
-        "unetkit": {**own, "schema": SCHEMA, "kind": kind},
-    }
+    kind: str  # image, labels or weights: what it is to this library
+    name: str
+    axes: str
+    pixel_size: Mapping[str, float] | None
+    own: Mapping[str, Any]  # what goes under `unetkit` besides schema and kind
+    extra: Mapping[str, Any]  # what goes into the OME part besides the levels
+    zarr_format: Literal[2, 3] = 3
+
+    def attributes(self) -> dict[str, Any]:
+        """Write the attributes of the group."""
+        levels = multiscales(
+            name=self.name, axes=self.axes, pixel_size=self.pixel_size, factors=[(1, 1)]
+        )
+        document = {"multiscales": levels, **self.extra}
+        return {
+            **ome_part(document, zarr_format=self.zarr_format),
+            "unetkit": {**self.own, "schema": SCHEMA, "kind": self.kind},
+        }
 
 
 def ome_part(document: Mapping[str, Any], *, zarr_format: Literal[2, 3]) -> dict[str, Any]:
@@ -257,13 +225,7 @@ def array_below(url: str) -> ArrayNode:
 
 
 def listed_samples(node: GroupNode) -> list[tuple[str, str, str]]:
-    """Return (name, source, URL) of the samples that a dataset's metadata lists.
-
-    Raises
-    ------
-    InputError
-        If the list makes no sense or leads out of the dataset.
-    """
+    """Return (name, source, URL) of the samples that a dataset's metadata lists."""
     listed = provenance_marks(node).get("samples")
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         raise InputError(f"samples of {node.url} must be a list, got {listed!r:.100}")

@@ -23,6 +23,7 @@ from unetkit.storage.atomic import (
     sync_folder,
     write_text,
 )
+from unetkit.storage.image_file import PNG_SIGNATURE
 from unetkit.storage.nodes import read_node
 from unetkit.storage.ome import provenance_marks
 from unetkit.storage.urls import base_name, collide, exists, is_remote, join, stem
@@ -33,14 +34,13 @@ if TYPE_CHECKING:
 # Longer headers than this are no model's; the format itself allows more.
 HEADER_LIMIT = 2**24
 HEAD = 4096
-MARKS = {
-    ".png": re.compile(rb"\x89PNG\r\n\x1a\n.*Software\0unetkit", re.DOTALL),
-    ".html": re.compile(rb'<!.*name="generator" content="unetkit', re.DOTALL),
-    ".json": re.compile(rb'\{.*"unetkit"', re.DOTALL),
-    ".jsonl": re.compile(rb'\{.*"unetkit"', re.DOTALL),
-    ".geojson": re.compile(rb'\{.*"unetkit"', re.DOTALL),
-    ".tif": re.compile(rb"II[*+]\0.*unetkit", re.DOTALL),
-    ".tiff": re.compile(rb"II[*+]\0.*unetkit", re.DOTALL),
+_JSON, _TIFF = rb'\{.*"unetkit"', rb"II[*+]\0.*unetkit"
+# What an output of this library begins with, by its suffix.
+SIGNATURES = {
+    ".png": re.escape(PNG_SIGNATURE) + rb".*Software\0unetkit",
+    ".html": rb'<!.*name="generator" content="unetkit',
+    **dict.fromkeys((".json", ".jsonl", ".geojson"), _JSON),
+    **dict.fromkeys((".tif", ".tiff"), _TIFF),
 }
 
 # Formats whose notes come last: the directory of an archive, the properties of an ONNX model.
@@ -55,33 +55,18 @@ def written_by_unetkit(path: str) -> bool:
     its header, other files by a mark near their beginning or end. A link is never ours.
     """
     place = Path(path)
-    if is_remote(path):
-        is_file = urls.is_object(path)
-    elif place.is_symlink():
+    if not is_remote(path) and place.is_symlink():
         return False
-    else:
-        is_file = place.is_file()
-    if not is_file:
+    if not urls.is_file(path):
         return _is_our_folder(path)
     if place.suffix == ".safetensors":
         return _is_our_model(path)
     if place.suffix in LAST_MARKS and not is_remote(path):
-        return LAST_MARKS[place.suffix] in _tail(place)
-    mark = MARKS.get(place.suffix)
-    return mark is not None and mark.match(_head(path, HEAD)) is not None
-
-
-def _head(path: str, length: int) -> bytes:
-    if is_remote(path):
-        return urls.read(path, stop=length)
-    with Path(path).open("rb") as file:
-        return file.read(length)
-
-
-def _tail(place: Path) -> bytes:
-    with place.open("rb") as file:
-        file.seek(max(0, place.stat().st_size - TAIL))
-        return file.read()
+        start = max(0, place.stat().st_size - TAIL)
+        return LAST_MARKS[place.suffix] in urls.read(path, start=start)
+    signature = SIGNATURES.get(place.suffix)
+    head = urls.read(path, stop=HEAD) if signature else b""
+    return signature is not None and re.match(signature, head, re.DOTALL) is not None
 
 
 def _is_our_folder(path: str) -> bool:
@@ -95,10 +80,10 @@ def _is_our_folder(path: str) -> bool:
 
 
 def _is_our_model(path: str) -> bool:
-    length = int.from_bytes(_head(path, 8), "little")
+    length = int.from_bytes(urls.read(path, stop=8), "little")
     if length > HEADER_LIMIT:
         return False
-    text = _head(path, 8 + length)[8:]
+    text = urls.read(path, start=8, stop=8 + length)
     try:
         header = json.loads(text)
     except (ValueError, RecursionError):
@@ -108,13 +93,7 @@ def _is_our_model(path: str) -> bool:
 
 
 def check_local(url: str) -> None:
-    """Refuse a URL where the work needs a disk.
-
-    Raises
-    ------
-    UsageError
-        If `url` is no path on this machine.
-    """
+    """Refuse a URL where the work needs a disk."""
     if is_remote(url):
         raise UsageError(
             f"output must be a path on this machine, got {url}; write it here and copy it then"
@@ -124,24 +103,8 @@ def check_local(url: str) -> None:
 def check_output(url: str, *, inputs: Sequence[str] = (), overwrite: bool = False) -> None:
     """Refuse an output that would destroy something.
 
-    Parameters
-    ----------
-    url : str
-        What is to be written.
-    inputs : sequence of str
-        What is read: the output may be none of them, nor lie inside one or around one, by
-        whatever path it is named.
-    overwrite : bool
-        Whether an earlier output of this library may be replaced; nothing else ever may.
-
-    Raises
-    ------
-    OutputError
-        If the output exists or collides with an input, or its folder does not exist.
-    ResourceError
-        If its folder can't be written to.
-    UsageError
-        If nothing can be written to a URL of its kind.
+    It may be none of `inputs`, nor lie inside one or around one, by whatever path it is named. With
+    `overwrite` an earlier output of this library may be replaced; nothing else ever may.
     """
     for source in inputs:
         if collide(url, source):
@@ -154,12 +117,11 @@ def check_output(url: str, *, inputs: Sequence[str] = (), overwrite: bool = Fals
         raise UsageError(f"output must be where one can write, got {url}; name another with -o")
     if not is_there(url):
         return
+    own = written_by_unetkit(url)
     if not overwrite:
-        remedy = (
-            "add --overwrite to replace it" if written_by_unetkit(url) else "choose another name"
-        )
+        remedy = "add --overwrite to replace it" if own else "choose another name"
         raise OutputError(f"output {url} must not exist yet, got something there; {remedy}")
-    _check_ours(url)
+    _check_own(url, own)
 
 
 def is_there(url: str) -> bool:
@@ -167,8 +129,8 @@ def is_there(url: str) -> bool:
     return exists(url) and not (is_remote(url) and atomic.is_half_there(url))
 
 
-def _check_ours(url: str) -> None:
-    if not written_by_unetkit(url):
+def _check_own(url: str, own: bool) -> None:
+    if not own:
         raise OutputError(
             f"output {url} must be an earlier output of unetkit to be replaced by --overwrite, got "
             "something else; choose another name"
@@ -188,25 +150,10 @@ def partial_url(url: str) -> str:
 
 @contextmanager
 def staged(url: str, *, inputs: Sequence[str] = (), overwrite: bool = False) -> Iterator[str]:
-    """Make an output beside its place, and put it there when it is complete.
+    """Make an output in a new partial beside its place, and put it there when it is complete.
 
-    Parameters
-    ----------
-    url, inputs, overwrite
-        As `check_output` takes them.
-
-    Yields
-    ------
-    str
-        The partial: nothing is there yet, and what an earlier run left was removed. After an
-        exception it is removed, and the output's place is as it was.
-
-    Raises
-    ------
-    OutputError
-        If the output may not be written.
-    ResourceError
-        If nothing can be made beside its place.
+    What an earlier run left in the partial is removed first. After an exception the partial is
+    removed, and the output's place is as it was.
     """
     check_output(url, inputs=inputs, overwrite=overwrite)
     partial = partial_url(url)
@@ -227,22 +174,6 @@ def publish(partial: str, url: str, *, overwrite: bool) -> None:
     """Put a complete partial in its place, all at once, once it is safe on the disk.
 
     A remote store knows no rename: there everything is copied, what makes it readable last.
-
-    Parameters
-    ----------
-    partial : str
-        What was made.
-    url : str
-        Its place.
-    overwrite : bool
-        Whether an earlier output of this library may be replaced.
-
-    Raises
-    ------
-    OutputError
-        If something is there that may not be replaced.
-    ResourceError
-        If the rename fails.
     """
     check_output(url, overwrite=overwrite)
     if is_remote(url):
@@ -264,20 +195,6 @@ def publish(partial: str, url: str, *, overwrite: bool) -> None:
         remove(aside)
 
 
-def remove_output(url: str) -> None:
-    """Remove an earlier output of this library: out of sight at once, then from the disk.
-
-    Raises
-    ------
-    OutputError
-        If it is not one.
-    """
-    if not exists(url):
-        return
-    _check_ours(url)
-    discard(url)
-
-
 def discard(url: str) -> None:
     """Remove what this library made itself and nobody else has seen, such as a partial."""
     if is_remote(url):
@@ -297,15 +214,10 @@ def free_bytes(url: str) -> int | None:
 
 
 def output_name(url_in: str, suffix: str) -> str:
-    """Name an output after its input, beside it.
+    """Name an output after its input, beside it; a URL has no place beside it.
 
     >>> output_name("scans/slide.ome.zarr/", ".prediction.zarr")
     'scans/slide.prediction.zarr'
-
-    Raises
-    ------
-    UsageError
-        If the input is a URL, or has no name of its own to build on.
     """
     clean = url_in.rstrip("/")
     name = base_name(clean)
@@ -324,22 +236,9 @@ _TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def check_file(path: str, *, overwrite: bool, begins: str) -> None:
-    """Make sure that a file can be written, before the work that fills it.
+    """Make sure that a local file can be written, before the work that fills it.
 
-    Parameters
-    ----------
-    path : str
-    overwrite : bool
-        Whether an earlier result may be replaced.
-    begins : str
-        How an earlier result begins; anything else is never replaced.
-
-    Raises
-    ------
-    OutputError
-        If something is there that may not be replaced.
-    UsageError
-        If it is a URL.
+    An earlier result is known by how it `begins`; nothing else is ever replaced.
     """
     check_local(path)
     check_parent(path)
@@ -347,23 +246,14 @@ def check_file(path: str, *, overwrite: bool, begins: str) -> None:
         return
     if not overwrite:
         raise OutputError(f"output {path} must not exist yet, got something there; add --overwrite")
-    place = Path(path)
-    if not place.is_file() or place.read_bytes()[: len(begins)] != begins.encode():
-        raise OutputError(
-            f"output {path} must be an earlier output of unetkit to be replaced by --overwrite, "
-            "got something else; choose another name"
-        )
+    start = begins.encode()
+    _check_own(path, urls.is_file(path) and urls.read(path, stop=len(start)) == start)
 
 
 def write_csv(path: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Write a table whole or not at all; empty cells are what is not there.
 
-    Parameters
-    ----------
-    path : str
-    columns : sequence of str
-    rows : iterable of sequence of str, int, float or None
-        Text that would begin a formula is led by an apostrophe; numbers stay numbers.
+    Text that would begin a formula is led by an apostrophe; numbers stay numbers.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")

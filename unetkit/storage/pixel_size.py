@@ -11,6 +11,7 @@ from unetkit.errors import InputError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# One of each unit in micrometres, as people and image files write it.
 MICROMETRES = {
     "pm": 1e-6,
     "nm": 1e-3,
@@ -25,6 +26,16 @@ MICROMETRES = {
     "cm": 1e4,
     "m": 1e6,
 }
+# The names in the OME-Zarr specification.
+OME_UNITS = {
+    "angstrom": 1e-4,
+    "picometer": 1e-6,
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+}
 # The axes that one, two or three numbers stand for.
 AXES = {1: ("y", "x"), 2: ("y", "x"), 3: ("z", "y", "x")}
 
@@ -32,8 +43,6 @@ AXES = {1: ("y", "x"), 2: ("y", "x"), 3: ("z", "y", "x")}
 def micrometres(value: float, unit: str) -> float | None:
     """Return a length in micrometres; None where the unit is unknown or the length is no length.
 
-    Examples
-    --------
     >>> micrometres(250, "nm")
     0.25
     """
@@ -44,26 +53,10 @@ def micrometres(value: float, unit: str) -> float | None:
 
 
 def parse_pixel_size(text: str) -> dict[str, float]:
-    """Read a pixel size as a user types it.
+    """Read a pixel size as a user types it: one number for y and x, or y,x, or z,y,x.
 
-    Parameters
-    ----------
-    text : str
-        One number for y and x, two for y, x or three for z, y, x; each may have a unit,
-        micrometres where it has none.
+    Each may have a unit, micrometres where it has none.
 
-    Returns
-    -------
-    dict of str to float
-        Micrometres by axis.
-
-    Raises
-    ------
-    UsageError
-        If this can't be read.
-
-    Examples
-    --------
     >>> parse_pixel_size("250nm")
     {'y': 0.25, 'x': 0.25}
     >>> parse_pixel_size("2,0.5,0.25")
@@ -81,10 +74,8 @@ def parse_pixel_size(text: str) -> dict[str, float]:
 
 def _length(text: str) -> float | None:
     match = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([a-zµμ]*)\s*", text)
-    if not match:
-        return None
     try:
-        return micrometres(float(match[1]), match[2] or "um")
+        return micrometres(float(match[1]), match[2] or "um") if match else None
     except ValueError:
         return None
 
@@ -92,20 +83,6 @@ def _length(text: str) -> float | None:
 def split_length(value: float | str, *, name: str) -> tuple[float, bool]:
     """Return a length as a number, and whether it counts micrometres and not pixels.
 
-    Parameters
-    ----------
-    value : float or str
-        A number of pixels, or a number with a unit of length.
-    name : str
-        What it is the length of.
-
-    Raises
-    ------
-    UsageError
-        If it is neither.
-
-    Examples
-    --------
     >>> split_length("0.5um", name="sigma"), split_length("10", name="sigma")
     ((0.5, True), (10.0, False))
     """
@@ -125,13 +102,6 @@ def split_length(value: float | str, *, name: str) -> tuple[float, bool]:
 def recorded(value: float | str, *, name: str) -> float | str:
     """Return a length as it is written down: as a number where it counts pixels.
 
-    Raises
-    ------
-    UsageError
-        If it is no length.
-
-    Examples
-    --------
     >>> recorded("10", name="sigma"), recorded("0.5um", name="sigma")
     (10.0, '0.5um')
     """
@@ -142,13 +112,7 @@ def recorded(value: float | str, *, name: str) -> float | str:
 def pixel_of(
     pixel_size: Mapping[str, float] | None, *, name: str, sample: str
 ) -> tuple[float, float]:
-    """Return height and width of a sample's pixels in micrometres, which the length `name` needs.
-
-    Raises
-    ------
-    InputError
-        If they are not known.
-    """
+    """Return height and width of a sample's pixels in micrometres, which a length needs."""
     size = pixel_size or {}
     if not size.get("y") or not size.get("x"):
         raise InputError(

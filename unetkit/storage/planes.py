@@ -26,44 +26,37 @@ SAMPLED_ABOVE = 2**28
 BLOCK_SIDE = 512
 
 
+# A plane, rows from y0 to y1, columns from x0 to x1: what `read` takes.
+Box = tuple[int, int, int, int, int]
+
+
+def whole_chunks(chunk: int, side: int) -> int:
+    """Return the most pixels up to `side` that are whole chunks; one chunk where it is longer.
+
+    >>> whole_chunks(256, 1000), whole_chunks(4096, 1000)
+    (768, 4096)
+    """
+    return chunk * max(1, side // chunk)
+
+
 @dataclass(frozen=True)
 class PlaneArray:
     """A stored array as planes (Y, X) of its t and z axes.
 
     It holds no open file: it is cheap to make and to pickle, and each process opens the array
     once, when it first reads.
-
-    Parameters
-    ----------
-    url : str
-        Where the array lies.
-    axes : str
-        One letter of t, c, z, y, x for each axis.
-    shape : tuple of int
-        The stored size of each axis.
-    dtype : numpy.dtype
-        What `read` returns, in the byte order of this machine; stored bool reads as uint8.
-    chunks : tuple of int
-        What is stored whole, along each axis: the least that may be written.
-    has_channels : bool
-        True for images, which read as (C, Y, X), with C = 1 where there is no c axis; False for
-        labels, weights and masks, which read as (Y, X).
-    picked : tuple of int, optional
-        The chosen channels, in order.
-    item : int, optional
-        The place along a leading axis that is not among `axes`, in a stack.
     """
 
     url: str
-    axes: str
+    axes: str  # one letter of t, c, z, y, x for each axis, in stored order
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    chunks: tuple[int, ...]
-    has_channels: bool
-    picked: tuple[int, ...] | None = None
-    item: int | None = None
+    dtype: np.dtype[Any]  # of what `read` returns, in this machine's byte order; bool is uint8
+    chunks: tuple[int, ...]  # what is stored whole, along each axis: the least that is written
+    has_channels: bool  # images read as (C, Y, X), also without a c axis; all else as (Y, X)
+    picked: tuple[int, ...] | None = None  # the chosen channels, in order
+    item: int | None = None  # the place along a leading axis that is not among `axes`, in a stack
     zarr_format: Literal[2, 3] = 3
-    version: int = 0
+    version: int = 0  # checksum of the metadata that was judged
 
     def size(self, axis: str) -> int:
         """Return the size along an axis letter, 1 where the array has no such axis."""
@@ -107,13 +100,7 @@ class PlaneArray:
         return replace(self, url=urls.absolute(self.url))
 
     def pick(self, channels: Sequence[int]) -> PlaneArray:
-        """Return the same array with these channels only, in this order.
-
-        Raises
-        ------
-        UsageError
-            If a channel is not there.
-        """
+        """Return the same array with these channels only, in this order."""
         current = self.picked or tuple(range(self.channel_count))
         for channel in channels:
             if not 0 <= channel < len(current):
@@ -128,19 +115,8 @@ class PlaneArray:
     def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray[Any, Any]:
         """Read a box of a plane, rows `y0` to `y1` and columns `x0` to `x1`, the ends excluded.
 
-        Returns
-        -------
-        ndarray, shape (C, Y, X) for an image, (Y, X) otherwise
-            A contiguous copy.
-
-        Raises
-        ------
-        InputError
-            If a chunk is damaged; it is named with the pixels that it holds.
-        ResourceError
-            If a disk fails again and again.
-        UnavailableError
-            If a remote store does.
+        A contiguous copy, (C, Y, X) of an image, (Y, X) otherwise. The error over a damaged chunk
+        names it with the pixels that it holds.
         """
         selection = self._selection(plane, slice(y0, y1), slice(x0, x1))
         array = self._open("r")
@@ -156,24 +132,6 @@ class PlaneArray:
 
         Two writers that share a chunk lose pixels without a word, so that a block must cover whole
         chunks: begin on the chunk grid, and end on it or at the end of the plane.
-
-        Parameters
-        ----------
-        plane : int
-            Which plane, in t, z order.
-        y0, x0 : int
-            Where the block begins.
-        block : ndarray, shape (C, Y, X) for an image, (Y, X) otherwise
-            Values that fit the array's dtype.
-
-        Raises
-        ------
-        ValueError
-            If the block is not of whole chunks, or of another shape than the array takes.
-        InputError
-            If a value does not fit the dtype.
-        ResourceError
-            If the disk is full or refuses.
         """
         y1, x1 = y0 + block.shape[-2], x0 + block.shape[-1]
         self._check_writable(y0, y1, x0, x1)
@@ -189,9 +147,19 @@ class PlaneArray:
         with storing(self.url):
             retrying(lambda: array.__setitem__(selection, values))
 
+    def chunk_boxes(self, side: int) -> list[Box]:
+        """Cut all planes into blocks of whole chunks, so that no chunk is decoded twice."""
+        high, wide = (whole_chunks(chunk, side) for chunk in self.chunk)
+        return [
+            (plane, y, min(y + high, self.height), x, min(x + wide, self.width))
+            for plane in range(self.planes)
+            for y in range(0, self.height, high)
+            for x in range(0, self.width, wide)
+        ]
+
     @property
-    def boxes(self) -> list[tuple[int, int, int, int, int]]:
-        """The (plane, y0, y1, x0, x1) that `blocks` reads: all, or an evenly spaced choice."""
+    def boxes(self) -> list[Box]:
+        """What `blocks` reads: all, or an evenly spaced choice."""
         high, wide = (chunk * -(-BLOCK_SIDE // chunk) for chunk in self.chunk)
         rows, columns = -(-self.height // high), -(-self.width // wide)
         total = self.planes * rows * columns

@@ -9,15 +9,20 @@ import numpy as np
 
 from unetkit.errors import InputError
 from unetkit.storage.nodes import GroupNode, create_array, read_node, replace_attributes
-from unetkit.storage.ome import array_below, multiscales, ome, ome_part, read_multiscale
+from unetkit.storage.ome import (
+    array_below,
+    label_names,
+    multiscales,
+    ome,
+    ome_part,
+    read_multiscale,
+)
 from unetkit.storage.outputs import discard
-from unetkit.storage.planes import PlaneArray, plane_array
+from unetkit.storage.planes import PlaneArray, plane_array, whole_chunks
 from unetkit.storage.urls import exists, inside, join
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from unetkit.storage.nodes import ArrayNode
+    from collections.abc import Callable
 
     Reduce = Callable[[np.ndarray[Any, Any], int, int], np.ndarray[Any, Any]]
     Array = np.ndarray[Any, Any]
@@ -36,25 +41,11 @@ def add_pyramid(url_of_image: str, *, rebuild: bool = False) -> None:
     pixel of every second row, since a mean of labels is no label. Labels get as many levels as
     their image. Each level is made from the stored one before, a few chunks at a time, and is
     listed in the metadata once all levels are whole; what an interrupted call left is made again.
-
-    Parameters
-    ----------
-    url_of_image : str
-        An OME-Zarr image that this library may write to.
-    rebuild : bool
-        Make levels that are there already again, for when they may not be what was written.
-
-    Raises
-    ------
-    InputError
-        If there is no such image.
     """
     node = _group(url_of_image)
     count = _add_levels(node, count=None, nearest=False, rebuild=rebuild)
     folder = join(url_of_image, "labels")
-    listing = read_node(folder)
-    names = ome(listing).get("labels", []) if isinstance(listing, GroupNode) else []
-    for name in names:
+    for name in label_names(read_node(folder)):
         labels = _group(inside(folder, name, what="a label's name"))
         _add_levels(labels, count=count, nearest=True, rebuild=rebuild)
 
@@ -125,15 +116,11 @@ def _halve(level: PlaneArray, place: str, *, steps: tuple[int, int], reduce: Red
         zarr_format=level.zarr_format,
     )
     smaller = plane_array(node, axes=level.axes, has_channels=level.has_channels)
-    high, wide = (side * max(1, BLOCK_SIDE // side) for side in smaller.chunk)
-    for plane in range(level.planes):
-        for y in range(0, smaller.height, high):
-            for x in range(0, smaller.width, wide):
-                y1, x1 = min(y + high, smaller.height), min(x + wide, smaller.width)
-                block = level.read(
-                    plane, y * fy, min(y1 * fy, level.height), x * fx, min(x1 * fx, level.width)
-                )
-                smaller.write(plane, y, x, reduce(block, fy, fx))
+    for plane, y, y1, x, x1 in smaller.chunk_boxes(BLOCK_SIDE):
+        block = level.read(
+            plane, y * fy, min(y1 * fy, level.height), x * fx, min(x1 * fx, level.width)
+        )
+        smaller.write(plane, y, x, reduce(block, fy, fx))
     return smaller
 
 
@@ -167,37 +154,50 @@ def block_mean(block: np.ndarray[Any, Any], fy: int, fx: int) -> np.ndarray[Any,
 
 
 def thumbnail(data: PlaneArray, plane: int, *, side: int) -> Array:
-    """Return a small copy of a plane; no more than some blocks and the copy are held in memory.
+    """Return a small copy of a plane, (C, Y, X) of an image, (Y, X) of labels.
 
     It is made from the smallest stored level that is large enough, which for a whole slide is a
-    matter of a few chunks; without a pyramid everything has to be read.
-
-    Parameters
-    ----------
-    data : PlaneArray
-        Level 0 of an image or of labels.
-    plane : int
-        Which plane.
-    side : int
-        The least length of the copy's longer side in pixels, where the image has as many; it is
-        less than twice as long.
-
-    Returns
-    -------
-    ndarray, shape (C, Y, X) for an image, (Y, X) otherwise
-        An image's pixels are means, those of labels are kept ones.
+    matter of a few chunks; without a pyramid everything has to be read, block by block. The longer
+    side of the copy is at least `side` pixels, where the image has as many, and less than twice.
     """
     level = data
     for other in _levels(data):
         if max(other.height, other.width) >= side:
             level = other
-    factor = max(1, max(level.height, level.width) // side)
-    reduce = block_mean if data.has_channels else every_second
-    rows = [
-        np.concatenate([reduce(block, factor, factor) for block in row], axis=-1)
-        for row in _blocks(level, plane, factor)
-    ]
-    return np.concatenate(rows, axis=-2)
+    return _reduced(level, plane, factor=max(1, max(level.height, level.width) // side))
+
+
+def downscaled(data: PlaneArray, plane: int, *, factor: int) -> Array:
+    """Read a plane, each block of `factor` x `factor` pixels as one, as exactly as from level 0.
+
+    An image's pixels are means, those of labels are kept ones.
+    """
+    found, there = data, 1
+    for number, level in enumerate(_levels(data)):
+        sizes = {"y": -(-data.height // 2**number), "x": -(-data.width // 2**number)}
+        wanted = tuple(sizes.get(axis, data.size(axis)) for axis in data.axes)
+        if factor % 2**number == 0 and level.shape == wanted:
+            found, there = level, 2**number
+    return _reduced(found, plane, factor=factor // there)
+
+
+def downscale_factor(height: int, width: int, *, longest: int, pixels: int) -> int:
+    """Choose a power of two by which a plane has at most `longest` pixels a side, `pixels` in all.
+
+    >>> downscale_factor(512, 512, longest=2048, pixels=2**22)
+    1
+    >>> downscale_factor(50_000, 400, longest=2048, pixels=2**22)
+    32
+    >>> downscale_factor(2048, 2048, longest=2048, pixels=2**20)
+    2
+    """
+    factor = 1
+    while (
+        -(-max(height, width) // factor) > longest
+        or -(-height // factor) * -(-width // factor) > pixels
+    ):
+        factor *= 2
+    return factor
 
 
 def _levels(data: PlaneArray) -> list[PlaneArray]:
@@ -214,94 +214,16 @@ def _levels(data: PlaneArray) -> list[PlaneArray]:
     return [replace(level, picked=data.picked) for level in opened]
 
 
-def _blocks(level: PlaneArray, plane: int, factor: int) -> Iterator[Iterator[Array]]:
-    """Read rows of blocks whose sides are multiples of `factor`."""
-    step = factor * max(1, BLOCK_SIDE // factor)
-
-    def row(y: int) -> Iterator[Array]:
-        y1 = min(y + step, level.height)
-        for x in range(0, level.width, step):
-            yield level.read(plane, y, y1, x, min(x + step, level.width))
-
+def _reduced(level: PlaneArray, plane: int, *, factor: int) -> Array:
+    """Make a plane smaller; no more than a block and the result are held in memory."""
+    reduce = block_mean if level.has_channels else every_second
+    step = whole_chunks(factor, BLOCK_SIDE)
+    rows = []
     for y in range(0, level.height, step):
-        yield row(y)
-
-
-# Rows that are read at a time, so that a slide is never in memory whole.
-ROWS = 1024
-
-
-def factor_for(height: int, width: int, *, longest: int, pixels: int) -> int:
-    """Choose by how much a plane is made smaller: a power of two.
-
-    >>> factor_for(512, 512, longest=2048, pixels=2**22), factor_for(50_000, 400, longest=2048,
-    ...     pixels=2**22), factor_for(2048, 2048, longest=2048, pixels=2**20)
-    (1, 32, 2)
-
-    Parameters
-    ----------
-    height, width : int
-    longest : int
-        The longest side that the result may have.
-    pixels : int
-        The most pixels that it may have.
-    """
-    factor = 1
-    while (
-        -(-max(height, width) // factor) > longest
-        or -(-height // factor) * -(-width // factor) > pixels
-    ):
-        factor *= 2
-    return factor
-
-
-def read_smaller(
-    array: PlaneArray, plane: int, *, factor: int, nearest: bool
-) -> np.ndarray[Any, Any]:
-    """Read a plane, each block of `factor` x `factor` pixels as one.
-
-    Parameters
-    ----------
-    array : PlaneArray
-    plane : int
-    factor : int
-        A power of two.
-    nearest : bool
-        Whether a block is its first pixel, as for labels, or its mean.
-
-    Returns
-    -------
-    ndarray, shape (C, Y, X) for an image, (Y, X) otherwise
-    """
-    level, there = _level(array, factor)
-    step = factor // there
-    reduce = every_second if nearest else block_mean
-    parts = []
-    for y in range(0, level.height, rows := max(ROWS // step, 1) * step):
-        block = level.read(plane, y, min(y + rows, level.height), 0, level.width)
-        parts.append(reduce(block, step, step))
-    return np.concatenate(parts, axis=-2)
-
-
-def _level(array: PlaneArray, factor: int) -> tuple[PlaneArray, int]:
-    """Find the smallest stored level that is no smaller than what is wanted."""
-    found, there = array, 1
-    if array.item is not None:
-        return found, there
-    node = read_node(array.url.rstrip("/").rpartition("/")[0] or ".")
-    multiscale = read_multiscale(node) if isinstance(node, GroupNode) else None
-    for number, path in enumerate(multiscale.paths if multiscale else ()):
-        level = array_below(path)
-        if number and 2**number <= factor and _is_level(array, level, 2**number):
-            found = plane_array(level, axes=array.axes, has_channels=array.has_channels)
-            found, there = found.pick(array.picked or ()) if array.picked else found, 2**number
-    return found, there
-
-
-def _is_level(array: PlaneArray, level: ArrayNode, factor: int) -> bool:
-    """Whether a stored array is the given one, `factor` times smaller along y and x alone."""
-    wanted = [
-        -(-size // factor) if axis in "yx" else size
-        for axis, size in zip(array.axes, array.shape, strict=True)
-    ]
-    return list(level.shape) == wanted
+        y1 = min(y + step, level.height)
+        blocks = (
+            level.read(plane, y, y1, x, min(x + step, level.width))
+            for x in range(0, level.width, step)
+        )
+        rows.append(np.concatenate([reduce(b, factor, factor) for b in blocks], axis=-1))
+    return np.concatenate(rows, axis=-2)

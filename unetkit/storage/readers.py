@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from unetkit.errors import InputError
 from unetkit.registry import Registry
-from unetkit.storage.image_file import ImageFile, Strip, check_axes, reading
+from unetkit.storage.image_file import PNG_SIGNATURE, ImageFile, Strip, check_axes, reading
 
 # The entry points of an installed copy may still name it here; to go after one release.
 from unetkit.storage.tiff import open_tiff  # noqa: F401
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 READERS = Registry("unetkit.readers", noun="reader")
 
-PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8\xff"
 # Our own choice: PNG and JPEG have to be decoded whole. 4 GiB is a square of 65,536 grey pixels;
 # what is larger belongs in a tiled TIFF, and what is small and claims more is a bomb.
@@ -131,8 +130,8 @@ def _open(path: str) -> PngImageFile | JpegImageFile:
     # The bytes choose the format: a JPEG named .png must not pass for lossless. The classes are
     # made directly because Image.open holds a limit on pixels for the whole process.
     with Path(path).open("rb") as file:
-        start = file.read(len(PNG))
-    if start == PNG:
+        start = file.read(len(PNG_SIGNATURE))
+    if start == PNG_SIGNATURE:
         return PngImageFile(path)
     if start.startswith(JPEG):
         return JpegImageFile(path)

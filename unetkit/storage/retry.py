@@ -37,19 +37,7 @@ _tally: ContextVar[list[int] | None] = ContextVar("tally", default=None)
 def retrying(action: Callable[[], T]) -> T:
     """Do what may be done again without harm, and do it again where the cause may have passed.
 
-    Parameters
-    ----------
-    action : callable
-        Reads, or writes a whole chunk or file, so that a second time leaves what a first would.
-
-    Returns
-    -------
-    Whatever `action` returns.
-
-    Raises
-    ------
-    OSError
-        As the last try raised it.
+    It reads, or writes a whole chunk or file, so that a second time leaves what a first would.
     """
     for wait in RETRY_DELAYS:
         try:
@@ -75,13 +63,7 @@ def _count() -> None:
 
 @contextmanager
 def count_attempts() -> Iterator[list[int]]:
-    """Count what is tried again inside a `with` block.
-
-    Yields
-    ------
-    list of int
-        One number, which grows.
-    """
+    """Count what is tried again inside a `with` block: yields a list of one number, which grows."""
     tally = [0]
     token = _tally.set(tally)
     try:
@@ -100,23 +82,8 @@ def read_failure(
 ) -> UnetkitError:
     """Tell what a disk or a network refuses from a chunk that does not decode.
 
-    Parameters
-    ----------
-    array : zarr.Array
-        What was read.
-    selection : tuple
-        One index, slice or list for each axis.
-    error : Exception
-        What came of it.
-    url : str
-        Where the array lies, for people.
-    axes : str
-        Letters of its last axes.
-
-    Returns
-    -------
-    UnetkitError
-        To be raised. A damaged chunk is named with the pixels that it holds.
+    The error, to be raised, names a damaged chunk with the pixels that it holds; `axes` are the
+    letters of the array's last axes.
     """
     if isinstance(error, OSError) and is_passing(error):
         return (UnavailableError if is_remote(url) else ResourceError)(

@@ -28,15 +28,7 @@ LOSSY = {6, 7, 33003, 33005, 33007, 34892}
 
 
 class Bands:
-    """The rows of an open series, each tile or strip of the file decoded once while in use.
-
-    Parameters
-    ----------
-    series : tifffile.TiffPageSeries
-        Of a file that stays open.
-    path : str
-        For messages.
-    """
+    """The rows of an open series, each tile or strip of the file decoded once while in use."""
 
     def __init__(self, series: Any, path: str) -> None:
         self.series = series
@@ -58,16 +50,9 @@ class Bands:
         self.last: tuple[Any, NDArray[Any]] | None = None
 
     def read(self, pick: tuple[int | slice, ...]) -> NDArray[Any]:
-        """Read rows of one channel of one plane.
+        """Read rows (Y, X) of one channel of one plane.
 
-        Parameters
-        ----------
-        pick : tuple of int and slice
-            An index for every dimension of the series; a slice along y and x.
-
-        Returns
-        -------
-        ndarray, shape (Y, X)
+        `pick` has an index for every dimension of the series; a slice along y and x.
         """
         if self.whole is not None:
             return np.asarray(self.whole[pick])
@@ -141,17 +126,9 @@ PRINTING = ("inch", "pixel", "pixels", "")
 
 
 def pixel_size(tif: Any) -> dict[str, float] | None:
-    """Return micrometres by axis where OME or ImageJ metadata say so.
+    """Return micrometres by axis, at least y and x, where OME or ImageJ metadata say so.
 
-    Parameters
-    ----------
-    tif : tifffile.TiffFile
-        An open file.
-
-    Returns
-    -------
-    dict of str to float, or None
-        At least y and x. The resolution of any other TIFF is a printing resolution.
+    The resolution of any other TIFF is a printing resolution.
     """
     sizes = _ome_sizes(tif) if tif.is_ome else _imagej_sizes(tif) if tif.is_imagej else {}
     known = {axis: size for axis, size in sizes.items() if size is not None}
@@ -159,15 +136,7 @@ def pixel_size(tif: Any) -> dict[str, float] | None:
 
 
 def channel_names(tif: Any, channels: int) -> tuple[str, ...]:
-    """Return the names that OME metadata give the channels, or the colours of an RGB file.
-
-    Parameters
-    ----------
-    tif : tifffile.TiffFile
-        An open file.
-    channels : int
-        How many there are.
-    """
+    """Return the names that OME metadata give the channels, or the colours of an RGB file."""
     pixels = _pixels(tif)
     if pixels is not None:
         names = tuple(c.get("Name", "") for c in pixels.iterfind("{*}Channel"))
@@ -232,24 +201,12 @@ ALPHA = {1, 2}  # associated and unassociated
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the pixels of the first series are.
+    """Where the pixels of the first series are."""
 
-    Parameters
-    ----------
-    letters : str
-        The meaning of every dimension of the series, in its order.
-    shape : tuple of int
-        The series' sizes.
-    channels : int
-        How many channels are kept; an alpha channel after them is not.
-    colours : ndarray of uint8, shape (3, N), optional
-        The palette, where the pixels are indices into it.
-    """
-
-    letters: str
+    letters: str  # the meaning of every dimension of the series, in its order
     shape: tuple[int, ...]
-    channels: int
-    colours: NDArray[np.uint8] | None = None
+    channels: int  # that are kept; an alpha channel after them is not
+    colours: NDArray[np.uint8] | None = None  # (3, N), where the pixels are indices into a palette
 
     def size(self, letter: str) -> int:
         """Return the size along an axis, 1 where there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 # Objects that are copied at the same time; a store answers so many without complaint.
-AT_ONCE = 256
+CONCURRENCY = 256
 READ_ONLY = re.compile(r"https?://")
 SECRET = re.compile(r"://[^/]*@|^https?://[^#]*\?")
 DENIED = ("PermissionError", "NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError")
@@ -51,12 +51,7 @@ def is_read_only(url: str) -> bool:
 def file_system(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of a URL and the path in it.
 
-    Raises
-    ------
-    UsageError
-        If the URL holds a password or a signature, which would end up in logs and metadata.
-    ResourceError
-        If the package for this kind of URL is not installed.
+    A password or a signature in a URL is refused: it would end up in logs and metadata.
     """
     if SECRET.search(url):
         shown = re.sub(r"://[^/]*@", "://", url).split("?")[0]
@@ -79,16 +74,9 @@ def file_system(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def answering(url: str) -> Iterator[None]:
-    """Say in one sentence that a store does not answer, whatever its client raises over it.
+    """Say in one sentence that a store does not answer or let us in, whatever its client raises.
 
     That something is not there, or is there already, goes through as Python's own errors.
-
-    Raises
-    ------
-    UnavailableError
-        If it can't be reached, or fails.
-    ResourceError
-        If it does not let us in.
     """
     try:
         yield
@@ -113,13 +101,12 @@ def _is_denied(error: BaseException) -> bool:
 
 
 def read(url: str, *, start: int = 0, stop: int | None = None) -> bytes:
-    """Read an object, or its bytes from `start` to `stop`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not there.
-    """
+    """Read a file or object, or its bytes from `start` to `stop`; FileNotFoundError without one."""
+    if not is_remote(url):
+        with Path(url).open("rb") as file:
+            if start:
+                file.seek(start)
+            return file.read() if stop is None else file.read(stop - start)
     filesystem, path = file_system(url)
     with answering(url):
         whole = start == 0 and stop is None
@@ -131,21 +118,10 @@ def read(url: str, *, start: int = 0, stop: int | None = None) -> bytes:
 
 
 def write(url: str, data: bytes, *, new: bool = False) -> None:
-    """Write an object, whole or not at all.
+    """Write an object of a store, whole or not at all.
 
-    Parameters
-    ----------
-    url : str
-    data : bytes
-    new : bool
-        Refuse, in one step with the writing where the store can do that, if it is there.
-
-    Raises
-    ------
-    FileExistsError
-        If it is there and must not be.
-    OutputError
-        If its bucket does not exist.
+    With `new` it is refused (FileExistsError) if it is there, in one step with the writing where
+    the store can do that.
     """
     filesystem, path = file_system(url)
     try:
@@ -159,8 +135,10 @@ def write(url: str, data: bytes, *, new: bool = False) -> None:
         ) from error
 
 
-def exists_remotely(url: str) -> bool:
-    """Tell whether an object is there, or any object below a URL."""
+def exists(url: str) -> bool:
+    """Tell whether anything lies at or below a path or URL, a dangling link included."""
+    if not is_remote(url):
+        return os.path.lexists(url)
     filesystem, path = file_system(url)
     if is_read_only(url):
         # Its own test takes a server that does not answer for one that has nothing.
@@ -173,15 +151,19 @@ def exists_remotely(url: str) -> bool:
         return bool(filesystem.exists(path))
 
 
-def is_object(url: str) -> bool:
-    """Tell whether there is an object of exactly this name."""
+def is_file(url: str) -> bool:
+    """Tell whether there is a file or object of exactly this name."""
+    if not is_remote(url):
+        return Path(url).is_file()
     filesystem, path = file_system(url)
     with answering(url):
         return bool(filesystem.isfile(path))
 
 
-def names(url: str) -> list[str]:
-    """List the names just below a URL, sorted; an empty list where there is nothing."""
+def children(url: str) -> list[str]:
+    """List the names in a folder, sorted; an empty list where there is no folder."""
+    if not is_remote(url):
+        return sorted(path.name for path in Path(url).iterdir()) if Path(url).is_dir() else []
     filesystem, path = file_system(url)
     try:
         with answering(url):
@@ -192,20 +174,39 @@ def names(url: str) -> list[str]:
     return sorted({str(n).rstrip("/").rsplit("/", 1)[-1] for n in found if str(n) != own})
 
 
-def below(url: str) -> list[str]:
-    """List all objects below a URL, relative to it, sorted."""
-    filesystem, path = file_system(url)
-    with answering(url):
-        found = filesystem.find(path)
-    start = len(path.rstrip("/")) + 1
-    return sorted(str(name)[start:] for name in found if len(str(name)) > start)
+def files_below(url: str) -> list[str]:
+    """List all files below a folder, relative to it, sorted; links to folders are not followed."""
+    if is_remote(url):
+        filesystem, path = file_system(url)
+        with answering(url):
+            names = filesystem.find(path)
+        start = len(path.rstrip("/")) + 1
+        return sorted(str(name)[start:] for name in names if len(str(name)) > start)
+    found = []
+    for place, _, names in os.walk(url):
+        inner = Path(place).relative_to(url)
+        found += [(inner / name).as_posix() for name in names]
+    return sorted(found)
 
 
-def size(url: str) -> int:
-    """Add up the bytes of an object or of all objects below a URL."""
-    filesystem, path = file_system(url)
-    with answering(url):
-        return int(filesystem.du(path))
+def bytes_on_disk(url: str) -> int:
+    """Add up the sizes of all files at and below a path or URL."""
+    if is_remote(url):
+        filesystem, path = file_system(url)
+        with answering(url):
+            return int(filesystem.du(path))
+    if not Path(url).is_dir():
+        return Path(url).stat().st_size
+    total = 0
+    pending = [url]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                else:
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 def remove(url: str, relative: Sequence[str] | None = None) -> None:
@@ -214,8 +215,8 @@ def remove(url: str, relative: Sequence[str] | None = None) -> None:
     with answering(url):
         if relative is not None:
             places = [f"{path.rstrip('/')}/{name}" for name in relative]
-            for start in range(0, len(places), AT_ONCE):
-                filesystem.rm(places[start : start + AT_ONCE])
+            for start in range(0, len(places), CONCURRENCY):
+                filesystem.rm(places[start : start + CONCURRENCY])
         elif filesystem.exists(path):
             filesystem.rm(path, recursive=True)
 
@@ -223,12 +224,7 @@ def remove(url: str, relative: Sequence[str] | None = None) -> None:
 def copy(source: str, target: str, relative: Sequence[str]) -> None:
     """Copy objects inside a store, from below one URL to below another, many at a time.
 
-    Parameters
-    ----------
-    source, target : str
-        URLs of the same store.
-    relative : sequence of str
-        What to copy; an empty name stands for the object at the URL itself.
+    An empty name in `relative` stands for the object at the URL itself.
     """
     filesystem, here = file_system(source)
     _, there = file_system(target)
@@ -237,8 +233,8 @@ def copy(source: str, target: str, relative: Sequence[str]) -> None:
         return f"{path.rstrip('/')}/{name}" if name else path.rstrip("/")
 
     with answering(target):
-        for start in range(0, len(relative), AT_ONCE):
-            chosen = relative[start : start + AT_ONCE]
+        for start in range(0, len(relative), CONCURRENCY):
+            chosen = relative[start : start + CONCURRENCY]
             filesystem.copy(
                 [named(here, name) for name in chosen], [named(there, name) for name in chosen]
             )
@@ -293,19 +289,7 @@ def is_segment(name: object) -> bool:
 def inside(url: str, relative: object, *, what: str) -> str:
     """Join a path that was read from metadata, and make sure that it stays below `url`.
 
-    Parameters
-    ----------
-    url : str
-        The store.
-    relative : object
-        What the metadata says; anything but a plain relative path is refused.
-    what : str
-        What the path is, for the error.
-
-    Raises
-    ------
-    InputError
-        If the path is absolute, climbs, names a scheme or follows a link out of the store.
+    An absolute or climbing one, a scheme, or a link out of the store is refused; `what` names it.
     """
     segments = relative.split("/") if isinstance(relative, str) else [relative]
     whole = join(url, *(str(segment) for segment in segments))
@@ -322,21 +306,9 @@ def inside(url: str, relative: object, *, what: str) -> str:
 
 
 def read_small(url: str, *, limit: int) -> bytes | None:
-    """Read a metadata document; None where there is none.
-
-    Raises
-    ------
-    InputError
-        If it is longer than `limit` bytes or may not be read.
-    ResourceError, UnavailableError
-        If a remote store does not let us in, or does not answer.
-    """
+    """Read a metadata document of at most `limit` bytes; None where there is none."""
     try:
-        if is_remote(url):
-            data = read(url, stop=limit + 1)
-        else:
-            with Path(url).open("rb") as file:
-                data = file.read(limit + 1)
+        data = read(url, stop=limit + 1)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except UnetkitError:
@@ -350,77 +322,14 @@ def read_small(url: str, *, limit: int) -> bytes | None:
 
 @contextmanager
 def storing(url: str) -> Iterator[None]:
-    """Say in one sentence that zarr can't write to a path or URL.
-
-    Raises
-    ------
-    ResourceError
-        If the disk is full or refuses, or a store does.
-    UnavailableError
-        If a remote store does not answer.
-    """
+    """Say in one sentence that zarr can't write to a path or URL."""
     try:
-        if is_remote(url):
-            with answering(url):
-                yield
-        else:
+        with answering(url) if is_remote(url) else nullcontext():
             yield
     except UnetkitError:
         raise  # some of them are OSErrors too
     except OSError as error:
         raise ResourceError(f"{url} must be writable, got: {error}") from error
-
-
-def read_bytes(url: str) -> bytes:
-    """Read a whole file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
-    return read(url) if is_remote(url) else Path(url).read_bytes()
-
-
-def exists(url: str) -> bool:
-    """Tell whether anything lies at a path or URL, a dangling link included."""
-    return exists_remotely(url) if is_remote(url) else os.path.lexists(url)
-
-
-def children(url: str) -> list[str]:
-    """List the names in a folder, sorted; an empty list where there is no folder."""
-    if is_remote(url):
-        return names(url)
-    return sorted(path.name for path in Path(url).iterdir()) if Path(url).is_dir() else []
-
-
-def files_below(url: str) -> list[str]:
-    """List all files below a folder, relative to it, sorted; links to folders are not followed."""
-    if is_remote(url):
-        return below(url)
-    found = []
-    for place, _, names in os.walk(url):
-        inner = Path(place).relative_to(url)
-        found += [(inner / name).as_posix() for name in names]
-    return sorted(found)
-
-
-def bytes_on_disk(url: str) -> int:
-    """Add up the sizes of all files at and below a path or URL."""
-    if is_remote(url):
-        return size(url)
-    if not Path(url).is_dir():
-        return Path(url).stat().st_size
-    total = 0
-    pending = [url]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                else:
-                    total += entry.stat(follow_symlinks=False).st_size
-    return total
 
 
 def missing(url: str) -> MissingError:
@@ -439,24 +348,12 @@ Identity = tuple[int, int] | str
 
 @dataclass(frozen=True)
 class Mount:
-    """What a line of /proc/self/mountinfo says.
-
-    Parameters
-    ----------
-    number : str
-        Of the mount.
-    device : str
-        The file system that it shows, as major:minor.
-    root : Path
-        The folder of the file system that it shows.
-    point : Path
-        Where it shows it.
-    """
+    """What a line of /proc/self/mountinfo says."""
 
     number: str
-    device: str
-    root: Path
-    point: Path
+    device: str  # the file system that it shows, as major:minor
+    root: Path  # the folder of the file system that it shows
+    point: Path  # where it shows it
 
 
 def collide(first: str, second: str) -> bool:

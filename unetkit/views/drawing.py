@@ -40,36 +40,19 @@ _HEAT = np.array(
 
 
 def to_grey8(image: npt.NDArray[np.generic], *, low: float = 1.0, high: float = 99.5) -> Rgb:
-    """Stretch the mean of the channels so that it fills black to white.
+    """Stretch the mean of the channels of an image (C, Y, X) so that it fills black to white.
 
-    Parameters
-    ----------
-    image : ndarray, shape (C, Y, X)
-        Any real dtype; what is not finite counts as 0.
-    low, high : float
-        Percentiles that become black and white.
-
-    Returns
-    -------
-    ndarray of uint8, shape (Y, X)
-        All 0 where the image is constant.
+    `low` and `high` are the percentiles that become black and white. What is not finite counts as
+    0; a constant image is all 0.
     """
     return _stretch(_finite(image).mean(axis=0), low=low, high=high)
 
 
 def to_rgb8(image: npt.NDArray[np.generic], *, low: float = 1.0, high: float = 99.5) -> Rgb:
-    """Show every channel: one as grey, three as red, green, blue, others in colours of their own.
+    """Show each channel of an image (C, Y, X), stretched like `to_grey8`.
 
-    Parameters
-    ----------
-    image : ndarray, shape (C, Y, X)
-        Any real dtype; what is not finite counts as 0. Channels after the sixth are left out.
-    low, high : float
-        Percentiles that become black and white, for each channel.
-
-    Returns
-    -------
-    ndarray of uint8, shape (Y, X, 3)
+    One is grey, three are red, green, blue, others have colours of their own; those after the
+    sixth are left out.
     """
     if len(image) == 1:
         return np.repeat(to_grey8(image, low=low, high=high)[..., None], 3, axis=2)
@@ -85,15 +68,7 @@ def to_rgb8(image: npt.NDArray[np.generic], *, low: float = 1.0, high: float = 9
 def edges(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
     """Mark the pixels of each object that have a pixel of something else beside them.
 
-    Parameters
-    ----------
-    labels : ndarray of int, shape (Y, X)
-        Instance ids or classes; 0 is background.
-
-    Returns
-    -------
-    ndarray of bool, shape (Y, X)
-        The picture's border is no edge: an object that goes on beyond it stays open there.
+    The picture's border is no edge: an object that goes on beyond it stays open there.
     """
     rim = np.zeros(labels.shape, dtype=np.bool_)
     down = labels[1:] != labels[:-1]
@@ -112,16 +87,6 @@ def colours(labels: npt.NDArray[np.integer]) -> Rgb:
     Objects at most two pixels apart count as neighbours, so that two outlines side by side can be
     told apart. Going through the objects in the order of their ids, each takes the colour that
     none of its neighbours has and that was taken least.
-
-    Parameters
-    ----------
-    labels : ndarray of int, shape (Y, X)
-        Instance ids or classes; 0 is background.
-
-    Returns
-    -------
-    ndarray of uint8, shape (Y, X, 3)
-        Black on the background.
     """
     ids, dense = np.unique(labels, return_inverse=True)
     dense = dense.reshape(labels.shape)
@@ -146,20 +111,9 @@ def colours(labels: npt.NDArray[np.integer]) -> Rgb:
 
 
 def outlined(picture: Rgb, labels: npt.NDArray[np.integer], *, fill: float = 0.0) -> Rgb:
-    """Draw the outline of every object over a picture.
+    """Draw the outline of every object over a copy of a picture.
 
-    Parameters
-    ----------
-    picture : ndarray of uint8, shape (Y, X, 3)
-        Left as it is.
-    labels : ndarray of int, shape (Y, X)
-        Instance ids or classes; 0 is background.
-    fill : float
-        How strongly the inside is tinted, 0 to 1.
-
-    Returns
-    -------
-    ndarray of uint8, shape (Y, X, 3)
+    `fill` is how strongly the inside is tinted, 0 to 1.
     """
     painted = colours(labels)
     result = picture.copy()
@@ -173,18 +127,9 @@ def outlined(picture: Rgb, labels: npt.NDArray[np.integer], *, fill: float = 0.0
 
 
 def heat(values: npt.NDArray[np.floating], *, low: float, high: float) -> Rgb:
-    """Show numbers as colours from dark to light.
+    """Show numbers (Y, X) as colours from dark at `low` to light at `high`.
 
-    Parameters
-    ----------
-    values : ndarray of float, shape (Y, X)
-        What is not finite counts as `low`.
-    low, high : float
-        The values of the darkest and the lightest colour; beyond them nothing changes.
-
-    Returns
-    -------
-    ndarray of uint8, shape (Y, X, 3)
+    What is not finite counts as `low`.
     """
     span = high - low if high > low else 1.0
     part = np.nan_to_num((np.asarray(values, dtype=np.float64) - low) / span).clip(0, 1)

@@ -44,16 +44,9 @@ def overview_picture(
     *,
     title: str,
 ) -> None:
-    """Write small copies of images with outlines around what was found.
+    """Write small copies of images with outlines around what was found, as a PNG.
 
-    Parameters
-    ----------
-    path : str
-        The PNG file to write.
-    shown : sequence of tuple
-        A caption; an image of shape (C, Y, X); its labels of shape (Y, X), of any size.
-    title : str
-        What stands above.
+    Each has a caption, pixels (C, Y, X), and labels (Y, X) of any size.
     """
     side = side_for(len(shown))
     panels = []
@@ -65,35 +58,19 @@ def overview_picture(
 
 
 # More would be too small to look at.
-MOST = 24
+MAX_IMAGES = 24
 
 
 def check_overview(path: str, *, inputs: Sequence[str], overwrite: bool) -> None:
-    """Make sure that the picture can be written, before the work.
-
-    Raises
-    ------
-    UsageError
-        If its name is not that of a PNG.
-    OutputError
-        If something is there that may not be replaced.
-    """
+    """Make sure that the picture can be written, before the work; it is a PNG."""
     if not path.endswith(".png"):
         raise UsageError(f"overview must be a .png file, got {path}; name one")
     check_output(path, inputs=inputs, overwrite=overwrite)
 
 
 def draw_overview(path: str, images: Dataset, predictions: Dataset) -> None:
-    """Draw the middle plane of each of the first 24 images.
-
-    Parameters
-    ----------
-    path : str
-        The PNG file to write.
-    images, predictions : Dataset
-        What was read and what was made of it, sample by sample.
-    """
-    pairs = list(zip(images.samples, predictions.samples, strict=True))[:MOST]
+    """Draw the middle plane of each of the first 24 images, with what was made of it."""
+    pairs = list(zip(images.samples, predictions.samples, strict=True))[:MAX_IMAGES]
     side = side_for(len(pairs))
     shown = []
     for image, made in pairs:

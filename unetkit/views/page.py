@@ -22,20 +22,12 @@ BEGINS = "<!doctype html><!-- unetkit eval -->"
 COLOURS = {"truth": (64, 196, 255), "prediction": (255, 159, 28)}
 
 
-def layers(
+def overlay(
     image: npt.NDArray[np.generic], truth: npt.NDArray[Any], prediction: npt.NDArray[Any]
 ) -> dict[str, Any]:
-    """Draw an image and the outlines of both sides as pictures that lie on one another.
+    """Draw an image (C, Y, X) and the outlines of two label planes as pictures to lay over it.
 
-    Parameters
-    ----------
-    image : ndarray, shape (C, Y, X)
-    truth, prediction : ndarray of int, shape (Y, X)
-
-    Returns
-    -------
-    dict
-        `width`, `height`, and PNG data URIs `image`, `truth`, `prediction`.
+    Returns `width`, `height`, and PNG data URIs `image`, `truth`, `prediction`.
     """
     drawn: dict[str, Any] = {"width": image.shape[2], "height": image.shape[1]}
     drawn["image"] = _uri(Image.fromarray(to_rgb8(image)))
@@ -47,19 +39,9 @@ def layers(
 
 
 def page(contents: dict[str, Any], *, template: str = "report.html") -> str:
-    """Put contents into a page.
+    """Put plain values into a page of this package, HTML that asks nothing of any network.
 
-    Parameters
-    ----------
-    contents : dict
-        Plain values; names in it may be anything, as they are only ever shown as text.
-    template : str
-        The page, one of those that come with the package.
-
-    Returns
-    -------
-    str
-        HTML that asks nothing of any network.
+    Names in `contents` may be anything, as they are only ever shown as text.
     """
     folder = files("unetkit").joinpath("data")
     empty, style = (

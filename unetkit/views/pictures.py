@@ -37,31 +37,15 @@ class ColourBar:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of a sheet.
-
-    Parameters
-    ----------
-    picture : ndarray of uint8, shape (Y, X, 3)
-        The pixels.
-    caption : str
-        What stands under it.
-    bar : ColourBar, optional
-        The scale at its right.
-    """
+    """One picture of a sheet."""
 
     picture: Rgb
-    caption: str = ""
-    bar: ColourBar | None = None
+    caption: str = ""  # stands under it
+    bar: ColourBar | None = None  # at its right
 
 
 def png_bytes(array: npt.NDArray[np.generic]) -> bytes:
-    """Encode an array as a PNG file without loss.
-
-    Parameters
-    ----------
-    array : ndarray of uint8 or uint16, shape (Y, X), or of uint8, shape (Y, X, 3)
-        The pixels.
-    """
+    """Encode pixels as a PNG: (Y, X) of uint8 or uint16, or (Y, X, 3) of uint8."""
     buffer = io.BytesIO()
     # By this mark a later run knows that the file is its own and may be replaced.
     mark = PngInfo()
@@ -71,34 +55,12 @@ def png_bytes(array: npt.NDArray[np.generic]) -> bytes:
 
 
 def side_by_side(path: str, panels: Sequence[Panel], *, title: str = "") -> None:
-    """Write panels beside each other.
-
-    Parameters
-    ----------
-    path : str
-        The PNG file to write.
-    panels : sequence of Panel
-        At least one.
-    title : str
-        What stands above them.
-    """
+    """Write panels beside each other as a PNG, with a title above them."""
     contact_sheet(path, panels, columns=len(panels), title=title)
 
 
 def contact_sheet(path: str, panels: Sequence[Panel], *, columns: int, title: str = "") -> None:
-    """Write panels in rows, from left to right and from top to bottom.
-
-    Parameters
-    ----------
-    path : str
-        The PNG file to write.
-    panels : sequence of Panel
-        At least one.
-    columns : int
-        Panels in a row.
-    title : str
-        What stands above them.
-    """
+    """Write panels in rows as a PNG, from left to right and from top to bottom."""
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     cells = [[_cell(panel) for panel in row] for row in rows]
     widths = [max(row[i].width for row in cells if i < len(row)) for i in range(len(cells[0]))]
@@ -189,22 +151,12 @@ def image_panel(
     grid_lines: npt.NDArray[np.floating] | None = None,
     scale: float | None = None,
 ) -> Panel:
-    """Show an image at a size that can be looked at, with what belongs over it.
+    """Show an image (C, Y, X) at a size that can be looked at, with what belongs over it.
 
-    Parameters
-    ----------
-    image : ndarray, shape (C, Y, X)
-        Any real dtype; the contrast is stretched.
-    caption : str
-        What stands under it.
-    labels : ndarray of int, shape (Y, X), optional
-        Outlined, each object in a colour that its neighbours do not have.
-    fill : float
-        How strongly the objects are tinted, 0 to 1.
-    grid_lines : ndarray of float, shape (2, P, Q), optional
-        y and x of the crossings of a grid, in pixels of the image.
-    scale : float, optional
-        Pixels of the picture for one of the image; left out, what suits a screen.
+    `labels` are outlined, each object in a colour that its neighbours do not have, and tinted as
+    strongly as `fill` says, 0 to 1. `grid_lines` (2, P, Q) are y and x of the crossings of a grid,
+    in pixels of the image. `scale` is pixels of the picture for one of the image; left out, what
+    suits a screen.
     """
     shape = image.shape[1:]
     size = _panel_size(shape, scale=scale)
@@ -220,32 +172,12 @@ def image_panel(
 def small_picture(
     image: npt.NDArray[np.generic], labels: npt.NDArray[np.integer] | None = None
 ) -> bytes:
-    """Draw an image, with its objects outlined where there are any, as a PNG file.
-
-    Parameters
-    ----------
-    image : ndarray, shape (C, Y, X)
-        Any real dtype; the contrast is stretched.
-    labels : ndarray of int, shape (Y, X), optional
-        Objects or classes.
-
-    Returns
-    -------
-    bytes
-    """
+    """Draw an image (C, Y, X), with its objects outlined where there are any, as a PNG file."""
     return png_bytes(image_panel(image, labels=labels, fill=0.25).picture)
 
 
 def weight_panel(weights: npt.NDArray[np.floating], caption: str = "") -> Panel:
-    """Show a weight map as colours, with the scale beside it.
-
-    Parameters
-    ----------
-    weights : ndarray of float, shape (Y, X)
-        The weights.
-    caption : str
-        What stands under it.
-    """
+    """Show a weight map as colours, with the scale beside it."""
     finite = weights[np.isfinite(weights)]
     # An all-zero map still needs a scale.
     high = float(finite.max(initial=0.0)) or 1.0
@@ -254,17 +186,11 @@ def weight_panel(weights: npt.NDArray[np.floating], caption: str = "") -> Panel:
 
 
 def augmentation_sheet(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write what augmentation makes: each original beside its deformed copy.
+    """Write what augmentation makes as a PNG: each original beside its deformed copy.
 
-    Parameters
-    ----------
-    path : str
-        The PNG file to write.
-    rows : sequence of mappings
-        Each with `original` and `deformed`, ndarrays of shape (C, Y, X); `labels` and
-        `deformed_labels`, ndarrays of int, shape (Y, X), or None; `grid_lines`, an ndarray of
-        shape (2, P, Q) with y and x where the lines of a regular grid came to lie, or None; and
-        `title`. Beyond the first 24 rows a sheet would be too long to look at.
+    A row has `original` and `deformed` images (C, Y, X), their `labels` and `deformed_labels` or
+    None, `grid_lines` (2, P, Q) where the lines of a regular grid came to lie, or None, and a
+    `title`. Beyond the first 24 rows a sheet would be too long to look at.
     """
     panels: list[Panel] = []
     for row in rows[:_MOST_ROWS]:
@@ -289,21 +215,7 @@ def weight_picture(
     weights: npt.NDArray[np.floating],
     title: str = "",
 ) -> None:
-    """Write an image with its outlined labels beside the weights that they lead to.
-
-    Parameters
-    ----------
-    path : str
-        The PNG file to write.
-    image : ndarray, shape (C, Y, X)
-        The image.
-    labels : ndarray of int, shape (Y, X)
-        Its labels.
-    weights : ndarray of float, shape (Y, X)
-        Its weights.
-    title : str
-        What stands above.
-    """
+    """Write an image with its outlined labels beside the weights that they lead to, as a PNG."""
     panels = [image_panel(image, "labels", labels=labels), weight_panel(weights, "weights")]
     side_by_side(path, panels, title=title)
 

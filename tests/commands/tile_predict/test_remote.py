@@ -62,7 +62,7 @@ FINGERPRINT = ".unetkit/fingerprint.json"
 
 def objects(url: str) -> dict[str, bytes]:
     """Return what is stored below a URL."""
-    return {name: urls.read(f"{url}/{name}") for name in urls.below(url)}
+    return {name: urls.read(f"{url}/{name}") for name in urls.files_below(url)}
 
 
 def alike(one: dict[str, bytes], other: dict[str, bytes], *, but: tuple[str, ...] = ()) -> bool:
@@ -90,7 +90,7 @@ def test_a_bucket_gets_the_bytes_that_a_folder_gets(
     report = tile_predict(source, model=model, output=output, **OPTIONS)
     assert (report.output, report.disk_free) == (output, None)
     assert alike(objects(output), here)
-    assert urls.names(bucket) == ["model.safetensors", "slide.prediction.zarr", "slide.zarr"]
+    assert urls.children(bucket) == ["model.safetensors", "slide.prediction.zarr", "slide.zarr"]
     again = tile_predict(source, model=model, output=output, resume=True, **OPTIONS)
     assert again.status == "nothing to do"
     assert verify(output).chunks == len(here) - 2
@@ -133,7 +133,7 @@ def test_a_stopped_run_is_gone_on_with_and_shows_nothing_before(
     output = f"{bucket}/out.zarr"
     with pytest.raises(StoppedError, match="--resume"):
         tile_predict(slide, output=output, progress=stopped_after(5, kit), **OPTIONS)
-    assert not urls.exists_remotely(output)
+    assert not urls.exists(output)
     with pytest.raises(InputError, match="nothing there"):
         open_image(output)
     with pytest.raises(OutputError, match="--resume goes on"):
@@ -141,7 +141,7 @@ def test_a_stopped_run_is_gone_on_with_and_shows_nothing_before(
     report = tile_predict(slide, output=output, resume=True, **OPTIONS)
     assert report.tiles_reused >= 5
     assert objects(output) == here
-    assert urls.names(bucket) == ["out.zarr"]
+    assert urls.children(bucket) == ["out.zarr"]
 
 
 def test_a_chunk_that_was_lost_meanwhile_is_made_again(
@@ -151,7 +151,7 @@ def test_a_chunk_that_was_lost_meanwhile_is_made_again(
     with pytest.raises(StoppedError):
         tile_predict(slide, output=output, progress=stopped_after(5, kit), **OPTIONS)
     partial = partial_url(output)
-    chunk = next(name for name in urls.below(partial) if name.startswith("0/c/"))
+    chunk = next(name for name in urls.files_below(partial) if name.startswith("0/c/"))
     urls.write(f"{partial}/{chunk}", b"other")
     report = tile_predict(slide, output=output, resume=True, **OPTIONS)
     assert report.tiles_reused < report.tiles_total
@@ -176,7 +176,7 @@ def test_a_process_that_is_killed_leaves_nothing_that_reads_as_finished(
     )
     done = subprocess.run([sys.executable, "-c", program], check=False, env=os.environ)
     assert done.returncode == -signal.SIGKILL
-    assert not urls.exists_remotely(output)
+    assert not urls.exists(output)
     # Its lock is still there, and the process is not.
     report = tile_predict(slide, output=output, resume=True, **OPTIONS)
     assert report.tiles_reused >= 5
@@ -231,7 +231,7 @@ def test_a_publishing_that_broke_off_is_resumed_and_read_by_nobody_before(
         patch.setattr(urls, "copy", half)
         with pytest.raises(UnavailableError):
             tile_predict(slide, output=output, **OPTIONS)
-    assert urls.below(output)
+    assert urls.files_below(output)
     with pytest.raises(InputError):
         open_image(output)
     report = tile_predict(slide, output=output, resume=True, **OPTIONS)
@@ -246,7 +246,7 @@ def test_datasets_are_made_in_a_bucket(lab: Path, bucket: str) -> None:
     made = open_dataset(more)
     assert len(made.samples) == 2 * len(open_dataset(source).samples)
     assert all(sample.label_kind == "instances" for sample in made.samples)
-    assert urls.names(bucket) == ["data.zarr", "more.zarr"]
+    assert urls.children(bucket) == ["data.zarr", "more.zarr"]
     with pytest.raises(OutputError, match="must lie apart"):
         augment(source, f"{source}/more.zarr", copies=1)
     with pytest.raises(ResourceError, match="bucket does not exist"):

@@ -79,11 +79,11 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str, st
         store = Watched(LocalStore(url, read_only=mode == "r"))
         return plainly(store, mode=mode, zarr_format=zarr_format)  # type: ignore[arg-type]
 
-    nodes._opened.cache_clear()
+    nodes.opened.cache_clear()
     monkeypatch.setattr(nodes.zarr, "open_array", watching)
     monkeypatch.setattr(Watched, "seen", [])
     yield Watched.seen
-    nodes._opened.cache_clear()
+    nodes.opened.cache_clear()
 
 
 def sets_and_reads(

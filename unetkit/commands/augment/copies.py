@@ -14,10 +14,12 @@ from unetkit.arrays.deformation import SAMPLING, Deformation, draw_deformation, 
 from unetkit.engine.block_io import fit_image
 from unetkit.errors import InputError
 from unetkit.geometry.tiles import cover
+from unetkit.storage.image_file import AXES
 from unetkit.storage.image_writer import create_image, create_labels, create_weights
 from unetkit.storage.images import open_image
 from unetkit.storage.outputs import discard
 from unetkit.storage.pixel_size import in_pixels, split_length
+from unetkit.storage.pyramids import downscaled
 from unetkit.storage.urls import base_name, exists
 from unetkit.views.pictures import augmentation_sheet
 
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from unetkit.storage.datasets import Dataset, DatasetWriter, Sample
     from unetkit.storage.planes import PlaneArray
 
-AXES = "tczyx"
 # Pixels a side, a multiple of the chunks that are written: large beside what a movement adds to it.
 TILE = 2048
 
@@ -306,8 +307,6 @@ def _original(dataset: Dataset, name: str) -> Sample:
 # Our own choices: what fits a screen or two, at a size at which single cells are seen.
 ROWS = 8
 SIDE = 1024
-# Rows that are read at a time.
-BAND = 2048
 
 
 def write_preview(path: str, *, source: Dataset, output: Dataset, copies: Sequence[Copy]) -> None:
@@ -336,12 +335,12 @@ def write_preview(path: str, *, source: Dataset, output: Dataset, copies: Sequen
 
 def _row(original: Sample, deformed: Sample, deformation: Deformation) -> dict[str, Any]:
     data = original.data
-    # Both sides are thinned alike, so that one grid fits.
+    # Both sides are made smaller alike, so that one grid fits.
     step = -(-max(data.height, data.width) // SIDE)
     lines = grid_lines(deformation, (data.height, data.width))
     return {
-        "original": _thinned(data, step),
-        "deformed": _thinned(deformed.data, step),
+        "original": _small(data, step),
+        "deformed": _small(deformed.data, step),
         "labels": _labels(original, step),
         "deformed_labels": _labels(deformed, step),
         "grid_lines": lines / step,
@@ -350,14 +349,8 @@ def _row(original: Sample, deformed: Sample, deformation: Deformation) -> dict[s
 
 
 def _labels(sample: Sample, step: int) -> NDArray[Any] | None:
-    return None if sample.label_kind is None else _thinned(sample.labels(), step)
+    return None if sample.label_kind is None else _small(sample.labels(), step)
 
 
-def _thinned(array: PlaneArray, step: int) -> NDArray[Any]:
-    """Read every `step`-th pixel of the middle plane, a band of rows at a time."""
-    high = BAND // step * step if step < BAND else step
-    bands = (
-        array.read(array.planes // 2, y, min(y + high, array.height), 0, array.width)
-        for y in range(0, array.height, high)
-    )
-    return np.concatenate([band[..., ::step, ::step] for band in bands], axis=-2)
+def _small(array: PlaneArray, step: int) -> NDArray[Any]:
+    return downscaled(array, array.planes // 2, factor=step)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from unetkit.commands.evaluate.object_errors import counts, largest_errors
 from unetkit.errors import CheckError, UsageError
 from unetkit.scores import isbi2012, table
-from unetkit.storage.pyramids import block_mean, every_second, factor_for, read_smaller
-from unetkit.views.page import layers
+from unetkit.storage.pyramids import block_mean, downscale_factor, downscaled, every_second
+from unetkit.views.page import overlay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -245,14 +245,13 @@ def _picture(pair: Pair, kind: str, *, pixels: int) -> dict[str, Any] | None:
     if size is None:
         return None
     ours, theirs = pair
-    factor = factor_for(*size, longest=LONGEST, pixels=pixels)
-    image = read_smaller(theirs.image.data, 0, factor=factor, nearest=False)
+    factor = downscale_factor(*size, longest=LONGEST, pixels=pixels)
+    image = downscaled(theirs.image.data, 0, factor=factor)
     truth, prediction = (
-        read_smaller(side.image.labels[kind], 0, factor=factor, nearest=True)
-        for side in (theirs, ours)
+        downscaled(side.image.labels[kind], 0, factor=factor) for side in (theirs, ours)
     )
     place = {"factor": factor, "rows": size[0], "columns": size[1]}
-    return layers(image, truth, prediction) | place
+    return overlay(image, truth, prediction) | place
 
 
 def _cut_out(pair: Pair, one: ScoredObject, kind: str) -> dict[str, Any] | None:
@@ -265,11 +264,11 @@ def _cut_out(pair: Pair, one: ScoredObject, kind: str) -> dict[str, Any] | None:
         (max(round(at) - side // 2, 0), min(round(at) + -(-side // 2), end))
         for at, end in zip((one.y, one.x), size, strict=True)
     )
-    factor = factor_for(y1 - y0, x1 - x0, longest=DRAWN, pixels=DRAWN**2)
+    factor = downscale_factor(y1 - y0, x1 - x0, longest=DRAWN, pixels=DRAWN**2)
     box = (one.plane, y0, y1, x0, x1)
     ours, theirs = pair
     image = block_mean(theirs.image.data.read(*box), factor, factor)
     truth, prediction = (
         every_second(part.image.labels[kind].read(*box), factor, factor) for part in (theirs, ours)
     )
-    return layers(image, truth, prediction) | {"factor": factor, "row": y0, "column": x0}
+    return overlay(image, truth, prediction) | {"factor": factor, "row": y0, "column": x0}

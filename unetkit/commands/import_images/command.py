@@ -25,45 +25,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import made.
-
-    Parameters
-    ----------
-    output : str
-        Where it lies.
-    made : str
-        `image` or `dataset`.
-    samples, labelled, unlabelled : int
-        How many images came in, with and without a mask.
-    skipped_hidden, skipped_other : int
-        How many files were passed over because they are hidden, or no images.
-    alpha_dropped : int
-        How many images had an alpha channel, which was dropped.
-    kind : str, optional
-        What the labels are; None without any.
-    mapping : dict of str to int
-        For classes: from the value in the masks to the class.
-    class_names : tuple of str
-        For classes: their names.
-    axes : tuple of str
-        The axes of the images; several where they differ.
-    pixel_size : dict of str to float, optional
-        Micrometres, where all images have the same.
-    """
+    """What an import made."""
 
     output: str
-    made: str = "dataset"
+    made: str = "dataset"  # or image
     samples: int = 0
     labelled: int = 0
     unlabelled: int = 0
-    skipped_hidden: int = 0
-    skipped_other: int = 0
-    alpha_dropped: int = 0
-    kind: str | None = None
-    mapping: dict[str, int] = field(default_factory=dict)
+    skipped_hidden: int = 0  # files
+    skipped_other: int = 0  # files that are no images
+    alpha_dropped: int = 0  # images with an alpha channel
+    kind: str | None = None  # of the labels
+    mapping: dict[str, int] = field(default_factory=dict)  # from value in the masks to class
     class_names: tuple[str, ...] = ()
-    axes: tuple[str, ...] = ()
-    pixel_size: dict[str, float] | None = None
+    axes: tuple[str, ...] = ()  # several where images differ
+    pixel_size: dict[str, float] | None = None  # micrometres, where all images have the same
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
@@ -73,23 +49,7 @@ class ImportReport:
 def notes(
     report: ImportReport, files: Sequence[ImageFile], rules: MaskRules, *, asked: bool
 ) -> list[str]:
-    """Say what a user should know.
-
-    Parameters
-    ----------
-    report : ImportReport
-        What came out.
-    files : sequence of ImageFile
-        The images, with what their readers remarked.
-    rules : MaskRules
-        What the masks turned out to mean.
-    asked : bool
-        Whether masks were asked for, so that images without one are worth a word.
-
-    Returns
-    -------
-    list of str
-    """
+    """Say what a user should know; of images without a mask where masks were asked for."""
     said = []
     if report.skipped_hidden:
         said.append(f"skipped {_many(report.skipped_hidden, 'hidden file')}")

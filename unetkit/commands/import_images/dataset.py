@@ -30,17 +30,7 @@ CHUNK = 512  # rows of a strip, and the side of the chunks that it fills
 
 
 class DatasetOutput:
-    """What is written, and how it comes into its place.
-
-    Parameters
-    ----------
-    url : str
-        The image or dataset.
-    append : bool
-        Whether it is a dataset that is there and gets more samples.
-    overwrite : bool
-        Whether an earlier output may be replaced.
-    """
+    """What is written, and how it comes into its place; with `append`, more samples of it."""
 
     def __init__(self, url: str, *, append: bool, overwrite: bool) -> None:
         self.url = url

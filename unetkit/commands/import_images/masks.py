@@ -23,59 +23,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaskRules:
-    """How masks become labels.
+    """How masks become labels."""
 
-    Parameters
-    ----------
-    kind : str
-        `instances` or `classes`.
-    names : tuple of str, optional
-        What the user calls the classes, in the order of their values.
-    ignore : int, optional
-        The value of pixels that nobody annotated.
-    split : bool
-        Whether connected components become the instances.
-    mapping : dict of int to int
-        From value to class; filled by `survey`.
-    class_names : tuple of str
-        Names of the classes, by default their values; filled by `survey`.
-    ignored : int
-        How many pixels are to be ignored; filled by `survey`.
-    empty : bool
-        Whether there are no objects, or less than two classes; filled by `survey`.
-    """
-
-    kind: str = "instances"
-    names: tuple[str, ...] | None = None
-    ignore: int | None = None
-    split: bool = False
-    mapping: dict[int, int] = field(default_factory=dict)
-    class_names: tuple[str, ...] = ()
-    ignored: int = 0
-    empty: bool = False
+    kind: str = "instances"  # or classes
+    names: tuple[str, ...] | None = None  # what the user calls the classes, by their values
+    ignore: int | None = None  # the value of pixels that nobody annotated
+    split: bool = False  # whether connected components become the instances
+    # What `survey` fills in:
+    mapping: dict[int, int] = field(default_factory=dict)  # from value to class
+    class_names: tuple[str, ...] = ()  # by default their values
+    ignored: int = 0  # pixels
+    empty: bool = False  # no objects, or less than two classes
 
 
 def read_mask(path: str, image: ImageFile) -> NDArray[Any]:
-    """Read a mask and hold it against its image.
+    """Read the numbers of a mask as drawn, with its image's axes without c.
 
-    Parameters
-    ----------
-    path : str
-        Of the mask.
-    image : ImageFile
-        Whose pixels it labels.
-
-    Returns
-    -------
-    ndarray of unsigned int, with the image's axes without c
-        Numbers as drawn.
-
-    Raises
-    ------
-    InputError
-        If the sizes differ.
-    LabelError
-        If it was compressed with loss, is coloured, or does not hold whole numbers.
+    One that is of another size, compressed with loss, coloured or not of whole numbers is refused.
     """
     wanted = image.axes.replace("c", "")
     # Pages of a mask mean what those of its image mean, where the mask does not say it.
@@ -113,30 +77,7 @@ def survey(
 ) -> MaskRules:
     """Read every mask once and decide what their values mean, for all of them together.
 
-    Parameters
-    ----------
-    masks : sequence of (str, ImageFile)
-        Paths of masks, each with its image.
-    rules : MaskRules
-        As the user gave them.
-    known : dict of int to int, optional
-        The classes of the dataset that is added to.
-    progress : Progress
-        Advances mask by mask.
-
-    Returns
-    -------
-    MaskRules
-        With the classes and their names.
-
-    Raises
-    ------
-    InputError
-        If a mask does not fit its image.
-    LabelError
-        If the values can't be what they are said to be.
-    UsageError
-        If the class names do not fit.
+    `known` are the classes of a dataset that is added to.
     """
     seen = MaskSurvey(ignore=rules.ignore)
     instances = rules.kind == "instances"
@@ -170,21 +111,9 @@ def _known_classes(seen: MaskSurvey, known: dict[int, int]) -> dict[int, int]:
 def make_labels(
     mask: NDArray[Any], rules: MaskRules
 ) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
-    """Turn a mask as drawn into labels.
+    """Turn a mask as drawn (..., Y, X) into labels, and 1 where nobody annotated.
 
-    Parameters
-    ----------
-    mask : ndarray of unsigned int, shape (..., Y, X)
-        From `read_mask`.
-    rules : MaskRules
-        From `survey`.
-
-    Returns
-    -------
-    labels : ndarray, same shape
-        Classes as uint8, instances with the numbers that were drawn.
-    ignore : ndarray of uint8, same shape, or None
-        1 where nobody annotated; None where the rules have no value for that.
+    Classes become uint8, instances keep their numbers; without an ignored value the second is None.
     """
     if rules.kind == "classes":
         ignore = None if rules.ignore is None else (mask == rules.ignore).astype(np.uint8)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from unetkit.errors import InputError, MissingError, UsageError
 from unetkit.storage.readers import suffixes
+from unetkit.storage.urls import is_remote
 
 STEM = "{stem}"
 NAMED = 3  # how many files a message names
@@ -17,40 +18,20 @@ NAMED = 3  # how many files a message names
 
 @dataclass(frozen=True)
 class Pair:
-    """An image file and the mask that belongs to it.
+    """An image file and the mask that belongs to it."""
 
-    Parameters
-    ----------
-    name : str
-        The file's name without its suffix, which becomes the sample's name.
-    image : str
-        Path of the image.
-    mask : str, optional
-        Path of the mask.
-    """
-
-    name: str
+    name: str  # the file's without its suffix, which becomes the sample's
     image: str
     mask: str | None = None
 
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """What a folder, a glob or a path leads to.
+    """What a folder, a glob or a path leads to."""
 
-    Parameters
-    ----------
-    files : tuple of str
-        Image files, in the order of their names.
-    hidden : int
-        How many hidden files were passed over.
-    other : tuple of str
-        The names of files that are no images.
-    """
-
-    files: tuple[str, ...]
-    hidden: int = 0
-    other: tuple[str, ...] = ()
+    files: tuple[str, ...]  # images, in the order of their names
+    hidden: int = 0  # files passed over
+    other: tuple[str, ...] = ()  # names of files that are no images
 
 
 def stem(path: str) -> str:
@@ -63,29 +44,8 @@ def stem(path: str) -> str:
 
 
 def find_files(source: str, *, what: str = "images") -> FoundFiles:
-    """Find image files.
-
-    Parameters
-    ----------
-    source : str
-        A folder, whose subfolders are not entered; a glob; or one file.
-    what : str
-        What they are, for messages.
-
-    Returns
-    -------
-    FoundFiles
-
-    Raises
-    ------
-    UsageError
-        If it is a URL.
-    MissingError
-        If there is nothing.
-    InputError
-        If there are files, but no image among them.
-    """
-    if "://" in source:
+    """Find image files: in a folder but not below it, by a glob, or one; `what` they are."""
+    if is_remote(source):
         raise UsageError(f"{what} must lie on this machine, got {source!r}; copy them here first")
     path = Path(source)
     if path.is_file():
@@ -117,28 +77,11 @@ def _sorted_out(source: str, paths: list[str], *, what: str) -> FoundFiles:
 
 
 def pair_files(source: str, labels: str | None) -> tuple[list[Pair], FoundFiles]:
-    """Find images and their masks.
+    """Find images, in the order of their names, and their masks.
 
-    Parameters
-    ----------
-    source : str
-        As for `find_files`.
-    labels : str, optional
-        Where the masks are: a folder or a glob, paired by stem; a path with ``{stem}`` in it,
-        which an image's stem completes; or one file for one image. Files that match such a path
-        are masks, also where they lie among the images.
-
-    Returns
-    -------
-    pairs : list of Pair
-        Every image, in the order of the names.
-    found : FoundFiles
-        The images, and what was passed over among them.
-
-    Raises
-    ------
-    InputError
-        If two files have one stem, or a mask has no image.
+    Masks are a folder or a glob, paired by stem; a path with ``{stem}`` in it, which an image's
+    stem completes; or one file for one image. Files that match such a path are masks, also where
+    they lie among the images.
     """
     found = find_files(source)
     if labels is None:
