@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from unetkit.errors import InputError, UsageError
+from unetkit.storage.image_file import are_axes
 from unetkit.storage.nodes import GroupNode
 from unetkit.storage.ome import (
     NewGroup,
-    are_axes,
     channel_names,
     check_axes,
     listed_samples,
