@@ -175,7 +175,7 @@ def test_many_lines_stay_in_order(tmp_path: Path) -> None:
     for line in written:
         lines.append(line)
     assert open_log(url).read() == b"".join(written)
-    assert len(urls.names(url)) == 3
+    assert len(urls.children(url)) == 3
 
 
 def test_a_line_that_was_torn_does_not_take_the_next_along(tmp_path: Path) -> None:
