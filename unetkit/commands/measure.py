@@ -27,17 +27,7 @@ COLUMNS = ("sample", "plane", "id", "unit")
 
 @dataclass(frozen=True)
 class MeasureReport:
-    """What was measured.
-
-    Attributes
-    ----------
-    output : str
-        The table.
-    objects : int
-        Rows in it.
-    samples : int
-        Images measured.
-    """
+    """What was measured."""
 
     output: str
     objects: int
@@ -129,16 +119,7 @@ def measure(
 
 
 def pixel_of(image: Image) -> tuple[float, float] | None:
-    """Give the height and width of an image's pixels in micrometres, if it knows them.
-
-    Parameters
-    ----------
-    image : Image
-
-    Returns
-    -------
-    tuple of float, or None
-    """
+    """Give the height and width of an image's pixels in micrometres, if it knows them."""
     size = image.pixel_size or {}
     return (size["y"], size["x"]) if "y" in size and "x" in size else None
 
@@ -153,11 +134,11 @@ def _image_of(sample: Sample, pictures: Dataset | None, *, alone: bool) -> Image
         return None
     picture = pictures.samples[0] if alone and len(pictures.samples) == 1 else pictures[sample.name]
     labels, data = sample.labels("instances"), picture.data
-    ours, theirs = ((a.planes, a.height, a.width) for a in (labels, data))
-    if ours != theirs:
+    of_labels, of_image = ((a.planes, a.height, a.width) for a in (labels, data))
+    if of_labels != of_image:
         raise InputError(
-            f"image {picture.name!r} must be of the size of its labels, got {theirs} and {ours} "
-            "planes, rows and columns; measure the image that was predicted"
+            f"image {picture.name!r} must be of the size of its labels, got {of_image} and "
+            f"{of_labels} planes, rows and columns; measure the image that was predicted"
         )
     return picture.image
 

@@ -58,20 +58,10 @@ _FILES = {
 
 @dataclass(frozen=True)
 class NewPluginReport:
-    """What `new_plugin` wrote.
-
-    Parameters
-    ----------
-    output : str
-        The folder.
-    distribution, module, model : str
-        The names of the package for pip, for Python and for unetkit.
-    files : tuple of str
-        What lies in the folder.
-    """
+    """What `new_plugin` wrote."""
 
     output: str
-    distribution: str
+    distribution: str  # the name of the package for pip; then those for Python and for unetkit
     module: str
     model: str
     files: tuple[str, ...]

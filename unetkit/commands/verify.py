@@ -20,18 +20,10 @@ NAMED = 20
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What `verify` found in order.
-
-    Parameters
-    ----------
-    prediction : str
-        What was looked at.
-    chunks : int
-        Chunks and metadata documents that are as they were published.
-    """
+    """What `verify` found in order."""
 
     prediction: str
-    chunks: int
+    chunks: int  # and metadata documents that are as they were published
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""

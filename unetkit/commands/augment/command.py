@@ -33,27 +33,13 @@ MOST_COPIES = 999
 
 @dataclass(frozen=True)
 class AugmentReport:
-    """What `augment` wrote.
-
-    Attributes
-    ----------
-    output : str
-        The dataset.
-    originals : int
-        How many samples were taken over unchanged.
-    copies : int
-        How many deformed ones stand beside them.
-    seed : int
-        What all random numbers came from.
-    preview : str, optional
-        The contact sheet, where one was asked for.
-    """
+    """What `augment` wrote."""
 
     output: str
-    originals: int
-    copies: int
+    originals: int  # samples that were taken over unchanged
+    copies: int  # deformed ones beside them
     seed: int
-    preview: str | None = None
+    preview: str | None = None  # the contact sheet
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""

@@ -39,38 +39,18 @@ TILE = 2048
 
 @dataclass(frozen=True)
 class Copy:
-    """A copy to make; small, so that it travels to any worker.
-
-    Parameters
-    ----------
-    sample : Sample
-        What is copied.
-    name : str
-        What the copy is called.
-    url : str
-        Where it is created.
-    attributes : dict
-        Provenance of the copy.
-    deformation, appearance : optional
-        How it is changed; None for the original.
-    """
+    """A copy to make; small, so that it travels to any worker."""
 
     sample: Sample
-    name: str
+    name: str  # of the copy
     url: str
-    attributes: dict[str, Any]
-    deformation: Deformation | None = None
+    attributes: dict[str, Any]  # provenance of the copy
+    deformation: Deformation | None = None  # None for the original
     appearance: Appearance | None = None
 
 
 def make_copy(copy: Copy) -> None:
-    """Write a copy with all that belongs to it; tiles are read, changed and written one by one.
-
-    Raises
-    ------
-    NonFiniteError
-        If the image of a changed copy has NaN or Inf.
-    """
+    """Write a copy with all that belongs to it; tiles are read, changed and written one by one."""
     if exists(copy.url):
         # A worker that was lost left a part of it.
         discard(copy.url)
@@ -203,28 +183,15 @@ class Strengths:
     allow_folds: bool = False
 
     def check(self) -> None:
-        """Judge the strengths before anything is read or written.
-
-        Raises
-        ------
-        UsageError
-            If one can't be used.
-        """
+        """Judge the strengths before anything is read or written."""
         self._draw([0], [0], sigma=(split_length(self.sigma, name="sigma")[0],) * 2, shape=None)
 
     def draw(
         self, seed: int, place: tuple[int, int], sample: Sample
     ) -> tuple[Deformation, Appearance]:
-        """Draw the change of one copy.
+        """Draw the change of one copy; `place` is the number of the sample and that of the copy.
 
-        Parameters
-        ----------
-        seed : int
-            Of all that is drawn.
-        place : tuple of int
-            Number of the sample, number of the copy.
-        sample : Sample
-            Its pixel size says how many pixels a micrometre is; its size, what folds it.
+        The pixel size of the sample says how many pixels a micrometre is; its size, what folds it.
         """
         return self._draw(
             [seed, DRAW_DEFORMATION, *place],
@@ -254,27 +221,7 @@ class Strengths:
 
 
 def replayed(url: str, dataset: Dataset, writer: DatasetWriter) -> list[Copy]:
-    """List the original and the copy that are to be made.
-
-    Parameters
-    ----------
-    url : str
-        The augmented sample.
-    dataset : Dataset
-        What it was made from, or what has the same samples.
-    writer : DatasetWriter
-        Where both are registered.
-
-    Returns
-    -------
-    list of Copy
-        The copy has the name that it had.
-
-    Raises
-    ------
-    InputError
-        If nothing is recorded, or the original is not in the dataset.
-    """
+    """List the original and the copy that are to be made again from the record of `url`."""
     attributes = open_image(url).attributes
     try:
         deformation = Deformation.from_dict(attributes["deformation"])
@@ -313,15 +260,6 @@ def write_preview(path: str, *, source: Dataset, output: Dataset, copies: Sequen
     """Write a few originals beside their deformed copies, as a PNG.
 
     The first copy of each sample comes first, then the second, up to eight in all.
-
-    Parameters
-    ----------
-    path : str
-        The picture.
-    source, output : Dataset
-        What was read and what was written.
-    copies : sequence of Copy
-        What was done.
     """
     # What follows the name of the sample sorts by the number of the copy.
     rounds = sorted(copies, key=lambda copy: copy.name.removeprefix(copy.sample.name))

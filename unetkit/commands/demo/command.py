@@ -76,26 +76,12 @@ _WRITTEN = (
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo did.
+    """What the demo did."""
 
-    Attributes
-    ----------
-    output : str
-        The folder.
-    scores : tuple of MethodScores
-        unetkit first, then the threshold without learning.
-    pictures : tuple of str
-        What to look at.
-    commands : tuple of str
-        What to run next.
-    seconds : float
-        How long it took.
-    """
-
-    output: str
-    scores: tuple[MethodScores, ...]
-    pictures: tuple[str, ...]
-    commands: tuple[str, ...]
+    output: str  # the folder
+    scores: tuple[MethodScores, ...]  # unetkit first, then the threshold without learning
+    pictures: tuple[str, ...]  # what to look at
+    commands: tuple[str, ...]  # what to run next
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:

@@ -32,44 +32,18 @@ SMALLEST = 10
 
 @dataclass(frozen=True)
 class MethodScores:
-    """How one method did on the part that nobody trained on.
-
-    Attributes
-    ----------
-    method : str
-        What it is called.
-    average_precision_50 : float or None
-        At an IoU of 0.5.
-    average_precision : float or None
-        Mean over IoU 0.5 to 0.95.
-    objects : int
-        Objects that it found.
-    matched : int
-        Objects of which a true one is the match, at an IoU of 0.5.
-    objects_true : int
-        Objects that a person drew.
-    """
+    """How one method did on the part that nobody trained on."""
 
     method: str
-    average_precision_50: float | None
-    average_precision: float | None
-    objects: int
-    matched: int
-    objects_true: int
+    average_precision_50: float | None  # at an IoU of 0.5
+    average_precision: float | None  # mean over IoU 0.5 to 0.95
+    objects: int  # that it found
+    matched: int  # of those, at an IoU of 0.5
+    objects_true: int  # that a person drew
 
 
 def otsu_objects(image: npt.NDArray[np.generic]) -> npt.NDArray[np.integer]:
     """Segment without learning: light smoothing, Otsu's threshold, connected components.
-
-    Parameters
-    ----------
-    image : ndarray, shape (Y, X)
-        Bright objects on a dark ground.
-
-    Returns
-    -------
-    ndarray of int, shape (Y, X)
-        Ids from 1.
 
     References
     ----------
@@ -81,19 +55,9 @@ def otsu_objects(image: npt.NDArray[np.generic]) -> npt.NDArray[np.integer]:
 
 
 def held_out(labels: Labels, *, border: int) -> npt.NDArray[np.uint32]:
-    """Cut labels at a column, and drop the specks that the cut leaves or the method made.
+    """Cut labels (Y, X) at a column, and drop the specks that the cut leaves or the method made.
 
-    Parameters
-    ----------
-    labels : ndarray of int, shape (Y, X)
-        Instance ids; 0 is background.
-    border : int
-        The first column that is kept.
-
-    Returns
-    -------
-    ndarray of uint32, shape (Y, X - border)
-        Objects of at least `SMALLEST` pixels, numbered from 1.
+    Objects of at least `SMALLEST` pixels remain, numbered from 1.
     """
     ids, dense, sizes = np.unique(labels[:, border:], return_inverse=True, return_counts=True)
     kept = (ids != 0) & (sizes >= SMALLEST)
@@ -111,27 +75,7 @@ def score(
     labels: Labels,
     progress: Progress = SILENT,
 ) -> MethodScores:
-    """Store a method's labels as a dataset and compare it with the truth, as `unetkit eval` does.
-
-    Parameters
-    ----------
-    store : str
-        The dataset to write.
-    truth : str
-        The dataset of one sample that it is compared with.
-    method : str
-        What the method is called.
-    image : ndarray, shape (Y, X)
-        What was segmented.
-    labels : ndarray of int, shape (Y, X)
-        The segmentation.
-    progress : Progress
-        Told what happens.
-
-    Returns
-    -------
-    MethodScores
-    """
+    """Store a method's labels as a dataset and compare it with the one sample of the truth."""
     with staged(store) as partial:
         writer = DatasetWriter(partial)
         writer.add("held-out", image, axes="yx", labels=labels)
@@ -152,37 +96,17 @@ _FILL = 0.35
 
 @dataclass(frozen=True)
 class Segmented:
-    """The demo's image with all that is known about it.
-
-    Attributes
-    ----------
-    image : ndarray, shape (Y, X)
-        The pixels.
-    truth, predicted : ndarray of int, shape (Y, X)
-        What a person drew, and what the network found.
-    weights : ndarray of float32, shape (Y, border)
-        Of the part that the network learnt from.
-    border : int
-        The first column that nobody trained on.
-    """
+    """The demo's image with all that is known about it."""
 
     image: npt.NDArray[np.generic]
-    truth: npt.NDArray[np.integer]
+    truth: npt.NDArray[np.integer]  # what a person drew
     predicted: npt.NDArray[np.integer]
-    weights: npt.NDArray[np.floating]
-    border: int
+    weights: npt.NDArray[np.floating]  # of the part that the network learnt from
+    border: int  # the first column that nobody trained on
 
 
 def draw_all(path: str, known: Segmented) -> None:
-    """Draw image, truth, prediction and weights side by side; a line parts learnt from scored.
-
-    Parameters
-    ----------
-    path : str
-        The PNG file to write.
-    known : Segmented
-        What is drawn.
-    """
+    """Draw image, truth, prediction and weights side by side; a line parts learnt from scored."""
     line = _lines([0, len(known.image) - 1], [known.border])
     image = known.image[None]
     panels = [
@@ -202,19 +126,7 @@ def draw_held_out(
     truth: npt.NDArray[np.integer],
     methods: Mapping[str, tuple[npt.NDArray[np.integer], MethodScores]],
 ) -> None:
-    """Draw the scored part enlarged: the truth, and what each method made of it.
-
-    Parameters
-    ----------
-    path : str
-        The PNG file to write.
-    image : ndarray, shape (Y, X)
-        The part.
-    truth : ndarray of int, shape (Y, X)
-        What a person drew.
-    methods : mapping of str to (labels, MethodScores)
-        What each method found, and how good that is.
-    """
+    """Draw the scored part enlarged: the truth, and what each method made of it."""
     panels = [
         image_panel(image[None], "image", scale=2),
         image_panel(image[None], f"person: {_count(truth)} nuclei", labels=truth, scale=2),
@@ -226,17 +138,7 @@ def draw_held_out(
 
 
 def draw_seams(path: str, known: Segmented, *, tile: int) -> None:
-    """Draw the prediction with the borders of its tiles.
-
-    Parameters
-    ----------
-    path : str
-        The PNG file to write.
-    known : Segmented
-        What is drawn.
-    tile : int
-        The tile's side, in pixels.
-    """
+    """Draw the prediction with the borders of its tiles."""
     height, width = known.image.shape
     rows = [*range(0, height, tile), height - 1]
     columns = [*range(0, width, tile), width - 1]
