@@ -12,16 +12,12 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import HealthCheck, settings
 from PIL import Image
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,7 +36,7 @@ settings.load_profile("unetkit")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _signals_as_in_a_terminal() -> Iterator[None]:
+def _signals_as_in_a_terminal():
     """Undo what `nohup` or a background job of a shell did to the signals that tests send."""
     before = {
         number: signal.getsignal(number)
@@ -55,7 +51,7 @@ def _signals_as_in_a_terminal() -> Iterator[None]:
 
 
 @pytest.fixture
-def test_data() -> Path:
+def test_data():
     """Return the folder of real microscopy that `UNETKIT_TEST_DATA` names; without it, skip."""
     folder = os.environ.get("UNETKIT_TEST_DATA")
     if not folder:
@@ -69,12 +65,12 @@ class Faults:
     Hooks can't be taken away again, hence one that does nothing outside a test's block.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.plans: list[tuple[str, str, int, list[int]]] = []
         sys.addaudithook(self._hook)
 
     @contextmanager
-    def at(self, event: str, path: str, number: int, *, times: int = 10**9) -> Iterator[None]:
+    def at(self, event, path, number, *, times=10**9):
         """Refuse the next `times` events whose first argument holds `path`."""
         self.plans.append((event, path, number, [times]))
         try:
@@ -82,7 +78,7 @@ class Faults:
         finally:
             self.plans.pop()
 
-    def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
+    def _hook(self, event, arguments):
         for name, path, number, left in self.plans:
             if event == name and left[0] and path in str(arguments[0]):
                 left[0] -= 1
@@ -90,12 +86,12 @@ class Faults:
 
 
 @pytest.fixture(scope="session")
-def faults() -> Faults:
+def faults():
     """Return what lets opening, renaming or removing files fail."""
     return Faults()
 
 
-def lay_lab(folder: Path) -> Path:
+def lay_lab(folder):
     """Lay out five images, their masks, and a slide with its truth."""
     data = ROOT / "unetkit" / "data"
     image = np.asarray(Image.open(data / "demo_image.png"))
@@ -112,13 +108,13 @@ def lay_lab(folder: Path) -> Path:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Path:
+def lab(tmp_path):
     """Return a folder with five images, their masks, and a slide with its truth."""
     return lay_lab(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def module_lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def module_lab(tmp_path_factory):
     """Return such a folder for all tests of a module."""
     return lay_lab(tmp_path_factory.mktemp("lab"))
 
@@ -126,19 +122,19 @@ def module_lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Layer:
     """Lays distributions on disk as an installer would, where Python finds them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder):
         self.folder = folder
         self.modules: list[str] = []
 
     def __call__(
         self,
-        distribution: str,
-        points: dict[str, dict[str, str]],
+        distribution,
+        points,
         *,
-        version: str = "0.1",
-        code: str = "",
-        more: str = "",
-    ) -> str:
+        version="0.1",
+        code="",
+        more="",
+    ):
         """Lay one: its entry points by group and name, and the code of its only module."""
         module = distribution.replace("-", "_")
         (self.folder / f"{module}.py").write_text(code)
@@ -157,7 +153,7 @@ class Layer:
 
 
 @pytest.fixture
-def lay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layer]:
+def lay(tmp_path, monkeypatch):
     """Return what lays plugins on disk; they are gone after the test."""
     folder = tmp_path / "site"
     folder.mkdir()
@@ -169,7 +165,7 @@ def lay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Layer]:
 
 
 @pytest.fixture
-def small_model(tmp_path: Path) -> Path:
+def small_model(tmp_path):
     """Return a model file of the narrowest classic network, untrained."""
     import torch
 
@@ -195,7 +191,7 @@ def small_model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _s3_server() -> Iterator[str]:
+def _s3_server():
     """Run an S3 server in a process of its own, and return where it answers."""
     program = (
         "import sys\n"
@@ -221,7 +217,7 @@ _BUCKETS = itertools.count()
 
 
 @pytest.fixture
-def bucket(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def bucket(_s3_server, monkeypatch):
     """Return the URL of an empty bucket on a real S3 server, reached as a user would reach it."""
     import s3fs
 
@@ -238,12 +234,12 @@ def bucket(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_):
         pass
 
 
 @pytest.fixture
-def website(tmp_path: Path) -> Iterator[str]:
+def website(tmp_path):
     """Serve the folder of the test over HTTP, for reading only, and return its address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=tmp_path)) as server:
         thread = Thread(target=server.serve_forever)

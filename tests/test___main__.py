@@ -4,14 +4,14 @@ import subprocess
 import sys
 
 
-def test_the_module_is_the_command() -> None:
+def test_the_module_is_the_command():
     done = subprocess.run(
         [sys.executable, "-m", "unetkit", "--version"], check=True, capture_output=True, text=True
     )
     assert done.stdout.startswith("unetkit ")
 
 
-def test_its_exit_code_reaches_the_shell() -> None:
+def test_its_exit_code_reaches_the_shell():
     done = subprocess.run(
         [sys.executable, "-m", "unetkit", "nothing"], check=False, capture_output=True, text=True
     )

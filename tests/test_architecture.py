@@ -50,11 +50,11 @@ SOURCES = {
 }
 
 
-def name_of(place: str) -> str:
+def name_of(place):
     return ".".join(["unetkit", *Path(place).with_suffix("").parts])
 
 
-def imports_of(text: str, known: set[str]) -> set[str]:
+def imports_of(text, known):
     """Return the full names of the modules that a text imports anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(text)):
@@ -66,7 +66,7 @@ def imports_of(text: str, known: set[str]) -> set[str]:
     return found
 
 
-def floor_of(name: str) -> tuple[int, str]:
+def floor_of(name):
     """Return the floor of a module of the package, and its folder."""
     parts = name.split(".")[1:]
     if len(parts) > 1:
@@ -74,12 +74,12 @@ def floor_of(name: str) -> tuple[int, str]:
     return (-1, "") if not parts or parts[0] in BASE else (FLOORS.get(parts[0], 9), parts[0])
 
 
-def command_of(name: str) -> str:
+def command_of(name):
     """Return which command a module belongs to, "" where it belongs to none."""
     return name.split(".")[2] if name.startswith("unetkit.commands.") else ""
 
 
-def complaints(sources: dict[str, str]) -> list[str]:
+def complaints(sources):
     """Say what breaks the rules of the house in a package: its modules by place, as text."""
     known = {name_of(place) for place in sources}
     used = {name_of(place): imports_of(text, known) for place, text in sources.items()}
@@ -104,7 +104,7 @@ def complaints(sources: dict[str, str]) -> list[str]:
     return found
 
 
-def drawn(text: str) -> set[str]:
+def drawn(text):
     """Return the places of all modules that the tree of ARCHITECTURE.md names."""
     (block,) = re.findall(r"^```tree\n(.*?)^```", text, flags=re.M | re.S)
     found, folder = set(), [""]

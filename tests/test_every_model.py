@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,9 +13,6 @@ from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.train.command import train
 from unetkit.models.build import models
 from unetkit.storage.datasets import open_dataset
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Options that make a model small, for as many of them as it has.
 SMALL = {"width": "4", "head": "8", "encoder": "tu-test_resnet"}
@@ -30,14 +26,14 @@ KNOWN = {
 }
 
 
-def options_for(name: str) -> tuple[str, ...]:
+def options_for(name):
     wish = KNOWN.get(name, ("encoder", "width") if name.startswith("smp-") else ())
     return tuple(w if "=" in w else f"{w}={SMALL.get(w, 2)}" for w in wish)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", models().names())
-def test_it_trains_predicts_and_is_scored(name: str, test_data: Path, tmp_path: Path) -> None:
+def test_it_trains_predicts_and_is_scored(name, test_data, tmp_path):
     nuclei = test_data / "bbbc039_nuclei"
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()

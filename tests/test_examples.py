@@ -15,7 +15,7 @@ EXAMPLES = sorted(p for p in (ROOT / "examples").iterdir() if p.suffix in (".py"
 PROGRAMS = [p for p in EXAMPLES if p.suffix == ".py"]
 
 
-def run(command: list[str], folder: Path, **environment: str) -> str:
+def run(command, folder, **environment):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     result = subprocess.run(
         command,
@@ -31,23 +31,23 @@ def run(command: list[str], folder: Path, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.name)
-def test_an_example_has_at_most_60_lines(example: Path) -> None:
+def test_an_example_has_at_most_60_lines(example):
     assert len(example.read_text().splitlines()) <= 60
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def said(tmp_path_factory):
     """Run every Python example once, and return what each said."""
     folder = tmp_path_factory.mktemp("examples")
     return {p.stem: run([sys.executable, str(p)], folder) for p in PROGRAMS}
 
 
-def test_every_python_example_says_something(said: dict[str, str]) -> None:
+def test_every_python_example_says_something(said):
     assert said
     assert all(said.values())
 
 
-def test_tiles_on_the_grid_equal_the_whole_and_others_do_not(said: dict[str, str]) -> None:
+def test_tiles_on_the_grid_equal_the_whole_and_others_do_not(said):
     text = said["tiles_equal_the_whole"]
     lines = [line for line in text.splitlines() if line.startswith("tiles of")]
     on = [float(line.split()[-1]) for line in lines if "on the grid" in line]
@@ -57,9 +57,7 @@ def test_tiles_on_the_grid_equal_the_whole_and_others_do_not(said: dict[str, str
     assert min(off) > 0.01
 
 
-def test_the_job_of_the_slurm_recipe_is_a_script_that_starts_a_worker(
-    said: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_job_of_the_slurm_recipe_is_a_script_that_starts_a_worker(said, tmp_path):
     script = tmp_path / "job.sh"
     script.write_text(said["slurm"])
     subprocess.run(["bash", "-n", str(script)], check=True)
@@ -73,15 +71,13 @@ def test_the_job_of_the_slurm_recipe_is_a_script_that_starts_a_worker(
     assert worker.rstrip().endswith("--memory-limit 0")
 
 
-def test_the_border_weights_are_the_papers(said: dict[str, str]) -> None:
+def test_the_border_weights_are_the_papers(said):
     table = dict(re.findall(r"^ *(\d+)  ([\d.]+)$", said["border_weights"], flags=re.M))
     assert table["1"] == "9.2312"
     assert table["9"] == "1.3534"
 
 
-def test_the_shell_script_goes_from_images_to_a_prediction_and_again(
-    lab: Path, tmp_path: Path
-) -> None:
+def test_the_shell_script_goes_from_images_to_a_prediction_and_again(lab, tmp_path):
     script = str(ROOT / "examples" / "five_images.sh")
     command = [script, str(lab / "images"), str(lab / "masks"), str(lab / "big.tif")]
     # The same lines, only narrower and shorter.

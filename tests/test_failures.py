@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,11 +15,8 @@ from unetkit.cli.app import main
 from unetkit.commands.import_images.command import import_images
 from unetkit.commands.train.command import train
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def snapshot(folder: Path) -> dict[str, str]:
+def snapshot(folder):
     """Return every file below a folder with its hash, and every folder."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -31,7 +27,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     """Make a dataset, a slide, a model, a prediction's truth and odd things, once."""
     folder = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(0)
@@ -49,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "foreign.zarr" / "thesis.docx").write_text("three years of work")
     (folder / "not_a_model.safetensors").write_bytes(b"PK\x03\x04 something else")
 
-    def at(name: str) -> str:
+    def at(name):
         return str(folder / name)
 
     import_images(at("images"), at("data.zarr"), labels=at("masks"))
@@ -72,7 +68,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def lab(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def lab(made, tmp_path, monkeypatch):
     """Work in a copy that each test may break."""
     folder = tmp_path / "lab"
     shutil.copytree(made, folder)
@@ -136,8 +132,8 @@ FAILURES = [
 
 @pytest.mark.parametrize(("command", "code", "words"), FAILURES, ids=[f[0] for f in FAILURES])
 def test_one_sentence_the_right_code_nothing_created_nothing_lost(
-    command: str, code: int, words: str, lab: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    command, code, words, lab, capsys
+):
     before = snapshot(lab)
     assert main(command.split()) == code
     captured = capsys.readouterr()
@@ -149,9 +145,7 @@ def test_one_sentence_the_right_code_nothing_created_nothing_lost(
     assert snapshot(lab) == before
 
 
-def test_without_a_model_file_the_option_is_named(
-    lab: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_model_file_the_option_is_named(lab, capsys):
     (lab / "model.safetensors").unlink()
     before = snapshot(lab)
     assert main(["tile-predict", "slide.zarr"]) == 3
@@ -159,7 +153,7 @@ def test_without_a_model_file_the_option_is_named(
     assert snapshot(lab) == before
 
 
-def test_the_same_commands_succeed_where_nothing_is_wrong(lab: Path) -> None:
+def test_the_same_commands_succeed_where_nothing_is_wrong(lab):
     """Show that the failures above are not those of a lab in which nothing works."""
     for command in (
         "import images/ --labels masks/ out.zarr",

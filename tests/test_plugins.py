@@ -8,7 +8,6 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -18,14 +17,11 @@ from unetkit.commands.plugins import new_plugin
 from unetkit.models.build import build_model
 from unetkit.testing import check_model
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 README = (Path(__file__).parents[1] / "plugins" / "README.md").read_text()
 
 
 @pytest.fixture
-def shallow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def shallow(tmp_path, monkeypatch):
     """Start the package of the README and lay it on disk as an editable installation would."""
     folder = tmp_path / "unetkit-shallow"
     new_plugin(str(folder))
@@ -41,13 +37,13 @@ def shallow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("unetkit_shallow", None)
 
 
-def test_the_started_plugin_is_found_and_keeps_its_contract(shallow: Path) -> None:
+def test_the_started_plugin_is_found_and_keeps_its_contract(shallow):
     model = build_model("shallow", in_channels=1, classes=2, options={"width": 4})
     assert model(torch.zeros(1, 1, 9, 11)).shape == (1, 2, 9, 11)
     check_model(sys.modules["unetkit_shallow"].build, width=4)
 
 
-def test_the_readme_shows_the_files_that_are_there(shallow: Path) -> None:
+def test_the_readme_shows_the_files_that_are_there(shallow):
     for path in ("pyproject.toml", "src/unetkit_shallow/__init__.py", "README.md"):
         assert f"`{path}`" in README
         assert (shallow / path).is_file()
@@ -60,16 +56,14 @@ def test_the_readme_shows_the_files_that_are_there(shallow: Path) -> None:
     assert f"`{line}`" in README
 
 
-def test_the_options_of_the_started_plugin_are_explained(
-    shallow: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_options_of_the_started_plugin_are_explained(shallow, capsys):
     assert main(["models", "show", "shallow", "--json"]) == 0
     options = json.loads(capsys.readouterr().out)["options"]
     assert [option["name"] for option in options] == ["layers", "width"]
     assert all(option["meaning"] for option in options)
 
 
-def run(*command: str | Path, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+def run(*command, cwd, code=0):
     done = subprocess.run(
         list(map(str, command)),
         cwd=cwd,
@@ -83,7 +77,7 @@ def run(*command: str | Path, cwd: Path, code: int = 0) -> subprocess.CompletedP
 
 
 @pytest.mark.slow
-def test_a_wheel_of_it_is_installed_used_and_uninstalled(lab: Path) -> None:
+def test_a_wheel_of_it_is_installed_used_and_uninstalled(lab):
     new_plugin(str(lab / "unetkit-shallow"))
     pip = [
         sys.executable,

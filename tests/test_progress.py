@@ -72,7 +72,7 @@ def test_what_takes_long_is_said_once_and_what_does_not_never():
         (90000, "25 h 00 min"),
     ],
 )
-def test_a_time_is_said_as_a_person_would(seconds: float, said: str) -> None:
+def test_a_time_is_said_as_a_person_would(seconds, said):
     assert format_duration(seconds) == said
 
 
@@ -88,5 +88,5 @@ def test_a_time_is_said_as_a_person_would(seconds: float, said: str) -> None:
         (2**80, "1073741824.00 PiB"),
     ],
 )
-def test_an_amount_is_said_in_the_units_of_max_memory(size: int, said: str) -> None:
+def test_an_amount_is_said_in_the_units_of_max_memory(size, said):
     assert format_bytes(size) == said

@@ -22,12 +22,12 @@ PAGES = [INDEX.parent / name for name in re.findall(r"^\| \[(\S+\.md)\]", INDEX.
 SHORT = " --set width=4 --steps 2"
 
 
-def shell_lines(page: Path) -> list[str]:
+def shell_lines(page):
     blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), flags=re.M | re.S)
     return [line for block in blocks for line in block.split("\n") if line]
 
 
-def commands(page: Path) -> list[str]:
+def commands(page):
     """Return every line of a page but the set-up, with its remark left out, trainings shortened."""
     lines = [line.split("  #")[0].strip() for line in shell_lines(page)]
     return [
@@ -40,7 +40,7 @@ def commands(page: Path) -> list[str]:
     ]
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(command, folder):
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=folder,
@@ -53,7 +53,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def walked(module_lab: Path) -> tuple[Path, list[str]]:
+def walked(module_lab):
     """Return a folder in which the lines of the README were run, and the commands."""
     ran = commands(README)
     for command in ran:
@@ -62,14 +62,14 @@ def walked(module_lab: Path) -> tuple[Path, list[str]]:
     return module_lab, [command.split()[1] for command in ran]
 
 
-def test_the_readme_has_the_set_up_lines_that_ci_takes() -> None:
+def test_the_readme_has_the_set_up_lines_that_ci_takes():
     setup = [line for line in shell_lines(README) if line.startswith("python3 -m venv")]
     assert len(setup) == 2
     assert setup[0].endswith("pip install . && .venv/bin/unetkit demo")
     assert setup[1].endswith("pip install -e '.[test]' && .venv/bin/python -m pytest")
 
 
-def test_every_command_of_the_readme_runs_in_its_order(walked: tuple[Path, list[str]]) -> None:
+def test_every_command_of_the_readme_runs_in_its_order(walked):
     lab, ran = walked
     path = ["import", "augment", "weights", "train", "import", "tile-predict", "eval", "info"]
     assert [verb for verb in ran if verb in path][:2] == path[:2]
@@ -80,12 +80,12 @@ def test_every_command_of_the_readme_runs_in_its_order(walked: tuple[Path, list[
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_of_a_page_runs_where_the_readme_ended(
-    page: Path,
-    walked: tuple[Path, list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    page,
+    walked,
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
     monkeypatch.chdir(shutil.copytree(walked[0], tmp_path / "lab"))
     assert commands(page) or page.stem == "figures"
     # Without a process each, of which most of the time would be the loading of torch.
@@ -93,7 +93,7 @@ def test_every_command_of_a_page_runs_where_the_readme_ended(
         assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
 
 
-def test_the_readme_lists_every_command_and_every_exit_code() -> None:
+def test_the_readme_lists_every_command_and_every_exit_code():
     from unetkit import errors
 
     text = README.read_text()
@@ -105,7 +105,7 @@ def test_the_readme_lists_every_command_and_every_exit_code() -> None:
         assert re.search(rf"^\| {code} \|", text, flags=re.M), code
 
 
-def test_pages_are_short_and_what_they_point_to_is_there() -> None:
+def test_pages_are_short_and_what_they_point_to_is_there():
     assert {page.name for page in INDEX.parent.iterdir()} == {"README.md", *(p.name for p in PAGES)}
     for page in (README, INDEX, *PAGES, ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md"):
         text = page.read_text()

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ UNETKIT = [sys.executable, "-m", "unetkit"]
 
 
 @pytest.fixture
-def desk(lab: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def desk(lab, small_model, monkeypatch):
     """Work in a folder with slide.zarr and model.safetensors."""
     monkeypatch.chdir(lab)
     import_images("big.tif", "slide.zarr")
@@ -40,24 +39,24 @@ def desk(lab: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return lab
 
 
-def contents(folder: str | Path) -> dict[str, bytes]:
+def contents(folder):
     paths = (path for path in Path(folder).rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def run(words: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
+def run(words, **more):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"} | more.pop("env", {})
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more
     return subprocess.run(words, env=environment, text=True, timeout=300, check=False, **streams)
 
 
-def stop_after(tiles: int) -> Silent:
+def stop_after(tiles):
     """Return a progress that ends the run by SIGTERM once some tiles are done."""
 
     class Progress(Silent):
         left = tiles
 
-        def advance(self, parts: int = 1, *, status: str = "") -> None:
+        def advance(self, parts=1, *, status=""):
             self.left -= 1
             if self.left == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -65,7 +64,7 @@ def stop_after(tiles: int) -> Silent:
     return Progress()
 
 
-def interrupt(output: str = "slide.prediction.zarr", *, after: int = 3) -> None:
+def interrupt(output="slide.prediction.zarr", *, after=3):
     with pytest.raises(StoppedError):
         tile_predict(
             "slide.zarr",
@@ -91,7 +90,7 @@ cp -r small/{output} found
 """
 
 
-def on_a_small_disk(command: list[str], output: str, *, size: int) -> str:
+def on_a_small_disk(command, output, *, size):
     """Run a command on a disk of so many bytes, then resume it there with room enough.
 
     Returns what was said first. Left are the files of the script above.
@@ -111,7 +110,7 @@ def on_a_small_disk(command: list[str], output: str, *, size: int) -> str:
     return said
 
 
-def namespaces_work() -> bool:
+def namespaces_work():
     if shutil.which("unshare") is None:
         return False
     words = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs none /mnt"]
@@ -119,7 +118,7 @@ def namespaces_work() -> bool:
 
 
 @pytest.mark.skipif(not namespaces_work(), reason="no small disk can be mounted here")
-def test_a_full_disk_ends_with_code_5_and_nothing_is_lost(desk: Path) -> None:
+def test_a_full_disk_ends_with_code_5_and_nothing_is_lost(desk):
     assert main(["tile-predict", "slide.zarr", *PLAIN, "-q", "-o", "whole.zarr"]) == 0
     needed = sum(map(len, contents("whole.zarr").values()))
     said = on_a_small_disk(["tile-predict", "slide.zarr", *PLAIN], "out.zarr", size=needed // 2)
@@ -133,7 +132,7 @@ def test_a_full_disk_ends_with_code_5_and_nothing_is_lost(desk: Path) -> None:
 
 @pytest.mark.skipif(not namespaces_work(), reason="no small disk can be mounted here")
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.2])
-def test_a_training_survives_a_full_disk(desk: Path, lab: Path, share: float) -> None:
+def test_a_training_survives_a_full_disk(desk, lab, share):
     import_images("images", "data.zarr", labels="masks")
     options = ["--steps", "4", "--device", "cpu", "--precision", "float32"]
     options += ["--set", "depth=2", "--set", "width=8", "--recipe-set", "tile=32"]
@@ -158,7 +157,7 @@ mount --bind other beside
 
 
 @pytest.mark.skipif(not namespaces_work(), reason="no folder can be mounted here")
-def test_an_output_inside_of_its_input_is_refused_where_a_mount_hides_that(desk: Path) -> None:
+def test_an_output_inside_of_its_input_is_refused_where_a_mount_hides_that(desk):
     Path("other").mkdir()
     before = contents("slide.zarr")
     script = MOUNTED.format(command=" ".join([*UNETKIT, "tile-predict", "slide.zarr", *PLAIN]))
@@ -172,9 +171,7 @@ def test_an_output_inside_of_its_input_is_refused_where_a_mount_hides_that(desk:
     assert Path("other", "out.zarr").is_dir()
 
 
-def test_what_is_unfinished_does_not_look_finished(
-    desk: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_unfinished_does_not_look_finished(desk, capsys):
     interrupt()
     assert not Path("slide.prediction.zarr").exists()
     with pytest.raises(FileNotFoundError):
@@ -188,7 +185,7 @@ def test_what_is_unfinished_does_not_look_finished(
     assert main(["info", "slide.prediction.zarr"]) == 0
 
 
-def test_the_same_command_twice_gives_the_same_bytes(desk: Path) -> None:
+def test_the_same_command_twice_gives_the_same_bytes(desk):
     for name in ("a.zarr", "b.zarr"):
         assert main(["tile-predict", "slide.zarr", *PLAIN, "-q", "-o", name]) == 0
     assert contents("a.zarr") == contents("b.zarr")
@@ -205,9 +202,7 @@ SHOWN = [name for name in NAMES if name.isprintable()]
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(SHOWN)), ids=ascii)
-def test_names_that_could_command_a_terminal_are_refused_and_escaped(
-    desk: Path, name: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_names_that_could_command_a_terminal_are_refused_and_escaped(desk, name, capfd):
     Path("slide.zarr").rename(name)
     code = main(["tile-predict", f"./{name}", *PLAIN, "-o", "./out.zarr"])
     out, err = capfd.readouterr()
@@ -218,9 +213,7 @@ def test_names_that_could_command_a_terminal_are_refused_and_escaped(
 
 
 @pytest.mark.parametrize("name", SHOWN, ids=ascii)
-def test_strange_names_work_and_print_no_control_characters(
-    desk: Path, name: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_strange_names_work_and_print_no_control_characters(desk, name, capfd):
     Path("slide.zarr").rename(name)
     assert main(["tile-predict", f"./{name}", *PLAIN, "-o", "./out.zarr"]) == 0
     assert main(["info", f"./{name}"]) == 0
@@ -234,7 +227,7 @@ def test_strange_names_work_and_print_no_control_characters(
 
 
 @pytest.mark.parametrize("mask", [0o002, 0o027, 0o077])
-def test_every_file_has_the_mode_of_the_umask(desk: Path, mask: int) -> None:
+def test_every_file_has_the_mode_of_the_umask(desk, mask):
     before = os.umask(mask)
     try:
         assert main(["tile-predict", "slide.zarr", *PLAIN, "-q"]) == 0
@@ -246,7 +239,7 @@ def test_every_file_has_the_mode_of_the_umask(desk: Path, mask: int) -> None:
         assert path.stat().st_mode & 0o777 == wanted, path
 
 
-def test_nothing_is_written_elsewhere(desk: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_nothing_is_written_elsewhere(desk, tmp_path_factory):
     """An audit hook sees every file that is opened for writing, wherever it lies."""
     program = """
 import sys
@@ -281,7 +274,7 @@ print(code, len(written), [p for p in outside if not p.startswith(("/dev/", "/pr
     assert list(nowhere.iterdir()) == []
 
 
-def test_results_do_not_hang_on_where_output_goes(desk: Path) -> None:
+def test_results_do_not_hang_on_where_output_goes(desk):
     words = [*UNETKIT, "tile-predict", "slide.zarr", *PLAIN]
     with Path("/dev/full").open("w") as full:
         assert "Traceback" not in run([*words, "-o", "a.zarr"], stdout=full).stderr
@@ -296,7 +289,7 @@ def test_results_do_not_hang_on_where_output_goes(desk: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["processes", "local:2"])
-def test_ctrl_c_leaves_no_process_behind(desk: Path, scheduler: str) -> None:
+def test_ctrl_c_leaves_no_process_behind(desk, scheduler):
     data = create_image("large.zarr", shape=(4000, 4000), axes="yx", dtype="u1")
     data.write(0, 0, 0, np.random.default_rng(0).integers(0, 255, (1, 4000, 4000), np.uint8))
     words = ["tile-predict", "large.zarr", *PLAIN[:6], "--scheduler", scheduler, "--workers", "2"]
@@ -325,7 +318,7 @@ def test_ctrl_c_leaves_no_process_behind(desk: Path, scheduler: str) -> None:
     pytest.fail("workers outlived the command")
 
 
-def group_members(group: int) -> list[int]:
+def group_members(group):
     """List the processes of a group that still run."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):

@@ -17,7 +17,6 @@ from unetkit.commands.train.command import train
 from unetkit.commands.weights.command import weights
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import Any
 
 SETS: dict[str, dict[str, Any]] = {
@@ -31,7 +30,7 @@ SETS: dict[str, dict[str, Any]] = {
 }
 
 
-def few(folder: Path, target: Path, *, count: int | None) -> Path:
+def few(folder, target, *, count):
     """Copy some images of a set, evenly spread, with their masks; all where `count` is None."""
     images = sorted((folder / "images").iterdir())
     step = 1 if count is None else max(1, len(images) // count)
@@ -43,8 +42,8 @@ def few(folder: Path, target: Path, *, count: int | None) -> Path:
     return target
 
 
-def walk(name: str, folder: Path, options: dict[str, Any]) -> None:
-    def at(file: str) -> str:
+def walk(name, folder, options):
+    def at(file):
         return str(folder / file)
 
     imported = import_images(at("images"), at("data.zarr"), labels=at("masks"), **options)
@@ -70,13 +69,11 @@ def walk(name: str, folder: Path, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_verb_runs_on_three_images_of_each_set(
-    name: str, test_data: Path, tmp_path: Path
-) -> None:
+def test_every_verb_runs_on_three_images_of_each_set(name, test_data, tmp_path):
     walk(name, few(test_data / name, tmp_path, count=3), SETS[name])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
-def test_every_verb_runs_on_each_whole_set(name: str, test_data: Path, tmp_path: Path) -> None:
+def test_every_verb_runs_on_each_whole_set(name, test_data, tmp_path):
     walk(name, few(test_data / name, tmp_path, count=None), SETS[name])

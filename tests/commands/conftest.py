@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,28 +16,23 @@ from unetkit.storage.atomic import write_bytes
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from unetkit.storage.planes import PlaneArray
-
 FOREGROUND = ("background", "foreground")
 
 
 def tiny_model(
-    path: Path,
+    path,
     *,
-    classes: tuple[str, ...] = FOREGROUND,
-    target: str = "foreground",
-    channels: int = 1,
-    depth: int = 2,
-    width: int = 2,
-    seed: int = 2,
-    method: str = "percentile",
-    chosen: str | None = None,
-    name: str = "unet",
-    norm: str | None = None,
-) -> str:
+    classes=FOREGROUND,
+    target="foreground",
+    channels=1,
+    depth=2,
+    width=2,
+    seed=2,
+    method="percentile",
+    chosen=None,
+    name="unet",
+    norm=None,
+):
     """Write a network; with this seed its classes are mixed over an image of noise."""
     options: dict[str, Any] = {"depth": depth, "width": width}
     if norm is not None:
@@ -78,14 +73,14 @@ def tiny_model(
 
 
 def noise_image(
-    path: Path,
-    shape: tuple[int, ...],
+    path,
+    shape,
     *,
-    axes: str = "yx",
-    dtype: str = "u2",
-    seed: int = 0,
-    chunk: int = 32,
-) -> tuple[str, np.ndarray]:
+    axes="yx",
+    dtype="u2",
+    seed=0,
+    chunk=32,
+):
     """Store an image of noise; the array has shape (planes, C, Y, X)."""
     high = 1 if dtype.startswith("f") else np.iinfo(dtype).max
     noise = np.random.default_rng(seed).random(shape) * high
@@ -98,12 +93,12 @@ def noise_image(
     return str(path), planes
 
 
-def whole(data: PlaneArray, plane: int = 0) -> np.ndarray:
+def whole(data, plane=0):
     """Read a whole plane."""
     return data.read(plane, 0, data.height, 0, data.width)
 
 
-def one_pass(model: str, image: np.ndarray) -> np.ndarray:
+def one_pass(model, image):
     """Predict an image (C, Y, X) in one pass over it, mirrored on every side."""
     loaded = model_file.load(model)
     contract = loaded.header.contract
@@ -119,13 +114,13 @@ def one_pass(model: str, image: np.ndarray) -> np.ndarray:
     return np.asarray(powers / powers.sum(axis=0))
 
 
-def contents(folder: str) -> dict[str, bytes]:
+def contents(folder):
     """Return every file below a folder."""
     paths = (path for path in Path(folder).rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def differing(first: str, second: str) -> list[str]:
+def differing(first, second):
     """Return the names of the files that two folders don't have alike."""
     one, other = contents(first), contents(second)
     return sorted(name for name in one.keys() | other if one.get(name) != other.get(name))
@@ -134,15 +129,15 @@ def differing(first: str, second: str) -> list[str]:
 class Watching:
     """A progress that remembers, and may act at a given part."""
 
-    def __init__(self, at: int | None = None, act: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, at=None, act=lambda: None):
         self.notes: list[str] = []
         self.stages: list[list[Any]] = []
         self.left, self.act = at, act
 
-    def start(self, what: str, *, total: int) -> None:
+    def start(self, what, *, total):
         self.stages.append([what, total, 0])
 
-    def advance(self, parts: int = 1, *, status: str = "") -> None:
+    def advance(self, parts=1, *, status=""):
         if self.stages:
             self.stages[-1][2] += parts
         if self.left is not None:
@@ -150,19 +145,19 @@ class Watching:
             if self.left == 0:
                 self.act()
 
-    def note(self, text: str) -> None:
+    def note(self, text):
         self.notes.append(text)
 
 
 def cells(
-    path: Path,
+    path,
     *,
-    count: int = 2,
-    shape: tuple[int, int] = (40, 44),
-    kind: str = "instances",
-    unlabelled: int = 0,
-    **parts: Any,
-) -> str:
+    count=2,
+    shape=(40, 44),
+    kind="instances",
+    unlabelled=0,
+    **parts,
+):
     """Store a dataset of bright squares on noise; samples s0, s1, ... then u0, ... unlabelled."""
     writer = DatasetWriter(str(path))
     for k in range(count + unlabelled):
@@ -180,7 +175,7 @@ def cells(
 
 
 @pytest.fixture
-def kit() -> SimpleNamespace:
+def kit():
     """Return what makes models and images for predictions, and looks at what came of them."""
     return SimpleNamespace(
         cells=cells,
@@ -195,7 +190,7 @@ def kit() -> SimpleNamespace:
 
 
 @pytest.fixture
-def slide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def slide(tmp_path, monkeypatch):
     """Work in a folder with model.safetensors and slide.zarr of 64 x 60 pixels."""
     monkeypatch.chdir(tmp_path)
     tiny_model(tmp_path / "model.safetensors")

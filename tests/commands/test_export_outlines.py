@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -13,15 +13,10 @@ from hypothesis import strategies as st
 from unetkit.commands.export_prediction import Outlined, write_outlines
 from unetkit.storage.image_writer import create_image, create_labels
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
-
 Array = np.ndarray[Any, Any]
 
 
-def stored(folder: Path, content: Array, classes: Array | None = None, *, chunk: int = 8) -> Any:
+def stored(folder, content, classes=None, *, chunk=8):
     """Store labels, and a class map beside them."""
     url, axes = str(folder / "a.zarr"), "tzyx"[-content.ndim :]
     create_image(url, shape=content.shape, axes=axes, dtype="u1")
@@ -36,7 +31,7 @@ def stored(folder: Path, content: Array, classes: Array | None = None, *, chunk:
     return made if classes is not None else made[0]
 
 
-def written(folder: Path, outlined: Outlined) -> list[dict[str, Any]]:
+def written(folder, outlined):
     steps: list[None] = []
     path = folder / "a.geojson"
     count = write_outlines(
@@ -51,7 +46,7 @@ def written(folder: Path, outlined: Outlined) -> list[dict[str, Any]]:
     return features
 
 
-def filled(geometry: dict[str, Any], shape: tuple[int, int]) -> Array:
+def filled(geometry, shape):
     """Fill a geometry: left of a pixel's centre an odd number of its edges is crossed."""
     parts = geometry["coordinates"]
     parts = [parts] if geometry["type"] == "Polygon" else parts
@@ -68,8 +63,8 @@ def filled(geometry: dict[str, Any], shape: tuple[int, int]) -> Array:
 @settings(max_examples=25)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 3), st.integers(0, 99))
 def test_filled_again_they_are_the_labels_whatever_the_blocks(
-    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, scale: int, seed: int
-) -> None:
+    tmp_path_factory, height, width, scale, seed
+):
     folder = tmp_path_factory.mktemp("outlines")
     coarse = np.random.default_rng(seed).integers(0, 4, (-(-height // scale), -(-width // scale)))
     content = np.kron(coarse, np.ones((scale, scale), int))[:height, :width]
@@ -86,7 +81,7 @@ def test_filled_again_they_are_the_labels_whatever_the_blocks(
     assert by_name == whole
 
 
-def test_objects_are_named_by_their_most_frequent_class(tmp_path: Path) -> None:
+def test_objects_are_named_by_their_most_frequent_class(tmp_path):
     content, classes = np.zeros((20, 30), int), np.zeros((20, 30), int)
     content[2:18, 3:27] = 7
     classes[4:16, 5:8] = 1
@@ -109,7 +104,7 @@ def test_objects_are_named_by_their_most_frequent_class(tmp_path: Path) -> None:
     assert only == "nucleus"
 
 
-def test_a_class_map_gives_one_annotation_a_class(tmp_path: Path) -> None:
+def test_a_class_map_gives_one_annotation_a_class(tmp_path):
     content = np.zeros((20, 20), int)
     content[2:5, 2:5] = content[10:15, 10:15] = 1
     content[0] = 2
@@ -123,12 +118,12 @@ def test_a_class_map_gives_one_annotation_a_class(tmp_path: Path) -> None:
     np.testing.assert_array_equal(filled(said["a"]["geometry"], (20, 20)), content == 1)
 
 
-def test_planes_are_named_as_qupath_names_them(tmp_path: Path) -> None:
+def test_planes_are_named_as_qupath_names_them(tmp_path):
     content = np.zeros((2, 3, 9, 9), int)
     content[1, 2, 3:5, 3:5] = 4
     (feature,) = written(tmp_path, Outlined(stored(tmp_path, content)))
     assert feature["geometry"]["plane"] == {"c": -1, "z": 2, "t": 1}
 
 
-def test_nothing_gives_an_empty_collection(tmp_path: Path) -> None:
+def test_nothing_gives_an_empty_collection(tmp_path):
     assert written(tmp_path, Outlined(stored(tmp_path, np.zeros((20, 20), int)))) == []

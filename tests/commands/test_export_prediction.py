@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,18 +17,13 @@ from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 
 @pytest.fixture
-def prediction(slide: str) -> str:
+def prediction(slide):
     return tile_predict(slide, tile=16, precision="exact").output
 
 
-def test_labels_read_again_are_those_of_the_prediction(
-    prediction: str, kit: SimpleNamespace
-) -> None:
+def test_labels_read_again_are_those_of_the_prediction(prediction, kit):
     labels = kit.read(open_image(prediction).labels["instances"])
     report = export_prediction(prediction)
     assert report.output == "slide.prediction.tif"
@@ -54,7 +48,7 @@ def test_labels_read_again_are_those_of_the_prediction(
     ]
 
 
-def test_classes_and_probabilities_are_exported_too(prediction: str, kit: SimpleNamespace) -> None:
+def test_classes_and_probabilities_are_exported_too(prediction, kit):
     image = open_image(prediction)
     classes = export_prediction(prediction, layer="classes", output="classes.tif")
     read = tifffile.imread(classes.output)
@@ -66,9 +60,7 @@ def test_classes_and_probabilities_are_exported_too(prediction: str, kit: Simple
         assert 'Name="foreground"' in file.ome_metadata
 
 
-def test_a_dataset_gives_a_folder_with_a_file_for_each_sample(
-    tmp_path: Path, kit: SimpleNamespace
-) -> None:
+def test_a_dataset_gives_a_folder_with_a_file_for_each_sample(tmp_path, kit):
     source = kit.cells(tmp_path / "data.zarr", count=2)
     for _ in range(2):
         report = export_prediction(source, to="png", output=str(tmp_path / "png"), overwrite=True)
@@ -79,7 +71,7 @@ def test_a_dataset_gives_a_folder_with_a_file_for_each_sample(
     np.testing.assert_array_equal(read, kit.read(open_image(f"{source}/s1").labels["instances"]))
 
 
-def test_what_is_done_is_counted_over_all_samples(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_what_is_done_is_counted_over_all_samples(tmp_path, kit):
     source = kit.cells(tmp_path / "data.zarr", count=3)
     for to in ("png", "tiff", "geojson"):
         watching = kit.watching()
@@ -88,7 +80,7 @@ def test_what_is_done_is_counted_over_all_samples(tmp_path: Path, kit: SimpleNam
 
 
 @pytest.mark.parametrize("to", ["tiff", "png", "geojson"])
-def test_only_an_earlier_export_is_replaced(prediction: str, to: str) -> None:
+def test_only_an_earlier_export_is_replaced(prediction, to):
     first = export_prediction(prediction, to=to).output
     before = Path(first).read_bytes()
     with pytest.raises(OutputError, match="add --overwrite"):
@@ -101,7 +93,7 @@ def test_only_an_earlier_export_is_replaced(prediction: str, to: str) -> None:
     assert Path(first).read_bytes() == b"years of work"
 
 
-def labelled(folder: Path, largest: int) -> str:
+def labelled(folder, largest):
     url = str(folder / "many.zarr")
     create_image(url, shape=(9, 9), axes="yx", dtype="u1")
     labels = create_labels(url, "instances", shape=(9, 9), axes="yx", dtype="u8")
@@ -121,9 +113,7 @@ def labelled(folder: Path, largest: int) -> str:
         (2**40, "geojson", None),
     ],
 )
-def test_ids_that_do_not_fit_are_refused(
-    largest: int, to: str, said: str | None, tmp_path: Path
-) -> None:
+def test_ids_that_do_not_fit_are_refused(largest, to, said, tmp_path):
     source, output = labelled(tmp_path, largest), tmp_path / "out"
     if said is None:
         export_prediction(source, to=to, output=str(output))
@@ -137,7 +127,7 @@ def test_ids_that_do_not_fit_are_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["many.zarr"]
 
 
-def test_a_name_of_another_format_is_refused(tmp_path: Path) -> None:
+def test_a_name_of_another_format_is_refused(tmp_path):
     source = labelled(tmp_path, 7)
     for to, name, use in [("png", "a.tif", "tiff"), ("tiff", "a.PNG", "png")]:
         with pytest.raises(UsageError, match=f"output must end with .* or use --to {use}"):
@@ -147,7 +137,7 @@ def test_a_name_of_another_format_is_refused(tmp_path: Path) -> None:
     assert tifffile.imread(tmp_path / "a.tiff").max() == 7
 
 
-def test_what_is_not_there_is_named(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_what_is_not_there_is_named(tmp_path, kit):
     source, _ = kit.image(tmp_path / "slide.zarr", (20, 20))
     with pytest.raises(InputError, match="must have labels to be exported, got no labels"):
         export_prediction(source)
@@ -162,7 +152,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, kit: SimpleNamespace) -> Non
         export_prediction(source, output="s3://bucket/a.tif")
 
 
-def test_what_a_format_can_t_hold_is_refused(prediction: str, tmp_path: Path) -> None:
+def test_what_a_format_can_t_hold_is_refused(prediction, tmp_path):
     for to in ("png", "geojson"):
         with pytest.raises(UsageError, match="use --to tiff"):
             export_prediction(prediction, to=to, layer="probabilities")

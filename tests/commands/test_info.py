@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -21,20 +20,17 @@ from unetkit.storage.image_writer import create_image, create_labels, create_wei
 from unetkit.storage.journal import Journal
 from unetkit.storage.outputs import partial_url
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 PLANE = np.arange(20, dtype=np.uint8).reshape(5, 4)
 
 
-def told(source: str) -> dict[str, Any]:
+def told(source):
     """Return what `info` says, after a round through strict JSON."""
     found = info(source)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     return found
 
 
-def test_a_dataset(tmp_path: Path) -> None:
+def test_a_dataset(tmp_path):
     writer = DatasetWriter(str(tmp_path / "data.zarr"), attributes={"command": "import"})
     writer.add(
         "a", PLANE, axes="yx", labels=PLANE, weights=PLANE / 2, source="s",
@@ -72,7 +68,7 @@ def test_a_dataset(tmp_path: Path) -> None:
     assert found["bytes"] == sum(path.stat().st_size for path in stored)
 
 
-def test_an_image_with_labels(tmp_path: Path) -> None:
+def test_an_image_with_labels(tmp_path):
     url = str(tmp_path / "slide.zarr")
     create_image(
         url, shape=(2, 40, 30), axes="cyx", dtype=np.uint8, chunk=16,
@@ -92,7 +88,7 @@ def test_an_image_with_labels(tmp_path: Path) -> None:
     assert found["provenance"] == {"model": {"sha256": "ab"}}
 
 
-def test_arrays_and_stacks_with_and_without_axes(tmp_path: Path) -> None:
+def test_arrays_and_stacks_with_and_without_axes(tmp_path):
     plain, nameless = str(tmp_path / "plain.zarr"), str(tmp_path / "nameless.zarr")
     zarr.create_array(plain, data=PLANE)
     zarr.create_array(nameless, data=np.stack([PLANE] * 3))
@@ -108,7 +104,7 @@ def test_arrays_and_stacks_with_and_without_axes(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def model(folder: Path) -> str:
+def model(folder):
     path = str(folder / "model.safetensors")
     header = ModelHeader(
         model="unet",
@@ -126,7 +122,7 @@ def model(folder: Path) -> str:
     return path
 
 
-def test_a_model_file(tmp_path: Path) -> None:
+def test_a_model_file(tmp_path):
     found = told(model(tmp_path))
     wanted = {
         "kind": "model",
@@ -144,13 +140,13 @@ def test_a_model_file(tmp_path: Path) -> None:
     assert found["bytes"] > 16
 
 
-def test_a_model_file_is_described_without_torch(tmp_path: Path) -> None:
+def test_a_model_file_is_described_without_torch(tmp_path):
     code = "import sys; from unetkit.commands.info import info; info(sys.argv[1])"
     code += "; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code, model(tmp_path)], check=True)
 
 
-def test_nothing_and_other_things_get_one_sentence_and_create_nothing(tmp_path: Path) -> None:
+def test_nothing_and_other_things_get_one_sentence_and_create_nothing(tmp_path):
     (tmp_path / "cells.tif").touch()
     (tmp_path / "bad.safetensors").write_bytes(b"\x80\x04junkjunk")
     (tmp_path / "empty").mkdir()

@@ -29,7 +29,7 @@ def stores(tmp_path):
     return str(tmp_path / "p.zarr")
 
 
-def rows_of(path: str) -> list[dict[str, str]]:
+def rows_of(path):
     with open(path, newline="") as file:  # noqa: PTH123 - as a user would
         return list(csv.DictReader(file))
 

@@ -18,19 +18,18 @@ from unetkit.storage.outputs import partial_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import SimpleNamespace
 
 TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def made(tmp_path_factory):
     """Hold one prediction that the tests copy."""
     return {"folder": tmp_path_factory.mktemp("made")}
 
 
 @pytest.fixture
-def prediction(kit: SimpleNamespace, made: dict[str, Path], tmp_path: Path) -> Path:
+def prediction(kit, made, tmp_path):
     ready = made["folder"] / "slide.prediction.zarr"
     if not ready.exists():
         model = kit.model(made["folder"] / "model.safetensors")
@@ -39,7 +38,7 @@ def prediction(kit: SimpleNamespace, made: dict[str, Path], tmp_path: Path) -> P
     return Path(shutil.copytree(ready, tmp_path / "p.zarr"))
 
 
-def test_what_was_published_is_in_order(prediction: Path) -> None:
+def test_what_was_published_is_in_order(prediction):
     report = verify(str(prediction))
     stored = [path for path in prediction.rglob("*") if path.is_file()]
     inside = [path for path in stored if ".unetkit" not in path.parts]
@@ -50,20 +49,20 @@ def test_what_was_published_is_in_order(prediction: Path) -> None:
 CHUNK = "labels/instances/0/c/1/1"
 
 
-def flip(path: Path, at: int) -> None:
+def flip(path, at):
     content = bytearray(path.read_bytes())
     content[at % len(content)] ^= 1
     path.write_bytes(content)
 
 
-def swap(path: Path) -> None:
+def swap(path):
     other = path.with_name("2")
     first, second = path.read_bytes(), other.read_bytes()
     path.write_bytes(second)
     other.write_bytes(first)
 
 
-def add(path: Path) -> None:
+def add(path):
     stray = path.with_name("9")
     shutil.copy(path, stray)
 
@@ -80,9 +79,7 @@ DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("what", "damage", "words"), DAMAGES, ids=[d[0] for d in DAMAGES])
-def test_damage_is_named(
-    prediction: Path, what: str, damage: Callable[[Path], object], words: str
-) -> None:
+def test_damage_is_named(prediction, what, damage, words):
     damage(prediction / CHUNK)
     with pytest.raises(CheckError, match=words) as caught:
         verify(str(prediction))
@@ -90,7 +87,7 @@ def test_damage_is_named(
 
 
 @pytest.mark.parametrize("place", [".", "0", "labels", "labels/classes"])
-def test_metadata_is_checked_too(prediction: Path, place: str) -> None:
+def test_metadata_is_checked_too(prediction, place):
     document = prediction / place / "zarr.json"
     document.write_text(document.read_text().replace("0", "1", 1))
     with pytest.raises((CheckError, InputError)) as caught:
@@ -98,20 +95,20 @@ def test_metadata_is_checked_too(prediction: Path, place: str) -> None:
     assert "zarr.json" in str(caught.value)
 
 
-def test_without_the_check_a_missing_chunk_reads_as_background(prediction: Path) -> None:
+def test_without_the_check_a_missing_chunk_reads_as_background(prediction):
     (prediction / CHUNK).unlink()
     labels = open_image(str(prediction)).labels["instances"]
     np.testing.assert_array_equal(labels.read(0, 16, 32, 16, 32), 0)
 
 
-def test_many_damages_are_counted(prediction: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_damages_are_counted(prediction, monkeypatch):
     monkeypatch.setattr(sys.modules[verify.__module__], "NAMED", 5)
     shutil.rmtree(prediction / "0" / "c")
     with pytest.raises(CheckError, match=r"got 16 of .* and 11 more"):
         verify(str(prediction))
 
 
-def test_what_is_no_finished_prediction_is_refused(prediction: Path, tmp_path: Path) -> None:
+def test_what_is_no_finished_prediction_is_refused(prediction, tmp_path):
     with pytest.raises(MissingError):
         verify(str(tmp_path / "nothing.zarr"))
     listing = prediction / ".unetkit" / "chunks.jsonl"

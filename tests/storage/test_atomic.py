@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 import pytest
 
 from unetkit.errors import OutputError, ResourceError
 from unetkit.storage.atomic import make_folder, write_bytes, write_json, write_text
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def names(folder: Path) -> list[str]:
+def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def mode(path: Path) -> int:
+def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
 @pytest.mark.parametrize(("mask", "wanted"), [(0o002, 0o664), (0o027, 0o640), (0o077, 0o600)])
-def test_a_new_file_has_the_mode_of_the_umask(mask: int, wanted: int, tmp_path: Path) -> None:
+def test_a_new_file_has_the_mode_of_the_umask(mask, wanted, tmp_path):
     before = os.umask(mask)
     try:
         write_bytes(str(tmp_path / "a"), b"1")
@@ -33,7 +29,7 @@ def test_a_new_file_has_the_mode_of_the_umask(mask: int, wanted: int, tmp_path: 
     assert mode(tmp_path / "a") == wanted
 
 
-def test_an_existing_file_keeps_its_mode(tmp_path: Path) -> None:
+def test_an_existing_file_keeps_its_mode(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"old")
     path.chmod(0o664)
@@ -42,13 +38,11 @@ def test_an_existing_file_keeps_its_mode(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a"]
 
 
-def test_a_write_that_fails_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.write_bytes(b"old")
 
-    def full(handle: int) -> None:
+    def full(handle):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
@@ -58,7 +52,7 @@ def test_a_write_that_fails_leaves_the_old_file(
     assert names(tmp_path) == ["a"]
 
 
-def test_a_planted_link_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
+def test_a_planted_link_is_replaced_and_its_target_kept(tmp_path):
     target = tmp_path / "precious"
     target.write_bytes(b"keep")
     (tmp_path / "out").symlink_to(target)
@@ -67,24 +61,24 @@ def test_a_planted_link_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "out").is_symlink()
 
 
-def test_a_missing_folder_is_not_created(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_created(tmp_path):
     with pytest.raises(OutputError, match="must exist, got none"):
         write_bytes(str(tmp_path / "no" / "a"), b"")
     assert names(tmp_path) == []
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_is_no_file(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(OutputError, match="must be a file, got a folder"):
         write_bytes(str(tmp_path / "a"), b"")
 
 
-def test_a_long_name_works(tmp_path: Path) -> None:
+def test_a_long_name_works(tmp_path):
     write_bytes(str(tmp_path / ("n" * 255)), b"1")
     assert names(tmp_path) == ["n" * 255]
 
 
-def test_a_folder_is_made_with_those_around_it_or_a_sentence_says_why_not(tmp_path: Path) -> None:
+def test_a_folder_is_made_with_those_around_it_or_a_sentence_says_why_not(tmp_path):
     for _ in range(2):
         make_folder(str(tmp_path / "a" / "b"))
     assert (tmp_path / "a" / "b").is_dir()
@@ -94,7 +88,7 @@ def test_a_folder_is_made_with_those_around_it_or_a_sentence_says_why_not(tmp_pa
             make_folder(str(tmp_path / place))
 
 
-def test_text_and_json(tmp_path: Path) -> None:
+def test_text_and_json(tmp_path):
     write_text(str(tmp_path / "a.txt"), "µm\n")
     write_json(str(tmp_path / "a.json"), {"µ": [1, None]})
     assert (tmp_path / "a.txt").read_bytes() == "µm\n".encode()

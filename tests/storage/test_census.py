@@ -13,14 +13,14 @@ import pytest
 import zarr
 
 from unetkit.errors import InputError
-from unetkit.storage.chunks import NAMED, ChunkInventory, inventory
+from unetkit.storage.chunks import NAMED, inventory
 from unetkit.storage.nodes import ArrayNode, read_node
-from unetkit.storage.planes import PlaneArray, plane_array
+from unetkit.storage.planes import plane_array
 
 KINDS = ["v3", "v3 with dots", "v3 as v2", "v2", "v2 with slashes", "sharded"]
 
 
-def stored(url: str, kind: str) -> PlaneArray:
+def stored(url, kind):
     """Store 64 x 48 pixels in chunks (or shards) of 16 x 16, twelve in all."""
     more: dict[str, object] = {"zarr_format": 2 if kind.startswith("v2") else 3}
     if kind == "v3 with dots":
@@ -37,20 +37,20 @@ def stored(url: str, kind: str) -> PlaneArray:
     return seen(url)
 
 
-def seen(url: str) -> PlaneArray:
+def seen(url):
     node = read_node(url)
     assert isinstance(node, ArrayNode)
     return plane_array(node, axes="yx", has_channels=True)
 
 
-def census(data: PlaneArray) -> ChunkInventory:
+def census(data):
     found = inventory(data)
     assert found is not None
     return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_absent_chunks_are_counted_and_named(kind: str, tmp_path: Path) -> None:
+def test_absent_chunks_are_counted_and_named(kind, tmp_path):
     url = str(tmp_path / "a.zarr")
     data = stored(url, kind)
     whole = census(data)
@@ -69,7 +69,7 @@ def test_absent_chunks_are_counted_and_named(kind: str, tmp_path: Path) -> None:
     assert (data.read(0, 0, 16, 32, 48) == 0).all()
 
 
-def test_what_is_no_chunk_of_the_grid_does_not_count(tmp_path: Path) -> None:
+def test_what_is_no_chunk_of_the_grid_does_not_count(tmp_path):
     url = str(tmp_path / "a.zarr")
     data = stored(url, "v3")
     before = census(data)
@@ -81,7 +81,7 @@ def test_what_is_no_chunk_of_the_grid_does_not_count(tmp_path: Path) -> None:
     assert (after.stored, after.absent) == (before.stored - 1, ("c/0/1",))
 
 
-def test_a_chunk_that_was_written_anew_is_another_state(tmp_path: Path) -> None:
+def test_a_chunk_that_was_written_anew_is_another_state(tmp_path):
     url = str(tmp_path / "a.zarr")
     data = stored(url, "v3")
     before = census(data)
@@ -95,7 +95,7 @@ def test_a_chunk_that_was_written_anew_is_another_state(tmp_path: Path) -> None:
     assert census(data).size == before.size + 1
 
 
-def test_two_chunks_that_changed_places_are_another_state(tmp_path: Path) -> None:
+def test_two_chunks_that_changed_places_are_another_state(tmp_path):
     url = str(tmp_path / "a.zarr")
     data = stored(url, "v3")
     first, second, aside = (Path(url, "c", "0", name) for name in ("0", "1", "x"))
@@ -108,7 +108,7 @@ def test_two_chunks_that_changed_places_are_another_state(tmp_path: Path) -> Non
     assert census(data).state != before.state
 
 
-def test_not_all_of_a_million_are_named(tmp_path: Path) -> None:
+def test_not_all_of_a_million_are_named(tmp_path):
     url = str(tmp_path / "a.zarr")
     zarr.create_array(url, shape=(1000, 1000), chunks=(1, 1), dtype="u1")
     found = census(seen(url))
@@ -116,7 +116,7 @@ def test_not_all_of_a_million_are_named(tmp_path: Path) -> None:
     assert found.absent[1001] == "c/1/1"
 
 
-def test_a_store_elsewhere_is_listed_too() -> None:
+def test_a_store_elsewhere_is_listed_too():
     url = "memory://census/a.zarr"
     data = stored(url, "v3")
     assert census(data).missing == 0
@@ -124,12 +124,12 @@ def test_a_store_elsewhere_is_listed_too() -> None:
     assert census(data).absent == ("c/1/1",)
 
 
-def test_a_web_server_lists_nothing(tmp_path: Path) -> None:
+def test_a_web_server_lists_nothing(tmp_path):
     data = stored(str(tmp_path / "a.zarr"), "v3")
     assert inventory(replace(data, url="http://127.0.0.1:1/a.zarr")) is None
 
 
-def test_a_folder_that_may_not_be_listed_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path):
     data = stored(str(tmp_path / "a.zarr"), "v3")
     inventory(data)
     shutil.rmtree(data.url)

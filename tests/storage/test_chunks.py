@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,12 +14,9 @@ from unetkit.storage.chunks import box_checksum, damages, list_chunks, list_docu
 from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.pyramids import add_pyramid
 
-if TYPE_CHECKING:
-    from unetkit.storage.planes import PlaneArray
-
 
 @pytest.fixture
-def data(tmp_path: Path) -> PlaneArray:
+def data(tmp_path):
     array = create_image(
         str(tmp_path / "a.zarr"), shape=(3, 2, 40, 36), axes="czyx", dtype="u1", chunk=8
     )
@@ -33,7 +29,7 @@ def data(tmp_path: Path) -> PlaneArray:
 BOX = {"y0": 8, "y1": 24, "x0": 32, "x1": 36}
 
 
-def test_a_checksum_changes_with_any_chunk_of_the_box_and_with_no_other(data: PlaneArray) -> None:
+def test_a_checksum_changes_with_any_chunk_of_the_box_and_with_no_other(data):
     before = box_checksum(data, 1, **BOX)
     assert box_checksum(data, 1, **BOX) == before
     assert box_checksum(data, 1, **BOX, start=1) != before
@@ -52,7 +48,7 @@ def test_a_checksum_changes_with_any_chunk_of_the_box_and_with_no_other(data: Pl
     assert box_checksum(data, 1, **BOX) == before
 
 
-def test_chunks_in_each_other_s_place_are_noticed(data: PlaneArray) -> None:
+def test_chunks_in_each_other_s_place_are_noticed(data):
     before = box_checksum(data, 1, **BOX)
     folder = Path(data.url, "c", "0", "1")
     one, other = folder / "1" / "4", folder / "2" / "4"
@@ -63,7 +59,7 @@ def test_chunks_in_each_other_s_place_are_noticed(data: PlaneArray) -> None:
     assert box_checksum(data, 1, **BOX) != before
 
 
-def test_every_chunk_below_a_folder_is_listed(tmp_path: Path) -> None:
+def test_every_chunk_below_a_folder_is_listed(tmp_path):
     # A sample named like the folder of an array's chunks is no array.
     place = str(tmp_path / "c")
     image = create_image(place, shape=(2, 1100, 30), axes="cyx", dtype="u1", chunk=512)
@@ -93,7 +89,7 @@ def test_every_chunk_below_a_folder_is_listed(tmp_path: Path) -> None:
         assert (chunk["length"], chunk["crc32"]) == (len(data), zlib.crc32(data))
 
 
-def test_a_store_is_listed_as_a_folder_is(tmp_path: Path, bucket: str) -> None:
+def test_a_store_is_listed_as_a_folder_is(tmp_path, bucket):
     for place in (str(tmp_path / "a.zarr"), f"{bucket}/a.zarr"):
         image = create_image(place, shape=(3, 40, 36), axes="cyx", dtype="u1", chunk=16)
         image.write(0, 0, 0, np.arange(3 * 40 * 36).reshape(3, 40, 36).astype(np.uint8))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,21 +13,16 @@ from unetkit.errors import InputError, ResourceError
 from unetkit.storage import retry
 from unetkit.storage.image_writer import create_image
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from unetkit.storage.planes import PlaneArray
-
 IMAGE = np.arange(1, 64 * 40 + 1, dtype=np.uint16).reshape(1, 64, 40)
 
 
 @pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def _hurry(monkeypatch):
     monkeypatch.setattr(retry, "RETRY_DELAYS", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> PlaneArray:
+def data(tmp_path):
     data = create_image(str(tmp_path / "a.zarr"), shape=(64, 40), axes="yx", dtype="u2", chunk=32)
     data.write(0, 0, 0, IMAGE)
     return data
@@ -36,9 +30,7 @@ def data(tmp_path: Path) -> PlaneArray:
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EINTR])
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_read_that_fails_for_a_moment_is_tried_again(
-    faults: SimpleNamespace, data: PlaneArray, number: int, times: int
-) -> None:
+def test_a_read_that_fails_for_a_moment_is_tried_again(faults, data, number, times):
     with faults.at("open", "/c/1/0", number, times=times), retry.count_attempts() as tries:
         np.testing.assert_array_equal(data.read(0, 0, 64, 0, 40), IMAGE)
     assert tries == [times]
@@ -46,9 +38,7 @@ def test_a_read_that_fails_for_a_moment_is_tried_again(
 
 @pytest.mark.parametrize("event", ["open", "os.rename"])
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_write_that_fails_for_a_moment_is_tried_again(
-    faults: SimpleNamespace, data: PlaneArray, event: str, times: int
-) -> None:
+def test_a_write_that_fails_for_a_moment_is_tried_again(faults, data, event, times):
     with faults.at(event, "/c/1/1", errno.EIO, times=times), retry.count_attempts() as tries:
         data.write(0, 0, 0, IMAGE + 1)
     assert tries == [times]
@@ -56,7 +46,7 @@ def test_a_write_that_fails_for_a_moment_is_tried_again(
     assert not list(Path(data.url).rglob("*.partial"))
 
 
-def test_a_disk_that_stays_bad_is_named(faults: SimpleNamespace, data: PlaneArray) -> None:
+def test_a_disk_that_stays_bad_is_named(faults, data):
     with faults.at("open", "/c/1/0", errno.EIO):
         with pytest.raises(ResourceError, match="4 times in a row; see to the disk") as caught:
             data.read(0, 0, 64, 0, 40)
@@ -70,16 +60,14 @@ def test_a_disk_that_stays_bad_is_named(faults: SimpleNamespace, data: PlaneArra
         data.write(0, 0, 0, IMAGE)
 
 
-def test_what_may_not_be_read_is_named_with_its_pixels(
-    faults: SimpleNamespace, data: PlaneArray
-) -> None:
+def test_what_may_not_be_read_is_named_with_its_pixels(faults, data):
     words = r"chunk c/1/0 \(rows 32:64, columns 0:32\) must be readable, got PermissionError"
     with faults.at("open", "/c/1/0", errno.EACCES), pytest.raises(InputError, match=words):
         data.read(0, 0, 64, 0, 40)
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", b"cut off"])
-def test_a_damaged_chunk_is_named_with_its_pixels(data: PlaneArray, content: bytes) -> None:
+def test_a_damaged_chunk_is_named_with_its_pixels(data, content):
     chunk = Path(data.url, "c", "1", "1")
     chunk.write_bytes(chunk.read_bytes()[:-3] if content == b"cut off" else content)
     with pytest.raises(InputError, match=r"chunk c/1/1 \(rows 32:64, columns 32:40\)") as caught:
@@ -87,7 +75,7 @@ def test_a_damaged_chunk_is_named_with_its_pixels(data: PlaneArray, content: byt
     assert caught.value.exit_code == 3
 
 
-def test_a_stack_s_chunk_is_named_by_its_rows(tmp_path: Path) -> None:
+def test_a_stack_s_chunk_is_named_by_its_rows(tmp_path):
     import zarr
 
     from unetkit.storage.nodes import ArrayNode, read_node

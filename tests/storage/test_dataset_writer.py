@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import pytest
 import yaozarrs
@@ -15,13 +13,10 @@ from unetkit.storage.datasets import DatasetWriter, label_dtype, open_dataset, w
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 PLANE = np.arange(20, dtype=np.uint8).reshape(5, 4)
 
 
-def test_a_sample_with_all_its_parts_reads_back_and_is_valid(tmp_path: Path) -> None:
+def test_a_sample_with_all_its_parts_reads_back_and_is_valid(tmp_path):
     writer = DatasetWriter(str(tmp_path / "data.zarr"), attributes={"command": "import"})
     labels = PLANE.astype(np.int64) * 1000
     writer.add(
@@ -68,9 +63,7 @@ def test_a_sample_with_all_its_parts_reads_back_and_is_valid(tmp_path: Path) -> 
     axes=st.sampled_from(["yx", "cyx", "zyx", "tyx", "tczyx", "tcyx", "czyx"]),
     sizes=st.tuples(*[st.integers(1, 4)] * 5),
 )
-def test_arrays_of_any_axes_read_back(
-    axes: str, sizes: tuple[int, ...], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_arrays_of_any_axes_read_back(axes, sizes, tmp_path_factory):
     shape = tuple(size for size, axis in zip(sizes, "tczyx", strict=True) if axis in axes)
     content = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
     url = str(tmp_path_factory.mktemp("w") / "a.zarr")
@@ -88,7 +81,7 @@ def test_arrays_of_any_axes_read_back(
         np.testing.assert_array_equal(image.labels["instances"].read(*box), wanted[0])
 
 
-def test_samples_are_listed_when_all_are_there(tmp_path: Path) -> None:
+def test_samples_are_listed_when_all_are_there(tmp_path):
     writer = DatasetWriter(str(tmp_path / "data.zarr"))
     writer.add("a", PLANE, axes="yx")
     assert open_dataset(writer.url, mixed=True).names == ()
@@ -96,7 +89,7 @@ def test_samples_are_listed_when_all_are_there(tmp_path: Path) -> None:
     assert open_dataset(writer.url).names == ("a",)
 
 
-def test_more_samples_can_be_added_later(tmp_path: Path) -> None:
+def test_more_samples_can_be_added_later(tmp_path):
     url = str(tmp_path / "data.zarr")
     for name in ("a", "b"):
         writer = DatasetWriter(url, attributes={name: 1})
@@ -109,7 +102,7 @@ def test_more_samples_can_be_added_later(tmp_path: Path) -> None:
         DatasetWriter(url).add("a", PLANE, axes="yx")
 
 
-def test_what_an_interrupted_run_left_is_written_again(tmp_path: Path) -> None:
+def test_what_an_interrupted_run_left_is_written_again(tmp_path):
     url = str(tmp_path / "data.zarr")
     DatasetWriter(url).add("a", PLANE, axes="yx")
     writer = DatasetWriter(url)
@@ -118,7 +111,7 @@ def test_what_an_interrupted_run_left_is_written_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(open_dataset(url)["a"].data.read(0, 0, 5, 0, 4)[0], PLANE + 1)
 
 
-def test_a_place_can_be_reserved_for_another_writer(tmp_path: Path) -> None:
+def test_a_place_can_be_reserved_for_another_writer(tmp_path):
     writer = DatasetWriter(str(tmp_path / "data.zarr"))
     place = writer.reserve("a", source="s")
     with pytest.raises(InputError, match=r"sample 'a' .* must be written"):
@@ -128,7 +121,7 @@ def test_a_place_can_be_reserved_for_another_writer(tmp_path: Path) -> None:
     assert open_dataset(writer.url)["a"].image.levels == 2
 
 
-def test_a_sample_that_fails_leaves_its_name_free(tmp_path: Path) -> None:
+def test_a_sample_that_fails_leaves_its_name_free(tmp_path):
     writer = DatasetWriter(str(tmp_path / "data.zarr"))
     with pytest.raises(InputError, match="labels must be as large"):
         writer.add("a", PLANE, axes="yx", labels=PLANE[1:])
@@ -138,20 +131,20 @@ def test_a_sample_that_fails_leaves_its_name_free(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", ".hidden", "a\n", "zarr.json", "__x"])
-def test_names_that_are_no_folders_are_refused(name: str, tmp_path: Path) -> None:
+def test_names_that_are_no_folders_are_refused(name, tmp_path):
     with pytest.raises(InputError, match="plain folder name"):
         DatasetWriter(str(tmp_path / "data.zarr")).reserve(name)
 
 
 @pytest.mark.parametrize("name", ["exp[control]", "img[bold]", "a b", "äö", "-rf", "🔬"])
-def test_strange_names_work(name: str, tmp_path: Path) -> None:
+def test_strange_names_work(name, tmp_path):
     writer = DatasetWriter(str(tmp_path / "data.zarr"))
     writer.add(name, PLANE, axes="yx", labels=PLANE)
     writer.finish()
     assert open_dataset(writer.url)[name].label_kind == "instances"
 
 
-def test_only_a_dataset_gets_samples(tmp_path: Path) -> None:
+def test_only_a_dataset_gets_samples(tmp_path):
     url = str(tmp_path / "a.zarr")
     create_image(url, shape=(4, 4), axes="yx", dtype=np.uint8)
     with pytest.raises(InputError, match="must be a dataset"):
@@ -161,7 +154,7 @@ def test_only_a_dataset_gets_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [{"kind": "cells"}, {"axes": "cyx"}, {"axes": "yy"}, {"axes": "xy"}]
 )
-def test_unknown_words_are_refused(options: dict[str, Any], tmp_path: Path) -> None:
+def test_unknown_words_are_refused(options, tmp_path):
     with pytest.raises(UsageError, match="must"):
         write_sample(str(tmp_path / "a"), PLANE, **{"axes": "yx", **options})
     assert list(tmp_path.iterdir()) == []
@@ -171,13 +164,13 @@ def test_unknown_words_are_refused(options: dict[str, Any], tmp_path: Path) -> N
     ("top", "dtype"),
     [(0, "u1"), (255, "u1"), (256, "u2"), (70_000, "u4"), (2**24 + 1, "u4"), (2**32 - 1, "u4")],
 )
-def test_ids_keep_their_values_in_the_narrowest_type(top: int, dtype: str) -> None:
+def test_ids_keep_their_values_in_the_narrowest_type(top, dtype):
     assert label_dtype(np.array([0, top])) == np.dtype(dtype)
 
 
 @pytest.mark.parametrize(
     "labels", [np.array([-1]), np.array([2**32]), np.array([1.0]), np.array([np.nan])]
 )
-def test_labels_that_no_viewer_knows_are_refused(labels: np.ndarray[Any, Any]) -> None:
+def test_labels_that_no_viewer_knows_are_refused(labels):
     with pytest.raises(LabelError, match="labels must"):
         label_dtype(labels)

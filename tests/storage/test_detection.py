@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,23 +13,20 @@ from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import detect
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def group(folder: Path, attributes: dict[str, Any]) -> str:
+def group(folder, attributes):
     folder.mkdir()
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     (folder / "zarr.json").write_text(json.dumps(document))
     return str(folder)
 
 
-def listing(folder: Path) -> list[str]:
+def listing(folder):
     return sorted(str(path) for path in folder.rglob("*"))
 
 
-def test_the_four_kinds(tmp_path: Path) -> None:
-    def at(name: str) -> str:
+def test_the_four_kinds(tmp_path):
+    def at(name):
         return str(tmp_path / name)
 
     DatasetWriter(at("data.zarr"))
@@ -46,7 +42,7 @@ def test_the_four_kinds(tmp_path: Path) -> None:
     assert listing(tmp_path) == before
 
 
-def test_a_misspelt_path_creates_nothing(tmp_path: Path) -> None:
+def test_a_misspelt_path_creates_nothing(tmp_path):
     create_image(str(tmp_path / "slide.zarr"), shape=(4, 4), axes="yx", dtype=np.uint8)
     before = listing(tmp_path)
     for wrong in ("slid.zarr", "slide.zarr/nothing", "no/such/slide.zarr"):
@@ -58,13 +54,13 @@ def test_a_misspelt_path_creates_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cells.tif", "cells.PNG", "cells.jpeg"])
-def test_an_image_file_names_the_import_line(name: str, tmp_path: Path) -> None:
+def test_an_image_file_names_the_import_line(name, tmp_path):
     (tmp_path / name).write_bytes(b"pixels")
     with pytest.raises(InputError, match=rf"unetkit import .*{name} cells\.zarr"):
         detect(str(tmp_path / name))
 
 
-def test_a_folder_of_images_names_the_import_line(tmp_path: Path) -> None:
+def test_a_folder_of_images_names_the_import_line(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for name in ("a.png", "b.tif", "notes.txt"):
@@ -82,13 +78,13 @@ def test_a_folder_of_images_names_the_import_line(tmp_path: Path) -> None:
         ("notes.txt", "got a file"),
     ],
 )
-def test_other_files_get_one_sentence(name: str, words: str, tmp_path: Path) -> None:
+def test_other_files_get_one_sentence(name, words, tmp_path):
     (tmp_path / name).touch()
     with pytest.raises(InputError, match=words):
         detect(str(tmp_path / name))
 
 
-def test_other_folders_get_one_sentence(tmp_path: Path) -> None:
+def test_other_folders_get_one_sentence(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="a folder without one"):
         detect(str(tmp_path / "empty"))

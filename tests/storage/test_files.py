@@ -22,12 +22,12 @@ from unetkit.storage.outputs import (
 )
 
 
-def make(url: str, value: int = 1) -> None:
+def make(url, value=1):
     array = create_image(url, shape=(4, 4), axes="yx", dtype=np.uint8)
     array.write(0, 0, 0, np.full((1, 4, 4), value, np.uint8))
 
 
-def tree(folder: Path) -> dict[str, bytes | None]:
+def tree(folder):
     """Everything below a folder, with its content."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
@@ -35,7 +35,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-def test_an_output_appears_complete(tmp_path: Path) -> None:
+def test_an_output_appears_complete(tmp_path):
     url = str(tmp_path / "out.zarr")
     with staged(url) as partial:
         assert partial == str(tmp_path / ".out.zarr.unetkit-partial")
@@ -46,12 +46,12 @@ def test_an_output_appears_complete(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
 
 
-def test_a_failure_leaves_everything_as_it_was(tmp_path: Path) -> None:
+def test_a_failure_leaves_everything_as_it_was(tmp_path):
     url = str(tmp_path / "out.zarr")
     make(url)
     before = tree(tmp_path)
 
-    def fail() -> None:
+    def fail():
         with staged(url, overwrite=True) as partial:
             make(partial, 2)
             raise KeyboardInterrupt
@@ -61,7 +61,7 @@ def test_a_failure_leaves_everything_as_it_was(tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
-def test_an_earlier_output_is_replaced_only_when_asked(tmp_path: Path) -> None:
+def test_an_earlier_output_is_replaced_only_when_asked(tmp_path):
     url = str(tmp_path / "out.zarr")
     make(url)
     with pytest.raises(OutputError, match="add --overwrite to replace it"), staged(url):
@@ -72,7 +72,7 @@ def test_an_earlier_output_is_replaced_only_when_asked(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
 
 
-def test_a_leftover_partial_is_removed(tmp_path: Path) -> None:
+def test_a_leftover_partial_is_removed(tmp_path):
     url = str(tmp_path / "out.zarr")
     make(partial_url(url), 7)
     with staged(url) as partial:
@@ -83,7 +83,7 @@ def test_a_leftover_partial_is_removed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("overwrite", [True, False])
 @pytest.mark.parametrize("name", ["folder", "file.txt", "foreign.zarr", "link.zarr", "empty", "."])
-def test_foreign_things_are_never_replaced(name: str, overwrite: bool, tmp_path: Path) -> None:
+def test_foreign_things_are_never_replaced(name, overwrite, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.docx").write_text("years of work")
     (tmp_path / "file.txt").write_text("unetkit")
@@ -118,7 +118,7 @@ def test_foreign_things_are_never_replaced(name: str, overwrite: bool, tmp_path:
         ".",
     ],
 )
-def test_an_output_that_meets_its_input_is_refused(output: str, tmp_path: Path) -> None:
+def test_an_output_that_meets_its_input_is_refused(output, tmp_path):
     (tmp_path / "data").mkdir()
     make(str(tmp_path / "data" / "in.zarr"))
     (tmp_path / "link").symlink_to(tmp_path / "data")
@@ -130,20 +130,18 @@ def test_an_output_that_meets_its_input_is_refused(output: str, tmp_path: Path) 
     assert tree(tmp_path) == before
 
 
-def test_neighbours_do_not_collide(tmp_path: Path) -> None:
+def test_neighbours_do_not_collide(tmp_path):
     make(str(tmp_path / "in.zarr"))
     check_output(str(tmp_path / "in.zarr2"), inputs=[str(tmp_path / "in.zarr"), "s3://b/in.zarr"])
 
 
-def test_a_missing_folder_is_not_created(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_created(tmp_path):
     with pytest.raises(OutputError, match="must exist, got none"):
         check_output(str(tmp_path / "no" / "out.zarr"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_relative_name_lies_in_the_current_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_name_lies_in_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with staged("out.zarr") as partial:
         assert partial == ".out.zarr.unetkit-partial"
@@ -151,7 +149,7 @@ def test_a_relative_name_lies_in_the_current_folder(
     assert (tmp_path / "out.zarr").is_dir()
 
 
-def test_where_no_folder_can_be_made_a_sentence_says_so(tmp_path: Path) -> None:
+def test_where_no_folder_can_be_made_a_sentence_says_so(tmp_path):
     # A name that is nearly as long as names may be leaves no room for that of the partial.
     with (
         pytest.raises(ResourceError, match="must be writable, got") as caught,
@@ -166,7 +164,7 @@ def test_where_no_folder_can_be_made_a_sentence_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc here")
-def test_a_file_system_that_lets_nobody_make_a_folder_is_told_of() -> None:
+def test_a_file_system_that_lets_nobody_make_a_folder_is_told_of():
     # Only the right to write is asked for before.
     if not os.access("/proc", os.W_OK):
         pytest.skip("only the administrator seems to be allowed to write there")
@@ -174,10 +172,10 @@ def test_a_file_system_that_lets_nobody_make_a_folder_is_told_of() -> None:
         pytest.fail("nothing can be made here")
 
 
-def test_an_output_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
+def test_an_output_that_appeared_meanwhile_is_kept(tmp_path):
     url = str(tmp_path / "out.zarr")
 
-    def race() -> None:
+    def race():
         with staged(url) as partial:
             make(partial, 2)
             Path(url).mkdir()
@@ -187,9 +185,7 @@ def test_an_output_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
 
 
-def test_a_rename_that_fails_puts_the_old_output_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rename_that_fails_puts_the_old_output_back(tmp_path, monkeypatch):
     url, partial = str(tmp_path / "out.zarr"), str(tmp_path / "partial")
     make(url)
     with pytest.raises(ResourceError, match="must be writable"):
@@ -198,9 +194,7 @@ def test_a_rename_that_fails_puts_the_old_output_back(
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
 
 
-def test_all_is_on_the_disk_before_the_name_appears(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_is_on_the_disk_before_the_name_appears(tmp_path, monkeypatch):
     url, seen = str(tmp_path / "out.zarr"), []
     monkeypatch.setattr(os, "sync", lambda: seen.append(Path(url).exists()))
     with staged(url) as partial:
@@ -218,23 +212,23 @@ def test_all_is_on_the_disk_before_the_name_appears(
         ("../slide.v2.zarr", "../slide.v2.prediction.zarr"),
     ],
 )
-def test_an_output_is_named_after_its_input(source: str, wanted: str) -> None:
+def test_an_output_is_named_after_its_input(source, wanted):
     assert output_name(source, ".prediction.zarr") == wanted
 
 
 @pytest.mark.parametrize("source", ["s3://bucket/slide.zarr", ".", "..", "a/..", "/", ""])
-def test_an_input_without_a_name_needs_one_for_the_output(source: str) -> None:
+def test_an_input_without_a_name_needs_one_for_the_output(source):
     with pytest.raises(UsageError, match=r"add -o NAME\.prediction\.zarr"):
         output_name(source, ".prediction.zarr")
 
 
-def test_an_output_is_not_put_into_the_store_of_its_input(tmp_path: Path) -> None:
+def test_an_output_is_not_put_into_the_store_of_its_input(tmp_path):
     DatasetWriter(str(tmp_path / "data.zarr"))
     with pytest.raises(UsageError, match="inside a store"):
         output_name(str(tmp_path / "data.zarr" / "a01"), ".prediction.zarr")
 
 
-def test_work_that_needs_a_disk_is_done_on_one() -> None:
+def test_work_that_needs_a_disk_is_done_on_one():
     check_local("data/model.safetensors")
     with pytest.raises(UsageError, match="must be a path on this machine, got s3://bucket/m"):
         check_local("s3://bucket/m.safetensors")

@@ -26,11 +26,11 @@ from unetkit.storage.pyramids import add_pyramid
 SIZES = {"t": 2, "c": 3, "z": 2, "y": 40, "x": 30}
 
 
-def shape(axes: str) -> tuple[int, ...]:
+def shape(axes):
     return tuple(SIZES[axis] for axis in axes)
 
 
-def opened(url: str) -> Any:
+def opened(url):
     node = read_node(url)
     assert isinstance(node, GroupNode)
     return ome_image(node)
@@ -38,9 +38,7 @@ def opened(url: str) -> Any:
 
 @pytest.mark.parametrize("axes", ["yx", "cyx", "zyx", "tyx", "tczyx"])
 @pytest.mark.parametrize("pixel_size", [None, {"y": 0.5, "x": 0.5, "z": 2.0}])
-def test_every_part_is_valid_ome_zarr(
-    axes: str, pixel_size: dict[str, float] | None, tmp_path: Path
-) -> None:
+def test_every_part_is_valid_ome_zarr(axes, pixel_size, tmp_path):
     url = str(tmp_path / "a.zarr")
     plain = axes.replace("c", "")
     names = ("r", "g", "b") if "c" in axes else ()
@@ -69,7 +67,7 @@ def test_every_part_is_valid_ome_zarr(
     assert image.data.chunk == (16, 16)
 
 
-def test_validation_would_notice(tmp_path: Path) -> None:
+def test_validation_would_notice(tmp_path):
     url = str(tmp_path / "a.zarr")
     create_image(url, shape=(40, 30), axes="yx", dtype=np.uint8)
     create_labels(url, "classes", shape=(40, 30), axes="yx", dtype=np.uint8)
@@ -81,7 +79,7 @@ def test_validation_would_notice(tmp_path: Path) -> None:
         yaozarrs.validate_zarr_store(url)
 
 
-def test_few_channels_share_a_chunk_and_many_do_not(tmp_path: Path) -> None:
+def test_few_channels_share_a_chunk_and_many_do_not(tmp_path):
     for count, wanted in ((3, 3), (40, 1)):
         array = create_image(
             str(tmp_path / f"{count}.zarr"), shape=(count, 8, 8), axes="cyx", dtype=np.uint16
@@ -89,7 +87,7 @@ def test_few_channels_share_a_chunk_and_many_do_not(tmp_path: Path) -> None:
         assert array.chunks == (wanted, 8, 8)
 
 
-def test_what_exists_is_never_replaced(tmp_path: Path) -> None:
+def test_what_exists_is_never_replaced(tmp_path):
     url = str(tmp_path / "a.zarr")
     options: dict[str, Any] = {"shape": (4, 4), "axes": "yx"}
     create_image(url, dtype=np.uint8, **options)
@@ -108,7 +106,7 @@ def test_what_exists_is_never_replaced(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "mine") == ["thesis.docx"]  # noqa: PTH208
 
 
-def test_an_image_goes_into_a_partial_that_holds_its_journal(tmp_path: Path) -> None:
+def test_an_image_goes_into_a_partial_that_holds_its_journal(tmp_path):
     (tmp_path / ".unetkit").mkdir()
     (tmp_path / ".unetkit" / "journal.txt").touch()
     create_image(str(tmp_path), shape=(4, 4), axes="yx", dtype=np.uint8)
@@ -116,7 +114,7 @@ def test_an_image_goes_into_a_partial_that_holds_its_journal(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("axes", ["xy", "yxc", "ctyx", "yxx", "qyx", "yx"])
-def test_axes_that_ome_zarr_does_not_know_are_refused(axes: str, tmp_path: Path) -> None:
+def test_axes_that_ome_zarr_does_not_know_are_refused(axes, tmp_path):
     with pytest.raises(UsageError, match="axes of an image"):
         create_image(
             str(tmp_path / "a"), shape=(4,) * (len(axes) + (axes == "yx")), axes=axes, dtype="u1"
@@ -124,13 +122,13 @@ def test_axes_that_ome_zarr_does_not_know_are_refused(axes: str, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_axis_creates_nothing(tmp_path: Path) -> None:
+def test_an_empty_axis_creates_nothing(tmp_path):
     with pytest.raises(InputError, match="axis of size 0"):
         create_image(str(tmp_path / "a"), shape=(0, 4), axes="yx", dtype=np.uint8)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_labels_are_integers_of_an_image(tmp_path: Path) -> None:
+def test_labels_are_integers_of_an_image(tmp_path):
     url = str(tmp_path / "a.zarr")
     options: dict[str, Any] = {"shape": (4, 4), "axes": "yx"}
     with pytest.raises(InputError, match="OME-Zarr image to get labels"):
@@ -145,14 +143,14 @@ def test_labels_are_integers_of_an_image(tmp_path: Path) -> None:
         create_weights(str(tmp_path), **options)
 
 
-def test_as_many_names_as_channels(tmp_path: Path) -> None:
+def test_as_many_names_as_channels(tmp_path):
     with pytest.raises(UsageError, match="channel names must be 3"):
         create_image(
             str(tmp_path / "a"), shape=(3, 4, 4), axes="cyx", dtype="u1", channel_names=["DAPI"]
         )
 
 
-def test_attributes_are_merged(tmp_path: Path) -> None:
+def test_attributes_are_merged(tmp_path):
     url = str(tmp_path / "a.zarr")
     create_image(url, shape=(4, 4), axes="yx", dtype=np.uint8, attributes={"a": 1, "b": 2})
     update_attributes(url, b=np.int64(3), c={"d": (4,)})
@@ -165,7 +163,7 @@ def test_attributes_are_merged(tmp_path: Path) -> None:
         update_attributes(str(tmp_path / "b.zarr"), a=1)
 
 
-def test_weights_can_be_made_beside_their_place(tmp_path: Path) -> None:
+def test_weights_can_be_made_beside_their_place(tmp_path):
     url, partial = str(tmp_path / "a.zarr"), str(tmp_path / "a.zarr" / ".weights.partial")
     create_image(url, shape=(4, 4), axes="yx", dtype=np.uint8)
     create_weights(url, shape=(4, 4), axes="yx", at=partial, attributes={"preset": "paper2015"})
@@ -174,7 +172,7 @@ def test_weights_can_be_made_beside_their_place(tmp_path: Path) -> None:
     assert opened(url).weights_attributes["preset"] == "paper2015"
 
 
-def test_an_image_can_be_written_to_memory() -> None:
+def test_an_image_can_be_written_to_memory():
     url = "memory://bucket/a.zarr"
     array = create_image(url, shape=(2, 1100, 9), axes="cyx", dtype=np.uint8)
     array.write(0, 0, 0, np.full((2, 1100, 9), 7, np.uint8))
@@ -188,7 +186,7 @@ def test_an_image_can_be_written_to_memory() -> None:
     assert not Path("memory:").exists()
 
 
-def test_a_store_of_0_4_is_valid_and_its_parts_follow_it(tmp_path: Path) -> None:
+def test_a_store_of_0_4_is_valid_and_its_parts_follow_it(tmp_path):
     url = str(tmp_path / "old.zarr")
     image = create_image(
         url,
@@ -223,7 +221,7 @@ def test_a_store_of_0_4_is_valid_and_its_parts_follow_it(tmp_path: Path) -> None
     np.testing.assert_array_equal(again.weights.read(0, 0, 1100, 0, 30), pixels[1])
 
 
-def test_both_versions_hold_the_same_levels(tmp_path: Path) -> None:
+def test_both_versions_hold_the_same_levels(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 255, (1, 1500, 1030), np.uint8)
     made = []
     for version in ("0.5", "0.4"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 
@@ -12,11 +10,8 @@ from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def dataset(folder: Path, *names: str) -> str:
+def dataset(folder, *names):
     writer = DatasetWriter(str(folder / "data.zarr"))
     for name in names:
         writer.add(name, np.full((4, 4), len(name), np.uint8), axes="yx")
@@ -24,7 +19,7 @@ def dataset(folder: Path, *names: str) -> str:
     return writer.url
 
 
-def test_what_was_written_reads_back(tmp_path: Path) -> None:
+def test_what_was_written_reads_back(tmp_path):
     url = str(tmp_path / "slide.ome.zarr")
     array = create_image(
         url, shape=(2, 6, 5), axes="cyx", dtype=np.uint16, channel_names=("DAPI", "GFP")
@@ -36,23 +31,23 @@ def test_what_was_written_reads_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.data.read(0, 0, 6, 0, 5), content[1:])
 
 
-def test_a_dataset_of_one_sample_is_an_image(tmp_path: Path) -> None:
+def test_a_dataset_of_one_sample_is_an_image(tmp_path):
     assert open_image(dataset(tmp_path, "a01")).name == "a01"
 
 
-def test_a_dataset_of_more_is_no_image_and_says_how_to_name_one(tmp_path: Path) -> None:
+def test_a_dataset_of_more_is_no_image_and_says_how_to_name_one(tmp_path):
     url = dataset(tmp_path, "a01", "a02")
     with pytest.raises(InputError, match=r"dataset of 2; name one, such as .*data\.zarr/a01"):
         open_image(url)
     assert open_image(f"{url}/a02").name == "a02"
 
 
-def test_an_empty_dataset_is_no_image(tmp_path: Path) -> None:
+def test_an_empty_dataset_is_no_image(tmp_path):
     with pytest.raises(InputError, match="dataset of 0"):
         open_image(dataset(tmp_path))
 
 
-def test_a_misspelt_path_creates_nothing(tmp_path: Path) -> None:
+def test_a_misspelt_path_creates_nothing(tmp_path):
     with pytest.raises(MissingError):
         open_image(str(tmp_path / "slide.zarr"))
     assert list(tmp_path.iterdir()) == []

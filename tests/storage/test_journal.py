@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,21 +13,16 @@ from unetkit.errors import ResourceError
 from unetkit.storage import urls
 from unetkit.storage.journal import LINES_A_PIECE, Journal, differences, open_log
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from _pytest.fixtures import FixtureRequest
-
 entries = st.lists(
     st.tuples(st.text(max_size=12), st.none() | st.integers(0, 2**32 - 1)), max_size=12
 )
 
 
-def lines(folder: Path) -> Path:
+def lines(folder):
     return folder / ".unetkit" / "journal.txt"
 
 
-def written(folder: Path, items: list[tuple[str, int | None]]) -> None:
+def written(folder, items):
     with Journal(str(folder)) as journal:
         for key, checksum in items:
             journal.record(key, checksum=checksum)
@@ -35,9 +30,7 @@ def written(folder: Path, items: list[tuple[str, int | None]]) -> None:
 
 @settings(deadline=None)
 @given(items=entries)
-def test_what_is_recorded_is_done(
-    items: list[tuple[str, int | None]], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_what_is_recorded_is_done(items, tmp_path_factory):
     folder = tmp_path_factory.mktemp("journal")
     written(folder, items)
     assert Journal(str(folder)).done() == dict(items)
@@ -46,10 +39,10 @@ def test_what_is_recorded_is_done(
 @settings(deadline=None)
 @given(items=entries, data=st.data())
 def test_a_torn_journal_keeps_a_beginning(
-    items: list[tuple[str, int | None]],
-    data: st.DataObject,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
+    items,
+    data,
+    tmp_path_factory,
+):
     folder = tmp_path_factory.mktemp("journal")
     written(folder, [("first", 1), *items])
     content = lines(folder).read_bytes()
@@ -66,9 +59,7 @@ def test_a_torn_journal_keeps_a_beginning(
 
 @settings(deadline=None)
 @given(position=st.integers(0, 10_000), bit=st.integers(0, 7))
-def test_a_flipped_bit_never_makes_a_part_done(
-    position: int, bit: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_flipped_bit_never_makes_a_part_done(position, bit, tmp_path_factory):
     folder = tmp_path_factory.mktemp("journal")
     items: list[tuple[str, int | None]] = [(f"tile {number}", number) for number in range(6)]
     written(folder, items)
@@ -90,7 +81,7 @@ def test_a_flipped_bit_never_makes_a_part_done(
         b"rubbish",
     ],
 )
-def test_foreign_lines_say_nothing(line: bytes, tmp_path: Path) -> None:
+def test_foreign_lines_say_nothing(line, tmp_path):
     written(tmp_path, [("a", 1)])
     with lines(tmp_path).open("ab") as file:
         file.write(line + b"\n")
@@ -98,11 +89,11 @@ def test_foreign_lines_say_nothing(line: bytes, tmp_path: Path) -> None:
     assert Journal(str(tmp_path)).done() == {"a": 1, "b": None}
 
 
-def test_lines_of_many_threads_never_mix(tmp_path: Path) -> None:
+def test_lines_of_many_threads_never_mix(tmp_path):
     journal = Journal(str(tmp_path))
     journal.record("first", checksum=None)
 
-    def record(worker: int) -> None:
+    def record(worker):
         for number in range(50):
             journal.record(f"{worker}/{number}", checksum=number)
 
@@ -115,7 +106,7 @@ def test_lines_of_many_threads_never_mix(tmp_path: Path) -> None:
     assert len(journal.done()) == 201
 
 
-def test_asking_creates_nothing(tmp_path: Path) -> None:
+def test_asking_creates_nothing(tmp_path):
     journal = Journal(str(tmp_path / "partial"))
     assert journal.done() == {}
     assert journal.read_fingerprint() is None
@@ -123,7 +114,7 @@ def test_asking_creates_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_fingerprints_are_compared_entry_by_entry(tmp_path: Path) -> None:
+def test_fingerprints_are_compared_entry_by_entry(tmp_path):
     journal = Journal(str(tmp_path))
     before: dict[str, Any] = {"model": "ab12", "plan": {"tile": 512, "shape": (3, 4)}, "old": 1}
     journal.write_fingerprint(before)
@@ -137,7 +128,7 @@ def test_fingerprints_are_compared_entry_by_entry(tmp_path: Path) -> None:
     ]
 
 
-def test_a_damaged_fingerprint_is_none(tmp_path: Path) -> None:
+def test_a_damaged_fingerprint_is_none(tmp_path):
     journal = Journal(str(tmp_path))
     journal.write_fingerprint({"a": 1})
     (tmp_path / ".unetkit" / "fingerprint.json").write_text("[1")
@@ -145,7 +136,7 @@ def test_a_damaged_fingerprint_is_none(tmp_path: Path) -> None:
 
 
 @pytest.fixture(params=["file", "memory", "s3"])
-def place(request: FixtureRequest, tmp_path: Path) -> str:
+def place(request, tmp_path):
     if request.param == "s3":
         return f"{request.getfixturevalue('bucket')}/journal.txt"
     if request.param == "memory":
@@ -153,7 +144,7 @@ def place(request: FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "new" / "journal.txt")
 
 
-def test_each_line_is_stored_at_once_and_kept_by_the_next_process(place: str) -> None:
+def test_each_line_is_stored_at_once_and_kept_by_the_next_process(place):
     first, second = open_log(place), open_log(place)
     assert first.read() == b""
     first.append(b"1\n")
@@ -168,7 +159,7 @@ def test_each_line_is_stored_at_once_and_kept_by_the_next_process(place: str) ->
     assert open_log(place).read() == b"4\n"
 
 
-def test_many_lines_stay_in_order(tmp_path: Path) -> None:
+def test_many_lines_stay_in_order(tmp_path):
     url = f"memory://{tmp_path.name}/many.txt"
     lines = open_log(url)
     written = [f"{number}\n".encode() for number in range(2 * LINES_A_PIECE + 3)]
@@ -178,14 +169,14 @@ def test_many_lines_stay_in_order(tmp_path: Path) -> None:
     assert len(urls.children(url)) == 3
 
 
-def test_a_line_that_was_torn_does_not_take_the_next_along(tmp_path: Path) -> None:
+def test_a_line_that_was_torn_does_not_take_the_next_along(tmp_path):
     path = tmp_path / "journal.txt"
     path.write_bytes(b"1\n2")
     open_log(str(path)).append(b"3\n")
     assert path.read_bytes() == b"1\n2\n3\n"
 
 
-def test_a_place_that_can_t_be_written_is_named(tmp_path: Path) -> None:
+def test_a_place_that_can_t_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ResourceError, match="must be writable"):
         open_log(str(tmp_path / "file" / "journal.txt")).append(b"1\n")
@@ -193,7 +184,7 @@ def test_a_place_that_can_t_be_written_is_named(tmp_path: Path) -> None:
         Journal(str(tmp_path / "file")).record("a", checksum=None)
 
 
-def test_a_journal_lives_in_a_store(bucket: str) -> None:
+def test_a_journal_lives_in_a_store(bucket):
     with Journal(f"{bucket}/part") as journal:
         assert journal.read_fingerprint() is None
         journal.write_fingerprint({"tile": 16})

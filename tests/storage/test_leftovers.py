@@ -19,24 +19,24 @@ STRAYS = [
 KEPT = ["0/c/0/1", "zarr.json", ".unetkit/journal.txt", "notes.tmp", "thesis.partial", "a.0f.tmp"]
 
 
-def lay(folder: Path, names: list[str]) -> None:
+def lay(folder, names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
 
 
-def files(folder: Path) -> set[str]:
+def files(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_only_what_is_half_written_or_half_removed_goes(tmp_path: Path) -> None:
+def test_only_what_is_half_written_or_half_removed_goes(tmp_path):
     lay(tmp_path, STRAYS + KEPT)
     sweep(str(tmp_path))
     assert files(tmp_path) == set(KEPT)
     assert not list(tmp_path.rglob("*.unetkit-old"))
 
 
-def test_what_zarr_writes_half_has_such_a_name(tmp_path: Path) -> None:
+def test_what_zarr_writes_half_has_such_a_name(tmp_path):
     import zarr
 
     seen = []
@@ -51,7 +51,7 @@ def test_what_zarr_writes_half_has_such_a_name(tmp_path: Path) -> None:
     assert not (tmp_path / seen[0]).exists()
 
 
-def test_an_output_that_was_put_aside_comes_back(tmp_path: Path) -> None:
+def test_an_output_that_was_put_aside_comes_back(tmp_path):
     url = str(tmp_path / "a[1].zarr")
     aside = half_removed(url)
     lay(aside, ["zarr.json"])
@@ -63,7 +63,7 @@ def test_an_output_that_was_put_aside_comes_back(tmp_path: Path) -> None:
     assert not aside.exists()
 
 
-def test_where_the_new_output_is_in_place_the_old_one_goes(tmp_path: Path) -> None:
+def test_where_the_new_output_is_in_place_the_old_one_goes(tmp_path):
     url, partial = str(tmp_path / "a.zarr"), str(tmp_path / ".a.zarr.unetkit-partial")
     lay(Path(url), ["new"])
     lay(half_removed(url), ["old"])
@@ -72,14 +72,14 @@ def test_where_the_new_output_is_in_place_the_old_one_goes(tmp_path: Path) -> No
     assert files(tmp_path) == {"a.zarr/new"}
 
 
-def test_a_partial_that_was_put_aside_never_comes_back(tmp_path: Path) -> None:
+def test_a_partial_that_was_put_aside_never_comes_back(tmp_path):
     url, partial = str(tmp_path / "a.zarr"), str(tmp_path / ".a.zarr.unetkit-partial")
     lay(half_removed(partial), ["older"])
     recover(url, partial)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_link_is_removed_and_not_what_it_names(tmp_path: Path) -> None:
+def test_a_link_is_removed_and_not_what_it_names(tmp_path):
     lay(tmp_path / "kept", ["a"])
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "kept")

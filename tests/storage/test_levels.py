@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,11 +12,8 @@ from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.images import open_image
 from unetkit.storage.pyramids import add_pyramid, block_mean, every_second, thumbnail
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def stored(folder: Path, height: int, width: int) -> tuple[str, np.ndarray]:
+def stored(folder, height, width):
     url = str(folder / "a.zarr")
     noise = np.random.default_rng(0).integers(0, 255, (2, height, width), np.uint8)
     create_image(url, shape=noise.shape, axes="cyx", dtype="u1", chunk=16).write(0, 0, 0, noise)
@@ -29,9 +24,7 @@ def stored(folder: Path, height: int, width: int) -> tuple[str, np.ndarray]:
 
 @settings(max_examples=25)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40))
-def test_without_a_pyramid_everything_is_averaged(
-    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, side: int
-) -> None:
+def test_without_a_pyramid_everything_is_averaged(tmp_path_factory, height, width, side):
     url, noise = stored(tmp_path_factory.mktemp("levels"), height, width)
     image = open_image(url)
     factor = max(1, max(height, width) // side)
@@ -45,9 +38,7 @@ def test_without_a_pyramid_everything_is_averaged(
         assert side <= max(small.shape[1:]) < 2 * side
 
 
-def test_with_a_pyramid_the_large_levels_are_never_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_a_pyramid_the_large_levels_are_never_read(tmp_path, monkeypatch):
     monkeypatch.setattr(pyramids, "LARGEST_TOP", 16)
     url, _ = stored(tmp_path, 130, 70)
     add_pyramid(url)
@@ -65,7 +56,7 @@ def test_with_a_pyramid_the_large_levels_are_never_read(
     assert thumbnail(image.labels["instances"], 0, side=16).shape == wanted[16].shape[1:]
 
 
-def test_channels_stay_chosen(tmp_path: Path) -> None:
+def test_channels_stay_chosen(tmp_path):
     url, noise = stored(tmp_path, 20, 20)
     small = thumbnail(open_image(url, channels="1").data, 0, side=20)
     np.testing.assert_array_equal(small, noise[1:])

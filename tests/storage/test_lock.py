@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,17 +19,17 @@ from unetkit.storage.lock import Holder, lock_path, locked
 
 
 @pytest.fixture
-def partial(tmp_path: Path) -> str:
+def partial(tmp_path):
     return str(tmp_path / ".slide.zarr.unetkit-partial")
 
 
-def dead_pid() -> int:
+def dead_pid():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
 
 
-def leave(partial: str, **changes: Any) -> Path:
+def leave(partial, **changes):
     """Leave a lock as another job would."""
     path = Path(lock_path(partial))
     holder = {"host": platform.node(), "pid": os.getpid(), "since": "today", "birth": ""}
@@ -38,7 +37,7 @@ def leave(partial: str, **changes: Any) -> Path:
     return path
 
 
-def test_the_second_job_is_told_who_is_at_work(partial: str) -> None:
+def test_the_second_job_is_told_who_is_at_work(partial):
     with locked(partial), pytest.raises(OutputError) as caught, locked(partial):
         pass
     message = str(caught.value)
@@ -47,7 +46,7 @@ def test_the_second_job_is_told_who_is_at_work(partial: str) -> None:
         assert fact in message
 
 
-def test_nothing_is_left_behind(partial: str, tmp_path: Path) -> None:
+def test_nothing_is_left_behind(partial, tmp_path):
     for _ in range(2):
         with locked(partial):
             assert [path.name for path in tmp_path.iterdir()] == [Path(lock_path(partial)).name]
@@ -55,9 +54,7 @@ def test_nothing_is_left_behind(partial: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"host": "elsewhere"}, {}])
-def test_a_lock_that_may_be_held_is_broken_only_when_asked(
-    partial: str, changes: dict[str, Any]
-) -> None:
+def test_a_lock_that_may_be_held_is_broken_only_when_asked(partial, changes):
     path = leave(partial, **changes)
     before = path.read_bytes()
     with pytest.raises(OutputError, match="one job at a time"), locked(partial):
@@ -68,7 +65,7 @@ def test_a_lock_that_may_be_held_is_broken_only_when_asked(
     assert not path.exists()
 
 
-def test_the_lock_of_a_dead_process_is_taken_over(partial: str) -> None:
+def test_the_lock_of_a_dead_process_is_taken_over(partial):
     leave(partial, pid=dead_pid())
     with locked(partial):
         assert json.loads(Path(lock_path(partial)).read_bytes())["pid"] == os.getpid()
@@ -76,7 +73,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(partial: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc tells a process's start")
-def test_a_later_process_with_the_same_number_does_not_count(partial: str) -> None:
+def test_a_later_process_with_the_same_number_does_not_count(partial):
     with locked(partial):
         birth = json.loads(Path(lock_path(partial)).read_bytes())["birth"]
     leave(partial, birth=birth)
@@ -88,24 +85,24 @@ def test_a_later_process_with_the_same_number_does_not_count(partial: str) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"host": 1}', b"\xff" * 9])
-def test_a_file_that_names_nobody_is_not_taken_for_a_dead_job(partial: str, content: bytes) -> None:
+def test_a_file_that_names_nobody_is_not_taken_for_a_dead_job(partial, content):
     Path(lock_path(partial)).write_bytes(content)
     with pytest.raises(OutputError, match="must name the job"), locked(partial):
         pass
 
 
-def test_a_job_whose_lock_was_broken_leaves_the_other_s_alone(partial: str) -> None:
+def test_a_job_whose_lock_was_broken_leaves_the_other_s_alone(partial):
     with locked(partial):
         path = leave(partial, host="elsewhere")
     assert path.exists()
 
 
-def test_of_many_that_find_a_dead_job_one_goes_on(partial: str) -> None:
+def test_of_many_that_find_a_dead_job_one_goes_on(partial):
     leave(partial, pid=dead_pid())
     meet, done = threading.Barrier(8, timeout=20), threading.Barrier(8, timeout=20)
     outcomes: list[str] = []
 
-    def work() -> None:
+    def work():
         meet.wait()
         try:
             with locked(partial):
@@ -123,13 +120,13 @@ def test_of_many_that_find_a_dead_job_one_goes_on(partial: str) -> None:
     assert sorted(outcomes) == ["at work", *["refused"] * 7]
 
 
-def hold(partial: str, held: Any) -> None:
+def hold(partial, held):
     with locked(partial):
         held.set()
         threading.Event().wait()
 
 
-def test_another_process_is_seen_until_it_is_killed(partial: str) -> None:
+def test_another_process_is_seen_until_it_is_killed(partial):
     context = multiprocessing.get_context("spawn")
     held = context.Event()
     process = context.Process(target=hold, args=(partial, held))
@@ -143,17 +140,17 @@ def test_another_process_is_seen_until_it_is_killed(partial: str) -> None:
         pass
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ResourceError, match="must be writable"), locked(str(tmp_path / "a/b")):
         pass
 
 
-def test_a_job_elsewhere_always_may_be_alive() -> None:
+def test_a_job_elsewhere_always_may_be_alive():
     assert Holder("elsewhere", dead_pid(), "", "").is_alive
     assert not Holder(platform.node(), dead_pid(), "", "").is_alive
 
 
-def test_a_store_has_one_job_at_a_time_too(bucket: str) -> None:
+def test_a_store_has_one_job_at_a_time_too(bucket):
     url = f"{bucket}/.out.zarr.unetkit-partial"
     with locked(url):
         with pytest.raises(OutputError, match="one job at a time"), locked(url):
@@ -165,7 +162,7 @@ def test_a_store_has_one_job_at_a_time_too(bucket: str) -> None:
     assert not urls.exists(lock_path(url))
 
 
-def test_the_lock_of_a_dead_process_in_a_store_is_taken_over(bucket: str) -> None:
+def test_the_lock_of_a_dead_process_in_a_store_is_taken_over(bucket):
     url = f"{bucket}/.out.zarr.unetkit-partial"
     dead = {"host": platform.node(), "pid": dead_pid(), "since": "long ago", "birth": ""}
     urls.write(lock_path(url), json.dumps(dead).encode())

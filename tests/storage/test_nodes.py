@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +12,6 @@ from hypothesis import strategies as st
 
 from unetkit.errors import InputError, UnetkitError
 from unetkit.storage.nodes import ArrayNode, GroupNode, create_array, opened, read_node
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import zarr
 
 V2: dict[str, Any] = {
     "zarr_format": 2,
@@ -30,7 +25,7 @@ V2: dict[str, Any] = {
 }
 
 
-def v3(**changes: Any) -> dict[str, Any]:
+def v3(**changes):
     document: dict[str, Any] = {
         "zarr_format": 3,
         "node_type": "array",
@@ -48,12 +43,12 @@ def v3(**changes: Any) -> dict[str, Any]:
     return {**document, **changes}
 
 
-def store(folder: Path, document: Any, *, name: str = "zarr.json") -> str:
+def store(folder, document, *, name="zarr.json"):
     (folder / name).write_text(document if isinstance(document, str) else json.dumps(document))
     return str(folder)
 
 
-def test_both_formats_are_read(tmp_path: Path) -> None:
+def test_both_formats_are_read(tmp_path):
     for folder in ("two", "three", "group"):
         (tmp_path / folder).mkdir()
     two = read_node(store(tmp_path / "two", V2, name=".zarray"))
@@ -79,7 +74,7 @@ def test_both_formats_are_read(tmp_path: Path) -> None:
         [7],
     ],
 )
-def test_unknown_codecs_of_format_3_are_refused(codecs: Any, tmp_path: Path) -> None:
+def test_unknown_codecs_of_format_3_are_refused(codecs, tmp_path):
     with pytest.raises(InputError, match="codecs"):
         read_node(store(tmp_path, v3(codecs=codecs)))
 
@@ -99,9 +94,7 @@ def test_unknown_codecs_of_format_3_are_refused(codecs: Any, tmp_path: Path) -> 
         {"filters": "pickle"},
     ],
 )
-def test_a_pickle_filter_is_refused_before_anything_is_decoded(
-    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pickle_filter_is_refused_before_anything_is_decoded(changes, tmp_path, monkeypatch):
     monkeypatch.setenv("NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE", "1")
     url = store(tmp_path, {**V2, **changes}, name=".zarray")
     canary = tmp_path / "canary"
@@ -137,7 +130,7 @@ def test_a_pickle_filter_is_refused_before_anything_is_decoded(
         ({"zarr_format": 4}, "be 3"),
     ],
 )
-def test_metadata_bombs_are_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_metadata_bombs_are_refused(changes, words, tmp_path):
     with pytest.raises(InputError, match=words):
         read_node(store(tmp_path, v3(**changes)))
 
@@ -146,7 +139,7 @@ def test_metadata_bombs_are_refused(changes: dict[str, Any], words: str, tmp_pat
     "text",
     ["", "{", "[" * 100_000, "[]", '{"shape": ' + "9" * 5000 + "}", "\x00", '"text"'],
 )
-def test_damaged_documents_are_refused(text: str, tmp_path: Path) -> None:
+def test_damaged_documents_are_refused(text, tmp_path):
     with pytest.raises(InputError, match="JSON"):
         read_node(store(tmp_path, text))
 
@@ -160,9 +153,7 @@ documents = st.recursive(
 
 @settings(deadline=None)
 @given(key=st.sampled_from(sorted(v3())), value=documents)
-def test_no_document_raises_anything_but_ours(
-    key: str, value: Any, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_no_document_raises_anything_but_ours(key, value, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz")
     try:
         node = read_node(store(folder, v3(**{key: value})))
@@ -172,10 +163,10 @@ def test_no_document_raises_anything_but_ours(
         pass
 
 
-def test_an_array_made_anew_at_the_same_place_is_opened_anew(tmp_path: Path) -> None:
+def test_an_array_made_anew_at_the_same_place_is_opened_anew(tmp_path):
     url = str(tmp_path / "a")
 
-    def make(size: int) -> zarr.Array[Any]:
+    def make(size):
         node = create_array(url, shape=(size, 4), axes="yx", dtype=np.dtype("u1"), chunks=(4, 4))
         return opened(node.url, zarr_format=3, version=node.version)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from unetkit.errors import InputError, UsageError
@@ -20,18 +18,18 @@ from unetkit.storage.ome import (
 )
 
 
-def group(attributes: dict[str, Any]) -> GroupNode:
+def group(attributes):
     return GroupNode("here.zarr", 3, attributes)
 
 
-def document(**changes: Any) -> dict[str, Any]:
+def document(**changes):
     axes = [{"name": a, "type": "space", "unit": "nanometer"} for a in "yx"]
     scale = [{"type": "scale", "scale": [250.0, 500.0]}]
     datasets = [{"path": "0", "coordinateTransformations": scale}]
     return {"axes": axes, "datasets": datasets, **changes}
 
 
-def test_what_is_written_reads_back() -> None:
+def test_what_is_written_reads_back():
     attributes = NewGroup(
         kind="image",
         name="cells",
@@ -51,7 +49,7 @@ def test_what_is_written_reads_back() -> None:
 
 
 @pytest.mark.parametrize("nested", [True, False])
-def test_units_become_micrometres_in_both_versions(nested: bool) -> None:
+def test_units_become_micrometres_in_both_versions(nested):
     inner = {"multiscales": [document()]}
     found = read_multiscale(group({"ome": {"version": "0.5", **inner}} if nested else inner))
     assert found is not None
@@ -59,21 +57,21 @@ def test_units_become_micrometres_in_both_versions(nested: bool) -> None:
     assert found.version == ("0.5" if nested else "0.4")
 
 
-def test_a_scale_of_the_whole_image_counts_too() -> None:
+def test_a_scale_of_the_whole_image_counts_too():
     scale = [{"type": "scale", "scale": [2.0, 2.0]}]
     found = read_multiscale(group({"multiscales": [document(coordinateTransformations=scale)]}))
     assert found is not None
     assert found.pixel_size == {"y": 0.5, "x": 1.0}
 
 
-def test_a_scale_without_a_unit_is_no_pixel_size() -> None:
+def test_a_scale_without_a_unit_is_no_pixel_size():
     axes = [{"name": a, "type": "space"} for a in "yx"]
     found = read_multiscale(group({"multiscales": [document(axes=axes)]}))
     assert found is not None
     assert found.pixel_size is None
 
 
-def test_a_group_without_an_image_has_no_multiscale() -> None:
+def test_a_group_without_an_image_has_no_multiscale():
     assert read_multiscale(group({})) is None
     assert read_multiscale(group({"multiscales": []})) is None
 
@@ -100,12 +98,12 @@ def test_a_group_without_an_image_has_no_multiscale() -> None:
         },
     ],
 )
-def test_senseless_documents_are_refused(changes: dict[str, Any]) -> None:
+def test_senseless_documents_are_refused(changes):
     with pytest.raises(InputError, match="must"):
         read_multiscale(group({"multiscales": [document(**changes)]}))
 
 
-def test_levels_of_means_are_shifted_by_half_a_block() -> None:
+def test_levels_of_means_are_shifted_by_half_a_block():
     sizes = {"y": 0.5, "x": 0.5}
     factors = [(1, 1), (2, 2), (4, 4)]
     (mean,) = multiscales(name="a", axes="cyx", pixel_size=sizes, factors=factors, nearest=False)
@@ -120,7 +118,7 @@ def test_levels_of_means_are_shifted_by_half_a_block() -> None:
     assert all(len(level["coordinateTransformations"]) == 1 for level in kept["datasets"])
 
 
-def test_channel_names_fall_back_to_numbers() -> None:
+def test_channel_names_fall_back_to_numbers():
     labels = {"omero": {"channels": [{"label": "DAPI"}, {}]}}
     assert channel_names(group({"ome": labels}), 2) == ("DAPI", "1")
     assert channel_names(group({"ome": labels}), 3) == ("0", "1", "2")
@@ -129,13 +127,13 @@ def test_channel_names_fall_back_to_numbers() -> None:
     assert channel_names(group({}), 1) == ("0",)
 
 
-def test_one_channel_is_white_and_three_are_red_green_blue() -> None:
+def test_one_channel_is_white_and_three_are_red_green_blue():
     assert [c["color"] for c in omero(["grey"])["channels"]] == ["FFFFFF"]
     assert [c["color"] for c in omero("rgb")["channels"]] == ["FF0000", "00FF00", "0000FF"]
     assert len(omero("abcdefgh")["channels"]) == 8
 
 
-def test_axes_letters() -> None:
+def test_axes_letters():
     assert check_axes("YX", 2, url="a") == "yx"
     for axes, ndim in (("yx", 3), ("yy", 2), ("cy", 2), ("qyx", 3), ("", 0)):
         assert not are_axes(axes, ndim)
@@ -144,12 +142,12 @@ def test_axes_letters() -> None:
 
 
 @pytest.mark.parametrize("listed", [None, "a", ["a"], [{}], [{"name": ".."}], [{"name": "a/b"}, 3]])
-def test_a_senseless_list_of_samples_is_refused(listed: Any) -> None:
+def test_a_senseless_list_of_samples_is_refused(listed):
     with pytest.raises(InputError, match="must be"):
         listed_samples(group({"unetkit": {"kind": "dataset", "samples": listed}}))
 
 
-def test_a_sample_is_its_own_source_where_none_is_named() -> None:
+def test_a_sample_is_its_own_source_where_none_is_named():
     listed = [{"name": "a"}, {"name": "b", "source": "a"}]
     node = group({"unetkit": {"kind": "dataset", "samples": listed}})
     assert listed_samples(node) == [("a", "a", "here.zarr/a"), ("b", "a", "here.zarr/b")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,21 +12,18 @@ from unetkit.errors import InputError, LabelError, UsageError
 from unetkit.storage.image_writer import create_image, create_labels, create_weights
 from unetkit.storage.images import channel_numbers, open_image
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def version_4(folder: Path, array: np.ndarray[Any, Any], axes: str) -> str:
+def version_4(folder, array, axes):
     """Write an image as OME-Zarr 0.4: Zarr 2, attributes at the top, with class labels."""
     url = str(folder / "old.zarr")
 
-    def image(axes: str) -> dict[str, Any]:
+    def image(axes):
         described = [{"name": a, "type": "space", "unit": "micrometer"} for a in axes]
         scale = [{"type": "scale", "scale": [0.5] * len(axes)}]
         levels = [{"path": "0", "coordinateTransformations": scale}]
         return {"version": "0.4", "axes": described, "datasets": levels, "name": "old"}
 
-    def group(place: str, **attributes: Any) -> None:
+    def group(place, **attributes):
         zarr.create_group(place, zarr_format=2, attributes=attributes)
 
     channels = {"channels": [{"label": "DAPI"}, {"label": "1"}]}
@@ -39,7 +35,7 @@ def version_4(folder: Path, array: np.ndarray[Any, Any], axes: str) -> str:
     return url
 
 
-def test_version_0_4_is_read_with_its_labels(tmp_path: Path) -> None:
+def test_version_0_4_is_read_with_its_labels(tmp_path):
     array = np.arange(2 * 20 * 10, dtype=np.uint16).reshape(2, 20, 10)
     image = open_image(version_4(tmp_path, array, "cyx"))
     assert (image.name, image.data.axes) == ("old", "cyx")
@@ -62,16 +58,14 @@ def test_version_0_4_is_read_with_its_labels(tmp_path: Path) -> None:
         ((20, 10, 3), None, "yxc", "yxc"),
     ],
 )
-def test_axes_of_a_bare_array(
-    shape: tuple[int, ...], names: Any, axes: str | None, found: str, tmp_path: Path
-) -> None:
+def test_axes_of_a_bare_array(shape, names, axes, found, tmp_path):
     url = str(tmp_path / "bare.zarr")
     zarr.create_array(url, data=np.zeros(shape, np.uint8), dimension_names=names)
     assert open_image(url, axes=axes).data.axes == found
 
 
 @pytest.mark.parametrize("names", [None, ("a", "b", "c"), ("channel", "y", "x"), ("c", "c", "x")])
-def test_more_dimensions_without_names_ask_for_axes(names: Any, tmp_path: Path) -> None:
+def test_more_dimensions_without_names_ask_for_axes(names, tmp_path):
     url = str(tmp_path / "bare.zarr")
     zarr.create_array(url, data=np.zeros((2, 4, 4), np.uint8), dimension_names=names)
     with pytest.raises(InputError, match="add --axes, such as --axes cyx"):
@@ -80,14 +74,14 @@ def test_more_dimensions_without_names_ask_for_axes(names: Any, tmp_path: Path) 
         open_image(url, axes="yx")
 
 
-def test_names_of_zarr_2_arrays_by_xarray_are_read(tmp_path: Path) -> None:
+def test_names_of_zarr_2_arrays_by_xarray_are_read(tmp_path):
     url = str(tmp_path / "bare.zarr")
     names = {"_ARRAY_DIMENSIONS": ["t", "y", "x"]}
     zarr.create_array(url, data=np.zeros((2, 4, 4), np.uint8), zarr_format=2, attributes=names)
     assert open_image(url).data.planes == 2
 
 
-def test_axes_that_contradict_the_metadata_are_refused(tmp_path: Path) -> None:
+def test_axes_that_contradict_the_metadata_are_refused(tmp_path):
     url = str(tmp_path / "a.zarr")
     create_image(url, shape=(3, 4, 4), axes="cyx", dtype=np.uint8)
     assert open_image(url, axes="CYX").data.axes == "cyx"
@@ -95,7 +89,7 @@ def test_axes_that_contradict_the_metadata_are_refused(tmp_path: Path) -> None:
         open_image(url, axes="zyx")
 
 
-def test_channels_are_chosen_by_name_before_number() -> None:
+def test_channels_are_chosen_by_name_before_number():
     names = ["1", "0", "GFP"]
     assert channel_numbers("0", names, of="a") == [1]
     assert channel_numbers("GFP, 1", names, of="a") == [2, 0]
@@ -110,7 +104,7 @@ def test_channels_are_chosen_by_name_before_number() -> None:
         channel_numbers("GFP,2", names, of="a")
 
 
-def labelled(folder: Path, *, size: int = 4, dtype: str = "u1") -> str:
+def labelled(folder, *, size=4, dtype="u1"):
     url = str(folder / "a.zarr")
     create_image(url, shape=(4, 4), axes="yx", dtype=np.uint8)
     create_labels(url, "instances", shape=(size, 4), axes="yx", dtype=np.uint8)
@@ -121,17 +115,17 @@ def labelled(folder: Path, *, size: int = 4, dtype: str = "u1") -> str:
     return url
 
 
-def test_labels_must_be_as_large_as_their_image(tmp_path: Path) -> None:
+def test_labels_must_be_as_large_as_their_image(tmp_path):
     with pytest.raises(InputError, match=r"as large as its image, got \(5, 4\) .*\(4, 4\)"):
         open_image(labelled(tmp_path, size=5))
 
 
-def test_labels_must_be_integers(tmp_path: Path) -> None:
+def test_labels_must_be_integers(tmp_path):
     with pytest.raises(LabelError, match="must be integers, got float32"):
         open_image(labelled(tmp_path, dtype="float32"))
 
 
-def test_weights_must_be_floats(tmp_path: Path) -> None:
+def test_weights_must_be_floats(tmp_path):
     url = labelled(tmp_path)
     create_weights(url, shape=(4, 4), axes="yx")
     assert open_image(url).weights is not None
@@ -144,7 +138,7 @@ def test_weights_must_be_floats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "names", [["../../x"], ["/etc"], ["a/../../b"], ["http://h"], ["..\\x"], ["x\0"], [7], 3, "ab"]
 )
-def test_hostile_label_names_are_refused(names: Any, tmp_path: Path) -> None:
+def test_hostile_label_names_are_refused(names, tmp_path):
     url = labelled(tmp_path)
     path = tmp_path / "a.zarr" / "labels" / "zarr.json"
     document = json.loads(path.read_text())
@@ -154,7 +148,7 @@ def test_hostile_label_names_are_refused(names: Any, tmp_path: Path) -> None:
         open_image(url)
 
 
-def test_labels_behind_a_link_out_of_the_store_are_refused(tmp_path: Path) -> None:
+def test_labels_behind_a_link_out_of_the_store_are_refused(tmp_path):
     url = labelled(tmp_path)
     inside = tmp_path / "a.zarr" / "labels" / "instances"
     inside.rename(tmp_path / "elsewhere")
@@ -164,7 +158,7 @@ def test_labels_behind_a_link_out_of_the_store_are_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("place", ["0", "labels/instances/0", "weights/0"])
-def test_a_pickle_filter_is_refused_wherever_it_lies(place: str, tmp_path: Path) -> None:
+def test_a_pickle_filter_is_refused_wherever_it_lies(place, tmp_path):
     url = labelled(tmp_path)
     create_weights(url, shape=(4, 4), axes="yx")
     folder = tmp_path / "a.zarr" / place
@@ -182,14 +176,14 @@ def test_a_pickle_filter_is_refused_wherever_it_lies(place: str, tmp_path: Path)
         open_image(url)
 
 
-def test_a_hostile_sibling_does_not_hide_the_image(tmp_path: Path) -> None:
+def test_a_hostile_sibling_does_not_hide_the_image(tmp_path):
     url = labelled(tmp_path)
     (tmp_path / "a.zarr" / "sibling").mkdir()
     (tmp_path / "a.zarr" / "sibling" / ".zarray").write_text('{"filters": [{"id": "pickle"}]}')
     assert open_image(url).labels
 
 
-def test_metadata_that_does_not_fit_its_array_is_refused(tmp_path: Path) -> None:
+def test_metadata_that_does_not_fit_its_array_is_refused(tmp_path):
     url = labelled(tmp_path)
     path = tmp_path / "a.zarr" / "zarr.json"
     document = json.loads(path.read_text())

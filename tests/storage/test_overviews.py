@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,12 +12,9 @@ from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.images import open_image
 from unetkit.storage.pyramids import add_pyramid, block_mean, downscaled
 
-if TYPE_CHECKING:
-    from unetkit.storage.images import Image
-
 
 @pytest.fixture
-def image(tmp_path: Path) -> Image:
+def image(tmp_path):
     url = str(tmp_path / "i.zarr")
     rng = np.random.default_rng(0)
     data = create_image(url, shape=(2, 2050, 300), axes="cyx", dtype="uint8", chunk=256)
@@ -32,7 +28,7 @@ def image(tmp_path: Path) -> Image:
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 8])
-def test_it_is_the_whole_made_smaller(image: Image, factor: int) -> None:
+def test_it_is_the_whole_made_smaller(image, factor):
     whole = image.data.read(0, 0, 2050, 0, 300)
     found = downscaled(image.data, 0, factor=factor)
     assert np.array_equal(found, block_mean(whole, factor, factor))
@@ -41,7 +37,7 @@ def test_it_is_the_whole_made_smaller(image: Image, factor: int) -> None:
     assert np.array_equal(found, labels.read(0, 0, 2050, 0, 300)[::factor, ::factor])
 
 
-def test_levels_are_read_where_they_are(image: Image) -> None:
+def test_levels_are_read_where_they_are(image):
     labels = image.labels["instances"]
     small = {factor: downscaled(labels, 0, factor=factor) for factor in (3, 6, 8)}
     add_pyramid(image.url)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,11 +13,8 @@ from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image, create_weights
 from unetkit.storage.outputs import written_by_unetkit
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def test_stores_of_ours(tmp_path: Path) -> None:
+def test_stores_of_ours(tmp_path):
     DatasetWriter(str(tmp_path / "data.zarr"))
     create_image(str(tmp_path / "a.zarr"), shape=(4, 4), axes="yx", dtype=np.uint8)
     create_weights(str(tmp_path / "a.zarr"), shape=(4, 4), axes="yx")
@@ -27,7 +23,7 @@ def test_stores_of_ours(tmp_path: Path) -> None:
         assert written_by_unetkit(str(tmp_path / name))
 
 
-def test_foreign_stores_and_folders(tmp_path: Path) -> None:
+def test_foreign_stores_and_folders(tmp_path):
     zarr.create_array(str(tmp_path / "array.zarr"), data=np.zeros((4, 4)))
     zarr.create_group(str(tmp_path / "group.zarr"), attributes={"unetkit": {}})
     (tmp_path / "empty").mkdir()
@@ -37,13 +33,13 @@ def test_foreign_stores_and_folders(tmp_path: Path) -> None:
         assert not written_by_unetkit(str(tmp_path / name))
 
 
-def test_a_link_to_ours_is_not_ours(tmp_path: Path) -> None:
+def test_a_link_to_ours_is_not_ours(tmp_path):
     DatasetWriter(str(tmp_path / "data.zarr"))
     (tmp_path / "link.zarr").symlink_to(tmp_path / "data.zarr")
     assert not written_by_unetkit(str(tmp_path / "link.zarr"))
 
 
-def test_models_are_known_by_their_header(tmp_path: Path) -> None:
+def test_models_are_known_by_their_header(tmp_path):
     tensors = {"a": np.zeros(2, np.float32)}
     save_file(tensors, tmp_path / "ours.safetensors", metadata={"unetkit": "{}"})
     save_file(tensors, tmp_path / "foreign.safetensors", metadata={"format": "pt"})
@@ -68,12 +64,12 @@ def test_models_are_known_by_their_header(tmp_path: Path) -> None:
         ("thesis.tex", b"unetkit", False),
     ],
 )
-def test_files_are_known_by_a_mark(name: str, content: bytes, ours: bool, tmp_path: Path) -> None:
+def test_files_are_known_by_a_mark(name, content, ours, tmp_path):
     (tmp_path / name).write_bytes(content)
     assert written_by_unetkit(str(tmp_path / name)) is ours
 
 
-def test_an_onnx_model_is_known_by_its_last_properties(tmp_path: Path) -> None:
+def test_an_onnx_model_is_known_by_its_last_properties(tmp_path):
     path = tmp_path / "model.onnx"
     # An entry of the properties: key, its length, its text; then the value.
     path.write_bytes(b"\x08\x0a" + bytes(2**17) + b"\x72\x0d\x0a\x07unetkit\x12\x02{}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -24,22 +23,19 @@ from unetkit.storage.journal import Journal
 from unetkit.storage.lock import lock_path, locked
 from unetkit.storage.partial import Partial, stop_message
 
-if TYPE_CHECKING:
-    from unetkit.storage.partial import PreviousRun
-
 STOPPED = StoppedError("stopped", signal=15)
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def partial(**options: Any) -> Partial:
+def partial(**options):
     return Partial("out.zarr", inputs=("slide.zarr",), **options)
 
 
-def make(error: Exception | None = None, *, sigma: float = 5.0, **options: Any) -> None:
+def make(error=None, *, sigma=5.0, **options):
     """Make an image of one part, and end before or after it is published."""
     making = partial(**options)
     with making.locked():
@@ -59,16 +55,16 @@ def make(error: Exception | None = None, *, sigma: float = 5.0, **options: Any) 
                 raise error
 
 
-def stop(error: Exception = STOPPED, **options: Any) -> None:
+def stop(error=STOPPED, **options):
     with suppress(type(error)):
         make(error, **options)
 
 
-def files() -> set[str]:
+def files():
     return {path.name for path in Path().iterdir()}
 
 
-def test_a_signal_keeps_what_is_done_and_going_on_publishes_it() -> None:
+def test_a_signal_keeps_what_is_done_and_going_on_publishes_it():
     stop()
     assert files() == {Path(partial().folder).name}
     assert Journal(partial().folder).done() == {"one": 7}
@@ -79,7 +75,7 @@ def test_a_signal_keeps_what_is_done_and_going_on_publishes_it() -> None:
     assert Journal("out.zarr").read_fingerprint() == {"sigma": 5.0}
 
 
-def test_a_fault_leaves_nothing() -> None:
+def test_a_fault_leaves_nothing():
     stop(InputError("damaged"))
     assert files() == set()
 
@@ -87,10 +83,10 @@ def test_a_fault_leaves_nothing() -> None:
 @pytest.mark.parametrize(
     ("error", "stays"), [(OSError, True), (CheckError, True), (NonFiniteError, False)]
 )
-def test_a_caller_says_what_is_lost(error: type[Exception], stays: bool) -> None:
+def test_a_caller_says_what_is_lost(error, stays):
     notes: list[str] = []
 
-    def work() -> None:
+    def work():
         with partial().opened(
             fresh=True, kept=(CheckError,), lost=(NonFiniteError,), note=notes.append
         ):
@@ -107,14 +103,14 @@ def test_a_caller_says_what_is_lost(error: type[Exception], stays: bool) -> None
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_other_settings_are_refused_and_named(finished: bool) -> None:
+def test_other_settings_are_refused_and_named(finished):
     make() if finished else stop()
     with pytest.raises(OutputError, match=r"same settings .*, got sigma: 5\.0 before, 6\.0 now"):
         make(sigma=6.0, resume=True)
     assert partial(resume=True).check_writable() is not None
 
 
-def test_what_is_begun_anew_knows_nothing_of_before() -> None:
+def test_what_is_begun_anew_knows_nothing_of_before():
     stop()
     notes: list[str] = []
     with partial().opened(fresh=True, note=notes.append, publish=False) as journal:
@@ -123,7 +119,7 @@ def test_what_is_begun_anew_knows_nothing_of_before() -> None:
     assert notes == ["an unfinished prediction is started afresh"]
 
 
-def test_a_part_that_is_not_as_it_was_written_is_not_done() -> None:
+def test_a_part_that_is_not_as_it_was_written_is_not_done():
     stop()
     journal = Journal(partial().folder)
     assert journal.is_done("one", lambda: 7)
@@ -131,7 +127,7 @@ def test_a_part_that_is_not_as_it_was_written_is_not_done() -> None:
     assert not journal.is_done("two", lambda: 7)
 
 
-def test_what_is_finished_is_nothing_to_do_for_resume_and_refused_without() -> None:
+def test_what_is_finished_is_nothing_to_do_for_resume_and_refused_without():
     make()
     Journal("out.zarr").record("one", checksum=7)
     make(resume=True)
@@ -143,13 +139,13 @@ def test_what_is_finished_is_nothing_to_do_for_resume_and_refused_without() -> N
     assert Journal("out.zarr").read_fingerprint() == {"sigma": 6.0}
 
 
-def look(**options: bool) -> PreviousRun | None:
+def look(**options):
     making = partial(**options)
     with making.locked():
         return making.recheck()
 
 
-def test_a_stopped_run_is_not_thrown_away_unasked() -> None:
+def test_a_stopped_run_is_not_thrown_away_unasked():
     assert look() is None
     stop()
     words = r"output out.zarr must not have been begun, .*; --resume goes on with them, --overwrite"
@@ -167,7 +163,7 @@ def test_a_stopped_run_is_not_thrown_away_unasked() -> None:
     assert look() is None  # what was not even begun is nothing to lose
 
 
-def test_one_job_at_a_time_is_at_work() -> None:
+def test_one_job_at_a_time_is_at_work():
     lock = Path(lock_path(partial().folder))
     with partial().locked():
         assert lock.exists()
@@ -179,12 +175,12 @@ def test_one_job_at_a_time_is_at_work() -> None:
     look()  # the negative control: once the first is done there is room
 
 
-def test_what_appeared_while_it_waited_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_appeared_while_it_waited_stays(monkeypatch):
     # The other job ends between the first look and the lock.
     partial().check_writable()
     with monkeypatch.context() as patch:
 
-        def lock_late(*given: Any, **options: Any) -> Any:
+        def lock_late(*given, **options):
             patch.undo()
             make()
             return locked(*given, **options)
@@ -194,7 +190,7 @@ def test_what_appeared_while_it_waited_stays(monkeypatch: pytest.MonkeyPatch) ->
             look()
 
 
-def test_what_was_put_aside_for_a_replacement_comes_back() -> None:
+def test_what_was_put_aside_for_a_replacement_comes_back():
     make()
     Path("out.zarr").rename(half_removed("out.zarr"))
     with partial(resume=True).locked():
@@ -202,7 +198,7 @@ def test_what_was_put_aside_for_a_replacement_comes_back() -> None:
     assert files() == {"out.zarr"}
 
 
-def test_a_choice_is_taken_over_for_the_same_model_only() -> None:
+def test_a_choice_is_taken_over_for_the_same_model_only():
     making = partial(resume=True)
     Journal(making.folder).write_fingerprint({"model": "ab", "tile": 512, "precision": None})
     found = making.begun()
@@ -212,7 +208,7 @@ def test_a_choice_is_taken_over_for_the_same_model_only() -> None:
     assert found.choice("precision", str, sha256="ab") is None
 
 
-def test_a_stop_is_told_with_the_signal_and_the_way_on() -> None:
+def test_a_stop_is_told_with_the_signal_and_the_way_on():
     assert stop_message("it must go on", 2, " after all tiles") == (
         "it must go on, got SIGINT after all tiles; give the same command with --resume"
     )

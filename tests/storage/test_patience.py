@@ -10,17 +10,17 @@ from unetkit.storage import retry
 
 
 @pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def _hurry(monkeypatch):
     monkeypatch.setattr(retry, "RETRY_DELAYS", (0.0, 0.0, 0.0))
 
 
 class Flaky:
     """Fails some times before it succeeds."""
 
-    def __init__(self, times: int, number: int) -> None:
+    def __init__(self, times, number):
         self.left, self.number, self.calls = times, number, 0
 
-    def __call__(self) -> str:
+    def __call__(self):
         self.calls += 1
         if self.left:
             self.left -= 1
@@ -30,14 +30,14 @@ class Flaky:
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EINTR, errno.ETIMEDOUT])
 @pytest.mark.parametrize("times", [0, 1, 3])
-def test_what_passes_is_tried_again(number: int, times: int) -> None:
+def test_what_passes_is_tried_again(number, times):
     flaky = Flaky(times, number)
     with retry.count_attempts() as tries:
         assert retry.retrying(flaky) == "done"
     assert (flaky.calls, tries) == (times + 1, [times])
 
 
-def test_what_stays_is_raised_after_four_tries() -> None:
+def test_what_stays_is_raised_after_four_tries():
     flaky = Flaky(99, errno.EIO)
     with pytest.raises(OSError, match="refused"):
         retry.retrying(flaky)
@@ -45,14 +45,14 @@ def test_what_stays_is_raised_after_four_tries() -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.ENOENT, errno.EDQUOT, None])
-def test_what_does_not_pass_is_raised_at_once(number: int | None) -> None:
+def test_what_does_not_pass_is_raised_at_once(number):
     flaky = Flaky(1, number)
     with pytest.raises(OSError, match="refused"):
         retry.retrying(flaky)
     assert flaky.calls == 1
 
 
-def test_counts_of_two_blocks_do_not_mix() -> None:
+def test_counts_of_two_blocks_do_not_mix():
     with retry.count_attempts() as outer:
         retry.retrying(Flaky(1, errno.EIO))
         with retry.count_attempts() as inner:

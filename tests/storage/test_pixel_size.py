@@ -24,17 +24,17 @@ from unetkit.storage.pixel_size import micrometres, parse_pixel_size
         ("0.001mm", {"y": 1.0, "x": 1.0}),
     ],
 )
-def test_what_a_user_types(text: str, expected: dict[str, float]) -> None:
+def test_what_a_user_types(text, expected):
     assert parse_pixel_size(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "nan", "inf", "1px", "1,2,3,4", "1,,2", "1.2.3"])
-def test_what_is_no_size(text: str) -> None:
+def test_what_is_no_size(text):
     with pytest.raises(UsageError, match=r"pixel size must be .*; for example 0.25"):
         parse_pixel_size(text)
 
 
-def test_units_of_files() -> None:
+def test_units_of_files():
     assert micrometres(2, "\\u00B5m") == 2
     assert micrometres(2, "inch") is None
     assert micrometres(math.nan, "um") is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,23 +13,20 @@ from unetkit.storage import urls
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.urls import collide
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def make(url: Path) -> None:
+def make(url):
     array = create_image(str(url), shape=(4, 4), axes="yx", dtype=np.uint8)
     array.write(0, 0, 0, np.ones((1, 4, 4), np.uint8))
 
 
-def tree(folder: Path) -> dict[str, bytes | None]:
+def tree(folder):
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
     }
 
 
-def mounted(script: str, program: str, folder: Path) -> list[str] | None:
+def mounted(script, program, folder):
     """Mount in a namespace of its own, and run a program there; None where nobody may mount."""
     if shutil.which("unshare") is None:
         return None
@@ -47,7 +43,7 @@ def mounted(script: str, program: str, folder: Path) -> list[str] | None:
     return None
 
 
-def test_names_are_told_apart_and_links_are_followed(tmp_path: Path) -> None:
+def test_names_are_told_apart_and_links_are_followed(tmp_path):
     assert not collide(str(tmp_path / "a"), str(tmp_path / "ab"))
     assert not collide(str(tmp_path / "new" / "a"), str(tmp_path / "new" / "b"))
     assert collide(str(tmp_path / "new" / "a"), str(tmp_path / "new"))
@@ -56,7 +52,7 @@ def test_names_are_told_apart_and_links_are_followed(tmp_path: Path) -> None:
     assert collide(str(tmp_path / "a"), str(tmp_path / "b"))
 
 
-def test_urls_are_compared_by_their_words(tmp_path: Path) -> None:
+def test_urls_are_compared_by_their_words(tmp_path):
     assert collide("s3://b/in.zarr", "s3://b/in.zarr/0/")
     assert not collide("s3://b/in.zarr", "s3://b/in.zarr2")
     assert not collide("s3://b/in.zarr", str(tmp_path))
@@ -114,7 +110,7 @@ APART = [
 ]
 
 
-def test_a_bind_mount_hides_no_input(tmp_path: Path) -> None:
+def test_a_bind_mount_hides_no_input(tmp_path):
     for name in ("data", "mirror", "whole", "inner", "with space", "other", "beside"):
         (tmp_path / name).mkdir()
     make(tmp_path / "data" / "in.zarr")
@@ -130,7 +126,7 @@ def test_a_bind_mount_hides_no_input(tmp_path: Path) -> None:
     assert "refused" not in (mounted(BOUND, blind, tmp_path) or ["refused"])
 
 
-def test_a_mount_that_is_hidden_by_another_is_not_looked_at(tmp_path: Path) -> None:
+def test_a_mount_that_is_hidden_by_another_is_not_looked_at(tmp_path):
     for name in ("data", "outer/inner", "other/inner"):
         (tmp_path / name).mkdir(parents=True)
     # `outer/inner` shows the data only until the other folder is shown over it.
@@ -150,7 +146,7 @@ FOLDING = [
 ]
 
 
-def test_case_makes_no_difference_where_a_disk_does_not_mind_it(tmp_path: Path) -> None:
+def test_case_makes_no_difference_where_a_disk_does_not_mind_it(tmp_path):
     make(tmp_path / "in.zarr")
     (tmp_path / "disk").mkdir()
     with (tmp_path / "image").open("wb") as file:
@@ -171,10 +167,8 @@ def test_case_makes_no_difference_where_a_disk_does_not_mind_it(tmp_path: Path) 
     pytest.skip("no disk that folds case can be mounted here (tmpfs, ext4 and vfat were tried)")
 
 
-def test_without_a_list_of_mounts_names_and_inodes_are_compared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def nothing(path: Path) -> str:
+def test_without_a_list_of_mounts_names_and_inodes_are_compared(tmp_path, monkeypatch):
+    def nothing(path):
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(urls, "_mount_of", nothing)

@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 from itertools import permutations
-from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
@@ -19,13 +18,10 @@ from unetkit.storage import planes
 from unetkit.storage.nodes import ArrayNode, create_array, is_absent, read_node
 from unetkit.storage.planes import PlaneArray, plane_array
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 SIZES = {"t": 2, "c": 3, "z": 2, "y": 7, "x": 5}
 
 
-def stored(folder: Path, array: np.ndarray[Any, Any], **options: Any) -> ArrayNode:
+def stored(folder, array, **options):
     url = str(folder / f"a{len(list(folder.iterdir()))}")
     zarr.create_array(url, data=array, **options)
     node = read_node(url)
@@ -33,7 +29,7 @@ def stored(folder: Path, array: np.ndarray[Any, Any], **options: Any) -> ArrayNo
     return node
 
 
-def fresh(folder: Path, shape: tuple[int, ...], axes: str, **options: Any) -> PlaneArray:
+def fresh(folder, shape, axes, **options):
     has_channels = options.pop("has_channels", True)
     settings = {"dtype": np.dtype("u2"), "chunks": [4] * len(shape), **options}
     node = create_array(str(folder / "new"), shape=shape, axes=axes, **settings)
@@ -43,7 +39,7 @@ def fresh(folder: Path, shape: tuple[int, ...], axes: str, **options: Any) -> Pl
 @pytest.mark.parametrize(
     "axes", ["yx", "xy", "cyx", "yxc", "zyx", "tczyx", *map("".join, permutations("tcyx", 4))]
 )
-def test_planes_come_in_t_z_order_with_channels_first(axes: str, tmp_path: Path) -> None:
+def test_planes_come_in_t_z_order_with_channels_first(axes, tmp_path):
     shape = tuple(SIZES[axis] for axis in axes)
     array = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
     data = plane_array(
@@ -62,14 +58,14 @@ def test_planes_come_in_t_z_order_with_channels_first(axes: str, tmp_path: Path)
         np.testing.assert_array_equal(data.read(plane, 1, 6, 2, 5), wanted[plane, :, 1:6, 2:5])
 
 
-def test_labels_read_without_a_channel_axis(tmp_path: Path) -> None:
+def test_labels_read_without_a_channel_axis(tmp_path):
     array = np.arange(35, dtype=np.uint8).reshape(1, 7, 5)
     data = plane_array(stored(tmp_path, array), axes="cyx", has_channels=False)
     assert data.channels is None
     np.testing.assert_array_equal(data.read(0, 0, 7, 0, 5), array[0])
 
 
-def test_picked_channels_come_in_the_asked_order(tmp_path: Path) -> None:
+def test_picked_channels_come_in_the_asked_order(tmp_path):
     array = np.arange(4 * 6 * 5, dtype=np.uint16).reshape(4, 6, 5)
     data = plane_array(stored(tmp_path, array, chunks=(1, 4, 4)), axes="cyx", has_channels=True)
     picked = data.pick([3, 0])
@@ -84,7 +80,7 @@ def test_picked_channels_come_in_the_asked_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [">u2", "<i4", "|b1", ">f4", "<f8"])
-def test_bytes_come_in_the_order_of_this_machine(dtype: str, tmp_path: Path) -> None:
+def test_bytes_come_in_the_order_of_this_machine(dtype, tmp_path):
     array = (np.arange(12).reshape(3, 4) % 2).astype(dtype)
     node = stored(tmp_path, array, zarr_format=2)
     data = plane_array(node, axes="yx", has_channels=True)
@@ -95,7 +91,7 @@ def test_bytes_come_in_the_order_of_this_machine(dtype: str, tmp_path: Path) -> 
     np.testing.assert_array_equal(block[0], array.astype(block.dtype))
 
 
-def test_it_travels_by_name_and_opens_where_it_arrives(tmp_path: Path) -> None:
+def test_it_travels_by_name_and_opens_where_it_arrives(tmp_path):
     data = fresh(tmp_path, (1, 6, 6), "cyx")
     data.write(0, 0, 0, np.full((1, 6, 6), 9, np.uint16))
     cargo = pickle.dumps(data)
@@ -108,9 +104,7 @@ def test_it_travels_by_name_and_opens_where_it_arrives(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=15)
 @given(height=st.integers(1, 20), width=st.integers(1, 20), chunk=st.integers(1, 9))
-def test_whole_chunks_written_one_by_one_make_the_array(
-    height: int, width: int, chunk: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_whole_chunks_written_one_by_one_make_the_array(height, width, chunk, tmp_path_factory):
     wanted = np.arange(2 * height * width, dtype=np.int32).reshape(2, height, width)
     folder = tmp_path_factory.mktemp("planes")
     data = fresh(folder, wanted.shape, "cyx", dtype=np.dtype("i4"), chunks=(2, chunk, chunk))
@@ -123,15 +117,13 @@ def test_whole_chunks_written_one_by_one_make_the_array(
 @pytest.mark.parametrize(
     ("y0", "x0", "high", "wide"), [(1, 0, 4, 4), (0, 2, 4, 4), (0, 0, 3, 4), (0, 0, 4, 9)]
 )
-def test_a_block_that_shares_a_chunk_is_refused(
-    y0: int, x0: int, high: int, wide: int, tmp_path: Path
-) -> None:
+def test_a_block_that_shares_a_chunk_is_refused(y0, x0, high, wide, tmp_path):
     data = fresh(tmp_path, (10, 10), "yx", has_channels=False)
     with pytest.raises(ValueError, match="whole chunks"):
         data.write(0, y0, x0, np.zeros((high, wide), np.uint16))
 
 
-def test_values_that_do_not_fit_are_refused_not_cut(tmp_path: Path) -> None:
+def test_values_that_do_not_fit_are_refused_not_cut(tmp_path):
     data = fresh(tmp_path, (4, 4), "yx", has_channels=False)
     data.write(0, 0, 0, np.full((4, 4), 65535, np.int64))
     with pytest.raises(InputError, match="fit uint16, got 0 to 65536"):
@@ -143,7 +135,7 @@ def test_values_that_do_not_fit_are_refused_not_cut(tmp_path: Path) -> None:
     assert (data.read(0, 0, 4, 0, 4) == 65535).all()
 
 
-def test_a_block_with_the_wrong_channels_is_refused(tmp_path: Path) -> None:
+def test_a_block_with_the_wrong_channels_is_refused(tmp_path):
     data = fresh(tmp_path, (3, 4, 4), "cyx")
     with pytest.raises(ValueError, match="match the axes"):
         data.write(0, 0, 0, np.zeros((1, 4, 4), np.uint16))
@@ -152,28 +144,28 @@ def test_a_block_with_the_wrong_channels_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "box", [(1, 0, 1, 0, 1), (0, 0, 5, 0, 1), (0, 2, 2, 0, 1), (0, 0, 1, -1, 1)]
 )
-def test_a_box_outside_is_refused(box: tuple[int, int, int, int, int], tmp_path: Path) -> None:
+def test_a_box_outside_is_refused(box, tmp_path):
     data = fresh(tmp_path, (4, 4), "yx")
     with pytest.raises(IndexError):
         data.read(*box)
 
 
-def damage_by_cutting(path: Path) -> None:
+def damage_by_cutting(path):
     path.write_bytes(path.read_bytes()[:-5])
 
 
-def damage_by_emptying(path: Path) -> None:
+def damage_by_emptying(path):
     path.write_bytes(b"")
 
 
-def damage_by_a_bit(path: Path) -> None:
+def damage_by_a_bit(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
 
 
 @pytest.mark.parametrize("damage", [damage_by_cutting, damage_by_emptying, damage_by_a_bit])
-def test_a_damaged_chunk_is_named_with_its_pixels(damage: Any, tmp_path: Path) -> None:
+def test_a_damaged_chunk_is_named_with_its_pixels(damage, tmp_path):
     data = fresh(tmp_path, (2, 10, 10), "cyx", chunks=(2, 4, 4))
     content = np.random.default_rng(0).integers(0, 2**16, (2, 10, 10), dtype=np.uint16)
     data.write(0, 0, 0, content)
@@ -188,7 +180,7 @@ def test_a_damaged_chunk_is_named_with_its_pixels(damage: Any, tmp_path: Path) -
     np.testing.assert_array_equal(data.read(0, 0, 10, 0, 10), content)
 
 
-def test_without_the_checksum_a_flipped_bit_is_a_wrong_pixel(tmp_path: Path) -> None:
+def test_without_the_checksum_a_flipped_bit_is_a_wrong_pixel(tmp_path):
     content = np.random.default_rng(0).integers(0, 2**16, (10, 10), dtype=np.uint16)
     data = plane_array(stored(tmp_path, content, chunks=(10, 10)), axes="yx", has_channels=False)
     damage_by_a_bit(tmp_path / "a0" / "c" / "0" / "0")
@@ -199,12 +191,12 @@ def test_without_the_checksum_a_flipped_bit_is_a_wrong_pixel(tmp_path: Path) -> 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("fill", [0, 7])
 def test_blocks_that_are_not_stored_come_without_a_read(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    axes: str,
-    zarr_format: Literal[2, 3],
-    fill: int,
-) -> None:
+    tmp_path,
+    monkeypatch,
+    axes,
+    zarr_format,
+    fill,
+):
     monkeypatch.setattr(planes, "BLOCK_SIDE", 1)
     sizes = {"t": 2, "c": 3, "z": 2, "y": 30, "x": 20}
     chunks = {"t": 1, "c": 2, "z": 1, "y": 8, "x": 8}
@@ -230,7 +222,7 @@ def test_blocks_that_are_not_stored_come_without_a_read(
     assert len(reads) == data.planes == len(data.boxes) // 12
 
 
-def test_a_chunk_that_may_not_be_looked_at_is_not_taken_for_absent(tmp_path: Path) -> None:
+def test_a_chunk_that_may_not_be_looked_at_is_not_taken_for_absent(tmp_path):
     url = str(tmp_path / "odd.zarr")
     array = zarr.create_array(url, shape=(8, 8), chunks=(8, 8), dtype="u1", fill_value=0)
     assert is_absent(array, (slice(0, 8), slice(0, 8)), url=url)
@@ -239,7 +231,7 @@ def test_a_chunk_that_may_not_be_looked_at_is_not_taken_for_absent(tmp_path: Pat
     assert not is_absent(array, (slice(0, 8), slice(0, 8)), url=url)
 
 
-def test_blocks_cover_every_pixel_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_cover_every_pixel_once(tmp_path, monkeypatch):
     monkeypatch.setattr(planes, "BLOCK_SIDE", 4)
     content = np.arange(2 * 10 * 7, dtype=np.uint16).reshape(2, 10, 7)
     data = plane_array(stored(tmp_path, content, chunks=(1, 3, 4)), axes="zyx", has_channels=True)
@@ -247,7 +239,7 @@ def test_blocks_cover_every_pixel_once(tmp_path: Path, monkeypatch: pytest.Monke
     np.testing.assert_array_equal(np.sort(seen), content.ravel())
 
 
-def test_many_pixels_are_sampled_evenly_and_the_same_way_each_time(tmp_path: Path) -> None:
+def test_many_pixels_are_sampled_evenly_and_the_same_way_each_time(tmp_path):
     side = 40_000
     data = fresh(tmp_path, (3, side, side), "zyx", dtype=np.dtype("u1"), chunks=(1, 512, 512))
     boxes = data.boxes
@@ -259,7 +251,7 @@ def test_many_pixels_are_sampled_evenly_and_the_same_way_each_time(tmp_path: Pat
     assert all(y0 % 512 == 0 and x0 % 512 == 0 for _, y0, _, x0, _ in boxes)
 
 
-def test_an_absent_chunk_reads_as_the_fill_value(tmp_path: Path) -> None:
+def test_an_absent_chunk_reads_as_the_fill_value(tmp_path):
     data = fresh(tmp_path, (8, 8), "yx", fill_value=3)
     assert (data.read(0, 0, 8, 0, 8) == 3).all()
     assert not (tmp_path / "new" / "c").exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +16,8 @@ from unetkit.storage.file_writers import bands, write_png
 from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.outputs import written_by_unetkit
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def labels(folder: Path, content: np.ndarray[Any, Any], axes: str = "yx") -> Any:
+def labels(folder, content, axes="yx"):
     url = str(folder / "a.zarr")
     create_image(url, shape=content.shape, axes=axes, dtype="u1")
     data = create_labels(url, "instances", shape=content.shape, axes=axes, dtype="u4", chunk=16)
@@ -31,9 +28,7 @@ def labels(folder: Path, content: np.ndarray[Any, Any], axes: str = "yx") -> Any
 
 @settings(max_examples=25)
 @given(st.integers(1, 50), st.integers(1, 50), st.sampled_from(["u1", "u2"]), st.integers(1, 9))
-def test_a_png_read_again_is_what_was_stored(
-    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, dtype: str, rows: int
-) -> None:
+def test_a_png_read_again_is_what_was_stored(tmp_path_factory, height, width, dtype, rows):
     folder = tmp_path_factory.mktemp("png")
     high = np.iinfo(dtype).max
     content = np.random.default_rng(height * width).integers(0, high + 1, (height, width))
@@ -54,7 +49,7 @@ def test_a_png_read_again_is_what_was_stored(
     assert written_by_unetkit(str(folder / "a.png"))
 
 
-def test_the_pixel_size_is_told(tmp_path: Path) -> None:
+def test_the_pixel_size_is_told(tmp_path):
     options: dict[str, Any] = {"software": "unetkit 0", "advance": lambda: None}
     data = labels(tmp_path, np.eye(9, dtype=np.uint32))
     size = {"y": 0.5, "x": 0.25}
@@ -66,7 +61,7 @@ def test_the_pixel_size_is_told(tmp_path: Path) -> None:
     assert down / 0.0254 == pytest.approx(2e6, rel=1e-4)
 
 
-def test_a_png_holds_one_plane(tmp_path: Path) -> None:
+def test_a_png_holds_one_plane(tmp_path):
     data = labels(tmp_path, np.ones((2, 9, 9), np.uint32), "zyx")
     with pytest.raises(InputError, match="use --to tiff"):
         write_png(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 
@@ -14,21 +12,17 @@ from unetkit.storage.images import open_image
 from unetkit.storage.outputs import check_output, is_there, partial_url, staged
 from unetkit.storage.urls import exists
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
-
-def make(url: str, value: int = 1) -> None:
+def make(url, value=1):
     array = create_image(url, shape=(8, 4), axes="yx", dtype=np.uint8, chunk=4)
     array.write(0, 0, 0, np.full((1, 8, 4), value, np.uint8))
 
 
-def value_of(url: str) -> int:
+def value_of(url):
     return int(open_image(url).data.read(0, 0, 8, 0, 4).max())
 
 
-def test_an_output_appears_complete_and_its_partial_goes(bucket: str) -> None:
+def test_an_output_appears_complete_and_its_partial_goes(bucket):
     url = f"{bucket}/out.zarr"
     with staged(url) as partial:
         assert partial == f"{bucket}/.out.zarr.unetkit-partial"
@@ -51,8 +45,8 @@ class CutError(Exception):
 @pytest.mark.parametrize("calls", range(8))
 @pytest.mark.parametrize("replaces", [False, True])
 def test_a_publishing_that_is_cut_off_leaves_nothing_to_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int, replaces: bool
-) -> None:
+    tmp_path, monkeypatch, calls, replaces
+):
     url = f"memory://{tmp_path.name}/out.zarr"
     partial = partial_url(url)
     if replaces:
@@ -60,10 +54,10 @@ def test_a_publishing_that_is_cut_off_leaves_nothing_to_be_read(
     make(partial, 2)
     left = calls
 
-    def cut(patch: pytest.MonkeyPatch, act: str) -> None:
+    def cut(patch, act):
         real = getattr(urls, act)
 
-        def acting(url: str, *rest: Sequence[str]) -> None:
+        def acting(url, *rest):
             nonlocal left
             if left == 0:
                 raise CutError
@@ -94,7 +88,7 @@ def test_a_publishing_that_is_cut_off_leaves_nothing_to_be_read(
     assert not atomic.is_half_there(url)
 
 
-def test_foreign_objects_are_never_replaced(bucket: str) -> None:
+def test_foreign_objects_are_never_replaced(bucket):
     urls.write(f"{bucket}/thesis/draft.docx", b"years of work")
     for overwrite in (False, True):
         with pytest.raises(OutputError):
@@ -102,13 +96,13 @@ def test_foreign_objects_are_never_replaced(bucket: str) -> None:
     assert urls.files_below(bucket) == ["thesis/draft.docx"]
 
 
-def test_an_output_that_meets_its_input_is_refused() -> None:
+def test_an_output_that_meets_its_input_is_refused():
     source = "s3://bucket/data/in.zarr"
     for output in (source, f"{source}/", f"{source}/out.zarr", "s3://bucket/data"):
         with pytest.raises(OutputError, match="must lie apart"):
             check_output(output, inputs=[source])
 
 
-def test_nothing_is_written_to_a_website() -> None:
+def test_nothing_is_written_to_a_website():
     with pytest.raises(UsageError, match="where one can write"):
         check_output("https://host/out.zarr")

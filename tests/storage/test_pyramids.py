@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,11 +17,8 @@ from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.images import open_image
 from unetkit.storage.pyramids import add_pyramid, block_mean, every_second, level_count
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def slide(folder: Path, content: np.ndarray[Any, Any], *, chunk: int = 16) -> str:
+def slide(folder, content, *, chunk=16):
     """Write an image (C, Y, X) with labels: its first channel."""
     url = str(folder / "slide.zarr")
     image = create_image(url, shape=content.shape, axes="cyx", dtype=content.dtype, chunk=chunk)
@@ -34,12 +30,12 @@ def slide(folder: Path, content: np.ndarray[Any, Any], *, chunk: int = 16) -> st
     return url
 
 
-def level(url: str, name: str) -> np.ndarray[Any, Any]:
+def level(url, name):
     return np.asarray(zarr.open_array(f"{url}/{name}", mode="r")[:])
 
 
 @pytest.fixture
-def small_top(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_top(monkeypatch):
     """Build levels until the longer side is at most 16 pixels, one chunk at a time."""
     monkeypatch.setattr(pyramids, "LARGEST_TOP", 16)
     monkeypatch.setattr(pyramids, "BLOCK_SIDE", 16)
@@ -47,7 +43,7 @@ def small_top(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_top")
 @pytest.mark.parametrize("shape", [(2, 64, 64), (1, 65, 33), (3, 100, 1), (1, 17, 90)])
-def test_levels_equal_those_made_in_one_go(shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_levels_equal_those_made_in_one_go(shape, tmp_path):
     content = np.random.default_rng(0).integers(0, 2**16, shape, dtype=np.uint16)
     url = slide(tmp_path, content)
     add_pyramid(url)
@@ -63,7 +59,7 @@ def test_levels_equal_those_made_in_one_go(shape: tuple[int, ...], tmp_path: Pat
     yaozarrs.validate_zarr_store(url)
 
 
-def test_a_small_image_gets_no_level_and_a_large_one_does(tmp_path: Path) -> None:
+def test_a_small_image_gets_no_level_and_a_large_one_does(tmp_path):
     url = slide(tmp_path, np.ones((1, 1024, 10), np.uint8), chunk=512)
     add_pyramid(url)
     assert open_image(url).levels == 1
@@ -74,7 +70,7 @@ def test_a_small_image_gets_no_level_and_a_large_one_does(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("small_top")
-def test_what_an_interrupted_call_left_is_made_again(tmp_path: Path) -> None:
+def test_what_an_interrupted_call_left_is_made_again(tmp_path):
     content = np.arange(64 * 64, dtype=np.uint16).reshape(1, 64, 64)
     url = slide(tmp_path, content)
     # Half a level, in no list.
@@ -89,7 +85,7 @@ def test_what_an_interrupted_call_left_is_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_top")
-def test_labels_that_come_later_get_as_many_levels(tmp_path: Path) -> None:
+def test_labels_that_come_later_get_as_many_levels(tmp_path):
     url = slide(tmp_path, np.zeros((1, 64, 64), np.uint8))
     add_pyramid(url)
     create_labels(url, "classes", shape=(64, 64), axes="yx", dtype=np.uint8)
@@ -100,7 +96,7 @@ def test_labels_that_come_later_get_as_many_levels(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_top")
-def test_planes_and_background_stay_apart_and_absent(tmp_path: Path) -> None:
+def test_planes_and_background_stay_apart_and_absent(tmp_path):
     url = str(tmp_path / "stack.zarr")
     image = create_image(url, shape=(2, 32, 32), axes="zyx", dtype=np.float32, chunk=16)
     image.write(1, 0, 0, np.full((1, 32, 32), 0.5, np.float32))
@@ -109,7 +105,7 @@ def test_planes_and_background_stay_apart_and_absent(tmp_path: Path) -> None:
     assert not (tmp_path / "stack.zarr" / "1" / "c" / "0").exists()
 
 
-def test_only_an_image_gets_a_pyramid(tmp_path: Path) -> None:
+def test_only_an_image_gets_a_pyramid(tmp_path):
     with pytest.raises(InputError, match="an OME-Zarr image"):
         add_pyramid(str(tmp_path))
     (tmp_path / "zarr.json").write_text(json.dumps({"zarr_format": 3, "node_type": "group"}))
@@ -121,7 +117,7 @@ def test_only_an_image_gets_a_pyramid(tmp_path: Path) -> None:
 @given(
     height=st.integers(1, 9), width=st.integers(1, 9), fy=st.integers(1, 2), fx=st.integers(1, 2)
 )
-def test_block_mean_equals_a_loop(height: int, width: int, fy: int, fx: int) -> None:
+def test_block_mean_equals_a_loop(height, width, fy, fx):
     block = np.random.default_rng(height * 10 + width).integers(0, 256, (height, width), np.uint8)
     wanted = [
         [block[y : y + fy, x : x + fx].mean() for x in range(0, width, fx)]

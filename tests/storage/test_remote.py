@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 import pytest
 
 from unetkit.errors import OutputError, ResourceError, UnavailableError, UsageError
 from unetkit.storage import urls
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from _pytest.fixtures import FixtureRequest
-
 NOWHERE = "http://127.0.0.1:1/slide.zarr"
 
 
 @pytest.fixture(params=["s3", "memory"])
-def store(request: FixtureRequest, tmp_path: Path) -> str:
+def store(request, tmp_path):
     if request.param == "s3":
         return str(request.getfixturevalue("bucket"))
     return f"memory://{tmp_path.name}"
 
 
-def test_objects_are_written_read_listed_copied_and_removed(store: str) -> None:
+def test_objects_are_written_read_listed_copied_and_removed(store):
     url = f"{store}/a"
     assert not urls.exists(url)
     assert urls.children(url) == urls.files_below(url) == []
@@ -52,7 +46,7 @@ def test_objects_are_written_read_listed_copied_and_removed(store: str) -> None:
     urls.remove(url)
 
 
-def test_a_new_object_is_never_laid_over_another(store: str) -> None:
+def test_a_new_object_is_never_laid_over_another(store):
     urls.write(f"{store}/lock", b"1", new=True)
     with pytest.raises(FileExistsError):
         urls.write(f"{store}/lock", b"2", new=True)
@@ -61,7 +55,7 @@ def test_a_new_object_is_never_laid_over_another(store: str) -> None:
     assert urls.read(f"{store}/lock") == b"2"
 
 
-def test_the_store_itself_refuses_a_second_creation(bucket: str) -> None:
+def test_the_store_itself_refuses_a_second_creation(bucket):
     # What was not there a moment ago: nothing but the store can tell.
     filesystem, path = urls.file_system(f"{bucket}/lock")
     filesystem.pipe_file(path, b"1", mode="create")
@@ -69,7 +63,7 @@ def test_the_store_itself_refuses_a_second_creation(bucket: str) -> None:
         filesystem.pipe_file(path, b"2", mode="create")
 
 
-def test_what_others_write_is_seen_at_once(bucket: str) -> None:
+def test_what_others_write_is_seen_at_once(bucket):
     import s3fs
 
     assert urls.children(bucket) == []
@@ -78,7 +72,7 @@ def test_what_others_write_is_seen_at_once(bucket: str) -> None:
     assert urls.children(bucket) == ["new"]
 
 
-def test_a_missing_bucket_is_named(bucket: str) -> None:
+def test_a_missing_bucket_is_named(bucket):
     assert not urls.exists(f"{bucket}-none/a")
     with pytest.raises(FileNotFoundError):
         urls.read(f"{bucket}-none/a")
@@ -86,7 +80,7 @@ def test_a_missing_bucket_is_named(bucket: str) -> None:
         urls.write(f"{bucket}-none/a", b"1")
 
 
-def test_a_website_is_read(tmp_path: Path, website: str) -> None:
+def test_a_website_is_read(tmp_path, website):
     (tmp_path / "a").write_bytes(b"0123456789")
     assert urls.read(f"{website}/a") == b"0123456789"
     # This server knows no ranges and sends the whole file.
@@ -98,13 +92,13 @@ def test_a_website_is_read(tmp_path: Path, website: str) -> None:
 
 
 @pytest.mark.parametrize("look", [urls.exists, urls.read])
-def test_a_server_that_does_not_answer_is_not_an_empty_one(look: object) -> None:
+def test_a_server_that_does_not_answer_is_not_an_empty_one(look):
     with pytest.raises(UnavailableError, match="must answer") as caught:
         look(NOWHERE)
     assert caught.value.exit_code == 75
 
 
-def test_a_store_that_does_not_let_us_in_is_named(bucket: str, monkeypatch) -> None:
+def test_a_store_that_does_not_let_us_in_is_named(bucket, monkeypatch):
     import s3fs
 
     urls.write(f"{bucket}/a", b"1")
@@ -125,19 +119,19 @@ def test_a_store_that_does_not_let_us_in_is_named(bucket: str, monkeypatch) -> N
         "https://host/slide.zarr?X-Amz-Signature=swordfish",
     ],
 )
-def test_a_url_with_a_secret_is_refused_without_repeating_it(url: str) -> None:
+def test_a_url_with_a_secret_is_refused_without_repeating_it(url):
     with pytest.raises(UsageError, match="must hold no password") as caught:
         urls.read(url)
     assert "swordfish" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["nonsense://host/a", "s4://bucket/a"])
-def test_an_unknown_kind_of_url_is_named(url: str) -> None:
+def test_an_unknown_kind_of_url_is_named(url):
     with pytest.raises(ResourceError, match="fsspec can open"):
         urls.read(url)
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch):
     import_module("fsspec.registry")
     loaded = sys.modules["fsspec.registry"]._registry
     for name in ("s3", "s3a"):

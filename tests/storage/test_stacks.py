@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import pytest
 import zarr
@@ -12,13 +10,10 @@ from unetkit.errors import InputError, LabelError
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 IMAGES = np.arange(3 * 2 * 8 * 6, dtype=np.uint16).reshape(3, 2, 8, 6)
 
 
-def stack(folder: Path, arrays: dict[str, Any], **attributes: Any) -> str:
+def stack(folder, arrays, **attributes):
     url = str(folder / "stack.zarr")
     zarr.create_group(url, attributes=attributes)
     for name, array in arrays.items():
@@ -27,7 +22,7 @@ def stack(folder: Path, arrays: dict[str, Any], **attributes: Any) -> str:
     return url
 
 
-def test_samples_are_numbered_and_read_one_by_one(tmp_path: Path) -> None:
+def test_samples_are_numbered_and_read_one_by_one(tmp_path):
     labels = (IMAGES[:, 0] % 5).astype(np.uint8)
     weights = labels / np.float32(2)
     found = open_dataset(stack(tmp_path, {"images": IMAGES, "labels": labels, "weights": weights}))
@@ -42,13 +37,13 @@ def test_samples_are_numbered_and_read_one_by_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("axes", [None, "yx", "nyx"])
-def test_plain_planes_need_no_axes(axes: str | None, tmp_path: Path) -> None:
+def test_plain_planes_need_no_axes(axes, tmp_path):
     found = open_dataset(stack(tmp_path, {"images": IMAGES[:, 0]}), axes=axes)
     assert found["0002"].data.read(0, 0, 8, 0, 6).shape == (1, 8, 6)
     assert found["0002"].label_kind is None
 
 
-def test_the_last_axis_may_be_channels(tmp_path: Path) -> None:
+def test_the_last_axis_may_be_channels(tmp_path):
     url = str(tmp_path / "s.zarr")
     zarr.create_group(url)
     zarr.create_array(f"{url}/images", data=IMAGES.transpose(0, 2, 3, 1))
@@ -58,7 +53,7 @@ def test_the_last_axis_may_be_channels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample.data.read(0, 0, 8, 0, 6), IMAGES[1, 1:])
 
 
-def test_an_attribute_says_that_labels_are_classes(tmp_path: Path) -> None:
+def test_an_attribute_says_that_labels_are_classes(tmp_path):
     arrays = {"images": IMAGES[:, 0], "labels": (IMAGES[:, 0] % 2).astype(np.uint8)}
     own = {"label_kind": "classes", "class_names": ["a", "b"]}
     found = open_dataset(stack(tmp_path, arrays, unetkit=own))
@@ -75,28 +70,26 @@ def test_an_attribute_says_that_labels_are_classes(tmp_path: Path) -> None:
         ("images", np.zeros((8, 6), np.uint8), r"\(N, Y, X\) or more"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(
-    name: str, array: np.ndarray[Any, Any], words: str, tmp_path: Path
-) -> None:
+def test_parts_that_do_not_fit_are_refused(name, array, words, tmp_path):
     with pytest.raises(InputError, match=words):
         open_dataset(stack(tmp_path, {"images": IMAGES[:, 0], name: array}))
 
 
-def test_kinds_are_checked(tmp_path: Path) -> None:
+def test_kinds_are_checked(tmp_path):
     with pytest.raises(LabelError, match="must be integers"):
         open_dataset(stack(tmp_path, {"images": IMAGES[:, 0], "labels": IMAGES[:, 0] / 2}))
 
 
-def test_an_unknown_label_kind_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_label_kind_is_refused(tmp_path):
     with pytest.raises(InputError, match="label_kind"):
         open_dataset(stack(tmp_path, {"images": IMAGES}, unetkit={"label_kind": "cells"}))
 
 
-def test_a_stack_of_one_is_an_image(tmp_path: Path) -> None:
+def test_a_stack_of_one_is_an_image(tmp_path):
     image = open_image(stack(tmp_path, {"images": IMAGES[:1]}))
     assert (image.name, image.data.shape) == ("0000", (2, 8, 6))
 
 
-def test_a_stack_of_more_is_no_image(tmp_path: Path) -> None:
+def test_a_stack_of_more_is_no_image(tmp_path):
     with pytest.raises(InputError, match="a stack of 3"):
         open_image(stack(tmp_path, {"images": IMAGES}))

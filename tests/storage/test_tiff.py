@@ -18,7 +18,7 @@ STACK = RNG.integers(0, 65536, (2, 3, 50, 41), dtype=np.uint16)
 RGB = RNG.integers(0, 256, (50, 41, 3), dtype=np.uint8)
 
 
-def save(path: Path, pixels: np.ndarray, **options: Any) -> str:
+def save(path, pixels, **options):
     tifffile.imwrite(path, pixels, **{"photometric": "minisblack", **options})
     return str(path)
 
@@ -37,7 +37,7 @@ LAYOUTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("height", [50, 16, 1])
-def test_pages_of_every_layout(tmp_path: Path, layout: dict[str, Any], height: int) -> None:
+def test_pages_of_every_layout(tmp_path, layout, height):
     pages = STACK.reshape(6, 50, 41)
     file = open_tiff(save(tmp_path / "a.tif", pages, **layout), axes="zyx")
     assert (file.axes, file.shape, file.dtype) == ("zyx", (6, 50, 41), np.uint16)
@@ -49,7 +49,7 @@ def test_pages_of_every_layout(tmp_path: Path, layout: dict[str, Any], height: i
 
 
 @pytest.mark.parametrize("options", [{"ome": True, "compression": "zlib"}, {"imagej": True}])
-def test_axes_of_ome_and_imagej(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_axes_of_ome_and_imagej(tmp_path, options):
     file = open_tiff(save(tmp_path / "a.tif", STACK, metadata={"axes": "ZCYX"}, **options))
     assert file.axes == "czyx"
     assert np.array_equal(file.load(), STACK.swapaxes(0, 1))
@@ -58,9 +58,7 @@ def test_axes_of_ome_and_imagej(tmp_path: Path, options: dict[str, Any]) -> None
 @pytest.mark.parametrize("tile", [None, (16, 32)])
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_colours_and_alpha(
-    tmp_path: Path, tile: tuple[int, int] | None, planar: str, channels: int
-) -> None:
+def test_colours_and_alpha(tmp_path, tile, planar, channels):
     pixels = np.dstack([RGB, RGB[..., :1]])[..., :channels]
     saved = np.moveaxis(pixels, -1, 0) if planar == "separate" else pixels
     path = save(
@@ -77,7 +75,7 @@ def test_colours_and_alpha(
     assert np.array_equal(file.load(), np.moveaxis(RGB, -1, 0))
 
 
-def test_grey_and_alpha_is_grey(tmp_path: Path) -> None:
+def test_grey_and_alpha_is_grey(tmp_path):
     path = save(
         tmp_path / "a.tif", RGB[..., :2], extrasamples=["unassalpha"], planarconfig="contig"
     )
@@ -86,14 +84,14 @@ def test_grey_and_alpha_is_grey(tmp_path: Path) -> None:
     assert np.array_equal(file.load(), RGB[..., 0])
 
 
-def test_a_fourth_channel_that_is_no_alpha_stays(tmp_path: Path) -> None:
+def test_a_fourth_channel_that_is_no_alpha_stays(tmp_path):
     pixels = np.dstack([RGB, RGB[..., :1]])
     path = save(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unspecified"])
     file = open_tiff(path)
     assert (file.shape, file.alpha_dropped) == ((4, 50, 41), False)
 
 
-def test_a_palette_is_colours_or_as_labels_indices(tmp_path: Path) -> None:
+def test_a_palette_is_colours_or_as_labels_indices(tmp_path):
     colours = RNG.integers(0, 256, (3, 256), dtype=np.uint8)
     path = save(
         tmp_path / "a.tif",
@@ -106,7 +104,7 @@ def test_a_palette_is_colours_or_as_labels_indices(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bool", "int16", "float16", "float32", "float64", "uint32"])
-def test_numbers_of_every_type(tmp_path: Path, dtype: str) -> None:
+def test_numbers_of_every_type(tmp_path, dtype):
     pixels = (RGB[..., 0] % 2).astype(dtype)
     path = save(tmp_path / "a.tif", pixels)
     assert np.array_equal(open_tiff(path, labels=True).load(), pixels)
@@ -116,13 +114,13 @@ def test_numbers_of_every_type(tmp_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 7), (7, 1), (1, 1)])
-def test_images_of_one_row_or_column(tmp_path: Path, shape: tuple[int, int]) -> None:
+def test_images_of_one_row_or_column(tmp_path, shape):
     pixels = RGB[: shape[0], : shape[1], 0]
     for options in ({}, {"compression": "zlib"}, {"ome": True}):
         assert np.array_equal(open_tiff(save(tmp_path / "a.tif", pixels, **options)).load(), pixels)
 
 
-def test_jpeg_inside_a_tiff_is_lossy(tmp_path: Path) -> None:
+def test_jpeg_inside_a_tiff_is_lossy(tmp_path):
     smooth = np.broadcast_to(np.arange(48, dtype=np.uint8)[:, None, None], (48, 64, 3)).copy()
     path = save(tmp_path / "a.tif", smooth, photometric="rgb", compression="jpeg", tile=(16, 16))
     file = open_tiff(path)
@@ -130,7 +128,7 @@ def test_jpeg_inside_a_tiff_is_lossy(tmp_path: Path) -> None:
     assert np.abs(file.load().astype(int) - np.moveaxis(smooth, -1, 0)).max() < 8
 
 
-def test_pages_that_nobody_explains(tmp_path: Path) -> None:
+def test_pages_that_nobody_explains(tmp_path):
     path = save(tmp_path / "a.tif", STACK[0])
     with pytest.raises(InputError, match=r"\(3, 50, 41\) must say .* --axes, for example --axes z"):
         open_tiff(path)
@@ -138,7 +136,7 @@ def test_pages_that_nobody_explains(tmp_path: Path) -> None:
     assert open_tiff(path, axes="cyx").axes == "cyx"
 
 
-def test_axes_that_do_not_fit(tmp_path: Path) -> None:
+def test_axes_that_do_not_fit(tmp_path):
     path = save(tmp_path / "a.tif", STACK[0])
     for axes in ("yx", "zcyx", "yxz"):
         with pytest.raises(InputError, match="axes must fit the dimensions"):
@@ -146,7 +144,7 @@ def test_axes_that_do_not_fit(tmp_path: Path) -> None:
     assert open_tiff(save(tmp_path / "b.tif", STACK[0, 0]), axes="zyx", labels=True).axes == "yx"
 
 
-def test_three_pages_taken_for_colours_can_be_named(tmp_path: Path) -> None:
+def test_three_pages_taken_for_colours_can_be_named(tmp_path):
     path = str(tmp_path / "a.tif")
     tifffile.imwrite(path, STACK[0], photometric="rgb", planarconfig="separate")
     assert open_tiff(path).axes == "cyx"
@@ -167,7 +165,7 @@ def test_three_pages_taken_for_colours_can_be_named(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("kept", [0.001, 0.02, 0.3, 0.7, 0.99])
-def test_cut_short(tmp_path: Path, options: dict[str, Any], kept: float) -> None:
+def test_cut_short(tmp_path, options, kept):
     pages = STACK.reshape(6, 50, 41)
     path = Path(save(tmp_path / "a.tif", pages, **options))
     assert np.array_equal(open_tiff(str(path), axes="zyx").load(), pages)
@@ -183,7 +181,7 @@ def test_cut_short(tmp_path: Path, options: dict[str, Any], kept: float) -> None
 
 
 @pytest.mark.parametrize("options", [{"metadata": None, "compression": "zlib"}, {"imagej": True}])
-def test_cut_between_two_pages(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_cut_between_two_pages(tmp_path, options):
     path = Path(save(tmp_path / "a.tif", STACK.reshape(6, 50, 41), **options))
     with tifffile.TiffFile(path) as tif:
         # What is left reads without an error, as a file of fewer pages.
@@ -195,14 +193,14 @@ def test_cut_between_two_pages(tmp_path: Path, options: dict[str, Any]) -> None:
             open_tiff(str(path), axes=axes)
 
 
-def test_no_tiff(tmp_path: Path) -> None:
+def test_no_tiff(tmp_path):
     path = tmp_path / "a.tif"
     path.write_bytes(b"not a TIFF at all")
     with pytest.raises(InputError, match="must be readable"):
         open_tiff(str(path))
 
 
-def test_what_else_a_user_should_know(tmp_path: Path) -> None:
+def test_what_else_a_user_should_know(tmp_path):
     path = save(tmp_path / "a.tif", RGB[..., 0], photometric="miniswhite")
     file = open_tiff(path)
     assert "0 is white" in file.remarks[0]
@@ -213,7 +211,7 @@ def test_what_else_a_user_should_know(tmp_path: Path) -> None:
     assert "more than one series" in open_tiff(str(tmp_path / "b.tif")).remarks[0]
 
 
-def test_colours_of_print_are_refused(tmp_path: Path) -> None:
+def test_colours_of_print_are_refused(tmp_path):
     path = save(tmp_path / "a.tif", np.dstack([RGB, RGB])[..., :4], photometric="separated")
     with pytest.raises(InputError, match="got SEPARATED"):
         open_tiff(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 from collections import Counter
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,22 +11,19 @@ import tifffile
 
 from unetkit.storage.tiff import Bands, open_tiff
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 class CountedBands(Bands):
     """Counts how often each segment of the file is decoded."""
 
     decoded: Counter[tuple[int, int]]
 
-    def _segment(self, page: Any, number: int, index: int) -> Any:
+    def _segment(self, page, number, index):
         if (number, index) not in self.segments:
             self.decoded[number, index] += 1
         return super()._segment(page, number, index)
 
 
-def counted(path: Path, height: int) -> Counter[tuple[int, int]]:
+def counted(path, height):
     with tifffile.TiffFile(path) as tif:
         bands = CountedBands(tif.series[0], str(path))
         bands.decoded = Counter()
@@ -40,9 +36,7 @@ def counted(path: Path, height: int) -> Counter[tuple[int, int]]:
 
 @pytest.mark.parametrize("options", [{"tile": (48, 32)}, {"rowsperstrip": 20}, {}])
 @pytest.mark.parametrize("height", [16, 50, 128])
-def test_every_segment_is_decoded_once(
-    tmp_path: Path, options: dict[str, Any], height: int
-) -> None:
+def test_every_segment_is_decoded_once(tmp_path, options, height):
     pixels = np.random.default_rng(2).integers(0, 256, (128, 100, 3), dtype=np.uint8)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, pixels, photometric="rgb", compression="zlib", **options)
@@ -52,7 +46,7 @@ def test_every_segment_is_decoded_once(
 
 
 @pytest.mark.parametrize("options", [{"tile": (256, 256)}, {"rowsperstrip": 64}])
-def test_memory_is_that_of_a_band(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_memory_is_that_of_a_band(tmp_path, options):
     path = str(tmp_path / "a.tif")
     # 192 MiB of pixels in a file of a few hundred kilobytes; this array takes no memory.
     pixels = np.broadcast_to(np.full((1, 1, 3), 7, np.uint8), (8192, 8192, 3))
@@ -70,14 +64,14 @@ def test_memory_is_that_of_a_band(tmp_path: Path, options: dict[str, Any]) -> No
     assert peak < 8192 * 8192 * 3 / 2
 
 
-def test_an_uncompressed_file_is_mapped(tmp_path: Path) -> None:
+def test_an_uncompressed_file_is_mapped(tmp_path):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros((30, 20), np.uint16))
     with tifffile.TiffFile(path) as tif:
         assert isinstance(Bands(tif.series[0], str(path)).whole, np.memmap)
 
 
-def test_a_tile_that_was_never_written_is_black(tmp_path: Path) -> None:
+def test_a_tile_that_was_never_written_is_black(tmp_path):
     path = tmp_path / "a.tif"
     tiles = [np.full((16, 16), 5, np.uint8), None, None, np.full((16, 16), 9, np.uint8)]
     tifffile.imwrite(

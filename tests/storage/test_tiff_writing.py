@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +14,10 @@ from unetkit.storage.file_writers import tile_rows, write_tiff
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.outputs import written_by_unetkit
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 SIZES = {"t": 2, "c": 3, "z": 2, "y": 600, "x": 530}
 
 
-def stored(folder: Path, axes: str, dtype: str = "u2") -> tuple[Any, np.ndarray[Any, Any]]:
+def stored(folder, axes, dtype="u2"):
     """Store noise, and return it with every axis, in the order of a TIFF."""
     shape = tuple(SIZES[axis] for axis in axes)
     data = create_image(str(folder / "a.zarr"), shape=shape, axes=axes, dtype=dtype, chunk=256)
@@ -31,10 +28,10 @@ def stored(folder: Path, axes: str, dtype: str = "u2") -> tuple[Any, np.ndarray[
     return data, noise
 
 
-def write(path: Path, data: Any, dtype: str, **options: Any) -> int:
+def write(path, data, dtype, **options):
     rows = 0
 
-    def advance() -> None:
+    def advance():
         nonlocal rows
         rows += 1
 
@@ -44,7 +41,7 @@ def write(path: Path, data: Any, dtype: str, **options: Any) -> int:
 
 
 @pytest.mark.parametrize("axes", ["yx", "cyx", "zyx", "tczyx"])
-def test_a_tiff_read_again_is_what_was_stored(axes: str, tmp_path: Path) -> None:
+def test_a_tiff_read_again_is_what_was_stored(axes, tmp_path):
     data, noise = stored(tmp_path, axes)
     path = tmp_path / "a.tif"
     assert write(path, data, "u4", channel_names=("r", "g", "b")) == tile_rows(data)
@@ -60,7 +57,7 @@ def test_a_tiff_read_again_is_what_was_stored(axes: str, tmp_path: Path) -> None
     assert written_by_unetkit(str(path))
 
 
-def test_the_pixel_size_is_there_for_every_reader(tmp_path: Path) -> None:
+def test_the_pixel_size_is_there_for_every_reader(tmp_path):
     data, _ = stored(tmp_path, "zyx")
     write(tmp_path / "a.tif", data, "u2", pixel_size={"z": 2.0, "y": 0.5, "x": 0.25})
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
@@ -72,9 +69,7 @@ def test_the_pixel_size_is_there_for_every_reader(tmp_path: Path) -> None:
         assert said in text
 
 
-def test_a_file_that_may_grow_too_large_is_a_bigtiff(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_may_grow_too_large_is_a_bigtiff(tmp_path, monkeypatch):
     data, noise = stored(tmp_path, "yx")
     monkeypatch.setattr(file_writers, "LARGEST_CLASSIC", noise.nbytes - 1)
     write(tmp_path / "a.tif", data, "u2")
@@ -84,7 +79,7 @@ def test_a_file_that_may_grow_too_large_is_a_bigtiff(
     assert written_by_unetkit(str(tmp_path / "a.tif"))
 
 
-def test_a_place_that_can_t_be_written_is_named(tmp_path: Path) -> None:
+def test_a_place_that_can_t_be_written_is_named(tmp_path):
     data, _ = stored(tmp_path, "yx")
     with pytest.raises(ResourceError, match="must be writable"):
         write(tmp_path / "none" / "a.tif", data, "u2")

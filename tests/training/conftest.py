@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from unetkit.arrays.normalization import Normalization
-from unetkit.training.recipes import RECIPES, Recipe
+from unetkit.training.recipes import RECIPES
 from unetkit.training.sampler import Batch, ClassCounts, TrainingSample
 
 # Draws tiles, and changes nothing in them.
@@ -35,23 +34,23 @@ class Memory:
     boxes: list[tuple[int, ...]] = field(default_factory=list)
 
     @property
-    def height(self) -> int:
+    def height(self):
         return self.array.shape[-2]
 
     @property
-    def width(self) -> int:
+    def width(self):
         return self.array.shape[-1]
 
     @property
-    def planes(self) -> int:
+    def planes(self):
         return len(self.array)
 
-    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+    def read(self, plane, y0, y1, x0, x1):
         self.boxes.append((plane, y0, y1, x0, x1))
         return self.array[plane, ..., y0:y1, x0:x1].copy()
 
 
-def class_counts(target: np.ndarray, weights: np.ndarray, *, side: int = 25) -> ClassCounts:
+def class_counts(target, weights, *, side=25):
     """Count the classes of planes (P, Y, X) in boxes that do not divide them evenly."""
     boxes, counts = [], []
     planes, height, width = target.shape
@@ -66,12 +65,12 @@ def class_counts(target: np.ndarray, weights: np.ndarray, *, side: int = 25) -> 
 
 
 def sample(
-    image: np.ndarray,
+    image,
     *,
-    target: np.ndarray | None = None,
-    weights: np.ndarray | None = None,
-    **more: Any,
-) -> TrainingSample:
+    target=None,
+    weights=None,
+    **more,
+):
     """Make a sample of one plane from an image (C, Y, X); its target is the image's brightness."""
     target = (image[0] > 0.5).astype(np.uint8) if target is None else target
     weights = np.ones(target.shape, np.float32) if weights is None else weights
@@ -84,17 +83,17 @@ def sample(
 class Dots(torch.nn.Module):
     """Logits are multiples of the pixel: the simplest network that can learn a threshold."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed=0):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.weight = torch.nn.Parameter(torch.randn(2, generator=generator))
         self.bias = torch.nn.Parameter(torch.zeros(2))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images):
         return images * self.weight[:, None, None] + self.bias[:, None, None]
 
 
-def batch(seed: int = 0, *, names: tuple[str, ...] = ("a",), fill: float | None = None) -> Batch:
+def batch(seed=0, *, names=("a",), fill=None):
     """Make noise to be told apart at one half; or an image of a single value."""
     images = np.random.default_rng(seed).random((len(names), 1, 16, 16), dtype=np.float32)
     if fill is not None:
@@ -103,13 +102,13 @@ def batch(seed: int = 0, *, names: tuple[str, ...] = ("a",), fill: float | None 
     return Batch(images, targets, np.ones(targets.shape, np.float32), names)
 
 
-def plain(**changes: Any) -> Recipe:
+def plain(**changes):
     """Change a recipe that leaves tiles as they are."""
     return replace(PLAIN, **changes)
 
 
 @pytest.fixture
-def kit() -> SimpleNamespace:
+def kit():
     """Return what makes samples, batches, recipes and a network."""
     return SimpleNamespace(
         Dots=Dots, Memory=Memory, batch=batch, sample=sample, plain=plain, class_counts=class_counts

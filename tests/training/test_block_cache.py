@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,22 +10,19 @@ from hypothesis import strategies as st
 
 from unetkit.training.block_cache import BLOCK, BlockCache
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 RNG = np.random.default_rng(0)
 # Three blocks of 512 pixels along y, the last of 76; two along x.
 GREY = RNG.integers(0, 60000, (2, 1100, 700)).astype(np.uint16)
 COLOUR = RNG.integers(0, 255, (1, 3, 520, 530)).astype(np.uint8)
 
 
-def test_any_box_is_what_a_direct_read_gives(kit: SimpleNamespace) -> None:
+def test_any_box_is_what_a_direct_read_gives(kit):
     cache = BlockCache()
     arrays = [kit.Memory(GREY), kit.Memory(COLOUR)]
 
     @settings(max_examples=60, deadline=None)
     @given(data=st.data())
-    def check(data: st.DataObject) -> None:
+    def check(data):
         array = data.draw(st.sampled_from(arrays))
         plane = data.draw(st.integers(0, array.planes - 1))
         spans = []
@@ -43,15 +39,13 @@ def test_any_box_is_what_a_direct_read_gives(kit: SimpleNamespace) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(wanted=st.lists(st.integers(0, 6), max_size=40), room=st.integers(1, 5))
-def test_the_blocks_that_were_used_last_stay_within_the_budget(
-    wanted: list[int], room: int
-) -> None:
+def test_the_blocks_that_were_used_last_stay_within_the_budget(wanted, room):
     loads: list[int] = []
 
     class Strip:
         height, width, planes = 4, 7 * BLOCK, 1
 
-        def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        def read(self, plane, y0, y1, x0, x1):
             loads.append(x0 // BLOCK)
             return np.zeros((y1 - y0, x1 - x0), np.uint8)
 
@@ -70,15 +64,15 @@ def test_the_blocks_that_were_used_last_stay_within_the_budget(
     assert loads == expected
 
 
-def test_a_huge_plane_is_read_in_blocks(kit: SimpleNamespace) -> None:
+def test_a_huge_plane_is_read_in_blocks(kit):
     class Huge:
         height = width = 10**9
         planes = 1
 
-        def __init__(self) -> None:
+        def __init__(self):
             self.areas: list[int] = []
 
-        def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        def read(self, plane, y0, y1, x0, x1):
             self.areas.append((y1 - y0) * (x1 - x0))
             return np.add.outer(np.arange(y0, y1), np.arange(x0, x1))
 
@@ -91,8 +85,8 @@ def test_a_huge_plane_is_read_in_blocks(kit: SimpleNamespace) -> None:
 
 
 def test_arrays_are_told_apart_also_when_one_takes_the_place_of_another(
-    kit: SimpleNamespace,
-) -> None:
+    kit,
+):
     cache = BlockCache()
     for value in range(20):
         # Without a hold on it, the next array could get the id of this one.
@@ -101,12 +95,12 @@ def test_arrays_are_told_apart_also_when_one_takes_the_place_of_another(
         del array
 
 
-def test_threads_read_the_same_pixels(kit: SimpleNamespace) -> None:
+def test_threads_read_the_same_pixels(kit):
     array = kit.Memory(GREY)
     cache = BlockCache(budget=BLOCK * BLOCK * 4)
     starts = RNG.integers(0, 600, 60).tolist()
 
-    def read(start: int) -> bool:
+    def read(start):
         box = cache.read(array, 1, rows=(start, start + 80), columns=(start, start + 80))
         return bool((box == GREY[1, start : start + 80, start : start + 80]).all())
 
@@ -114,12 +108,12 @@ def test_threads_read_the_same_pixels(kit: SimpleNamespace) -> None:
         assert all(pool.map(read, starts))
 
 
-def test_an_error_of_the_array_reaches_the_reader() -> None:
+def test_an_error_of_the_array_reaches_the_reader():
     class Broken:
         height = width = 5
         planes = 1
 
-        def read(self, *box: int) -> np.ndarray:
+        def read(self, *box):
             raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):

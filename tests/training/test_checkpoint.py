@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -22,12 +21,8 @@ from unetkit.training.checkpoint import (
     Validation,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
-
-def state(step: int = 3) -> Checkpoint:
+def state(step=3):
     generator = torch.Generator().manual_seed(step)
     kernel = torch.randn(4, 3, 3, 3, generator=generator).contiguous(
         memory_format=torch.channels_last
@@ -40,18 +35,18 @@ CONTENT = state().to_bytes()
 
 
 @pytest.fixture
-def states(tmp_path: Path) -> Iterator[Checkpoints]:
+def states(tmp_path):
     kept = Checkpoints(str(tmp_path))
     yield kept
     kept.close()
 
 
-def heard(states: Checkpoints) -> tuple[Checkpoint | None, list[str]]:
+def heard(states):
     notes: list[str] = []
     return states.load(notes.append), notes
 
 
-def test_a_state_comes_back_bit_for_bit() -> None:
+def test_a_state_comes_back_bit_for_bit():
     found = Checkpoint.from_bytes(CONTENT, path="x")
     assert found.facts == state().facts
     assert all(torch.equal(value, found.tensors[name]) for name, value in state().tensors.items())
@@ -59,7 +54,7 @@ def test_a_state_comes_back_bit_for_bit() -> None:
 
 
 @given(place=st.integers(0, len(CONTENT) - 1), bit=st.integers(0, 7))
-def test_a_single_wrong_bit_is_noticed(place: int, bit: int) -> None:
+def test_a_single_wrong_bit_is_noticed(place, bit):
     torn = bytearray(CONTENT)
     torn[place] ^= 1 << bit
     try:
@@ -71,17 +66,17 @@ def test_a_single_wrong_bit_is_noticed(place: int, bit: int) -> None:
 
 
 @given(end=st.integers(0, len(CONTENT) - 1))
-def test_a_torn_state_is_noticed(end: int) -> None:
+def test_a_torn_state_is_noticed(end):
     with pytest.raises(InputError, match="state last must be as it was written"):
         Checkpoint.from_bytes(CONTENT[:end], path="last")
 
 
-def test_nan_makes_a_state_no_place_to_go_back_to() -> None:
+def test_nan_makes_a_state_no_place_to_go_back_to():
     assert state().is_finite
     assert not Checkpoint({"a": torch.tensor([1.0, torch.nan])}, {}).is_finite
 
 
-def test_the_last_two_are_there_and_the_last_is_read(states: Checkpoints, tmp_path: Path) -> None:
+def test_the_last_two_are_there_and_the_last_is_read(states, tmp_path):
     assert heard(states) == (None, [])
     assert not states.any
     for step in (1, 2, 3):
@@ -93,9 +88,7 @@ def test_the_last_two_are_there_and_the_last_is_read(states: Checkpoints, tmp_pa
     assert (found.facts["step"], notes) == (3, [])
 
 
-def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(
-    states: Checkpoints, tmp_path: Path
-) -> None:
+def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(states, tmp_path):
     for step in (1, 2):
         states.save(state(step))
     states.finish()
@@ -112,7 +105,7 @@ def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(
     assert Checkpoint.from_bytes((tmp_path / PREVIOUS).read_bytes(), path="").facts["step"] == 1
 
 
-def test_where_both_are_damaged_nobody_goes_on(states: Checkpoints, tmp_path: Path) -> None:
+def test_where_both_are_damaged_nobody_goes_on(states, tmp_path):
     for name in (LAST, PREVIOUS):
         (tmp_path / name).write_bytes(b"torn")
     with pytest.raises(InputError, match=PREVIOUS):
@@ -120,7 +113,7 @@ def test_where_both_are_damaged_nobody_goes_on(states: Checkpoints, tmp_path: Pa
     assert (tmp_path / PREVIOUS).exists()
 
 
-def test_a_save_is_due_once_a_minute_and_never_while_one_is_written(tmp_path: Path) -> None:
+def test_a_save_is_due_once_a_minute_and_never_while_one_is_written(tmp_path):
     now = [0.0]
     states = Checkpoints(str(tmp_path), clock=lambda: now[0])
     assert not states.is_due()
@@ -134,7 +127,7 @@ def test_a_save_is_due_once_a_minute_and_never_while_one_is_written(tmp_path: Pa
     states.close()
 
 
-def test_a_disk_that_refuses_is_heard_of(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_is_heard_of(tmp_path):
     states = Checkpoints(str(tmp_path / "gone"))
     states.save(state())
     with pytest.raises((ResourceError, FileExistsError), match="gone"):
@@ -180,7 +173,7 @@ for kill in range(10):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
-def test_ten_kills_during_saves_leave_a_state_each_time(tmp_path: Path) -> None:
+def test_ten_kills_during_saves_leave_a_state_each_time(tmp_path):
     line = [sys.executable, "-c", WRITER, str(tmp_path)]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     rows = [row.split() for row in done.stdout.splitlines()]
@@ -193,7 +186,7 @@ def test_ten_kills_during_saves_leave_a_state_each_time(tmp_path: Path) -> None:
         last = int(found)
 
 
-def test_a_position_survives_json() -> None:
+def test_a_position_survives_json():
     position = Position()
     for again in (
         position,
@@ -202,7 +195,7 @@ def test_a_position_survives_json() -> None:
         assert Position.from_dict(json.loads(json.dumps(again.to_dict()))) == again
 
 
-def test_the_best_is_remembered_and_the_others_are_counted() -> None:
+def test_the_best_is_remembered_and_the_others_are_counted():
     position = Position()
     found = [(0.5, 1.0), (0.4, 0.1), (0.5, 1.0), (0.5, 0.9)]
     better = []
@@ -222,8 +215,6 @@ def test_the_best_is_remembered_and_the_others_are_counted() -> None:
         ((0.5, 1), (0.5, 2), False),
     ],
 )
-def test_scores_within_a_thousandth_are_equal_and_the_loss_decides(
-    first: tuple[float, float], second: tuple[float, float], *, higher: bool
-) -> None:
+def test_scores_within_a_thousandth_are_equal_and_the_loss_decides(first, second, *, higher):
     one, other = (Validation(score, loss=loss) for score, loss in (first, second))
     assert (other.rank > one.rank) == higher

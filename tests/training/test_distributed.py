@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,9 +12,6 @@ import torch
 
 from unetkit.training import distributed
 from unetkit.training.distributed import SINGLE, ProcessGroup, init_distributed
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Trains the classic network for 20 steps in float64 and writes down its weights.
 SCRIPT = """
@@ -72,7 +68,7 @@ with init_distributed(torch.device("cpu")) as group:
 """
 
 
-def train(folder: Path, name: str, *, processes: int = 1, **environment: str) -> dict[str, object]:
+def train(folder, name, *, processes=1, **environment):
     script = folder / "script.py"
     script.write_text(SCRIPT)
     front = [sys.executable]
@@ -90,7 +86,7 @@ def train(folder: Path, name: str, *, processes: int = 1, **environment: str) ->
     return found
 
 
-def test_two_processes_equal_one_in_float64(tmp_path: Path) -> None:
+def test_two_processes_equal_one_in_float64(tmp_path):
     one, two = train(tmp_path, "one"), train(tmp_path, "two", processes=2)
     assert (one["size"], two["size"]) == (1, 2)
     assert (one["share"], two["share"]) == (4, 2)
@@ -105,7 +101,7 @@ def test_two_processes_equal_one_in_float64(tmp_path: Path) -> None:
     assert np.ptp(np.asarray(one["losses"])) > 1e-3
 
 
-def test_batch_normalization_sees_the_tiles_of_all_processes(tmp_path: Path) -> None:
+def test_batch_normalization_sees_the_tiles_of_all_processes(tmp_path):
     one = train(tmp_path, "one", NORM="batch")
     two = train(tmp_path, "two", processes=2, NORM="batch")
     for name in ("losses", "weights"):
@@ -116,13 +112,13 @@ def test_batch_normalization_sees_the_tiles_of_all_processes(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("count", "size"), [(5, 2), (4, 4), (7, 3)])
-def test_shares_are_all_there_is_and_nearly_equal(count: int, size: int) -> None:
+def test_shares_are_all_there_is_and_nearly_equal(count, size):
     shares = [list(ProcessGroup(rank, size).share(count)) for rank in range(size)]
     assert [index for share in shares for index in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_alone_nothing_is_exchanged() -> None:
+def test_alone_nothing_is_exchanged():
     weight = torch.nn.Parameter(torch.ones(2))
     weight.grad = torch.tensor([1.0, 2.0])
     SINGLE.sum_gradients([weight])
@@ -133,7 +129,7 @@ def test_alone_nothing_is_exchanged() -> None:
         assert (group.size, group.is_main) == (1, True)
 
 
-def test_the_end_waits_until_what_was_sent_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_waits_until_what_was_sent_is_let_go(monkeypatch):
     held: list[torch.Tensor] = []
     tensor = torch.arange(3.0)
     # Other tests of this process may have sent something.

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,17 +9,14 @@ import torch
 
 from unetkit.errors import NonFiniteError, StoppedError, UsageError
 from unetkit.training.checkpoint import Checkpoint, Validation
-from unetkit.training.loop import PATIENCE, Callback, Checkpointer, TrainingResult, fit
+from unetkit.training.loop import PATIENCE, Callback, Checkpointer, fit
 from unetkit.training.optimizer import Schedule
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
 
 
 class Diary(Callback):
     """A callback that remembers."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.planned_steps: list[int] = []
         self.steps: list[int] = []
         self.losses: list[float | None] = []
@@ -28,40 +25,40 @@ class Diary(Callback):
         self.validations: list[tuple[int, bool]] = []
         self.kept_weights: dict[int, np.ndarray] = {}
 
-    def planned(self, step: int, *, steps: int, seconds_a_step: float) -> None:
+    def planned(self, step, *, steps, seconds_a_step):
         assert seconds_a_step > 0
         self.planned_steps.append(steps)
 
-    def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
+    def stepped(self, step, *, loss, rate):
         self.steps.append(step)
         self.losses.append(loss)
         self.rates.append(rate)
 
-    def on_restore(self, step: int) -> None:
+    def on_restore(self, step):
         self.returns.append(step)
 
-    def validated(self, step: int, found: Validation, *, better: bool) -> None:
+    def validated(self, step, found, *, better):
         self.validations.append((step, better))
 
-    def kept(self, step: int, network: torch.nn.Module, found: Validation) -> None:
+    def kept(self, step, network, found):
         self.kept_weights[step] = network.weight.detach().numpy().copy()
 
 
 def train(
-    kit: SimpleNamespace,
+    kit,
     *,
-    steps: int = 20,
-    scores: list[Validation] | None = None,
-    validation: float = 0.0,
-    budget: float | None = None,
-    batches: Any = None,
-    **recipe: Any,
-) -> tuple[TrainingResult, Diary, torch.nn.Module]:
+    steps=20,
+    scores=None,
+    validation=0.0,
+    budget=None,
+    batches=None,
+    **recipe,
+):
     """Train the smallest network, with scores as they are given, or those of its own loss."""
     network, diary = kit.Dots(), Diary()
     listed = iter(scores or ())
 
-    def validate(network: torch.nn.Module) -> Validation:
+    def validate(network):
         if scores is not None:
             return next(listed)
         images = torch.from_numpy(kit.batch(99).images)
@@ -80,7 +77,7 @@ def train(
     return outcome, diary, network
 
 
-def test_a_threshold_is_learned(kit: SimpleNamespace) -> None:
+def test_a_threshold_is_learned(kit):
     outcome, diary, _ = train(kit, steps=150)
     assert outcome.best.score > 0.97
     first, last = diary.losses[0], diary.losses[-1]
@@ -89,7 +86,7 @@ def test_a_threshold_is_learned(kit: SimpleNamespace) -> None:
     assert last < first / 3
 
 
-def test_every_step_is_told_once_with_its_rate(kit: SimpleNamespace) -> None:
+def test_every_step_is_told_once_with_its_rate(kit):
     outcome, diary, _ = train(kit, steps=30)
     recipe = kit.plain(learning_rate=0.3)
     assert diary.steps == list(range(1, 31))
@@ -98,7 +95,7 @@ def test_every_step_is_told_once_with_its_rate(kit: SimpleNamespace) -> None:
     assert outcome.steps == 30
 
 
-def test_the_best_network_is_kept_and_ties_go_to_the_lower_loss(kit: SimpleNamespace) -> None:
+def test_the_best_network_is_kept_and_ties_go_to_the_lower_loss(kit):
     scores = [
         Validation(0.2, loss=1.0),
         Validation(0.5, loss=1.0),
@@ -116,7 +113,7 @@ def test_the_best_network_is_kept_and_ties_go_to_the_lower_loss(kit: SimpleNames
     assert (outcome.best_step, outcome.best, outcome.stopped_early) == (7, scores[6], False)
 
 
-def test_what_is_kept_is_the_network_of_that_step(kit: SimpleNamespace) -> None:
+def test_what_is_kept_is_the_network_of_that_step(kit):
     _, diary, _ = train(kit, steps=2, scores=[Validation(1, loss=1), Validation(0, loss=1)])
     _, _, after_one = train(kit, steps=1, warm_up=0.0, schedule="constant")
     _, again, after_two = train(
@@ -131,15 +128,15 @@ def test_what_is_kept_is_the_network_of_that_step(kit: SimpleNamespace) -> None:
     assert not np.array_equal(again.kept_weights[1], after_two.weight.detach().numpy())
 
 
-def test_the_average_is_what_is_validated_and_kept(kit: SimpleNamespace) -> None:
+def test_the_average_is_what_is_validated_and_kept(kit):
     _, diary, network = train(kit, steps=3, averaging=0.9, validation=1000.0)
     assert list(diary.kept_weights) == [3]
     assert not np.array_equal(diary.kept_weights[3], network.weight.detach().numpy())
 
 
 def test_training_at_a_constant_rate_ends_early_when_nothing_becomes_better(
-    kit: SimpleNamespace,
-) -> None:
+    kit,
+):
     scores = [Validation(0.5, loss=1), Validation(0.6, loss=1), *[Validation(0.3, loss=0)] * 9]
     outcome, diary, _ = train(kit, steps=100, scores=scores, schedule="constant")
     assert outcome.stopped_early
@@ -150,7 +147,7 @@ def test_training_at_a_constant_rate_ends_early_when_nothing_becomes_better(
     assert (outcome.steps, outcome.best_step, outcome.stopped_early) == (100, 20, False)
 
 
-def test_the_last_step_is_no_early_end(kit: SimpleNamespace) -> None:
+def test_the_last_step_is_no_early_end(kit):
     scores = [*[Validation(0.5, loss=1)] * 5, *[Validation(0.3, loss=0)] * 5]
     outcome, _, _ = train(kit, steps=10, scores=scores, schedule="constant")
     assert (outcome.steps, outcome.stopped_early) == (6, True)
@@ -158,11 +155,11 @@ def test_the_last_step_is_no_early_end(kit: SimpleNamespace) -> None:
     assert (outcome.steps, outcome.stopped_early) == (6, False)
 
 
-def test_statistics_stay_as_they_are_in_the_last_steps(kit: SimpleNamespace) -> None:
+def test_statistics_stay_as_they_are_in_the_last_steps(kit):
     seen: list[float] = []
 
     class Watched(torch.nn.BatchNorm2d):
-        def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        def forward(self, input):  # noqa: A002
             seen.append(float(self.training))
             return super().forward(input)
 
@@ -180,39 +177,39 @@ def test_statistics_stay_as_they_are_in_the_last_steps(kit: SimpleNamespace) -> 
     assert seen == [1.0] * 7 + [0.0] * 3
 
 
-def test_a_budget_becomes_a_number_of_steps(kit: SimpleNamespace) -> None:
+def test_a_budget_becomes_a_number_of_steps(kit):
     outcome, diary, _ = train(kit, steps=10**9, budget=0.3, validation=0.1)
     assert len(diary.planned_steps) == 1
     assert outcome.steps == diary.planned_steps[0] or outcome.stopped_early
 
 
-def test_the_same_seed_gives_the_same_bits(kit: SimpleNamespace) -> None:
+def test_the_same_seed_gives_the_same_bits(kit):
     first, second = (train(kit, steps=25, averaging=0.9)[1].kept_weights for _ in range(2))
     assert list(first) == list(second)
     for step, weights in first.items():
         np.testing.assert_array_equal(weights, second[step])
 
 
-def test_steps_without_a_finite_loss_are_told_as_skipped(kit: SimpleNamespace) -> None:
+def test_steps_without_a_finite_loss_are_told_as_skipped(kit):
     batches = [kit.batch(k, fill=np.nan if k in (1, 2) else None) for k in range(5)]
     outcome, diary, _ = train(kit, steps=5, batches=iter(batches))
     assert [loss is None for loss in diary.losses] == [False, True, True, False, False]
     assert outcome.steps == 5
 
 
-def test_nothing_but_bad_samples_ends_in_numbers_error(kit: SimpleNamespace) -> None:
+def test_nothing_but_bad_samples_ends_in_numbers_error(kit):
     with pytest.raises(NonFiniteError, match="on tiles of a;"):
         train(kit, steps=20, batches=(kit.batch(fill=np.inf) for _ in count()), validation=1000.0)
 
 
-def test_no_steps_are_refused(kit: SimpleNamespace) -> None:
+def test_no_steps_are_refused(kit):
     with pytest.raises(UsageError, match="steps must be at least 1, got 0"):
         train(kit, steps=0)
 
 
-def test_a_watcher_may_end_it(kit: SimpleNamespace) -> None:
+def test_a_watcher_may_end_it(kit):
     class Impatient(Diary):
-        def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
+        def stepped(self, step, *, loss, rate):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -230,59 +227,59 @@ def test_a_watcher_may_end_it(kit: SimpleNamespace) -> None:
 class Memory:
     """Holds states as files would, and wants one at given calls."""
 
-    def __init__(self, *due: int) -> None:
+    def __init__(self, *due):
         self.due = due
         self.calls = 0
         self.contents: list[bytes] = []
 
-    def is_due(self) -> bool:
+    def is_due(self):
         self.calls += 1
         return self.calls in self.due
 
-    def save(self, state: Checkpoint) -> None:
+    def save(self, state):
         self.contents.append(state.to_bytes())
 
-    def finish(self) -> None:
+    def finish(self):
         pass
 
     @property
-    def last(self) -> Checkpoint:
+    def last(self):
         return Checkpoint.from_bytes(self.contents[-1], path="memory")
 
 
 class Stop(Callback):
     """A callback that stops after a step."""
 
-    def __init__(self, at: int = 0) -> None:
+    def __init__(self, at=0):
         self.at = at
         self.told: list[tuple[Any, ...]] = []
 
-    def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
+    def stepped(self, step, *, loss, rate):
         self.told.append((step, loss, rate))
         if step == self.at:
             raise StoppedError("enough", signal=15)
 
-    def on_restore(self, step: int) -> None:
+    def on_restore(self, step):
         self.told.append(("back", step))
 
-    def validated(self, step: int, found: Validation, *, better: bool) -> None:
+    def validated(self, step, found, *, better):
         self.told.append((step, found.score, better))
 
-    def kept(self, step: int, network: torch.nn.Module, found: Validation) -> None:
+    def kept(self, step, network, found):
         self.told.append(("kept", step))
 
 
 def train_from(
-    kit: SimpleNamespace,
-    callback: Stop,
-    checkpointer: Checkpointer | None,
+    kit,
+    callback,
+    checkpointer,
     *,
-    start: int = 0,
-    **recipe: Any,
-) -> tuple[TrainingResult, torch.nn.Module]:
+    start=0,
+    **recipe,
+):
     network = kit.Dots()
 
-    def validate(network: torch.nn.Module) -> Validation:
+    def validate(network):
         return Validation(float(network.weight.detach()[0]), loss=1.0)
 
     outcome = fit(
@@ -300,9 +297,7 @@ def train_from(
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("at", [1, 9, 10, 19])
-def test_a_stopped_training_goes_on_bit_for_bit(
-    kit: SimpleNamespace, at: int, optimizer: str
-) -> None:
+def test_a_stopped_training_goes_on_bit_for_bit(kit, at, optimizer):
     whole, first, second, store = Stop(), Stop(at), Stop(), Memory()
     expected, network = train_from(kit, whole, None, optimizer=optimizer)
     with pytest.raises(StoppedError):
@@ -322,7 +317,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(
     assert not all(map(torch.equal, network.state_dict().values(), other.state_dict().values()))
 
 
-def test_states_are_kept_when_due_and_at_the_end_where_wanted(kit: SimpleNamespace) -> None:
+def test_states_are_kept_when_due_and_at_the_end_where_wanted(kit):
     store = Memory(3, 7)
     train_from(kit, Stop(), Checkpointer(store, more=lambda: {"mine": 1}))
     steps = [Checkpoint.from_bytes(c, path="").facts["position"]["step"] for c in store.contents]
@@ -332,11 +327,11 @@ def test_states_are_kept_when_due_and_at_the_end_where_wanted(kit: SimpleNamespa
     assert store.last.facts["position"]["step"] == 20
 
 
-def test_a_state_that_is_not_finite_is_not_kept(kit: SimpleNamespace) -> None:
+def test_a_state_that_is_not_finite_is_not_kept(kit):
     store = Memory()
     network = kit.Dots()
 
-    def spoil(network: torch.nn.Module) -> Validation:
+    def spoil(network):
         with torch.no_grad():
             network.weight.fill_(torch.inf)
         return Validation(0.0, loss=1.0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import pytest
 import torch
 from torch import distributed, nn
@@ -11,28 +9,25 @@ from torch import distributed, nn
 from unetkit.training.distributed import SINGLE, ProcessGroup
 from unetkit.training.norms import SharedNorm, freeze_statistics, has_statistics, share_statistics
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 @pytest.fixture
-def group_of_one() -> Iterator[None]:
+def group_of_one():
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
 
 
-def small() -> nn.Sequential:
+def small():
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.5)).train()
 
 
-def test_a_network_has_statistics_or_not() -> None:
+def test_a_network_has_statistics_or_not():
     assert has_statistics(small())
     assert not has_statistics(nn.Sequential(nn.Conv2d(1, 3, 3), nn.GroupNorm(1, 3)))
 
 
-def test_frozen_statistics_stay_and_weights_learn() -> None:
+def test_frozen_statistics_stay_and_weights_learn():
     network, image = small(), torch.randn(2, 1, 9, 9)
     norm = network[1]
     assert isinstance(norm, nn.BatchNorm2d)
@@ -52,13 +47,13 @@ def test_frozen_statistics_stay_and_weights_learn() -> None:
     assert not torch.equal(norm.running_mean, before["running_mean"])
 
 
-def test_alone_batch_normalization_is_that_of_torch() -> None:
+def test_alone_batch_normalization_is_that_of_torch():
     network = small()
     share_statistics(network, SINGLE)
     assert type(network[1]) is nn.BatchNorm2d
 
 
-def test_shared_normalization_predicts_as_that_of_torch() -> None:
+def test_shared_normalization_predicts_as_that_of_torch():
     network, shared, image = small(), small(), torch.randn(2, 1, 9, 9)
     share_statistics(shared, ProcessGroup(0, 2))
     assert type(shared[1]) is SharedNorm
@@ -71,8 +66,8 @@ def test_shared_normalization_predicts_as_that_of_torch() -> None:
 )
 @pytest.mark.usefixtures("group_of_one")
 def test_shared_normalization_of_one_process_learns_as_that_of_torch(
-    options: dict[str, Any],
-) -> None:
+    options,
+):
     torch.manual_seed(0)
     own, shared = (nn.Sequential(nn.BatchNorm2d(3, **options)).double() for _ in "ab")
     share_statistics(shared, ProcessGroup(0, 2))
@@ -92,7 +87,7 @@ def test_shared_normalization_of_one_process_learns_as_that_of_torch(
 
 
 @pytest.mark.usefixtures("group_of_one")
-def test_one_value_a_channel_takes_the_statistics_that_there_are() -> None:
+def test_one_value_a_channel_takes_the_statistics_that_there_are():
     network = nn.Sequential(nn.BatchNorm2d(3))
     share_statistics(network, ProcessGroup(0, 2))
     value = torch.randn(1, 3, 1, 1)

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,17 +12,14 @@ from unetkit.training.optimizer import (
     restore_optimizer,
 )
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
 
-
-def network() -> torch.nn.Module:
+def network():
     torch.manual_seed(0)
     found = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 2, 3))
     return found.to(memory_format=torch.channels_last)
 
 
-def step(net: torch.nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+def step(net, optimizer, seed):
     image = torch.randn(1, 3, 9, 9, generator=torch.Generator().manual_seed(seed))
     optimizer.zero_grad()
     net(image).square().mean().backward()
@@ -32,7 +27,7 @@ def step(net: torch.nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> N
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
-def test_an_optimizer_goes_on_bit_for_bit(kit: SimpleNamespace, kind: str) -> None:
+def test_an_optimizer_goes_on_bit_for_bit(kit, kind):
     recipe = kit.plain(optimizer=kind, learning_rate=0.1)
     whole, parted = network(), network()
     one, first = make_optimizer(whole, recipe), make_optimizer(parted, recipe)
@@ -62,14 +57,14 @@ def test_an_optimizer_goes_on_bit_for_bit(kit: SimpleNamespace, kind: str) -> No
 class Clock:
     """Time that goes on when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 100.0
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
 
-def run(schedule: Schedule, clock: Clock, *, took: list[float]) -> int | None:
+def run(schedule, clock, *, took):
     """Make steps that take so long, and return after which the pace was found."""
     at = None
     for step, seconds in enumerate(took, start=1):
@@ -81,7 +76,7 @@ def run(schedule: Schedule, clock: Clock, *, took: list[float]) -> int | None:
     return at
 
 
-def test_the_pace_is_the_median_after_unusual_first_steps() -> None:
+def test_the_pace_is_the_median_after_unusual_first_steps():
     clock = Clock()
     schedule = Schedule(500, budget=None, validation=1, clock=clock)
     assert run(schedule, clock, took=[9, 1, 1, *[0.1] * 16, 3.0, 0.1]) == 20
@@ -91,30 +86,28 @@ def test_the_pace_is_the_median_after_unusual_first_steps() -> None:
 
 # Of the second the first three take exactly as long as is waited.
 @pytest.mark.parametrize("took", [[8.0, 7.0, 7.0, 7.0], [8.0, 6.0, 6.0, 6.0]])
-def test_slow_steps_are_not_waited_for(took: list[float]) -> None:
+def test_slow_steps_are_not_waited_for(took):
     clock = Clock()
     schedule = Schedule(1000, budget=None, validation=1, clock=clock)
     assert run(schedule, clock, took=took) == 3
     assert schedule.seconds_a_step == pytest.approx(took[2])
 
 
-def test_a_very_slow_first_step_is_not_taken_for_the_pace() -> None:
+def test_a_very_slow_first_step_is_not_taken_for_the_pace():
     clock = Clock()
     schedule = Schedule(1000, budget=20, validation=0, clock=clock)
     assert run(schedule, clock, took=[10.0, 0.5, 0.1]) == 3
     assert schedule.steps > 50
 
 
-def test_few_steps_need_no_pace() -> None:
+def test_few_steps_need_no_pace():
     clock = Clock()
     assert run(Schedule(5, budget=None, validation=1, clock=clock), clock, took=[0.1] * 5) is None
 
 
 @settings(max_examples=50, deadline=None)
 @given(seconds=st.floats(0.5, 30), budget=st.floats(1, 1000), validation=st.floats(0, 50))
-def test_a_budget_becomes_steps_that_fit_into_it(
-    seconds: float, budget: float, validation: float
-) -> None:
+def test_a_budget_becomes_steps_that_fit_into_it(seconds, budget, validation):
     clock = Clock()
     schedule = Schedule(1000, budget=budget, validation=validation, clock=clock)
     step = 0
@@ -144,15 +137,13 @@ def test_a_budget_becomes_steps_that_fit_into_it(
         (1, 3, [1]),
     ],
 )
-def test_validations_are_few_and_take_a_tenth_of_the_time(
-    steps: int, validation: float, at: list[int]
-) -> None:
+def test_validations_are_few_and_take_a_tenth_of_the_time(steps, validation, at):
     schedule = Schedule(steps, budget=None, validation=validation)
     assert [s for s in range(1, steps + 1) if schedule.is_time_to_validate(s)] == at
 
 
 @pytest.mark.parametrize("known", [False, True])
-def test_a_pace_goes_on_where_it_was(*, known: bool) -> None:
+def test_a_pace_goes_on_where_it_was(*, known):
     clock = Clock()
     first = Schedule(10**6, budget=100, validation=0, clock=clock)
     run(first, clock, took=[1.0] * (20 if known else 5))

@@ -10,15 +10,15 @@ from unetkit.training.run_folder import RunFolder
 
 
 @pytest.fixture
-def output(tmp_path: Path) -> str:
+def output(tmp_path):
     return str(tmp_path / "model.safetensors")
 
 
-def files(folder: Path) -> list[str]:
+def files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def train(output: str, *, overwrite: bool = False, keep: bytes | None = b"best") -> RunFolder:
+def train(output, *, overwrite=False, keep=b"best"):
     place = RunFolder(output, inputs=[], overwrite=overwrite)
     with place:
         place.write(event="start", unetkit="1")
@@ -28,10 +28,10 @@ def train(output: str, *, overwrite: bool = False, keep: bytes | None = b"best")
     return place
 
 
-def fail(place: RunFolder, *, keep: bytes | None = None) -> None:
+def fail(place, *, keep=None):
     """End a training by an error, after it kept a model or without."""
 
-    def work() -> None:
+    def work():
         with place:
             place.write(event="start", unetkit="1")
             if keep is not None:
@@ -42,7 +42,7 @@ def fail(place: RunFolder, *, keep: bytes | None = None) -> None:
         work()
 
 
-def test_the_best_model_is_published_and_the_folder_goes(output: str, tmp_path: Path) -> None:
+def test_the_best_model_is_published_and_the_folder_goes(output, tmp_path):
     place = RunFolder(output, inputs=[], overwrite=False)
     assert files(tmp_path) == []
     with place:
@@ -56,7 +56,7 @@ def test_the_best_model_is_published_and_the_folder_goes(output: str, tmp_path: 
     assert Path(output).read_bytes() == b"second"
 
 
-def test_the_log_is_whole_lines_of_strict_json_while_it_is_written(output: str) -> None:
+def test_the_log_is_whole_lines_of_strict_json_while_it_is_written(output):
     place = RunFolder(output, inputs=[], overwrite=False)
     with place:
         for step in range(3):
@@ -67,7 +67,7 @@ def test_the_log_is_whole_lines_of_strict_json_while_it_is_written(output: str) 
             place.write(loss=float("nan"))
 
 
-def test_after_an_error_the_best_model_and_the_log_stay(output: str, tmp_path: Path) -> None:
+def test_after_an_error_the_best_model_and_the_log_stay(output, tmp_path):
     place = RunFolder(output, inputs=[], overwrite=False)
     fail(place, keep=b"best")
     assert files(tmp_path) == ["model.train"]
@@ -75,14 +75,14 @@ def test_after_an_error_the_best_model_and_the_log_stay(output: str, tmp_path: P
     assert Path(place.best).read_bytes() == b"best"
 
 
-def test_after_an_error_without_any_model_nothing_stays(output: str, tmp_path: Path) -> None:
+def test_after_an_error_without_any_model_nothing_stays(output, tmp_path):
     place = RunFolder(output, inputs=[], overwrite=False)
     fail(place)
     assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("there", ["model.safetensors", "model.log.jsonl", "model.train"])
-def test_what_is_there_is_refused_and_left_alone(output: str, tmp_path: Path, there: str) -> None:
+def test_what_is_there_is_refused_and_left_alone(output, tmp_path, there):
     (tmp_path / there).write_text("three years of work")
     for overwrite in (False, True):
         with pytest.raises(OutputError, match=there) as caught:
@@ -92,7 +92,7 @@ def test_what_is_there_is_refused_and_left_alone(output: str, tmp_path: Path, th
     assert (tmp_path / there).read_text() == "three years of work"
 
 
-def test_what_a_stopped_training_left_may_be_overwritten(output: str, tmp_path: Path) -> None:
+def test_what_a_stopped_training_left_may_be_overwritten(output, tmp_path):
     place = RunFolder(output, inputs=[], overwrite=False)
     fail(place, keep=b"earlier")
     with pytest.raises(OutputError, match="--overwrite"):
@@ -102,9 +102,7 @@ def test_what_a_stopped_training_left_may_be_overwritten(output: str, tmp_path: 
     assert Path(output).read_bytes() == b"later"
 
 
-def test_what_is_overwritten_stays_until_there_is_something_better(
-    output: str, tmp_path: Path, small_model: Path
-) -> None:
+def test_what_is_overwritten_stays_until_there_is_something_better(output, tmp_path, small_model):
     finished = small_model.read_bytes()
     small_model.unlink()
     train(output, keep=finished)
@@ -119,7 +117,7 @@ def test_what_is_overwritten_stays_until_there_is_something_better(
 
 
 @pytest.mark.parametrize("had_a_model", [False, True])
-def test_a_killed_training_costs_nothing_of_the_one_before(output: str, had_a_model: bool) -> None:
+def test_a_killed_training_costs_nothing_of_the_one_before(output, had_a_model):
     place = RunFolder(output, inputs=[], overwrite=False)
     fail(place, keep=b"first")
     killed = RunFolder(output, inputs=[], overwrite=True)
@@ -131,7 +129,7 @@ def test_a_killed_training_costs_nothing_of_the_one_before(output: str, had_a_mo
     assert Path(place.best).read_bytes() == (b"second" if had_a_model else b"first")
 
 
-def die(output: str, *, keep: bytes | None = None, **how: bool) -> None:
+def die(output, *, keep=None, **how):
     """Leave what a training leaves that is killed before its first state."""
     place = RunFolder(output, inputs=[], **{"overwrite": False, **how})
     place.__enter__()
@@ -143,9 +141,7 @@ def die(output: str, *, keep: bytes | None = None, **how: bool) -> None:
 
 
 @pytest.mark.parametrize("had_a_model", [False, True])
-def test_one_that_was_killed_before_its_first_state_begins_anew(
-    output: str, tmp_path: Path, had_a_model: bool
-) -> None:
+def test_one_that_was_killed_before_its_first_state_begins_anew(output, tmp_path, had_a_model):
     die(output, keep=b"first" if had_a_model else None)
     with pytest.raises(OutputError, match="add --resume to go on with it"):
         RunFolder(output, inputs=[], overwrite=False)
@@ -171,10 +167,8 @@ def test_one_that_was_killed_before_its_first_state_begins_anew(
     assert "dead" not in Path(again.log).read_text()
 
 
-def test_the_folder_of_a_training_appears_with_its_mark(
-    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(*_: object) -> None:
+def test_the_folder_of_a_training_appears_with_its_mark(output, tmp_path, monkeypatch):
+    def killed(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -187,7 +181,7 @@ def test_the_folder_of_a_training_appears_with_its_mark(
 
 
 @pytest.mark.parametrize("name", [None, "best.safetensors", "last.safetensors", "log.jsonl"])
-def test_a_foreign_folder_is_not_begun_anew(output: str, tmp_path: Path, name: str | None) -> None:
+def test_a_foreign_folder_is_not_begun_anew(output, tmp_path, name):
     folder = tmp_path / "model.train"
     folder.mkdir()
     if name is not None:
@@ -201,18 +195,18 @@ def test_a_foreign_folder_is_not_begun_anew(output: str, tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("name", ["model.pt", "cells.v2", "model.log.jsonl"])
-def test_a_model_has_the_suffix_of_model_files(tmp_path: Path, name: str) -> None:
+def test_a_model_has_the_suffix_of_model_files(tmp_path, name):
     with pytest.raises(UsageError, match=r"must end in \.safetensors"):
         RunFolder(str(tmp_path / name), inputs=[], overwrite=False)
 
 
-def test_the_input_is_never_the_output(tmp_path: Path) -> None:
+def test_the_input_is_never_the_output(tmp_path):
     source = tmp_path / "data.zarr"
     source.mkdir()
     with pytest.raises(OutputError, match="apart from its input"):
         RunFolder(str(source / "model.safetensors"), inputs=[str(source)], overwrite=True)
 
 
-def test_a_training_works_on_a_disk() -> None:
+def test_a_training_works_on_a_disk():
     with pytest.raises(UsageError, match="must be a path on this machine"):
         RunFolder("s3://bucket/model.safetensors", inputs=[], overwrite=False)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,32 +14,26 @@ from unetkit.training.recipes import RECIPES
 from unetkit.training.sampler import Sampler
 from unetkit.training.split import Region
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from unetkit.training.sampler import Batch, TrainingSample
-
-
 # The classic network of depth 1, and a padded one of the same depth.
 VALID = SizeContract(step=2, minimum=18, margin=8)
 PADDED = SizeContract(step=2, minimum=20, margin=0, halo=6)
 CONTRACTS = pytest.mark.parametrize("contract", [VALID, PADDED], ids=["valid", "padded"])
 
 
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
+def noise(*shape, seed=0):
     return np.random.default_rng(seed).random(shape, dtype=np.float32)
 
 
 def sampler(
-    kit: SimpleNamespace,
-    samples: dict[str, TrainingSample],
+    kit,
+    samples,
     *,
-    contract: SizeContract = VALID,
-    regions: list[Region] | None = None,
-    seed: int = 0,
-    group: ProcessGroup = SINGLE,
-    **recipe: Any,
-) -> Sampler:
+    contract=VALID,
+    regions=None,
+    seed=0,
+    group=SINGLE,
+    **recipe,
+):
     whole = [Region(n, 0, 0, m.image.height, m.image.width) for n, m in samples.items()]
     return Sampler(
         samples,
@@ -53,14 +46,14 @@ def sampler(
     )
 
 
-def equal(first: Batch, second: Batch) -> bool:
+def equal(first, second):
     return first.samples == second.samples and all(
         np.array_equal(getattr(first, name), getattr(second, name))
         for name in ("images", "targets", "weights")
     )
 
 
-def test_any_number_of_threads_hands_out_the_same_batches(kit: SimpleNamespace) -> None:
+def test_any_number_of_threads_hands_out_the_same_batches(kit):
     samples = {name: kit.sample(noise(1, 70, 60, seed=k)) for k, name in enumerate("abc")}
     strong = {"elastic": 0.5, "rotated": 0.5, "flips": True, "grey": 0.1, "foreground": 0.5}
     drawn = []
@@ -82,9 +75,7 @@ def test_any_number_of_threads_hands_out_the_same_batches(kit: SimpleNamespace) 
 
 
 @CONTRACTS
-def test_a_tile_is_a_window_of_the_mirrored_image(
-    kit: SimpleNamespace, contract: SizeContract
-) -> None:
+def test_a_tile_is_a_window_of_the_mirrored_image(kit, contract):
     image = noise(2, 40, 33)
     target = (np.arange(40 * 33).reshape(40, 33) % 251).astype(np.uint8)
     weights = 1 + noise(40, 33, seed=1)
@@ -112,9 +103,7 @@ def test_a_tile_is_a_window_of_the_mirrored_image(
 
 
 @CONTRACTS
-def test_every_pixel_of_the_image_is_learned_from(
-    kit: SimpleNamespace, contract: SizeContract
-) -> None:
+def test_every_pixel_of_the_image_is_learned_from(kit, contract):
     # The target of each pixel tells which it is, so that a tile tells what it covers.
     ids = np.arange(15 * 16).reshape(15, 16).astype(np.uint8)
     image = kit.sample(noise(1, 15, 16), target=ids)
@@ -126,7 +115,7 @@ def test_every_pixel_of_the_image_is_learned_from(
     assert seen == set(range(15 * 16))
 
 
-def test_a_tile_larger_than_the_image_holds_all_of_it(kit: SimpleNamespace) -> None:
+def test_a_tile_larger_than_the_image_holds_all_of_it(kit):
     ids = np.arange(9 * 7).reshape(9, 7).astype(np.uint8)
     one = sampler(kit, {"a": kit.sample(noise(1, 9, 7), target=ids)}, tile=100)
     # No larger than the longest image needs.
@@ -137,7 +126,7 @@ def test_a_tile_larger_than_the_image_holds_all_of_it(kit: SimpleNamespace) -> N
         assert np.isfinite(pixels).all()
 
 
-def test_image_target_and_weights_move_together(kit: SimpleNamespace) -> None:
+def test_image_target_and_weights_move_together(kit):
     # One smooth picture, given thrice: wherever it is taken from, the three must agree.
     y, x = np.mgrid[:120, :120]
     picture = (100 + 50 * np.sin(y / 17) + 50 * np.cos(x / 23)).astype(np.float32)
@@ -157,8 +146,8 @@ def test_image_target_and_weights_move_together(kit: SimpleNamespace) -> None:
 
 
 def test_nothing_outside_the_region_and_nothing_ignored_is_learned_from(
-    kit: SimpleNamespace,
-) -> None:
+    kit,
+):
     # Class 1 is right where it counts; 2 lies outside of the region, 3 is ignored.
     target = np.full((64, 64), 2, np.uint8)
     target[10:50, 12:40] = 1
@@ -181,9 +170,7 @@ def test_nothing_outside_the_region_and_nothing_ignored_is_learned_from(
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0.0, 0.25), (1.0, 1.0, 1.0)])
-def test_the_share_of_tiles_with_foreground(
-    kit: SimpleNamespace, share: float, least: float, most: float
-) -> None:
+def test_the_share_of_tiles_with_foreground(kit, share, least, most):
     target = np.zeros((200, 200), np.uint8)
     target[90:100, 100:108] = 1
     one = sampler(
@@ -198,7 +185,7 @@ def test_the_share_of_tiles_with_foreground(
         assert len(rows) > 15
 
 
-def test_background_need_not_be_class_0(kit: SimpleNamespace) -> None:
+def test_background_need_not_be_class_0(kit):
     target = np.ones((200, 200), np.uint8)
     target[90:100, 100:108] = 0
     image = kit.sample(noise(1, 200, 200), target=target, background=1)
@@ -206,7 +193,7 @@ def test_background_need_not_be_class_0(kit: SimpleNamespace) -> None:
     assert all((one.draw(step, 0)[1] == 0).any() for step in range(40))
 
 
-def test_processes_share_a_batch_and_its_seed(kit: SimpleNamespace) -> None:
+def test_processes_share_a_batch_and_its_seed(kit):
     samples = {"a": kit.sample(noise(1, 70, 60))}
     whole = sampler(kit, samples, batch=5).batch(2)
     parts = [sampler(kit, samples, group=ProcessGroup(k, 2), batch=5).batch(2) for k in (0, 1)]
@@ -219,7 +206,7 @@ def test_processes_share_a_batch_and_its_seed(kit: SimpleNamespace) -> None:
         sampler(kit, samples, group=ProcessGroup(0, 3), batch=2)
 
 
-def test_samples_and_planes_are_drawn_equally_often(kit: SimpleNamespace) -> None:
+def test_samples_and_planes_are_drawn_equally_often(kit):
     small, large = kit.sample(noise(1, 20, 20)), kit.sample(noise(1, 90, 90))
     stack = kit.Memory(np.repeat(np.arange(4, dtype=np.uint8), 900).reshape(4, 30, 30))
     film = kit.sample(noise(1, 30, 30))
@@ -238,7 +225,7 @@ def test_samples_and_planes_are_drawn_equally_often(kit: SimpleNamespace) -> Non
     assert min(planes.count(plane) for plane in range(4)) > 10
 
 
-def test_nan_is_filled_only_where_asked_for(kit: SimpleNamespace) -> None:
+def test_nan_is_filled_only_where_asked_for(kit):
     image = noise(1, 20, 20)
     image[0, 10, 10] = np.nan
     target = np.zeros((20, 20), np.uint8)
@@ -247,12 +234,12 @@ def test_nan_is_filled_only_where_asked_for(kit: SimpleNamespace) -> None:
         assert np.isfinite(one.draw(0, 0)[0]).all() == fill
 
 
-def test_an_error_in_a_thread_reaches_the_training(kit: SimpleNamespace) -> None:
+def test_an_error_in_a_thread_reaches_the_training(kit):
     class Broken:
         height = width = 30
         planes = 1
 
-        def read(self, *box: int) -> np.ndarray:
+        def read(self, *box):
             raise OSError("the disk is gone")
 
     image = kit.sample(noise(1, 30, 30))
@@ -264,7 +251,7 @@ def test_an_error_in_a_thread_reaches_the_training(kit: SimpleNamespace) -> None
         next(batches)
 
 
-def test_the_recipes_draw_batches_for_the_classic_network(kit: SimpleNamespace) -> None:
+def test_the_recipes_draw_batches_for_the_classic_network(kit):
     classic = SizeContract(step=16, minimum=188, margin=92)
     image = kit.sample(noise(1, 512, 512))
     whole = Region("a", 0, 0, 512, 512)
@@ -285,9 +272,7 @@ def test_the_recipes_draw_batches_for_the_classic_network(kit: SimpleNamespace) 
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(1, [5]), (2, [3, 2]), (9, [1, 1, 1, 1, 1])])
-def test_a_batch_is_cut_into_parts_of_tiles(
-    kit: SimpleNamespace, count: int, sizes: list[int]
-) -> None:
+def test_a_batch_is_cut_into_parts_of_tiles(kit, count, sizes):
     whole = kit.batch(names=tuple("abcde"))
     parts = list(whole.parts(count))
     assert [len(part.images) for part in parts] == sizes

@@ -10,12 +10,12 @@ from unetkit.errors import InputError, UsageError
 from unetkit.training.split import Fold, Origin, Region, split
 
 
-def origin(name: str, *, source: str | None = None, **more: object) -> Origin:
+def origin(name, *, source=None, **more):
     facts = {"augmented": False, "height": 100, "width": 120} | more
     return Origin(name, source or name, **facts)  # type: ignore[arg-type]
 
 
-def many(count: int, *, copies: int = 0) -> list[Origin]:
+def many(count, *, copies=0):
     found = []
     for k in range(count):
         found.append(origin(f"s{k}"))
@@ -23,17 +23,17 @@ def many(count: int, *, copies: int = 0) -> list[Origin]:
     return found
 
 
-def names(regions: tuple[Region, ...]) -> list[str]:
+def names(regions):
     return [region.sample for region in regions]
 
 
-def test_a_region_knows_its_size_wherever_it_lies() -> None:
+def test_a_region_knows_its_size_wherever_it_lies():
     region = Region("a", 2, 3, 10, 20)
     assert (region.height, region.width) == (8, 17)
 
 
 @pytest.mark.parametrize(("sources", "held"), [(2, 1), (3, 1), (4, 1), (5, 1), (9, 1), (10, 2)])
-def test_one_source_of_few_and_a_fifth_of_many_are_held_out(sources: int, held: int) -> None:
+def test_one_source_of_few_and_a_fifth_of_many_are_held_out(sources, held):
     parts = split(many(sources), gap=92, seed=0)
     assert len(parts.validation) == held
     assert len(parts.train) == sources - held
@@ -47,9 +47,7 @@ def test_one_source_of_few_and_a_fifth_of_many_are_held_out(sources: int, held: 
     seed=st.integers(0, 2**40),
     empty=st.sets(st.integers(0, 29)),
 )
-def test_no_source_is_on_both_sides_and_copies_never_validate(
-    sources: int, copies: int, seed: int, empty: set[int]
-) -> None:
+def test_no_source_is_on_both_sides_and_copies_never_validate(sources, copies, seed, empty):
     origins = many(sources, copies=copies)
     bare = {f"s{k}" for k in empty if k < sources - 1}
     origins = [
@@ -71,7 +69,7 @@ def test_no_source_is_on_both_sides_and_copies_never_validate(
     assert full == 1 or all(by_name[name].foreground for name in names(parts.validation))
 
 
-def test_seeds_hold_out_different_sources_and_the_same_seed_the_same() -> None:
+def test_seeds_hold_out_different_sources_and_the_same_seed_the_same():
     found = [tuple(names(split(many(9), gap=0, seed=seed).validation)) for seed in range(20)]
     assert len(set(found)) > 3
     assert found == [tuple(names(split(many(9), gap=0, seed=s).validation)) for s in range(20)]
@@ -80,9 +78,7 @@ def test_seeds_hold_out_different_sources_and_the_same_seed_the_same() -> None:
 @given(
     height=st.integers(1, 3000), width=st.integers(3, 3000), gap=st.sampled_from([0, 8, 92, 400])
 )
-def test_blocks_of_one_image_are_disjoint_and_the_gap_apart(
-    height: int, width: int, gap: int
-) -> None:
+def test_blocks_of_one_image_are_disjoint_and_the_gap_apart(height, width, gap):
     parts = split([origin("only", height=height, width=width)], gap=gap, seed=0)
     (train,), (held,) = parts.train, parts.validation
     along_y = height >= width
@@ -98,10 +94,10 @@ def test_blocks_of_one_image_are_disjoint_and_the_gap_apart(
     assert stop - start == max(1, length // 5)
 
 
-def test_the_other_end_is_held_out_where_only_that_one_holds_something() -> None:
+def test_the_other_end_is_held_out_where_only_that_one_holds_something():
     image = origin("only", height=50, width=1000)
 
-    def in_the_first_half(region: Region) -> bool:
+    def in_the_first_half(region):
         return region.x0 < 500
 
     default = split([image], gap=92, seed=0)
@@ -112,13 +108,13 @@ def test_the_other_end_is_held_out_where_only_that_one_holds_something() -> None
     assert "its first 200 pixels" in turned.notes[0]
 
 
-def test_copies_of_a_parted_image_are_left_out_with_a_note() -> None:
+def test_copies_of_a_parted_image_are_left_out_with_a_note():
     parts = split(many(1, copies=3), gap=92, seed=0)
     assert names(parts.train) == names(parts.validation) == ["s0"]
     assert any("3 augmented copies" in note for note in parts.notes)
 
 
-def test_images_of_one_source_are_parted_by_name_without_their_copies() -> None:
+def test_images_of_one_source_are_parted_by_name_without_their_copies():
     origins = [origin(f"s{k}", source="film") for k in range(4)]
     copy = origin("s0-aug1", source="film", augmented=True)
     parts = split([*origins, copy], gap=92, seed=0)
@@ -136,7 +132,7 @@ def test_images_of_one_source_are_parted_by_name_without_their_copies() -> None:
         ([origin("a", height=1, width=1)], "at least 3 pixels long, got 1"),
     ],
 )
-def test_what_cannot_be_split_is_refused(origins: list[Origin], words: str) -> None:
+def test_what_cannot_be_split_is_refused(origins, words):
     with pytest.raises(InputError, match=words):
         split(origins, gap=92, seed=0)
 
@@ -144,9 +140,7 @@ def test_what_cannot_be_split_is_refused(origins: list[Origin], words: str) -> N
 @given(
     sources=st.integers(2, 20), copies=st.integers(0, 2), seed=st.integers(0, 99), data=st.data()
 )
-def test_folds_hold_out_every_source_once(
-    sources: int, copies: int, seed: int, data: st.DataObject
-) -> None:
+def test_folds_hold_out_every_source_once(sources, copies, seed, data):
     count = data.draw(st.integers(2, sources))
     held: list[str] = []
     for number in range(1, count + 1):
@@ -158,15 +152,13 @@ def test_folds_hold_out_every_source_once(
     assert sorted(held) == sorted(f"s{k}" for k in range(sources))
 
 
-def test_three_folds_of_three_images_leave_one_out_each() -> None:
+def test_three_folds_of_three_images_leave_one_out_each():
     held = [names(split(many(3), gap=92, seed=0, fold=Fold(k, 3)).validation) for k in (1, 2, 3)]
     assert sorted(held) == [["s0"], ["s1"], ["s2"]]
 
 
 @given(length=st.integers(40, 3000), count=st.integers(2, 6), gap=st.sampled_from([0, 92]))
-def test_folds_of_one_image_are_parts_of_it_with_a_gap_on_each_side(
-    length: int, count: int, gap: int
-) -> None:
+def test_folds_of_one_image_are_parts_of_it_with_a_gap_on_each_side(length, count, gap):
     spans = []
     for number in range(1, count + 1):
         image = origin("only", height=20, width=length)
@@ -183,7 +175,7 @@ def test_folds_of_one_image_are_parts_of_it_with_a_gap_on_each_side(
     assert all(stop <= start for (_, stop), (start, _) in pairwise(spans))
 
 
-def test_more_folds_than_there_are_sources_with_something_on_them_are_refused() -> None:
+def test_more_folds_than_there_are_sources_with_something_on_them_are_refused():
     origins = [origin("a"), origin("b"), origin("c", foreground=False)]
     with pytest.raises(UsageError, match="number of sources with foreground, 2, got 3"):
         split(origins, gap=0, seed=0, fold=Fold(1, 3))

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,33 +10,27 @@ from unetkit.training.block_cache import BlockCache
 from unetkit.training.sampler import ClassCounts, TileLocations, TrainingSample
 from unetkit.training.split import Region
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-
 SIDE = 12
 
 
-def locations(samples: dict[str, Any]) -> TileLocations:
+def locations(samples):
     whole = [Region(n, 0, 0, m.image.height, m.image.width) for n, m in samples.items()]
     return TileLocations(samples, whole, cache=BlockCache(), side=SIDE)
 
 
-def drawn(
-    one: TileLocations, *, foreground: bool, count: int = 200
-) -> list[tuple[str, int, int, int]]:
+def drawn(one, *, foreground, count=200):
     rngs = (np.random.default_rng([1, k]) for k in range(count))
     found = (one.draw(rng, foreground=foreground) for rng in rngs)
     return [(region.sample, plane, y, x) for region, plane, y, x in found]
 
 
-def image(*shape: int) -> np.ndarray:
+def image(*shape):
     return np.zeros((1, *shape), np.float32)
 
 
 def test_rare_classes_are_met_as_often_as_others_anywhere_in_the_tile(
-    kit: SimpleNamespace,
-) -> None:
+    kit,
+):
     target = np.zeros((90, 90), np.uint8)
     target[:, 60:] = 1
     target[40, 30] = 2  # a single pixel in eight thousand
@@ -54,7 +46,7 @@ def test_rare_classes_are_met_as_often_as_others_anywhere_in_the_tile(
     assert sum((target[y : y + SIDE, x : x + SIDE] == 2).any() for *_, y, x in anywhere) < 15
 
 
-def test_every_sample_that_has_a_class_is_drawn_equally_often(kit: SimpleNamespace) -> None:
+def test_every_sample_that_has_a_class_is_drawn_equally_often(kit):
     full, little = np.ones((40, 40), np.uint8), np.zeros((40, 40), np.uint8)
     little[3, 4] = 1
     parts = {"full": full, "little": little, "empty": np.zeros((40, 40), np.uint8)}
@@ -65,7 +57,7 @@ def test_every_sample_that_has_a_class_is_drawn_equally_often(kit: SimpleNamespa
     assert {name for name, *_ in drawn(one, foreground=False)} == set(parts)
 
 
-def test_tiles_meet_what_somebody_annotated(kit: SimpleNamespace) -> None:
+def test_tiles_meet_what_somebody_annotated(kit):
     weights = np.zeros((200, 200), np.float32)
     weights[150:154, 30:36] = 2
     target = np.ones((200, 200), np.uint8)  # foreground everywhere, annotated or not
@@ -79,7 +71,7 @@ def test_tiles_meet_what_somebody_annotated(kit: SimpleNamespace) -> None:
     assert not all(weights[y : y + SIDE, x : x + SIDE].any() for *_, y, x in tiles)
 
 
-def test_where_there_is_background_alone_tiles_lie_anywhere(kit: SimpleNamespace) -> None:
+def test_where_there_is_background_alone_tiles_lie_anywhere(kit):
     one = locations({"a": kit.sample(image(40, 40))})
     assert len(set(drawn(one, foreground=True))) > 50
 
@@ -90,9 +82,7 @@ def test_where_there_is_background_alone_tiles_lie_anywhere(kit: SimpleNamespace
     side=st.integers(1, 40),
     seed=st.integers(0, 99),
 )
-def test_tiles_lie_inside_the_region_or_around_it(
-    start: tuple[int, int], size: tuple[int, int], side: int, seed: int
-) -> None:
+def test_tiles_lie_inside_the_region_or_around_it(start, size, side, seed):
     rng = np.random.default_rng(seed)
     target = (rng.random((60, 60)) < 0.05).astype(np.uint8)
     boxes = [(0, y, x, y + 20, x + 20) for y in (0, 20, 40) for x in (0, 20, 40)]
@@ -102,7 +92,7 @@ def test_tiles_lie_inside_the_region_or_around_it(
         height = width = 60
         planes = 1
 
-        def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+        def read(self, plane, y0, y1, x0, x1):
             return target[y0:y1, x0:x1].copy()
 
     same = Normalization("none", (0.0,), (1.0,))
@@ -121,7 +111,7 @@ def test_tiles_lie_inside_the_region_or_around_it(
 
 
 @pytest.mark.parametrize("planes", [1, 3])
-def test_planes_are_told_apart(kit: SimpleNamespace, planes: int) -> None:
+def test_planes_are_told_apart(kit, planes):
     target = np.zeros((planes, 30, 30), np.uint8)
     target[-1, 7, 8] = 1
     memory, one = kit.Memory(target), kit.sample(image(30, 30))
@@ -130,7 +120,7 @@ def test_planes_are_told_apart(kit: SimpleNamespace, planes: int) -> None:
     assert {plane for _, plane, *_ in drawn(film, foreground=True, count=20)} == {planes - 1}
 
 
-def test_a_sample_knows_where_its_classes_are_annotated(kit: SimpleNamespace) -> None:
+def test_a_sample_knows_where_its_classes_are_annotated(kit):
     image = np.zeros((1, 30, 40), np.float32)
     image[:, 10:12, 5:8] = 1
     weights = np.ones((30, 40), np.float32)
@@ -147,12 +137,12 @@ BOXES = np.array([(0, 0, 0, 10, 10), (0, 0, 10, 10, 14), (1, 0, 0, 10, 14)])
 
 
 @pytest.mark.parametrize(("counted", "partial"), [(100, False), (99, True)])
-def test_what_nobody_annotated_makes_it_partial(counted: int, *, partial: bool) -> None:
+def test_what_nobody_annotated_makes_it_partial(counted, *, partial):
     class_counts = ClassCounts(BOXES, np.array([(90, 10), (40, 0), (40, counted)]))
     assert class_counts.is_partial == partial
 
 
-def test_boxes_are_cut_to_a_region_and_those_outside_left_out() -> None:
+def test_boxes_are_cut_to_a_region_and_those_outside_left_out():
     class_counts = ClassCounts(BOXES, np.array([(90, 10), (40, 0), (40, 100)]))
     cut = class_counts.within(Region("a", 3, 2, 8, 10))
     assert cut.boxes.tolist() == [[0, 3, 2, 8, 10], [1, 3, 2, 8, 10]]

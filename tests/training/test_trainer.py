@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,26 +9,23 @@ import torch
 from unetkit.errors import NonFiniteError
 from unetkit.training.trainer import HOPELESS, Average, Trainer
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 
 class Steep(torch.nn.Module):
     """Finite logits whose gradient is infinite: the square root at 0."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(2))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images):
         return images * self.weight.sqrt()[:, None, None]
 
 
-def weights_of(network: torch.nn.Module) -> list[np.ndarray]:
+def weights_of(network):
     return [value.numpy().copy() for value in network.state_dict().values()]
 
 
-def test_a_step_is_the_optimizers_own(kit: SimpleNamespace) -> None:
+def test_a_step_is_the_optimizers_own(kit):
     recipe = kit.plain(optimizer="sgd", momentum=0.9, clip=1e9)
     network, twin = kit.Dots(), kit.Dots()
     trainer = Trainer(network, recipe, precision="float32")
@@ -47,7 +43,7 @@ def test_a_step_is_the_optimizers_own(kit: SimpleNamespace) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_a_long_gradient_is_cut(kit: SimpleNamespace) -> None:
+def test_a_long_gradient_is_cut(kit):
     network = kit.Dots()
     before = weights_of(network)
     trainer = Trainer(network, kit.plain(optimizer="sgd", clip=1e-3), precision="float32")
@@ -58,9 +54,7 @@ def test_a_long_gradient_is_cut(kit: SimpleNamespace) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("fill", [np.nan, np.inf])
-def test_a_step_without_a_finite_loss_changes_nothing(
-    kit: SimpleNamespace, fill: float, optimizer: str
-) -> None:
+def test_a_step_without_a_finite_loss_changes_nothing(kit, fill, optimizer):
     network = kit.Dots()
     trainer = Trainer(network, kit.plain(optimizer=optimizer, averaging=0.9), precision="float32")
     trainer.learn(kit.batch(), rate=0.1)
@@ -73,14 +67,14 @@ def test_a_step_without_a_finite_loss_changes_nothing(
     assert trainer.learn(kit.batch(), rate=0.1) is not None
 
 
-def test_a_step_without_a_finite_gradient_changes_nothing(kit: SimpleNamespace) -> None:
+def test_a_step_without_a_finite_gradient_changes_nothing(kit):
     network = Steep()
     trainer = Trainer(network, kit.plain(), precision="float32")
     assert trainer.learn(kit.batch(), rate=0.1) is None
     np.testing.assert_array_equal(weights_of(network)[0], [0, 0])
 
 
-def test_the_tenth_such_step_in_a_row_ends_it_and_names_the_samples(kit: SimpleNamespace) -> None:
+def test_the_tenth_such_step_in_a_row_ends_it_and_names_the_samples(kit):
     trainer = Trainer(kit.Dots(), kit.plain(), precision="float32")
     bad = kit.batch(names=("film 3", "b01", "b01"), fill=np.nan)
     for _ in range(HOPELESS - 1):
@@ -95,7 +89,7 @@ def test_the_tenth_such_step_in_a_row_ends_it_and_names_the_samples(kit: SimpleN
     assert caught.value.exit_code == 6
 
 
-def test_a_loss_in_float16_is_scaled_and_still_learned_from(kit: SimpleNamespace) -> None:
+def test_a_loss_in_float16_is_scaled_and_still_learned_from(kit):
     network = kit.Dots()
     before = weights_of(network)
     trainer = Trainer(network, kit.plain(optimizer="sgd"), precision="float16")
@@ -105,7 +99,7 @@ def test_a_loss_in_float16_is_scaled_and_still_learned_from(kit: SimpleNamespace
     assert 0.01 < max(moved) < 10
 
 
-def test_the_average_follows_as_its_formula_says(kit: SimpleNamespace) -> None:
+def test_the_average_follows_as_its_formula_says(kit):
     network = kit.Dots()
     average = Average(network, 0.5)
     expected = [value.astype(np.float64) for value in weights_of(network)]
@@ -126,7 +120,7 @@ def test_the_average_follows_as_its_formula_says(kit: SimpleNamespace) -> None:
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_the_network_is_itself_again_after_an_error(kit: SimpleNamespace) -> None:
+def test_the_network_is_itself_again_after_an_error(kit):
     network = kit.Dots()
     average = Average(network, 0.5)
     with torch.no_grad():
@@ -134,7 +128,7 @@ def test_the_network_is_itself_again_after_an_error(kit: SimpleNamespace) -> Non
     own = weights_of(network)
     inside = []
 
-    def fail() -> None:
+    def fail():
         with average.inside(network):
             inside.extend(weights_of(network))
             raise ZeroDivisionError
@@ -145,7 +139,7 @@ def test_the_network_is_itself_again_after_an_error(kit: SimpleNamespace) -> Non
     np.testing.assert_array_equal(weights_of(network)[0], own[0])
 
 
-def test_no_average_is_the_network_as_it_is(kit: SimpleNamespace) -> None:
+def test_no_average_is_the_network_as_it_is(kit):
     network = kit.Dots()
     average = Average(network, 0.0)
     with torch.no_grad():
@@ -156,7 +150,7 @@ def test_no_average_is_the_network_as_it_is(kit: SimpleNamespace) -> None:
         np.testing.assert_array_equal(weights_of(network)[0], own[0])
 
 
-def test_counters_of_a_network_are_copied_and_not_averaged() -> None:
+def test_counters_of_a_network_are_copied_and_not_averaged():
     network = torch.nn.BatchNorm2d(1)
     average = Average(network, 0.9)
     network.train()
@@ -171,17 +165,17 @@ def test_counters_of_a_network_are_copied_and_not_averaged() -> None:
 class Normed(torch.nn.Module):
     """A network with running statistics."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.norm = torch.nn.BatchNorm2d(1)
         self.weight = torch.nn.Parameter(torch.ones(2))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images):
         return self.norm(images) * self.weight[:, None, None]
 
 
 @pytest.mark.parametrize("fill", [np.nan, np.inf])
-def test_running_statistics_are_as_before_a_bad_step(kit: SimpleNamespace, fill: float) -> None:
+def test_running_statistics_are_as_before_a_bad_step(kit, fill):
     network = Normed()
     trainer = Trainer(network, kit.plain(), precision="float32")
     trainer.learn(kit.batch(), rate=0.1)
@@ -195,7 +189,7 @@ def test_running_statistics_are_as_before_a_bad_step(kit: SimpleNamespace, fill:
     assert not all(np.isfinite(value).all() for value in weights_of(network))
 
 
-def test_after_ten_bad_steps_it_goes_back_once_and_then_gives_up(kit: SimpleNamespace) -> None:
+def test_after_ten_bad_steps_it_goes_back_once_and_then_gives_up(kit):
     network = kit.Dots()
     trainer = Trainer(network, kit.plain(averaging=0.9), precision="float32")
     trainer.learn(kit.batch(), rate=0.1)
@@ -216,7 +210,7 @@ def test_after_ten_bad_steps_it_goes_back_once_and_then_gives_up(kit: SimpleName
         trainer.learn(bad, rate=0.1)
 
 
-def test_weights_that_ran_away_are_taken_back(kit: SimpleNamespace) -> None:
+def test_weights_that_ran_away_are_taken_back(kit):
     network = kit.Dots()
     trainer = Trainer(network, kit.plain(optimizer="sgd", clip=1e9), precision="float32")
     trainer.remember(trainer.state({}))
@@ -227,12 +221,12 @@ def test_weights_that_ran_away_are_taken_back(kit: SimpleNamespace) -> None:
     assert trainer.learn(kit.batch(), rate=0.1) is not None
 
 
-def test_drop_out_is_a_function_of_the_step(kit: SimpleNamespace) -> None:
+def test_drop_out_is_a_function_of_the_step(kit):
     class Dropping(kit.Dots):  # type: ignore[name-defined]
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
+        def forward(self, images):
             return torch.nn.functional.dropout(super().forward(images), training=self.training)
 
-    def loss(seed: int, burned: int) -> float | None:
+    def loss(seed, burned):
         torch.rand(burned)
         trainer = Trainer(Dropping(), kit.plain(), precision="float32")
         return trainer.learn(replace(kit.batch(), seed=seed), rate=0.1)
@@ -241,7 +235,7 @@ def test_drop_out_is_a_function_of_the_step(kit: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize("parts", [2, 3, 9])
-def test_a_batch_in_parts_is_the_same_step(kit: SimpleNamespace, parts: int) -> None:
+def test_a_batch_in_parts_is_the_same_step(kit, parts):
     batch = kit.batch(names=tuple("abcde"))
     batch.weights[0, :9] = 0
     whole, parted = kit.Dots(), kit.Dots()
@@ -254,7 +248,7 @@ def test_a_batch_in_parts_is_the_same_step(kit: SimpleNamespace, parts: int) -> 
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_the_scale_of_float16_comes_down_also_while_it_goes_back(kit: SimpleNamespace) -> None:
+def test_the_scale_of_float16_comes_down_also_while_it_goes_back(kit):
     trainer = Trainer(kit.Dots(), kit.plain(), precision="float16")
     trainer.remember(trainer.state({}))
     for _ in range(HOPELESS):

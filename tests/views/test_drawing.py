@@ -15,7 +15,7 @@ LABELS = hnp.arrays(
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
-def test_contrast_fills_black_to_white(dtype: type) -> None:
+def test_contrast_fills_black_to_white(dtype):
     image = np.arange(100, dtype=dtype).reshape(1, 10, 10)
     grey = to_grey8(image, low=0, high=100)
     assert grey.dtype == np.uint8
@@ -23,19 +23,19 @@ def test_contrast_fills_black_to_white(dtype: type) -> None:
     assert np.all(np.diff(grey.ravel().astype(int)) >= 0)
 
 
-def test_a_constant_image_is_black_and_not_finite_pixels_count_as_0() -> None:
+def test_a_constant_image_is_black_and_not_finite_pixels_count_as_0():
     assert not to_grey8(np.full((1, 4, 4), 7.0)).any()
     holes = np.array([[[np.nan, np.inf], [-np.inf, 5.0]]])
     assert to_grey8(holes, low=0, high=100).tolist() == [[0, 0], [0, 255]]
 
 
-def test_one_speck_on_an_even_ground_is_seen() -> None:
+def test_one_speck_on_an_even_ground_is_seen():
     image = np.zeros((1, 100, 100), dtype=np.uint16)
     image[0, 50, 50] = 9
     assert to_grey8(image)[50, 50] == 255
 
 
-def test_three_channels_are_red_green_blue_and_one_is_grey() -> None:
+def test_three_channels_are_red_green_blue_and_one_is_grey():
     image = np.zeros((3, 2, 2), dtype=np.uint8)
     image[0, 0, 0] = image[1, 0, 1] = image[2, 1, 0] = 9
     rgb = to_rgb8(image, low=0, high=100)
@@ -45,7 +45,7 @@ def test_three_channels_are_red_green_blue_and_one_is_grey() -> None:
 
 
 @pytest.mark.parametrize("channels", [2, 4, 6, 9])
-def test_other_numbers_of_channels_are_mixed(channels: int) -> None:
+def test_other_numbers_of_channels_are_mixed(channels):
     image = np.zeros((channels, 3, 3), dtype=np.uint8)
     for channel in range(min(channels, 6)):
         image[channel].flat[channel] = 1
@@ -56,13 +56,13 @@ def test_other_numbers_of_channels_are_mixed(channels: int) -> None:
 
 
 @given(LABELS)
-def test_edges_are_the_inner_boundaries(labels: np.ndarray) -> None:
+def test_edges_are_the_inner_boundaries(labels):
     expected = find_boundaries(labels, mode="inner", connectivity=1) if labels.any() else labels > 0
     np.testing.assert_array_equal(edges(labels), expected)
 
 
 @given(LABELS)
-def test_each_object_has_one_colour_and_the_background_none(labels: np.ndarray) -> None:
+def test_each_object_has_one_colour_and_the_background_none(labels):
     painted = colours(labels)
     assert not painted[labels == 0].any()
     for label in np.unique(labels[labels > 0]):
@@ -73,7 +73,7 @@ def test_each_object_has_one_colour_and_the_background_none(labels: np.ndarray) 
 
 @settings(deadline=None)
 @given(LABELS)
-def test_touching_objects_differ(labels: np.ndarray) -> None:
+def test_touching_objects_differ(labels):
     painted = colours(labels).astype(int)
     for a, b, x, y in (
         (labels[1:], labels[:-1], painted[1:], painted[:-1]),
@@ -83,17 +83,17 @@ def test_touching_objects_differ(labels: np.ndarray) -> None:
         assert (np.abs(x - y).sum(axis=-1)[touching] > 0).all()
 
 
-def test_objects_two_pixels_apart_differ_too() -> None:
+def test_objects_two_pixels_apart_differ_too():
     row = np.array([[1, 0, 2, 0, 0, 3]])
     painted = colours(row)
     assert len({tuple(painted[0, x]) for x in (0, 2, 5)}) == 3
 
 
-def test_ids_may_be_large() -> None:
+def test_ids_may_be_large():
     assert colours(np.array([[0, 2**32 - 1]], dtype=np.uint32))[0, 1].any()
 
 
-def test_an_outline_leaves_the_rest_of_the_picture_alone() -> None:
+def test_an_outline_leaves_the_rest_of_the_picture_alone():
     picture = np.full((7, 7, 3), 50, dtype=np.uint8)
     labels = np.zeros((7, 7), dtype=np.uint16)
     labels[1:6, 1:6] = 4
@@ -106,7 +106,7 @@ def test_an_outline_leaves_the_rest_of_the_picture_alone() -> None:
     np.testing.assert_array_equal((filled != picture).any(axis=-1), labels > 0)
 
 
-def test_heat_grows_lighter_and_is_clipped() -> None:
+def test_heat_grows_lighter_and_is_clipped():
     values = np.array([[-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 2.0, np.nan]])
     shown = heat(values, low=0.0, high=1.0).astype(int)
     lightness = shown[0] @ np.array([299, 587, 114])
@@ -115,7 +115,7 @@ def test_heat_grows_lighter_and_is_clipped() -> None:
     assert lightness[5] == lightness[6]
 
 
-def test_heat_of_an_empty_range_is_dark() -> None:
+def test_heat_of_an_empty_range_is_dark():
     assert (
         heat(np.zeros((2, 2)), low=0.0, high=0.0) == heat(np.zeros((1, 1)), low=0.0, high=1.0)
     ).all()

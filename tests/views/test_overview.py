@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from unetkit.views.overview import SIDE, columns_for, overview_picture, side_for
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 @pytest.mark.parametrize("count", range(1, 30))
-def test_sheets_are_about_square(count: int) -> None:
+def test_sheets_are_about_square(count):
     columns = columns_for(count)
     assert columns**2 >= count > (columns - 1) ** 2
     assert columns * side_for(count) <= SIDE
 
 
-def draw(path: Path, labels: np.ndarray) -> np.ndarray:
+def draw(path, labels):
     grey = np.full((1, 1200, 900), 100, np.uint8)
     grey[0, :600] = 50
     overview_picture(str(path), [("slide", grey, labels)], title="slide.prediction")
@@ -29,7 +24,7 @@ def draw(path: Path, labels: np.ndarray) -> np.ndarray:
         return np.asarray(picture).astype(int)
 
 
-def test_what_was_found_is_outlined_in_colour(tmp_path: Path) -> None:
+def test_what_was_found_is_outlined_in_colour(tmp_path):
     labels = np.zeros((600, 450), np.uint16)
     plain = draw(tmp_path / "plain.png", labels)
     labels[100:200, 100:200] = 3
@@ -43,7 +38,7 @@ def test_what_was_found_is_outlined_in_colour(tmp_path: Path) -> None:
     assert (colours.max(axis=1) - colours.min(axis=1)).min() > 10
 
 
-def test_small_images_are_enlarged_and_many_stand_on_one_sheet(tmp_path: Path) -> None:
+def test_small_images_are_enlarged_and_many_stand_on_one_sheet(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (3, 40, 30), np.uint8)
     shown = [(f"s{k}", image, np.eye(40, 30, dtype=np.uint8)) for k in range(5)]
     overview_picture(str(tmp_path / "a.png"), shown, title="data")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,19 +15,15 @@ from unetkit.commands.evaluate.command import evaluate
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.views.page import BEGINS, overlay, page
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 EVIL = "</script><img src=x onerror=alert(1)>"
 
 
-def labels(seed: int) -> np.ndarray:
+def labels(seed):
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).random((120, 160)), 4)
     return ndimage.label(noise > 0.51)[0].astype(np.uint16)
 
 
-def write(url: str, samples: dict[str, np.ndarray]) -> str:
+def write(url, samples):
     writer = DatasetWriter(url)
     for name, one in samples.items():
         image = np.where(one > 0, 200, 40).astype(np.uint8)
@@ -38,7 +33,7 @@ def write(url: str, samples: dict[str, np.ndarray]) -> str:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(tmp_path_factory):
     """Write the page of six samples of which the last is worst."""
     folder = tmp_path_factory.mktemp("page")
     truth = {f"s{n}": labels(n) for n in range(6)}
@@ -56,7 +51,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "r.html"
 
 
-def test_names_never_become_markup() -> None:
+def test_names_never_become_markup():
     text = page({"prediction": EVIL})
     assert text.startswith(BEGINS)
     assert EVIL not in text
@@ -65,14 +60,14 @@ def test_names_never_become_markup() -> None:
     assert json.loads(data.group(1)) == {"prediction": EVIL}
 
 
-def test_the_page_asks_for_nothing(report: Path) -> None:
+def test_the_page_asks_for_nothing(report):
     text = report.read_text()
     assert "default-src 'none'" in text
     outside = set(re.findall(r"https?://[^\"'\s]+", text)) - {"http://www.w3.org/2000/svg"}
     assert outside == set()
 
 
-def test_outlines_are_layers_of_the_picture() -> None:
+def test_outlines_are_layers_of_the_picture():
     one = np.zeros((6, 7), int)
     one[1:5, 1:5] = 1
     drawn = overlay(np.zeros((1, 6, 7)), one, 0 * one)
@@ -82,7 +77,7 @@ def test_outlines_are_layers_of_the_picture() -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser():
     """Start a headless Chromium, where there is one."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
@@ -99,13 +94,13 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def opened(browser: Any, report: Path) -> Any:
+def opened(browser, report):
     browser.get(report.as_uri())
     assert browser.execute_script("return document.documentElement.dataset.ready") == "yes"
     return browser
 
 
-def test_it_opens_without_errors_and_asks_no_network(opened: Any) -> None:
+def test_it_opens_without_errors_and_asks_no_network(opened):
     assert opened.get_log("browser") == []
     loaded = opened.execute_script(
         "return performance.getEntriesByType('resource').map(e => e.name)"
@@ -114,8 +109,8 @@ def test_it_opens_without_errors_and_asks_no_network(opened: Any) -> None:
     assert opened.execute_script("return document.querySelectorAll('#thumbs canvas').length") > 3
 
 
-def test_samples_sort_and_filter(opened: Any) -> None:
-    def names() -> list[str]:
+def test_samples_sort_and_filter(opened):
+    def names():
         return opened.execute_script(
             "const rows = [...document.querySelectorAll('#samples tbody tr')];"
             "return rows.map(row => row.cells[0].innerText)"
@@ -132,8 +127,8 @@ def test_samples_sort_and_filter(opened: Any) -> None:
     assert names() == ["s3"]
 
 
-def test_outlines_switch_and_the_picture_zooms(opened: Any) -> None:
-    def width() -> float:
+def test_outlines_switch_and_the_picture_zooms(opened):
+    def width():
         return opened.execute_script("return document.getElementById('stack').clientWidth")
 
     layer = opened.find_element("id", "layer-prediction")
@@ -152,7 +147,7 @@ def test_outlines_switch_and_the_picture_zooms(opened: Any) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone_in_either_light(opened: Any, scheme: str) -> None:
+def test_it_fits_a_phone_in_either_light(opened, scheme):
     size = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -172,7 +167,7 @@ def test_it_fits_a_phone_in_either_light(opened: Any, scheme: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def large(tmp_path_factory):
     """Write the page of an image that is shown smaller, with a probability map."""
     folder = tmp_path_factory.mktemp("large")
     truth = labels(3)
@@ -188,13 +183,11 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "r.html"
 
 
-def test_a_large_image_is_shown_smaller_and_its_objects_as_they_are(
-    browser: Any, large: Path
-) -> None:
+def test_a_large_image_is_shown_smaller_and_its_objects_as_they_are(browser, large):
     browser.get(large.as_uri())
     assert browser.get_log("browser") == []
 
-    def heading() -> str:
+    def heading():
         return browser.find_element("id", "seen").text
 
     assert heading() == "Picture of a: 160 x 120 pixels, one shown of 2 x 2"
@@ -206,9 +199,7 @@ def test_a_large_image_is_shown_smaller_and_its_objects_as_they_are(
     assert heading().startswith("Picture of a")
 
 
-def test_a_probability_map_has_its_curves_and_what_is_missing_its_reason(
-    browser: Any, large: Path
-) -> None:
+def test_a_probability_map_has_its_curves_and_what_is_missing_its_reason(browser, large):
     browser.get(large.as_uri())
     titles = [e.text for e in browser.find_elements("css selector", "figcaption")]
     assert titles[1] == "Foreground: precision and recall"

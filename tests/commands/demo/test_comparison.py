@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,11 +22,8 @@ from unetkit.commands.demo.comparison import (
 from unetkit.commands.import_images.command import import_images
 from unetkit.views.pictures import png_bytes
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def two_squares() -> tuple[np.ndarray, np.ndarray]:
+def two_squares():
     labels = np.zeros((30, 40), dtype=np.uint16)
     labels[4:14, 4:14] = 3
     labels[16:26, 20:32] = 7
@@ -36,7 +31,7 @@ def two_squares() -> tuple[np.ndarray, np.ndarray]:
     return image, labels
 
 
-def test_otsu_finds_bright_objects() -> None:
+def test_otsu_finds_bright_objects():
     image, labels = two_squares()
     found = otsu_objects(image)
     assert found.max() == 2
@@ -47,7 +42,7 @@ def test_otsu_finds_bright_objects() -> None:
     hnp.arrays(np.uint16, (12, 14), elements=st.integers(0, 4)),
     st.integers(0, 13),
 )
-def test_a_cut_keeps_objects_and_drops_specks(labels: np.ndarray, border: int) -> None:
+def test_a_cut_keeps_objects_and_drops_specks(labels, border):
     cut = held_out(labels, border=border)
     part = labels[:, border:]
     assert cut.shape == part.shape
@@ -62,14 +57,14 @@ def test_a_cut_keeps_objects_and_drops_specks(labels: np.ndarray, border: int) -
     np.testing.assert_array_equal(kept, np.arange(1, len(kept) + 1))
 
 
-def test_a_method_is_scored_as_eval_scores_it(tmp_path: Path) -> None:
+def test_a_method_is_scored_as_eval_scores_it(tmp_path):
     image, labels = two_squares()
     (tmp_path / "image.png").write_bytes(png_bytes(image))
     (tmp_path / "labels.png").write_bytes(png_bytes(labels))
     truth = str(tmp_path / "truth.zarr")
     import_images(str(tmp_path / "image.png"), truth, labels=str(tmp_path / "labels.png"))
 
-    def scored(name: str, found: np.ndarray) -> tuple[float | None, int, int, int]:
+    def scored(name, found):
         store = str(tmp_path / f"{name}.zarr")
         row = score(store, truth, method=name, image=image, labels=found)
         assert row.method == name
@@ -80,7 +75,7 @@ def test_a_method_is_scored_as_eval_scores_it(tmp_path: Path) -> None:
     assert scored("none", np.zeros_like(labels)) == (0.0, 0, 0, 2)
 
 
-def known() -> Segmented:
+def known():
     labels = np.zeros((60, 80), dtype=np.uint32)
     labels[10:30, 10:30] = 1
     labels[10:30, 30:50] = 2
@@ -93,12 +88,12 @@ def known() -> Segmented:
     )
 
 
-def pixels(path: Path) -> np.ndarray:
+def pixels(path):
     with Image.open(path) as picture:
         return np.asarray(picture)
 
 
-def test_everything_is_side_by_side(tmp_path: Path) -> None:
+def test_everything_is_side_by_side(tmp_path):
     path = tmp_path / "demo.png"
     draw_all(str(path), known())
     height, width, _ = pixels(path).shape
@@ -106,7 +101,7 @@ def test_everything_is_side_by_side(tmp_path: Path) -> None:
     assert width > 3 * 320 + 240
 
 
-def test_the_scored_part_is_enlarged_for_every_method(tmp_path: Path) -> None:
+def test_the_scored_part_is_enlarged_for_every_method(tmp_path):
     one, two = tmp_path / "one.png", tmp_path / "two.png"
     labels = known().truth[:, 20:]
     scores = MethodScores("unetkit", None, None, 1, 0, 2)
@@ -117,7 +112,7 @@ def test_the_scored_part_is_enlarged_for_every_method(tmp_path: Path) -> None:
     assert pixels(two).shape[1] - pixels(one).shape[1] > 2 * 60
 
 
-def test_the_borders_of_tiles_are_drawn(tmp_path: Path) -> None:
+def test_the_borders_of_tiles_are_drawn(tmp_path):
     few, many = tmp_path / "few.png", tmp_path / "many.png"
     draw_seams(str(few), known(), tile=80)
     draw_seams(str(many), known(), tile=20)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,54 +14,48 @@ from unetkit.errors import InputError, LabelError, OutputError, UnetkitError, Us
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from unetkit.storage.planes import PlaneArray
-
 RNG = np.random.default_rng(4)
 
 
 class Told:
     """Keeps what a progress is told."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.notes: list[str] = []
         self.stages: list[tuple[str, int]] = []
         self.done = 0
 
-    def start(self, what: str, *, total: int) -> None:
+    def start(self, what, *, total):
         self.stages.append((what, total))
 
-    def advance(self, parts: int = 1, *, status: str = "") -> None:
+    def advance(self, parts=1, *, status=""):
         self.done += parts
 
-    def note(self, text: str) -> None:
+    def note(self, text):
         self.notes.append(text)
 
 
-def save(path: Path, pixels: np.ndarray) -> None:
+def save(path, pixels):
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(pixels).save(path)
 
 
-def grey(height: int = 20, width: int = 30) -> np.ndarray:
+def grey(height=20, width=30):
     return RNG.integers(0, 256, (height, width), dtype=np.uint8)
 
 
-def cells(height: int = 20, width: int = 30) -> np.ndarray:
+def cells(height=20, width=30):
     mask = np.zeros((height, width), np.uint16)
     mask[2:6, 3:9], mask[2:6, 9:14], mask[12:18, 20:25] = 1, 2, 700
     return mask
 
 
-def whole(data: PlaneArray, plane: int = 0) -> np.ndarray:
+def whole(data, plane=0):
     return data.read(plane, 0, data.height, 0, data.width)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     for name in "abc":
         save(tmp_path / "images" / f"{name}.png", grey())
         save(tmp_path / "masks" / f"{name}.png", cells())
@@ -69,8 +63,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(folder: Path) -> Callable[..., Any]:
-    def call(**options: Any) -> Any:
+def run(folder):
+    def call(**options):
         plain = {"labels": str(folder / "masks")}
         return import_images(
             str(folder / "images"), str(folder / "data.zarr"), **{**plain, **options}
@@ -79,7 +73,7 @@ def run(folder: Path) -> Callable[..., Any]:
     return call
 
 
-def test_a_folder_with_masks(folder: Path, run: Callable[..., Any]) -> None:
+def test_a_folder_with_masks(folder, run):
     (folder / "masks" / "c.png").unlink()
     (folder / "images" / ".DS_Store").write_text("x")
     (folder / "images" / "notes.txt").write_text("x")
@@ -100,14 +94,14 @@ def test_a_folder_with_masks(folder: Path, run: Callable[..., Any]) -> None:
     assert dataset["a"].image.pixel_size == {"y": 0.25, "x": 0.25}
 
 
-def test_a_folder_without_masks_and_sizes_that_differ(folder: Path) -> None:
+def test_a_folder_without_masks_and_sizes_that_differ(folder):
     save(folder / "images" / "d.png", grey(9, 11))
     report = import_images(str(folder / "images"), str(folder / "data.zarr"))
     assert (report.made, report.samples, report.labelled, report.kind) == ("dataset", 4, 0, None)
     assert open_dataset(report.output)["d"].data.height == 9
 
 
-def test_one_file_without_masks_is_a_slide(tmp_path: Path) -> None:
+def test_one_file_without_masks_is_a_slide(tmp_path):
     pixels = RNG.integers(0, 65536, (3, 1100, 600), dtype=np.uint16)
     metadata = {"axes": "CYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
     tifffile.imwrite(
@@ -127,7 +121,7 @@ def test_one_file_without_masks_is_a_slide(tmp_path: Path) -> None:
     assert np.array_equal(whole(image.data), pixels)
 
 
-def test_one_file_with_its_mask_is_a_dataset(folder: Path) -> None:
+def test_one_file_with_its_mask_is_a_dataset(folder):
     report = import_images(
         str(folder / "images" / "a.png"),
         str(folder / "data.zarr"),
@@ -136,7 +130,7 @@ def test_one_file_with_its_mask_is_a_dataset(folder: Path) -> None:
     assert (report.made, report.samples, report.labelled) == ("dataset", 1, 1)
 
 
-def test_a_stack_with_axes(tmp_path: Path) -> None:
+def test_a_stack_with_axes(tmp_path):
     stack = RNG.integers(0, 256, (4, 20, 30), dtype=np.uint8)
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
@@ -153,7 +147,7 @@ def test_a_stack_with_axes(tmp_path: Path) -> None:
     assert np.array_equal(whole(sample.labels(), 3), cells())
 
 
-def test_alpha_is_dropped_and_said_once(folder: Path, run: Callable[..., Any]) -> None:
+def test_alpha_is_dropped_and_said_once(folder, run):
     for name in "abc":
         save(folder / "images" / f"{name}.png", np.dstack([grey(), grey()]))
     told = Told()
@@ -162,7 +156,7 @@ def test_alpha_is_dropped_and_said_once(folder: Path, run: Callable[..., Any]) -
     assert open_dataset(str(folder / "data.zarr"))["a"].data.channels is None
 
 
-def test_channels_are_chosen_and_ordered(folder: Path, run: Callable[..., Any]) -> None:
+def test_channels_are_chosen_and_ordered(folder, run):
     colours = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
     for name in "abc":
         save(folder / "images" / f"{name}.png", colours)
@@ -172,7 +166,7 @@ def test_channels_are_chosen_and_ordered(folder: Path, run: Callable[..., Any]) 
     assert np.array_equal(whole(sample.data), np.moveaxis(colours[..., [2, 0]], -1, 0))
 
 
-def test_classes_with_names(folder: Path, run: Callable[..., Any]) -> None:
+def test_classes_with_names(folder, run):
     drawn = (cells() > 0).astype(np.uint8) * 255
     for name in "abc":
         save(folder / "masks" / f"{name}.png", drawn)
@@ -188,7 +182,7 @@ def test_classes_with_names(folder: Path, run: Callable[..., Any]) -> None:
     assert np.array_equal(whole(sample.labels()), drawn > 0)
 
 
-def test_ignored_pixels_are_stored_apart(folder: Path, run: Callable[..., Any]) -> None:
+def test_ignored_pixels_are_stored_apart(folder, run):
     run(ignore=700)
     sample = open_dataset(str(folder / "data.zarr"))["b"]
     assert sample.ignore is not None
@@ -196,7 +190,7 @@ def test_ignored_pixels_are_stored_apart(folder: Path, run: Callable[..., Any]) 
     assert whole(sample.labels()).max() == 2
 
 
-def test_binary_masks_need_a_word(folder: Path, run: Callable[..., Any]) -> None:
+def test_binary_masks_need_a_word(folder, run):
     for name in "abc":
         save(folder / "masks" / f"{name}.png", (cells() > 0).astype(np.uint8) * 255)
     with pytest.raises(LabelError, match="cells that touch would merge"):
@@ -206,7 +200,7 @@ def test_binary_masks_need_a_word(folder: Path, run: Callable[..., Any]) -> None
     assert sorted(np.unique(labels)) == [0, 1, 2]
 
 
-def test_adding_to_a_dataset(folder: Path, run: Callable[..., Any]) -> None:
+def test_adding_to_a_dataset(folder, run):
     run()
     save(folder / "more" / "d.png", grey())
     save(folder / "more_masks" / "d.png", cells())
@@ -219,9 +213,7 @@ def test_adding_to_a_dataset(folder: Path, run: Callable[..., Any]) -> None:
         import_images(str(folder / "more"), str(folder / "data.zarr"), **options)
 
 
-def test_an_output_that_is_there_is_kept_unless_replaced(
-    folder: Path, run: Callable[..., Any]
-) -> None:
+def test_an_output_that_is_there_is_kept_unless_replaced(folder, run):
     run()
     told = Told()
     with pytest.raises(OutputError, match="--overwrite"):
@@ -231,7 +223,7 @@ def test_an_output_that_is_there_is_kept_unless_replaced(
     assert open_dataset(str(folder / "data.zarr"))["a"].label_kind is None
 
 
-def test_nothing_foreign_is_replaced(folder: Path, run: Callable[..., Any]) -> None:
+def test_nothing_foreign_is_replaced(folder, run):
     (folder / "data.zarr").mkdir()
     (folder / "data.zarr" / "thesis.txt").write_text("mine")
     with pytest.raises(OutputError):
@@ -265,12 +257,12 @@ REFUSED: list[tuple[dict[str, Any], type[UnetkitError], str]] = [
 
 @pytest.mark.parametrize(("options", "error", "words"), REFUSED)
 def test_refusals_leave_nothing(
-    folder: Path,
-    run: Callable[..., Any],
-    options: dict[str, Any],
-    error: type[UnetkitError],
-    words: str,
-) -> None:
+    folder,
+    run,
+    options,
+    error,
+    words,
+):
     before = sorted(folder.rglob("*"))
     with pytest.raises(error, match=words):
         run(**options)
@@ -288,9 +280,7 @@ def test_refusals_leave_nothing(
         ("masks/d.png", cells(), "without"),
     ],
 )
-def test_files_that_do_not_fit_leave_nothing(
-    folder: Path, run: Callable[..., Any], name: str, pixels: np.ndarray, words: str
-) -> None:
+def test_files_that_do_not_fit_leave_nothing(folder, run, name, pixels, words):
     save(folder / name, pixels)
     before = sorted(folder.rglob("*"))
     with pytest.raises(InputError, match=words):
@@ -298,7 +288,7 @@ def test_files_that_do_not_fit_leave_nothing(
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_truncated_image_leaves_nothing(folder: Path, run: Callable[..., Any]) -> None:
+def test_a_truncated_image_leaves_nothing(folder, run):
     path = folder / "images" / "c.png"
     path.write_bytes(path.read_bytes()[:200])
     before = sorted(folder.rglob("*"))
@@ -307,7 +297,7 @@ def test_a_truncated_image_leaves_nothing(folder: Path, run: Callable[..., Any])
     assert sorted(folder.rglob("*")) == before
 
 
-def test_nan_comes_in(tmp_path: Path) -> None:
+def test_nan_comes_in(tmp_path):
     pixels = np.full((8, 9), np.nan, np.float32)
     tifffile.imwrite(tmp_path / "a.tif", pixels)
     report = import_images(str(tmp_path / "a.tif"), str(tmp_path / "a.zarr"))
@@ -323,9 +313,7 @@ def test_nan_comes_in(tmp_path: Path) -> None:
         ("dsb2018_mixed", 3028, 60),
     ],
 )
-def test_real_instances(
-    test_data: Path, tmp_path: Path, name: str, objects: int, alpha: int
-) -> None:
+def test_real_instances(test_data, tmp_path, name, objects, alpha):
     report = import_images(
         str(test_data / name / "images"),
         str(tmp_path / "data.zarr"),
@@ -339,7 +327,7 @@ def test_real_instances(
     assert sum(counts) == objects
 
 
-def test_real_classes(test_data: Path, tmp_path: Path) -> None:
+def test_real_classes(test_data, tmp_path):
     labels = {"labels": str(test_data / "isbi2012_em" / "masks")}
     source = str(test_data / "isbi2012_em" / "images")
     with pytest.raises(LabelError, match="the one number 255 for 2340 separate pieces"):
@@ -349,7 +337,7 @@ def test_real_classes(test_data: Path, tmp_path: Path) -> None:
     ).class_names == ("membrane", "cell")
 
 
-def test_real_files_that_are_messy(test_data: Path, tmp_path: Path) -> None:
+def test_real_files_that_are_messy(test_data, tmp_path):
     messy = test_data / "axon_sem" / "raw_messy"
     pattern = str(messy / "{stem}_seg-axonmyelin-manual.png")
     with pytest.raises(LabelError, match="got the 5 values 0, 128, 130, 233, 255 in"):

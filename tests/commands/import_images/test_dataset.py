@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,34 +17,28 @@ from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 from unetkit.storage.readers import open_file
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from unetkit.storage.image_file import ImageFile, Strip
-
 PIXELS = np.random.default_rng(3).integers(0, 256, (2, CHUNK + 90, 70), dtype=np.uint8)
 
 
-def image(folder: Path, name: str, pixels: np.ndarray = PIXELS[0]) -> tuple[Pair, ImageFile]:
+def image(folder, name, pixels=PIXELS[0]):
     path = str(folder / f"{name}.tif")
     tifffile.imwrite(path, pixels, photometric="minisblack")
     return Pair(name, path), open_file(path, axes="zyx"[-pixels.ndim :])
 
 
-def listing(folder: Path) -> dict[str, bytes]:
+def listing(folder):
     return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def write(target: DatasetOutput, *images: tuple[Pair, ImageFile]) -> None:
+def write(target, *images):
     pairs, files = [pair for pair, _ in images], [file for _, file in images]
     target.write_dataset(pairs, files, MaskRules(), progress=SILENT)
 
 
-def broken(file: ImageFile) -> ImageFile:
+def broken(file):
     """Return a file whose second strip can't be read."""
 
-    def strips(height: int) -> Iterator[Strip]:
+    def strips(height):
         yield 0, 0, np.zeros((1, min(height, CHUNK), 70), np.uint8)
         raise InputError("cut short")
 
@@ -53,7 +46,7 @@ def broken(file: ImageFile) -> ImageFile:
 
 
 @pytest.mark.parametrize("planes", [1, 2])
-def test_an_image_strip_by_strip(tmp_path: Path, planes: int) -> None:
+def test_an_image_strip_by_strip(tmp_path, planes):
     pixels = PIXELS if planes == 2 else PIXELS[0]
     pair, file = image(tmp_path, "a", pixels)
     out = str(tmp_path / "a.zarr")
@@ -67,7 +60,7 @@ def test_an_image_strip_by_strip(tmp_path: Path, planes: int) -> None:
     assert np.array_equal(np.stack(stored), PIXELS[:planes])
 
 
-def test_an_image_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+def test_an_image_that_breaks_off_leaves_nothing(tmp_path):
     pair, file = image(tmp_path, "a")
     before = listing(tmp_path)
     target = DatasetOutput(str(tmp_path / "a.zarr"), append=False, overwrite=False)
@@ -77,7 +70,7 @@ def test_an_image_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_dataset_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_dataset_that_breaks_off_leaves_what_was_there(tmp_path):
     out = tmp_path / "a.zarr"
     write(DatasetOutput(str(out), append=False, overwrite=False), image(tmp_path, "a"))
     pair, file = image(tmp_path, "b")
@@ -87,7 +80,7 @@ def test_a_dataset_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None
     assert listing(tmp_path) == before
 
 
-def test_samples_are_added_all_or_none(tmp_path: Path) -> None:
+def test_samples_are_added_all_or_none(tmp_path):
     out = tmp_path / "a.zarr"
     write(DatasetOutput(str(out), append=False, overwrite=False), image(tmp_path, "a"))
     b, (pair, file) = image(tmp_path, "b"), image(tmp_path, "c")
@@ -102,7 +95,7 @@ def test_samples_are_added_all_or_none(tmp_path: Path) -> None:
     assert all(after[path] == data for path, data in kept.items())
 
 
-def test_what_may_not_be_added(tmp_path: Path) -> None:
+def test_what_may_not_be_added(tmp_path):
     out = str(tmp_path / "a.zarr")
     pair, file = image(tmp_path, "a")
     write(DatasetOutput(out, append=False, overwrite=False), (pair, file))
@@ -120,7 +113,7 @@ def test_what_may_not_be_added(tmp_path: Path) -> None:
         )
 
 
-def test_classes_of_a_dataset_go_on(tmp_path: Path) -> None:
+def test_classes_of_a_dataset_go_on(tmp_path):
     out = str(tmp_path / "a.zarr")
     pair, file = image(tmp_path, "a")
     tifffile.imwrite(tmp_path / "mask.tif", np.zeros_like(PIXELS[0]))
@@ -138,7 +131,7 @@ def test_classes_of_a_dataset_go_on(tmp_path: Path) -> None:
         target.check_appended(new, [file], MaskRules(), labelled=True)
 
 
-def test_the_same_pixels_as_image_and_mask_are_refused(tmp_path: Path) -> None:
+def test_the_same_pixels_as_image_and_mask_are_refused(tmp_path):
     pair, file = image(tmp_path, "a")
     tifffile.imwrite(tmp_path / "mask.tif", PIXELS[0], compression="zlib")
     target = DatasetOutput(str(tmp_path / "a.zarr"), append=False, overwrite=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 import tifffile
@@ -13,21 +11,16 @@ from unetkit.commands.import_images.masks import MaskRules, make_labels, read_ma
 from unetkit.errors import InputError, LabelError
 from unetkit.storage.readers import open_file
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from unetkit.storage.image_file import ImageFile
-
 CELLS = np.array([[1, 1, 0, 2], [0, 0, 0, 2], [3, 0, 255, 255]], np.uint16)
 
 
-def image(folder: Path, *shape: int) -> ImageFile:
+def image(folder, *shape):
     path = folder / "image.tif"
     tifffile.imwrite(path, np.zeros(shape, np.uint8), photometric="minisblack")
     return open_file(str(path), axes="zyx"[-len(shape) :])
 
 
-def mask(folder: Path, pixels: np.ndarray, name: str = "mask.png") -> str:
+def mask(folder, pixels, name="mask.png"):
     path = folder / name
     if path.suffix == ".tif":
         tifffile.imwrite(path, pixels, photometric="minisblack")
@@ -37,18 +30,18 @@ def mask(folder: Path, pixels: np.ndarray, name: str = "mask.png") -> str:
 
 
 @pytest.mark.parametrize("name", ["mask.png", "mask.tif"])
-def test_numbers_are_those_that_were_drawn(tmp_path: Path, name: str) -> None:
+def test_numbers_are_those_that_were_drawn(tmp_path, name):
     assert np.array_equal(read_mask(mask(tmp_path, CELLS, name), image(tmp_path, 3, 4)), CELLS)
 
 
-def test_large_numbers_and_floats_that_are_whole(tmp_path: Path) -> None:
+def test_large_numbers_and_floats_that_are_whole(tmp_path):
     numbers = CELLS.astype(np.float64) * 1_000_000
     read = read_mask(mask(tmp_path, numbers, "a.tif"), image(tmp_path, 3, 4))
     assert read.dtype == np.uint32
     assert np.array_equal(read, numbers)
 
 
-def test_colours_that_are_greys(tmp_path: Path) -> None:
+def test_colours_that_are_greys(tmp_path):
     grey = CELLS.astype(np.uint8)
     path = mask(tmp_path, np.dstack([grey, grey, grey, np.full_like(grey, 255)]))
     assert np.array_equal(read_mask(path, image(tmp_path, 3, 4)), grey)
@@ -56,26 +49,26 @@ def test_colours_that_are_greys(tmp_path: Path) -> None:
         read_mask(mask(tmp_path, np.dstack([grey, grey, grey + 1])), image(tmp_path, 3, 4))
 
 
-def test_another_size_is_refused(tmp_path: Path) -> None:
+def test_another_size_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"got 3 x 4 in .*mask\.png.* for 4 x 3 in .*image\.tif"):
         read_mask(mask(tmp_path, CELLS), image(tmp_path, 4, 3))
     with pytest.raises(InputError, match=r"got 1 along z in .* for 2"):
         read_mask(mask(tmp_path, CELLS), image(tmp_path, 2, 3, 4))
 
 
-def test_pages_of_a_mask_are_those_of_its_image(tmp_path: Path) -> None:
+def test_pages_of_a_mask_are_those_of_its_image(tmp_path):
     stack = np.stack([CELLS, CELLS + 1])
     assert np.array_equal(
         read_mask(mask(tmp_path, stack, "a.tif"), image(tmp_path, 2, 3, 4)), stack
     )
 
 
-def test_jpeg_is_refused(tmp_path: Path) -> None:
+def test_jpeg_is_refused(tmp_path):
     with pytest.raises(LabelError, match="without loss, got a JPEG"):
         read_mask(mask(tmp_path, CELLS.astype(np.uint8), "a.jpg"), image(tmp_path, 3, 4))
 
 
-def test_ignored_pixels(tmp_path: Path) -> None:
+def test_ignored_pixels(tmp_path):
     path = mask(tmp_path, CELLS)
     rules = survey([(path, image(tmp_path, 3, 4))], MaskRules(ignore=255))
     assert rules.ignored == 2
@@ -85,7 +78,7 @@ def test_ignored_pixels(tmp_path: Path) -> None:
     assert np.array_equal(ignore, CELLS == 255)
 
 
-def test_classes_and_their_names(tmp_path: Path) -> None:
+def test_classes_and_their_names(tmp_path):
     pixels = np.array([[0, 127], [255, 0]], np.uint8)
     pair = [(mask(tmp_path, pixels), image(tmp_path, 2, 2))]
     plain = survey(pair, MaskRules("classes"))
@@ -97,7 +90,7 @@ def test_classes_and_their_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["instances", "classes"])
 @pytest.mark.parametrize("value", [0, 1])
-def test_masks_without_foreground_are_noticed(tmp_path: Path, kind: str, value: int) -> None:
+def test_masks_without_foreground_are_noticed(tmp_path, kind, value):
     drawn = np.full((3, 4), 255, np.uint8)
     drawn[0] = 0
     drawn[2, 2] = value
@@ -106,7 +99,7 @@ def test_masks_without_foreground_are_noticed(tmp_path: Path, kind: str, value: 
     assert survey(pair, MaskRules(kind, ignore=255)).empty == (value == 0)
 
 
-def test_ignored_pixels_of_a_class_map_count_as_the_first_class(tmp_path: Path) -> None:
+def test_ignored_pixels_of_a_class_map_count_as_the_first_class(tmp_path):
     pixels = np.array([[1, 2], [255, 2]], np.uint8)
     path = mask(tmp_path, pixels)
     rules = survey([(path, image(tmp_path, 2, 2))], MaskRules("classes", ignore=255))
@@ -117,7 +110,7 @@ def test_ignored_pixels_of_a_class_map_count_as_the_first_class(tmp_path: Path) 
     assert np.array_equal(ignore, [[0, 0], [1, 0]])
 
 
-def test_known_classes_go_on(tmp_path: Path) -> None:
+def test_known_classes_go_on(tmp_path):
     pair = [(mask(tmp_path, np.array([[0, 255]], np.uint8)), image(tmp_path, 1, 2))]
     known = {0: 0, 127: 1, 255: 2}
     assert survey(pair, MaskRules("classes"), known=known).mapping == known
@@ -125,7 +118,7 @@ def test_known_classes_go_on(tmp_path: Path) -> None:
         survey(pair, MaskRules("classes"), known={0: 0, 1: 1})
 
 
-def test_connected_components_run_on_over_the_planes(tmp_path: Path) -> None:
+def test_connected_components_run_on_over_the_planes(tmp_path):
     binary = np.array([[[255, 0, 255]], [[0, 255, 255]]], np.uint8)
     pair = [(mask(tmp_path, binary, "a.tif"), image(tmp_path, 2, 1, 3))]
     numbers, ignore = make_labels(binary, survey(pair, MaskRules(split=True)))

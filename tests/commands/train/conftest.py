@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from dataclasses import fields
 from inspect import signature
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from unetkit.commands.train.command import train
-from unetkit.commands.train.plan import Plan, TrainOptions, make_plan
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from unetkit.commands.train.plan import TrainOptions, make_plan
 
 
 @pytest.fixture
-def plan() -> Callable[..., Plan]:
+def plan():
     """Return what makes a plan of the defaults and a few other options."""
     given = {name: parameter.default for name, parameter in signature(train).parameters.items()}
     names = [field.name for field in fields(TrainOptions)]
 
-    def make(**changes: Any) -> Plan:
+    def make(**changes):
         usual = {name: given[name] for name in names} | {"device": "cpu"}
         return make_plan(TrainOptions(**usual | changes))
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,34 +33,29 @@ from unetkit.training.loop import TrainingResult
 from unetkit.training.run_folder import RunFolder
 from unetkit.training.split import Split
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from unetkit.commands.train.plan import Plan
-
 Begin = Callable[..., tuple[MainCallback, "Screen"]]
 
 
 class Screen:
     """A progress that remembers everything."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.stages: list[list[Any]] = []
         self.notes: list[str] = []
         self.status = ""
 
-    def start(self, what: str, *, total: int) -> None:
+    def start(self, what, *, total):
         self.stages.append([what, total, 0])
 
-    def advance(self, parts: int = 1, *, status: str = "") -> None:
+    def advance(self, parts=1, *, status=""):
         self.stages[-1][2] += parts
         self.status = status
 
-    def note(self, text: str) -> None:
+    def note(self, text):
         self.notes.append(text)
 
 
-def description(plan: Plan) -> TrainingDescription:
+def description(plan):
     network = build_model("unet", in_channels=1, classes=2, options=plan.options)
     image = SimpleNamespace(pixel_size=None)
     first = SimpleNamespace(data=SimpleNamespace(channel_count=1), image=image)
@@ -74,18 +69,16 @@ def description(plan: Plan) -> TrainingDescription:
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Iterator[RunFolder]:
+def work(tmp_path):
     with RunFolder(str(tmp_path / "model.safetensors"), inputs=[], overwrite=False) as place:
         yield place
 
 
 @pytest.fixture
-def main_callback(work: RunFolder, plan: Callable[..., Plan]) -> Begin:
+def main_callback(work, plan):
     """Return what begins to follow a training, and the screen that shows it."""
 
-    def begin(
-        *, stop: Stop | None = None, width: int = 2, **options: Any
-    ) -> tuple[MainCallback, Screen]:
+    def begin(*, stop=None, width=2, **options):
         chosen = plan(options=("depth=1", f"width={width}"), **{"steps": 10} | options)
         screen = Screen()
         found = MainCallback(screen, work, description=description(chosen), stop=stop or Stop())
@@ -95,14 +88,14 @@ def main_callback(work: RunFolder, plan: Callable[..., Plan]) -> Begin:
     return begin
 
 
-def log(work: RunFolder) -> list[dict[str, Any]]:
+def log(work):
     return [json.loads(line) for line in Path(work.running_log).read_text().splitlines()]
 
 
 GOOD = Validation(0.5, loss=0.25, scores={"average_precision": 0.5})
 
 
-def test_the_bar_is_full_when_the_last_validation_is_done(main_callback: Begin) -> None:
+def test_the_bar_is_full_when_the_last_validation_is_done(main_callback):
     watch, screen = main_callback(steps=3)
     for step in (1, 2, 3):
         watch.stepped(step, loss=1.0, rate=0.1)
@@ -114,9 +107,7 @@ def test_the_bar_is_full_when_the_last_validation_is_done(main_callback: Begin) 
     assert screen.status == "loss 1.000 · AP 0.500 (best)"
 
 
-def test_with_a_budget_the_bar_first_counts_steps_to_the_pace(
-    work: RunFolder, main_callback: Begin
-) -> None:
+def test_with_a_budget_the_bar_first_counts_steps_to_the_pace(work, main_callback):
     watch, screen = main_callback(steps=1000, time_budget="1h")
     for step in (1, 2, 3, 4):
         watch.stepped(step, loss=1.0, rate=0.1)
@@ -128,7 +119,7 @@ def test_with_a_budget_the_bar_first_counts_steps_to_the_pace(
     assert {"event": "planned", "step": 5, "steps": 8} in log(work)
 
 
-def test_the_log_tells_steps_skips_and_validations(work: RunFolder, main_callback: Begin) -> None:
+def test_the_log_tells_steps_skips_and_validations(work, main_callback):
     watch, _ = main_callback()
     watch.stepped(1, loss=1.5, rate=0.1)
     watch.stepped(2, loss=None, rate=0.1)
@@ -141,7 +132,7 @@ def test_the_log_tells_steps_skips_and_validations(work: RunFolder, main_callbac
     assert validation["best"] is False
 
 
-def test_a_long_log_thins_out(work: RunFolder, main_callback: Begin) -> None:
+def test_a_long_log_thins_out(work, main_callback):
     watch, _ = main_callback(steps=5000)
     for step in range(1, 5001):
         watch.stepped(step, loss=1.0, rate=0.1)
@@ -149,7 +140,7 @@ def test_a_long_log_thins_out(work: RunFolder, main_callback: Begin) -> None:
     assert steps == list(range(10, 5001, 10))
 
 
-def test_what_is_shown_is_a_smooth_loss(main_callback: Begin) -> None:
+def test_what_is_shown_is_a_smooth_loss(main_callback):
     watch, screen = main_callback()
     watch.stepped(1, loss=1.0, rate=0.1)
     watch.stepped(2, loss=3.0, rate=0.1)
@@ -170,17 +161,15 @@ def test_what_is_shown_is_a_smooth_loss(main_callback: Begin) -> None:
     ],
 )
 def test_people_hear_when_it_ends_and_how_it_would_end_sooner(
-    main_callback: Begin, *, width: int, seconds: float, words: list[str]
-) -> None:
+    main_callback, *, width, seconds, words
+):
     watch, screen = main_callback(steps=1000, width=width)
     watch.planned(3, steps=1000, seconds_a_step=seconds)
     assert len(screen.notes) == len(words)
     assert all(word in note for word, note in zip(words, screen.notes, strict=True))
 
 
-def test_a_kept_model_can_be_loaded_and_says_when_it_was_kept(
-    work: RunFolder, main_callback: Begin
-) -> None:
+def test_a_kept_model_can_be_loaded_and_says_when_it_was_kept(work, main_callback):
     watch, _ = main_callback()
     network = build_model(
         "unet", in_channels=1, classes=2, options={"depth": 1, "width": 2, "norm": "batch"}
@@ -192,9 +181,7 @@ def test_a_kept_model_can_be_loaded_and_says_when_it_was_kept(
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_a_signal_ends_it_and_the_sentence_says_what_is_kept(
-    work: RunFolder, main_callback: Begin, *, kept: bool
-) -> None:
+def test_a_signal_ends_it_and_the_sentence_says_what_is_kept(work, main_callback, *, kept):
     stop = Stop()
     watch, _ = main_callback(stop=stop)
     watch.stepped(1, loss=1.0, rate=0.1)
@@ -216,25 +203,25 @@ def test_a_signal_ends_it_and_the_sentence_says_what_is_kept(
         watch.stepped(2, loss=1.0, rate=0.1)
 
 
-def test_nothing_ends_without_a_signal(main_callback: Begin) -> None:
+def test_nothing_ends_without_a_signal(main_callback):
     main_callback()[0].check()
 
 
 class Pair(ProcessGroup):
     """Two processes, the other of which heard a signal."""
 
-    def highest(self, value: float) -> float:
+    def highest(self, value):
         return max(value, float(signal.SIGTERM))
 
 
-def test_a_signal_to_one_is_a_signal_to_all() -> None:
+def test_a_signal_to_one_is_a_signal_to_all():
     alone, paired = Stop(), Stop()
     agree(alone, SINGLE)
     agree(paired, Pair())
     assert (alone.signal, paired.signal) == (None, signal.SIGTERM)
 
 
-def test_a_worker_says_nothing_and_ends_with_the_others() -> None:
+def test_a_worker_says_nothing_and_ends_with_the_others():
     worker = WorkerCallback(Stop(), SINGLE)
     worker.planned(1, steps=2, seconds_a_step=0.1)
     worker.stepped(1, loss=1.0, rate=0.1)
@@ -246,7 +233,7 @@ def test_a_worker_says_nothing_and_ends_with_the_others() -> None:
     assert caught.value.exit_code == 128 + signal.SIGTERM
 
 
-def test_the_first_process_is_the_main_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_process_is_the_main_one(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     assert is_main()
     for rank, expected in (("0", True), ("1", False)):
@@ -255,8 +242,8 @@ def test_the_first_process_is_the_main_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_where_tensorboard_is_missing_the_way_to_install_it_is_said_before_anything_is_done(
-    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    kit, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     # As where it was never installed, whether it is here or not.
     monkeypatch.setitem(sys.modules, "tensorboard", None)
@@ -272,7 +259,7 @@ def test_where_tensorboard_is_missing_the_way_to_install_it_is_said_before_anyth
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_curves_and_pictures_are_those_that_tensorboard_reads(tmp_path: Path) -> None:
+def test_curves_and_pictures_are_those_that_tensorboard_reads(tmp_path):
     reader = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator",
         reason="tensorboard is not installed",

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -21,41 +20,35 @@ from unetkit.errors import InputError, NonFiniteError, OutputError, UnetkitError
 from unetkit.models.model_file import load
 from unetkit.storage.datasets import DatasetWriter
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import SimpleNamespace
-
-    from unetkit.commands.train.report import TrainReport
-
 TINY = ("depth=1", "width=2")
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path, monkeypatch):
     """Work in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def run(source: str = "data.zarr", **changes: Any) -> TrainReport:
+def run(source="data.zarr", **changes):
     return train(
         source, **{"options": TINY, "steps": 3, "device": "cpu", "precision": "float32"} | changes
     )
 
 
-def log(path: str = "model.log.jsonl") -> list[dict[str, Any]]:
-    def refuse(constant: str) -> None:
+def log(path="model.log.jsonl"):
+    def refuse(constant):
         raise ValueError(constant)
 
     lines = Path(path).read_text().splitlines()
     return [json.loads(line, parse_constant=refuse) for line in lines]
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def files(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_instances_are_learned(kit: SimpleNamespace, here: Path) -> None:
+def test_instances_are_learned(kit, here):
     kit.cells(here / "data.zarr", count=3)
     report = run(steps=50, options=("depth=1", "width=8", "dropout=0"))
     assert report.scores["dice"] > 0.7
@@ -75,7 +68,7 @@ def test_instances_are_learned(kit: SimpleNamespace, here: Path) -> None:
     assert header.provenance["validated_on"][0] not in header.provenance["trained_on"]
 
 
-def test_the_log_is_strict_and_its_steps_go_up(kit: SimpleNamespace, here: Path) -> None:
+def test_the_log_is_strict_and_its_steps_go_up(kit, here):
     kit.cells(here / "data.zarr")
     report = run(steps=12, workers=1)
     rows = log()
@@ -90,9 +83,7 @@ def test_the_log_is_strict_and_its_steps_go_up(kit: SimpleNamespace, here: Path)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(
-    kit: SimpleNamespace, here: Path, precision: str
-) -> None:
+def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(kit, here, precision):
     kit.cells(here / "data.zarr", count=3)
     same = {"steps": 4, "options": (*TINY, "dropout=0.5"), "precision": precision}
     for name, workers in (("a", 1), ("b", 3)):
@@ -103,7 +94,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(
     assert first != other
 
 
-def test_class_maps_are_learned_under_their_names(kit: SimpleNamespace, here: Path) -> None:
+def test_class_maps_are_learned_under_their_names(kit, here):
     names = ("background", "myelin", "axon")
     kit.cells(here / "data.zarr", kind="classes", class_names=names)
     report = run()
@@ -114,7 +105,7 @@ def test_class_maps_are_learned_under_their_names(kit: SimpleNamespace, here: Pa
         assert any(file.get_tensor(key).shape[:1] == (3,) for key in file.keys())  # noqa: SIM118
 
 
-def test_other_targets_are_learned(kit: SimpleNamespace, here: Path) -> None:
+def test_other_targets_are_learned(kit, here):
     kit.cells(here / "data.zarr")
     report = run(target="foreground+boundary", steps=1)
     header = load(report.output).header
@@ -122,7 +113,7 @@ def test_other_targets_are_learned(kit: SimpleNamespace, here: Path) -> None:
     assert "average_precision" in report.scores
 
 
-def test_one_image_is_parted(kit: SimpleNamespace, here: Path) -> None:
+def test_one_image_is_parted(kit, here):
     kit.cells(here / "data.zarr", count=1, shape=(50, 120))
     watching = kit.watching()
     report = run(progress=watching)
@@ -130,14 +121,14 @@ def test_one_image_is_parted(kit: SimpleNamespace, here: Path) -> None:
     assert any("One image: its last 24 pixels" in note for note in watching.notes)
 
 
-def test_unlabelled_samples_are_skipped_and_counted(kit: SimpleNamespace, here: Path) -> None:
+def test_unlabelled_samples_are_skipped_and_counted(kit, here):
     kit.cells(here / "data.zarr", unlabelled=2)
     watching = kit.watching()
     assert run(progress=watching).skipped_unlabelled == 2
     assert "2 of 4 samples have no labels; left out." in watching.notes
 
 
-def test_copies_never_validate(kit: SimpleNamespace, here: Path) -> None:
+def test_copies_never_validate(kit, here):
     kit.cells(here / "data.zarr", count=3)
     augment("data.zarr", "more.zarr", copies=2)
     report = run("more.zarr")
@@ -148,7 +139,7 @@ def test_copies_never_validate(kit: SimpleNamespace, here: Path) -> None:
     assert not any(name.startswith(held) for name in provenance["trained_on"])
 
 
-def test_stored_weights_are_used(kit: SimpleNamespace, here: Path) -> None:
+def test_stored_weights_are_used(kit, here):
     for name, preset in (("a", None), ("b", "paper2015"), ("c", "freiburg2019")):
         kit.cells(here / f"{name}.zarr")
         if preset:
@@ -163,15 +154,13 @@ def test_stored_weights_are_used(kit: SimpleNamespace, here: Path) -> None:
     assert losses[0] != pytest.approx(losses[2], rel=1e-2)
 
 
-def test_the_recipe_of_the_paper_makes_a_step(kit: SimpleNamespace, here: Path) -> None:
+def test_the_recipe_of_the_paper_makes_a_step(kit, here):
     kit.cells(here / "data.zarr")
     assert run(recipe="paper", steps=1).steps == 1
     assert log()[0]["recipe"] == "paper"
 
 
-def test_the_loss_and_the_recipe_that_were_used_stand_in_the_model(
-    kit: SimpleNamespace, here: Path
-) -> None:
+def test_the_loss_and_the_recipe_that_were_used_stand_in_the_model(kit, here):
     kit.cells(here / "data.zarr")
     report = run(loss="unet + 0.5*dice", recipe_set=("batch=3", "optimizer=sgd"))
     provenance = load(report.output).header.provenance
@@ -181,7 +170,7 @@ def test_the_loss_and_the_recipe_that_were_used_stand_in_the_model(
     assert Path(plain.output).read_bytes() != Path(report.output).read_bytes()
 
 
-def test_a_budget_replaces_the_steps(kit: SimpleNamespace, here: Path) -> None:
+def test_a_budget_replaces_the_steps(kit, here):
     kit.cells(here / "data.zarr")
     report = run(steps=10**7, time_budget="3s")
     (planned,) = [row["steps"] for row in log() if row["event"] == "planned"]
@@ -189,7 +178,7 @@ def test_a_budget_replaces_the_steps(kit: SimpleNamespace, here: Path) -> None:
     assert load(report.output).header.provenance["steps"] == planned
 
 
-def test_channels_are_chosen_and_remembered(here: Path) -> None:
+def test_channels_are_chosen_and_remembered(here):
     writer = DatasetWriter("data.zarr")
     labels = np.zeros((30, 30), np.uint8)
     labels[5:15, 5:15] = 1
@@ -202,7 +191,7 @@ def test_channels_are_chosen_and_remembered(here: Path) -> None:
 
 
 @pytest.fixture
-def seen(here: Path) -> Iterator[Path]:
+def seen(here):
     """Hold the folder to be as it was."""
     before = files(here)
     yield here
@@ -210,7 +199,7 @@ def seen(here: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def data(kit: SimpleNamespace, here: Path) -> str:
+def data(kit, here):
     return str(kit.cells(here / "data.zarr"))
 
 
@@ -236,16 +225,14 @@ def data(kit: SimpleNamespace, here: Path) -> str:
     ],
     ids=str,
 )
-def test_what_cannot_be_done_leaves_nothing(
-    changes: dict[str, Any], error: type[UnetkitError], words: str
-) -> None:
+def test_what_cannot_be_done_leaves_nothing(changes, error, words):
     with pytest.raises(error, match=words):
         run(**changes)
 
 
 @pytest.mark.usefixtures("data")
 @pytest.mark.parametrize("there", ["model.safetensors", "model.log.jsonl", "model.train"])
-def test_what_is_there_already_is_left_alone(here: Path, there: str) -> None:
+def test_what_is_there_already_is_left_alone(here, there):
     (here / there).write_text("three years of work")
     before = files(here)
     for overwrite in (False, True):
@@ -256,7 +243,7 @@ def test_what_is_there_already_is_left_alone(here: Path, there: str) -> None:
 
 
 @pytest.mark.usefixtures("data")
-def test_an_earlier_model_is_replaced_only_where_asked_for(here: Path) -> None:
+def test_an_earlier_model_is_replaced_only_where_asked_for(here):
     run()
     first = files(here)
     with pytest.raises(OutputError, match="--overwrite"):
@@ -266,7 +253,7 @@ def test_an_earlier_model_is_replaced_only_where_asked_for(here: Path) -> None:
     assert files(here)["model.safetensors"] != first["model.safetensors"]
 
 
-def test_images_with_nan_are_refused_and_leave_nothing(here: Path) -> None:
+def test_images_with_nan_are_refused_and_leave_nothing(here):
     writer = DatasetWriter("data.zarr")
     for name in ("a", "b"):
         image = np.random.default_rng(0).random((30, 30), dtype=np.float32)
@@ -280,7 +267,7 @@ def test_images_with_nan_are_refused_and_leave_nothing(here: Path) -> None:
     assert run(nonfinite="fill").steps == 3
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+def start(folder, *words):
     """Begin a training of many steps in a process of its own."""
     line = [sys.executable, "-m", "unetkit", "train", "data.zarr", "--steps", "500", *words]
     options = [word for option in TINY for word in ("--set", option)]
@@ -294,7 +281,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(folder: Path, event: str, process: subprocess.Popen[str]) -> None:
+def wait_for(folder, event, process):
     place = folder / "model.train" / "log.jsonl"
     until = time.monotonic() + 120
     while time.monotonic() < until and process.poll() is None:
@@ -310,9 +297,7 @@ def wait_for(folder: Path, event: str, process: subprocess.Popen[str]) -> None:
     ("number", "event", "kept"),
     [(signal.SIGTERM, "validation", True), (signal.SIGINT, "step", False)],
 )
-def test_a_signal_ends_it_and_keeps_the_best_model(
-    here: Path, *, number: int, event: str, kept: bool
-) -> None:
+def test_a_signal_ends_it_and_keeps_the_best_model(here, *, number, event, kept):
     with start(here) as process:
         wait_for(here, event, process)
         process.send_signal(number)
@@ -338,7 +323,7 @@ def test_a_signal_ends_it_and_keeps_the_best_model(
 
 
 @pytest.mark.usefixtures("data")
-def test_a_killed_training_leaves_the_earlier_model_alone(here: Path) -> None:
+def test_a_killed_training_leaves_the_earlier_model_alone(here):
     run()
     before = (here / "model.safetensors").read_bytes()
     with start(here, "--overwrite") as process:
@@ -352,11 +337,11 @@ def test_a_killed_training_leaves_the_earlier_model_alone(here: Path) -> None:
     assert run(overwrite=True).steps == 3
 
 
-def test_a_frozen_encoder_learns_only_after_its_steps(kit: SimpleNamespace, here: Path) -> None:
+def test_a_frozen_encoder_learns_only_after_its_steps(kit, here):
     kit.cells(here / "data.zarr")
     same = {"model": "smp-linknet", "options": ("encoder=tu-test_resnet",), "steps": 2}
 
-    def encoder(name: str, **changes: Any) -> dict[str, Any]:
+    def encoder(name, **changes):
         run(output=f"{name}.safetensors", **{**same, **changes})
         state = load(f"{name}.safetensors").module.state_dict()
         return {key: value for key, value in state.items() if ".encoder." in key}
@@ -369,7 +354,7 @@ def test_a_frozen_encoder_learns_only_after_its_steps(kit: SimpleNamespace, here
         run(output="d.safetensors", freeze_encoder=1)
 
 
-def test_a_model_begins_where_another_ended(kit: SimpleNamespace, here: Path) -> None:
+def test_a_model_begins_where_another_ended(kit, here):
     kit.cells(here / "data.zarr")
     run(target="foreground+boundary", normalization="zscore", output="first.safetensors")
     first = load("first.safetensors")
@@ -400,7 +385,7 @@ def test_a_model_begins_where_another_ended(kit: SimpleNamespace, here: Path) ->
         run(output="c.safetensors", init="first.safetensors", model="keras-unet")
 
 
-def test_folds_hold_out_every_image_once(kit: SimpleNamespace, here: Path) -> None:
+def test_folds_hold_out_every_image_once(kit, here):
     kit.cells(here / "data.zarr", count=3)
     watching, refused = kit.watching(), kit.watching()
     report = run(folds=3, steps=2, progress=watching)
@@ -423,7 +408,7 @@ def test_folds_hold_out_every_image_once(kit: SimpleNamespace, here: Path) -> No
 
 
 @pytest.mark.usefixtures("data")
-def test_folds_find_a_place_that_is_taken_before_the_first_step(here: Path) -> None:
+def test_folds_find_a_place_that_is_taken_before_the_first_step(here):
     (here / "model.fold2.safetensors").write_text("three years of work")
     before = files(here)
     with pytest.raises(OutputError, match=r"model\.fold2"):
@@ -431,7 +416,7 @@ def test_folds_find_a_place_that_is_taken_before_the_first_step(here: Path) -> N
     assert files(here) == before
 
 
-def test_the_model_knows_what_its_images_looked_like(kit: SimpleNamespace, here: Path) -> None:
+def test_the_model_knows_what_its_images_looked_like(kit, here):
     kit.cells(here / "data.zarr", count=2)
     header = load(str(run(normalization="range").output)).header
     assert header.normalization == "range"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -12,17 +12,10 @@ from unetkit.models.build import build_model
 from unetkit.models.model_file import load
 from unetkit.storage.datasets import open_dataset
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from torch import nn
-
 OPTIONS = {"depth": 2, "width": 2, "dropout": 0.5, "norm": "none"}
 
 
-def adapted(
-    start: Start, *, channels: int = 1, names: tuple[str, ...] = ("background", "foreground")
-) -> tuple[nn.Module, list[str]]:
+def adapted(start, *, channels=1, names=("background", "foreground")):
     torch.manual_seed(99)
     network = build_model("unet", in_channels=channels, classes=len(names), options=OPTIONS)
     said = adapt(network, start, options=OPTIONS, in_channels=channels, class_names=names)
@@ -30,15 +23,15 @@ def adapted(
 
 
 @pytest.fixture
-def start(kit: SimpleNamespace, tmp_path: Path) -> Start:
+def start(kit, tmp_path):
     return open_start(kit.model(tmp_path / "first.safetensors"))
 
 
-def noise(channels: int = 1) -> torch.Tensor:
+def noise(channels=1):
     return torch.rand(1, channels, 60, 60, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_same_channels_and_classes_keep_every_weight(start: Start) -> None:
+def test_the_same_channels_and_classes_keep_every_weight(start):
     network, said = adapted(start)
     state = network.state_dict()
     assert all(torch.equal(state[key], value) for key, value in start.state.items())
@@ -47,7 +40,7 @@ def test_the_same_channels_and_classes_keep_every_weight(start: Start) -> None:
     assert start.to_dict() == {"file": "first.safetensors", "sha256": start.sha256}
 
 
-def test_equal_channels_lead_to_what_one_of_them_led_to(start: Start) -> None:
+def test_equal_channels_lead_to_what_one_of_them_led_to(start):
     grey = noise()
     network, said = adapted(start, channels=3)
     torch.testing.assert_close(
@@ -56,7 +49,7 @@ def test_equal_channels_lead_to_what_one_of_them_led_to(start: Start) -> None:
     assert "It took 1 channels and now takes 3" in said[1]
 
 
-def test_fewer_channels_begin_with_the_mean(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_fewer_channels_begin_with_the_mean(kit, tmp_path):
     start = open_start(kit.model(tmp_path / "rgb.safetensors", channels=3))
     network, _ = adapted(start)
     grey = noise()
@@ -64,7 +57,7 @@ def test_fewer_channels_begin_with_the_mean(kit: SimpleNamespace, tmp_path: Path
     torch.testing.assert_close(network(grey), before, rtol=1e-4, atol=1e-5)
 
 
-def test_classes_of_the_same_name_keep_their_layer_wherever_they_stand(start: Start) -> None:
+def test_classes_of_the_same_name_keep_their_layer_wherever_they_stand(start):
     network, said = adapted(start, names=("myelin", "foreground", "background"))
     old, new = load(start.path).module(noise()), network(noise())
     assert torch.equal(new[:, 1], old[:, 1])
@@ -73,7 +66,7 @@ def test_classes_of_the_same_name_keep_their_layer_wherever_they_stand(start: St
     assert said[1].endswith("its last layer begins by chance for myelin.")
 
 
-def test_equally_many_classes_of_other_names_begin_by_chance(start: Start) -> None:
+def test_equally_many_classes_of_other_names_begin_by_chance(start):
     network, said = adapted(start, names=("inside", "boundary"))
     assert not torch.equal(network.state_dict()["head.weight"], start.state["head.weight"])
     assert "by chance for inside, boundary" in said[1]
@@ -82,9 +75,7 @@ def test_equally_many_classes_of_other_names_begin_by_chance(start: Start) -> No
     assert said[1].endswith("begins as it was for these.")
 
 
-def test_channels_and_classes_of_networks_of_others_are_found_too(
-    kit: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_channels_and_classes_of_networks_of_others_are_found_too(kit, tmp_path):
     first = Path(kit.model(tmp_path / "first.safetensors"))
     header = load(str(first)).header
     options: dict[str, Any] = {"encoder": "tu-test_resnet", "encoder_weights": "none", "width": 8}
@@ -101,7 +92,7 @@ def test_channels_and_classes_of_networks_of_others_are_found_too(
     )
 
 
-def test_a_network_of_another_build_is_refused(start: Start) -> None:
+def test_a_network_of_another_build_is_refused(start):
     wider = {**OPTIONS, "width": 3}
     network = build_model("unet", in_channels=1, classes=2, options=wider)
     with pytest.raises(UsageError, match=r"built as that of init .*first.safetensors"):
@@ -119,14 +110,12 @@ def test_a_network_of_another_build_is_refused(start: Start) -> None:
         )
 
 
-def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(MissingError, match=r"no\.safetensors"):
         open_start(str(tmp_path / "no.safetensors"))
 
 
-def test_what_was_learned_before_is_learned_again_where_labels_fit(
-    kit: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_what_was_learned_before_is_learned_again_where_labels_fit(kit, tmp_path):
     names = ("background", "interior", "boundary")
     path = kit.model(tmp_path / "m.safetensors", classes=names, target="foreground+boundary")
     start = open_start(path)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -17,11 +17,6 @@ from unetkit.models.model_file import load
 from unetkit.models.model_header import read_header
 from unetkit.training import run_folder
 from unetkit.training.checkpoint import Checkpoint, Checkpoints
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from unetkit.commands.train.report import TrainReport
 
 OPTIONS = ("depth=1", "width=2", "dropout=0.5")
 
@@ -33,33 +28,33 @@ class CrashError(RuntimeError):
 class Crashing:
     """A progress that ends a training after some steps, as a crash would."""
 
-    def __init__(self, after: int | None = None) -> None:
+    def __init__(self, after=None):
         self.left, self.stage = after, ""
         self.notes: list[str] = []
 
-    def start(self, what: str, *, total: int) -> None:
+    def start(self, what, *, total):
         self.stage = what
 
-    def advance(self, parts: int = 1, *, status: str = "") -> None:
+    def advance(self, parts=1, *, status=""):
         if self.left is not None and self.stage == "training" and parts == 1:
             self.left -= 1
             if self.left == 0:
                 raise CrashError
 
-    def note(self, text: str) -> None:
+    def note(self, text):
         self.notes.append(text)
 
 
 class Eager(Checkpoints):
     """Keeps every state, where the usual one keeps one a minute."""
 
-    def is_due(self) -> bool:
+    def is_due(self):
         self.finish()
         return True
 
 
 @pytest.fixture
-def here(kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(kit, tmp_path, monkeypatch):
     """Work in a folder with a dataset, and keep a state after every step."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_folder, "Checkpoints", Eager)
@@ -67,22 +62,22 @@ def here(kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path
 
 
-def run(**changes: Any) -> TrainReport:
+def run(**changes):
     usual: dict[str, Any] = {"options": OPTIONS, "steps": 20, "device": "cpu"}
     return train("data.zarr", **{**usual, "precision": "float32", **changes})
 
 
-def crash(after: int, **changes: Any) -> None:
+def crash(after, **changes):
     with pytest.raises(CrashError):
         run(progress=Crashing(after), **changes)
 
 
-def log(path: str = "model.log.jsonl") -> list[dict[str, Any]]:
+def log(path="model.log.jsonl"):
     rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
-def file_names(folder: Path) -> list[str]:
+def file_names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -116,7 +111,7 @@ train("data.zarr", options=("depth=1", "width=2", "dropout=0.5"), steps=20, devi
 
 
 @pytest.mark.parametrize("workers", [0, 2, 4])
-def test_twenty_steps_equal_ten_a_kill_and_ten(here: Path, workers: int) -> None:
+def test_twenty_steps_equal_ten_a_kill_and_ten(here, workers):
     whole = run(output="whole.safetensors", workers=2)
     line = [sys.executable, "-c", DEADLY, str(workers)]
     killed = subprocess.run(line, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
@@ -161,7 +156,7 @@ train("data.zarr", options=("depth=1", "width=2", "dropout=0.5"), steps=20, devi
 
 
 @pytest.mark.parametrize("after", ["step", "model"])
-def test_one_killed_before_its_first_state_begins_at_step_0(here: Path, after: str) -> None:
+def test_one_killed_before_its_first_state_begins_at_step_0(here, after):
     run(output="whole.safetensors")
     line = [sys.executable, "-c", EARLY, after]
     killed = subprocess.run(line, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
@@ -179,7 +174,7 @@ def test_one_killed_before_its_first_state_begins_at_step_0(here: Path, after: s
     assert "model.train" not in file_names(here)
 
 
-def test_many_crashes_change_nothing_either(here: Path) -> None:
+def test_many_crashes_change_nothing_either(here):
     run(output="whole.safetensors")
     crash(3)
     for after in (2, 1, 5, 4):
@@ -189,7 +184,7 @@ def test_many_crashes_change_nothing_either(here: Path) -> None:
     assert log() == log("whole.log.jsonl")
 
 
-def test_a_frozen_encoder_goes_on_as_it_was(here: Path) -> None:
+def test_a_frozen_encoder_goes_on_as_it_was(here):
     same = {"model": "smp-linknet", "options": ("encoder=tu-test_resnet",), "steps": 8}
     run(output="whole.safetensors", freeze_encoder=4, **same)
     for after in (2, 4):
@@ -198,7 +193,7 @@ def test_a_frozen_encoder_goes_on_as_it_was(here: Path) -> None:
     assert Path("model.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
 
 
-def test_nothing_there_starts_afresh_and_a_finished_one_is_left_alone(here: Path) -> None:
+def test_nothing_there_starts_afresh_and_a_finished_one_is_left_alone(here):
     first = run(resume=True, steps=3)
     assert (first.resumed_at_step, first.steps_total) == (None, 3)
     before = Path("model.safetensors").read_bytes()
@@ -227,9 +222,7 @@ def test_nothing_there_starts_afresh_and_a_finished_one_is_left_alone(here: Path
     ],
     ids=str,
 )
-def test_other_settings_are_refused_by_name(
-    here: Path, changes: dict[str, Any], words: str
-) -> None:
+def test_other_settings_are_refused_by_name(here, changes, words):
     crash(5)
     kept = (here / "model.train" / "last.safetensors").read_bytes()
     with pytest.raises(OutputError, match=words) as caught:
@@ -239,7 +232,7 @@ def test_other_settings_are_refused_by_name(
     assert run(resume=True).resumed_at_step == 4
 
 
-def test_other_data_is_refused(kit: SimpleNamespace, here: Path) -> None:
+def test_other_data_is_refused(kit, here):
     crash(5)
     (here / "data.zarr").rename(here / "old.zarr")
     kit.cells(here / "data.zarr", count=3, shape=(40, 45))
@@ -249,20 +242,20 @@ def test_other_data_is_refused(kit: SimpleNamespace, here: Path) -> None:
         run(resume=True, overwrite=True)
 
 
-def test_a_choice_that_was_made_is_kept(here: Path) -> None:
+def test_a_choice_that_was_made_is_kept(here):
     # On this machine 'auto' may mean another precision than that of the first run.
     crash(5, precision="bfloat16")
     assert run(resume=True, precision="auto").precision == "bfloat16"
 
 
-def test_what_a_stopped_training_left_is_not_lost_by_chance(here: Path) -> None:
+def test_what_a_stopped_training_left_is_not_lost_by_chance(here):
     crash(5)
     with pytest.raises(OutputError, match="add --resume to go on with it, or add --overwrite"):
         run()
     assert run(overwrite=True).resumed_at_step is None
 
 
-def test_a_damaged_last_state_falls_back_to_the_one_before(here: Path) -> None:
+def test_a_damaged_last_state_falls_back_to_the_one_before(here):
     run(output="whole.safetensors")
     crash(10)
     last = here / "model.train" / "last.safetensors"
@@ -274,7 +267,7 @@ def test_a_damaged_last_state_falls_back_to_the_one_before(here: Path) -> None:
     assert log() == log("whole.log.jsonl")
 
 
-def test_a_lost_best_model_is_noticed(here: Path) -> None:
+def test_a_lost_best_model_is_noticed(here):
     crash(10)
     for path in (here / "model.train").glob("best*"):
         path.unlink()
@@ -282,7 +275,7 @@ def test_a_lost_best_model_is_noticed(here: Path) -> None:
         run(resume=True)
 
 
-def test_the_state_stays_where_wanted(here: Path) -> None:
+def test_the_state_stays_where_wanted(here):
     run(steps=4, keep_state=True)
     content = (here / "model.train" / "last.safetensors").read_bytes()
     state = Checkpoint.from_bytes(content, path="")
@@ -292,7 +285,7 @@ def test_the_state_stays_where_wanted(here: Path) -> None:
     assert (here / "model.train" / "best.safetensors").exists()
 
 
-def test_another_number_of_threads_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_number_of_threads_is_named(here, monkeypatch):
     import torch
 
     crash(5)
@@ -302,7 +295,7 @@ def test_another_number_of_threads_is_named(here: Path, monkeypatch: pytest.Monk
     assert any("threads: " in note and "99 now" in note for note in progress.notes)
 
 
-def test_a_budget_becomes_a_stored_number_of_steps(here: Path) -> None:
+def test_a_budget_becomes_a_stored_number_of_steps(here):
     with pytest.raises(CrashError):
         # The bar begins anew once the number of steps is known.
         run(steps=10**6, time_budget="4s", progress=Crashing(3))
@@ -315,7 +308,7 @@ def test_a_budget_becomes_a_stored_number_of_steps(here: Path) -> None:
     assert [row["event"] for row in log()].count("planned") == 1
 
 
-def begin(folder: Path, *words: str) -> subprocess.Popen[str]:
+def begin(folder, *words):
     options = [word for option in OPTIONS for word in ("--set", option)]
     same = ["--steps", "120", "--device", "cpu", "--precision", "float32", *options]
     return subprocess.Popen(
@@ -328,7 +321,7 @@ def begin(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(place: Path, words: str, process: subprocess.Popen[str]) -> None:
+def wait_for(place, words, process):
     until = time.monotonic() + 120
     while time.monotonic() < until and process.poll() is None:
         if place.exists() and words in place.read_text():
@@ -339,7 +332,7 @@ def wait_for(place: Path, words: str, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_at_once_and_the_same_command_goes_on(here: Path, number: int) -> None:
+def test_a_signal_saves_at_once_and_the_same_command_goes_on(here, number):
     with begin(here) as process:
         wait_for(here / "model.train" / "log.jsonl", '"step": 30,', process)
         process.send_signal(number)
@@ -359,7 +352,7 @@ def test_a_signal_saves_at_once_and_the_same_command_goes_on(here: Path, number:
     assert load("model.safetensors").header.provenance["steps"] == 120
 
 
-def test_one_training_at_a_time(here: Path) -> None:
+def test_one_training_at_a_time(here):
     with begin(here) as process:
         wait_for(here / "model.train" / "log.jsonl", '"step": 2,', process)
         with pytest.raises(OutputError, match="one job at a time"):

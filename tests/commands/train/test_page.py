@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -12,12 +12,8 @@ from unetkit.commands.train.command import train
 from unetkit.errors import StoppedError
 from unetkit.storage.outputs import written_by_unetkit
 
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import SimpleNamespace
 
-
-def contents(page: Path) -> dict[str, Any]:
+def contents(page):
     text = page.read_text()
     data = text.split('id="data">', 1)[1].split("</script>", 1)[0]
     found: dict[str, Any] = json.loads(data)
@@ -25,20 +21,20 @@ def contents(page: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def here(kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(kit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     kit.cells(tmp_path / "<b>data.zarr")
     return tmp_path
 
 
-def run(**changes: Any) -> None:
+def run(**changes):
     options = {"options": ("depth=1", "width=2"), "steps": 6, "device": "cpu"}
     # So that a step costs enough for a validation after every second one.
     options["recipe_set"] = ("batch=2",)
     train("<b>data.zarr", **{**options, "precision": "float32", **changes})
 
 
-def test_it_shows_what_the_log_knows_and_a_picture_of_each_validation(here: Path) -> None:
+def test_it_shows_what_the_log_knows_and_a_picture_of_each_validation(here):
     run()
     shown = contents(here / "model.training.html")
     lines = [json.loads(line) for line in (here / "model.log.jsonl").read_text().splitlines()]
@@ -53,7 +49,7 @@ def test_it_shows_what_the_log_knows_and_a_picture_of_each_validation(here: Path
     assert shown["held"] == "held out"
 
 
-def test_it_says_from_which_step_statistics_stay_as_they_are(here: Path) -> None:
+def test_it_says_from_which_step_statistics_stay_as_they_are(here):
     run()
     assert contents(here / "model.training.html")["frozen"] == 4
     for changes in (
@@ -64,20 +60,20 @@ def test_it_says_from_which_step_statistics_stay_as_they_are(here: Path) -> None
         assert contents(here / "model.training.html")["frozen"] is None
 
 
-def test_no_name_can_become_part_of_the_page(here: Path) -> None:
+def test_no_name_can_become_part_of_the_page(here):
     run()
     assert "<b>" not in (here / "model.training.html").read_text()
     assert contents(here / "model.training.html")["title"] == "Training on <b>data.zarr"
 
 
-def test_it_can_be_read_while_it_runs_and_after_a_stop(here: Path) -> None:
+def test_it_can_be_read_while_it_runs_and_after_a_stop(here):
     seen: list[dict[str, Any]] = []
     page = here / "model.train" / "training.html"
 
     class Looking:
-        def start(self, what: str, *, total: int) -> None: ...
-        def note(self, text: str) -> None: ...
-        def advance(self, parts: int = 1, *, status: str = "") -> None:
+        def start(self, what, *, total): ...
+        def note(self, text): ...
+        def advance(self, parts=1, *, status=""):
             if page.exists():
                 seen.append(contents(page))
                 if len(seen[-1]["validations"]) == 3:
@@ -90,15 +86,15 @@ def test_it_can_be_read_while_it_runs_and_after_a_stop(here: Path) -> None:
     assert contents(page) == seen[-1]
 
 
-def test_a_training_that_goes_on_shows_what_was_before(here: Path) -> None:
+def test_a_training_that_goes_on_shows_what_was_before(here):
     page = here / "model.train" / "training.html"
 
     class Stopping:
         asked = False
 
-        def start(self, what: str, *, total: int) -> None: ...
-        def note(self, text: str) -> None: ...
-        def advance(self, parts: int = 1, *, status: str = "") -> None:
+        def start(self, what, *, total): ...
+        def note(self, text): ...
+        def advance(self, parts=1, *, status=""):
             if not self.asked and page.exists() and len(contents(page)["validations"]) == 2:
                 self.asked = True
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -113,7 +109,7 @@ def test_a_training_that_goes_on_shows_what_was_before(here: Path) -> None:
     assert [line["step"] for line in after["steps"]] == list(range(1, 7))
 
 
-def test_the_page_of_an_earlier_training_is_replaced_only_where_asked_for(here: Path) -> None:
+def test_the_page_of_an_earlier_training_is_replaced_only_where_asked_for(here):
     run()
     page = here / "model.training.html"
     assert written_by_unetkit(str(page))
@@ -131,7 +127,7 @@ def test_the_page_of_an_earlier_training_is_replaced_only_where_asked_for(here: 
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_opens_it_at_a_phones_width_and_asks_no_network(here: Path, scheme: str) -> None:
+def test_a_browser_opens_it_at_a_phones_width_and_asks_no_network(here, scheme):
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,13 +9,8 @@ from unetkit.errors import UsageError
 from unetkit.models import hardware
 from unetkit.training.recipes import RECIPES
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
-    from unetkit.commands.train.plan import Plan
-
-
-def test_a_plan_holds_every_option_of_the_model(plan: Callable[..., Plan]) -> None:
+def test_a_plan_holds_every_option_of_the_model(plan):
     assert plan(options=("width=8",)).options == {
         "width": 8,
         "depth": 4,
@@ -26,15 +20,15 @@ def test_a_plan_holds_every_option_of_the_model(plan: Callable[..., Plan]) -> No
 
 
 def test_options_of_a_recipe_hold_for_networks_that_have_them_and_are_not_told_otherwise(
-    plan: Callable[..., Plan],
-) -> None:
+    plan,
+):
     assert plan(options=("norm=none",)).options["norm"] == "none"
     assert plan(recipe="paper").options["norm"] == "none"
     assert plan(recipe="paper").options["dropout"] == 0.5
     assert "norm" not in plan(model="smp-unet").options
 
 
-def test_what_is_left_out_is_chosen_for_the_machine(plan: Callable[..., Plan]) -> None:
+def test_what_is_left_out_is_chosen_for_the_machine(plan):
     chosen = plan()
     device = hardware.pick_device("cpu")
     assert chosen.precision == (hardware.low_precision(device) or "float32")
@@ -44,7 +38,7 @@ def test_what_is_left_out_is_chosen_for_the_machine(plan: Callable[..., Plan]) -
     assert plan(workers=3).workers == 3
 
 
-def test_a_plan_knows_the_numbers_of_its_recipe(plan: Callable[..., Plan]) -> None:
+def test_a_plan_knows_the_numbers_of_its_recipe(plan):
     assert plan(recipe="paper").numbers == RECIPES["paper"]
     assert plan(recipe="paper").changed == {}
     assert plan(recipe_set=("batch=7", "loss=dice")).changed == {"batch": 7}
@@ -54,9 +48,7 @@ def test_a_plan_knows_the_numbers_of_its_recipe(plan: Callable[..., Plan]) -> No
     ("text", "expected"),
     [("90s", 90), ("20m", 1200), ("20min", 1200), ("1h", 3600), ("1.5h", 5400), (" 45 ", 45)],
 )
-def test_times_are_read_as_people_write_them(
-    plan: Callable[..., Plan], text: str, expected: float
-) -> None:
+def test_times_are_read_as_people_write_them(plan, text, expected):
     assert seconds(text) == expected
     assert plan(time_budget=text).budget == expected
 
@@ -80,13 +72,11 @@ def test_times_are_read_as_people_write_them(
     ],
     ids=str,
 )
-def test_what_cannot_be_done_is_refused_before_any_data_is_read(
-    plan: Callable[..., Plan], changes: dict[str, Any], words: str
-) -> None:
+def test_what_cannot_be_done_is_refused_before_any_data_is_read(plan, changes, words):
     with pytest.raises(UsageError, match=words) as caught:
         plan(**changes)
     assert caught.value.exit_code == 2
 
 
-def test_a_plan_can_be_written_down(plan: Callable[..., Plan]) -> None:
+def test_a_plan_can_be_written_down(plan):
     assert asdict(plan())["recipe"] == "default"

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,14 +13,6 @@ from unetkit.geometry.sizes import SizeContract
 from unetkit.progress import SILENT
 from unetkit.storage.datasets import open_dataset
 from unetkit.training.split import Fold, split
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-    from types import SimpleNamespace
-
-    from unetkit.commands.train.plan import Plan
-
 
 REPORT = TrainReport(
     output="m.safetensors",
@@ -43,20 +34,18 @@ REPORT = TrainReport(
 )
 
 
-def test_a_report_is_what_json_can_hold() -> None:
+def test_a_report_is_what_json_can_hold():
     read = json.loads(json.dumps(REPORT.to_dict(), allow_nan=False))
     assert TrainReport(**read) == REPORT
 
 
-def test_reports_that_differ_in_time_alone_are_equal() -> None:
+def test_reports_that_differ_in_time_alone_are_equal():
     assert replace(REPORT, seconds=99.0) == REPORT
     assert replace(REPORT, steps=10) != REPORT
 
 
 @pytest.fixture
-def description(
-    kit: SimpleNamespace, tmp_path: Path, plan: Callable[..., Plan]
-) -> TrainingDescription:
+def description(kit, tmp_path, plan):
     dataset = open_dataset(kit.cells(tmp_path / "cells.zarr", count=3, pixel_size={"y": 1, "x": 2}))
     task = choose_task(dataset, None, SILENT)
     chosen = plan(
@@ -72,9 +61,7 @@ def description(
     return TrainingDescription(chosen, dataset, task=task, parts=parts, contract=contract)
 
 
-def test_the_facts_are_strict_json_and_name_both_sides(
-    description: TrainingDescription, tmp_path: Path
-) -> None:
+def test_the_facts_are_strict_json_and_name_both_sides(description, tmp_path):
     document = json.loads(json.dumps(description.to_dict(), allow_nan=False))
     sides = document["trained_on"], document["validated_on"]
     assert [len(side) for side in sides] == [2, 1]
@@ -84,7 +71,7 @@ def test_the_facts_are_strict_json_and_name_both_sides(
     assert (document["steps"], document["time_budget"], document["seed"]) == (70, 120.0, 5)
 
 
-def test_the_header_says_what_a_prediction_must_know(description: TrainingDescription) -> None:
+def test_the_header_says_what_a_prediction_must_know(description):
     header = description.header(40, {"dice": 0.5}, steps=64)
     assert header.options == {"depth": 4, "width": 4, "dropout": 0.0, "norm": "batch"}
     assert header.class_names == ("background", "foreground")
@@ -98,19 +85,19 @@ def test_the_header_says_what_a_prediction_must_know(description: TrainingDescri
     assert header.provenance["recipe"] == "default"
 
 
-def test_every_fold_has_a_file_of_its_own() -> None:
+def test_every_fold_has_a_file_of_its_own():
     assert folds_of("a/model.safetensors", 3) == [
         (f"a/model.fold{k}.safetensors", Fold(k, 3)) for k in (1, 2, 3)
     ]
     assert folds_of("a/model.safetensors", 1) == [("a/model.safetensors", None)]
 
 
-def test_less_than_one_fold_is_refused() -> None:
+def test_less_than_one_fold_is_refused():
     with pytest.raises(UsageError, match="folds must be at least 1, got 0"):
         folds_of("model.safetensors", 0)
 
 
-def test_scores_are_summed_up() -> None:
+def test_scores_are_summed_up():
     first = TrainReport(
         output="m.fold1.safetensors",
         log="m.fold1.log.jsonl",

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,21 +16,18 @@ from safetensors.numpy import load_file
 from unetkit.commands.train.command import train
 from unetkit.storage.datasets import DatasetWriter
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 OPTIONS = ("depth=1", "width=2", "dropout=0")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 @pytest.fixture
-def here(kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(kit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     kit.cells(tmp_path / "data.zarr", count=3)
     return tmp_path
 
 
-def begin(*words: str) -> subprocess.Popen[str]:
+def begin(*words):
     """Train in two processes, as a user would."""
     line = [*TORCHRUN, "-m", "unetkit", "train", "data.zarr", "--json", "--device", "cpu"]
     options = [word for option in OPTIONS for word in ("--set", option)]
@@ -46,7 +42,7 @@ def begin(*words: str) -> subprocess.Popen[str]:
     )
 
 
-def test_two_processes_write_once_what_one_would_write(here: Path) -> None:
+def test_two_processes_write_once_what_one_would_write(here):
     with begin("--steps", "4") as process:
         printed, said = process.communicate(timeout=240)
     assert process.returncode == 0, said
@@ -71,7 +67,7 @@ def test_two_processes_write_once_what_one_would_write(here: Path) -> None:
     assert apart <= {"up.0.bias"}
 
 
-def test_two_processes_train_folds_one_after_the_other(here: Path) -> None:
+def test_two_processes_train_folds_one_after_the_other(here):
     with begin("--steps", "2", "--folds", "3") as process:
         printed, said = process.communicate(timeout=240)
     assert process.returncode == 0, said
@@ -83,7 +79,7 @@ def test_two_processes_train_folds_one_after_the_other(here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_signal_to_two_processes_saves_and_either_number_goes_on(here: Path) -> None:
+def test_a_signal_to_two_processes_saves_and_either_number_goes_on(here):
     log = here / "model.train" / "log.jsonl"
     with begin("--steps", "400") as process:
         until = time.monotonic() + 120
@@ -104,7 +100,7 @@ def test_a_signal_to_two_processes_saves_and_either_number_goes_on(here: Path) -
 
 
 @pytest.mark.slow
-def test_more_processes_than_tiles_are_refused(here: Path) -> None:
+def test_more_processes_than_tiles_are_refused(here):
     with begin("--steps", "2", "--recipe-set", "batch=1") as process:
         _, said = process.communicate(timeout=120)
     assert process.returncode != 0
@@ -112,7 +108,7 @@ def test_more_processes_than_tiles_are_refused(here: Path) -> None:
     assert sorted(path.name for path in here.iterdir()) == ["data.zarr"]
 
 
-def store(path: Path, *, ids: int = 1, ignored: bool = True, hidden: int = 0) -> None:
+def store(path, *, ids=1, ignored=True, hidden=0):
     """Store samples of which the right half is annotated; the left half holds `hidden`."""
     writer = DatasetWriter(str(path))
     for name in ("a", "b", "c"):
@@ -128,7 +124,7 @@ def store(path: Path, *, ids: int = 1, ignored: bool = True, hidden: int = 0) ->
     writer.finish()
 
 
-def learned(folder: Path, **content: int) -> dict[str, np.ndarray]:
+def learned(folder, **content):
     """Train on such a dataset, and return the weights."""
     shutil.rmtree(folder / "cells.zarr", ignore_errors=True)
     store(folder / "cells.zarr", **content)
@@ -139,16 +135,16 @@ def learned(folder: Path, **content: int) -> dict[str, np.ndarray]:
     return weights | {name: np.array(report.scores[name]) for name in ("dice", "loss")}
 
 
-def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
+def same(first, second):
     return all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_what_is_ignored_changes_neither_weights_nor_scores(here: Path) -> None:
+def test_what_is_ignored_changes_neither_weights_nor_scores(here):
     clean = learned(here)
     assert same(clean, learned(here, hidden=7))
     # The control: where it counts, it shows.
     assert not same(clean, learned(here, hidden=7, ignored=False))
 
 
-def test_ids_above_two_to_the_sixteen_are_ids_like_others(here: Path) -> None:
+def test_ids_above_two_to_the_sixteen_are_ids_like_others(here):
     assert same(learned(here, ignored=False), learned(here, ids=70_000, ignored=False))

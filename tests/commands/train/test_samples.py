@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,22 +14,15 @@ from unetkit.errors import NonFiniteError
 from unetkit.progress import SILENT
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import SimpleNamespace
-
-    from unetkit.progress import Progress
-    from unetkit.training.sampler import TrainingSample
-
 
 def prepare(
-    url: str,
-    target: str | None = None,
+    url,
+    target=None,
     *,
-    balance: float = 1.0,
-    nonfinite: str = "error",
-    progress: Progress = SILENT,
-) -> dict[str, TrainingSample]:
+    balance=1.0,
+    nonfinite="error",
+    progress=SILENT,
+):
     task = choose_task(open_dataset(url), target, SILENT)
     return training_samples(
         task,
@@ -43,11 +34,11 @@ def prepare(
     )
 
 
-def whole(array: Any) -> np.ndarray:
+def whole(array):
     return np.asarray(array.read(0, 0, array.height, 0, array.width))
 
 
-def touching(path: Path, *, side: int = 90, ignore: np.ndarray | None = None) -> str:
+def touching(path, *, side=90, ignore=None):
     """Store an image whose cells touch everywhere."""
     y, x = np.mgrid[:side, :side]
     labels = (1 + (y // 11) * 40 + (x + y // 3) // 13).astype(np.uint16)
@@ -59,9 +50,7 @@ def touching(path: Path, *, side: int = 90, ignore: np.ndarray | None = None) ->
 
 
 @pytest.mark.parametrize("target", ["foreground", "foreground+boundary", "boundary"])
-def test_boxes_of_targets_and_computed_weights_are_those_of_the_whole_plane(
-    tmp_path: Path, target: str
-) -> None:
+def test_boxes_of_targets_and_computed_weights_are_those_of_the_whole_plane(tmp_path, target):
     url = touching(tmp_path / "data.zarr")
     found = prepare(url, target)["a"]
     assert isinstance(found.target, Targets)
@@ -78,7 +67,7 @@ def test_boxes_of_targets_and_computed_weights_are_those_of_the_whole_plane(
 
     @settings(max_examples=25, deadline=None)
     @given(data=st.data())
-    def check(data: st.DataObject) -> None:
+    def check(data):
         y0, x0 = (data.draw(st.integers(0, 89)) for _ in range(2))
         y1, x1 = (data.draw(st.integers(start + 1, 90)) for start in (y0, x0))
         box = (0, y0, y1, x0, x1)
@@ -88,7 +77,7 @@ def test_boxes_of_targets_and_computed_weights_are_those_of_the_whole_plane(
     check()
 
 
-def test_computed_weights_are_those_that_the_command_stores(tmp_path: Path) -> None:
+def test_computed_weights_are_those_that_the_command_stores(tmp_path):
     ignore = np.zeros((90, 90), np.uint8)
     ignore[30:60, 20:50] = 1
     url = touching(tmp_path / "data.zarr", ignore=ignore)
@@ -102,9 +91,7 @@ def test_computed_weights_are_those_that_the_command_stores(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
-def test_the_balance_is_damped_alike_in_stored_and_computed_weights(
-    tmp_path: Path, balance: float
-) -> None:
+def test_the_balance_is_damped_alike_in_stored_and_computed_weights(tmp_path, balance):
     ignore = np.zeros((90, 90), np.uint8)
     ignore[30:60, 20:50] = 1
     url = touching(tmp_path / "data.zarr", ignore=ignore)
@@ -121,7 +108,7 @@ def test_the_balance_is_damped_alike_in_stored_and_computed_weights(
         assert inside.min() != 1
 
 
-def test_weights_of_another_target_are_computed_anew(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_weights_of_another_target_are_computed_anew(kit, tmp_path):
     url = touching(tmp_path / "data.zarr")
     weights(url, target="foreground")
     watching = kit.watching()
@@ -131,7 +118,7 @@ def test_weights_of_another_target_are_computed_anew(kit: SimpleNamespace, tmp_p
     assert "1 of 1 samples have no stored weights" in watching.notes[0]
 
 
-def test_the_preset_of_2019_is_used_as_it_is_stored(tmp_path: Path) -> None:
+def test_the_preset_of_2019_is_used_as_it_is_stored(tmp_path):
     url = touching(tmp_path / "data.zarr")
     weights(url, preset="freiburg2019")
     stored = whole(open_dataset(url).samples[0].weights)
@@ -139,7 +126,7 @@ def test_the_preset_of_2019_is_used_as_it_is_stored(tmp_path: Path) -> None:
         np.testing.assert_array_equal(whole(prepare(url, balance=balance)["a"].weights), stored)
 
 
-def test_weights_of_foreign_origin_are_used_as_they_are(tmp_path: Path) -> None:
+def test_weights_of_foreign_origin_are_used_as_they_are(tmp_path):
     labels = np.zeros((20, 20), np.uint8)
     labels[4:9, 4:9] = 1
     own = np.random.default_rng(0).random((20, 20), dtype=np.float32)
@@ -150,7 +137,7 @@ def test_weights_of_foreign_origin_are_used_as_they_are(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole(found.weights), own)
 
 
-def test_each_image_is_normalized_by_itself(tmp_path: Path) -> None:
+def test_each_image_is_normalized_by_itself(tmp_path):
     writer = DatasetWriter(str(tmp_path / "data.zarr"))
     for name, factor in (("dark", 1), ("bright", 40)):
         image = (np.arange(400).reshape(20, 20) * factor).astype(np.uint16)
@@ -164,7 +151,7 @@ def test_each_image_is_normalized_by_itself(tmp_path: Path) -> None:
     assert 0.99 < dark.max() < 1.1
 
 
-def test_only_the_samples_that_are_used_are_read(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_only_the_samples_that_are_used_are_read(kit, tmp_path):
     task = choose_task(open_dataset(kit.cells(tmp_path / "d.zarr", count=3)), None, SILENT)
     known = training_samples(
         task, ["s2"], balance=0, normalization="range", nonfinite="error", progress=SILENT
@@ -173,7 +160,7 @@ def test_only_the_samples_that_are_used_are_read(kit: SimpleNamespace, tmp_path:
     assert known["s2"].background == 0
 
 
-def test_nan_is_refused_or_filled(tmp_path: Path) -> None:
+def test_nan_is_refused_or_filled(tmp_path):
     image = np.random.default_rng(0).random((20, 20), dtype=np.float32)
     image[3, 4] = np.nan
     writer = DatasetWriter(str(tmp_path / "data.zarr"))

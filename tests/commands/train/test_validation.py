@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,33 +22,29 @@ from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.training.block_cache import BlockCache
 from unetkit.training.split import Region, Split
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
 
 class Bright(torch.nn.Module):
     """A network that finds what is brighter than half, by its own margin of 2 pixels."""
 
     contract = SizeContract(step=2, minimum=6, margin=2)
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.tensor(20.0))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images):
         inner = self.scale * (images[:, :, 2:-2, 2:-2] - 0.5)
         return torch.cat([-inner, inner], dim=1)
 
 
 def validator(
-    url: str,
+    url,
     *,
-    regions: list[Region] | None = None,
-    contract: SizeContract = Bright.contract,
-    target: str | None = None,
-    before_each: Callable[[], None] = lambda: None,
-) -> Validator:
+    regions=None,
+    contract=Bright.contract,
+    target=None,
+    before_each=lambda: None,
+):
     task = choose_task(open_dataset(url), target, SILENT)
     if regions is None:
         sizes = ((s.name, s.data.height, s.data.width) for s in task.samples)
@@ -70,7 +66,7 @@ def validator(
     return Validator(description, known, cache=BlockCache(), before_each=before_each)
 
 
-def test_a_perfect_network_has_a_perfect_score(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_perfect_network_has_a_perfect_score(kit, tmp_path):
     url = kit.cells(tmp_path / "data.zarr")
     found = validator(url)(Bright())
     assert found.scores["average_precision_50"] == 1
@@ -85,7 +81,7 @@ def test_a_perfect_network_has_a_perfect_score(kit: SimpleNamespace, tmp_path: P
     assert validator(kit.cells(tmp_path / "more.zarr"))(worse).loss > 2 * found.loss
 
 
-def test_classes_are_scored_by_their_dice(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_classes_are_scored_by_their_dice(kit, tmp_path):
     url = kit.cells(tmp_path / "data.zarr", kind="classes", class_names=("no", "yes"))
     found = validator(url)(Bright())
     assert found.score == found.scores["dice"] == 1
@@ -95,14 +91,14 @@ def test_classes_are_scored_by_their_dice(kit: SimpleNamespace, tmp_path: Path) 
     assert validator(url)(inverted).score == 0
 
 
-def test_the_boundary_target_counts_what_is_inside(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_the_boundary_target_counts_what_is_inside(kit, tmp_path):
     inverted = Bright()
     torch.nn.init.constant_(inverted.scale, -20.0)
     found = validator(kit.cells(tmp_path / "d.zarr"), target="boundary")(inverted)
     assert found.scores["average_precision_50"] == 1
 
 
-def test_scores_are_those_of_the_samples_together(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_scores_are_those_of_the_samples_together(kit, tmp_path):
     url = kit.cells(tmp_path / "data.zarr", count=2)
     torch.manual_seed(0)
     network = build_model("unet", in_channels=1, classes=2, options={"depth": 1, "width": 2})
@@ -121,7 +117,7 @@ def test_scores_are_those_of_the_samples_together(kit: SimpleNamespace, tmp_path
     assert found.scores["objects_predicted"] == expected.objects_predicted
 
 
-def test_a_part_of_an_image_is_predicted_as_in_the_whole(tmp_path: Path) -> None:
+def test_a_part_of_an_image_is_predicted_as_in_the_whole(tmp_path):
     labels = np.zeros((90, 70), np.uint8)
     labels[60:80, 10:30] = 1
     image = np.random.default_rng(0).random((90, 70), dtype=np.float32)
@@ -143,7 +139,7 @@ def test_a_part_of_an_image_is_predicted_as_in_the_whole(tmp_path: Path) -> None
     assert scores.loss == pytest.approx(float(-np.log(right).mean()), rel=1e-4)
 
 
-def test_ignored_pixels_do_not_count(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_ignored_pixels_do_not_count(kit, tmp_path):
     ignore = np.zeros((40, 44), np.uint8)
     wrong = np.ones((40, 44), np.uint8)
     ignore[:, 20:] = 1
@@ -156,7 +152,7 @@ def test_ignored_pixels_do_not_count(kit: SimpleNamespace, tmp_path: Path) -> No
     assert validator(url)(Bright()).score == 1
 
 
-def test_nothing_to_find_leaves_the_choice_to_the_loss(tmp_path: Path) -> None:
+def test_nothing_to_find_leaves_the_choice_to_the_loss(tmp_path):
     writer = DatasetWriter(str(tmp_path / "data.zarr"))
     for name, value in (("empty", 0), ("full", 1)):
         labels = np.zeros((20, 20), np.uint8)
@@ -174,14 +170,12 @@ def test_nothing_to_find_leaves_the_choice_to_the_loss(tmp_path: Path) -> None:
     assert good.rank > bad.rank
 
 
-def test_pixels_are_those_that_the_network_reads(
-    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pixels_are_those_that_the_network_reads(kit, tmp_path, monkeypatch):
     monkeypatch.setattr(validation, "TILE", 24)
     read = []
 
     class Counting(Bright):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
+        def forward(self, images):
             read.append(images.shape[0] * images.shape[2] * images.shape[3])
             return super().forward(images)
 
@@ -192,10 +186,10 @@ def test_pixels_are_those_that_the_network_reads(
     assert len(read) > 2
 
 
-def test_it_can_be_ended_before_each_plane(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_it_can_be_ended_before_each_plane(kit, tmp_path):
     left = [True, True]
 
-    def ask() -> None:
+    def ask():
         left.pop()
 
     url = kit.cells(tmp_path / "data.zarr", count=3)
@@ -203,9 +197,7 @@ def test_it_can_be_ended_before_each_plane(kit: SimpleNamespace, tmp_path: Path)
         validator(url, before_each=ask)(Bright())
 
 
-def test_much_data_is_thinned_out_evenly(
-    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_much_data_is_thinned_out_evenly(kit, tmp_path, monkeypatch):
     url = kit.cells(tmp_path / "data.zarr", count=6)
     monkeypatch.setattr(validation, "MOST", 3 * 40 * 44)
     assert [held_out.region.sample for held_out in validator(url).planes] == ["s0", "s2", "s4"]
@@ -216,7 +208,7 @@ def test_much_data_is_thinned_out_evenly(
     }
 
 
-def test_what_is_read_again_comes_from_memory(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_what_is_read_again_comes_from_memory(kit, tmp_path):
     found = validator(kit.cells(tmp_path / "data.zarr", count=1))
     first = found(Bright())
     # The files are gone; a second validation must not need them.
@@ -226,9 +218,7 @@ def test_what_is_read_again_comes_from_memory(kit: SimpleNamespace, tmp_path: Pa
     assert found(Bright()) == first
 
 
-def test_a_place_with_something_on_it_is_kept_to_be_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_place_with_something_on_it_is_kept_to_be_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(validation, "LOOK", 16)
     writer = DatasetWriter(str(tmp_path / "data.zarr"))
     for name, value in (("empty", 0), ("full", 7)):
