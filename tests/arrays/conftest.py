@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 
-from unetkit.arrays.deformation import Deformation, affine, field
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from unetkit.arrays.deformation import affine, field
 
 
 @pytest.fixture(scope="session")
-def source_positions() -> Callable[[Deformation, tuple[int, int]], np.ndarray]:
+def source_positions():
     """Return what gives y and x in the input (2, Y, X), before flips and quarter turns."""
 
-    def positions(deformation: Deformation, shape: tuple[int, int]) -> np.ndarray:
+    def positions(deformation, shape):
         matrix, offset = affine(deformation, shape)
         pixels = np.indices(shape, dtype=np.float64)
         moved = np.einsum("ij,jyx->iyx", matrix, pixels) + offset[:, None, None]

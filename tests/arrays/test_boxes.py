@@ -13,20 +13,18 @@ starts = st.integers(-30, 30)
 class Array:
     """An array of one plane, seen as `read_tile` sees a stored one."""
 
-    def __init__(self, array: np.ndarray) -> None:
+    def __init__(self, array):
         self.array = array
         self.height, self.width = array.shape[-2:]
 
-    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+    def read(self, plane, y0, y1, x0, x1):
         assert 0 <= y0 < y1 <= self.height
         assert 0 <= x0 < x1 <= self.width
         return self.array[..., y0:y1, x0:x1]
 
 
 @given(st.tuples(st.integers(1, 9), st.integers(1, 9)), starts, starts, st.integers(1, 40))
-def test_a_box_equals_the_same_box_of_the_padded_plane(
-    shape: tuple[int, int], y: int, x: int, size: int
-) -> None:
+def test_a_box_equals_the_same_box_of_the_padded_plane(shape, y, x, size):
     plane = np.arange(2 * shape[0] * shape[1]).reshape(2, *shape)
     around = 80
     padded = np.pad(plane, ((0, 0), (around, around), (around, around)), mode="reflect")
@@ -36,10 +34,10 @@ def test_a_box_equals_the_same_box_of_the_padded_plane(
     np.testing.assert_array_equal(found, expected)
 
 
-def test_only_the_pixels_of_the_box_are_read() -> None:
+def test_only_the_pixels_of_the_box_are_read():
     asked = []
 
-    def read(y0: int, y1: int, x0: int, x1: int) -> np.ndarray:
+    def read(y0, y1, x0, x1):
         asked.append((y0, y1, x0, x1))
         return np.zeros((y1 - y0, x1 - x0))
 
@@ -47,7 +45,7 @@ def test_only_the_pixels_of_the_box_are_read() -> None:
     assert asked == [(0, 3, 95, 100)]
 
 
-def test_labels_are_read_without_a_channel_axis() -> None:
+def test_labels_are_read_without_a_channel_axis():
     labels = np.arange(12).reshape(3, 4)
     (box,) = cover(3, 4, tile=4, overlap=2)
     np.testing.assert_array_equal(
@@ -62,9 +60,7 @@ def test_labels_are_read_without_a_channel_axis() -> None:
     reach=st.integers(0, 15),
     data=st.data(),
 )
-def test_labels_around_a_box_are_read_or_0(
-    height: int, width: int, reach: int, data: st.DataObject
-) -> None:
+def test_labels_around_a_box_are_read_or_0(height, width, reach, data):
     labels = np.arange(1, height * width + 1).reshape(height, width)
     rows, columns = (
         sorted(data.draw(st.lists(st.integers(0, n), min_size=2, max_size=2, unique=True)))

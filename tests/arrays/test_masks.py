@@ -19,12 +19,12 @@ from unetkit.arrays.masks import (
 from unetkit.errors import LabelError, UsageError
 
 
-def test_equal_channels_are_one() -> None:
+def test_equal_channels_are_one():
     grey = np.arange(6).reshape(2, 3)
     assert np.array_equal(one_channel(np.stack([grey] * 3), name="a.png"), grey)
 
 
-def test_colours_are_refused() -> None:
+def test_colours_are_refused():
     mask = np.zeros((3, 2, 3), np.uint8)
     mask[1, 0, 0] = 9
     with pytest.raises(LabelError, match=r"one number a pixel, got different colours in 'a\.png'"):
@@ -41,7 +41,7 @@ def test_colours_are_refused() -> None:
         ([False, True], np.bool_, "uint8"),
     ],
 )
-def test_numbers_are_kept(values: list[int], dtype: type, expected: str) -> None:
+def test_numbers_are_kept(values, dtype, expected):
     mask = np.array([values], dtype=dtype)
     numbers = whole_numbers(mask, name="a")
     assert numbers.dtype == expected
@@ -59,19 +59,19 @@ def test_numbers_are_kept(values: list[int], dtype: type, expected: str) -> None
         (np.array([[0j]]), "whole numbers, got complex128"),
     ],
 )
-def test_other_numbers_are_refused(mask: np.ndarray, words: str) -> None:
+def test_other_numbers_are_refused(mask, words):
     with pytest.raises(LabelError, match=words.replace("+", r"\+")):
         whole_numbers(mask, name="a")
 
 
-def test_the_smallest_type_holds_the_largest_number() -> None:
+def test_the_smallest_type_holds_the_largest_number():
     for largest in (0, 255, 256, 65535, 65536, 2**32 - 1):
         assert np.iinfo(smallest_dtype(largest)).max >= largest
     assert smallest_dtype(255) == "uint8"
     assert smallest_dtype(65535) == "uint16"
 
 
-def test_ignored_pixels_become_background_and_a_mask() -> None:
+def test_ignored_pixels_become_background_and_a_mask():
     labels = np.array([[0, 7, 255]], np.uint8)
     kept, ignore = split_ignore(labels, 255)
     assert np.array_equal(kept, [[0, 7, 0]])
@@ -82,25 +82,25 @@ def test_ignored_pixels_become_background_and_a_mask() -> None:
 
 
 @given(hnp.arrays(np.uint8, (5, 7), elements=st.sampled_from([0, 3, 200, 255])))
-def test_classes_follow_the_mapping(mask: np.ndarray) -> None:
+def test_classes_follow_the_mapping(mask):
     mapping = {0: 0, 3: 1, 200: 2, 255: 3}
     oracle = np.vectorize(mapping.get)(mask)
     assert np.array_equal(to_classes(mask, mapping), oracle)
 
 
-def test_too_many_classes_are_refused() -> None:
+def test_too_many_classes_are_refused():
     with pytest.raises(LabelError, match="at most 256 classes, got 257"):
         to_classes(np.zeros((2, 2), int), {n: n for n in range(257)})
 
 
-def survey(*masks: np.ndarray, ignore: int | None = None) -> MaskSurvey:
+def survey(*masks, ignore=None):
     seen = MaskSurvey(ignore=ignore)
     for number, mask in enumerate(masks):
         seen.add(f"{number}.png", np.asarray(mask), pieces=True)
     return seen
 
 
-def dots(*values: int) -> np.ndarray:
+def dots(*values):
     """One separate pixel for each value."""
     mask = np.zeros((3, 2 * len(values) + 1), np.uint16)
     mask[1, 1::2] = values
@@ -119,22 +119,22 @@ def dots(*values: int) -> np.ndarray:
         pytest.param([np.stack([dots(1), dots(1), dots(1)])], id="planes are looked at one by one"),
     ],
 )
-def test_each_object_with_a_number_of_its_own_is_an_instance(masks: list[np.ndarray]) -> None:
+def test_each_object_with_a_number_of_its_own_is_an_instance(masks):
     survey(*masks).check_instances()
 
 
 @pytest.mark.parametrize("value", [1, 255])
-def test_one_number_for_two_pieces_is_refused(value: int) -> None:
+def test_one_number_for_two_pieces_is_refused(value):
     with pytest.raises(LabelError, match=f"the one number {value} for 3.*touch would merge"):
         survey(dots(value), dots(value, value)).check_instances()
 
 
-def test_a_class_map_is_no_instances() -> None:
+def test_a_class_map_is_no_instances():
     with pytest.raises(LabelError, match=r"20 separate pieces for 2 numbers.*--kind classes"):
         survey(dots(*[1, 2] * 10)).check_instances()
 
 
-def test_a_smoothed_mask_is_no_instances() -> None:
+def test_a_smoothed_mask_is_no_instances():
     y, x = np.mgrid[:100, :100]
     distance = np.hypot(y - 40.3, x - 50.6)
     binary = distance < 30
@@ -145,7 +145,7 @@ def test_a_smoothed_mask_is_no_instances() -> None:
         survey(blurred.astype(np.uint8)).check_instances()
 
 
-def test_white_that_nobody_judged_is_no_object() -> None:
+def test_white_that_nobody_judged_is_no_object():
     labels = np.full((9, 9), 255, np.uint8)
     labels[2, 2], labels[5, 5], labels[:, :2] = 1, 2, 0
     survey(labels, ignore=255).check_instances()
@@ -153,7 +153,7 @@ def test_white_that_nobody_judged_is_no_object() -> None:
         survey(labels).check_instances()
 
 
-def test_ignored_pixels_are_no_pieces() -> None:
+def test_ignored_pixels_are_no_pieces():
     seen = survey(dots(1, 255, 255, 255), ignore=255)
     seen.check_instances()
     assert seen.ignored == 3
@@ -161,7 +161,7 @@ def test_ignored_pixels_are_no_pieces() -> None:
         survey(dots(255, 255, 255)).check_instances()
 
 
-def test_components_need_a_binary_mask() -> None:
+def test_components_need_a_binary_mask():
     survey(dots(255, 255), dots(255), dots()).check_binary()
     with pytest.raises(LabelError, match=r"values 0, 3, 255 in '1\.png'"):
         survey(dots(255), dots(3, 255)).check_binary()
@@ -173,7 +173,7 @@ def test_components_need_a_binary_mask() -> None:
     "values",
     [(0, 255), (0, 1, 2), (0, 127, 255), (0, 128, 255), (0, 85, 170, 255), (1, 3, 7), (0,), (200,)],
 )
-def test_class_values(values: tuple[int, ...]) -> None:
+def test_class_values(values):
     mapping = survey(np.array([values])).classes()
     assert mapping == {value: number for number, value in enumerate(sorted(values))}
 
@@ -181,32 +181,32 @@ def test_class_values(values: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     "values", [(0, 128, 130, 233, 255), (0, 1, 254, 255), (0, 1, 2, 255), tuple(range(256))]
 )
-def test_greys_are_no_classes(values: tuple[int, ...]) -> None:
+def test_greys_are_no_classes(values):
     with pytest.raises(LabelError, match=rf"got the {len(values)} values 0, .*in '0\.png'"):
         survey(np.array([values])).classes()
 
 
-def test_the_mask_with_the_odd_values_is_named() -> None:
+def test_the_mask_with_the_odd_values_is_named():
     with pytest.raises(LabelError, match=r"5 values 0, 128, 130, 233, 255 in '1\.png' \(in all"):
         survey(np.array([[0, 127, 255]]), np.array([[0, 128, 130, 233, 255]])).classes()
 
 
-def test_masks_that_are_odd_only_together_are_refused() -> None:
+def test_masks_that_are_odd_only_together_are_refused():
     with pytest.raises(LabelError, match="0, 127, 128, 255"):
         survey(np.array([[0, 127, 255]]), np.array([[0, 128, 255]])).classes()
 
 
-def test_names_let_any_values_in() -> None:
+def test_names_let_any_values_in():
     seen = survey(np.array([[0, 128, 130, 233, 255]]))
     assert seen.classes(list("abcde")) == {0: 0, 128: 1, 130: 2, 233: 3, 255: 4}
     with pytest.raises(UsageError, match=r"one name for each of the 5 values .*, got 2: a, b"):
         seen.classes(["a", "b"])
 
 
-def test_the_mapping_is_that_of_all_masks() -> None:
+def test_the_mapping_is_that_of_all_masks():
     seen = survey(np.array([[0, 255]]), np.array([[0, 127]]))
     assert seen.classes() == {0: 0, 127: 1, 255: 2}
 
 
-def test_the_ignored_value_is_no_class() -> None:
+def test_the_ignored_value_is_no_class():
     assert survey(np.array([[0, 1, 2, 255]]), ignore=255).classes() == {0: 0, 1: 1, 2: 2}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,14 +11,10 @@ from hypothesis.extra import numpy as hnp
 from unetkit.arrays.normalization import METHODS, Normalization, count, fit
 from unetkit.errors import InputError, NonFiniteError, UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-
 DTYPES = (np.uint8, np.uint16, np.int16, np.float32)
 
 
-def cut_up(image: np.ndarray[Any, Any], at: int) -> Callable[[], Iterable[np.ndarray[Any, Any]]]:
+def cut_up(image, at):
     return lambda: iter([image[:, :at], image[:, at:]])
 
 

@@ -10,14 +10,14 @@ from skimage.measure import regionprops_table
 from unetkit.arrays import objects
 
 
-def blobs(seed: int) -> np.ndarray:
+def blobs(seed):
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).random((70, 90)), 2)
     labels = ndimage.label(noise > 0.51)[0]
     # Touching halves: outlines run between objects too.
     return np.where((labels > 0) & (np.arange(90) > 45), labels + 1000, labels)
 
 
-def whole(labels: np.ndarray, **options: object) -> objects.Objects:
+def whole(labels, **options):
     inside = tuple(slice(objects.REACH, objects.REACH + n) for n in labels.shape)
     padded = np.pad(labels, objects.REACH)
     return objects.measure(padded, origin=(0, 0), inside=inside, **options)

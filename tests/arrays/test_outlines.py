@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,7 +16,7 @@ SMALL = hnp.arrays(
 )
 
 
-def found(labels: np.ndarray[Any, Any], *, side: int = 10_000) -> dict[int, list[list[Any]]]:
+def found(labels, *, side=10_000):
     """Outline labels from blocks of a side, in an order that is not theirs."""
     height, width = labels.shape
     rimmed = np.pad(labels, 1)
@@ -31,7 +29,7 @@ def found(labels: np.ndarray[Any, Any], *, side: int = 10_000) -> dict[int, list
     return dict(polygons(ids, codes, height=height, width=width))
 
 
-def filled(rings: list[Any], shape: tuple[int, int]) -> np.ndarray[Any, Any]:
+def filled(rings, shape):
     """Fill a polygon: a pixel is inside if left of its centre an odd number of edges is crossed."""
     crossings = np.zeros((shape[0], shape[1] + 1), int)
     for ring in rings:
@@ -42,7 +40,7 @@ def filled(rings: list[Any], shape: tuple[int, int]) -> np.ndarray[Any, Any]:
 
 
 @given(SMALL)
-def test_each_polygon_filled_again_is_one_connected_part(labels: np.ndarray[Any, Any]) -> None:
+def test_each_polygon_filled_again_is_one_connected_part(labels):
     outlined = found(labels)
     assert list(outlined) == [number for number in np.unique(labels) if number]
     for number, parts in outlined.items():
@@ -58,7 +56,7 @@ def test_each_polygon_filled_again_is_one_connected_part(labels: np.ndarray[Any,
 
 
 @given(SMALL)
-def test_rings_turn_at_each_corner_and_pass_none_twice(labels: np.ndarray[Any, Any]) -> None:
+def test_rings_turn_at_each_corner_and_pass_none_twice(labels):
     for parts in found(labels).values():
         for rings in parts:
             for place, ring in enumerate(rings):
@@ -72,7 +70,7 @@ def test_rings_turn_at_each_corner_and_pass_none_twice(labels: np.ndarray[Any, A
 
 
 @given(SMALL, st.integers(1, 4))
-def test_blocks_of_any_side_give_the_same_polygons(labels: np.ndarray[Any, Any], side: int) -> None:
+def test_blocks_of_any_side_give_the_same_polygons(labels, side):
     whole, joined = found(labels), found(labels, side=side)
     assert list(whole) == list(joined)
     for number, parts in whole.items():
@@ -81,7 +79,7 @@ def test_blocks_of_any_side_give_the_same_polygons(labels: np.ndarray[Any, Any],
                 np.testing.assert_array_equal(first, second)
 
 
-def test_holes_that_touch_are_two() -> None:
+def test_holes_that_touch_are_two():
     labels = np.ones((4, 4), np.uint8)
     labels[1, 1] = labels[2, 2] = 0
     ((rings,),) = found(labels).values()
@@ -92,7 +90,7 @@ def test_holes_that_touch_are_two() -> None:
     ]
 
 
-def test_an_island_in_a_hole_is_a_polygon_of_its_own() -> None:
+def test_an_island_in_a_hole_is_a_polygon_of_its_own():
     labels = np.ones((7, 7), np.uint8)
     labels[1:6, 1:6] = 0
     labels[3, 3] = 1
@@ -101,7 +99,7 @@ def test_an_island_in_a_hole_is_a_polygon_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("corner", [0, 2**30 - 3])
-def test_images_may_be_huge(corner: int) -> None:
+def test_images_may_be_huge(corner):
     width = height = 2**30
     rimmed = np.pad(np.array([[5, 7]]), 1)
     outlined = dict(
@@ -113,5 +111,5 @@ def test_images_may_be_huge(corner: int) -> None:
         assert ring.tolist() == square
 
 
-def test_nothing_has_no_outline() -> None:
+def test_nothing_has_no_outline():
     assert found(np.zeros((3, 3), np.uint8)) == {}

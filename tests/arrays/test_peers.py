@@ -16,9 +16,6 @@ from unetkit.scores.contingency import from_labels
 from unetkit.scores.table import score_instances, score_sums
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 # What others warn of is theirs.
@@ -60,7 +57,7 @@ STARDIST = {
 }
 
 
-def draw(seed: int) -> tuple[Array, Array]:
+def draw(seed):
     """Draw cells, and the same cells a little off, some of them lost."""
     rng = np.random.default_rng(seed)
     base, noise = ndimage.gaussian_filter(rng.random((2, *SIDES)), (0, 4, 4), mode="wrap")
@@ -69,7 +66,7 @@ def draw(seed: int) -> tuple[Array, Array]:
     return truth, np.where(found % 7 == 3, 0, found)
 
 
-def ours_of_foreground(truth: Array, found: Array) -> list[float | None]:
+def ours_of_foreground(truth, found):
     """Give our scores in the order of `MONAI`."""
     scores = score_instances(from_labels(truth, found))
     inside = tuple(slice(0, n) for n in truth.shape)
@@ -82,7 +79,7 @@ def ours_of_foreground(truth: Array, found: Array) -> list[float | None]:
     ]
 
 
-def ours_of_objects(truth: Array, found: Array, percent: int) -> list[float]:
+def ours_of_objects(truth, found, percent):
     """Give our scores in the order of `STARDIST`."""
     table = from_labels(truth, found)
     pairs = matching.overlaps(table)
@@ -99,7 +96,7 @@ def ours_of_objects(truth: Array, found: Array, percent: int) -> list[float]:
     ]
 
 
-def monai_of(truth: Array, found: Array) -> list[float]:
+def monai_of(truth, found):
     """Ask MONAI."""
     torch = pytest.importorskip("torch")
     monai = pytest.importorskip("monai.metrics", reason="MONAI is not installed")
@@ -113,7 +110,7 @@ def monai_of(truth: Array, found: Array) -> list[float]:
     ]
 
 
-def stardist_of(truth: Array, found: Array, percent: int) -> list[float]:
+def stardist_of(truth, found, percent):
     """Ask StarDist."""
     stardist = pytest.importorskip("stardist.matching", reason="StarDist is not installed")
     one = stardist.matching(truth, found, thresh=percent / 100)
@@ -127,7 +124,7 @@ def stardist_of(truth: Array, found: Array, percent: int) -> list[float]:
     ]
 
 
-def real(folder: Path) -> tuple[Array, Array]:
+def real(folder):
     """Read nuclei that people drew, and find them a little smaller."""
     from skimage.io import imread
     from skimage.segmentation import relabel_sequential

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 
@@ -15,11 +13,8 @@ from unetkit.progress import SILENT
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.image_writer import create_image, create_labels
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def test_tiles_that_are_written_come_back_as_a_whole(tmp_path: Path) -> None:
+def test_tiles_that_are_written_come_back_as_a_whole(tmp_path):
     place = str(tmp_path / "image.zarr")
     create_image(place, shape=(2, 10, 7), axes="zyx", dtype="u1")
     labels = create_labels(place, "classes", shape=(2, 10, 7), axes="zyx", dtype="u2", chunk=4)
@@ -31,7 +26,7 @@ def test_tiles_that_are_written_come_back_as_a_whole(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels.read(1, 0, 10, 0, 7), values[1])
 
 
-def test_an_image_is_fitted_as_a_whole(tmp_path: Path) -> None:
+def test_an_image_is_fitted_as_a_whole(tmp_path):
     data = create_image(
         str(tmp_path / "image.zarr"), shape=(2, 5, 5), axes="zyx", dtype="f4", chunk=2
     )
@@ -45,7 +40,7 @@ def test_an_image_is_fitted_as_a_whole(tmp_path: Path) -> None:
     assert fit_image(data, "range", "fill").scale == (0.5,)
 
 
-def test_every_object_is_measured(tmp_path: Path) -> None:
+def test_every_object_is_measured(tmp_path):
     array = np.arange(1, 61, dtype=np.uint8).reshape(6, 10)
     writer = DatasetWriter(str(tmp_path / "d.zarr"))
     writer.add("a", array, axes="yx", labels=array)

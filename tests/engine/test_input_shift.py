@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,11 +19,6 @@ from unetkit.models.model_header import ModelHeader
 from unetkit.progress import Silent
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from unetkit.storage.datasets import Sample
-
 HEADER = ModelHeader(
     model="unet",
     options={},
@@ -39,14 +33,14 @@ HEADER = ModelHeader(
 class Notes(Silent):
     """A progress that keeps what it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.notes: list[str] = []
 
-    def note(self, text: str) -> None:
+    def note(self, text):
         self.notes.append(text)
 
 
-def stored(path: Path, images: list[np.ndarray], **more: Any) -> list[Sample]:
+def stored(path, images, **more):
     writer = DatasetWriter(str(path))
     for number, image in enumerate(images):
         writer.add(f"s{number}", image, axes="yx", **more)
@@ -54,34 +48,32 @@ def stored(path: Path, images: list[np.ndarray], **more: Any) -> list[Sample]:
     return list(open_dataset(str(path)).samples)
 
 
-def fitted(samples: list[Sample], method: str = "percentile") -> list[Any]:
+def fitted(samples, method="percentile"):
     return [fit(sample.data.blocks, method=method) for sample in samples]
 
 
-def trained_on(samples: list[Sample], **more: Any) -> ModelHeader:
+def trained_on(samples, **more):
     known = typical_of(
         zip([s.data for s in samples], fitted(samples), strict=True), replace_nonfinite=False
     )
     return replace(HEADER, intensities=known.to_dict(), **more)
 
 
-def check(
-    header: ModelHeader, samples: list[Sample], *, progress: Any, strict: bool = False
-) -> list[str]:
+def check(header, samples, *, progress, strict=False):
     return check_input_shift(
         header, samples, fitted(samples), replace_nonfinite=False, strict=strict, progress=progress
     )
 
 
-def real(folder: Path, name: str) -> list[np.ndarray]:
+def real(folder, name):
     paths = sorted((folder / name / "images").iterdir())
     return [np.asarray(Image.open(path)) for path in paths]
 
 
 @pytest.mark.parametrize("name", ["isbi2012_em", "phc_u373"])
 def test_real_siblings_pass_and_their_inverse_or_a_magnified_one_does_not(
-    test_data: Path, tmp_path: Path, name: str
-) -> None:
+    test_data, tmp_path, name
+):
     images = real(test_data, name)
     # Every second one is learned from, so that the rest are siblings and not a later day.
     header = trained_on(stored(tmp_path / "train.zarr", images[::2]))
@@ -109,7 +101,7 @@ def test_real_siblings_pass_and_their_inverse_or_a_magnified_one_does_not(
         assert caught.value.exit_code == 3
 
 
-def test_pixels_of_another_size_are_named(tmp_path: Path) -> None:
+def test_pixels_of_another_size_are_named(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
     samples = stored(tmp_path / "a.zarr", [image], pixel_size={"y": 0.25, "x": 0.25})
     header = trained_on(samples, pixel_size={"y": 1.0, "x": 1.0})
@@ -119,7 +111,7 @@ def test_pixels_of_another_size_are_named(tmp_path: Path) -> None:
     assert check(same, samples, progress=Notes(), strict=True) == []
 
 
-def test_sizes_are_compared_where_both_are_known() -> None:
+def test_sizes_are_compared_where_both_are_known():
     assert pixel_deviation(None, {"x": 1.0}) is None
     assert pixel_deviation({"y": 1.0, "x": 1.0}, None) is None
     assert pixel_deviation({"y": 1.0, "x": 1.0}, {"y": 1.09, "x": 0.91}) is None
@@ -128,12 +120,12 @@ def test_sizes_are_compared_where_both_are_known() -> None:
     assert "1.11 micrometres along x instead of 1," in found
 
 
-def test_models_without_a_histogram_are_silent(tmp_path: Path) -> None:
+def test_models_without_a_histogram_are_silent(tmp_path):
     samples = stored(tmp_path / "a.zarr", [np.eye(40, dtype=np.uint8)])
     assert check(HEADER, samples, progress=Notes(), strict=True) == []
 
 
-def test_many_are_counted_and_three_are_named(tmp_path: Path) -> None:
+def test_many_are_counted_and_three_are_named(tmp_path):
     noise = [np.random.default_rng(k).integers(0, 255, (64, 64)).astype(np.uint8) for k in range(5)]
     header = trained_on(stored(tmp_path / "a.zarr", noise))
     watching = Notes()
@@ -143,7 +135,7 @@ def test_many_are_counted_and_three_are_named(tmp_path: Path) -> None:
     assert "'s3'" not in watching.notes[0]
 
 
-def test_of_a_large_image_the_varied_parts_are_looked_at(tmp_path: Path) -> None:
+def test_of_a_large_image_the_varied_parts_are_looked_at(tmp_path):
     rng = np.random.default_rng(0)
     tissue = rng.integers(0, 255, (512, 512)).astype(np.uint8)
     slide = np.zeros((4 * 2048, 2048), np.uint8)

@@ -24,7 +24,7 @@ ANY = ["sync", "threads", "processes", "cluster"]
 
 
 @pytest.fixture
-def scheduler(request: pytest.FixtureRequest) -> str:
+def scheduler(request):
     """Return a scheduler's name; `cluster` stands for the address of a running one."""
     if request.param == "cluster":
         return str(request.getfixturevalue("cluster").scheduler_address)
@@ -41,28 +41,28 @@ class Big:
     """A result that a test can watch."""
 
 
-def square(job: Job) -> int:
+def square(job):
     return job.number**2
 
 
-def stop_at_three(job: Job) -> int:
+def stop_at_three(job):
     if job.number == 3:
         raise StoppedError("three must not be reached, got 3; stop before", signal=15)
     return job.number
 
 
-def leave_a_file(job: Job) -> None:
+def leave_a_file(job):
     if job.number == 1:
         raise LookupError("one")
     time.sleep(0.2)
     Path(job.folder, str(job.number)).touch()
 
 
-def die(job: Job) -> None:
+def die(job):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_at_three(job: Job) -> int:
+def die_at_three(job):
     """Kill the worker at job 3, as often as the folder has files to take away."""
     if job.number == 3:
         for path in Path(job.folder).iterdir():
@@ -72,11 +72,11 @@ def die_at_three(job: Job) -> int:
 
 
 @pytest.mark.parametrize("scheduler", [*ANY, "local:1"], indirect=True)
-def test_every_job_is_run_once_and_handed_back_to_the_calling_thread(scheduler: str) -> None:
+def test_every_job_is_run_once_and_handed_back_to_the_calling_thread(scheduler):
     got: list[tuple[Job, int]] = []
     threads = set()
 
-    def keep(job: Job, result: int) -> None:
+    def keep(job, result):
         got.append((job, result))
         threads.add(threading.current_thread())
 
@@ -86,20 +86,20 @@ def test_every_job_is_run_once_and_handed_back_to_the_calling_thread(scheduler: 
 
 
 @pytest.mark.parametrize("scheduler", ANY, indirect=True)
-def test_an_error_comes_out_as_it_was_raised(scheduler: str) -> None:
+def test_an_error_comes_out_as_it_was_raised(scheduler):
     with pytest.raises(StoppedError, match="three must not be reached") as caught:
         run_jobs(stop_at_three, map(Job, range(40)), scheduler=scheduler, workers=1)
     assert type(caught.value) is StoppedError
     assert caught.value.exit_code == 143
 
 
-def test_no_job_at_all_is_no_error() -> None:
+def test_no_job_at_all_is_no_error():
     done: list[Job] = []
     run_jobs(square, [], scheduler="sync", on_done=lambda job, _: done.append(job))
     assert done == []
 
 
-def test_jobs_run_in_order_where_one_runs_at_a_time() -> None:
+def test_jobs_run_in_order_where_one_runs_at_a_time():
     order: list[int] = []
     run_jobs(
         square,
@@ -111,7 +111,7 @@ def test_jobs_run_in_order_where_one_runs_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
-def test_jobs_are_dask_tasks(scheduler: str) -> None:
+def test_jobs_are_dask_tasks(scheduler):
     seen: list[str] = []
     with Callback(posttask=lambda key, *_: seen.append(key)):
         run_jobs(square, map(Job, range(5)), scheduler=scheduler, workers=1)
@@ -119,16 +119,16 @@ def test_jobs_are_dask_tasks(scheduler: str) -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["sync", "threads", "cluster"], indirect=True)
-def test_jobs_are_drawn_only_as_they_are_needed(scheduler: str) -> None:
+def test_jobs_are_drawn_only_as_they_are_needed(scheduler):
     drawn, done, ahead = 0, 0, []
 
-    def endless() -> object:
+    def endless():
         nonlocal drawn
         while True:
             drawn += 1
             yield Job(drawn)
 
-    def count(job: Job, result: int) -> None:
+    def count(job, result):
         nonlocal done
         done += 1
         ahead.append(drawn - done)
@@ -140,11 +140,11 @@ def test_jobs_are_drawn_only_as_they_are_needed(scheduler: str) -> None:
     assert max(ahead) <= jobs_module.JOBS_PER_WORKER
 
 
-def test_a_result_is_let_go_once_it_was_handed_over() -> None:
+def test_a_result_is_let_go_once_it_was_handed_over():
     alive: weakref.WeakSet[Big] = weakref.WeakSet()
     counts: list[int] = []
 
-    def keep(job: Job, result: Big) -> None:
+    def keep(job, result):
         alive.add(result)
         del result
         gc.collect()
@@ -156,7 +156,7 @@ def test_a_result_is_let_go_once_it_was_handed_over() -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "cluster"], indirect=True)
-def test_nothing_runs_any_more_once_an_error_is_out(scheduler: str, tmp_path: Path) -> None:
+def test_nothing_runs_any_more_once_an_error_is_out(scheduler, tmp_path):
     jobs = [Job(number, str(tmp_path)) for number in range(40)]
     with pytest.raises(LookupError, match="one"):
         run_jobs(leave_a_file, jobs, scheduler=scheduler, workers=2)
@@ -166,10 +166,10 @@ def test_nothing_runs_any_more_once_an_error_is_out(scheduler: str, tmp_path: Pa
     assert len(left) < 6
 
 
-def test_what_on_done_raises_ends_the_run() -> None:
+def test_what_on_done_raises_ends_the_run():
     ran: list[int] = []
 
-    def refuse(job: Job, result: int) -> None:
+    def refuse(job, result):
         raise StoppedError("it must stop, got a signal; go on", signal=2)
 
     with pytest.raises(StoppedError):
@@ -180,9 +180,7 @@ def test_what_on_done_raises_ends_the_run() -> None:
 
 
 @pytest.mark.parametrize(("name", "deaths"), [("processes", 1), ("processes", 2), ("local:2", 2)])
-def test_the_job_of_a_killed_worker_is_done_elsewhere(
-    tmp_path: Path, name: str, deaths: int
-) -> None:
+def test_the_job_of_a_killed_worker_is_done_elsewhere(tmp_path, name, deaths):
     for number in range(deaths):
         (tmp_path / str(number)).touch()
     done: list[int] = []
@@ -198,7 +196,7 @@ def test_the_job_of_a_killed_worker_is_done_elsewhere(
 
 
 @pytest.mark.parametrize("name", ["processes", "local:1"])
-def test_a_job_that_kills_every_worker_is_named(tmp_path: Path, name: str) -> None:
+def test_a_job_that_kills_every_worker_is_named(tmp_path, name):
     for number in range(9):
         (tmp_path / str(number)).touch()
     done: list[int] = []
@@ -229,7 +227,7 @@ if __name__ == "__main__":
 """
 
 
-def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
+def test_no_worker_outlives_a_killed_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE) as parent:
@@ -248,7 +246,7 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
     pytest.fail("the worker is still there")
 
 
-def test_an_open_scheduler_serves_several_runs() -> None:
+def test_an_open_scheduler_serves_several_runs():
     with open_scheduler("threads", 2) as scheduler:
         for _ in range(2):
             got: dict[Job, int] = {}

@@ -20,7 +20,7 @@ from unetkit.machine import processor_count
     ("name", "workers", "expected"),
     [("sync", None, 1), ("sync", 4, 1), ("threads", 3, 3), ("threads", None, processor_count())],
 )
-def test_workers_are_those_asked_for(name: str, workers: int | None, expected: int) -> None:
+def test_workers_are_those_asked_for(name, workers, expected):
     with open_scheduler(name, workers) as scheduler:
         assert scheduler.workers == expected
 
@@ -37,12 +37,12 @@ def test_workers_are_those_asked_for(name: str, workers: int | None, expected: i
         ("tcp://somewhere:http", "a host and a port number"),
     ],
 )
-def test_a_name_that_means_nothing_is_refused(name: str, words: str) -> None:
+def test_a_name_that_means_nothing_is_refused(name, words):
     with pytest.raises(UsageError, match=words):
         open_scheduler(name)
 
 
-def test_workers_below_one_are_refused() -> None:
+def test_workers_below_one_are_refused():
     with pytest.raises(UsageError, match="workers must be at least 1, got 0"):
         open_scheduler("threads", 0)
 
@@ -50,7 +50,7 @@ def test_workers_below_one_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "loads"), [("threads", False), ("sync", False), ("local:1", True)]
 )
-def test_only_a_cluster_loads_what_clusters_need(name: str, loads: bool) -> None:
+def test_only_a_cluster_loads_what_clusters_need(name, loads):
     code = f"""
 import sys
 from unetkit.engine.jobs import run_jobs
@@ -64,30 +64,30 @@ if __name__ == "__main__":
     assert done.stdout == f"{loads}\n"
 
 
-def who(number: int) -> int | None:
+def who(number):
     time.sleep(0.2)  # so that one worker can't take them all
     return worker_number()
 
 
 @pytest.mark.parametrize(("name", "workers"), [("processes", 2), ("local:2", None)])
-def test_each_local_worker_has_a_number(name: str, workers: int | None) -> None:
+def test_each_local_worker_has_a_number(name, workers):
     found = set()
     run_jobs(who, range(40), scheduler=name, workers=workers, on_done=lambda _, got: found.add(got))
     assert found == {0, 1}
 
 
 @pytest.mark.parametrize("name", ["sync", "threads"])
-def test_whoever_is_no_worker_has_no_number(name: str) -> None:
+def test_whoever_is_no_worker_has_no_number(name):
     found = set()
     run_jobs(who, range(2), scheduler=name, on_done=lambda _, got: found.add(got))
     assert found == {None}
 
 
-def interrupts() -> str:
+def interrupts():
     return str(signal.getsignal(signal.SIGINT))
 
 
-def test_ctrl_c_is_left_to_the_parent() -> None:
+def test_ctrl_c_is_left_to_the_parent():
     """A worker that dies of it is started again, with the tile that it had, and so on."""
     with open_scheduler("local:1") as scheduler:
         assert set(scheduler.client.run(interrupts).values()) == {str(signal.SIG_IGN)}

@@ -10,7 +10,7 @@ from unetkit.engine.signals import Stop, stoppable
 from unetkit.errors import StoppedError
 
 
-def work_through(reached: list[str], number: signal.Signals, *, times: int) -> None:
+def work_through(reached, number, *, times):
     with stoppable() as stop:
         stop.check("nothing came")
         for _ in range(times):
@@ -20,7 +20,7 @@ def work_through(reached: list[str], number: signal.Signals, *, times: int) -> N
 
 
 @pytest.mark.parametrize("number", signals.SIGNALS)
-def test_a_signal_waits_for_a_safe_place(number: signal.Signals) -> None:
+def test_a_signal_waits_for_a_safe_place(number):
     reached: list[str] = []
     with pytest.raises(StoppedError, match="half-way") as caught:
         work_through(reached, number, times=1)
@@ -28,24 +28,24 @@ def test_a_signal_waits_for_a_safe_place(number: signal.Signals) -> None:
     assert caught.value.exit_code == 128 + number
 
 
-def test_the_second_signal_acts_at_once() -> None:
+def test_the_second_signal_acts_at_once():
     reached: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         work_through(reached, signal.SIGINT, times=2)
     assert not reached
 
 
-def test_handlers_are_as_before_afterwards() -> None:
+def test_handlers_are_as_before_afterwards():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with stoppable():
         assert signal.getsignal(signal.SIGTERM) != before[1]
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_another_thread_gets_a_stop_that_never_stops() -> None:
+def test_another_thread_gets_a_stop_that_never_stops():
     got: list[Stop] = []
 
-    def work() -> None:
+    def work():
         with stoppable() as stop:
             stop.check("never")
             got.append(stop)
@@ -56,7 +56,7 @@ def test_another_thread_gets_a_stop_that_never_stops() -> None:
     assert got == [Stop(None)]
 
 
-def test_what_is_ignored_stays_so() -> None:
+def test_what_is_ignored_stays_so():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stoppable() as stop:
@@ -67,7 +67,7 @@ def test_what_is_ignored_stays_so() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_where_signals_are_handed_on_no_later_one_acts_at_once() -> None:
+def test_where_signals_are_handed_on_no_later_one_acts_at_once():
     with stoppable(patient=True) as stop:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
@@ -135,7 +134,7 @@ def test_the_mode_replaces_convolutions_without_gradients_only(monkeypatch):
     assert len(seen) == 1
 
 
-def pair(seed: int = 0, **options: Any) -> tuple[nn.Sequential, nn.Sequential]:
+def pair(seed=0, **options):
     made = []
     for _ in range(2):
         torch.manual_seed(seed)
@@ -155,7 +154,7 @@ def pair(seed: int = 0, **options: Any) -> tuple[nn.Sequential, nn.Sequential]:
     ],
 )
 @pytest.mark.parametrize("precision", ["exact", "float32", "bfloat16"])
-def test_a_fused_network_says_the_same(options: dict[str, Any], precision: str) -> None:
+def test_a_fused_network_says_the_same(options, precision):
     plain, fused = pair(**options)
     assert isinstance(fused[0], ConvolutionReLU)
     image = torch.randn(2, 4, 21, 30)
@@ -168,12 +167,12 @@ def test_a_fused_network_says_the_same(options: dict[str, Any], precision: str) 
         assert torch.equal(other, one)
 
 
-def test_a_fused_step_is_taken_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fused_step_is_taken_where_it_can_be(monkeypatch):
     _, fused = pair()
     calls: list[str] = []
     real = functional.relu
 
-    def relu(image: torch.Tensor, **how: Any) -> torch.Tensor:
+    def relu(image, **how):
         calls.append("relu")
         return real(image, **how)
 
@@ -207,18 +206,18 @@ def test_a_fused_step_is_taken_where_it_can_be(monkeypatch: pytest.MonkeyPatch) 
         (nn.Conv1d(1, 2, 3), nn.ReLU()),
     ],
 )
-def test_other_neighbours_stay_as_they_are(layers: tuple[nn.Module, ...]) -> None:
+def test_other_neighbours_stay_as_they_are(layers):
     chain = fuse(nn.Sequential(*layers).eval())
     assert [type(layer) for layer in chain] == [type(layer) for layer in layers]
 
 
-def test_a_norm_that_still_learns_is_left_alone() -> None:
+def test_a_norm_that_still_learns_is_left_alone():
     chain = fuse(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).train())
     assert isinstance(chain[1], nn.BatchNorm2d)
 
 
 @pytest.mark.parametrize("precision", ["exact", "float32", "bfloat16"])
-def test_a_norm_becomes_part_of_its_convolution(precision: str) -> None:
+def test_a_norm_becomes_part_of_its_convolution(precision):
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(8)
     for values in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
@@ -244,7 +243,7 @@ def test_a_norm_becomes_part_of_its_convolution(precision: str) -> None:
         ("smp-unet", {}),
     ],
 )
-def test_whole_networks_say_the_same(name: str, options: dict[str, Any]) -> None:
+def test_whole_networks_say_the_same(name, options):
     plain, fused = (
         build.build_model(name, in_channels=1, classes=2, options=options) for _ in "ab"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,14 +13,11 @@ from unetkit.models.build import build_model
 from unetkit.models.convolutions import fuse
 from unetkit.models.cost import largest_tensor, run_layers
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 class Odd(nn.Module):
     """Has a convolution of each unusual kind."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(2, 6, kernel_size=(3, 5), stride=2, padding=1, dilation=(1, 2), groups=2),
@@ -31,17 +27,17 @@ class Odd(nn.Module):
             nn.Conv2d(6, 3, kernel_size=1, padding_mode="reflect", bias=False),
         )
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
+    def forward(self, image):
         return self.layers(image)
 
 
-def classic() -> nn.Module:
+def classic():
     return build_model("unet", in_channels=2, classes=3, options={"depth": 2, "width": 4})
 
 
 @pytest.mark.parametrize("build", [classic, Odd])
 @pytest.mark.parametrize("fused", [True, False])
-def test_shapes_are_those_of_a_real_run(build: Callable[[], nn.Module], fused: bool) -> None:
+def test_shapes_are_those_of_a_real_run(build, fused):
     network = build().eval()
     network = fuse(network) if fused else network
     real: list[tuple[int, ...]] = []
@@ -56,9 +52,9 @@ def test_shapes_are_those_of_a_real_run(build: Callable[[], nn.Module], fused: b
     assert {tuple(run.given)[1] for run in runs if run.layer is network} == {2}
 
 
-def test_what_is_made_between_layers_counts_as_large() -> None:
+def test_what_is_made_between_layers_counts_as_large():
     class Enlarged(nn.Module):
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
+        def forward(self, image):
             large = nn.functional.interpolate(torch.cat([image] * 3, dim=1), scale_factor=2)
             return large[:, :1, ::2, ::2]
 
@@ -67,7 +63,7 @@ def test_what_is_made_between_layers_counts_as_large() -> None:
     assert largest_tensor(nn.MaxPool2d(2), in_channels=2, size=8) == 2 * 8 * 8
 
 
-def test_nothing_of_the_network_is_changed() -> None:
+def test_nothing_of_the_network_is_changed():
     network = build_model("unet", in_channels=1, classes=2, options={"depth": 1, "width": 2}).eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     run_layers(network, in_channels=1, size=44)
@@ -75,7 +71,7 @@ def test_nothing_of_the_network_is_changed() -> None:
     assert not any(layer._forward_hooks for layer in network.modules())
 
 
-def test_no_compiler_is_loaded_for_it() -> None:
+def test_no_compiler_is_loaded_for_it():
     code = """
 import sys
 from unetkit.models.cost import run_layers

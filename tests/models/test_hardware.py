@@ -224,7 +224,7 @@ def test_a_network_in_double_stays_in_double():
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
-def test_what_torch_keeps_of_a_gpu_is_given_back(kind: str) -> None:
+def test_what_torch_keeps_of_a_gpu_is_given_back(kind):
     if kind == "cpu":
         # It has nothing to give back, and a GPU is not woken up for it.
         before = torch.cuda.is_initialized()
@@ -240,7 +240,7 @@ def test_what_torch_keeps_of_a_gpu_is_given_back(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
-def test_a_batch_arrives_whole(kind: str) -> None:
+def test_a_batch_arrives_whole(kind):
     if kind == "cuda" and not torch.cuda.is_available():
         pytest.skip("there is no GPU of NVIDIA here")
     device, batch = torch.device(kind), torch.rand(2, 1, 700, 700)

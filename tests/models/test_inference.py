@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from unetkit.errors import NonFiniteError, ResourceError, UsageError
 from unetkit.models import hardware, unet
@@ -25,12 +24,12 @@ from unetkit.models.inference import (
 )
 
 
-def noise(channels: int, height: int, width: int) -> np.ndarray:
+def noise(channels, height, width):
     return np.random.default_rng(0).random((channels, height, width), np.float32)
 
 
 @pytest.fixture
-def network() -> nn.Module:
+def network():
     """Return a network whose two classes are mixed over noise, so that seams would show."""
     torch.manual_seed(2)
     network = unet.build(in_channels=1, classes=2, depth=2, width=2).eval()
@@ -43,7 +42,7 @@ def network() -> nn.Module:
     return network
 
 
-def one_pass(network: nn.Module, image: np.ndarray) -> np.ndarray:
+def one_pass(network, image):
     """Predict an image (C, Y, X) in one pass over it, mirrored on every side by NumPy."""
     contract = network.contract
     height, width = image.shape[1:]
@@ -58,9 +57,7 @@ def one_pass(network: nn.Module, image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (33, 57), (90, 44)])
 @pytest.mark.parametrize("options", [{"tile": 16}, {"tile": 64}, {"tile": 64, "overlap": 30}, {}])
-def test_an_array_is_predicted_as_in_one_pass(
-    network: nn.Module, shape: tuple[int, int], options: dict[str, int]
-) -> None:
+def test_an_array_is_predicted_as_in_one_pass(network, shape, options):
     image = noise(1, *shape)
     image.flags.writeable = False
     got = predict_array(network, image, contract=network.contract, precision="exact", **options)
@@ -68,7 +65,7 @@ def test_an_array_is_predicted_as_in_one_pass(
     np.testing.assert_array_equal(got, one_pass(network, image))
 
 
-def test_tiles_off_the_grid_of_pooling_differ(network: nn.Module) -> None:
+def test_tiles_off_the_grid_of_pooling_differ(network):
     image = noise(1, 60, 60)
     with pytest.raises(UsageError, match="multiple of 4"):
         predict_array(network, image, contract=network.contract, tile=18)
@@ -78,7 +75,7 @@ def test_tiles_off_the_grid_of_pooling_differ(network: nn.Module) -> None:
     assert not np.allclose(off, one_pass(network, image), atol=1e-3)
 
 
-def test_the_mode_of_the_network_is_left_as_it_was(network: nn.Module) -> None:
+def test_the_mode_of_the_network_is_left_as_it_was(network):
     first = predict_array(network.train(), noise(1, 20, 20), contract=network.contract)
     assert network.training
     second = predict_array(network.eval(), noise(1, 20, 20), contract=network.contract)
@@ -86,7 +83,7 @@ def test_the_mode_of_the_network_is_left_as_it_was(network: nn.Module) -> None:
     np.testing.assert_array_equal(first, second)
 
 
-def test_an_output_that_is_not_finite_is_named(network: nn.Module) -> None:
+def test_an_output_that_is_not_finite_is_named(network):
     image = noise(1, 20, 20)
     image[0, 5, 5] = np.inf
     with pytest.raises(NonFiniteError, match=r"NaN or Inf at .* pixels of the tile at row 0"):
@@ -102,13 +99,8 @@ def test_an_output_that_is_not_finite_is_named(network: nn.Module) -> None:
         (RuntimeError("shapes differ"), RuntimeError),
     ],
 )
-def test_too_little_memory_is_named(
-    network: nn.Module,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    expected: type[Exception],
-) -> None:
-    def fail(*_: object, **__: object) -> None:
+def test_too_little_memory_is_named(network, monkeypatch, error, expected):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(hardware, "forward", fail)
@@ -124,9 +116,7 @@ def test_too_little_memory_is_named(
     width=st.integers(1, 40),
     seed=st.integers(0, 99),
 )
-def test_probabilities_do_not_depend_on_the_neighbours(
-    classes: int, height: int, width: int, seed: int
-) -> None:
+def test_probabilities_do_not_depend_on_the_neighbours(classes, height, width, seed):
     torch.manual_seed(seed)
     logits = 30 * torch.randn(classes, height, width)
     got = to_probabilities(logits)
@@ -136,7 +126,7 @@ def test_probabilities_do_not_depend_on_the_neighbours(
         np.testing.assert_array_equal(alone[:, 0, 0], got[:, y, x])
 
 
-def test_classes_are_the_most_probable() -> None:
+def test_classes_are_the_most_probable():
     three = np.array([[[0.2, 0.4]], [[0.5, 0.4]], [[0.3, 0.2]]], np.float32)
     np.testing.assert_array_equal(to_classes(three), [[1, 0]])
     two = np.array([[[0.7, 0.5, 0.2]], [[0.3, 0.5, 0.8]]], np.float32)

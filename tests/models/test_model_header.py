@@ -6,7 +6,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -23,10 +22,6 @@ from unetkit.models.model_header import (
     read_header,
 )
 from unetkit.storage import urls
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 HEADER = ModelHeader(
     model="unet",
@@ -193,9 +188,7 @@ def test_no_file_and_a_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_is_the_same_from_a_bucket_and_a_website(
-    small_model: Path, bucket: str, website: str
-) -> None:
+def test_a_model_is_the_same_from_a_bucket_and_a_website(small_model, bucket, website):
     urls.write(f"{bucket}/m.safetensors", small_model.read_bytes())
     here = load(str(small_model))
     for url in (f"{bucket}/m.safetensors", f"{website}/{small_model.name}"):
@@ -203,19 +196,19 @@ def test_a_model_is_the_same_from_a_bucket_and_a_website(
         assert load(url).sha256 == here.sha256
 
 
-def test_no_more_is_fetched_than_will_be_read(small_model: Path, bucket: str) -> None:
+def test_no_more_is_fetched_than_will_be_read(small_model, bucket):
     urls.write(f"{bucket}/m.safetensors", small_model.read_bytes())
     assert open_model(f"{bucket}/m.safetensors", max_size=9).read() == small_model.read_bytes()[:9]
 
 
-def test_a_missing_model_in_a_store_is_missing_and_a_silent_store_is_not(website: str) -> None:
+def test_a_missing_model_in_a_store_is_missing_and_a_silent_store_is_not(website):
     with pytest.raises(MissingError, match="the model file must exist"):
         load(f"{website}/none.safetensors")
     with pytest.raises(UnavailableError):
         load("http://127.0.0.1:1/model.safetensors")
 
 
-def test_what_is_cut_short_in_a_store_is_noticed(small_model: Path, bucket: str) -> None:
+def test_what_is_cut_short_in_a_store_is_noticed(small_model, bucket):
     urls.write(f"{bucket}/m.safetensors", small_model.read_bytes()[:-7])
     with pytest.raises(InputError, match="damaged"):
         load(f"{bucket}/m.safetensors")
