@@ -1,7 +1,5 @@
 """Changes of grey values: drawn once, applied alike."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -83,11 +81,8 @@ def test_drawn_numbers_spread_by_the_strength():
     assert len({a.noise_seed for a in drawn}) == 400
 
 
-def test_strength_0_changes_nothing():
+def test_strength_0_changes_nothing_and_what_is_drawn_goes_through_a_dict():
     assert not draw_appearance(np.random.default_rng(0), strength=0).changes
-
-
-def test_round_trip_through_a_dict():
     drawn = draw_appearance(np.random.default_rng(1))
     assert Appearance.from_dict(drawn.to_dict()) == drawn
 

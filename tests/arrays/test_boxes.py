@@ -1,7 +1,5 @@
-from __future__ import annotations
-
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unetkit.arrays.boxes import gather, inside, read_around, read_tile
@@ -53,13 +51,7 @@ def test_labels_are_read_without_a_channel_axis():
     )
 
 
-@settings(deadline=None)
-@given(
-    height=st.integers(1, 12),
-    width=st.integers(1, 12),
-    reach=st.integers(0, 15),
-    data=st.data(),
-)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 15), st.data())
 def test_labels_around_a_box_are_read_or_0(height, width, reach, data):
     labels = np.arange(1, height * width + 1).reshape(height, width)
     rows, columns = (

@@ -53,12 +53,9 @@ def test_siblings_are_as_usual():
         assert deviations(typical_one, describe([picture(seed)])) == []
 
 
-def test_an_inverted_image_is_not():
+def test_an_inverted_or_a_magnified_image_is_not():
     (said,) = deviations(known(), describe([1 - picture(10)]))
     assert said.startswith("intensities are spread otherwise, by ")
-
-
-def test_a_magnified_image_is_not():
     large = picture(10, size=64).repeat(4, axis=1).repeat(4, axis=2)
     said = deviations(known(), describe([large]))
     assert any("details are coarser" in one for one in said)
@@ -93,9 +90,7 @@ def test_another_unit_is_told_where_exposures_varied():
     (said,) = deviations(varied, noise(65535))
     assert said.startswith("intensities are spread otherwise, by ")
     # What knows no least, as models of before, is silent about the first.
-    values = varied.to_dict()
-    del values["narrowest"]
-    older = Typical.from_dict(values)
+    older = Typical.from_dict({k: v for k, v in varied.to_dict().items() if k != "narrowest"})
     assert older.narrowest == (0.0,)
     assert deviations(older, noise(1)) == []
 

@@ -1,7 +1,5 @@
 """Measurements against scikit-image, whole and in blocks."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import ndimage

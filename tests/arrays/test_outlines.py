@@ -1,7 +1,5 @@
 """Outlines are exact: filled again they are the objects, whatever the blocks they came from."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

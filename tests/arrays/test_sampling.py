@@ -1,7 +1,5 @@
 """The weights under a deformation: interpolation that adds up to one."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

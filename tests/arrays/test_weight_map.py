@@ -1,7 +1,5 @@
 """Weight maps, against one distance transform a cell and the paper's numbers."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np
@@ -94,12 +92,9 @@ def test_the_border_term_is_that_of_one_transform_a_cell(labels, numbers):
     seed=st.integers(0, 10**6),
     tile=st.integers(7, 60),
 )
-def test_any_number_of_cells_in_any_tiles_gives_the_naive_map(cells, longest, seed, tile):
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((50, 70), np.int64)
-    for number in rng.integers(1, 2**32, cells, endpoint=True):
-        (y, x), (high, wide) = rng.integers(0, (50, 70)), rng.integers(1, longest + 1, 2)
-        labels[y : y + high, x : x + wide] = number
+def test_any_number_of_cells_in_any_tiles_gives_the_naive_map(boxes, cells, longest, seed, tile):
+    ids = np.random.default_rng(seed).integers(1, 2**32, cells, endpoint=True)
+    labels = boxes(seed, (50, 70), ids, longest=longest, dtype=np.int64)
     found = by_tiles(border_weight, labels, size=tile, halo=29)
     np.testing.assert_allclose(found, naive_border(labels, w0=10, sigma=5), atol=1e-6, rtol=1e-6)
     assert (found == border_weight(labels)).all()
@@ -123,11 +118,11 @@ def test_a_cut_between_touching_cells_gets_the_highest_weight():
     assert border_weight(labels).max() == pytest.approx(9.2312, rel=1e-4)
 
 
-@pytest.mark.parametrize("cells", [0, 1])
-def test_fewer_than_two_cells_have_no_border(cells):
+def test_fewer_than_two_cells_have_no_border():
     labels = np.zeros((40, 40), np.uint16)
-    labels[10:20, 10:20] = cells
-    assert (border_weight(labels) == 0).all()
+    for cell in (0, 1):
+        labels[10:20, 10:20] = cell
+        assert not border_weight(labels).any()
 
 
 def test_it_is_0_on_cells_and_beyond_the_reach():
@@ -145,14 +140,18 @@ def test_the_reach_is_where_the_term_meets_the_tolerance():
     assert reach(w0=TOLERANCE / 2, sigma=5) == 0
 
 
-def test_a_tile_with_its_halo_gives_the_bits_of_the_whole():
-    rng = np.random.default_rng(0)
-    labels = np.zeros((150, 160), np.uint32)
-    for number in range(1, 60):
-        y, x = rng.integers(0, 150), rng.integers(0, 160)
-        labels[y : y + 12, x : x + 12] = number
+def mapped(labels, **more):
+    """Weigh labels, cut apart, with 0.5 for background and 2 for foreground."""
+    cut = cut_gaps(labels)
+    return weight_map(
+        cut, target=make_target(cut, "foreground"), **{"class_weight": (0.5, 2.0), **more}
+    )
+
+
+def test_a_tile_with_its_halo_gives_the_bits_of_the_whole(boxes):
+    labels = boxes(0, (150, 160), range(1, 60), size=(12, 12))
     for preset in PRESETS.values():
-        compute = partial(_mapped, preset=preset)
+        compute = partial(mapped, preset=preset)
         assert (by_tiles(compute, labels, size=40, halo=preset.halo) == compute(labels)).all()
 
 
@@ -162,12 +161,6 @@ def test_a_smaller_halo_does_not():
     labels[0, 5], labels[0, 30] = 1, 2
     assert border_weight(labels)[0, 6] > 0
     assert border_weight(labels[:, :29])[0, 6] == 0
-
-
-def _mapped(labels, preset):
-    cut = cut_gaps(labels)
-    target = make_target(cut, "foreground")
-    return weight_map(cut, target=target, class_weight=(0.5, 2.0), preset=preset)
 
 
 def test_class_weights_are_inverse_frequencies_of_mean_1():
@@ -185,10 +178,8 @@ def test_an_absent_class_weighs_1_and_nothing_is_nan():
 
 def test_paper_weights_are_class_balance_plus_border():
     labels = ring()
-    target = make_target(labels, "foreground")
-    found = weight_map(labels, target=target, class_weight=(0.5, 2.0))
     wanted = np.where(labels > 0, 2.0, 0.5) + naive_border(labels, w0=10, sigma=5)
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    np.testing.assert_allclose(mapped(labels), wanted, rtol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)
@@ -197,11 +188,8 @@ def test_freiburg_weights_are_those_of_their_release(labels):
     target = make_target(labels, "foreground")
     found = weight_map(labels, target=target, class_weight=(9.0, 9.0), preset="freiburg2019")
     near, second = distances(labels)
-    background = (
-        0.1
-        + 50 * np.exp(-((near + second) ** 2) / (2 * 6**2))
-        + 0.9 * np.exp(-(near**2) / (2 * 10**2))
-    )
+    pair = 50 * np.exp(-((near + second) ** 2) / (2 * 6**2))
+    background = 0.1 + pair + 0.9 * np.exp(-(near**2) / (2 * 10**2))
     np.testing.assert_allclose(found, np.where(labels > 0, 1, background), atol=1e-5)
 
 
@@ -213,9 +201,8 @@ def test_class_maps_weigh_by_class_alone():
 
 def test_ignored_pixels_weigh_0():
     labels = ring()
-    target, ignore = make_target(labels, "foreground"), labels == 7
-    kept = weight_map(labels, target=target, class_weight=(1, 1))
-    found = weight_map(labels, target=target, class_weight=(1, 1), ignore=ignore)
+    ignore = labels == 7
+    kept, found = mapped(labels), mapped(labels, ignore=ignore)
     assert (found[ignore] == 0).all()
     assert (found[~ignore] == kept[~ignore]).all()
     assert (kept > 0).all()
@@ -223,9 +210,7 @@ def test_ignored_pixels_weigh_0():
 
 def test_presets_can_be_changed_in_part():
     assert choose_preset("freiburg2019", sigma=3.0).w0 == 50
-    labels = np.array([[1, 0, 2]])
-    target = make_target(labels, "foreground")
-    found = weight_map(labels, target=target, class_weight=(0, 0), w0=20.0)
+    found = mapped(np.array([[1, 0, 2]]), class_weight=(0, 0), w0=20.0)
     assert found[0, 1] == pytest.approx(2 * 9.2312, rel=1e-4)
 
 
@@ -237,27 +222,15 @@ def test_numbers_that_can_not_be_used_are_refused():
     for sigma in (0, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="sigma must be more than 0 pixels, got"):
             choose_preset("paper2015", sigma=sigma)
+    with pytest.raises(LabelError, match="labels must be integers"):
+        border_weight(np.zeros((3, 3)))
     preset, labels = Preset(source="", w0=1, sigma=1), np.zeros((1, 1), int)
     with pytest.raises(UsageError, match="w0 and sigma must come with the name"):
         weight_map(labels, target=labels, class_weight=(1, 1), preset=preset, w0=2)
 
 
-def test_labels_that_are_none_are_refused():
-    with pytest.raises(LabelError, match="labels must be integers"):
-        border_weight(np.zeros((3, 3)))
-
-
-@pytest.fixture(scope="module")
-def labels():
-    rng = np.random.default_rng(5)
-    out = np.zeros((70, 90), np.uint32)
-    for number in range(1, 15):
-        y, x = rng.integers(0, 70), rng.integers(0, 90)
-        out[y : y + 6, x : x + 9] = number
-    return out
-
-
-def test_a_short_reach_cuts_the_term_off_without_touching_the_rest(labels):
+def test_a_short_reach_cuts_the_term_off_without_touching_the_rest(boxes):
+    labels = boxes(5, (70, 90), range(1, 15), size=(6, 9))
     numbers = {"pair": (10.0, 5.0), "tolerance": 1e-6}
     full = distance_terms(labels, pair_reach=1000, **numbers)
     short = distance_terms(labels, pair_reach=28.4, **numbers)
@@ -269,20 +242,14 @@ def test_a_short_reach_cuts_the_term_off_without_touching_the_rest(labels):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1)])
 def test_single_rows_and_columns(shape):
     labels = np.zeros(shape, np.int64)
-    assert (distance_terms(labels, pair=(1, 5), pair_reach=30, tolerance=1e-6) == 0).all()
+    assert not distance_terms(labels, pair=(1, 5), pair_reach=30, tolerance=1e-6).any()
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 0.25), (3.0, 1.0)])
-def test_distances_follow_the_height_and_width_of_a_pixel(labels, spacing):
-    found = distance_terms(
-        labels,
-        pair=(0, 1),
-        pair_reach=0,
-        single=(0.9, 8),
-        single_reach=60,
-        tolerance=1e-6,
-        spacing=spacing,
-    )
+def test_distances_follow_the_height_and_width_of_a_pixel(boxes, spacing):
+    labels = boxes(5, (70, 90), range(1, 15), size=(6, 9))
+    numbers = {"pair": (0, 1), "pair_reach": 0, "single": (0.9, 8), "single_reach": 60}
+    found = distance_terms(labels, **numbers, tolerance=1e-6, spacing=spacing)
     near = distance_transform_edt(labels == 0, sampling=spacing)
     wanted = np.where((labels > 0) | (near > 60), 0, 0.9 * np.exp(-(near**2) / 128))
     np.testing.assert_allclose(found, wanted, atol=1e-5)

@@ -1,7 +1,5 @@
 """A dask cluster in this process, for what needs no processes of its own."""
 
-from __future__ import annotations
-
 import pytest
 from distributed import LocalCluster
 

@@ -1,7 +1,5 @@
 """Blocks of whole chunks: written, fitted, measured."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -27,9 +25,8 @@ def test_tiles_that_are_written_come_back_as_a_whole(tmp_path):
 
 
 def test_an_image_is_fitted_as_a_whole(tmp_path):
-    data = create_image(
-        str(tmp_path / "image.zarr"), shape=(2, 5, 5), axes="zyx", dtype="f4", chunk=2
-    )
+    place = str(tmp_path / "image.zarr")
+    data = create_image(place, shape=(2, 5, 5), axes="zyx", dtype="f4", chunk=2)
     data.write(0, 0, 0, np.full((1, 5, 5), 2.0))
     data.write(1, 0, 0, np.full((1, 5, 5), 6.0))
     fitted = fit_image(data, "range")

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import gc
 import os
 import signal
@@ -58,17 +56,21 @@ def leave_a_file(job):
     Path(job.folder, str(job.number)).touch()
 
 
-def die(job):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def die_at_three(job):
     """Kill the worker at job 3, as often as the folder has files to take away."""
     if job.number == 3:
         for path in Path(job.folder).iterdir():
             path.unlink()
-            die(job)
+            os.kill(os.getpid(), signal.SIGKILL)
     return job.number
+
+
+def results(function, jobs, **how):
+    """Run jobs, by their numbers or as they are, and give their results as they came."""
+    got = []
+    jobs = [Job(job) if isinstance(job, int) else job for job in jobs]
+    run_jobs(function, jobs, on_done=lambda _, result: got.append(result), **how)
+    return got
 
 
 @pytest.mark.parametrize("scheduler", [*ANY, "local:1"], indirect=True)
@@ -93,21 +95,9 @@ def test_an_error_comes_out_as_it_was_raised(scheduler):
     assert caught.value.exit_code == 143
 
 
-def test_no_job_at_all_is_no_error():
-    done: list[Job] = []
-    run_jobs(square, [], scheduler="sync", on_done=lambda job, _: done.append(job))
-    assert done == []
-
-
-def test_jobs_run_in_order_where_one_runs_at_a_time():
-    order: list[int] = []
-    run_jobs(
-        square,
-        map(Job, range(150)),
-        scheduler="sync",
-        on_done=lambda job, _: order.append(job.number),
-    )
-    assert order == list(range(150))
+@pytest.mark.parametrize("jobs", [0, 150])
+def test_jobs_run_in_order_where_one_runs_at_a_time(jobs):
+    assert results(square, range(jobs), scheduler="sync") == [n**2 for n in range(jobs)]
 
 
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
@@ -167,15 +157,13 @@ def test_nothing_runs_any_more_once_an_error_is_out(scheduler, tmp_path):
 
 
 def test_what_on_done_raises_ends_the_run():
-    ran: list[int] = []
+    ran = []
 
     def refuse(job, result):
         raise StoppedError("it must stop, got a signal; go on", signal=2)
 
     with pytest.raises(StoppedError):
-        run_jobs(
-            lambda job: ran.append(job.number), map(Job, range(9)), scheduler="sync", on_done=refuse
-        )
+        run_jobs(ran.append, range(9), scheduler="sync", on_done=refuse)
     assert ran == [0]
 
 
@@ -183,15 +171,8 @@ def test_what_on_done_raises_ends_the_run():
 def test_the_job_of_a_killed_worker_is_done_elsewhere(tmp_path, name, deaths):
     for number in range(deaths):
         (tmp_path / str(number)).touch()
-    done: list[int] = []
-    run_jobs(
-        die_at_three,
-        [Job(number, str(tmp_path)) for number in range(8)],
-        scheduler=name,
-        workers=2,
-        on_done=lambda job, result: done.append(result),
-    )
-    assert sorted(done) == list(range(8))
+    jobs = [Job(number, str(tmp_path)) for number in range(8)]
+    assert sorted(results(die_at_three, jobs, scheduler=name, workers=2)) == list(range(8))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -199,17 +180,13 @@ def test_the_job_of_a_killed_worker_is_done_elsewhere(tmp_path, name, deaths):
 def test_a_job_that_kills_every_worker_is_named(tmp_path, name):
     for number in range(9):
         (tmp_path / str(number)).touch()
-    done: list[int] = []
+    jobs, done = [Job(number, str(tmp_path)) for number in range(8)], []
     # A cluster blames every job that its dead worker held, the one behind it in the queue too.
     blamed = "[34]" if name.startswith("local") else "3"
     message = rf"3 in a row were killed at .*number={blamed}"
     with pytest.raises(ResourceError, match=message) as caught:
         run_jobs(
-            die_at_three,
-            [Job(number, str(tmp_path)) for number in range(8)],
-            scheduler=name,
-            workers=1,
-            on_done=lambda job, result: done.append(result),
+            die_at_three, jobs, scheduler=name, workers=1, on_done=lambda _, got: done.append(got)
         )
     assert caught.value.exit_code == 5
     # Two retries and no more, and what was done before is kept.

@@ -1,7 +1,5 @@
 """The two jobs of `weights`, each on one tile."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np
@@ -26,15 +24,8 @@ def sample(tmp_path):
 
 
 def job(sample, tile, **more):
-    return TileJob(
-        labels=sample.labels(),
-        ignore=sample.ignore,
-        plane=0,
-        tile=tile,
-        target="foreground",
-        preset=PRESETS["paper2015"],
-        **more,
-    )
+    data = {"labels": sample.labels(), "ignore": sample.ignore, "plane": 0}
+    return TileJob(**data, tile=tile, target="foreground", preset=PRESETS["paper2015"], **more)
 
 
 def test_counts_of_tiles_add_up_and_leave_ignored_pixels_out(sample):
@@ -46,12 +37,11 @@ def test_counts_of_tiles_add_up_and_leave_ignored_pixels_out(sample):
 
 
 def test_a_tile_is_read_with_what_there_is_around_it(sample):
-    block, inner = job(sample, cover(40, 50, tile=16, overlap=4)[0]).read()
-    assert block.shape == (20, 20)
-    assert inner == (slice(0, 16), slice(0, 16))
-    block, inner = job(sample, cover(40, 50, tile=16, overlap=4)[5]).read()
-    assert block.shape == (24, 24)
-    assert inner == (slice(4, 20), slice(4, 20))
+    tiles = cover(40, 50, tile=16, overlap=4)
+    for number, side, first in ((0, 20, 0), (5, 24, 4)):
+        block, inner = job(sample, tiles[number]).read()
+        assert block.shape == (side, side)
+        assert inner == 2 * (slice(first, first + 16),)
 
 
 def test_jobs_are_small_and_travel(sample):

@@ -1,7 +1,5 @@
 """Workers of this machine know which one they are, and leave the terminal's signals alone."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys
@@ -37,12 +35,9 @@ def test_workers_are_those_asked_for(name, workers, expected):
         ("tcp://somewhere:http", "a host and a port number"),
     ],
 )
-def test_a_name_that_means_nothing_is_refused(name, words):
+def test_a_name_that_means_nothing_and_workers_below_one_are_refused(name, words):
     with pytest.raises(UsageError, match=words):
         open_scheduler(name)
-
-
-def test_workers_below_one_are_refused():
     with pytest.raises(UsageError, match="workers must be at least 1, got 0"):
         open_scheduler("threads", 0)
 
@@ -69,18 +64,19 @@ def who(number):
     return worker_number()
 
 
-@pytest.mark.parametrize(("name", "workers"), [("processes", 2), ("local:2", None)])
-def test_each_local_worker_has_a_number(name, workers):
+@pytest.mark.parametrize(
+    ("name", "workers", "n", "numbers"),
+    [
+        ("processes", 2, 40, {0, 1}),
+        ("local:2", None, 40, {0, 1}),
+        ("sync", None, 2, {None}),
+        ("threads", None, 2, {None}),
+    ],
+)
+def test_each_local_worker_has_a_number_and_nobody_else(name, workers, n, numbers):
     found = set()
-    run_jobs(who, range(40), scheduler=name, workers=workers, on_done=lambda _, got: found.add(got))
-    assert found == {0, 1}
-
-
-@pytest.mark.parametrize("name", ["sync", "threads"])
-def test_whoever_is_no_worker_has_no_number(name):
-    found = set()
-    run_jobs(who, range(2), scheduler=name, on_done=lambda _, got: found.add(got))
-    assert found == {None}
+    run_jobs(who, range(n), scheduler=name, workers=workers, on_done=lambda _, got: found.add(got))
+    assert found == numbers
 
 
 def interrupts():

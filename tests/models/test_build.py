@@ -1,13 +1,9 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
 
 from unetkit import registry
 from unetkit.errors import ResourceError, UsageError
-from unetkit.models import build
 from unetkit.models.build import build_model, build_shapes, error_with_line, parse_options
 
 
@@ -61,36 +57,13 @@ def test_an_outline_takes_no_memory_and_has_every_shape():
         build_shapes("unet", in_channels=1, classes=2, options={"depth": 99})
 
 
-LOADED = """
-import sys
-from unetkit.models.build import build_model, build_shapes
-build_shapes("unet", in_channels=1, classes=2, options={"width": 2})
-print("torch._dynamo" in sys.modules)
-"""
-
-
-def test_an_outline_does_not_wait_for_the_compiler():
-    # Random numbers without memory would load it, which takes seconds.
-    run = subprocess.run([sys.executable, "-c", LOADED], check=True, stdout=subprocess.PIPE)
-    assert run.stdout.split() == [b"False"]
-    drawn = LOADED.replace("build_shapes(", "import torch\nwith torch.device('meta'): build_model(")
-    control = subprocess.run([sys.executable, "-c", drawn], check=True, stdout=subprocess.PIPE)
-    assert control.stdout.split() == [b"True"]
-
-
 def test_weights_are_drawn_again_after_an_outline():
     build_shapes("unet", in_channels=1, classes=2, options={"width": 2})
     made = build_model("unet", in_channels=1, classes=2, options={"width": 2})
     assert float(made.head.weight.detach().std()) > 0
 
 
-def test_a_network_that_computes_while_it_is_built_has_no_outline(monkeypatch):
-    unet = build.models().get("unet")
-
-    def counting(*, in_channels: int, classes: int):
-        torch.ones(1).item()
-        return unet(in_channels=in_channels, classes=classes, depth=1, width=2)
-
-    monkeypatch.setattr(registry.Registry, "get", lambda *_: counting)
-    assert build_shapes("odd", in_channels=1, classes=2) is None
-    assert build_model("odd", in_channels=1, classes=2).contract
+@pytest.mark.usefixtures("computing_build")
+def test_a_network_that_computes_while_it_is_built_has_no_outline():
+    assert build_shapes("odd", in_channels=1, classes=2, options={"width": 2}) is None
+    assert build_model("odd", in_channels=1, classes=2, options={"width": 2}).contract

@@ -1,5 +1,6 @@
 import itertools
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from unetkit.geometry.sizes import SizeContract
 from unetkit.models import unet
 from unetkit.models.conformance import CHECKS, Trial, built, findings
 
+SMALL = {"depth": 1, "width": 2}
 # What breaks a rule, the check that finds it, and what it says.
 FAULTS = {
     "unpadded": ("sizes", r"must return \(1, 2, 4, 9\) for an input of 4 x 9, got \(1, 2, 2, 7\)"),
@@ -29,6 +31,14 @@ FAULTS = {
 }
 
 
+# What a fault makes of logits.
+SPOILS = {
+    "relu": torch.relu,
+    "chance": lambda logits: logits + torch.rand(()),
+    "nan": lambda logits: logits / 0.0 * 0.0,
+    "coarse": lambda logits: 1e4 * logits - (1e4 * logits.detach()).bfloat16().float() + logits,
+    "position": lambda logits: logits + torch.arange(logits.shape[2])[:, None],
+}
 BUILDS = itertools.count()
 
 
@@ -37,12 +47,8 @@ class Blur(nn.Module):
 
     def __init__(self, *, in_channels, classes, fault=""):
         super().__init__()
-        self.contract = SizeContract(
-            step=1,
-            minimum=4,
-            halo=0 if fault == "no halo" else 1,
-            exact=fault != "claims not exact",
-        )
+        halo, exact = int(fault != "no halo"), fault != "claims not exact"
+        self.contract = SizeContract(step=1, minimum=4, halo=halo, exact=exact)
         self.fault = fault
         self.layer = nn.Conv2d(in_channels, classes, 3, padding=0 if fault == "unpadded" else 1)
         self.idle = nn.Parameter(torch.ones(2), requires_grad=fault == "idle")
@@ -63,41 +69,29 @@ class Blur(nn.Module):
         logits = self.layer(image) + self.hidden - 0.5
         if self.norm is not None:
             logits = logits + self.norm(logits.mean(dim=(2, 3)))[:, :, None, None]
-        return self.spoil(logits)
-
-    def spoil(self, logits):
-        if self.fault == "relu":
-            return logits.relu()
-        if self.fault == "chance":
-            return logits + torch.rand(())
-        if self.fault == "nan":
-            return logits / 0.0 * 0.0
-        if self.fault == "coarse":
-            return 1e4 * logits - (1e4 * logits.detach()).bfloat16().float() + logits
-        if self.fault == "position":
-            return logits + torch.arange(logits.shape[2])[:, None]
-        return logits
+        return SPOILS.get(self.fault, nn.Identity())(logits)
 
 
-def build_of(fault=""):
-    return lambda *, in_channels, classes: Blur(
-        in_channels=in_channels, classes=classes, fault=fault
-    )
+def told(build, **more):
+    """Give what is found, by the name of the check."""
+    return {finding.check: finding for finding in findings(build, **more)}
 
 
-def test_a_model_that_keeps_everything_passes_every_check():
-    for build, options in ((build_of(), {}), (unet.build, {"depth": 2, "width": 2})):
-        found = list(findings(build, options=options))
-        assert [finding.check for finding in found] == list(CHECKS)
-        assert all(finding.holds for finding in found), found
+@pytest.mark.parametrize(("build", "options"), [(Blur, {}), (unet.build, {"depth": 2, "width": 2})])
+def test_a_model_that_keeps_everything_passes_every_check(build, options):
+    found = told(build, options=options)
+    assert list(found) == list(CHECKS)
+    assert all(finding.holds for finding in found.values()), found
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_model_that_breaks_a_rule_is_told_which(fault):
     check, words = FAULTS[fault]
-    found = {finding.check: finding for finding in findings(build_of(fault))}
+    found = told(partial(Blur, fault=fault))
     assert not found[check].holds
     assert re.search(words, found[check].found), found[check].found
+    # Nothing can be asked of a network whose sizes are wrong.
+    assert (list(found) == ["interface", "sizes"]) == (fault == "unpadded")
 
 
 def test_one_network_of_one_sign_is_chance():
@@ -108,19 +102,18 @@ def test_one_network_of_one_sign_is_chance():
                 self.layer.weight.mul_(1e-3)
                 self.layer.bias.copy_(torch.randn(1).expand(2))
 
-    found = {f.check: f for f in findings(Shifted)}
-    assert found["logits"].holds
+    assert told(Shifted)["logits"].holds
 
 
 def test_a_model_that_looks_at_everything_passes_when_it_says_so():
-    found = {finding.check: finding for finding in findings(build_of("claims not exact"))}
+    found = told(partial(Blur, fault="claims not exact"))
     assert all(finding.holds for finding in found.values()), found
     assert found["context"].found.startswith("looks at the whole tile")
     assert re.search(r"differ from the whole by 0\.\d+", found["tiling"].found)
 
 
 def test_the_measured_numbers_are_told():
-    found = {f.check: f.found for f in findings(unet.build, options={"depth": 2, "width": 2})}
+    found = {name: f.found for name, f in told(unet.build, options=SMALL | {"depth": 2}).items()}
     assert "434" not in found["interface"]
     assert "step=4, minimum=44, margin=20" in found["interface"]
     assert found["sizes"] == "as promised for 44, 48, 52, 64"
@@ -135,61 +128,41 @@ def test_what_is_no_model_ends_the_trial():
     assert "must have a SizeContract as its contract, got None" in found.found
 
 
-def test_wrong_sizes_end_the_trial():
-    assert [f.check for f in findings(build_of("unpadded"))] == ["interface", "sizes"]
-
-
 def test_options_that_no_file_can_hold_are_found():
-    def build(*, in_channels, classes, size):
-        return Blur(in_channels=in_channels, classes=classes)
-
-    found = {f.check: f for f in findings(build, options={"size": {3}})}
+    found = told(lambda *, size, **wish: Blur(**wish), options={"size": {3}})
     assert "options that JSON can hold" in found["file"].found
-    assert {f.check for f in found.values() if not f.holds} == {"file"}
+    assert {name for name, finding in found.items() if not finding.holds} == {"file"}
 
 
 def test_a_trained_model_is_checked_as_it_is():
-    module = unet.build(in_channels=2, classes=3, depth=1, width=2)
+    wish = {"in_channels": 2, "classes": 3}
+    module = unet.build(**wish, **SMALL)
     with torch.no_grad():
         module.head.bias[0] = torch.nan
-    options = {"depth": 1, "width": 2}
-    found = {
-        f.check: f
-        for f in findings(unet.build, in_channels=2, classes=3, options=options, module=module)
-    }
+    found = told(unet.build, **wish, options=SMALL, module=module)
     assert "finite logits" in found["logits"].found
     assert found["sizes"].holds
 
 
-def test_the_numbers_are_the_same_every_time():
-    first, second = (list(findings(unet.build, options={"depth": 1, "width": 2})) for _ in "ab")
-    assert first == second
-
-
-def test_checks_leave_the_random_numbers_alone():
-    torch.manual_seed(5)
-    expected = torch.rand(2)
-    torch.manual_seed(5)
-    list(findings(build_of()))
-    assert torch.equal(torch.rand(2), expected)
+def test_the_numbers_are_the_same_every_time_and_take_no_random_ones():
+    state = torch.get_rng_state()
+    assert told(unet.build, options=SMALL) == told(unet.build, options=SMALL)
+    assert torch.equal(torch.get_rng_state(), state)
     assert issubclass(CheckError, RuntimeError)
 
 
-WISH = {"in_channels": 1, "classes": 2, "depth": 1, "width": 2}
+WISH = {"in_channels": 1, "classes": 2, **SMALL}
 
 
 def trial():
     module = built(unet.build, WISH, seed=0)
-    options = {"depth": 1, "width": 2}
-    return Trial(build=unet.build, module=module, in_channels=1, classes=2, options=options)
+    return Trial(build=unet.build, module=module, in_channels=1, classes=2, options=SMALL)
 
 
 def test_a_seed_gives_one_network_and_takes_nobodys_random_numbers():
-    torch.manual_seed(3)
-    expected = torch.rand(2)
-    torch.manual_seed(3)
+    state = torch.get_rng_state()
     first, second, other = (built(unet.build, WISH, seed=s).head.weight for s in (0, 0, 1))
-    assert torch.equal(torch.rand(2), expected)
+    assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 

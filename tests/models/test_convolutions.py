@@ -1,7 +1,5 @@
 """What is computed in one step is what was computed in two."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest
@@ -53,20 +51,15 @@ def drawn(case, *, transposed):
     return (image, weight, bias), numbers
 
 
-@settings(max_examples=60, deadline=None)
-@given(CASES)
-def test_convolve_is_torchs_convolution(case):
-    tensors, numbers = drawn(case, transposed=False)
-    expected = functional.conv2d(*tensors, **numbers)
-    torch.testing.assert_close(convolve(*tensors, **numbers), expected)
-
-
-@settings(max_examples=60, deadline=None)
-@given(CASES)
-def test_convolve_transposed_is_torchs(case):
-    tensors, numbers = drawn(case, transposed=True)
-    expected = functional.conv_transpose2d(*tensors, **numbers)
-    torch.testing.assert_close(convolve_transposed(*tensors, **numbers), expected)
+@pytest.mark.parametrize(
+    ("ours", "torchs"),
+    [(convolve, functional.conv2d), (convolve_transposed, functional.conv_transpose2d)],
+)
+@settings(max_examples=60)
+@given(case=CASES)
+def test_convolutions_are_torchs(ours, torchs, case):
+    tensors, numbers = drawn(case, transposed=ours is convolve_transposed)
+    torch.testing.assert_close(ours(*tensors, **numbers), torchs(*tensors, **numbers))
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
@@ -135,12 +128,15 @@ def test_the_mode_replaces_convolutions_without_gradients_only(monkeypatch):
 
 
 def pair(seed=0, **options):
-    made = []
-    for _ in range(2):
-        torch.manual_seed(seed)
-        layer = nn.Conv2d(4, 8, kernel_size=3, **options)
-        made.append(nn.Sequential(layer, nn.ReLU(inplace=True), nn.Conv2d(8, 2, 1)).eval())
-    return made[0], fuse(made[1])  # type: ignore[return-value]
+    torch.manual_seed(seed)
+    layer = nn.Conv2d(4, 8, kernel_size=3, **options)
+    plain = nn.Sequential(layer, nn.ReLU(inplace=True), nn.Conv2d(8, 2, 1)).eval()
+    return plain, fuse(copy.deepcopy(plain))
+
+
+def logits_of(*networks, image, precision="float32"):
+    with torch.inference_mode():
+        return [hardware.forward(one, image, precision=precision) for one in networks]
 
 
 @pytest.mark.parametrize(
@@ -157,12 +153,9 @@ def pair(seed=0, **options):
 def test_a_fused_network_says_the_same(options, precision):
     plain, fused = pair(**options)
     assert isinstance(fused[0], ConvolutionReLU)
-    image = torch.randn(2, 4, 21, 30)
-    with torch.inference_mode():
-        one, other = (hardware.forward(m, image, precision=precision) for m in (plain, fused))
-    torch.testing.assert_close(
-        other, one, rtol=1e-2 if precision == "bfloat16" else 1e-6, atol=1e-5
-    )
+    one, other = logits_of(plain, fused, image=torch.randn(2, 4, 21, 30), precision=precision)
+    rough = precision == "bfloat16"
+    torch.testing.assert_close(other, one, rtol=1e-2 if rough else 1e-6, atol=1e-5)
     if precision == "exact":
         assert torch.equal(other, one)
 
@@ -178,15 +171,15 @@ def test_a_fused_step_is_taken_where_it_can_be(monkeypatch):
 
     monkeypatch.setattr(convolutions.functional, "relu", relu)
     image = torch.randn(1, 4, 9, 9)
+    logits_of(fused, image=image)
     with torch.inference_mode():
-        hardware.forward(fused, image, precision="float32")
         usable = convolutions._kind(image) is not None
-        assert calls == ([] if usable else ["relu"])
-        hardware.forward(fused, image, precision="exact")
-        assert calls[-1:] == ["relu"]
-        calls.clear()
-        with in_two_steps():
-            hardware.forward(fused, image, precision="float32")
+    assert calls == ([] if usable else ["relu"])
+    logits_of(fused, image=image, precision="exact")
+    assert calls[-1:] == ["relu"]
+    calls.clear()
+    with in_two_steps():
+        logits_of(fused, image=image)
     assert calls == ["relu"]
     calls.clear()
     # With gradients it learns as before.
@@ -226,9 +219,7 @@ def test_a_norm_becomes_part_of_its_convolution(precision):
     plain = nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), norm, nn.ReLU()).eval()
     fused = fuse(copy.deepcopy(plain))
     assert [type(layer) for layer in fused.children()] == [ConvolutionReLU, *2 * [nn.Identity]]
-    image = torch.randn(2, 4, 21, 30)
-    with torch.inference_mode():
-        one, other = (hardware.forward(m, image, precision=precision) for m in (plain, fused))
+    one, other = logits_of(plain, fused, image=torch.randn(2, 4, 21, 30), precision=precision)
     assert float(one.max()) > 1
     rough = precision == "bfloat16"
     torch.testing.assert_close(other, one, rtol=2e-2, atol=5e-2 if rough else 1e-5)
@@ -244,19 +235,15 @@ def test_a_norm_becomes_part_of_its_convolution(precision):
     ],
 )
 def test_whole_networks_say_the_same(name, options):
-    plain, fused = (
-        build.build_model(name, in_channels=1, classes=2, options=options) for _ in "ab"
-    )
+    wish = {"in_channels": 1, "classes": 2, "options": options}
+    plain, fused = (build.build_model(name, **wish) for _ in "ab")
     image = torch.rand(2, 1, *2 * [plain.contract.legal(64)])
     with torch.no_grad():
         # Statistics that are not those of a fresh network.
         plain.train()(image)
     fused.load_state_dict(plain.state_dict())
     fuse(fused.eval())
-    with torch.inference_mode():
-        one, other = (
-            hardware.forward(m, image, precision="float32") for m in (plain.eval(), fused)
-        )
+    one, other = logits_of(plain.eval(), fused, image=image)
     scale = max(1.0, float(one.abs().max()))
     torch.testing.assert_close(other, one, rtol=0, atol=1e-5 * scale)
     norms = [m for m in fused.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -1,4 +1,5 @@
 import pickle
+from collections import OrderedDict
 
 import pytest
 import safetensors.torch
@@ -34,8 +35,7 @@ class Deep(nn.Module):
 
 
 def test_layers_that_the_output_does_not_depend_on_are_dropped():
-    network = Deep()
-    image = torch.randn(1, 1, 8, 8)
+    network, image = Deep(), torch.randn(1, 1, 8, 8)
     before = network.eval()(image)
     drop_unused_layers(network, image)
     assert isinstance(network.rest, nn.Identity)
@@ -46,8 +46,7 @@ def test_layers_that_the_output_does_not_depend_on_are_dropped():
 
 
 def test_up_sampling_does_not_depend_on_the_size_of_the_tile():
-    network = Deep().eval()
-    image = torch.randn(1, 1, 32, 8)
+    network, image = Deep().eval(), torch.randn(1, 1, 32, 8)
 
     def parts_differ():
         whole, part = network(image), network(image[:, :, 8:])
@@ -93,10 +92,8 @@ def test_a_frozen_encoder_does_not_learn_until_it_is_thawed():
         optimizer.zero_grad()
         network(torch.randn(2, 1, 64, 64)).square().sum().backward()
         optimizer.step()
-        moved = {
-            n for n, tensor in network.state_dict().items() if not torch.equal(tensor, before[n])
-        }
-        return {name.split(".")[1] for name in moved}
+        now = network.state_dict()
+        return {name.split(".")[1] for name in now if not torch.equal(now[name], before[name])}
 
     network.freeze_encoder()
     assert changed() == {"decoder", "segmentation_head"}
@@ -105,10 +102,8 @@ def test_a_frozen_encoder_does_not_learn_until_it_is_thawed():
 
 
 def encoder(channels=3):
-    layers = nn.Sequential()
-    layers.add_module("conv_stem", nn.Conv2d(channels, 4, 3, bias=False))
-    layers.add_module("layers_0", nn.BatchNorm2d(4))
-    return layers
+    stem, norm = nn.Conv2d(channels, 4, 3, bias=False), nn.BatchNorm2d(4)
+    return nn.Sequential(OrderedDict(conv_stem=stem, layers_0=norm))
 
 
 @pytest.fixture
@@ -118,10 +113,16 @@ def state():
     return {name: torch.rand_like(t) if t.is_floating_point() else t for name, t in donor.items()}
 
 
-def saved(tmp_path, state):
-    path = tmp_path / "weights.safetensors"
-    safetensors.torch.save_file(state, path)
-    return str(path)
+@pytest.fixture
+def loaded(stored):
+    """Return what loads weights from a file into an encoder for so many channels."""
+
+    def load(state, network=None):
+        network = network or encoder()
+        load_encoder(network, stored(safetensors.torch.save(state)))
+        return network
+
+    return load
 
 
 @pytest.mark.parametrize(
@@ -134,20 +135,14 @@ def saved(tmp_path, state):
         lambda name: f"encoder.{name}",
     ],
 )
-def test_the_names_of_every_library_are_understood(tmp_path, state, renamed):
-    path = saved(tmp_path, {"fc.weight": torch.ones(2), **{renamed(n): state[n] for n in state}})
-    network = encoder()
-    load_encoder(network, path)
-    for name, tensor in network.state_dict().items():
-        assert torch.equal(tensor, state[name])
+def test_the_names_of_every_library_are_understood(loaded, state, renamed):
+    network = loaded({"fc.weight": torch.ones(2), **{renamed(n): state[n] for n in state}})
+    assert all(torch.equal(tensor, state[n]) for n, tensor in network.state_dict().items())
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
-def test_kernels_for_photographs_take_other_channels(tmp_path, state, channels):
-    network = encoder(channels)
-    load_encoder(network, saved(tmp_path, state))
-    photo = encoder()
-    load_encoder(photo, saved(tmp_path, state))
+def test_kernels_for_photographs_take_other_channels(loaded, state, channels):
+    network, photo = loaded(state, encoder(channels)), loaded(state)
     # A grey picture gives what its photograph would give, or about as much.
     grey = torch.rand(1, 1, 6, 6)
     with torch.inference_mode():
@@ -157,27 +152,24 @@ def test_kernels_for_photographs_take_other_channels(tmp_path, state, channels):
     assert torch.equal(network[1].weight, state["layers_0.weight"])
 
 
-def test_a_file_without_counters_of_batches_will_do(tmp_path, state):
+def test_a_file_without_counters_of_batches_will_do(loaded, state):
     del state["layers_0.num_batches_tracked"]
-    network = encoder()
-    load_encoder(network, saved(tmp_path, state))
-    assert torch.equal(network[1].weight, state["layers_0.weight"])
+    assert torch.equal(loaded(state)[1].weight, state["layers_0.weight"])
 
 
-def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path, state):
+def test_what_does_not_fit_is_refused_and_changes_nothing(loaded, state):
     network = encoder()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     del state["layers_0.weight"]
     with pytest.raises(InputError, match=r"got none for 1 \('layers_0.weight'\)"):
-        load_encoder(network, saved(tmp_path, state))
+        loaded(state, network)
     state["layers_0.weight"] = torch.full((4,), torch.nan)
     with pytest.raises(InputError, match="must be finite"):
-        load_encoder(network, saved(tmp_path, state))
-    for name, tensor in network.state_dict().items():
-        assert torch.equal(tensor, before[name])
+        loaded(state, network)
+    assert all(torch.equal(tensor, before[n]) for n, tensor in network.state_dict().items())
 
 
-def test_what_is_no_safetensors_file_is_never_opened(tmp_path):
+def test_what_is_no_safetensors_file_is_never_opened(tmp_path, stored):
     with pytest.raises(MissingError, match=r"none, imagenet or a \.safetensors file"):
         load_encoder(encoder(), str(tmp_path / "nothing.safetensors"))
 
@@ -185,8 +177,7 @@ def test_what_is_no_safetensors_file_is_never_opened(tmp_path):
         def __reduce__(self):
             return (tmp_path / "ran").touch, ()
 
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(pickle.dumps(Bomb()))
+    path = stored(pickle.dumps(Bomb()))
     with pytest.raises(InputError, match=r"must be a whole \.safetensors file"):
-        load_encoder(encoder(), str(path))
+        load_encoder(encoder(), path)
     assert not (tmp_path / "ran").exists()

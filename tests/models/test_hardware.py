@@ -1,8 +1,7 @@
 import platform
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -30,21 +29,24 @@ def network():
     return build(in_channels=1, classes=2, depth=2, width=8).eval()
 
 
+def predict(module, image, precision):
+    with torch.inference_mode():
+        return forward(module, image, precision=precision)
+
+
 def test_the_words_for_devices():
     assert pick_device("cpu") == CPU
     best = "cuda" if torch.cuda.is_available() else "mps" if hardware._has_mps() else "cpu"
     assert pick_device("auto").type == best
+    # One that is not there is the surroundings' fault.
+    with pytest.raises(ResourceError, match=r"got 'cuda:99' with .* use --device cpu"):
+        pick_device("cuda:99")
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "mps:1", "CPU"])
 def test_a_word_that_names_no_device_is_refused(name):
     with pytest.raises(UsageError, match="device must be auto, cpu, cuda, cuda:NUMBER or mps"):
         pick_device(name)
-
-
-def test_a_device_that_is_not_there_is_the_surroundings_fault():
-    with pytest.raises(ResourceError, match=r"got 'cuda:99' with .* use --device cpu"):
-        pick_device("cuda:99")
 
 
 def test_low_precision_is_offered_only_where_the_processor_has_it(monkeypatch):
@@ -79,45 +81,30 @@ def test_logits_are_float32_and_near_those_in_double(precision):
 def test_exact_has_the_same_bits_after_other_precisions_and_with_other_threads():
     module, image = network(), torch.randn(1, 1, 60, 52)
     threads = torch.get_num_threads()
-    with torch.inference_mode():
-        first = forward(module, image, precision="exact")
-        forward(module, image, precision="float32")
-        try:
-            torch.set_num_threads(threads + 1)
-            again = forward(module, image, precision="exact")
-        finally:
-            torch.set_num_threads(threads)
+    first, _ = (predict(module, image, precision) for precision in ("exact", "float32"))
+    try:
+        torch.set_num_threads(threads + 1)
+        again = predict(module, image, "exact")
+    finally:
+        torch.set_num_threads(threads)
     assert torch.equal(first, again)
 
 
 def test_exact_has_the_same_bits_while_other_threads_use_other_precisions():
-    module, image = network(), torch.randn(1, 1, 60, 52)
-
-    def run(precision):
-        with torch.inference_mode():
-            return forward(module, image, precision=precision)
-
+    run = partial(predict, network(), torch.randn(1, 1, 60, 52))
     expected = run("exact")
-    wishes = ["exact", "float32", "bfloat16"] * 6
     with ThreadPoolExecutor(3) as pool:
-        results = list(pool.map(run, wishes))
+        results = list(pool.map(run, ["exact", "float32", "bfloat16"] * 6))
     assert all(torch.equal(r, expected) for r in results[::3])
 
 
-def test_a_model_that_predicted_in_inference_mode_can_still_learn():
-    module = network().train()
-    image = torch.randn(1, 1, 44, 44)
-    with torch.inference_mode():
-        forward(module, image, precision="float32")
-    assert not any(p.is_inference() for p in module.parameters())
-    forward(module, image, precision="float32").sum().backward()
-    assert all(p.grad is not None for p in module.parameters())
-
-
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_gradients_flow_in_every_precision(precision):
-    module = network().train()
-    forward(module, torch.randn(1, 1, 44, 44), precision=precision).square().mean().backward()
+def test_a_model_that_predicted_in_inference_mode_can_still_learn(precision):
+    module, image = network().train(), torch.randn(1, 1, 44, 44)
+    with torch.inference_mode():
+        forward(module, image, precision=precision)
+    assert not any(p.is_inference() for p in module.parameters())
+    forward(module, image, precision=precision).square().mean().backward()
     assert all(p.grad.isfinite().all() for p in module.parameters())
     assert all(p.dtype == torch.float32 for p in module.parameters())
 
@@ -125,18 +112,16 @@ def test_gradients_flow_in_every_precision(precision):
 def test_layout_follows_the_precision_and_keeps_the_parameters():
     module = network()
     kernels = [p for p in module.parameters() if p.dim() == 4]
+    lay_out(module, precision="float32")
+    before = [p.stride() for p in module.parameters()]
     with torch.no_grad():
         forward(module, torch.zeros(1, 1, 44, 44), precision="float32")
+        assert [p.stride() for p in module.parameters()] == before
         assert all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
         forward(module, torch.zeros(1, 1, 44, 44), precision="exact")
     assert all(k.is_contiguous() for k in kernels)
     now = [p for p in module.parameters() if p.dim() == 4]
     assert all(a is b for a, b in zip(kernels, now, strict=True))
-
-
-def test_forward_runs_any_module():
-    logits = forward(nn.Identity(), torch.ones(1, 2, 3, 4), precision="float32")
-    assert torch.equal(logits, torch.ones(1, 2, 3, 4))
 
 
 def test_the_allocator_is_tuned_once_and_only_with_glibc(monkeypatch):
@@ -168,15 +153,9 @@ thread.join()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is nothing to tune")
-def test_a_thread_keeps_the_pages_of_a_large_tensor():
-    def faults(how):
-        done = subprocess.run(
-            [sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True
-        )
-        return int(done.stdout)
-
+def test_a_thread_keeps_the_pages_of_a_large_tensor(run_python):
     # 96 MiB are 48 pages even of the largest kind.
-    assert faults("tuned") < 24 < faults("untuned")
+    assert int(run_python(FAULTS, "tuned")) < 24 < int(run_python(FAULTS, "untuned"))
 
 
 def test_threads_are_shared_out_among_workers(monkeypatch):
@@ -195,54 +174,47 @@ def test_threads_are_no_more_than_those_asked_of_openmp(monkeypatch, text, count
 
 def test_two_threads_may_lay_out_a_model_at_once():
     module, image = network(), torch.randn(1, 1, 44, 44)
-    with torch.no_grad():
-        expected = forward(module, image, precision="exact")
+    expected = predict(module, image, "exact")
     together = threading.Barrier(4)
 
     def run(_):
         together.wait(30)
-        with torch.inference_mode():
-            return forward(module, image, precision="float32")
+        return predict(module, image, "float32")
 
     with ThreadPoolExecutor(4) as pool:
         for result in pool.map(run, range(4)):
             torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_weights_are_laid_out_as_forward_wants_them():
-    module = network()
-    lay_out(module, precision="float32")
-    before = [p.stride() for p in module.parameters()]
-    forward(module, torch.zeros(1, 1, 44, 44), precision="float32")
-    assert [p.stride() for p in module.parameters()] == before
-
-
-def test_a_network_in_double_stays_in_double():
+def test_forward_runs_any_module_and_one_in_double_in_double():
+    logits = forward(nn.Identity(), torch.ones(1, 2, 3, 4), precision="float32")
+    assert torch.equal(logits, torch.ones(1, 2, 3, 4))
     module = network().double()
     found = forward(module, torch.zeros(1, 1, 44, 44).double(), precision="float32")
     assert found.dtype == torch.float64
 
 
-@pytest.mark.parametrize("kind", ["cpu", "cuda"])
-def test_what_torch_keeps_of_a_gpu_is_given_back(kind):
-    if kind == "cpu":
-        # It has nothing to give back, and a GPU is not woken up for it.
-        before = torch.cuda.is_initialized()
-        hardware.free_unused("cpu")
-        assert torch.cuda.is_initialized() == before
-        return
-    if not torch.cuda.is_available():
-        pytest.skip("there is no GPU of NVIDIA here")
+needs_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="there is no GPU of NVIDIA here"
+)
+
+
+def test_a_gpu_is_not_woken_up_to_give_nothing_back():
+    before = torch.cuda.is_initialized()
+    hardware.free_unused("cpu")
+    assert torch.cuda.is_initialized() == before
+
+
+@needs_gpu
+def test_what_torch_keeps_of_a_gpu_is_given_back():
     torch.zeros(2**26, device="cuda")
     kept = torch.cuda.memory_reserved()
     hardware.free_unused("cuda")
     assert torch.cuda.memory_reserved() < kept
 
 
-@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("kind", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 def test_a_batch_arrives_whole(kind):
-    if kind == "cuda" and not torch.cuda.is_available():
-        pytest.skip("there is no GPU of NVIDIA here")
     device, batch = torch.device(kind), torch.rand(2, 1, 700, 700)
     there = hardware.upload(batch, device)
     assert there.device.type == kind
@@ -265,26 +237,18 @@ def test_every_setting_is_put_back_also_after_an_error(precision):
     before = settings()
     with computing(CPU, precision):
         assert settings() != before
+        exact, product = precision == "exact", torch.ones(2, 2) @ torch.ones(2, 2)
+        assert torch.backends.mkldnn.enabled != exact
+        assert torch.are_deterministic_algorithms_enabled() == exact
+        if precision in ("exact", "float32"):
+            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+            assert product.dtype == torch.float32
+        else:
+            assert product.dtype == getattr(torch, precision)
     assert settings() == before
     with pytest.raises(KeyError), computing(CPU, precision):
         raise KeyError
     assert settings() == before
-
-
-def test_exact_switches_onednn_off_and_float32_keeps_it():
-    with computing(CPU, "exact"):
-        assert not torch.backends.mkldnn.enabled
-        assert torch.are_deterministic_algorithms_enabled()
-    with computing(CPU, "float32"):
-        assert torch.backends.mkldnn.enabled
-        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
-
-
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_low_precision_is_autocast(precision):
-    with computing(CPU, precision):
-        product = torch.ones(2, 2) @ torch.ones(2, 2)
-    assert product.dtype == getattr(torch, precision)
 
 
 def test_a_thread_that_leaves_does_not_undo_the_setting_of_one_inside():
@@ -308,10 +272,8 @@ def test_a_thread_that_leaves_does_not_undo_the_setting_of_one_inside():
 
 
 def test_an_unknown_precision_is_refused():
-    with (
-        pytest.raises(UsageError, match="one of exact, float32, bfloat16, float16, got 'double'"),
-        computing(CPU, "double"),
-    ):
+    words = "one of exact, float32, bfloat16, float16, got 'double'"
+    with pytest.raises(UsageError, match=words), computing(CPU, "double"):
         pass
     with pytest.raises(UsageError, match="precision must be one of"):
         forward(network(), torch.zeros(1, 1, 44, 44), precision="auto")

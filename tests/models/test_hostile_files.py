@@ -6,6 +6,7 @@ import json
 import pickle
 import tarfile
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,56 +31,52 @@ class Canary:
         return open, (str(self.path), "w")
 
 
-def zip_of(canary, *, compression=zipfile.ZIP_STORED):
+def in_memory(write):
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps(canary))
+    write(stream)
     return stream.getvalue()
+
+
+def zip_of(canary, *, compression=zipfile.ZIP_STORED):
+    def write(stream):
+        with zipfile.ZipFile(stream, "w", compression) as archive:
+            archive.writestr("archive/data.pkl", pickle.dumps(canary))
+
+    return in_memory(write)
 
 
 def tar_of(canary):
-    stream, payload = io.BytesIO(), pickle.dumps(canary)
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        member = tarfile.TarInfo("pickle")
+    def write(stream):
+        payload, member = pickle.dumps(canary), tarfile.TarInfo("pickle")
         member.size = len(payload)
-        archive.addfile(member, io.BytesIO(payload))
-    return stream.getvalue()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            archive.addfile(member, io.BytesIO(payload))
+
+    return in_memory(write)
 
 
-def torch_file_of(canary, **how):
-    stream = io.BytesIO()
-    torch.save({"head.bias": torch.ones(2), "x": canary}, stream, **how)
-    return stream.getvalue()
-
-
-def script():
-    stream = io.BytesIO()
-    torch.jit.save(torch.jit.script(nn.Identity()), stream)
-    return stream.getvalue()
+def torch_file_of(canary, *, zipped=True):
+    state = {"head.bias": torch.ones(2), "x": canary}
+    return in_memory(partial(torch.save, state, _use_new_zipfile_serialization=zipped))
 
 
 FORMATS = {
     "raw pickle": (pickle.dumps, "a Python pickle"),
     "torch": (torch_file_of, "a zip file .*pickle"),
-    "old torch": (
-        lambda canary: torch_file_of(canary, _use_new_zipfile_serialization=False),
-        "a Python pickle",
-    ),
+    "old torch": (partial(torch_file_of, zipped=False), "a Python pickle"),
     "zip": (zip_of, "a zip file .*TorchScript.* hold a pickle"),
-    "deflated zip": (lambda p: zip_of(p, compression=zipfile.ZIP_DEFLATED), "a zip file"),
+    "deflated zip": (partial(zip_of, compression=zipfile.ZIP_DEFLATED), "a zip file"),
     "tar": (tar_of, "a tar file"),
 }
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("read", [load, read_header])
-def test_a_pickle_in_any_wrapping_is_named_and_never_run(kind, read, tmp_path, monkeypatch):
+def test_a_pickle_in_any_wrapping_is_named_and_never_run(kind, read, tmp_path, stored, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    wrap, words = FORMATS[kind]
-    canary, path = tmp_path / "canary", tmp_path / "model.safetensors"
-    path.write_bytes(wrap(Canary(canary)))
+    (wrap, words), canary = FORMATS[kind], tmp_path / "canary"
     with pytest.raises(InputError, match=words):
-        read(str(path))
+        read(stored(wrap(Canary(canary))))
     assert not canary.exists()
     # The control: the payload does what it is feared for where somebody unpickles it.
     pickle.loads(pickle.dumps(Canary(canary))).close()
@@ -87,11 +84,10 @@ def test_a_pickle_in_any_wrapping_is_named_and_never_run(kind, read, tmp_path, m
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-def test_torchscript_is_refused(tmp_path):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(script())
+def test_torchscript_is_refused(stored):
+    script = in_memory(partial(torch.jit.save, torch.jit.script(nn.Identity())))
     with pytest.raises(InputError, match=r"a zip file .*TorchScript"):
-        load(str(path))
+        load(stored(script))
 
 
 def test_every_truncation_is_refused(small_model):
@@ -131,12 +127,11 @@ def bad_frames():
 
 
 @pytest.mark.parametrize("name", bad_frames())
-def test_a_bomb_or_a_lie_in_the_frame_is_refused(name, tmp_path):
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(bad_frames()[name])
+def test_a_bomb_or_a_lie_in_the_frame_is_refused(name, stored):
+    path = stored(bad_frames()[name])
     for read in (load, read_header):
         with pytest.raises(InputError, match=r"model file must be|without its header"):
-            read(str(path))
+            read(path)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,7 @@
 """Model files are opened where they lie: here, on a website, in a bucket."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -41,19 +37,24 @@ HEADER = ModelHeader(
 )
 
 
-def write(path, text, *, key=KEY):
+@pytest.fixture
+def written(stored):
+    """Return what writes a text as the header of a model file, and gives the path."""
     tensors = {"weight": np.ones((2, 3), np.float32)}
-    path.write_bytes(safetensors.numpy.save(tensors, metadata={key: text}))
-    return str(path)
+
+    def write(text, *, key=KEY):
+        return stored(safetensors.numpy.save(tensors, metadata={key: text}))
+
+    return write
 
 
 def changed(**change):
     return json.dumps({**HEADER.to_dict(), **change})
 
 
-def test_round_trip_through_json_and_a_file(tmp_path):
+def test_round_trip_through_json_and_a_file(written):
     assert ModelHeader.from_json(HEADER.to_json()) == HEADER
-    assert read_header(write(tmp_path / "m.safetensors", HEADER.to_json())) == HEADER
+    assert read_header(written(HEADER.to_json())) == HEADER
     assert HEADER.full_name == "unetkit/unet"
 
 
@@ -77,46 +78,35 @@ def test_what_json_can_not_hold_is_refused():
             dataclasses.replace(HEADER, scores=scores).to_json()
 
 
-def test_reading_a_header_imports_no_torch(tmp_path):
-    path = write(tmp_path / "m.safetensors", HEADER.to_json())
+def test_reading_a_header_imports_no_torch(written, run_python):
     code = (
         "import sys; from unetkit.models.model_header import read_header;"
-        f"assert read_header({path!r}).model == 'unet'; assert 'torch' not in sys.modules"
+        f"print(read_header({written(HEADER.to_json())!r}).model, 'torch' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert run_python(code) == "unet False\n"
 
 
 @pytest.mark.parametrize(
     "change",
     [
+        *({name: None} for name in ("target", "contract", "normalization", "scores", "version")),
+        *({"schema": value} for value in (2, None)),
+        *({"in_channels": value} for value in (0, True)),
+        *({"class_names": value} for value in ("ab", ["one"], ["a", 2])),
+        *({"pixel_size": value} for value in ([1, 2], {"x": 0}, {"x": "1"})),
         {"model": 3},
         {"options": []},
-        {"in_channels": 0},
-        {"in_channels": True},
-        {"class_names": "ab"},
-        {"class_names": ["one"]},
-        {"class_names": ["a", 2]},
-        {"target": None},
-        {"contract": None},
         {"contract": {"step": 16}},
-        {"normalization": None},
         {"channels": 0},
-        {"pixel_size": [1, 2]},
-        {"pixel_size": {"x": 0}},
-        {"pixel_size": {"x": "1"}},
         {"intensities": [1]},
-        {"scores": None},
         {"parameters": -1},
-        {"version": None},
         {"more": 1},
-        {"schema": 2},
-        {"schema": None},
     ],
+    ids=str,
 )
-def test_a_header_with_other_fields_or_types_is_refused(tmp_path, change):
-    path = write(tmp_path / "m.safetensors", changed(**change))
-    with pytest.raises(InputError, match=r"m.safetensors' can't be read: .*header|size contract"):
-        read_header(path)
+def test_a_header_with_other_fields_or_types_is_refused(written, change):
+    with pytest.raises(InputError, match=r"l.safetensors' can't be read: .*header|size contract"):
+        read_header(written(changed(**change)))
 
 
 @pytest.mark.parametrize(
@@ -134,25 +124,21 @@ def test_a_header_with_other_fields_or_types_is_refused(tmp_path, change):
     ],
     ids=["empty", "words", "list", "null", "nested", "bare", "digits", "nan", "infinity"],
 )
-def test_a_text_that_is_no_header_is_refused(tmp_path, text):
+def test_a_text_that_is_no_header_is_refused(written, text):
     with pytest.raises(InputError, match="can't be read: the header must"):
-        read_header(write(tmp_path / "m.safetensors", text))
+        read_header(written(text))
 
 
-def test_a_safetensors_file_of_someone_else_is_refused(tmp_path):
+def test_a_safetensors_file_of_someone_else_is_refused(written, stored):
     with pytest.raises(InputError, match="without its header"):
-        read_header(write(tmp_path / "m.safetensors", HEADER.to_json(), key="other"))
-    bare = tmp_path / "bare.safetensors"
-    bare.write_bytes(safetensors.numpy.save({"a": np.ones(1)}))
+        read_header(written(HEADER.to_json(), key="other"))
     with pytest.raises(InputError, match="without its header"):
-        read_header(str(bare))
+        read_header(stored(safetensors.numpy.save({"a": np.ones(1)})))
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"PK\x03\x04" + bytes(60), "a zip file .*pickle"),
-        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "a Python pickle"),
         (b"\x89HDF\r\n\x1a\n" + bytes(60), "an HDF5 file"),
         (b"\x1f\x8b\x08" + bytes(60), "a gzip file"),
         (b'{"model": "unet"}', "a JSON file"),
@@ -160,21 +146,14 @@ def test_a_safetensors_file_of_someone_else_is_refused(tmp_path):
         (b"", "something else"),
         ((LARGEST_HEADER + 1).to_bytes(8, "little") + b"{}", "something else"),
         ((2**64 - 1).to_bytes(8, "little") + b"{}", "something else"),
+        # A header that claims more than the file holds.
+        (LARGEST_HEADER.to_bytes(8, "little") + b"{}", "a damaged one"),
     ],
-    ids=["zip", "pickle", "hdf5", "gzip", "json", "text", "empty", "large", "larger"],
+    ids=["hdf5", "gzip", "json", "text", "empty", "large", "larger", "cut"],
 )
-def test_another_format_is_refused_by_its_name(tmp_path, content, words):
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=f"written by 'unetkit train', got {words}"):
-        read_header(str(path))
-
-
-def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path):
-    path = tmp_path / "m.safetensors"
-    path.write_bytes(LARGEST_HEADER.to_bytes(8, "little") + b"{}")
-    with pytest.raises(InputError, match="got a damaged one"):
-        read_header(str(path))
+def test_another_format_is_refused_by_its_name(stored, content, words):
+    with pytest.raises(InputError, match=rf"(by 'unetkit train'|must be whole), got {words}"):
+        read_header(stored(content))
 
 
 def test_no_file_and_a_folder(tmp_path):
@@ -189,16 +168,17 @@ def test_no_file_and_a_folder(tmp_path):
 
 
 def test_a_model_is_the_same_from_a_bucket_and_a_website(small_model, bucket, website):
-    urls.write(f"{bucket}/m.safetensors", small_model.read_bytes())
+    content = small_model.read_bytes()
+    urls.write(f"{bucket}/m.safetensors", content)
+    # No more is fetched than will be read.
+    assert open_model(f"{bucket}/m.safetensors", max_size=9).read() == content[:9]
     here = load(str(small_model))
     for url in (f"{bucket}/m.safetensors", f"{website}/{small_model.name}"):
         assert read_header(url) == here.header
         assert load(url).sha256 == here.sha256
-
-
-def test_no_more_is_fetched_than_will_be_read(small_model, bucket):
-    urls.write(f"{bucket}/m.safetensors", small_model.read_bytes())
-    assert open_model(f"{bucket}/m.safetensors", max_size=9).read() == small_model.read_bytes()[:9]
+    urls.write(f"{bucket}/cut.safetensors", content[:-7])
+    with pytest.raises(InputError, match="damaged"):
+        load(f"{bucket}/cut.safetensors")
 
 
 def test_a_missing_model_in_a_store_is_missing_and_a_silent_store_is_not(website):
@@ -206,9 +186,3 @@ def test_a_missing_model_in_a_store_is_missing_and_a_silent_store_is_not(website
         load(f"{website}/none.safetensors")
     with pytest.raises(UnavailableError):
         load("http://127.0.0.1:1/model.safetensors")
-
-
-def test_what_is_cut_short_in_a_store_is_noticed(small_model, bucket):
-    urls.write(f"{bucket}/m.safetensors", small_model.read_bytes()[:-7])
-    with pytest.raises(InputError, match="damaged"):
-        load(f"{bucket}/m.safetensors")

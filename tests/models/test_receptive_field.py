@@ -32,21 +32,20 @@ class Stack(nn.Module):
         return torch.ones(1, 1, self.right + 1, self.right + 1)
 
 
-def test_one_convolution_looks_half_its_kernel_far():
-    assert receptive_field(Stack([5]).eval(), in_channels=1) == ReceptiveField((2,), (2,))
-    assert receptive_field(Stack([5, 3]).eval(), in_channels=1).reach == (3, 3)
-
-
-def test_a_kernel_that_pads_at_one_end_looks_one_way():
-    field = receptive_field(Stack([3], right=1).eval(), in_channels=1)
-    assert field == ReceptiveField((1,), (2,))
-
-
-def test_every_phase_of_the_step_has_its_own_reach():
-    # Pixels 0 and 1 share a cell; a 3x3 over cells adds the cells beside it.
-    field = receptive_field(Stack([3], pools=1).eval(), in_channels=1)
-    assert field == ReceptiveField((2, 3), (3, 2))
-    assert field.least_need(SizeContract(step=2, minimum=2)) == 2
+@pytest.mark.parametrize(
+    ("network", "field", "need"),
+    [
+        (Stack([5]), ReceptiveField((2,), (2,)), 2),
+        (Stack([5, 3]), ReceptiveField((3,), (3,)), 3),
+        # A kernel that pads at one end looks one way.
+        (Stack([3], right=1), ReceptiveField((1,), (2,)), 2),
+        # Pixels 0 and 1 share a cell; a 3x3 over cells adds the cells beside it.
+        (Stack([3], pools=1), ReceptiveField((2, 3), (3, 2)), 2),
+    ],
+)
+def test_kernels_look_half_their_size_far_from_every_phase_of_the_step(network, field, need):
+    assert receptive_field(network.eval(), in_channels=1) == field
+    assert field.least_need(network.contract) == need
 
 
 @settings(max_examples=15, deadline=None)

@@ -1,6 +1,4 @@
 import pickle
-import subprocess
-import sys
 
 import pytest
 import safetensors.torch
@@ -10,13 +8,11 @@ from unetkit.errors import InputError, UsageError
 from unetkit.models import smp
 from unetkit.models.build import build_model
 from unetkit.models.model_file import load, to_bytes
-from unetkit.models.model_header import ModelHeader
 from unetkit.models.receptive_field import receptive_field
 from unetkit.models.smp import ARCHITECTURES, DEFAULT_HALO, FARTHEST, HALOS, size_contract
 from unetkit.options import options_of
 from unetkit.testing import check_model
 
-OURS = {f"smp-{name}" for name in ARCHITECTURES}
 # The smallest encoders there are and narrow decoders. Fresh logits of three of them were all of one
 # sign at 16 channels; 64 was tried next and did.
 SMALL = {name: {"encoder": "tu-test_resnet", "width": 4} for name in ARCHITECTURES}
@@ -45,15 +41,18 @@ def test_every_network_keeps_the_contract_that_plugins_are_held_to(name):
     check_model(getattr(smp, f"build_{name}"), **SMALL[name])
 
 
-def test_listing_models_imports_no_network():
-    program = (
-        "import sys\n"
-        "from unetkit.registry import Registry\n"
-        "names = Registry('unetkit.models', noun='model').names()\n"
-        f"assert {OURS} == {{n for n in names if n.startswith('smp-')}}, names\n"
-        "assert not {'torch', 'timm', 'segmentation_models_pytorch'} & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
+LISTING = """
+import sys
+from unetkit.registry import Registry
+print(*(n for n in Registry("unetkit.models", noun="model").names() if n.startswith("smp-")))
+print({"torch", "timm", "segmentation_models_pytorch"} & set(sys.modules))
+"""
+
+
+def test_listing_models_imports_no_network(run_python):
+    names, imported = run_python(LISTING).splitlines()
+    assert set(names.split()) == {f"smp-{name}" for name in ARCHITECTURES}
+    assert imported == "set()"
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -105,17 +104,16 @@ def test_an_encoder_that_cannot_serve_a_network_is_refused():
         small("dpt", encoder="resnet18")
 
 
-def test_weights_from_a_local_file_make_the_encoder(tmp_path):
-    donor = small("unet", in_channels=3)
-    path = tmp_path / "encoder.safetensors"
-    safetensors.torch.save_file(donor.network.encoder.state_dict(), path)
-    torch.manual_seed(7)
-    network = small("linknet", in_channels=3, encoder_weights=str(path))
-    for name, tensor in network.network.encoder.state_dict().items():
-        assert torch.equal(tensor, donor.network.encoder.state_dict()[name])
-    safetensors.torch.save_file({"conv1.weight": torch.zeros(2)}, path)
+def test_weights_from_a_local_file_make_the_encoder(stored):
+    donor = small("unet", in_channels=3).network.encoder.state_dict()
+    donor = {name: tensor + 1 for name, tensor in donor.items()}
+    path = stored(safetensors.torch.save(donor))
+    network = small("linknet", in_channels=3, encoder_weights=path).network
+    for name, tensor in network.encoder.state_dict().items():
+        assert torch.equal(tensor, donor[name])
+    path = stored(safetensors.torch.save({"conv1.weight": torch.zeros(2)}))
     with pytest.raises(InputError, match="must hold every weight of the encoder"):
-        small("unet", encoder_weights=str(path))
+        small("unet", encoder_weights=path)
 
 
 @pytest.mark.parametrize(
@@ -127,25 +125,25 @@ def test_a_word_that_is_no_weights_is_refused_with_the_near_one(weights, words):
         small("unet", encoder_weights=weights)
 
 
+FETCHING = """
+from unetkit.errors import ResourceError
+from unetkit.models.smp import fetch
+for encoder in ("resnet18", "tu-test_resnet.r160_in1k"):
+    try:
+        fetch(encoder)
+    except ResourceError as error:
+        print(error)
+"""
+
+
 @pytest.mark.parametrize(
     "surroundings", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}]
 )
-def test_imagenet_without_a_network_says_in_one_sentence_what_to_do(tmp_path, surroundings):
-    program = (
-        "from unetkit.errors import ResourceError\n"
-        "from unetkit.models.smp import fetch\n"
-        "for encoder in ('resnet18', 'tu-test_resnet.r160_in1k'):\n"
-        "    try:\n"
-        "        fetch(encoder)\n"
-        "    except ResourceError as error:\n"
-        "        print(error)\n"
-    )
+def test_imagenet_without_a_network_says_in_one_sentence_what_to_do(
+    tmp_path, surroundings, run_python
+):
     surroundings = {**surroundings, "HF_HOME": str(tmp_path)}
-    ran = subprocess.run(
-        [sys.executable, "-c", program], env=surroundings, capture_output=True, check=True
-    )
-    assert ran.stderr == b""
-    first, second = ran.stdout.decode().splitlines()
+    first, second = run_python(FETCHING, env=surroundings).splitlines()
     assert "copy model.safetensors of https://huggingface.co/smp-hub/resnet18.imagenet" in first
     assert first.endswith("set encoder_weights=FILE.safetensors")
     assert "https://huggingface.co/timm/test_resnet.r160_in1k" in second
@@ -156,24 +154,15 @@ def test_imagenet_that_nobody_published_is_a_matter_of_the_option():
         smp.fetch("tu-test_resnet.of_nobody")
 
 
-def test_a_model_file_needs_its_first_weights_no_more(tmp_path):
+def test_a_model_file_needs_its_first_weights_no_more(tmp_path, stored, header_of):
     first = tmp_path / "encoder.safetensors"
     safetensors.torch.save_file(small("linknet").network.encoder.state_dict(), first)
     options = {**SMALL["linknet"], "encoder_weights": str(first)}
     network = build_model("smp-linknet", in_channels=1, classes=2, options=options).eval()
-    header = ModelHeader(
-        model="smp-linknet",
-        options=options,
-        in_channels=1,
-        class_names=("background", "foreground"),
-        target="foreground",
-        contract=network.contract,
-        normalization="percentile",
-    )
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(to_bytes(network, header))
+    header = header_of(network, model="smp-linknet", options=options)
+    path = stored(to_bytes(network, header))
     first.unlink()
-    loaded = load(str(path))
+    loaded = load(path)
     assert loaded.header.options["encoder_weights"] == "none"
     image = torch.randn(1, 1, 64, 64)
     with torch.inference_mode():

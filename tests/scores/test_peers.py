@@ -3,8 +3,6 @@
 Stored numbers are of MONAI 1.6.1 and StarDist 0.9.2.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
