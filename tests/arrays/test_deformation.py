@@ -56,17 +56,15 @@ def test_a_zero_grid_is_the_identity_to_the_bit(dtype):
     assert_same(turned, image, labels, weights)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
-    height=st.integers(1, 20),
-    width=st.integers(1, 20),
-    dy=st.integers(-50, 50),
-    dx=st.integers(-50, 50),
+    shape=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    shift=st.tuples(st.integers(-50, 50), st.integers(-50, 50)),
     dtype=st.sampled_from(DTYPES),
 )
-def test_a_constant_grid_is_a_shift_of_the_mirrored_image(height, width, dy, dx, dtype):
-    image = picture((2, height, width), dtype)
-    labels, weights = picture((height, width), np.int64), image[0].astype(np.float32)
+def test_a_constant_grid_is_a_shift_of_the_mirrored_image(shape, shift, dtype):
+    image, (height, width), (dy, dx) = picture((2, *shape), dtype), shape, shift
+    labels, weights = picture(shape, np.int64), image[0].astype(np.float32)
     out = deform(image, constant(dy, dx), labels=labels, weights=weights)
     for found, given_ in ((out.image, image), (out.labels, labels), (out.weights, weights)):
         padding = [(0, 0)] * (given_.ndim - 2) + [(50, 50)] * 2
@@ -216,15 +214,6 @@ def test_uncommon_dtypes_are_kept(dtype):
     assert (out[:, :-1] == image[:, 1:]).all()
 
 
-def test_read_only_and_strided_arrays_are_taken():
-    image = picture((9, 9, 2)).transpose(2, 0, 1)
-    labels = picture((9, 9))
-    labels.setflags(write=False)
-    out = deform(image, constant(1, 0), labels=labels)
-    assert (out.image[:, :-1] == image[:, 1:]).all()
-    assert (out.labels[:-1] == labels[1:]).all()
-
-
 def test_same_generator_same_movement_and_another_seed_another_one():
     one, again, other = (draw_deformation(np.random.default_rng(s)) for s in (1, 1, 2))
     assert one.to_dict() == again.to_dict()
@@ -243,12 +232,9 @@ def test_strengths_bound_what_is_drawn():
         assert (drawn.flip_y, drawn.flip_x, drawn.quarter_turns) == (False, False, 0)
 
 
-def test_all_eight_orientations_are_drawn():
+def test_all_eight_orientations_are_drawn_and_with_everything_off_nothing_is_resampled():
     drawn = [draw_deformation(np.random.default_rng(seed)) for seed in range(200)]
     assert len({(d.flip_x, d.quarter_turns) for d in drawn}) == 8
-
-
-def test_with_everything_off_nothing_is_resampled():
     off = draw_deformation(np.random.default_rng(0), sigma=0, rotation=0, shift=0, flips=False)
     assert not off.resamples
     assert Deformation(angle=1).resamples
@@ -299,6 +285,7 @@ def test_movements_that_fold_are_drawn_again_where_that_is_asked_for():
         np.asfortranarray,
         lambda a: np.ascontiguousarray(a[..., ::-1])[..., ::-1],
         lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+        lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),  # read-only
     ],
 )
 def test_how_an_array_lies_in_memory_changes_nothing(laid_out):
@@ -426,8 +413,7 @@ def test_an_elastic_movement_and_its_inverse_bring_a_smooth_image_back(seed):
 def test_a_fold_is_where_neighbours_pass_each_other(source_positions, push, folded):
     grid = np.zeros((2, 3, 3))
     grid[1, :, 0], grid[1, :, 2] = push, -push
-    moved = Deformation(grid=grid)
-    shape = (101, 101)
+    moved, shape = Deformation(grid=grid), (101, 101)
     positions = source_positions(moved, shape)
     assert (np.diff(positions[1], axis=1).min() <= 0) == folded
     assert folds(moved, shape) == folded
@@ -438,10 +424,13 @@ def test_rotation_alone_never_folds_and_flips_do_not_count():
     assert not folds(Deformation(), (1, 1))
 
 
-def test_without_movement_the_lines_stay():
+def test_without_movement_the_lines_stay_and_quarter_turns_carry_them_along():
     lines = grid_lines(identity(), (21, 41), lines=5)
     assert lines[0, :, 2] == pytest.approx([0, 5, 10, 15, 20])
     assert lines[1, 2] == pytest.approx([0, 10, 20, 30, 40])
+    turned = grid_lines(Deformation(quarter_turns=1), (11, 21), lines=3)
+    assert turned[:, 0, 0].tolist() == [20, 0]
+    assert turned[:, 2, 2].tolist() == [0, 10]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -461,9 +450,3 @@ def test_a_crossing_shows_in_the_result_what_it_showed_in_the_input(seed):
             assert np.abs(out[:, row, column] - wanted).max() < 2
             seen += 1
     assert seen > 20
-
-
-def test_quarter_turns_carry_the_lines_along():
-    turned = grid_lines(Deformation(quarter_turns=1), (11, 21), lines=3)
-    assert turned[:, 0, 0].tolist() == [20, 0]
-    assert turned[:, 2, 2].tolist() == [0, 10]

@@ -133,14 +133,11 @@ def test_fill_counts_nan_as_0(method):
     assert (fitted.apply(image, replace_nonfinite=True) == fitted.apply(filled)).all()
 
 
-def test_unknown_words_are_refused():
+def test_unknown_words_and_another_number_of_channels_are_refused():
     with pytest.raises(UsageError, match="normalization must be one of percentile, zscore"):
         fit(lambda: [], method="minmax")
     with pytest.raises(UsageError, match="nonfinite must be one of error, fill"):
         fit(lambda: [], nonfinite="drop")
-
-
-def test_another_number_of_channels_is_refused():
     fitted = Normalization("none", (0.0,), (1.0,))
     assert fitted.apply(np.ones((1, 2, 2))).any()
     with pytest.raises(InputError, match=r"1 channels .* got shape \(2, 2, 2\)"):

@@ -28,29 +28,16 @@ def test_measurements_are_those_of_scikit_image(seed, pixel):
     image = np.random.default_rng(seed).integers(0, 4000, size=(2, 70, 90)).astype(np.uint16)
     found = objects.table(whole(labels, intensities=image), pixel=pixel)
     round_pixels = pixel is None or pixel[0] == pixel[1]
-    names = {
-        "id": "label",
-        "area": "area",
-        "centroid_y": "centroid-0",
-        "centroid_x": "centroid-1",
-        "axis_major": "axis_major_length",
-        "axis_minor": "axis_minor_length",
-        "mean_1": "intensity_mean-1",
-        "min_0": "intensity_min-0",
-        "max_1": "intensity_max-1",
-    }
-    if round_pixels:
-        names["perimeter"] = "perimeter"
-    expected = regionprops_table(
-        labels,
-        np.moveaxis(image, 0, -1),
-        properties=sorted({name.split("-")[0] for name in names.values()}),
-        spacing=pixel,
-    )
+    names = {"id": "label", "area": "area", "centroid_y": "centroid-0", "centroid_x": "centroid-1"}
+    names |= {"axis_major": "axis_major_length", "axis_minor": "axis_minor_length"}
+    names |= {"mean_1": "intensity_mean-1", "min_0": "intensity_min-0", "max_1": "intensity_max-1"}
+    names |= {"perimeter": "perimeter"} if round_pixels else {}
+    properties = sorted({name.split("-")[0] for name in names.values()})
+    image = np.moveaxis(image, 0, -1)
+    expected = regionprops_table(labels, image, properties=properties, spacing=pixel)
+    close = {"atol": 1e-9, "rtol": 1e-9}
     for ours, theirs in names.items():
-        np.testing.assert_allclose(
-            found[ours].astype(float), expected[theirs], atol=1e-9, rtol=1e-9
-        )
+        np.testing.assert_allclose(found[ours].astype(float), expected[theirs], **close)
     if not round_pixels:
         assert np.isnan(found["perimeter"]).all()
 
@@ -64,14 +51,9 @@ def test_blocks_give_the_same_bits(side):
         for x in range(0, 90, side):
             height, width = min(side, 70 - y), min(side, 90 - x)
             box = padded[y : y + height + 2 * reach, x : x + width + 2 * reach]
-            parts.append(
-                objects.measure(
-                    box,
-                    origin=(y, x),
-                    inside=(slice(reach, reach + height), slice(reach, reach + width)),
-                    intensities=image[:, y : y + height, x : x + width],
-                )
-            )
+            inside = slice(reach, reach + height), slice(reach, reach + width)
+            part = image[:, y : y + height, x : x + width]
+            parts.append(objects.measure(box, origin=(y, x), inside=inside, intensities=part))
     tiled, expected = objects.merge(parts), whole(labels, intensities=image)
     for name in ("ids", "sums", "box", "total", "low", "high"):
         np.testing.assert_array_equal(getattr(tiled, name), getattr(expected, name))
@@ -88,11 +70,8 @@ def test_shape_is_exact_far_from_the_origin():
     assert far["centroid_y"] == 10**6 + 1
 
 
-def test_nothing_is_an_empty_table():
+def test_nothing_is_an_empty_table_and_one_pixel_has_no_outline_to_walk():
     assert len(objects.table(whole(np.zeros((4, 4), int)))["id"]) == 0
-
-
-def test_one_pixel_has_no_outline_to_walk():
     found = objects.table(whole(np.pad([[1]], 2)))
     assert found["perimeter"] == 0
     assert np.isinf(found["circularity"]).all()

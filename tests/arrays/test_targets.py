@@ -90,22 +90,17 @@ def test_three_classes_close_the_gap_between_two_cells_with_boundary():
         [0, 2, 2, 2, 2, 2, 2, 2, 0],
         [0, 0, 0, 0, 2, 0, 0, 0, 0],
     ]
-
-
-def test_the_edge_of_the_image_is_no_boundary():
+    # The edge of the image is no boundary.
     assert (make_target(np.ones((3, 3), int), "foreground+boundary") == 1).all()
 
 
-def test_classes_stay_as_stored():
+def test_classes_stay_as_stored_and_one_beyond_uint8_is_refused():
     classes = np.array([[0, 1, 2, 255]], np.int64)
     assert make_target(classes, "classes").tolist() == classes.tolist()
     assert make_target(classes, "classes").dtype == np.uint8
-
-
-@pytest.mark.parametrize("value", [-1, 256])
-def test_a_class_beyond_uint8_is_refused(value):
-    with pytest.raises(LabelError, match="classes must be within 0 to 255, got"):
-        make_target(np.array([[0, value]]), "classes")
+    for value in (-1, 256):
+        with pytest.raises(LabelError, match="classes must be within 0 to 255, got"):
+            make_target(np.array([[0, value]]), "classes")
 
 
 @pytest.mark.parametrize("labels", [np.zeros((2, 2)), np.zeros((1, 2, 2), int)])

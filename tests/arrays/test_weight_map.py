@@ -111,9 +111,7 @@ def test_golden_values_of_the_paper(gap, golden):
     # d1 + d2 is the same all the way across a straight gap.
     assert across == pytest.approx([golden] * gap, rel=1e-4)
     assert border_weight(labels.T.copy())[5, 1] == pytest.approx(golden, rel=1e-4)
-
-
-def test_a_cut_between_touching_cells_gets_the_highest_weight():
+    # A cut between touching cells gets the highest weight.
     labels = cut_gaps(np.repeat([[1, 2]], 6, axis=0).repeat(6, axis=1))
     assert border_weight(labels).max() == pytest.approx(9.2312, rel=1e-4)
 
@@ -133,9 +131,7 @@ def test_it_is_0_on_cells_and_beyond_the_reach():
     labels[0, 20] = 3
     assert (border_weight(labels) > 0)[0, :40].sum() == 38
     assert (border_weight(labels)[labels > 0] == 0).all()
-
-
-def test_the_reach_is_where_the_term_meets_the_tolerance():
+    # The reach is where the term meets the tolerance.
     assert 10 * np.exp(-(reach(w0=10, sigma=5) ** 2) / 50) == pytest.approx(TOLERANCE)
     assert reach(w0=TOLERANCE / 2, sigma=5) == 0
 
@@ -153,10 +149,7 @@ def test_a_tile_with_its_halo_gives_the_bits_of_the_whole(boxes):
     for preset in PRESETS.values():
         compute = partial(mapped, preset=preset)
         assert (by_tiles(compute, labels, size=40, halo=preset.halo) == compute(labels)).all()
-
-
-def test_a_smaller_halo_does_not():
-    # The negative control of the test above: the second cell lies just outside.
+    # With a smaller halo it would not: the second cell lies just outside.
     labels = np.zeros((1, 60), np.int64)
     labels[0, 5], labels[0, 30] = 1, 2
     assert border_weight(labels)[0, 6] > 0
@@ -169,9 +162,7 @@ def test_class_weights_are_inverse_frequencies_of_mean_1():
     found = np.array(class_weights(counts.tolist()))
     assert (counts * found).sum() / counts.sum() == pytest.approx(1)
     assert found[0] > found[2] > found[1]
-
-
-def test_an_absent_class_weighs_1_and_nothing_is_nan():
+    # An absent class weighs 1, and nothing is NaN.
     assert class_weights([0, 10]) == (1, 1)
     assert class_weights([0, 0]) == (1, 1)
 

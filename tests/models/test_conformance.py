@@ -182,9 +182,6 @@ def test_the_uneven_copy_has_no_bias_of_zero_and_leaves_the_model_alone():
     assert torch.equal(uneven.head.bias, one.uneven().head.bias)
     assert torch.equal(uneven.head.weight, one.module.head.weight)
     assert not one.module.head.bias.any()
-
-
-def test_the_model_can_be_made_again():
-    one = trial()
+    # The model can be made again.
     assert torch.equal(one.fresh(seed=0).head.weight, one.module.head.weight)
     assert not torch.equal(one.fresh(seed=1).head.weight, one.module.head.weight)

@@ -21,8 +21,8 @@ from unetkit.models.inference import (
 )
 
 
-def narrow(depth):
-    torch.manual_seed(0)
+def narrow(depth, *, seed=0):
+    torch.manual_seed(seed)
     return unet.build(in_channels=1, classes=2, depth=depth, width=2).eval()
 
 
@@ -33,8 +33,7 @@ def noise(channels, height, width):
 @pytest.fixture
 def network():
     """Return a network whose two classes are mixed over noise, so that seams would show."""
-    torch.manual_seed(2)
-    network = unet.build(in_channels=1, classes=2, depth=2, width=2).eval()
+    network = narrow(2, seed=2)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.dim() == 1:

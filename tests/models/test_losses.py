@@ -68,6 +68,8 @@ def test_a_sum_is_the_sum_of_its_parts():
     text = "+".join(f"0.7*{name}" for name in LOSSES)
     assert one(text).item() == pytest.approx(sum(part.item() for part in parts), rel=1e-5)
     assert len({round(part.item(), 5) for part in parts}) == len(parts)
+    # It is written in one way.
+    assert str(parse_loss(" 1.0*unet +  0.50 * dice")) == "unet+0.5*dice"
 
 
 def test_weights_count_in_the_cross_entropy_of_the_paper_alone():
@@ -133,7 +135,3 @@ def test_what_is_no_loss_is_refused_naming_those_that_are(text):
     with pytest.raises(UsageError, match=r"of unet, ce, dice, .*got '") as caught:
         parse_loss(text)
     assert caught.value.exit_code == 2
-
-
-def test_a_loss_is_written_in_one_way():
-    assert str(parse_loss(" 1.0*unet +  0.50 * dice")) == "unet+0.5*dice"

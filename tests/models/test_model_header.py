@@ -64,8 +64,7 @@ def test_a_header_from_before_intensities_were_kept_is_read():
     kept = dataclasses.replace(HEADER, intensities={"quantiles": []})
     assert ModelHeader.from_json(kept.to_json()) == kept
 
-
-def test_the_text_does_not_depend_on_the_order_of_a_dict():
+    # The text does not depend on the order of a dict.
     turned = dict(reversed(HEADER.options.items()))
     assert list(turned) != list(HEADER.options)
     other = dataclasses.replace(HEADER, options=turned)

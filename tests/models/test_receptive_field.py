@@ -102,14 +102,16 @@ def test_a_network_that_looks_at_the_whole_tile_has_no_bound():
     assert field.least_need(SizeContract(step=1, minimum=1)) is None
 
 
-def test_a_network_that_looks_farther_than_the_first_strip_is_measured_on_a_longer_one():
-    far = Stack([1])
-    far.layers[0] = nn.Conv2d(1, 1, (5, 1), padding=(2 * 80, 0), dilation=(80, 1))
-    assert receptive_field(far.eval(), in_channels=1).reach == (160, 160)
+@pytest.mark.parametrize(
+    ("layer", "reach"),
+    [
+        # Farther than the first strip: it is measured on a longer one.
+        (nn.Conv2d(1, 1, (5, 1), padding=(2 * 80, 0), dilation=(80, 1)), 160),
+        (nn.Conv2d(1, 1, (1, 7), padding=(0, 3)), 3),
+    ],
+)
+def test_the_longer_reach_of_both_axes_counts_however_long(layer, reach):
+    network = Stack([1])
+    network.layers[0] = layer
+    assert receptive_field(network.eval(), in_channels=1).reach == (reach, reach)
     assert LENGTHS[0] < 2 * 160
-
-
-def test_asymmetry_of_the_axes_is_seen():
-    wide = Stack([1])
-    wide.layers[0] = nn.Conv2d(1, 1, (1, 7), padding=(0, 3))
-    assert receptive_field(wide.eval(), in_channels=1).reach == (3, 3)

@@ -87,21 +87,17 @@ def test_what_it_does_not_take_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("encoder", "words"),
+    ("name", "encoder", "words"),
     [
-        ("resnet19", "did you mean .*resnet18"),
-        ("tu-test_resnett", "did you mean tu-test_resnet"),
-        ("???", "try resnet18"),
+        ("unet", "resnet19", "did you mean .*resnet18"),
+        ("unet", "tu-test_resnett", "did you mean tu-test_resnet"),
+        ("unet", "???", "try resnet18"),
+        ("dpt", "resnet18", "encoder of model 'smp-dpt' must be one that it can use"),
     ],
 )
-def test_an_unknown_encoder_is_refused_with_near_names(encoder, words):
+def test_an_encoder_that_is_unknown_or_cannot_serve_a_network_is_refused(name, encoder, words):
     with pytest.raises(UsageError, match=words):
-        small("unet", encoder=encoder)
-
-
-def test_an_encoder_that_cannot_serve_a_network_is_refused():
-    with pytest.raises(UsageError, match=r"encoder of model 'smp-dpt' must be one that it can use"):
-        small("dpt", encoder="resnet18")
+        small(name, encoder=encoder)
 
 
 def test_weights_from_a_local_file_make_the_encoder(stored):
@@ -123,6 +119,8 @@ def test_weights_from_a_local_file_make_the_encoder(stored):
 def test_a_word_that_is_no_weights_is_refused_with_the_near_one(weights, words):
     with pytest.raises(UsageError, match=rf"got '{weights}'; {words}"):
         small("unet", encoder_weights=weights)
+    with pytest.raises(UsageError, match="nobody published such weights"):
+        smp.fetch("tu-test_resnet.of_nobody")
 
 
 FETCHING = """
@@ -147,11 +145,6 @@ def test_imagenet_without_a_network_says_in_one_sentence_what_to_do(
     assert "copy model.safetensors of https://huggingface.co/smp-hub/resnet18.imagenet" in first
     assert first.endswith("set encoder_weights=FILE.safetensors")
     assert "https://huggingface.co/timm/test_resnet.r160_in1k" in second
-
-
-def test_imagenet_that_nobody_published_is_a_matter_of_the_option():
-    with pytest.raises(UsageError, match="nobody published such weights"):
-        smp.fetch("tu-test_resnet.of_nobody")
 
 
 def test_a_model_file_needs_its_first_weights_no_more(tmp_path, stored, header_of):

@@ -3,8 +3,6 @@
 Stored numbers are of MONAI 1.6.1 and StarDist 0.9.2.
 """
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -12,9 +10,6 @@ from scipy import ndimage
 from unetkit.scores import boundaries, matching
 from unetkit.scores.contingency import from_labels
 from unetkit.scores.table import score_instances, score_sums
-
-if TYPE_CHECKING:
-    Array = np.ndarray[Any, Any]
 
 # What others warn of is theirs.
 pytestmark = pytest.mark.filterwarnings("ignore")
