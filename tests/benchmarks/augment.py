@@ -68,7 +68,6 @@ def peers():
 
 
 def picture():
-    """Return the image that all of them move."""
     return np.random.default_rng(0).random((SIZE, SIZE), dtype=np.float32)
 
 
@@ -82,7 +81,6 @@ def elastic_peer():
 
 
 def monai_peer():
-    """Return MONAI's random elastic deformation from a coarse grid."""
     from monai.transforms import Rand2DElastic
 
     transform = Rand2DElastic(
@@ -134,7 +132,6 @@ def ready_map_peers():
 
 
 def main():
-    """Time everything and print what came of it."""
     on_one_thread()
     warnings.simplefilter("ignore")
     # As training does it; the peers gain from it as well.

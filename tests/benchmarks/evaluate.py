@@ -117,7 +117,6 @@ def large(side):
 
 
 def main():
-    """Run what was asked for and print one line."""
     on_one_thread()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", type=int, metavar="SIDE")

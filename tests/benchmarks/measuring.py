@@ -85,7 +85,6 @@ def labelled_plane(url, side):
 
 
 def whole(array):
-    """Read a whole plane."""
     return array.read(0, 0, array.height, 0, array.width)
 
 

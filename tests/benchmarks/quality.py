@@ -99,12 +99,10 @@ class Data:
 
 
 def read(path):
-    """Read one picture."""
     return tifffile.imread(path) if path.suffix == ".tif" else np.asarray(Image.open(path))
 
 
 def pairs(folder, names):
-    """Find image and mask of each name."""
     found = []
     for name in names:
         (image,) = folder.glob(f"images/{name}.*")
@@ -141,7 +139,6 @@ def parts(data, name):
 
 
 def prepare(data, work, name):
-    """Store a data set as two of ours."""
     found = Data(name, str(work / f"{name}.train.zarr"), str(work / f"{name}.test.zarr"))
     for place, listed in zip((found.train, found.test), parts(data, name), strict=True):
         if Path(place).exists():
@@ -296,7 +293,6 @@ class Runs:
         self.rows = [json.loads(line) for line in lines]
 
     def make(self, kind, what, method, data, work, **how):
-        """Make a run that was not made yet."""
         own = json.loads(json.dumps({"data": data.name, **how}))
         key = {"kind": kind, "what": what, **own}
         if any(key.items() <= row.items() for row in self.rows):
@@ -355,7 +351,6 @@ def write(path, kind, table):
 
 
 def main():
-    """Make the runs that were asked for, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)

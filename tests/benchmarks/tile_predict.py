@@ -47,7 +47,6 @@ def network():
 
 
 def store(folder, side):
-    """Store a model file and an image of noise."""
     model, image = f"{folder}/model.safetensors", f"{folder}/{side}.zarr"
     made = network()
     header = model_header.ModelHeader(
@@ -143,7 +142,6 @@ def ours(side, options):
 
 
 def matrix_rate(precision):
-    """Return the floating-point operations a second of this machine's matrix product."""
     kind = torch.float32 if precision in ("exact", "float32") else getattr(torch, precision)
     a = torch.rand(2048, 2048).to(kind)
     return 2 * 2048**3 / fastest(lambda: a @ a, rounds=5)[0]
@@ -193,7 +191,6 @@ apart = partial(measuring.apart, __file__)
 
 
 def run_ours(side, **options):
-    """Time a prediction in a process of its own."""
     return apart("--ours", json.dumps(options), "--side", str(side))
 
 
@@ -208,11 +205,11 @@ def compare(side, rounds, python):
     runs = {
         "auto": lambda: run_ours(side),
         "float32": lambda: run_ours(side, precision="float32"),
-        "auto_512": lambda: run_ours(side, tile=512),
-        "auto_1024": lambda: run_ours(side, tile=1024),
-        "auto_2048": lambda: run_ours(side, tile=2048),
-        "float32_1024": lambda: run_ours(side, precision="float32", tile=1024),
-        "float32_2048": lambda: run_ours(side, precision="float32", tile=2048),
+        **{f"auto_{n}": partial(run_ours, side, tile=n) for n in (512, 1024, 2048)},
+        **{
+            f"float32_{n}": partial(run_ours, side, precision="float32", tile=n)
+            for n in (1024, 2048)
+        },
         "025": lambda: apart("--peer", "0.25", "--side", str(side), python=python),
         "050": lambda: apart("--peer", "0.5", "--side", str(side), python=python),
     }
@@ -263,7 +260,6 @@ def scales():
 
 
 def main():
-    """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=SIDE, help="pixels a side of the image")
     parser.add_argument("--rounds", type=int, default=2, help="how often each is timed")
@@ -278,13 +274,13 @@ def main():
     given = parser.parse_args()
     if given.peer is not None:
         found = peer(given.peer, given.side)
-    elif given.ours is not None:
+    elif given.ours:
         found = ours(given.side, json.loads(given.ours))
     elif given.journal is not None:
         found = journal(given.journal)
     elif given.sparse is not None:
         found = sparse(given.sparse)
-    elif given.beside is not None:
+    elif given.beside:
         found = beside(given.side, given.beside)
     else:
         found = compare(given.side, given.rounds, given.peer_python)

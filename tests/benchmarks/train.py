@@ -58,8 +58,6 @@ class Clock:
         self.inside = 0.0
 
     def around(self, function):
-        """Return the function with its time taken."""
-
         def timed(*arguments, **named):
             began = time.perf_counter()
             try:
@@ -198,7 +196,6 @@ def compare(wish, *, rounds, python):
 
 
 def main():
-    """Run a part, or all of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=["ours", "peer"])
     parser.add_argument("--wish", type=json.loads)

@@ -102,7 +102,6 @@ def plane(place, length, *, part):
 
 
 def read(place, most=None):
-    """Read all labels once, in squares."""
     from unetkit.geometry.tiles import cover
     from unetkit.storage.images import open_image
 
@@ -118,7 +117,6 @@ def a_pixel(names, times, sides):
 
 
 def main():
-    """Time everything and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", type=int, metavar="SIDE")
     side = parser.parse_args().large

@@ -1,4 +1,5 @@
-from __future__ import annotations
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,6 +17,25 @@ HOMES = {
         *(((outer.name, inner.name), inner) for inner in outer.subcommands),
     )
 }
+
+
+def python(*arguments, **options):
+    """Run a Python of its own; `-c` programs and `-m unetkit` alike."""
+    streams = {"capture_output": True} if "stdout" not in options else {"stderr": subprocess.PIPE}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, check=False, **{"text": True, **streams, **options})
+
+
+@pytest.fixture
+def typed(capsys):
+    """Return what runs a command, holds its exit code, and tells what it wrote, out and err."""
+
+    def run(words, code=0):
+        capsys.readouterr()
+        assert main(words) == code
+        return capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

@@ -1,12 +1,9 @@
 """What is typed reaches the function of the library, and its answer the user."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import shlex
 from importlib import import_module
-from typing import Any
 
 import pytest
 
@@ -124,7 +121,7 @@ def heard(typed, monkeypatch, answer=None):
     words = shlex.split(typed)
     home = HOMES.get(" ".join(words[:2])) or HOMES[words[0]]
     module, _, name = home.partition(":")
-    calls: list[Any] = []
+    calls = []
     signature = inspect.signature(getattr(import_module(module), name))
 
     def record(*values, **options):
@@ -133,7 +130,7 @@ def heard(typed, monkeypatch, answer=None):
         calls.append((values, options))
         return Answer() if answer is None else answer
 
-    record.__signature__ = signature  # type: ignore[attr-defined]
+    record.__signature__ = signature
     monkeypatch.setattr(f"{module}.{name}", record)
     assert main(words) == 0
     ((values, options),) = calls

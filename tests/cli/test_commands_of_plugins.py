@@ -1,10 +1,8 @@
-from __future__ import annotations
-
-import subprocess
 import sys
 
 import pytest
 
+from tests.cli.conftest import python
 from unetkit.cli.app import main
 
 COMMANDS = "unetkit.commands"
@@ -31,26 +29,21 @@ def two() -> None: print("two")
 """
 
 
-def test_a_command_from_elsewhere_is_listed_and_runs(lay, capsys):
+def test_a_command_from_elsewhere_is_listed_and_runs(lay, typed):
     module = lay("my-tools", {COMMANDS: {"count": "app"}}, version="2.3", code=COUNT)
-    assert main(["--help"]) == 0
-    shown = capsys.readouterr().out
+    shown = typed(["--help"]).out
     assert "count" in shown
     assert "from my-tools 2.3" in shown
     assert module not in sys.modules
-    assert main(["count", "--number", "5"]) == 0
-    assert capsys.readouterr().out == "counted to 5\n"
-    assert main(["my-tools/count"]) == 0
-    assert capsys.readouterr().out == "counted to 3\n"
-    assert main(["count", "--help"]) == 0
-    assert "Count to a number." in capsys.readouterr().out
+    assert typed(["count", "--number", "5"]).out == "counted to 5\n"
+    assert typed(["my-tools/count"]).out == "counted to 3\n"
+    assert "Count to a number." in typed(["count", "--help"]).out
     assert main(["count", "--numbr", "5"]) == 2
 
 
-def test_a_group_of_commands_runs(lay, capsys):
+def test_a_group_of_commands_runs(lay, typed):
     lay("my-tools", {COMMANDS: {"tools": "app"}}, code=GROUP)
-    assert main(["tools", "two"]) == 0
-    assert capsys.readouterr().out == "two\n"
+    assert typed(["tools", "two"]).out == "two\n"
 
 
 @pytest.mark.parametrize(
@@ -62,14 +55,11 @@ def test_a_group_of_commands_runs(lay, capsys):
         ("", "AttributeError"),
     ],
 )
-def test_a_broken_command_is_a_stub_that_exits_5(lay, code, words, capsys):
+def test_a_broken_command_is_a_stub_that_exits_5(lay, code, words, typed):
     lay("sad-tools", {COMMANDS: {"sad": "app"}}, code=code)
-    assert main(["--help"]) == 0
-    assert "from sad-tools 0.1" in capsys.readouterr().out
-    assert main(["models", "--json"]) == 0
-    capsys.readouterr()
-    assert main(["sad", "x"]) == 5
-    out, err = capsys.readouterr()
+    assert "from sad-tools 0.1" in typed(["--help"]).out
+    typed(["models", "--json"])
+    out, err = typed(["sad", "x"], 5)
     assert out == ""
     assert "command sad (sad-tools 0.1)" in err
     assert words in err
@@ -89,32 +79,25 @@ def test_help_imports_no_plugin(lay):
         "assert main(['train', '--help']) == 0\n"
         "assert not [m for m in sys.modules if m.startswith('bad_')]\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
+    done = python("-c", program)
     assert done.returncode == 0, done.stderr
     assert "badcommands" in done.stdout
     assert "badmodels" in done.stdout
 
 
-def test_a_command_of_unetkit_can_not_be_shadowed(lay, capsys):
+def test_a_command_of_unetkit_can_not_be_shadowed(lay, typed):
     lay("a-forger", {COMMANDS: {"info": "app"}}, code=COUNT)
-    assert main(["info", "nothing.zarr"]) == 3
-    assert "counted" not in capsys.readouterr().out
-    assert main(["--help"]) == 0
-    assert "a-forger/info" in capsys.readouterr().out
-    assert main(["a-forger/info"]) == 0
-    assert capsys.readouterr().out == "counted to 3\n"
+    assert "counted" not in typed(["info", "nothing.zarr"], 3).out
+    assert "a-forger/info" in typed(["--help"]).out
+    assert typed(["a-forger/info"]).out == "counted to 3\n"
 
 
-def test_a_command_of_two_distributions_must_be_told_apart(lay, capsys):
+def test_a_command_of_two_distributions_must_be_told_apart(lay, typed):
     lay("first-tools", {COMMANDS: {"count": "app"}}, code=COUNT)
     lay("second-tools", {COMMANDS: {"count": "app"}}, code=COUNT)
-    assert main(["count"]) == 2
-    assert "first-tools/count' or 'second-tools/count'" in capsys.readouterr().err
+    assert "first-tools/count' or 'second-tools/count'" in typed(["count"], 2).err
     assert main(["second-tools/count"]) == 0
 
 
-def test_an_unknown_command_is_still_unknown(capsys):
-    assert main(["countt"]) == 2
-    assert "No such command 'countt'" in capsys.readouterr().err
+def test_an_unknown_command_is_still_unknown(typed):
+    assert "No such command 'countt'" in typed(["countt"], 2).err

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.cli.conftest import python
 from unetkit.cli import console
 from unetkit.cli.console import Bar, Lines
 from unetkit.cli.tables import details
@@ -28,9 +27,7 @@ class Report:
 def run(code, **options):
     """Run a line of Python in a process of its own, so that its streams are real."""
     program = f"from unetkit.cli import console, tables\n{code}\n"
-    return subprocess.run(
-        [sys.executable, "-c", program], check=False, capture_output=True, **options
-    )
+    return python("-c", program, text=False, **options)
 
 
 def test_a_path_is_all_that_stands_on_stdout(capfdbinary):
@@ -103,10 +100,7 @@ def test_progress_goes_to_stderr_and_tells_a_failure(capsys):
 def test_a_reader_that_went_away_is_no_error():
     read, write = os.pipe()
     os.close(read)
-    program = "from unetkit.cli import console; console.emit('x' * 100_000)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=False, stdout=write, stderr=subprocess.PIPE
-    )
+    done = run("console.emit('x' * 100_000)", stdout=write)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -120,15 +114,12 @@ def test_stdout_may_be_closed():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_stdout_is_told_once():
     program = (
-        "from unetkit.cli import console\n"
         "from unetkit.errors import ResourceError\n"
         "try:\n    console.emit('x')\n"
         "except ResourceError as error:\n    console.fail(str(error))\n"
     )
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [sys.executable, "-c", program], check=False, stdout=full, stderr=subprocess.PIPE
-        )
+        done = run(program, stdout=full)
     assert done.returncode == 0
     assert done.stderr.startswith(b"error: stdout must take the result, got 'No space left")
     assert done.stderr.count(b"\n") == 1
@@ -168,30 +159,29 @@ class Clock:
 
 
 def paper(*, width=80, terminal=False):
-    return Console(
-        file=io.StringIO(),
-        width=width,
-        force_terminal=terminal,
-        markup=False,
-        highlight=False,
-        emoji=False,
-    )
+    plain = dict.fromkeys(("markup", "highlight", "emoji"), False)
+    return Console(file=io.StringIO(), width=width, force_terminal=terminal, **plain)
 
 
 def text(sheet):
-    assert isinstance(sheet.file, io.StringIO)
     return sheet.file.getvalue()
 
 
-def test_lines_come_at_the_start_every_half_minute_and_at_the_end():
+@pytest.fixture
+def meter():
+    """Return lines that are written, their clock, and what reads them."""
     sheet, clock = paper(), Clock()
-    lines = Lines(sheet, clock=clock)
+    return Lines(sheet, clock=clock), clock, lambda: text(sheet).splitlines()
+
+
+def test_lines_come_at_the_start_every_half_minute_and_at_the_end(meter):
+    lines, clock, said = meter
     lines.start("training", total=100)
     for _ in range(100):
         clock.now += 1
         lines.advance(status="loss 0.5")
     lines.close(done=True)
-    assert text(sheet).splitlines() == [
+    assert said() == [
         "training: 100 to do",
         "training: 30 of 100, loss 0.5, about 1 min 10 s left",
         "training: 60 of 100, loss 0.5, about 40 s left",
@@ -200,35 +190,32 @@ def test_lines_come_at_the_start_every_half_minute_and_at_the_end():
     ]
 
 
-def test_what_was_done_before_does_not_make_the_rest_seem_short():
-    sheet, clock = paper(), Clock()
-    lines = Lines(sheet, clock=clock)
+def test_what_was_done_before_does_not_make_the_rest_seem_short(meter):
+    lines, clock, said = meter
     lines.start("training", total=100)
     lines.advance(50)
     for _ in range(30):
         clock.now += 1
         lines.advance()
     lines.close(done=False)
-    assert text(sheet).splitlines()[1] == "training: 80 of 100, about 20 s left"
+    assert said()[1] == "training: 80 of 100, about 20 s left"
 
 
-def test_a_first_part_that_is_slow_tells_how_long_the_others_take():
-    sheet, clock = paper(), Clock()
-    lines = Lines(sheet, clock=clock)
+def test_a_first_part_that_is_slow_tells_how_long_the_others_take(meter):
+    lines, clock, said = meter
     lines.start("tiles", total=3)
     clock.now += 40
     lines.advance()
-    assert text(sheet).splitlines()[1] == "tiles: 1 of 3, about 1 min 20 s left"
+    assert said()[1] == "tiles: 1 of 3, about 1 min 20 s left"
 
 
-def test_a_new_stage_ends_the_one_before_and_a_failure_is_no_end():
-    sheet = paper()
-    lines = Lines(sheet, clock=Clock())
+def test_a_new_stage_ends_the_one_before_and_a_failure_is_no_end(meter):
+    lines, _, said = meter
     lines.start("reading", total=1)
     lines.start("writing", total=2)
     lines.advance()
     lines.close(done=False)
-    assert text(sheet).splitlines() == [
+    assert said() == [
         "reading: 1 to do",
         "reading: done in 0 s",
         "writing: 2 to do",
@@ -236,12 +223,11 @@ def test_a_new_stage_ends_the_one_before_and_a_failure_is_no_end():
     ]
 
 
-def test_work_without_stages_says_nothing():
-    sheet = paper()
-    lines = Lines(sheet)
+def test_work_without_stages_says_nothing(meter):
+    lines, _, said = meter
     lines.advance(5)
     lines.close(done=True)
-    assert text(sheet) == ""
+    assert said() == []
 
 
 @pytest.mark.parametrize("width", [1, 2, 10, 40, 80, 200])

@@ -1,14 +1,11 @@
 """What help shows, on any terminal; what shells complete; and that neither loads what is heavy."""
 
-from __future__ import annotations
-
 import os
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
-from tests.cli.conftest import HOMES
+from tests.cli.conftest import HOMES, python
 from unetkit.cli.app import main
 from unetkit.cli.options import declared
 from unetkit.options import parameters_of
@@ -19,14 +16,7 @@ HEAVY += ["tifffile"]
 OWN = {"eval": ["--fail-under", "--list"], "": ["--install-completion", "--show-completion"]}
 
 
-def run(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "unetkit", *arguments],
-        check=False,
-        capture_output=True,
-        text=True,
-        **options,
-    )
+run = partial(python, "-m", "unetkit")
 
 
 def flags(command):
@@ -41,10 +31,9 @@ def headings(out):
     return [line.strip("\u256d\u256e\u2500 ") for line in out.splitlines() if line[0:1] == "\u256d"]
 
 
-def test_the_commands_are_those_of_the_path(capsys, monkeypatch):
+def test_the_commands_are_those_of_the_path(typed, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    assert main(["--help"]) == 0
-    out = capsys.readouterr().out
+    out = typed(["--help"]).out
     path = ["import", "augment", "weights", "train", "tile-predict", "eval", "measure", "export"]
     path += ["info", "verify", "demo", "models", "plugins"]
     rows = [line.split()[1] for line in out.splitlines() if line.startswith("\u2502 ")]
@@ -54,17 +43,15 @@ def test_the_commands_are_those_of_the_path(capsys, monkeypatch):
 
 @pytest.mark.parametrize("command", HOMES)
 def test_every_command_explains_itself_and_cuts_no_word_off_where_there_is_little_room(
-    command, capsys, monkeypatch
+    command, typed, monkeypatch
 ):
     monkeypatch.setenv("COLUMNS", "40")
-    assert main([*command.split(), "--help"]) == 0
-    out = capsys.readouterr().out
+    out = typed([*command.split(), "--help"]).out
     assert "\N{HORIZONTAL ELLIPSIS}" not in out
     assert all(flag in out for flag in flags(command))
     # With room there are boxes.
     monkeypatch.setenv("COLUMNS", "120")
-    assert main([*command.split(), "--help"]) == 0
-    out, err = capsys.readouterr()
+    out, err = typed([*command.split(), "--help"])
     assert err == ""
     assert "\N{BOX DRAWINGS LIGHT ARC DOWN AND RIGHT}" in out
     assert f"Example: unetkit {command}" in out
@@ -72,10 +59,9 @@ def test_every_command_explains_itself_and_cuts_no_word_off_where_there_is_littl
     assert "`" not in out
 
 
-def test_help_tells_bounds_choices_defaults_and_headings(capsys, monkeypatch):
+def test_help_tells_bounds_choices_defaults_and_headings(typed, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    assert main(["tile-predict", "--help"]) == 0
-    out = capsys.readouterr().out
+    out = typed(["tile-predict", "--help"]).out
     for words in (
         "[0<=x<=1]",
         "<none|flips|rotations>",
@@ -87,8 +73,7 @@ def test_help_tells_bounds_choices_defaults_and_headings(capsys, monkeypatch):
         assert words in out
     panels = ["Arguments", "Options", "Output", "Tiles", "Result", "Hardware"]
     assert headings(out) == panels
-    assert main(["augment", "--help"]) == 0
-    assert "--no-flips" in capsys.readouterr().out
+    assert "--no-flips" in typed(["augment", "--help"]).out
 
 
 @pytest.mark.parametrize(
@@ -130,9 +115,7 @@ def test_help_loads_nothing_heavy(typed):
         f"code = main({typed.split()!r})\n"
         f"print(code, [name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    )
+    done = python("-c", program)
     assert done.stderr == "0 []\n"
     assert "Usage: unetkit" in done.stdout
 
@@ -153,7 +136,6 @@ def test_a_bad_terminal_is_good_enough(tmp_path):
 def test_help_that_nobody_reads_to_its_end_is_no_error():
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "unetkit", "import", "--help"]
-    result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    result = run("import", "--help", stdout=write)
     os.close(write)
     assert (result.returncode, result.stderr) == (0, "")

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import unicodedata
 
@@ -15,24 +13,16 @@ def shown(*parts, width=80):
     console = Console(file=io.StringIO(), width=width, markup=False, highlight=False, emoji=False)
     for part in parts:
         console.print(part)
-    assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
-def test_plain_values_come_first_and_parts_are_indented():
-    document = {"contract": {"step": 16, "exact": True}, "model": "unet", "scores": {}}
-    assert [line.rstrip() for line in shown(*details(document)).splitlines()] == [
-        "model   unet",
-        "scores  -",
-        "contract",
-        "  step   16",
-        "  exact  yes",
-    ]
+def lines(document):
+    return [line.rstrip() for line in shown(*details(document)).splitlines()]
 
 
 def test_amounts_and_times_have_units():
     plan = {"output_bytes": 39146837, "memory_peak": 1577819953, "expected_seconds": 125.4}
-    assert [line.rstrip() for line in shown(*details(plan)).splitlines()] == [
+    assert lines(plan) == [
         "output bytes      37.33 MiB",
         "memory peak       1.47 GiB",
         "expected seconds  2 min 05 s",
@@ -43,25 +33,40 @@ def test_amounts_and_times_have_units():
     ]
 
 
-def test_a_list_says_once_what_all_rows_share():
-    rows = [{"name": "a", "axes": "yx", "objects": 3}, {"name": "b", "axes": "yx", "source": "x"}]
-    assert [line.rstrip() for line in shown(*details({"samples": rows})).splitlines()] == [
-        "samples",
-        "  axes  yx",
-        "  name  objects  source",
-        "  ─────────────────────",
-        "  a           3  -",
-        "  b           -  x",
-    ]
-
-
-def test_a_list_of_one_needs_no_table():
-    text = shown(*details({"samples": [{"name": "a", "shape": [512, 640]}]}))
-    assert [line.rstrip() for line in text.splitlines()] == [
-        "samples",
-        "  name   a",
-        "  shape  512 x 640",
-    ]
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        # Plain values come first and parts are indented.
+        (
+            {"contract": {"step": 16, "exact": True}, "model": "unet", "scores": {}},
+            ["model   unet", "scores  -", "contract", "  step   16", "  exact  yes"],
+        ),
+        # A list says once what all rows share.
+        (
+            {
+                "samples": [
+                    {"name": "a", "axes": "yx", "objects": 3},
+                    {"name": "b", "axes": "yx", "source": "x"},
+                ]
+            },
+            [
+                "samples",
+                "  axes  yx",
+                "  name  objects  source",
+                "  ─────────────────────",
+                "  a           3  -",
+                "  b           -  x",
+            ],
+        ),
+        # A list of one needs no table.
+        (
+            {"samples": [{"name": "a", "shape": [512, 640]}]},
+            ["samples", "  name   a", "  shape  512 x 640"],
+        ),
+    ],
+)
+def test_a_document_is_laid_out(document, expected):
+    assert lines(document) == expected
 
 
 def test_the_options_of_a_model_have_all_their_columns_whatever_they_share():
