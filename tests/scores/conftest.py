@@ -1,7 +1,5 @@
 """Scores of two sides in one go, as a dictionary."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

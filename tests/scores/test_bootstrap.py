@@ -1,7 +1,5 @@
 """Intervals and tests against scipy, and where there is nothing to be sure of."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

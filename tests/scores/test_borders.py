@@ -1,7 +1,5 @@
 """Scores of borders against plain distances and pixel pairs, and warping by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """The table against scikit-image's, and its sums over blocks and images."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

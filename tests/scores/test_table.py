@@ -1,7 +1,5 @@
 """Every score of a table: its record, by hand, against others and brute force, and the mean."""
 
-from __future__ import annotations
-
 import json
 from math import log2
 

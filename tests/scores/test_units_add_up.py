@@ -1,7 +1,5 @@
 """Formulas by hand; sums by unit give the scores of the whole, for images and blocks of one."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,10 +1,9 @@
 """Stores of labels to compare."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
+from unetkit.commands.evaluate.command import evaluate
 from unetkit.storage.datasets import DatasetWriter
 
 
@@ -35,3 +34,15 @@ def write(place):
         return place(name)
 
     return write
+
+
+@pytest.fixture
+def compared(write):
+    """Return what stores two sides, labels of a sample or datasets, and compares them."""
+
+    def compare(found, truth, *, kind="instances", **options):
+        sides = [one if isinstance(one, dict) else {"a": one} for one in (found, truth)]
+        urls = [write(f"{n}.zarr", one, kind=kind) for n, one in zip("pt", sides, strict=True)]
+        return evaluate(*urls, **options)
+
+    return compare
