@@ -1,7 +1,5 @@
 """Scores of borders on real stores: the same in any blocks, the best of all thresholds."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 
 import numpy as np
@@ -92,14 +90,6 @@ def test_an_image_that_is_too_large_has_no_scores_of_whole_planes(stores, monkey
     assert overall["reasons"]["v_rand"].startswith("the image has more than 4096 x 4096 pixels")
 
 
-def test_threads_in_any_order_give_the_same_bits(write):
-    rng = np.random.default_rng(0)
-    planes = rng.integers(0, 3, size=(2, 4, 40, 40)).astype(np.uint8)
-    urls = [write(f"{name}.zarr", {"a": one}) for name, one in zip("pt", planes, strict=True)]
-    expected = evaluate(*urls, borders=True, scheduler="sync").to_dict()
-    assert evaluate(*urls, borders=True, scheduler="threads", workers=2).to_dict() == expected
-
-
 @pytest.fixture
 def maps(write):
     """Two maps of cells (1) and borders (0), the second with one border broken."""
@@ -126,14 +116,12 @@ def test_two_classes_are_cells_and_borders(maps):
     assert overall.seg is None
 
 
-def test_more_classes_have_outlines_and_no_thin_borders(write, maps):
+def test_more_classes_have_outlines_and_no_thin_borders(compared, maps):
     *_, found, truth = maps
     truth, found = truth.copy(), found.copy()
     truth[:5, :5] = found[:5, :5] = 2
-    urls = [
-        write(f"more{n}.zarr", {"a": one}, kind="classes") for n, one in enumerate((found, truth))
-    ]
-    document = evaluate(*urls, borders=True, scheduler="sync").to_dict()["overall"]
+    report = compared(found, truth, kind="classes", borders=True, scheduler="sync")
+    document = report.to_dict()["overall"]
     assert document["v_rand"] is None
     assert "maps of two classes" in document["reasons"]["v_rand"]
     assert document["boundary_f"] > 0.9

@@ -1,7 +1,5 @@
 """The table of objects: one row each, on both sides, with what became of it."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The report keeps to its schema, holds scores to bounds, and says why a score is not there."""
 
-from __future__ import annotations
-
 import json
 from importlib.resources import files
 

@@ -1,7 +1,5 @@
 """An evaluation that was stopped goes on where it was, to the same bytes, or says why it can't."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -12,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unetkit.commands.evaluate import counting, scoring
+from unetkit.commands.evaluate import cached_counts, counting
 from unetkit.commands.evaluate.command import evaluate
 from unetkit.engine import block_io
 from unetkit.errors import InputError, OutputError, ResourceError, StoppedError
@@ -32,11 +30,9 @@ def write(url, seed):
     corners = np.random.default_rng(seed).integers(0, SIDE - 30, size=(60, 2))
     for n, (y, x) in enumerate(corners, start=1):
         labels[y : y + 30, x : x + 20] = n
-    create_image(url, shape=labels.shape, axes="yx", dtype="uint8", chunk=CHUNK)
-    array = create_labels(
-        url, "instances", shape=labels.shape, axes="yx", dtype="uint16", chunk=CHUNK
-    )
-    array.write(0, 0, 0, labels)
+    place = {"shape": labels.shape, "axes": "yx", "chunk": CHUNK}
+    create_image(url, dtype="uint8", **place)
+    create_labels(url, "instances", dtype="uint16", **place).write(0, 0, 0, labels)
     return url
 
 
@@ -51,33 +47,38 @@ def full():
     raise ResourceError("the disk must take it, got no room; make room")
 
 
+@pytest.fixture
+def cut_short(kit):
+    """Return what evaluates until the disk is full after some blocks."""
+
+    def run(*stores, after, **options):
+        with pytest.raises(ResourceError, match="make room"):
+            evaluate(*stores, progress=kit.watching(after, full), **options, **WORK)
+
+    return run
+
+
 def document(report):
     """Give the report, but for how much of the work was there before."""
     return {**report.to_dict(), "tiles_reused": 0}
 
 
 @pytest.mark.parametrize("borders", [False, True])
-def test_going_on_gives_the_report_of_a_single_run(kit, stores, borders):
+def test_going_on_gives_the_report_of_a_single_run(cut_short, stores, borders):
     expected = document(evaluate(*stores, borders=borders, objects="whole.csv", **WORK))
-    with pytest.raises(ResourceError, match="make room"):
-        evaluate(*stores, borders=borders, resume=True, progress=kit.watching(3, full), **WORK)
+    cut_short(*stores, borders=borders, resume=True, after=3)
     assert Path(PARTIAL).is_dir()
     report = evaluate(*stores, borders=borders, resume=True, objects="again.csv", **WORK)
     assert report.tiles_reused == 3
     assert document(report) == expected
     assert Path("again.csv").read_bytes() == Path("whole.csv").read_bytes()
     # Nothing is left, nor was anything without --resume.
-    assert sorted(p.name for p in Path().iterdir()) == [
-        "again.csv",
-        "p.zarr",
-        "t.zarr",
-        "whole.csv",
-    ]
+    names = sorted(p.name for p in Path().iterdir())
+    assert names == ["again.csv", "p.zarr", "t.zarr", "whole.csv"]
 
 
-def test_objects_are_kept_too(kit, stores):
-    with pytest.raises(ResourceError):
-        evaluate(*stores, resume=True, objects="o.csv", progress=kit.watching(6, full), **WORK)
+def test_objects_are_kept_too(cut_short, stores):
+    cut_short(*stores, resume=True, objects="o.csv", after=6)
     assert not Path("o.csv").exists()
     read = []
     original = journal.Results.get
@@ -137,9 +138,8 @@ def test_a_kill_loses_the_block_at_work_alone(stores):
 
 
 @pytest.mark.parametrize("changed", ["truth", "chunk"])
-def test_other_data_are_not_mixed_in(kit, stores, changed):
-    with pytest.raises(ResourceError):
-        evaluate(*stores, resume=True, progress=kit.watching(2, full), **WORK)
+def test_other_data_are_not_mixed_in(cut_short, stores, changed):
+    cut_short(*stores, resume=True, after=2)
     if changed == "truth":
         write("other.zarr", 2)
     else:
@@ -152,11 +152,10 @@ def test_other_data_are_not_mixed_in(kit, stores, changed):
     assert list(Path(PARTIAL).glob("*.npz"))
 
 
-def test_what_an_edit_would_do_unnoticed(kit, stores, monkeypatch):
+def test_what_an_edit_would_do_unnoticed(cut_short, stores, monkeypatch):
     # Were files not looked at, blocks of before an edit would be mixed with those of after it.
-    monkeypatch.setattr(scoring, "fingerprint", lambda url: {})
-    with pytest.raises(ResourceError):
-        evaluate(*stores, resume=True, progress=kit.watching(2, full), **WORK)
+    monkeypatch.setattr(cached_counts, "fingerprint", lambda url: {})
+    cut_short(*stores, resume=True, after=2)
     place = Path("t.zarr/labels/instances/0/c/0/0")
     place.unlink()
     mixed = evaluate(*stores, resume=True, **WORK)
@@ -165,24 +164,19 @@ def test_what_an_edit_would_do_unnoticed(kit, stores, monkeypatch):
 
 
 def test_one_at_a_time(stores):
-    with (
-        locked(PARTIAL),
-        pytest.raises(OutputError, match="one job at a time"),
-    ):
+    with locked(PARTIAL), pytest.raises(OutputError, match="one job at a time"):
         evaluate(*stores, resume=True, **WORK)
     assert evaluate(*stores, resume=True, **WORK).tiles_reused == 0
 
 
-def test_long_runs_keep_results_without_being_asked(kit, stores, monkeypatch):
-    monkeypatch.setattr(scoring, "SAVE_MIN_BLOCKS", 4)
-    with pytest.raises(ResourceError):
-        evaluate(*stores, progress=kit.watching(2, full), **WORK)
+def test_long_runs_keep_results_without_being_asked(kit, cut_short, stores, monkeypatch):
+    monkeypatch.setattr(cached_counts, "SAVE_MIN_BLOCKS", 4)
+    cut_short(*stores, after=2)
     assert evaluate(*stores, resume=True, **WORK).tiles_reused == 2
     # Another job at work there is no reason not to answer.
     with locked(PARTIAL):
         assert evaluate(*stores, **WORK).tiles_reused == 0
-    with pytest.raises(ResourceError):
-        evaluate(*stores, progress=kit.watching(2, full), **WORK)
+    cut_short(*stores, after=2)
     heard = kit.watching()
     assert evaluate(*stores, progress=heard, **WORK).tiles_reused == 0
     assert "started afresh" in heard.notes[0]
@@ -190,7 +184,7 @@ def test_long_runs_keep_results_without_being_asked(kit, stores, monkeypatch):
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_full_disk_ends_only_what_was_asked_for(stores, monkeypatch, asked):
-    monkeypatch.setattr(scoring, "SAVE_MIN_BLOCKS", 4)
+    monkeypatch.setattr(cached_counts, "SAVE_MIN_BLOCKS", 4)
     expected = document(evaluate(*stores, **WORK))
     monkeypatch.setattr(journal.Results, "put", lambda *given: full())
     if asked:
@@ -208,11 +202,10 @@ def test_what_no_second_run_could_mend_leaves_nothing(stores):
     assert not Path(PARTIAL).exists()
 
 
-def test_several_predictions_each_keep_their_own(kit, stores):
+def test_several_predictions_each_keep_their_own(cut_short, stores):
     both = (stores[0], write("q.zarr", 3))
     expected = evaluate(*both, truth=stores[1], **WORK)
-    with pytest.raises(ResourceError):
-        evaluate(*both, truth=stores[1], resume=True, progress=kit.watching(6, full), **WORK)
+    cut_short(*both, truth=stores[1], resume=True, after=6)
     report = evaluate(*both, truth=stores[1], resume=True, **WORK)
     assert [one.tiles_reused for one in report.reports] == [4, 2]
     assert report.comparisons == expected.comparisons
@@ -224,32 +217,32 @@ def test_results_come_back_as_they_were():
         None: isbi2012.Topology(1, 2, 64, ((0, 1),)),
         0.1: boundaries.Surfaces(np.array([3]), np.array([4])),
     }
-    arrays: dict[str, np.ndarray] = {}
-    tree = json.loads(json.dumps(scoring.pack(value, arrays), allow_nan=False))
-    found = scoring.unpack(tree, arrays)
+    arrays = {}
+    tree = json.loads(json.dumps(cached_counts.pack(value, arrays), allow_nan=False))
+    found = cached_counts.unpack(tree, arrays)
     assert list(found) == [None, 0.1]
     assert (found[None].splits, found[None].pixels) == (1, 64)
     assert found[0.1].counts.tolist() == [4]
     with pytest.raises(KeyError):
-        scoring.unpack({"kind": "Popen", "parts": {}}, {})
+        cached_counts.unpack({"kind": "Popen", "parts": {}}, {})
 
 
 def test_names_of_what_is_kept_are_those_of_earlier_versions():
-    block = {"sample": 0, "plane": 2, "prediction": None, "truth": None, "ignore": None}
+    block = {"sample": 0, "plane": 2, "instances": True}
+    block |= dict.fromkeys(("prediction", "truth", "ignore"))
     units = SpatialBlocks(128, 512, 640)
-    block["instances"] = True
     kept = counting.Block(**block, units=units, rows=(0, 512), columns=(512, 640))
     assert kept.key == "count 0 2 (0, 512) (512, 640) Squares(side=128, height=512, width=640)"
     whole = counting.BorderBlock(**block, units=None)
     assert whole.key == "borders 0 2 None (0, 0) None"
     nothing = contingency.merge([])
     plane = counting.ThresholdedPlane(nothing, nothing, isbi2012.Topology(0, 0, 4))
-    tree = scoring.pack({None: plane}, {})
+    tree = cached_counts.pack({None: plane}, {})
     assert tree["entries"][0][1]["kind"] == "Proposal"
 
 
 def test_results_lie_outside_of_any_store(stores):
     create_image("d.zarr", shape=(8, 8), axes="yx", dtype="uint8")
-    place = outputs.partial_url(scoring._beside("d.zarr/0"))
+    place = outputs.partial_url(cached_counts._beside("d.zarr/0"))
     assert place == ".d.zarr.eval.unetkit-partial"
-    assert scoring._beside("s3://bucket/slide.zarr") == "slide.zarr.eval"
+    assert cached_counts._beside("s3://bucket/slide.zarr") == "slide.zarr.eval"

@@ -1,7 +1,5 @@
 """Which samples are compared with which, what maps they have, and what is refused by name."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
