@@ -1,7 +1,5 @@
 """Every installed model, from annotated nuclei to a scored prediction."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

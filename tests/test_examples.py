@@ -1,7 +1,5 @@
 """Every example runs as it stands, is short, and says what it claims."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

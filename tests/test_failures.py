@@ -1,7 +1,5 @@
 """What goes wrong ends in one sentence and the right exit code; nothing is created or lost."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Compiled code finds a place, also where home and package can't be written to."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

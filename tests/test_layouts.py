@@ -1,7 +1,5 @@
 """How labels and images lie on the disk or in memory changes no bit of what is made of them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The package that `unetkit plugins new` starts works as plugins/README.md says."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

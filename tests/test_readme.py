@@ -1,7 +1,5 @@
 """What the README and the pages of docs/ say is run, so that it stays true."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

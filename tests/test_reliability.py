@@ -3,8 +3,6 @@
 Each test goes through the command line, in a process of its own where the whole process counts.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

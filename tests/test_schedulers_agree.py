@@ -1,7 +1,5 @@
 """Augmented samples and weights have the same bytes whoever computes them."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

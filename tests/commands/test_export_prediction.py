@@ -1,7 +1,5 @@
 """Exports read again by other programs equal the labels; what can't be exported says so."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

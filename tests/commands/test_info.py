@@ -1,7 +1,5 @@
 """What `info` says of each kind of store and of a model file, without reading pixels."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

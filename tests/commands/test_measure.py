@@ -1,7 +1,5 @@
 """The table of a stored prediction: what scikit-image measures, in micrometres, at any tiling."""
 
-from __future__ import annotations
-
 import csv
 
 import numpy as np

@@ -6,8 +6,6 @@ That of 6e0e096 made the archive beside this file. Every name in it is relative 
 all files are of the same second, since the time of a chunk tells whether it was written anew.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -16,12 +14,6 @@ import tarfile
 import zlib
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
 
 TIME = 1_700_000_000
 SERIAL = {"scheduler": "sync"}
@@ -39,25 +31,25 @@ TRAIN = {
 class Stopping:
     """Sends this process SIGTERM after some parts of a stage."""
 
-    def __init__(self, stage: str, parts: int) -> None:
+    def __init__(self, stage, parts):
         self.stage, self.parts, self.now = stage, parts, ""
 
-    def start(self, what: str, *, total: int) -> None:
+    def start(self, what, *, total):
         """Notice the stage."""
         self.now = what
 
-    def advance(self, parts: int = 1, *, status: str = "") -> None:
+    def advance(self, parts=1, *, status=""):
         """Count."""
         if self.stage in self.now:
             self.parts -= parts
             if self.parts == 0:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    def note(self, text: str) -> None:
+    def note(self, text):
         """Ignore it."""
 
 
-def picture(seed: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def picture(seed, shape):
     """Draw squares on noise, some of which touch, and their labels."""
     import numpy as np
 
@@ -71,12 +63,12 @@ def picture(seed: int, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return image.astype(np.uint8), labels
 
 
-def checksum(array: Any) -> int:
+def checksum(array):
     """Return the checksum of the first plane of a stored array."""
     return zlib.crc32(array.read(0, 0, array.height, 0, array.width).tobytes())
 
 
-def stopped(function: Callable[..., Any], *arguments: str, stage: str, parts: int, **more: Any):
+def stopped(function, *arguments, stage, parts, **more):
     """Run a function until it is stopped in the middle of a stage."""
     from unetkit.errors import StoppedError
 
@@ -87,10 +79,10 @@ def stopped(function: Callable[..., Any], *arguments: str, stage: str, parts: in
     raise SystemExit(f"{function.__name__} was not stopped")
 
 
-def pack(archive: str) -> None:
+def pack(archive):
     """Put all of the working folder into one archive."""
 
-    def plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    def plain(info):
         info.uid, info.gid, info.uname, info.gname = 0, 0, "", ""
         return info
 
@@ -100,13 +92,13 @@ def pack(archive: str) -> None:
             file.add(name, filter=plain)
 
 
-def settle() -> None:
+def settle():
     """Give all files the time that they will have when they are unpacked."""
     for path in Path().rglob("*"):
         os.utime(path, (TIME, TIME))
 
 
-def main() -> None:
+def main():
     """Make everything, in the order in which one thing needs the other."""
     from PIL import Image
 

@@ -31,7 +31,7 @@ TRAIN = (
 
 
 @pytest.fixture(autouse=True)
-def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def golden(tmp_path, monkeypatch):
     """Work in a folder as it was left, files with their times, and return what is known of it."""
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -40,31 +40,31 @@ def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return known
 
 
-def same_release(golden: dict[str, Any]) -> None:
+def same_release(golden):
     """Skip where unfinished runs may not be gone on with; another test holds that."""
     if version("unetkit") != golden["versions"]["unetkit"]:
         pytest.skip("this is another release, which starts unfinished runs afresh")
 
 
-def contents(folder: str) -> dict[str, bytes]:
+def contents(folder):
     paths = (path for path in Path(folder).rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def run(command: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+def run(command, capsys):
     assert main([*command.split(), "--json"]) == 0, capsys.readouterr().err
     report: dict[str, Any] = json.loads(capsys.readouterr().out)
     return report
 
 
-def refused(command: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def refused(command, words, capsys):
     before = contents(".")
     assert main(command.split()) == 4
     assert words in capsys.readouterr().err
     assert contents(".") == before
 
 
-def assert_same(made: str, whole: str, golden: dict[str, Any]) -> None:
+def assert_same(made, whole, golden):
     """Compare stores byte by byte, or, where other libraries packed them, pixel by pixel."""
     packers = ("torch", "numpy", "zarr", "numcodecs")
     if all(version(name) == golden["versions"][name] for name in packers):
@@ -80,7 +80,7 @@ def assert_same(made: str, whole: str, golden: dict[str, Any]) -> None:
     assert {"classes", "instances"} <= one.labels.keys() or one.data.dtype == np.float32
 
 
-def assert_holds(found: Any, wanted: Any) -> None:
+def assert_holds(found, wanted):
     """Compare what JSON holds; newer reports may say more."""
     if isinstance(wanted, dict):
         for key, value in wanted.items():
@@ -93,7 +93,7 @@ def assert_holds(found: Any, wanted: Any) -> None:
         assert found == (pytest.approx(wanted, rel=1e-6) if type(wanted) is float else wanted)
 
 
-def test_the_archive_tells_nothing_of_where_it_was_made() -> None:
+def test_the_archive_tells_nothing_of_where_it_was_made():
     with tarfile.open(ARCHIVE) as archive:
         owners = {(info.uid, info.gid, info.uname, info.gname) for info in archive}
     assert owners == {(0, 0, "", "")}
@@ -102,9 +102,7 @@ def test_the_archive_tells_nothing_of_where_it_was_made() -> None:
             assert word not in content, (name, word)
 
 
-def test_a_dataset_and_a_model_are_read(
-    golden: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dataset_and_a_model_are_read(golden, capsys):
     samples = unetkit.open_dataset("data.zarr").samples
     for sample in samples:
         data, labels, weights = sample.data, sample.labels(), sample.weights
@@ -119,7 +117,7 @@ def test_a_dataset_and_a_model_are_read(
     assert_same("new.zarr", "whole.zarr", golden)
 
 
-def test_a_prediction_is_verified_and_a_flipped_bit_found() -> None:
+def test_a_prediction_is_verified_and_a_flipped_bit_found():
     for name in ("whole.zarr", "seen.zarr"):
         assert main(["verify", name]) == 0
     chunk = next(Path("whole.zarr", "0", "c").rglob("1"))
@@ -130,16 +128,14 @@ def test_a_prediction_is_verified_and_a_flipped_bit_found() -> None:
     assert main(["verify", "whole.zarr"]) == 7
 
 
-def test_a_prediction_goes_on(golden: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prediction_goes_on(golden, capsys):
     same_release(golden)
     report = run(f"{PREDICT} --resume", capsys)
     assert (report["tiles_total"], report["tiles_reused"]) == (16, 7)
     assert_same(PREDICTION, "whole.zarr", golden)
 
 
-def test_a_finished_prediction_has_nothing_to_do(
-    golden: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_prediction_has_nothing_to_do(golden, capsys):
     same_release(golden)
     Path("whole.zarr").rename("done.zarr")
     before = contents("done.zarr")
@@ -147,7 +143,7 @@ def test_a_finished_prediction_has_nothing_to_do(
     assert contents("done.zarr") == before
 
 
-def test_weights_go_on(golden: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_go_on(golden, capsys):
     same_release(golden)
     report = run(f"{WEIGH} --resume", capsys)
     assert (report["tiles_total"], report["tiles_reused"]) == (2, 1)
@@ -155,7 +151,7 @@ def test_weights_go_on(golden: dict[str, Any], capsys: pytest.CaptureFixture[str
     assert run("weights data.zarr --scheduler sync --resume", capsys)["tiles_reused"] == 4
 
 
-def test_an_evaluation_goes_on(golden: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_evaluation_goes_on(golden, capsys):
     same_release(golden)
     report = run(f"{EVAL} --resume", capsys)
     assert (report["tiles_total"], report.pop("tiles_reused")) == (4, 2)
@@ -164,7 +160,7 @@ def test_an_evaluation_goes_on(golden: dict[str, Any], capsys: pytest.CaptureFix
     assert not Path(KEPT).exists()
 
 
-def test_a_training_goes_on(golden: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_goes_on(golden, capsys):
     same_release(golden)
     whole = Path("model.safetensors").rename("whole.safetensors")
     report = run(f"{TRAIN} --resume", capsys)
@@ -202,9 +198,7 @@ def test_a_training_goes_on(golden: dict[str, Any], capsys: pytest.CaptureFixtur
         (TRAIN, "add --resume to go on with it"),
     ],
 )
-def test_other_settings_are_refused(
-    command: str, words: str, golden: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_settings_are_refused(command, words, golden, capsys):
     same_release(golden)
     if command.startswith("train"):
         Path("model.safetensors").unlink()
@@ -218,9 +212,7 @@ def test_other_settings_are_refused(
         (EVAL, "data.zarr/s1/labels/instances/0/c/0/0"),
     ],
 )
-def test_an_input_that_was_written_anew_is_refused(
-    command: str, chunk: str, golden: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_input_that_was_written_anew_is_refused(command, chunk, golden, capsys):
     same_release(golden)
     os.utime(chunk)
     refused(f"{command} --resume", "must", capsys)
@@ -234,9 +226,7 @@ def test_an_input_that_was_written_anew_is_refused(
         (EVAL, f"{KEPT}/.unetkit/fingerprint.json"),
     ],
 )
-def test_an_unfinished_run_of_another_release_is_refused(
-    command: str, fingerprint: str, golden: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unfinished_run_of_another_release_is_refused(command, fingerprint, golden, capsys):
     release = golden["versions"]["unetkit"]
     text = Path(fingerprint).read_text()
     assert f'"{release}"' in text

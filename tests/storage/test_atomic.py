@@ -1,7 +1,5 @@
 """Files appear whole, with the rights that the umask gives, and follow no planted link."""
 
-from __future__ import annotations
-
 import os
 import stat
 

@@ -1,7 +1,5 @@
 """Checksums of stored chunks tell what a codec's own can not: absence, and another's place."""
 
-from __future__ import annotations
-
 import shutil
 import zlib
 from pathlib import Path

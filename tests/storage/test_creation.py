@@ -1,7 +1,5 @@
 """New arrays carry checksums and names, and never replace what is there."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A disk that fails for a moment harms nothing, one that stays so is named, and so is a chunk."""
 
-from __future__ import annotations
-
 import errno
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Datasets as they are built: parts of every kind, the list last, and nothing replaced."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import yaozarrs

@@ -1,7 +1,5 @@
 """Datasets as they are read: samples with their parts, and sentences for what is not there."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What lies at a path is told without creating anything."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

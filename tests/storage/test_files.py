@@ -1,7 +1,5 @@
 """Outputs appear whole by rename; inputs and foreign files are never touched."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What readers hand out: planes, strips, stored types, and errors as one sentence."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

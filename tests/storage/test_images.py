@@ -1,7 +1,5 @@
 """The way in to images: every kind of store that holds one image opens as one."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """What killed jobs left is removed, nothing else is, and what was put aside comes back."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Lengths with and without a unit."""
 
-from __future__ import annotations
-
 import pytest
 
 from unetkit.errors import InputError, UsageError

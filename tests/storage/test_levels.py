@@ -1,7 +1,5 @@
 """Small copies come from the stored levels, and are those that the whole image would give."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """OME-Zarr documents: what is written reads back, and what others write is understood."""
 
-from __future__ import annotations
-
 import pytest
 
 from unetkit.errors import InputError, UsageError

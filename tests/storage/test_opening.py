@@ -1,7 +1,5 @@
 """Images with their parts: OME-Zarr of both versions, bare arrays, channels, and hostile stores."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Planes made smaller: of the pyramid where there is one, else of all pixels, and alike."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

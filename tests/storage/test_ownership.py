@@ -1,7 +1,5 @@
 """Only what carries our mark is ours."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What passes by itself is tried again, a few times; all else is said at once."""
 
-from __future__ import annotations
-
 import errno
 
 import pytest

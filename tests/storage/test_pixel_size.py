@@ -1,7 +1,5 @@
 """Pixel sizes as people and files write them."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """An input is known again by whatever links, mounts and spellings it is named."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

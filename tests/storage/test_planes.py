@@ -1,7 +1,5 @@
 """Planes of arrays of any axes: read, written by whole chunks, sent to other processes."""
 
-from __future__ import annotations
-
 import pickle
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Where there is no rename an output still appears complete: its root document comes last."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

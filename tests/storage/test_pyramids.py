@@ -1,7 +1,5 @@
 """Pyramids: means for pixels, kept pixels for labels, as many levels for both."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

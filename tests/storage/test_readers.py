@@ -1,7 +1,5 @@
 """PNG and JPEG of every mode, and the door that all readers come in by."""
 
-from __future__ import annotations
-
 import zlib
 from pathlib import Path
 

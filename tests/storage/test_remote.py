@@ -1,7 +1,5 @@
 """Objects behind URLs: on a real S3 server, over HTTP, in memory; and stores that do not answer."""
 
-from __future__ import annotations
-
 import sys
 from importlib import import_module
 

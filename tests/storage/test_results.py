@@ -1,7 +1,5 @@
 """Kept results come back as they were, or not at all."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

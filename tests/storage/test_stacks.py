@@ -1,7 +1,5 @@
 """A stack: the first axis counts samples, named 0000, 0001, ..."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import zarr

@@ -1,7 +1,5 @@
 """Tables that no spreadsheet runs, and files that are not ours stay."""
 
-from __future__ import annotations
-
 import csv
 
 import pytest

@@ -1,7 +1,5 @@
 """Pixel sizes and channel names that OME and ImageJ wrote."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tifffile

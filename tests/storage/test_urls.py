@@ -1,7 +1,5 @@
 """Paths and URLs as text: joined, kept inside their store, and never created by looking."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Statistics that stay as they are; `test_parallel.py` has those of several processes."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import distributed, nn

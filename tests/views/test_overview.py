@@ -1,7 +1,5 @@
 """The overview shows images side by side, each with outlines in colours."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image

@@ -1,7 +1,5 @@
 """The report page: harmless with any names, without any network, and alive in a real browser."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The command `augment`: what it writes, that it repeats itself, what it refuses."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import re

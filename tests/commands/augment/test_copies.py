@@ -1,7 +1,5 @@
 """The job of `augment`: a copy is what the arrays' own functions make of the sample."""
 
-from __future__ import annotations
-
 import inspect
 import io
 import pickle

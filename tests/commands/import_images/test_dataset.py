@@ -1,7 +1,5 @@
 """Imports come into their place whole: strips of an image, samples of a dataset, all or nothing."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Masks are read against their images, judged together, and become labels."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tifffile

@@ -1,7 +1,5 @@
 """Which files are found, and which mask goes with which image."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a user is told about an import, in words and as plain values."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

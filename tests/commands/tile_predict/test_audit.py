@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,17 +20,14 @@ from unetkit.models import build, hardware, model_file, model_header
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 TILED: dict[str, Any] = {"tile": 16, "scheduler": "sync"}
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, number: int, change: Any) -> None:
+def spoil(monkeypatch, number, change):
     """Let a tile be stored otherwise than it was computed, with a journal that believes it."""
     real = blocks.predict_batch
 
-    def predict_batch(batch: Any) -> Any:
+    def predict_batch(batch):
         done = real(batch)
         (job,) = batch.jobs
         if job.tile.index == number:
@@ -46,9 +43,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, number: int, change: Any) -> None:
 @pytest.mark.parametrize("precision", ["exact", "float32"])
 @pytest.mark.parametrize("probabilities", ["uint8", "float32"])
 @pytest.mark.parametrize("options", [{}, {"tta": "flips"}])
-def test_a_good_prediction_holds(
-    slide: str, precision: str, probabilities: str, options: dict[str, Any]
-) -> None:
+def test_a_good_prediction_holds(slide, precision, probabilities, options):
     report = tile_predict(
         slide, **TILED, audit=3, precision=precision, probabilities=probabilities, **options
     )
@@ -62,9 +57,7 @@ def test_a_good_prediction_holds(
 
 # Over noise bfloat16 flips nearly as many labels as are allowed.
 @pytest.mark.parametrize("precision", ["exact", "float32", "float16"])
-def test_a_tile_moved_by_one_pixel_is_found(
-    slide: str, monkeypatch: pytest.MonkeyPatch, precision: str
-) -> None:
+def test_a_tile_moved_by_one_pixel_is_found(slide, monkeypatch, precision):
     with monkeypatch.context() as patch:
         spoil(patch, 5, lambda block: np.roll(block, 1, axis=-1))
         with pytest.raises(CheckError, match=r"flipped|other labels .* nothing is published") as e:
@@ -77,7 +70,7 @@ def test_a_tile_moved_by_one_pixel_is_found(
     assert report.audit is not None
 
 
-def test_the_command_ends_with_7(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_ends_with_7(slide, monkeypatch):
     words = ["tile-predict", slide, "--tile", "16", "--scheduler", "sync", "--audit", "16"]
     with monkeypatch.context() as patch:
         spoil(patch, 6, np.flipud)
@@ -85,10 +78,8 @@ def test_the_command_ends_with_7(slide: str, monkeypatch: pytest.MonkeyPatch) ->
     assert main([*words, "--overwrite"]) == 0
 
 
-def test_one_probability_that_differs_is_enough_in_exact(
-    slide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def raise_one(block: np.ndarray) -> np.ndarray:
+def test_one_probability_that_differs_is_enough_in_exact(slide, monkeypatch):
+    def raise_one(block):
         block = block.copy()
         if block.ndim == 3:
             block[0, 0, 0] += 1
@@ -101,7 +92,7 @@ def test_one_probability_that_differs_is_enough_in_exact(
             tile_predict(slide, **TILED, precision="exact", audit=20)
 
 
-def test_tiles_that_were_left_out_are_not_asked_about(kit: SimpleNamespace, slide: str) -> None:
+def test_tiles_that_were_left_out_are_not_asked_about(kit, slide):
     image = np.zeros((64, 64))
     image[:32] = np.random.default_rng(0).integers(100, 9000, (32, 64))
     kit.image(Path("dark.zarr"), (64, 64))
@@ -114,9 +105,7 @@ def test_tiles_that_were_left_out_are_not_asked_about(kit: SimpleNamespace, slid
 
 
 @pytest.mark.parametrize("version", ["0.5", "0.4"])
-def test_every_image_of_a_dataset_tells_of_it(
-    kit: SimpleNamespace, slide: str, version: str
-) -> None:
+def test_every_image_of_a_dataset_tells_of_it(kit, slide, version):
     progress = kit.watching()
     source = kit.cells(Path("cells.zarr"))
     report = tile_predict(source, **TILED, audit=4, ome_version=version, progress=progress)
@@ -126,7 +115,7 @@ def test_every_image_of_a_dataset_tells_of_it(
     assert any(note.startswith("predicted again, 0 of ") for note in progress.notes)
 
 
-def test_what_is_published_is_not_audited(kit: SimpleNamespace, slide: str) -> None:
+def test_what_is_published_is_not_audited(kit, slide):
     tile_predict(slide, **TILED)
     progress = kit.watching()
     report = tile_predict(slide, **TILED, resume=True, audit=4, progress=progress)
@@ -134,9 +123,7 @@ def test_what_is_published_is_not_audited(kit: SimpleNamespace, slide: str) -> N
     assert any("published already" in note for note in progress.notes)
 
 
-def test_a_network_that_sees_the_whole_tile_is_looked_at_and_not_judged(
-    slide: str, tmp_path: Path
-) -> None:
+def test_a_network_that_sees_the_whole_tile_is_looked_at_and_not_judged(slide, tmp_path):
     torch.manual_seed(0)
     network = build.build_model("smp-pspnet", in_channels=1, classes=2, options={}).eval()
     header = model_header.ModelHeader(
@@ -170,7 +157,7 @@ def test_a_network_that_sees_the_whole_tile_is_looked_at_and_not_judged(
             assert report.audit["differing"] == report.audit["flipped_clearly"] == 0
 
 
-def test_blended_windows_are_the_same_a_second_time(kit: SimpleNamespace, slide: str) -> None:
+def test_blended_windows_are_the_same_a_second_time(kit, slide):
     model = kit.model(Path("padded.safetensors"), depth=1, name="keras-unet")
     report = tile_predict(
         slide, **TILED, model=model, merge="gaussian", tta="flips", audit=5, precision="exact"
@@ -179,7 +166,7 @@ def test_blended_windows_are_the_same_a_second_time(kit: SimpleNamespace, slide:
     assert report.audit["differing"] == report.audit["flipped"] == 0
 
 
-def test_the_limit_is_that_of_the_precision(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_is_that_of_the_precision(slide, monkeypatch):
     monkeypatch.setattr(hardware, "low_precision", lambda device: "bfloat16")
     monkeypatch.setattr(precision_, "_flips", lambda *_, **__: 0.0)
     monkeypatch.setattr(audit, "FLIPS", 0.2)
@@ -197,7 +184,7 @@ def test_the_limit_is_that_of_the_precision(slide: str, monkeypatch: pytest.Monk
         tile_predict(slide, **TILED, audit=16, precision="bfloat16", output="strict.zarr")
 
 
-def test_chance_is_no_damage() -> None:
+def test_chance_is_no_damage():
     looked = audit.Compared(pixels=65_536, flipped=9)
     audit._judge(looked, precision_.FLIPS, worst="here")
     with pytest.raises(CheckError, match="got 20 other labels"):
@@ -208,9 +195,7 @@ def test_chance_is_no_damage() -> None:
 
 
 @pytest.mark.parametrize("shape", [(40, 50), (16, 90), (10, 9), (3, 20, 20)])
-def test_windows_lie_across_seams(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
-) -> None:
+def test_windows_lie_across_seams(kit, slide, monkeypatch, shape):
     seen = []
     real = audit.audit_window
     monkeypatch.setattr(audit, "audit_window", lambda job: seen.append(job) or real(job))

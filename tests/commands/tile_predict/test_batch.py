@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,14 +23,11 @@ from unetkit.storage.image_writer import create_image
 from unetkit.storage.journal import Journal
 from unetkit.storage.outputs import partial_url
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "skip_below": 5.0}
 
 
 @pytest.fixture
-def many(kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def many(kit, tmp_path, monkeypatch):
     """Work in a folder with small planes: noise, a wide field of one value, and nothing."""
     monkeypatch.chdir(tmp_path)
     kit.model(tmp_path / "model.safetensors", depth=1)
@@ -47,19 +44,17 @@ def many(kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return "many.zarr"
 
 
-def pixels_that_differ(kit: SimpleNamespace, first: str, second: str) -> list[str]:
+def pixels_that_differ(kit, first, second):
     """Leave out what tells with which options it was made."""
     names = kit.differing(first, second)
     return [name for name in names if not name.endswith("zarr.json") and ".unetkit/" not in name]
 
 
-def watched(
-    monkeypatch: pytest.MonkeyPatch, act: Callable[[torch.Tensor], None] = lambda batch: None
-) -> list[int]:
+def watched(monkeypatch, act=lambda batch: None):
     """Note how much a network sees at once."""
     real, seen = hardware.upload, []
 
-    def upload(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
+    def upload(batch, device):
         act(batch)
         seen.append(len(batch))
         return real(batch, device)
@@ -69,9 +64,7 @@ def watched(
 
 
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
-def test_tiles_together_are_what_they_are_alone(
-    kit: SimpleNamespace, many: str, monkeypatch: pytest.MonkeyPatch, scheduler: str
-) -> None:
+def test_tiles_together_are_what_they_are_alone(kit, many, monkeypatch, scheduler):
     alone = tile_predict(many, output="1.zarr", scheduler=scheduler, **TILED)
     assert (alone.batch, alone.tiles_left_out) == (1, 4)
     assert alone.tiles_constant > 5
@@ -85,7 +78,7 @@ def test_tiles_together_are_what_they_are_alone(
         seen.clear()
 
 
-def test_other_processes_stack_tiles_alike(kit: SimpleNamespace, many: str) -> None:
+def test_other_processes_stack_tiles_alike(kit, many):
     outputs = ["sync.zarr", "processes.zarr"]
     for output in outputs:
         scheduler = Path(output).stem
@@ -93,9 +86,7 @@ def test_other_processes_stack_tiles_alike(kit: SimpleNamespace, many: str) -> N
     assert kit.differing(*outputs) == []
 
 
-def test_tiles_that_are_mixed_up_would_show(
-    kit: SimpleNamespace, many: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tiles_that_are_mixed_up_would_show(kit, many, monkeypatch):
     real = inference.batch_logits
     tile_predict(many, output="1.zarr", scheduler="sync", **TILED)
     monkeypatch.setattr(
@@ -108,9 +99,7 @@ def test_tiles_that_are_mixed_up_would_show(
 
 
 @pytest.mark.parametrize("options", [{"tta": "rotations"}, {"merge": "gaussian"}, {"mask": "m"}])
-def test_turns_windows_and_masks_go_together_too(
-    kit: SimpleNamespace, many: str, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
-) -> None:
+def test_turns_windows_and_masks_go_together_too(kit, many, monkeypatch, options):
     kit.model(Path("model.safetensors"), depth=1, name="keras-unet")
     kit.image(Path("film.zarr"), (2, 50, 61), axes="zyx")
     mask = create_image("m", shape=(4, 4), axes="yx", dtype="u1", chunk=4)
@@ -127,22 +116,22 @@ def test_turns_windows_and_masks_go_together_too(
         seen.clear()
 
 
-def told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def told_apart(monkeypatch):
     """Let the network say something else of a tile in a batch of another size."""
     real = hardware.forward
 
-    def forward(module: Any, batch: torch.Tensor, *, precision: str) -> torch.Tensor:
+    def forward(module, batch, *, precision):
         logits = real(module, batch, precision=precision)
         return logits * (1 + len(batch) * torch.arange(logits.shape[1])[:, None, None])
 
     monkeypatch.setattr(hardware, "forward", forward)
 
 
-def power_cut_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def power_cut_after(count, monkeypatch):
     """Let the journal fail between two tiles, of which both may be stored by then."""
     real, left = Journal.record, [count]
 
-    def record(journal: Journal, key: str, **more: Any) -> None:
+    def record(journal, key, **more):
         if not left[0]:
             raise OSError("power cut")
         left[0] -= not key.startswith("//")
@@ -153,9 +142,7 @@ def power_cut_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
 @pytest.mark.parametrize("after", [1, 4, 23, 51])
-def test_resuming_looks_at_whole_batches_again(
-    kit: SimpleNamespace, many: str, monkeypatch: pytest.MonkeyPatch, after: int, scheduler: str
-) -> None:
+def test_resuming_looks_at_whole_batches_again(kit, many, monkeypatch, after, scheduler):
     told_apart(monkeypatch)
     asked: dict[str, Any] = {"scheduler": scheduler, "batch": 3, **TILED}
     tile_predict(many, output="whole.zarr", **asked)
@@ -171,9 +158,7 @@ def test_resuming_looks_at_whole_batches_again(
     assert kit.differing(report.output, "whole.zarr") == []
 
 
-def test_a_damaged_tile_alone_is_written_again(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_tile_alone_is_written_again(kit, slide, monkeypatch):
     asked: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync", "batch": 3}
     told_apart(monkeypatch)
     tile_predict(slide, output="whole.zarr", **asked)
@@ -199,9 +184,7 @@ def test_a_damaged_tile_alone_is_written_again(
     assert kit.differing(report.output, "whole.zarr") == []
 
 
-def test_the_batch_of_before_is_kept(
-    kit: SimpleNamespace, many: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_batch_of_before_is_kept(kit, many, monkeypatch):
     with monkeypatch.context() as patch:
         power_cut_after(4, patch)
         with pytest.raises(OSError, match="power cut"):
@@ -212,8 +195,8 @@ def test_the_batch_of_before_is_kept(
     assert (report.batch, report.tiles_reused) == (3, 4)
 
 
-def short_above(most: int) -> Callable[[torch.Tensor], None]:
-    def act(batch: torch.Tensor) -> None:
+def short_above(most):
+    def act(batch):
         if len(batch) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -226,14 +209,14 @@ def short_above(most: int) -> Callable[[torch.Tensor], None]:
     [(8, 2, {}), (7, 1, {}), (6, 1, {"tta": "flips"}), (8, 2, {"merge": "gaussian"})],
 )
 def test_too_little_memory_halves_the_batch(
-    kit: SimpleNamespace,
-    many: str,
-    monkeypatch: pytest.MonkeyPatch,
-    batch: int,
-    left: int,
-    options: dict[str, Any],
-    scheduler: str,
-) -> None:
+    kit,
+    many,
+    monkeypatch,
+    batch,
+    left,
+    options,
+    scheduler,
+):
     kit.model(Path("model.safetensors"), depth=1, name="keras-unet")
     batch_limit.cache_clear()
     asked: dict[str, Any] = {"scheduler": scheduler, "batch": batch, **TILED, **options}
@@ -247,13 +230,11 @@ def test_too_little_memory_halves_the_batch(
     assert kit.differing(report.output, "whole.zarr") == []
 
 
-def test_too_little_memory_for_one_tile_ends_it(
-    kit: SimpleNamespace, many: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_for_one_tile_ends_it(kit, many, monkeypatch):
     batch_limit.cache_clear()
     tried: list[int] = []
 
-    def fail(batch: torch.Tensor) -> None:
+    def fail(batch):
         tried.append(len(batch))
         short_above(0)(batch)
 
@@ -265,12 +246,10 @@ def test_too_little_memory_for_one_tile_ends_it(
     assert main(["tile-predict", many, "--skip-below", "5", *options]) == 5
 
 
-def test_what_is_wrong_otherwise_is_not_tried_again(
-    many: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_wrong_otherwise_is_not_tried_again(many, monkeypatch):
     tried: list[int] = []
 
-    def fail(batch: torch.Tensor) -> None:
+    def fail(batch):
         tried.append(len(batch))
         raise RuntimeError("shapes differ")
 
@@ -280,7 +259,7 @@ def test_what_is_wrong_otherwise_is_not_tried_again(
     assert tried == [4]
 
 
-def test_batches_are_named_by_their_ends() -> None:
+def test_batches_are_named_by_their_ends():
     task: Any = SimpleNamespace(name="a")
     jobs = [TileJob(task, 0, tile) for tile in cover(40, 40, tile=16)]
     found = [str(TileBatch(some)) for some in batches(jobs, 4)]

@@ -8,24 +8,19 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.errors import ResourceError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from types import SimpleNamespace
-
 LOOPBACK = ("--host", "127.0.0.1", "--no-dashboard")
 TILED: dict[str, Any] = {"tile": 16, "precision": "exact"}
 
 
 @contextmanager
-def started(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def started(*arguments):
     """Run a dask command until the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "dask", *arguments],
@@ -41,7 +36,7 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def cluster(file: Path, *workers: list[str]) -> Iterator[list[Any]]:
+def cluster(file, *workers):
     """Run a Dask scheduler and workers of its own, each with what it is given besides."""
     with ExitStack() as running:
         running.enter_context(
@@ -57,9 +52,7 @@ def cluster(file: Path, *workers: list[str]) -> Iterator[list[Any]]:
         yield found
 
 
-def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(
-    kit: SimpleNamespace, slide: str, tmp_path: Path
-) -> None:
+def test_a_cluster_that_loses_a_worker_gives_the_same_bytes(kit, slide, tmp_path):
     file = tmp_path / "scheduler.json"
     with cluster(file, [], []) as workers:
         victim = workers[0]
@@ -86,9 +79,7 @@ UNLIKE = {
 
 
 @pytest.mark.parametrize("words", UNLIKE)
-def test_a_worker_that_is_unlike_is_named_before_work(
-    slide: str, tmp_path: Path, words: str
-) -> None:
+def test_a_worker_that_is_unlike_is_named_before_work(slide, tmp_path, words):
     preload = tmp_path / "preload.py"
     preload.write_text(UNLIKE[words])
     file = tmp_path / "scheduler.json"
@@ -100,7 +91,7 @@ def test_a_worker_that_is_unlike_is_named_before_work(
     assert not list(tmp_path.glob("*slide.prediction.zarr*"))
 
 
-def wait_for(workers: list[Any], file: Path) -> None:
+def wait_for(workers, file):
     """Wait until all workers have joined."""
     from distributed import Client
 

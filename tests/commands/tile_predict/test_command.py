@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,14 +18,11 @@ from unetkit.storage.images import open_image
 from unetkit.storage.lock import lock_path
 from unetkit.storage.outputs import partial_url
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory):
     """Return a folder that the examples of one test share."""
     return tmp_path_factory.mktemp("shared")
 
@@ -44,14 +41,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(height=5, width=1, tile=64, scheduler="sync", norm="batch")
 @example(height=67, width=49, tile=16, scheduler="threads", norm="batch")
 def test_tiles_equal_one_pass_to_the_bit(
-    kit: SimpleNamespace,
-    shared: Path,
-    height: int,
-    width: int,
-    tile: int,
-    scheduler: str,
-    norm: str,
-) -> None:
+    kit,
+    shared,
+    height,
+    width,
+    tile,
+    scheduler,
+    norm,
+):
     model = kit.model(shared / f"{norm}.safetensors", norm=norm)
     source, image = kit.image(
         shared / f"{len(list(shared.iterdir()))}.zarr", (height, width), seed=height
@@ -68,7 +65,7 @@ def test_tiles_equal_one_pass_to_the_bit(
     assert report.tiles_total == -(-height // tile) * -(-width // tile)
 
 
-def test_the_test_image_has_objects_across_tiles(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_the_test_image_has_objects_across_tiles(kit, tmp_path):
     model = kit.model(tmp_path / "model.safetensors")
     source, image = kit.image(tmp_path / "slide.zarr", (67, 49), seed=67)
     share = (kit.one_pass(model, image[0])[1] >= 0.5).mean()
@@ -79,9 +76,7 @@ def test_the_test_image_has_objects_across_tiles(kit: SimpleNamespace, tmp_path:
 
 
 @pytest.mark.parametrize("scheduler", ["processes", "local:1"])
-def test_other_processes_give_the_same_bytes(
-    kit: SimpleNamespace, tmp_path: Path, scheduler: str
-) -> None:
+def test_other_processes_give_the_same_bytes(kit, tmp_path, scheduler):
     model = kit.model(tmp_path / "model.safetensors")
     source, _ = kit.image(tmp_path / "slide.zarr", (40, 50))
     here, there = str(tmp_path / "here.zarr"), str(tmp_path / "there.zarr")
@@ -92,9 +87,7 @@ def test_other_processes_give_the_same_bytes(
     assert kit.differing(here, there) == []
 
 
-def test_planes_are_predicted_one_by_one_and_ids_run_on(
-    kit: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_planes_are_predicted_one_by_one_and_ids_run_on(kit, tmp_path):
     model = kit.model(tmp_path / "model.safetensors", channels=2, method="none")
     source, image = kit.image(tmp_path / "slide.zarr", (2, 2, 3, 40, 36), axes="tczyx", dtype="f4")
     report = tile_predict(source, model=model, tile=16, **EXACT)
@@ -115,7 +108,7 @@ def test_planes_are_predicted_one_by_one_and_ids_run_on(
 TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 
 
-def test_an_existing_output_is_kept(kit: SimpleNamespace, slide: str) -> None:
+def test_an_existing_output_is_kept(kit, slide):
     Path("slide.prediction.zarr").mkdir()
     Path("slide.prediction.zarr", "thesis.docx").write_text("three years")
     for options in ({}, {"overwrite": True}, {"resume": True}):
@@ -125,13 +118,13 @@ def test_an_existing_output_is_kept(kit: SimpleNamespace, slide: str) -> None:
     assert kit.contents("slide.prediction.zarr") == {"thesis.docx": b"three years"}
 
 
-def test_an_earlier_output_is_replaced_when_asked(slide: str) -> None:
+def test_an_earlier_output_is_replaced_when_asked(slide):
     tile_predict(slide, **TILED)
     report = tile_predict(slide, **{**TILED, "tile": 32}, overwrite=True)
     assert open_image(report.output).attributes["prediction"]["tile"] == 32
 
 
-def test_the_output_must_lie_apart_from_the_input(kit: SimpleNamespace, slide: str) -> None:
+def test_the_output_must_lie_apart_from_the_input(kit, slide):
     before = kit.contents(slide)
     for output in (slide, f"{slide}/", f"{slide}/prediction.zarr", "."):
         with pytest.raises(OutputError):
@@ -158,9 +151,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("options", "error", "words"), BAD)
-def test_what_can_not_be_used_leaves_nothing_behind(
-    kit: SimpleNamespace, slide: str, options: dict[str, Any], error: type[Exception], words: str
-) -> None:
+def test_what_can_not_be_used_leaves_nothing_behind(kit, slide, options, error, words):
     Path("slide.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     before = kit.contents(".")
     with pytest.raises(error, match=words):
@@ -168,7 +159,7 @@ def test_what_can_not_be_used_leaves_nothing_behind(
     assert kit.contents(".") == before
 
 
-def test_an_image_file_must_be_imported_first(slide: str) -> None:
+def test_an_image_file_must_be_imported_first(slide):
     Path("big.tif").write_bytes(b"II*\0")
     with pytest.raises(InputError, match=r"unetkit import big.tif"):
         tile_predict("big.tif")
@@ -176,9 +167,7 @@ def test_an_image_file_must_be_imported_first(slide: str) -> None:
         tile_predict("slied.zarr")
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(
-    kit: SimpleNamespace, slide: str
-) -> None:
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(kit, slide):
     before = kit.contents(".")
     progress = kit.watching()
     report = tile_predict(slide, tile=16, overlap=21, dry_run=True, progress=progress)
@@ -192,10 +181,10 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     json.dumps(report.to_dict(), allow_nan=False)
 
 
-def test_two_jobs_on_one_output(kit: SimpleNamespace, slide: str) -> None:
+def test_two_jobs_on_one_output(kit, slide):
     refused = []
 
-    def start_another() -> None:
+    def start_another():
         for options in ({}, {"resume": True}):
             with pytest.raises(OutputError, match="must have one job at a time") as caught:
                 tile_predict(slide, **TILED, **options)
@@ -210,7 +199,7 @@ def test_two_jobs_on_one_output(kit: SimpleNamespace, slide: str) -> None:
     assert kit.differing(report.output, "other.zarr") == []
 
 
-def test_a_lock_of_another_host_is_broken_when_asked(slide: str) -> None:
+def test_a_lock_of_another_host_is_broken_when_asked(slide):
     lock = Path(lock_path(partial_url("slide.prediction.zarr")))
     lock.write_text('{"host": "elsewhere", "pid": 1, "since": "yesterday", "birth": ""}')
     with pytest.raises(OutputError, match="host elsewhere, process 1, since yesterday"):
@@ -219,7 +208,7 @@ def test_a_lock_of_another_host_is_broken_when_asked(slide: str) -> None:
     assert not lock.exists()
 
 
-def test_a_plan_tells_what_the_run_then_does(slide: str) -> None:
+def test_a_plan_tells_what_the_run_then_does(slide):
     before = tile_predict(slide, **TILED, dry_run=True).to_dict()
     after = tile_predict(slide, **TILED).to_dict()
     json.dumps([before, after], allow_nan=False)

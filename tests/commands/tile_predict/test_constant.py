@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,19 +14,16 @@ from unetkit.commands.tile_predict.skipping import ConstantTiles, constant_value
 from unetkit.engine import block_io
 from unetkit.storage.image_writer import create_image
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 TILED: dict[str, Any] = {"tile": 16, "scheduler": "sync"}
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_kept(monkeypatch):
     monkeypatch.setattr(blocks, "CONSTANT_TILES", ConstantTiles())
 
 
 @pytest.mark.parametrize("place", [(0, 0, 0), (1, 0, 1), (1, 99, 99), (0, 60, 62)])
-def test_one_other_pixel_is_enough(place: tuple[int, int, int]) -> None:
+def test_one_other_pixel_is_enough(place):
     block = np.full((2, 100, 100), 3, np.float32)
     block[1] = 4
     assert constant_values(block) == (3, 4)
@@ -36,10 +33,10 @@ def test_one_other_pixel_is_enough(place: tuple[int, int, int]) -> None:
     assert constant_values(block) is None
 
 
-def test_a_result_is_computed_once_and_the_oldest_goes() -> None:
+def test_a_result_is_computed_once_and_the_oldest_goes():
     asked, tiles = [], ConstantTiles()
 
-    def compute(key: int) -> Any:
+    def compute(key):
         asked.append(key)
         return np.array(key), np.array(-key)
 
@@ -49,7 +46,7 @@ def test_a_result_is_computed_once_and_the_oldest_goes() -> None:
     assert asked == [1, *range(2, 2 + skipping.KEPT), 1]
 
 
-def sparse(path: str) -> str:
+def sparse(path):
     """Store 150 x 150 pixels: absent chunks, noise in one corner, one other value in another."""
     data = create_image(path, shape=(150, 150), axes="yx", dtype="u1", chunk=50)
     noise = np.random.default_rng(0).integers(0, 255, (1, 50, 50), np.uint8)
@@ -59,9 +56,7 @@ def sparse(path: str) -> str:
 
 
 @pytest.mark.parametrize("precision", ["exact", "float32"])
-def test_what_is_copied_is_what_would_be_computed(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch, precision: str
-) -> None:
+def test_what_is_copied_is_what_would_be_computed(kit, slide, monkeypatch, precision):
     source = sparse("sparse.zarr")
     copied = tile_predict(source, **TILED, precision=precision, output="copied.zarr")
     assert copied.tiles_constant > 20
@@ -71,9 +66,7 @@ def test_what_is_copied_is_what_would_be_computed(
     assert kit.differing("copied.zarr", "computed.zarr") == []
 
 
-def test_another_threshold_or_precision_is_another_result(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_threshold_or_precision_is_another_result(kit, slide, monkeypatch):
     source = sparse("sparse.zarr")
     first = tile_predict(source, **TILED, precision="exact", output="first.zarr")
     again = tile_predict(source, **TILED, precision="exact", output="again.zarr")
@@ -85,13 +78,11 @@ def test_another_threshold_or_precision_is_another_result(
     assert other.tiles_constant == first.tiles_constant
 
 
-def test_background_is_resumed_as_done(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_background_is_resumed_as_done(kit, slide, monkeypatch):
     source = sparse("sparse.zarr")
     real, done = block_io.write_tile, []
 
-    def write(*arguments: Any) -> None:
+    def write(*arguments):
         done.append(arguments)
         if len(done) == 81:
             raise OSError("power cut")

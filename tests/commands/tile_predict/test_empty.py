@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +14,11 @@ from unetkit.errors import OutputError, UsageError
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 
 
 @pytest.fixture
-def half(slide: str) -> str:
+def half(slide):
     """Store 64 x 60 pixels of noise whose right half is dark; one pixel there is not."""
     image = np.random.default_rng(0).integers(1000, 4000, (1, 64, 60), np.uint16)
     image[:, :, 32:] = np.random.default_rng(1).integers(0, 100, (1, 64, 28))
@@ -30,18 +27,18 @@ def half(slide: str) -> str:
     return "half.zarr"
 
 
-def listed(output: str) -> list[str]:
+def listed(output):
     path = Path(output, ".unetkit", "left-out.jsonl")
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def read(output: str, kind: str) -> np.ndarray:
+def read(output, kind):
     image = open_image(output)
     data = image.data if kind == "probabilities" else image.labels[kind]
     return data.read(0, 0, 64, 0, 60)
 
 
-def test_dark_tiles_are_left_out_and_the_others_stay(half: str) -> None:
+def test_dark_tiles_are_left_out_and_the_others_stay(half):
     all_of_it = tile_predict(half, **TILED, output="all.zarr")
     assert (all_of_it.tiles_left_out, listed("all.zarr")) == (0, [])
     report = tile_predict(half, **TILED, skip_below=100, output="some.zarr")
@@ -59,7 +56,7 @@ def test_dark_tiles_are_left_out_and_the_others_stay(half: str) -> None:
     assert not foreground[~kept].any()
 
 
-def test_a_coarse_mask_says_where_to_look(half: str) -> None:
+def test_a_coarse_mask_says_where_to_look(half):
     mask = np.zeros((1, 4, 5), np.uint8)
     # One of 4 x 5 pixels: rows 32 to 48, columns 12 to 24, which two tiles touch.
     mask[0, 2, 1] = 1
@@ -73,8 +70,8 @@ def test_a_coarse_mask_says_where_to_look(half: str) -> None:
     assert not part[:32].any()
 
 
-def test_what_an_earlier_run_left_out_is_listed_too(kit: SimpleNamespace, half: str) -> None:
-    def fail() -> None:
+def test_what_an_earlier_run_left_out_is_listed_too(kit, half):
+    def fail():
         raise OSError("power cut")
 
     options = {**TILED, "skip_below": 100}
@@ -89,15 +86,13 @@ def test_what_an_earlier_run_left_out_is_listed_too(kit: SimpleNamespace, half: 
     assert kit.differing(report.output, "whole.zarr") == []
 
 
-def test_a_mask_must_fit(kit: SimpleNamespace, half: str) -> None:
+def test_a_mask_must_fit(kit, half):
     kit.image(Path("deep.zarr"), (3, 8, 8), axes="zyx", dtype="u1")
     with pytest.raises(UsageError, match="mask must have 1 plane or 1"):
         tile_predict(half, mask="deep.zarr")
 
 
-def test_the_background_of_the_target_boundary_is_its_second_class(
-    kit: SimpleNamespace, half: str
-) -> None:
+def test_the_background_of_the_target_boundary_is_its_second_class(kit, half):
     model = kit.model(Path("b.safetensors"), classes=("inside", "boundary"), target="boundary")
     tile_predict(half, model=model, **TILED, skip_below=100, output="some.zarr")
     assert (read("some.zarr", "classes")[48:, 48:] == 1).all()

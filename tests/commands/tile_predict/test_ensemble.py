@@ -1,9 +1,6 @@
 """Several models are one where they agree, and are named where they do not."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -24,13 +21,8 @@ from unetkit.geometry.sizes import SizeContract
 from unetkit.progress import SILENT
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
 
-
-def test_the_default_is_one_file_or_its_folds(
-    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_is_one_file_or_its_folds(kit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     progress = kit.watching()
     assert find_models((), progress=progress) == ("model.safetensors",)
@@ -45,7 +37,7 @@ def test_the_default_is_one_file_or_its_folds(
     assert folds("s3://bucket/model.safetensors") == folds("nowhere/model.safetensors") == []
 
 
-def test_folds_are_averaged(kit: SimpleNamespace, slide: str) -> None:
+def test_folds_are_averaged(kit, slide):
     Path("model.safetensors").rename("model.fold1.safetensors")
     kit.model(Path("model.fold2.safetensors"), seed=7)
     report = tile_predict(slide, tile=16)
@@ -56,7 +48,7 @@ def test_folds_are_averaged(kit: SimpleNamespace, slide: str) -> None:
         tile_predict(slide, tile=16, overwrite=True)
 
 
-def test_a_file_is_named_once(slide: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_named_once(slide, capsys):
     with pytest.raises(UsageError, match=r"each file once, got a\.st twice"):
         find_models(["a.st", "a.st"], progress=SILENT)
     assert main(["tile-predict", slide, "--model", "a.st", "--model", "a.st"]) == 2
@@ -71,9 +63,7 @@ def test_a_file_is_named_once(slide: str, capsys: pytest.CaptureFixture[str]) ->
         ({"chosen": "DAPI"}, "same choice of channels, got None in one.* and DAPI in other"),
     ],
 )
-def test_models_that_differ_are_named(
-    kit: SimpleNamespace, slide: str, other: dict[str, object], message: str
-) -> None:
+def test_models_that_differ_are_named(kit, slide, other, message):
     one = kit.model(Path("one.safetensors"))
     two = kit.model(Path("other.safetensors"), **other)
     for refuse in (read_header, lambda paths: load_ensemble(paths, device="cpu")):
@@ -96,7 +86,7 @@ contracts = st.builds(
 
 
 @given(st.lists(contracts, min_size=1, max_size=3), st.integers(1, 9))
-def test_a_joint_contract_suits_all(parts: list[SizeContract], count: int) -> None:
+def test_a_joint_contract_suits_all(parts, count):
     joint = joint_contract(parts)
     tile = count * joint.step
     for part in parts:
@@ -108,7 +98,7 @@ def test_a_joint_contract_suits_all(parts: list[SizeContract], count: int) -> No
     assert joint_contract([parts[0]]) == parts[0]
 
 
-def test_each_network_keeps_the_context_that_it_has_alone(kit: SimpleNamespace, slide: str) -> None:
+def test_each_network_keeps_the_context_that_it_has_alone(kit, slide):
     deep = kit.model(Path("deep.safetensors"), depth=2)
     flat = kit.model(Path("flat.safetensors"), depth=1)
     ensemble = load_ensemble([flat, deep], device="cpu")
@@ -122,7 +112,7 @@ def test_each_network_keeps_the_context_that_it_has_alone(kit: SimpleNamespace, 
         tile_predict(slide, model=[flat, deep], tile=18)
 
 
-def test_another_model_of_several_is_another_prediction(kit: SimpleNamespace, slide: str) -> None:
+def test_another_model_of_several_is_another_prediction(kit, slide):
     models = [kit.model(Path(f"{n}.safetensors"), seed=n) for n in (1, 2)]
     report = tile_predict(slide, model=models, tile=16)
     assert tile_predict(slide, model=models, resume=True).status == "nothing to do"

@@ -1,11 +1,8 @@
 """What machines have to share is told in words that can be compared."""
 
-from __future__ import annotations
-
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy
 import pytest
@@ -24,13 +21,8 @@ from unetkit.models.model_header import read_header
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.lock import lock_path
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
-    from unetkit.engine.pools import Scheduler
-
-
-def test_versions_and_files_are_told(tmp_path: Path) -> None:
+def test_versions_and_files_are_told(tmp_path):
     there, other = tmp_path / "a", tmp_path / "b"
     there.write_text("a")
     other.write_text("b")
@@ -45,7 +37,7 @@ def test_versions_and_files_are_told(tmp_path: Path) -> None:
     assert found[names[3]] == "is a directory"
 
 
-def test_model_image_and_the_output_s_folder_are_looked_at(slide: str) -> None:
+def test_model_image_and_the_output_s_folder_are_looked_at(slide):
     header = read_header("model.safetensors")
     partial = ".slide.prediction.zarr.unetkit-partial"
     look = environment_of(["model.safetensors"], [header], open_dataset(slide), partial_url=partial)
@@ -60,32 +52,32 @@ def test_model_image_and_the_output_s_folder_are_looked_at(slide: str) -> None:
     assert look() != here
 
 
-def alike(home: int) -> dict[str, str]:
+def alike(home):
     return {"version": "1", "letters": "abc"}
 
 
-def unlike(home: int) -> dict[str, str]:
+def unlike(home):
     elsewhere = os.getpid() != home
     return {"letters": "abc", "version": "2" if elsewhere else "1", "torch": "9"}
 
 
-def poorer(home: int) -> dict[str, str]:
+def poorer(home):
     return {"version": "1"} if os.getpid() != home else {"version": "1", "torch": "9"}
 
 
-def broken(home: int) -> dict[str, str]:
+def broken(home):
     if os.getpid() != home:
         raise ImportError("no module named 'network'")
     return {}
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[Scheduler]:
+def two():
     with open_scheduler("local:2") as scheduler:
         yield scheduler
 
 
-def test_workers_that_are_alike_pass(two: Scheduler) -> None:
+def test_workers_that_are_alike_pass(two):
     compare_workers(two, partial(alike, os.getpid()))
 
 
@@ -97,7 +89,7 @@ def test_workers_that_are_alike_pass(two: Scheduler) -> None:
         (broken, "got ImportError: no module named 'network'; install the same versions there"),
     ],
 )
-def test_one_that_differs_is_named(two: Scheduler, look: Any, words: str) -> None:
+def test_one_that_differs_is_named(two, look, words):
     with pytest.raises(ResourceError, match=words) as caught:
         compare_workers(two, partial(look, os.getpid()))
     assert caught.value.exit_code == 5
@@ -105,8 +97,8 @@ def test_one_that_differs_is_named(two: Scheduler, look: Any, words: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["sync", "threads", "processes"])
-def test_this_machine_s_own_pools_are_not_asked(name: str) -> None:
-    def look() -> dict[str, str]:
+def test_this_machine_s_own_pools_are_not_asked(name):
+    def look():
         raise AssertionError("asked")
 
     with open_scheduler(name, 1) as scheduler:

@@ -1,17 +1,11 @@
 """kill -9 and power cuts at every change of a name and before every fsync: the same bytes."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
 
 # A process that has loaded everything and computed nothing starts one run after another by fork.
 # In a run that is to be killed an audit hook counts what changes names on the disk, and a wrapper
@@ -155,7 +149,7 @@ print(bad)
 """
 
 
-def run(program: str, *arguments: str) -> tuple[int, str]:
+def run(program, *arguments):
     """Run it; return the number of steps, and what went wrong at which."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM + program, *arguments],
@@ -176,9 +170,7 @@ FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork to start runs
 @pytest.mark.slow
 @FORK
 @pytest.mark.parametrize("end", ["kill", "power"])
-def test_an_end_before_every_step_changes_no_byte(
-    kit: SimpleNamespace, slide: str, end: str
-) -> None:
+def test_an_end_before_every_step_changes_no_byte(kit, slide, end):
     kit.image(Path("small.zarr"), (18, 30))
     steps, bad = run(RESUMED, "small.zarr", "0", "10000", end)
     assert bad == "[]"
@@ -187,9 +179,7 @@ def test_an_end_before_every_step_changes_no_byte(
 
 @pytest.mark.slow
 @FORK
-def test_an_end_before_every_step_of_a_replacement_loses_neither(
-    kit: SimpleNamespace, slide: str
-) -> None:
+def test_an_end_before_every_step_of_a_replacement_loses_neither(kit, slide):
     kit.image(Path("small.zarr"), (18, 30))
     steps, bad = run(REPLACED, "small.zarr")
     assert bad == "[]"
@@ -207,9 +197,7 @@ GUARDS = [
 @pytest.mark.slow
 @FORK
 @pytest.mark.parametrize(("removed", "end", "words"), GUARDS)
-def test_without_the_guard_it_would(
-    kit: SimpleNamespace, slide: str, removed: str, end: str, words: str
-) -> None:
+def test_without_the_guard_it_would(kit, slide, removed, end, words):
     kit.image(Path("small.zarr"), (18, 30))
     before = """
 from unetkit.commands.tile_predict import run

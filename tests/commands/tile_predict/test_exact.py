@@ -1,9 +1,5 @@
 """Whatever the size, the depth, the tiles and the chunks: the bits of one pass."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -13,30 +9,26 @@ from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import SimpleNamespace
-
 # More would show nothing new, and take long.
 MOST_TILES_A_SIDE = 4
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory):
     """Return a folder that the examples of one test share."""
     return tmp_path_factory.mktemp("shared")
 
 
 def check(
-    kit: SimpleNamespace,
-    shared: Path,
+    kit,
+    shared,
     *,
-    shape: tuple[int, int],
-    depth: int,
-    tile: int,
-    chunk: int,
-    scheduler: str,
-) -> None:
+    shape,
+    depth,
+    tile,
+    chunk,
+    scheduler,
+):
     """Predict noise of a shape in tiles of at least `tile` steps, and compare with one pass."""
     model = shared / f"depth{depth}.safetensors"
     if not model.exists():
@@ -75,14 +67,12 @@ SHARED = HealthCheck.function_scoped_fixture
 @example(shape=(1, 300), depth=2, tile=1, chunk=100, scheduler="threads")
 @example(shape=(91, 5), depth=4, tile=1, chunk=32, scheduler="threads")
 @example(shape=(293, 211), depth=3, tile=3, chunk=32, scheduler="sync")
-def test_tiles_equal_one_pass(kit: SimpleNamespace, shared: Path, **case: object) -> None:
+def test_tiles_equal_one_pass(kit, shared, **case):
     check(kit, shared, **case)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[SHARED, HealthCheck.too_slow])
 @given(**CASES)
-def test_tiles_equal_one_pass_in_many_cases(
-    kit: SimpleNamespace, shared: Path, **case: object
-) -> None:
+def test_tiles_equal_one_pass_in_many_cases(kit, shared, **case):
     check(kit, shared, **case)  # type: ignore[arg-type]

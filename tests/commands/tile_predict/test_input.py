@@ -7,7 +7,7 @@ import json
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -19,14 +19,11 @@ from unetkit.storage import retry
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 
 
 @pytest.fixture
-def torn(kit: SimpleNamespace, slide: str) -> str:
+def torn(kit, slide):
     """Take three of the sixteen chunks from an image."""
     source, _ = kit.image(Path("torn.zarr"), (128, 120))
     for key in ("0/0", "2/1", "3/3"):
@@ -34,7 +31,7 @@ def torn(kit: SimpleNamespace, slide: str) -> str:
     return str(source)
 
 
-def test_absent_chunks_are_said_and_listed(kit: SimpleNamespace, torn: str) -> None:
+def test_absent_chunks_are_said_and_listed(kit, torn):
     watch = kit.watching()
     report = tile_predict(torn, **{**TILED, "tile": 64}, progress=watch)
     assert "3 of 16 input chunks are absent, read as the fill value" in watch.notes
@@ -47,7 +44,7 @@ def test_absent_chunks_are_said_and_listed(kit: SimpleNamespace, torn: str) -> N
     assert (told["input_chunks"], told["input_chunks_absent"]) == (16, 3)
 
 
-def test_a_complete_input_is_silent(kit: SimpleNamespace, slide: str) -> None:
+def test_a_complete_input_is_silent(kit, slide):
     watch = kit.watching()
     report = tile_predict(slide, **TILED, require_complete_input=True, progress=watch)
     assert (report.input_chunks, report.input_chunks_absent) == (4, 0)
@@ -55,9 +52,7 @@ def test_a_complete_input_is_silent(kit: SimpleNamespace, slide: str) -> None:
     assert not Path(report.output, ".unetkit", "absent-input.jsonl").exists()
 
 
-def test_a_complete_input_may_be_required(
-    kit: SimpleNamespace, torn: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_complete_input_may_be_required(kit, torn, capsys):
     before = kit.contents(".")
     words = ["tile-predict", torn, "--require-complete-input", "--device", "cpu"]
     assert main(words) == 3
@@ -67,7 +62,7 @@ def test_a_complete_input_may_be_required(
     assert main([*words[:2], *words[3:], "--dry-run"]) == 0
 
 
-def test_samples_of_one_array_count_once(kit: SimpleNamespace, slide: str) -> None:
+def test_samples_of_one_array_count_once(kit, slide):
     import zarr
 
     group = zarr.create_group("stack.zarr")
@@ -78,7 +73,7 @@ def test_samples_of_one_array_count_once(kit: SimpleNamespace, slide: str) -> No
     assert missing_chunks(inventories) == (12, 4)
 
 
-def test_a_store_that_lists_nothing_can_not_be_known_as_complete(slide: str) -> None:
+def test_a_store_that_lists_nothing_can_not_be_known_as_complete(slide):
     from dataclasses import replace
 
     (sample,) = open_dataset(slide).samples
@@ -92,10 +87,8 @@ def test_a_store_that_lists_nothing_can_not_be_known_as_complete(slide: str) -> 
 
 
 @pytest.mark.parametrize("change", ["touched", "lost", "another"])
-def test_an_input_that_changed_meanwhile_is_not_gone_on_with(
-    kit: SimpleNamespace, slide: str, change: str
-) -> None:
-    def fail() -> None:
+def test_an_input_that_changed_meanwhile_is_not_gone_on_with(kit, slide, change):
+    def fail():
         raise OSError("power cut")
 
     with pytest.raises(OSError, match="power cut"):
@@ -117,12 +110,12 @@ def test_an_input_that_changed_meanwhile_is_not_gone_on_with(
 
 
 def test_a_disk_that_refuses_for_a_moment_changes_nothing_but_a_count(
-    kit: SimpleNamespace, slide: str, faults: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    kit, slide, faults, monkeypatch
+):
     monkeypatch.setattr(retry, "RETRY_DELAYS", (0.0, 0.0, 0.0))
     calm = tile_predict(slide, **TILED, output="calm.zarr")
 
-    def disturbed() -> None:
+    def disturbed():
         plan.enter_context(faults.at("open", f"{slide}/0/c/1/1", errno.EIO, times=2))
 
     with ExitStack() as plan:
@@ -133,9 +126,7 @@ def test_a_disk_that_refuses_for_a_moment_changes_nothing_but_a_count(
     assert kit.differing("calm.zarr", "rough.zarr") == []
 
 
-def test_a_disk_that_stays_bad_ends_with_code_5(
-    kit: SimpleNamespace, slide: str, faults: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_stays_bad_ends_with_code_5(kit, slide, faults, monkeypatch):
     monkeypatch.setattr(retry, "RETRY_DELAYS", (0.0, 0.0, 0.0))
     with ExitStack() as plan:
         fault = faults.at("open", f"{slide}/0/c/1/1", errno.EIO)

@@ -1,9 +1,6 @@
 """A prediction of an image unlike those of the training is warned of, or refused."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -19,14 +16,8 @@ from unetkit.engine.input_shift import (
 from unetkit.models.model_file import load, to_bytes
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import SimpleNamespace
 
-    from unetkit.storage.datasets import Sample
-
-
-def stored(path: Path, images: list[np.ndarray], **more: Any) -> list[Sample]:
+def stored(path, images, **more):
     writer = DatasetWriter(str(path))
     for number, image in enumerate(images):
         writer.add(f"s{number}", image, axes="yx", **more)
@@ -34,14 +25,14 @@ def stored(path: Path, images: list[np.ndarray], **more: Any) -> list[Sample]:
     return list(open_dataset(str(path)).samples)
 
 
-def real(folder: Path, name: str) -> list[np.ndarray]:
+def real(folder, name):
     paths = sorted((folder / name / "images").iterdir())
     return [np.asarray(Image.open(path)) for path in paths]
 
 
 def test_a_prediction_warns_or_refuses_and_its_sibling_passes(
-    kit: SimpleNamespace, test_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    kit, test_data, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     images = [image[:256, :256] for image in real(test_data, "isbi2012_em")]
     samples = stored(tmp_path / "train.zarr", images[::2])
@@ -62,7 +53,7 @@ def test_a_prediction_warns_or_refuses_and_its_sibling_passes(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def cells(seed: int, strength: float = 1.0) -> np.ndarray:
+def cells(seed, strength=1.0):
     """Draw bright squares on noise, of at most 255."""
     rng = np.random.default_rng(seed)
     image = np.asarray(40 + 20 * rng.random((96, 96)))
@@ -73,7 +64,7 @@ def cells(seed: int, strength: float = 1.0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory):
     """Train on images of weak and of strong light, with each normalization."""
     folder = tmp_path_factory.mktemp("trained")
     writer = DatasetWriter(str(folder / "data.zarr"))
@@ -120,9 +111,7 @@ WARNED = {
 
 
 @pytest.mark.parametrize("method", list(WARNED))
-def test_numbers_of_another_unit_are_told(
-    kit: SimpleNamespace, trained: Path, tmp_path: Path, method: str
-) -> None:
+def test_numbers_of_another_unit_are_told(kit, trained, tmp_path, method):
     found, warned = {}, set()
     for name, image in UNITS.items():
         stored(tmp_path / f"{name}.zarr", [image])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,22 +25,16 @@ from unetkit.geometry.tiles import cover
 from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import SimpleNamespace
-
-    from unetkit.storage.planes import PlaneArray
-
 EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
 
 
 @pytest.mark.parametrize(("target", "positive"), [("foreground", 1), ("boundary", 0)])
 def test_the_threshold_is_about_the_objects(
-    kit: SimpleNamespace,
-    tmp_path: Path,
-    target: str,
-    positive: int,
-) -> None:
+    kit,
+    tmp_path,
+    target,
+    positive,
+):
     model = kit.model(tmp_path / "model.safetensors", target=target)
     source, image = kit.image(tmp_path / "slide.zarr", (40, 40))
     report = tile_predict(source, model=model, threshold=0.45, min_size=5, grow=2, **EXACT)
@@ -61,9 +55,7 @@ def test_the_threshold_is_about_the_objects(
     grow=st.integers(0, 6),
     min_size=st.integers(0, 4),
 )
-def test_objects_are_those_of_the_whole_map_for_any_blocks(
-    seed: int, shape: tuple[int, int], chunk: int, grow: int, min_size: int
-) -> None:
+def test_objects_are_those_of_the_whole_map_for_any_blocks(seed, shape, chunk, grow, min_size):
     rng = np.random.default_rng(seed)
     maps = rng.choice(3, size=(2, *shape), p=[0.4, 0.5, 0.1]).astype(np.uint8)
     target = "foreground+boundary"
@@ -98,12 +90,12 @@ def test_objects_are_those_of_the_whole_map_for_any_blocks(
     assert count == highest
 
 
-def labels(place: str, shape: tuple[int, ...], *, chunk: int, dtype: str) -> PlaneArray:
+def labels(place, shape, *, chunk, dtype):
     create_image(place, shape=shape, axes="zyx", dtype="u1")
     return create_labels(place, "classes", shape=shape, axes="zyx", dtype=dtype, chunk=chunk)
 
 
-def test_ids_above_four_billion_are_stored_and_grown(tmp_path: Path) -> None:
+def test_ids_above_four_billion_are_stored_and_grown(tmp_path):
     maps = np.zeros((1, 8, 8), np.uint8)
     maps[0, 2:4, 2:6] = 1  # one object in two blocks
     classes = labels(f"{tmp_path}/classes", maps.shape, chunk=4, dtype="u1")

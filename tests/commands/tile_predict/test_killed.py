@@ -1,19 +1,13 @@
 """kill -9 at any moment: the output is absent or complete, and going on gives the same bytes."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from unetkit.commands.verify import verify
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
 
 # A process that has loaded everything and computed nothing starts one run after another by fork,
 # so that a run is short beside the time that loading takes.
@@ -63,7 +57,7 @@ print(kills, done, code)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork to start runs with")
-def test_ten_kills_at_random_moments_change_no_byte(kit: SimpleNamespace, slide: str) -> None:
+def test_ten_kills_at_random_moments_change_no_byte(kit, slide):
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM, "3"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},

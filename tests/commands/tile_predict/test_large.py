@@ -1,7 +1,5 @@
 """A large image keeps to the memory that it was given, from the first tile to the last level."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os
@@ -9,7 +7,6 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,9 +14,6 @@ import pytest
 from unetkit.commands.verify import verify
 from unetkit.geometry.tiles import cover
 from unetkit.storage.image_writer import create_image
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
 
 PROGRAM = """
 import json, sys
@@ -32,7 +26,7 @@ print(json.dumps({"peak": peak, "limit": report.memory_limit, "objects": report.
 """
 
 
-def blobs(path: Path, height: int, width: int) -> None:
+def blobs(path, height, width):
     """Store an RGB image of squares of 16 pixels with noise upon them."""
     data = create_image(str(path), shape=(3, height, width), axes="cyx", dtype="u1")
     rng = np.random.default_rng(0)
@@ -51,9 +45,7 @@ def blobs(path: Path, height: int, width: int) -> None:
         pytest.param(9000, 10000, 64, "3G", marks=pytest.mark.slow),
     ],
 )
-def test_a_large_image_keeps_to_its_memory(
-    kit: SimpleNamespace, tmp_path: Path, height: int, width: int, channels: int, memory: str
-) -> None:
+def test_a_large_image_keeps_to_its_memory(kit, tmp_path, height, width, channels, memory):
     kit.model(tmp_path / "model.safetensors", channels=3, depth=4, width=channels)
     blobs(tmp_path / "large.zarr", height, width)
     run = subprocess.run(
@@ -99,7 +91,7 @@ print(json.dumps({"code": code, "peak": status("VmHWM"), "limit": limit}))
 """
 
 
-def sparse(path: Path, side: int) -> str:
+def sparse(path, side):
     """Store noise in three places of an image, of which nothing else is stored."""
     data = create_image(str(path), shape=(side, side), axes="yx", dtype="u1", chunk=256)
     noise = np.random.default_rng(0).integers(0, 255, (1, 256, 256), np.uint8)
@@ -109,7 +101,7 @@ def sparse(path: Path, side: int) -> str:
     return str(path)
 
 
-def below_a_ceiling(source: str, share: str = "whole") -> tuple[dict[str, int], str]:
+def below_a_ceiling(source, share="whole"):
     """Predict where the system gives no more memory than the plan says; what is said on stderr."""
     run = subprocess.run(
         [sys.executable, "-c", CEILING, source, share],
@@ -128,9 +120,7 @@ LARGER = [(10, 3480), pytest.param(100, 11000, marks=pytest.mark.slow)]
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc tells the peak")
 @pytest.mark.parametrize(("times", "side"), LARGER)
-def test_an_image_many_times_as_large_takes_the_same_memory(
-    kit: SimpleNamespace, tmp_path: Path, times: int, side: int
-) -> None:
+def test_an_image_many_times_as_large_takes_the_same_memory(kit, tmp_path, times, side):
     kit.model(tmp_path / "model.safetensors", depth=3, width=16)
     one, _ = below_a_ceiling(sparse(tmp_path / "one.zarr", 1100))
     many, _ = below_a_ceiling(sparse(tmp_path / "many.zarr", side))
@@ -143,7 +133,7 @@ def test_an_image_many_times_as_large_takes_the_same_memory(
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc tells the peak")
-def test_half_of_the_memory_ends_in_a_sentence(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_half_of_the_memory_ends_in_a_sentence(kit, tmp_path):
     kit.model(tmp_path / "model.safetensors", depth=3, width=16)
     found, said = below_a_ceiling(sparse(tmp_path / "one.zarr", 1100), "half")
     assert found["code"] == 5
@@ -183,9 +173,7 @@ except StoppedError as error:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc tells the peak")
-def test_of_a_million_tiles_only_those_that_are_done_take_room(
-    kit: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_of_a_million_tiles_only_those_that_are_done_take_room(kit, tmp_path):
     kit.model(tmp_path / "model.safetensors")
     data = create_image(
         str(tmp_path / "huge.zarr"), shape=(64000, 64000), axes="yx", dtype="u1", chunk=512

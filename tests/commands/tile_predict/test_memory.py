@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -24,25 +24,22 @@ from unetkit.machine import held_memory
 from unetkit.models import unet
 from unetkit.storage.datasets import open_dataset
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 CLASSIC = SizeContract(step=16, minimum=188, margin=92)
 
 
 @pytest.mark.parametrize("text", ["", "8 gigs", "-1G", "0", "1e9", "G", "1.5.2G", "9" * 400])
-def test_what_is_no_amount_is_refused(text: str) -> None:
+def test_what_is_no_amount_is_refused(text):
     with pytest.raises(UsageError, match="max-memory must be an amount such as 8G"):
         parse_size(text)
 
 
-def test_amounts_are_powers_of_1024() -> None:
+def test_amounts_are_powers_of_1024():
     assert [parse_size(t) for t in ("1k", "1KB", "1 KiB", "1024", "1024B")] == [1024] * 5
     assert parse_size("0.5T") == 2**39
 
 
-def test_a_network_takes_what_its_width_and_precision_take() -> None:
-    def per_pixel(width: int, precision: str = "auto") -> float:
+def test_a_network_takes_what_its_width_and_precision_take():
+    def per_pixel(width, precision="auto"):
         network = unet.build(in_channels=1, classes=2, depth=2, width=width).eval()
         contract: SizeContract = network.contract
         return resources.network_bytes(
@@ -56,28 +53,28 @@ def test_a_network_takes_what_its_width_and_precision_take() -> None:
     assert per_pixel(16) == pytest.approx(512, rel=0.12)
 
 
-def test_the_system_tells_how_much_memory_is_free() -> None:
+def test_the_system_tells_how_much_memory_is_free():
     assert 2**20 < resources.available_memory(torch.device("cpu")) < 2**50
     assert 2**20 < held_memory() < 2**45
 
 
 @pytest.mark.parametrize("max_size", [1, 188, 203, 204, 500, 700, 2000])
 @pytest.mark.parametrize("overlap", [92, 108])
-def test_the_largest_tile_fits_and_the_next_does_not(max_size: int, overlap: int) -> None:
+def test_the_largest_tile_fits_and_the_next_does_not(max_size, overlap):
     tile = resources.largest_tile(max_size, contract=CLASSIC, overlap=overlap)
     assert tile % CLASSIC.step == 0
     assert tile == 0 or CLASSIC.read_size(tile, overlap) <= max_size
     assert CLASSIC.read_size(tile + CLASSIC.step, overlap) > max_size
 
 
-def test_largest_and_peak_say_the_same() -> None:
+def test_largest_and_peak_say_the_same():
     plan = resources.Memory(limit=10**9, base=10**8, pixel=1000.0)
     assert plan.peak(plan.largest) <= plan.limit < plan.peak(plan.largest + 1)
     assert resources.Memory(limit=10**7, base=10**8, pixel=1000.0).largest == 0
 
 
 @pytest.mark.parametrize("size", [10, 100, 300, 1000])
-def test_as_many_as_fit_are_together(size: int) -> None:
+def test_as_many_as_fit_are_together(size):
     plan = resources.Memory(limit=10**8, base=10**6, pixel=400.0, extra_bytes=300.0)
     batch = plan.fitting(size, max_batch=8)
     assert 1 <= batch <= 8
@@ -86,11 +83,11 @@ def test_as_many_as_fit_are_together(size: int) -> None:
     assert replace(plan, batch=batch).largest >= size or batch == 1
 
 
-def test_more_jobs_take_more(slide: str) -> None:
+def test_more_jobs_take_more(slide):
     model = load_ensemble(["model.safetensors"], device="cpu")
     samples = open_dataset(slide).samples
 
-    def peak(parallelism: Parallelism) -> int:
+    def peak(parallelism):
         options = PredictOptions(max_memory="16G")
         return resources.memory_for(model, samples, options, parallelism=parallelism).peak(2000)
 
@@ -103,7 +100,7 @@ def test_more_jobs_take_more(slide: str) -> None:
 
 
 @pytest.mark.parametrize("merge", ["crop", "gaussian"])
-def test_a_batch_takes_more(kit: SimpleNamespace, slide: str, merge: str) -> None:
+def test_a_batch_takes_more(kit, slide, merge):
     kit.model(Path("model.safetensors"), depth=1, name="keras-unet")
     asked: dict[str, Any] = {"tile": 16, "merge": merge, "scheduler": "sync", "dry_run": True}
     peaks = [tile_predict(slide, batch=n, **asked).memory_peak for n in (1, 1000, 2000)]
@@ -114,7 +111,7 @@ def test_a_batch_takes_more(kit: SimpleNamespace, slide: str, merge: str) -> Non
         tile_predict(slide, batch=9000, max_memory=str(free), **asked)
 
 
-def test_a_tile_that_can_not_fit_is_refused_before_work(kit: SimpleNamespace, slide: str) -> None:
+def test_a_tile_that_can_not_fit_is_refused_before_work(kit, slide):
     before = kit.contents(".")
     free = held_memory() + resources.BESIDE + 20 * 2**20
     with pytest.raises(ResourceError, match=r"use --tile \d+, or --max-memory \d+M") as caught:
@@ -127,9 +124,7 @@ def test_a_tile_that_can_not_fit_is_refused_before_work(kit: SimpleNamespace, sl
     assert report.memory_peak <= report.memory_limit == free + 2**22
 
 
-def test_memory_for_no_tile_at_all_is_refused(
-    slide: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_memory_for_no_tile_at_all_is_refused(slide, capsys):
     with pytest.raises(ResourceError, match="use fewer --workers, or --max-memory"):
         tile_predict(slide, max_memory="1M")
     assert main(["tile-predict", slide, "--max-memory", "1M"]) == 5
@@ -148,7 +143,7 @@ print(peak, report.memory_limit, report.memory_peak, report.tile)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc tells the peak")
-def test_a_run_keeps_to_what_it_was_given(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_run_keeps_to_what_it_was_given(kit, tmp_path):
     kit.model(tmp_path / "model.safetensors", channels=3, depth=4, width=16)
     kit.image(tmp_path / "big.zarr", (3, 700, 650), axes="cyx", dtype="u1")
     run = subprocess.run(
@@ -203,9 +198,7 @@ except ResourceError as error:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc tells the size")
-def test_memory_that_runs_out_ends_in_a_sentence_and_loses_no_tile(
-    kit: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_that_runs_out_ends_in_a_sentence_and_loses_no_tile(kit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     kit.model(tmp_path / "model.safetensors", width=16)
     kit.image(tmp_path / "wide.zarr", (300, 1200))

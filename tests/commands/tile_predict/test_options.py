@@ -1,10 +1,7 @@
 """What no model can do is refused before anything is read."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,9 +9,6 @@ from unetkit.cli.app import main
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.plan import PredictOptions
 from unetkit.errors import UsageError
-
-if TYPE_CHECKING:
-    from types import SimpleNamespace
 
 
 @pytest.mark.parametrize(
@@ -36,13 +30,13 @@ if TYPE_CHECKING:
         ({"max_memory": "much"}, "max-memory must be an amount"),
     ],
 )
-def test_bad_options_are_named(change: dict[str, Any], message: str) -> None:
+def test_bad_options_are_named(change, message):
     PredictOptions().check()
     with pytest.raises(UsageError, match=message):
         replace(PredictOptions(), **change).check()
 
 
-def test_windows_that_do_not_overlap_are_not_blended(kit: SimpleNamespace, slide: str) -> None:
+def test_windows_that_do_not_overlap_are_not_blended(kit, slide):
     with pytest.raises(UsageError, match="merge must be crop for models without a halo"):
         tile_predict(slide, merge="gaussian")
     assert main(["tile-predict", slide, "--merge", "gaussian"]) == 2

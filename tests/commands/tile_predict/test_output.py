@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,15 +19,10 @@ from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.images import open_image
 from unetkit.storage.outputs import partial_url
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
 
 
-def test_a_dataset_gives_a_dataset_with_the_same_names(
-    kit: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_a_dataset_gives_a_dataset_with_the_same_names(kit, tmp_path):
     model = kit.model(tmp_path / "model.safetensors")
     rng = np.random.default_rng(1)
     images = {"b": rng.integers(0, 255, (1, 30, 41)), "a": rng.integers(0, 255, (1, 50, 20))}
@@ -46,7 +41,7 @@ def test_a_dataset_gives_a_dataset_with_the_same_names(
     assert report.samples == 2
 
 
-def test_the_output_is_valid_and_says_what_it_is(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_the_output_is_valid_and_says_what_it_is(kit, tmp_path):
     model = kit.model(tmp_path / "model.safetensors")
     source, image = kit.image(tmp_path / "slide.zarr", (1100, 40))
     report = tile_predict(source, model=model, precision="exact")
@@ -69,7 +64,7 @@ def test_the_output_is_valid_and_says_what_it_is(kit: SimpleNamespace, tmp_path:
     assert not stored
 
 
-def test_class_maps_have_no_instances(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_class_maps_have_no_instances(kit, tmp_path):
     names = ("background", "myelin", "axon")
     model = kit.model(tmp_path / "model.safetensors", classes=names, target="classes")
     source, image = kit.image(tmp_path / "slide.zarr", (40, 40))
@@ -85,9 +80,7 @@ def test_class_maps_have_no_instances(kit: SimpleNamespace, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["image", "dataset"])
-def test_a_prediction_for_older_viewers_holds_the_same(
-    kit: SimpleNamespace, tmp_path: Path, kind: str
-) -> None:
+def test_a_prediction_for_older_viewers_holds_the_same(kit, tmp_path, kind):
     model = kit.model(tmp_path / "model.safetensors")
     if kind == "image":
         source, _ = kit.image(tmp_path / "slide.zarr", (1100, 40))
@@ -126,12 +119,12 @@ def test_a_prediction_for_older_viewers_holds_the_same(
         tile_predict(source, model=model, output=made["0.4"], precision="exact", resume=True)
 
 
-def test_an_unknown_version_is_refused(slide: str) -> None:
+def test_an_unknown_version_is_refused(slide):
     with pytest.raises(UsageError, match=r"ome-version must be one of 0\.5, 0\.4"):
         tile_predict(slide, ome_version="0.3")
 
 
-def test_the_output_lies_beside_the_source(slide: str) -> None:
+def test_the_output_lies_beside_the_source(slide):
     assert output_of(slide, None) == "slide.prediction.zarr"
     assert output_of(slide, "other.zarr") == "other.zarr"
     with pytest.raises(MissingError):

@@ -1,9 +1,6 @@
 """The overview is there after a prediction, shows what was found, and needs no large level."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,16 +12,13 @@ from unetkit.storage.datasets import open_dataset
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.views.overview import draw_overview
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
 
-
-def pixels(path: str) -> np.ndarray:
+def pixels(path):
     with Image.open(path) as picture:
         return np.asarray(picture)
 
 
-def test_a_prediction_draws_its_overview(slide: str) -> None:
+def test_a_prediction_draws_its_overview(slide):
     report = tile_predict(slide, tile=16, overview="look.png")
     first = pixels("look.png")
     assert len(np.unique(first.reshape(-1, 3), axis=0)) > 50
@@ -37,7 +31,7 @@ def test_a_prediction_draws_its_overview(slide: str) -> None:
     assert Path(report.output).exists()
 
 
-def test_a_name_that_is_no_png_is_refused_before_the_work(slide: str) -> None:
+def test_a_name_that_is_no_png_is_refused_before_the_work(slide):
     with pytest.raises(UsageError, match=r"overview must be a \.png file"):
         tile_predict(slide, overview="look.jpg")
     with pytest.raises(OutputError, match="must lie apart"):
@@ -45,12 +39,12 @@ def test_a_name_that_is_no_png_is_refused_before_the_work(slide: str) -> None:
     assert not Path("slide.prediction.zarr").exists()
 
 
-def test_a_dry_run_draws_nothing(slide: str) -> None:
+def test_a_dry_run_draws_nothing(slide):
     tile_predict(slide, dry_run=True, overview="look.png")
     assert not Path("look.png").exists()
 
 
-def test_every_sample_of_a_dataset_is_shown(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_every_sample_of_a_dataset_is_shown(tmp_path, kit):
     model = kit.model(tmp_path / "model.safetensors")
     source, path = kit.cells(tmp_path / "data.zarr", count=3), str(tmp_path / "look.png")
     tile_predict(source, model=model, overview=path)
@@ -61,9 +55,7 @@ def test_every_sample_of_a_dataset_is_shown(tmp_path: Path, kit: SimpleNamespace
     assert pixels(path).shape != pixels(four).shape
 
 
-def test_a_slide_s_overview_reads_its_small_levels_only(
-    tmp_path: Path, kit: SimpleNamespace
-) -> None:
+def test_a_slide_s_overview_reads_its_small_levels_only(tmp_path, kit):
     model = kit.model(tmp_path / "model.safetensors")
     source, _ = kit.image(tmp_path / "slide.zarr", (2060, 40))
     add_pyramid(source)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 import torch
@@ -17,12 +15,9 @@ from unetkit.geometry.sizes import SizeContract
 from unetkit.models import hardware
 from unetkit.models.build import build_model
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 
 @pytest.fixture(autouse=True)
-def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def _eight_cores(monkeypatch):
     monkeypatch.setattr(hardware, "thread_count", lambda workers: max(1, 8 // workers))
 
 
@@ -38,7 +33,7 @@ def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         ("tcp://host:1", None, Parallelism(None, networks=1, threads=None, concurrency=None)),
     ],
 )
-def test_cores_are_shared_out(scheduler: str, workers: int | None, expected: Parallelism) -> None:
+def test_cores_are_shared_out(scheduler, workers, expected):
     parallelism = plan_parallelism(scheduler, workers, device=torch.device("cpu"))
     assert parallelism == expected
     assert parallelism.elsewhere == scheduler.startswith("tcp")
@@ -54,14 +49,12 @@ def test_cores_are_shared_out(scheduler: str, workers: int | None, expected: Par
         ("local:2", 6, Parallelism(6, networks=2, threads=4, concurrency=1)),
     ],
 )
-def test_several_threads_feed_a_gpu(
-    scheduler: str, workers: int | None, expected: Parallelism
-) -> None:
+def test_several_threads_feed_a_gpu(scheduler, workers, expected):
     assert plan_parallelism(scheduler, workers, device=torch.device("cuda")) == expected
 
 
 @pytest.mark.parametrize("name", ["unet", "keras-unet", "smp-unet"])
-def test_the_work_of_any_size_follows_from_three(name: str) -> None:
+def test_the_work_of_any_size_follows_from_three(name):
     options = {"smp-unet": {"encoder": "mobilenet_v2"}}.get(name, {"width": 4})
     network = build_model(name, in_channels=3, classes=2, options=options).eval()
     contract: SizeContract = network.contract
@@ -74,25 +67,25 @@ def test_the_work_of_any_size_follows_from_three(name: str) -> None:
         assert 2 * np.polyval(work, size) == pytest.approx(counter.get_total_flops(), rel=1e-6)
 
 
-def test_layers_that_are_no_convolutions_are_counted_or_count_for_nothing() -> None:
+def test_layers_that_are_no_convolutions_are_counted_or_count_for_nothing():
     contract = SizeContract(step=1, minimum=4)
 
-    def at_eight(module: nn.Module) -> float:
+    def at_eight(module):
         return float(np.polyval(resources.work_of(module, in_channels=1, contract=contract), 8))
 
     class OverChannels(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.layer = nn.Linear(1, 5)
 
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
+        def forward(self, image):
             return self.layer(image.movedim(1, 3)).movedim(3, 1)
 
     assert at_eight(OverChannels()) == pytest.approx(5 * 64)
     assert at_eight(nn.BatchNorm2d(1).eval()) == 64
 
 
-def test_seconds_are_in_proportion_to_work(kit: SimpleNamespace, slide: str) -> None:
+def test_seconds_are_in_proportion_to_work(kit, slide):
     model = load_model("model.safetensors", device="cpu")
     found = resources.estimate_throughput(model, overlap=20, precision="float32", max_size=10**9)
     assert found.rate > 0
@@ -102,14 +95,12 @@ def test_seconds_are_in_proportion_to_work(kit: SimpleNamespace, slide: str) -> 
     assert found.measure(64) > 0
 
 
-def test_a_small_memory_is_not_filled_to_find_the_pace(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_small_memory_is_not_filled_to_find_the_pace(kit, slide, monkeypatch):
     model = load_model("model.safetensors", device="cpu")
     sizes: list[int] = []
     real = hardware.forward
 
-    def forward(module: nn.Module, batch: torch.Tensor, *, precision: str) -> torch.Tensor:
+    def forward(module, batch, *, precision):
         sizes.append(batch.shape[-1])
         return real(module, batch, precision=precision)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,30 +21,27 @@ from unetkit.models import hardware, model_file
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
 
 # Each way of laying a square upon itself as NumPy does it, and back, in the order of `TURNS`.
 FLIPS = [(), (2,), (1,), (1, 2)]
 
 
-def turned(array: np.ndarray, axes: tuple[int, ...], *, swapped: bool) -> np.ndarray:
+def turned(array, axes, *, swapped):
     flipped = np.flip(array, axes)
     return np.ascontiguousarray(flipped.transpose(0, 2, 1) if swapped else flipped)
 
 
-def turned_back(array: np.ndarray, axes: tuple[int, ...], *, swapped: bool) -> np.ndarray:
+def turned_back(array, axes, *, swapped):
     return np.flip(array.transpose(0, 2, 1) if swapped else array, axes)
 
 
-def soft_max(logits: np.ndarray) -> np.ndarray:
+def soft_max(logits):
     powers = np.exp(logits - logits.max(axis=0))
     return np.asarray(powers / powers.sum(axis=0))
 
 
-def whole_passes(model: str, image: np.ndarray, tta: str) -> np.ndarray:
+def whole_passes(model, image, tta):
     """Average whole passes over an image (C, Y, X) that is mirrored out to whole steps and turned.
 
     Whatever surplus the legal size has lies at the far side of the turned image.
@@ -75,7 +72,7 @@ def whole_passes(model: str, image: np.ndarray, tta: str) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory):
     """Return a folder that the examples of one test share."""
     return tmp_path_factory.mktemp("shared")
 
@@ -94,14 +91,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(height=1, width=23, tile=16, tta="rotations", name="unet")
 @example(height=33, width=18, tile=16, tta="flips", name="keras-unet")
 def test_turned_tiles_equal_the_turned_whole_pass_to_the_bit(
-    kit: SimpleNamespace,
-    shared: Path,
-    height: int,
-    width: int,
-    tile: int,
-    tta: str,
-    name: str,
-) -> None:
+    kit,
+    shared,
+    height,
+    width,
+    tile,
+    tta,
+    name,
+):
     model = kit.model(shared / f"{name}.safetensors", name=name)
     place = shared / f"{len(list(shared.iterdir()))}.zarr"
     source, image = kit.image(place, (height, width), seed=height)
@@ -112,7 +109,7 @@ def test_turned_tiles_equal_the_turned_whole_pass_to_the_bit(
     np.testing.assert_array_equal(kit.read(made.labels["classes"]), expected[1] >= 0.5)
 
 
-def test_the_classic_depth_is_exact_too(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_the_classic_depth_is_exact_too(kit, tmp_path):
     model = kit.model(tmp_path / "deep.safetensors", depth=4)
     source, image = kit.image(tmp_path / "slide.zarr", (70, 41))
     report = tile_predict(source, model=model, tile=32, tta="rotations", **EXACT)
@@ -121,7 +118,7 @@ def test_the_classic_depth_is_exact_too(kit: SimpleNamespace, tmp_path: Path) ->
     np.testing.assert_array_equal(made, whole_passes(model, image[0], "rotations"))
 
 
-def test_turns_matter(kit: SimpleNamespace, slide: str) -> None:
+def test_turns_matter(kit, slide):
     seen = {
         tta: kit.read(open_image(report.output).data)
         for tta in ("none", "flips", "rotations")
@@ -131,7 +128,7 @@ def test_turns_matter(kit: SimpleNamespace, slide: str) -> None:
     assert np.abs(seen["flips"] - seen["rotations"]).max() > 1e-3
 
 
-def test_a_turned_image_gives_the_turned_average(kit: SimpleNamespace, slide: str) -> None:
+def test_a_turned_image_gives_the_turned_average(kit, slide):
     _, image = kit.image(Path("square.zarr"), (32, 48), seed=9)
     turned_image = np.rot90(image[0], axes=(1, 2))
     create_image("turned.zarr", shape=(48, 32), axes="yx", dtype="u2", chunk=32).write(
@@ -145,9 +142,7 @@ def test_a_turned_image_gives_the_turned_average(kit: SimpleNamespace, slide: st
     np.testing.assert_allclose(np.rot90(found[0], axes=(1, 2)), found[1], atol=1e-6)
 
 
-def test_several_models_give_the_mean_of_what_each_gives_alone(
-    kit: SimpleNamespace, slide: str
-) -> None:
+def test_several_models_give_the_mean_of_what_each_gives_alone(kit, slide):
     models = [
         kit.model(Path("deep.safetensors"), depth=2, seed=3),
         kit.model(Path("flat.safetensors"), depth=1, seed=4, method="none"),
@@ -167,7 +162,7 @@ def test_several_models_give_the_mean_of_what_each_gives_alone(
     assert len(set(made.attributes["prediction"]["model_sha256"])) == 3
 
 
-def blended(model: str, image: np.ndarray, tile: int) -> np.ndarray:
+def blended(model, image, tile):
     """Blend all windows over a whole image: what needs an accumulator of its size."""
     loaded = model_file.load(model)
     contract = loaded.header.contract
@@ -198,13 +193,13 @@ def blended(model: str, image: np.ndarray, tile: int) -> np.ndarray:
 @pytest.mark.parametrize(("height", "width"), [(50, 37), (16, 70), (9, 5)])
 @pytest.mark.parametrize("tiles", [1, 2, 4])
 def test_blocks_equal_windows_added_up_over_the_whole_image(
-    kit: SimpleNamespace,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    height: int,
-    width: int,
-    tiles: int,
-) -> None:
+    kit,
+    tmp_path,
+    monkeypatch,
+    height,
+    width,
+    tiles,
+):
     monkeypatch.setattr(averaging, "BLEND_TILES", tiles)
     model = kit.model(tmp_path / "padded.safetensors", depth=1, name="keras-unet")
     source, image = kit.image(tmp_path / "slide.zarr", (height, width))
@@ -214,7 +209,7 @@ def test_blocks_equal_windows_added_up_over_the_whole_image(
     np.testing.assert_allclose(made.sum(axis=0), 1, atol=1e-5)
 
 
-def test_blending_is_no_crop(kit: SimpleNamespace, slide: str) -> None:
+def test_blending_is_no_crop(kit, slide):
     model = kit.model(Path("padded.safetensors"), depth=1, name="keras-unet")
     cropped, mixed = (
         kit.read(open_image(report.output).data)
@@ -228,11 +223,11 @@ def test_blending_is_no_crop(kit: SimpleNamespace, slide: str) -> None:
 
 @pytest.mark.parametrize("options", [{"tta": "rotations"}, {"merge": "gaussian"}])
 def test_tiles_of_one_value_are_what_they_would_be_if_computed(
-    kit: SimpleNamespace,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    options: dict[str, Any],
-) -> None:
+    kit,
+    tmp_path,
+    monkeypatch,
+    options,
+):
     monkeypatch.setattr(averaging, "BLEND_TILES", 2)
     model = kit.model(tmp_path / "padded.safetensors", depth=1, name="keras-unet", method="none")
     data = create_image(str(tmp_path / "s.zarr"), shape=(150, 130), axes="yx", dtype="u1", chunk=50)
@@ -256,7 +251,7 @@ def test_tiles_of_one_value_are_what_they_would_be_if_computed(
     assert kit.differing(found[0].output, found[1].output) == []
 
 
-def test_other_processes_give_the_same_bytes(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_other_processes_give_the_same_bytes(kit, tmp_path):
     models = [
         kit.model(tmp_path / f"{n}.safetensors", depth=1, seed=n, name="keras-unet") for n in (1, 2)
     ]
@@ -275,15 +270,13 @@ LOOKS: list[dict[str, Any]] = [{"tta": "rotations"}, {"merge": "gaussian"}]
 
 
 @pytest.mark.parametrize("options", LOOKS)
-def test_resuming_gives_the_bytes_of_one_run(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
-) -> None:
+def test_resuming_gives_the_bytes_of_one_run(kit, slide, monkeypatch, options):
     monkeypatch.setattr(averaging, "BLEND_TILES", 2)
     models = [kit.model(Path(f"{n}.st"), depth=1, seed=n, name="keras-unet") for n in (1, 2)]
     asked: dict[str, Any] = {"model": models, "tile": 8, "scheduler": "sync", **EXACT, **options}
     whole = tile_predict(slide, output="whole.zarr", **asked)
 
-    def stop() -> None:
+    def stop():
         raise OSError("power cut")
 
     with pytest.raises(OSError, match="power cut"):
@@ -297,9 +290,7 @@ def test_resuming_gives_the_bytes_of_one_run(
 
 
 @pytest.mark.parametrize("options", LOOKS)
-def test_what_is_left_out_changes_nothing_elsewhere(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
-) -> None:
+def test_what_is_left_out_changes_nothing_elsewhere(kit, slide, monkeypatch, options):
     monkeypatch.setattr(averaging, "BLEND_TILES", 2)
     model = kit.model(Path("padded.safetensors"), depth=1, name="keras-unet")
     asked: dict[str, Any] = {"model": model, "tile": 8, **EXACT, **options}
@@ -317,7 +308,7 @@ def test_what_is_left_out_changes_nothing_elsewhere(
     assert (nothing | (full == some).all(axis=0)).all()
 
 
-def test_a_plan_says_what_averages_cost(kit: SimpleNamespace, slide: str) -> None:
+def test_a_plan_says_what_averages_cost(kit, slide):
     model = kit.model(Path("padded.safetensors"), depth=1, name="keras-unet")
     notes = kit.watching()
     asked: dict[str, Any] = {"model": model, "tile": 8, "dry_run": True}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,14 +18,11 @@ from unetkit.errors import InputError
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 ONE = Parallelism(1, networks=1, threads=None, concurrency=1)
 EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
 
 
-def test_other_channels_than_the_model_s_are_named(kit: SimpleNamespace, slide: str) -> None:
+def test_other_channels_than_the_model_s_are_named(kit, slide):
     kit.image(Path("rgb.zarr"), (3, 30, 30), axes="cyx")
     with pytest.raises(InputError, match=r"must have 1 channels, .* got 3; choose .*--channels"):
         tile_predict("rgb.zarr")
@@ -33,7 +30,7 @@ def test_other_channels_than_the_model_s_are_named(kit: SimpleNamespace, slide: 
     assert report.status == "done"
 
 
-def test_the_model_remembers_its_channels(kit: SimpleNamespace, slide: str) -> None:
+def test_the_model_remembers_its_channels(kit, slide):
     model = kit.model(Path("third.safetensors"), chosen="2")
     _, image = kit.image(Path("rgb.zarr"), (3, 30, 30), axes="cyx")
     report = tile_predict("rgb.zarr", model=model, tile=16, **EXACT)
@@ -44,9 +41,7 @@ def test_the_model_remembers_its_channels(kit: SimpleNamespace, slide: str) -> N
 @pytest.mark.parametrize(
     ("tile", "chunk"), [(16, 16), (1024, 1024), (1040, 520), (2048, 1024), (3072, 1024)]
 )
-def test_chunks_are_parts_of_a_tile(
-    kit: SimpleNamespace, slide: str, tile: int, chunk: int
-) -> None:
+def test_chunks_are_parts_of_a_tile(kit, slide, tile, chunk):
     plan = make_plan(
         load_ensemble(["model.safetensors"], device="cpu"),
         open_dataset(slide),
@@ -59,9 +54,7 @@ def test_chunks_are_parts_of_a_tile(
     assert plan.tiles_total == len(plan.tiles(sample))
 
 
-def test_a_fingerprint_changes_with_all_that_decides_about_pixels(
-    kit: SimpleNamespace, slide: str
-) -> None:
+def test_a_fingerprint_changes_with_all_that_decides_about_pixels(kit, slide):
     model, dataset = load_ensemble(["model.safetensors"], device="cpu"), open_dataset(slide)
     plain = PredictOptions(precision="float32")
     before = make_plan(model, dataset, plain, parallelism=ONE).fingerprint()
@@ -84,7 +77,7 @@ def test_a_fingerprint_changes_with_all_that_decides_about_pixels(
     json.dumps(before, allow_nan=False)
 
 
-def test_an_automatic_tile_is_the_image_rounded_up(kit: SimpleNamespace, slide: str) -> None:
+def test_an_automatic_tile_is_the_image_rounded_up(kit, slide):
     kit.image(Path("odd.zarr"), (61, 45))
     model = load_ensemble(["model.safetensors"], device="cpu")
     assert make_plan(model, open_dataset("odd.zarr"), PredictOptions(), parallelism=ONE).tile == 64

@@ -1,10 +1,7 @@
 """A low precision is chosen only where it leaves the labels as they are."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -22,7 +19,7 @@ CLASSIC = SizeContract(step=16, minimum=188, margin=92)
 HUGE = 10**9
 
 
-def plan_of(samples: Any, models: Any, fitted: Any) -> Any:
+def plan_of(samples, models, fitted):
     """Return what is known of a plan when its precision is chosen."""
     return SimpleNamespace(
         model=SimpleNamespace(models=models),
@@ -42,13 +39,13 @@ def plan_of(samples: Any, models: Any, fitted: Any) -> Any:
     ],
 )
 def test_a_low_precision_is_taken_only_where_labels_stay(
-    kit: SimpleNamespace,
-    slide: str,
-    monkeypatch: pytest.MonkeyPatch,
-    low: str | None,
-    flips: float,
-    expected: str,
-) -> None:
+    kit,
+    slide,
+    monkeypatch,
+    low,
+    flips,
+    expected,
+):
     monkeypatch.setattr(hardware, "low_precision", lambda device: low)
     monkeypatch.setattr(precision, "_flips", lambda *_, **__: flips)
     samples = open_dataset(slide).samples
@@ -61,9 +58,7 @@ def test_a_low_precision_is_taken_only_where_labels_stay(
     assert chosen.reason == said
 
 
-def test_the_most_varied_of_evenly_spaced_tiles_is_compared(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_most_varied_of_evenly_spaced_tiles_is_compared(kit, slide, monkeypatch):
     compared = []
     monkeypatch.setattr(precision, "PROBE_TILES", (16,))
     monkeypatch.setattr(hardware, "low_precision", lambda device: "bfloat16")
@@ -88,9 +83,7 @@ def test_the_most_varied_of_evenly_spaced_tiles_is_compared(
 
 
 @pytest.mark.parametrize(("side", "expected"), [(60, 128), (3900, 128), (4500, 256)])
-def test_a_long_job_is_probed_on_larger_tiles(
-    kit: SimpleNamespace, tmp_path: Path, side: int, expected: int
-) -> None:
+def test_a_long_job_is_probed_on_larger_tiles(kit, tmp_path, side, expected):
     create_image(str(tmp_path / "any.zarr"), shape=(side, side), axes="yx", dtype="u1", chunk=512)
     samples = open_dataset(str(tmp_path / "any.zarr")).samples
     assert precision._probe_side(samples, CLASSIC, overlap=92, max_size=HUGE) == expected
@@ -98,7 +91,7 @@ def test_a_long_job_is_probed_on_larger_tiles(
     assert precision._probe_side(samples * 300, CLASSIC, overlap=92, max_size=HUGE) >= expected
 
 
-def test_flips_are_counted(kit: SimpleNamespace, slide: str) -> None:
+def test_flips_are_counted(kit, slide):
     model = load_model("model.safetensors", device="cpu")
     samples = open_dataset(slide).samples
     (_, plane, tile), *_ = precision._probes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +14,8 @@ from unetkit.cli.app import main
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
 
-
-def told(output: str) -> dict[str, Any]:
+def told(output):
     found: dict[str, Any] = open_image(output).attributes["prediction"]
     return found
 
@@ -32,9 +29,7 @@ def told(output: str) -> dict[str, Any]:
         {"skip_below": 5.0, "mask": "where.zarr", "nonfinite": "fill", "channels": "0"},
     ],
 )
-def test_the_command_makes_the_same_bytes_again(
-    slide: str, kit: SimpleNamespace, options: dict[str, Any]
-) -> None:
+def test_the_command_makes_the_same_bytes_again(slide, kit, options):
     kit.image(Path("where.zarr"), (32, 30), dtype="u1")
     output = tile_predict(slide, **options).output
     before = kit.contents(output)
@@ -45,7 +40,7 @@ def test_the_command_makes_the_same_bytes_again(
     assert kit.contents(output) == before
 
 
-def test_files_are_named_without_their_folders(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_files_are_named_without_their_folders(tmp_path, kit):
     (tmp_path / "private").mkdir()
     model = kit.model(tmp_path / "private" / "a model.safetensors")
     source, _ = kit.image(tmp_path / "private" / "slide.zarr", (30, 30))
@@ -61,7 +56,7 @@ def test_files_are_named_without_their_folders(tmp_path: Path, kit: SimpleNamesp
     assert "private" not in str(found)
 
 
-def test_several_models_are_all_named(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_several_models_are_all_named(tmp_path, kit):
     models = [kit.model(tmp_path / f"{seed}.safetensors", seed=seed) for seed in (2, 3)]
     source, _ = kit.image(tmp_path / "slide.zarr", (30, 30))
     found = told(tile_predict(source, model=models, tile=16).output)

@@ -10,7 +10,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,13 +35,10 @@ from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 from unetkit.storage.outputs import partial_url
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 OPTIONS: dict[str, Any] = {"tile": 16, "precision": "exact"}
 
 
-def upload(folder: str, url: str) -> str:
+def upload(folder, url):
     """Copy a folder into a store, file by file."""
     for path in sorted(Path(folder).rglob("*")):
         if path.is_file():
@@ -52,7 +49,7 @@ def upload(folder: str, url: str) -> str:
 class Folder(SimpleHTTPRequestHandler):
     """Serves files without a word."""
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_):
         """Say nothing."""
 
 
@@ -60,19 +57,19 @@ class Folder(SimpleHTTPRequestHandler):
 FINGERPRINT = ".unetkit/fingerprint.json"
 
 
-def objects(url: str) -> dict[str, bytes]:
+def objects(url):
     """Return what is stored below a URL."""
     return {name: urls.read(f"{url}/{name}") for name in urls.files_below(url)}
 
 
-def alike(one: dict[str, bytes], other: dict[str, bytes], *, but: tuple[str, ...] = ()) -> bool:
+def alike(one, other, *, but=()):
     """Tell whether two predictions of copies of an image are the same."""
     assert one.keys() == other.keys()
     return all(one[name] == other[name] for name in one if name not in (FINGERPRINT, *but))
 
 
 @pytest.fixture
-def here(slide: str, kit: SimpleNamespace) -> dict[str, bytes]:
+def here(slide, kit):
     """Predict on this machine; everything that is made elsewhere must equal it."""
     output = tile_predict(slide, **OPTIONS).output
     found: dict[str, bytes] = kit.contents(output)
@@ -80,9 +77,7 @@ def here(slide: str, kit: SimpleNamespace) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_bucket_gets_the_bytes_that_a_folder_gets(
-    bucket: str, slide: str, here: dict[str, bytes]
-) -> None:
+def test_a_bucket_gets_the_bytes_that_a_folder_gets(bucket, slide, here):
     source = upload(slide, f"{bucket}/slide.zarr")
     model = f"{bucket}/model.safetensors"
     urls.write(model, Path("model.safetensors").read_bytes())
@@ -101,9 +96,7 @@ def test_a_bucket_gets_the_bytes_that_a_folder_gets(
     assert alike(objects(output), here)
 
 
-def test_a_website_is_read_and_never_written_to(
-    website: str, slide: str, here: dict[str, bytes], kit: SimpleNamespace
-) -> None:
+def test_a_website_is_read_and_never_written_to(website, slide, here, kit):
     source, model = f"{website}/{slide}", f"{website}/model.safetensors"
     with pytest.raises(UsageError, match="-o NAME"):
         tile_predict(source, model=model, **OPTIONS)
@@ -117,19 +110,17 @@ def test_a_website_is_read_and_never_written_to(
 
 
 @pytest.mark.slow
-def test_other_processes_find_a_bucket_too(bucket: str, slide: str, here: dict[str, bytes]) -> None:
+def test_other_processes_find_a_bucket_too(bucket, slide, here):
     output = f"{bucket}/out.zarr"
     tile_predict(slide, output=output, scheduler="processes", workers=2, **OPTIONS)
     assert objects(output) == here
 
 
-def stopped_after(tiles: int, kit: SimpleNamespace) -> Any:
+def stopped_after(tiles, kit):
     return kit.watching(tiles, lambda: signal.raise_signal(signal.SIGTERM))
 
 
-def test_a_stopped_run_is_gone_on_with_and_shows_nothing_before(
-    bucket: str, slide: str, here: dict[str, bytes], kit: SimpleNamespace
-) -> None:
+def test_a_stopped_run_is_gone_on_with_and_shows_nothing_before(bucket, slide, here, kit):
     output = f"{bucket}/out.zarr"
     with pytest.raises(StoppedError, match="--resume"):
         tile_predict(slide, output=output, progress=stopped_after(5, kit), **OPTIONS)
@@ -144,9 +135,7 @@ def test_a_stopped_run_is_gone_on_with_and_shows_nothing_before(
     assert urls.children(bucket) == ["out.zarr"]
 
 
-def test_a_chunk_that_was_lost_meanwhile_is_made_again(
-    bucket: str, slide: str, here: dict[str, bytes], kit: SimpleNamespace
-) -> None:
+def test_a_chunk_that_was_lost_meanwhile_is_made_again(bucket, slide, here, kit):
     output = f"{bucket}/out.zarr"
     with pytest.raises(StoppedError):
         tile_predict(slide, output=output, progress=stopped_after(5, kit), **OPTIONS)
@@ -158,9 +147,7 @@ def test_a_chunk_that_was_lost_meanwhile_is_made_again(
     assert objects(output) == here
 
 
-def test_a_process_that_is_killed_leaves_nothing_that_reads_as_finished(
-    bucket: str, slide: str, here: dict[str, bytes]
-) -> None:
+def test_a_process_that_is_killed_leaves_nothing_that_reads_as_finished(bucket, slide, here):
     output = f"{bucket}/out.zarr"
     program = (
         "import os, signal\n"
@@ -183,9 +170,7 @@ def test_a_process_that_is_killed_leaves_nothing_that_reads_as_finished(
     assert objects(output) == here
 
 
-def test_a_dataset_in_a_bucket_is_predicted_weighed_and_scored(
-    bucket: str, tmp_path: Path, kit: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dataset_in_a_bucket_is_predicted_weighed_and_scored(bucket, tmp_path, kit, monkeypatch):
     monkeypatch.chdir(tmp_path)
     kit.model(tmp_path / "model.safetensors")
     local = kit.cells(tmp_path / "data.zarr")
@@ -201,7 +186,7 @@ def test_a_dataset_in_a_bucket_is_predicted_weighed_and_scored(
         np.testing.assert_array_equal(kit.read(far.weights), kit.read(near.weights))
 
 
-def test_a_silent_server_is_exit_75(slide: str) -> None:
+def test_a_silent_server_is_exit_75(slide):
     nowhere = "http://127.0.0.1:1"
     with pytest.raises(UnavailableError) as caught:
         tile_predict(f"{nowhere}/slide.zarr", output="out.zarr")
@@ -219,11 +204,11 @@ def test_a_silent_server_is_exit_75(slide: str) -> None:
 
 
 def test_a_publishing_that_broke_off_is_resumed_and_read_by_nobody_before(
-    bucket: str, slide: str, here: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    bucket, slide, here, monkeypatch
+):
     output, real = f"{bucket}/out.zarr", urls.copy
 
-    def half(source: str, target: str, relative: list[str]) -> None:
+    def half(source, target, relative):
         real(source, target, relative[: len(relative) // 2])
         raise UnavailableError("the store must answer, got nothing; try again")
 
@@ -239,7 +224,7 @@ def test_a_publishing_that_broke_off_is_resumed_and_read_by_nobody_before(
     assert objects(output) == here
 
 
-def test_datasets_are_made_in_a_bucket(lab: Path, bucket: str) -> None:
+def test_datasets_are_made_in_a_bucket(lab, bucket):
     source, more = f"{bucket}/data.zarr", f"{bucket}/more.zarr"
     import_images(str(lab / "images"), source, labels=str(lab / "masks"))
     augment(source, more, copies=1)
@@ -253,7 +238,7 @@ def test_datasets_are_made_in_a_bucket(lab: Path, bucket: str) -> None:
         import_images(str(lab / "images"), f"{bucket}-none/data.zarr")
 
 
-def test_a_server_that_goes_away_is_no_damage(tmp_path: Path, kit: SimpleNamespace) -> None:
+def test_a_server_that_goes_away_is_no_damage(tmp_path, kit):
     kit.image(tmp_path / "slide.zarr", (40, 40))
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Folder, directory=tmp_path)) as server:
         thread = Thread(target=server.serve_forever)

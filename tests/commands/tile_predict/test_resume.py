@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,17 +14,14 @@ from unetkit.errors import OutputError, UsageError
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.outputs import partial_url
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 
 
-def fail_after(count: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def fail_after(count, error, monkeypatch):
     """Let the run fail once `count` tiles are done."""
     real, done = blocks.predict_batch, []
 
-    def predict_batch(batch: Any) -> Any:
+    def predict_batch(batch):
         if len(done) >= count:
             raise error
         done.extend(batch.jobs)
@@ -33,9 +30,7 @@ def fail_after(count: int, error: Exception, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(run, "predict_batch", predict_batch)
 
 
-def interrupted(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch, *, after: int = 6
-) -> str:
+def interrupted(kit, slide, monkeypatch, *, after=6):
     """Return the partial of a run that failed after some tiles."""
     progress = kit.watching()
     with monkeypatch.context() as patch:
@@ -47,9 +42,7 @@ def interrupted(
     return partial_url("slide.prediction.zarr")
 
 
-def test_resuming_gives_the_bytes_of_one_run(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resuming_gives_the_bytes_of_one_run(kit, slide, monkeypatch):
     interrupted(kit, slide, monkeypatch)
     report = tile_predict(slide, **TILED, resume=True)
     assert (report.tiles_total, report.tiles_reused) == (16, 6)
@@ -57,10 +50,8 @@ def test_resuming_gives_the_bytes_of_one_run(
     assert kit.differing("slide.prediction.zarr", "whole.prediction.zarr") == []
 
 
-def test_resuming_after_the_tiles_gives_the_same_bytes(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
+def test_resuming_after_the_tiles_gives_the_same_bytes(kit, slide, monkeypatch):
+    def fail(*_, **__):
         raise OSError("power cut")
 
     # Before objects are numbered, after that, and when everything but the last list is there.
@@ -76,9 +67,7 @@ def test_resuming_after_the_tiles_gives_the_same_bytes(
 
 
 @pytest.mark.parametrize("damage", [b"", b"rubbish", None])
-def test_a_damaged_tile_is_done_again(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch, damage: bytes | None
-) -> None:
+def test_a_damaged_tile_is_done_again(kit, slide, monkeypatch, damage):
     partial = interrupted(kit, slide, monkeypatch)
     chunk = Path(partial, "0", "c", "0", "0", "2")
     if damage is None:
@@ -91,7 +80,7 @@ def test_a_damaged_tile_is_done_again(
     assert kit.differing("slide.prediction.zarr", "whole.prediction.zarr") == []
 
 
-def test_resuming_what_is_finished_does_nothing(kit: SimpleNamespace, slide: str) -> None:
+def test_resuming_what_is_finished_does_nothing(kit, slide):
     tile_predict(slide, **TILED)
     before = kit.contents("slide.prediction.zarr")
     report = tile_predict(slide, **TILED, resume=True)
@@ -100,23 +89,19 @@ def test_resuming_what_is_finished_does_nothing(kit: SimpleNamespace, slide: str
     assert report.to_dict()["classes"] == ["background", "foreground"]
 
 
-def test_resuming_nothing_starts_afresh(slide: str) -> None:
+def test_resuming_nothing_starts_afresh(slide):
     report = tile_predict(slide, **TILED, resume=True)
     assert (report.status, report.tiles_reused) == ("done", 0)
 
 
-def test_automatic_choices_are_taken_over(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_automatic_choices_are_taken_over(kit, slide, monkeypatch):
     interrupted(kit, slide, monkeypatch)
     report = tile_predict(slide, resume=True, scheduler="sync")
     assert (report.tile, report.precision, report.tiles_reused) == (16, "exact", 6)
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_other_settings_are_not_mixed(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch, finished: bool
-) -> None:
+def test_other_settings_are_not_mixed(kit, slide, monkeypatch, finished):
     if finished:
         tile_predict(slide, **TILED)
     else:
@@ -137,18 +122,14 @@ def test_other_settings_are_not_mixed(
         tile_predict(slide, **TILED, resume=True)
 
 
-def test_without_resume_an_unfinished_run_is_neither_mixed_nor_lost(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_resume_an_unfinished_run_is_neither_mixed_nor_lost(kit, slide, monkeypatch):
     interrupted(kit, slide, monkeypatch)
     with pytest.raises(OutputError, match="--resume goes on with them, --overwrite starts afresh"):
         tile_predict(slide, **TILED)
     assert tile_predict(slide, **TILED, resume=True).tiles_reused > 0
 
 
-def test_overwrite_starts_an_unfinished_run_afresh(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_overwrite_starts_an_unfinished_run_afresh(kit, slide, monkeypatch):
     interrupted(kit, slide, monkeypatch)
     progress = kit.watching()
     report = tile_predict(slide, **TILED, overwrite=True, progress=progress)
@@ -156,6 +137,6 @@ def test_overwrite_starts_an_unfinished_run_afresh(
     assert any("afresh" in note for note in progress.notes)
 
 
-def test_resume_and_overwrite_exclude_each_other(slide: str) -> None:
+def test_resume_and_overwrite_exclude_each_other(slide):
     with pytest.raises(UsageError, match="resume must be given without overwrite"):
         tile_predict(slide, resume=True, overwrite=True)

@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import zarr
@@ -24,10 +24,6 @@ from unetkit.storage import nodes
 from unetkit.storage.images import open_image
 from unetkit.storage.planes import PlaneArray
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import SimpleNamespace
-
 TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 
 
@@ -35,9 +31,7 @@ TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
     ("number", "code"),
     [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)],
 )
-def test_a_signal_ends_it_between_tiles(
-    kit: SimpleNamespace, slide: str, number: int, code: int
-) -> None:
+def test_a_signal_ends_it_between_tiles(kit, slide, number, code):
     progress = kit.watching(at=4, act=lambda: os.kill(os.getpid(), number))
     with pytest.raises(StoppedError, match=r"of 16 tiles; .* --resume") as caught:
         tile_predict(slide, **{**TILED, "scheduler": "threads"}, progress=progress)
@@ -52,30 +46,30 @@ class Watched(WrapperStore[LocalStore]):
 
     seen: list[tuple[str, str, str]] = []  # noqa: RUF012
 
-    def _note(self, what: str, key: str) -> None:
+    def _note(self, what, key):
         if not key.endswith((".json", ".zarray", ".zgroup", ".zattrs")):
             self.seen.append((str(self._store.root), what, key))
 
-    async def get(self, key: str, *rest: Any, **more: Any) -> Any:
+    async def get(self, key, *rest, **more):
         self._note("get", key)
         return await super().get(key, *rest, **more)
 
-    async def set(self, key: str, value: Any) -> None:
+    async def set(self, key, value):
         self._note("set", key)
         await super().set(key, value)
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, key):
         # What a chunk of nothing but background is written by.
         self._note("set", key)
         await super().delete(key)
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str, str]]]:
+def watched(monkeypatch):
     """Return what is done to the chunks of all arrays that are opened, in order."""
     plainly = zarr.open_array
 
-    def watching(url: str, *, mode: str, zarr_format: int) -> Any:
+    def watching(url, *, mode, zarr_format):
         store = Watched(LocalStore(url, read_only=mode == "r"))
         return plainly(store, mode=mode, zarr_format=zarr_format)  # type: ignore[arg-type]
 
@@ -86,9 +80,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str, st
     nodes.opened.cache_clear()
 
 
-def sets_and_reads(
-    seen: list[tuple[str, str, str]], folder: str
-) -> dict[str, tuple[Counter[str], set[str]]]:
+def sets_and_reads(seen, folder):
     """Count how often each chunk below a folder is set; name those read before the last is.
 
     One writer for each chunk sets it once, whole: where a part of it is written, what is there is
@@ -107,13 +99,13 @@ def sets_and_reads(
 @pytest.mark.parametrize(("scheduler", "workers"), [("sync", None), ("threads", 4)])
 @pytest.mark.parametrize("tile", [32, 1104])
 def test_each_chunk_is_set_once_and_none_is_read_while_its_array_is_written(
-    kit: SimpleNamespace,
-    tmp_path: Path,
-    watched: list[tuple[str, str, str]],
-    tile: int,
-    scheduler: str,
-    workers: int | None,
-) -> None:
+    kit,
+    tmp_path,
+    watched,
+    tile,
+    scheduler,
+    workers,
+):
     model = kit.model(tmp_path / "model.safetensors")
     # The larger one has a smaller level, and chunks of half a tile.
     source, _ = kit.image(tmp_path / "slide.zarr", (130, 150) if tile == 32 else (1060, 1130))
@@ -138,11 +130,11 @@ def test_each_chunk_is_set_once_and_none_is_read_while_its_array_is_written(
 
 
 def test_a_chunk_that_tiles_share_would_be_noticed(
-    kit: SimpleNamespace,
-    tmp_path: Path,
-    watched: list[tuple[str, str, str]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    kit,
+    tmp_path,
+    watched,
+    monkeypatch,
+):
     # Without the guards: chunks of two tiles a side, and nothing that refuses a part of one.
     monkeypatch.setattr(Plan, "chunk", property(lambda plan: 2 * plan.tile))
     monkeypatch.setattr(PlaneArray, "_check_writable", lambda *_: None)
@@ -156,9 +148,7 @@ def test_a_chunk_that_tiles_share_would_be_noticed(
         assert early
 
 
-def predicted(
-    kit: SimpleNamespace, model: str, source: str, output: str, **options: Any
-) -> dict[str, bytes]:
+def predicted(kit, model, source, output, **options):
     """Predict, and return the values of all arrays, however they are cut into chunks."""
     made = open_image(
         tile_predict(
@@ -175,7 +165,7 @@ def predicted(
     }
 
 
-def cut(kit: SimpleNamespace, folder: Path, side: int) -> str:
+def cut(kit, folder, side):
     """Store an image of noise in chunks of so many pixels; its pixels are always the same."""
     place = folder / f"chunks{side}.zarr"
     if not place.exists():
@@ -191,7 +181,7 @@ THIN = [
 ]
 
 
-def test_tiles_chunks_and_workers_make_no_difference(kit: SimpleNamespace, tmp_path: Path) -> None:
+def test_tiles_chunks_and_workers_make_no_difference(kit, tmp_path):
     model = kit.model(tmp_path / "model.safetensors")
     first = cut(kit, tmp_path, 32)
     alone = predicted(kit, model, first, str(tmp_path / "alone.zarr"), tile=160, scheduler="sync")
@@ -214,12 +204,12 @@ def test_tiles_chunks_and_workers_make_no_difference(kit: SimpleNamespace, tmp_p
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_all_of_them_together_make_no_difference(
-    kit: SimpleNamespace,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    workers: int,
-    scheduler: str,
-) -> None:
+    kit,
+    tmp_path,
+    monkeypatch,
+    workers,
+    scheduler,
+):
     model = kit.model(tmp_path / "model.safetensors")
     first = cut(kit, tmp_path, 32)
     alone = predicted(kit, model, first, str(tmp_path / "alone.zarr"), tile=160, scheduler="sync")

@@ -1,7 +1,5 @@
 """Where networks look: turns are those of a square, and read boxes hold what is needed."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,11 +18,11 @@ CLASSIC = SizeContract(step=16, minimum=188, margin=92)
 PADDED = SizeContract(step=8, minimum=8, halo=24)
 
 
-def member(contract: SizeContract = CLASSIC, overlap: int | None = None) -> EnsembleMember:
+def member(contract=CLASSIC, overlap=None):
     return EnsembleMember("m", "0", contract, contract.need if overlap is None else overlap)
 
 
-def test_there_are_eight_ways_to_lay_a_square_upon_itself() -> None:
+def test_there_are_eight_ways_to_lay_a_square_upon_itself():
     square = np.arange(2 * 3 * 3).reshape(2, 3, 3)
     ways = {symmetry.apply(square).tobytes() for symmetry in SYMMETRIES["rotations"]}
     turned = [np.rot90(square, k, axes=(1, 2)) for k in range(4)]
@@ -41,9 +39,7 @@ def test_there_are_eight_ways_to_lay_a_square_upon_itself() -> None:
     rows=st.tuples(st.integers(0, 8), st.integers(0, 8)).map(sorted),
     columns=st.tuples(st.integers(0, 8), st.integers(0, 8)).map(sorted),
 )
-def test_a_box_is_found_in_the_turned_square(
-    symmetry: Symmetry, rows: list[int], columns: list[int]
-) -> None:
+def test_a_box_is_found_in_the_turned_square(symmetry, rows, columns):
     square = np.arange(64).reshape(1, 8, 8)
     (top, bottom), (left, right) = symmetry.place(tuple(rows), tuple(columns), size=8)
     inside = symmetry.undo(symmetry.apply(square)[:, top:bottom, left:right])
@@ -59,9 +55,7 @@ def test_a_box_is_found_in_the_turned_square(
     tiles=st.integers(1, 5),
     origin=st.integers(0, 9),
 )
-def test_mirrored_reading_keeps_the_phase(
-    step: int, least: int, margin: int, halo: int, extra: int, tiles: int, origin: int
-) -> None:
+def test_mirrored_reading_keeps_the_phase(step, least, margin, halo, extra, tiles, origin):
     contract = SizeContract(step=step, minimum=2 * margin + 1 + least, margin=margin, halo=halo)
     one = member(contract, contract.need + extra * step)
     side, start = tiles * step, origin * step
@@ -78,7 +72,7 @@ def test_mirrored_reading_keeps_the_phase(
 
 
 @pytest.mark.parametrize("tta", ["none", "flips"])
-def test_a_tile_is_read_once_for_all_looks(tta: str) -> None:
+def test_a_tile_is_read_once_for_all_looks(tta):
     averaging = Averaging((member(), member(PADDED)), tile=384, tta=tta)  # type: ignore[arg-type]
     assert averaging.size == 572
     (first, *_) = tiles = averaging.tiles(1000, 700)
@@ -90,7 +84,7 @@ def test_a_tile_is_read_once_for_all_looks(tta: str) -> None:
     assert averaging.computed(1000, 700) == 6 * (572**2 + 432**2) * len(averaging.symmetries)
 
 
-def test_windows_that_touch_a_block() -> None:
+def test_windows_that_touch_a_block():
     averaging = Averaging((member(PADDED),), tile=16, merge="gaussian")
     (one,) = averaging.members
     # 24 pixels around a tile of 16 reach into the second tile on each side.
@@ -99,8 +93,8 @@ def test_windows_that_touch_a_block() -> None:
     assert averaging.windows(one, 0, 16, length=85) == [0, 16, 32]
 
 
-def test_what_blending_costs() -> None:
-    def factor(tile: int, side: int) -> float:
+def test_what_blending_costs():
+    def factor(tile, side):
         averaging = Averaging((member(PADDED),), tile=tile, merge="gaussian")
         block = averaging.side(side, side)
         assert block % tile == 0
@@ -118,7 +112,7 @@ def test_what_blending_costs() -> None:
     tta=st.sampled_from(["none", "rotations"]),
     merge=st.sampled_from(["crop", "gaussian"]),
 )
-def test_a_read_box_holds_every_look(tile: int, length: int, tta: str, merge: str) -> None:
+def test_a_read_box_holds_every_look(tile, length, tta, merge):
     odd = SizeContract(step=8, minimum=21, margin=2, halo=8)
     averaging = Averaging((member(PADDED), member(odd, 18)), tile, tta, merge)  # type: ignore[arg-type]
     for box in averaging.tiles(length, 1):
@@ -129,7 +123,7 @@ def test_a_read_box_holds_every_look(tile: int, length: int, tta: str, merge: st
                     assert box.read_y0 <= first < last <= box.read_y1
 
 
-def test_boxes_of_one_layout_are_alike() -> None:
+def test_boxes_of_one_layout_are_alike():
     averaging = Averaging((member(PADDED),), tile=512, merge="gaussian")
     tiles = averaging.tiles(8192, 8192)
     layouts = [averaging.layout(tile, shape=(8192, 8192)) for tile in tiles]

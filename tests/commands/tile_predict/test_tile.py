@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +15,11 @@ from unetkit.models import model_file
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
-
 EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_pixel_that_is_no_number_stops_it(kit: SimpleNamespace, slide: str, bad: float) -> None:
+def test_a_pixel_that_is_no_number_stops_it(kit, slide, bad):
     data = create_image("hole.zarr", shape=(40, 40), axes="yx", dtype="f4", chunk=16)
     image = np.random.default_rng(0).random((1, 40, 40)).astype(np.float32)
     image[0, 20, 30] = bad
@@ -42,7 +39,7 @@ def test_a_pixel_that_is_no_number_stops_it(kit: SimpleNamespace, slide: str, ba
     np.testing.assert_array_equal(made.read(0, 0, 40, 0, 40), expected)
 
 
-def halves(path: str, image: np.ndarray) -> str:
+def halves(path, image):
     """Store an image (1, Y, X) as numbers of 16 bits with a point."""
     height, width = image.shape[1:]
     data = create_image(path, shape=(height, width), axes="yx", dtype="f2", chunk=512)
@@ -51,9 +48,7 @@ def halves(path: str, image: np.ndarray) -> str:
 
 
 @pytest.mark.parametrize("method", ["percentile", "none"])
-def test_inf_of_16_bits_stops_it_and_is_placed(
-    kit: SimpleNamespace, slide: str, method: str
-) -> None:
+def test_inf_of_16_bits_stops_it_and_is_placed(kit, slide, method):
     model = kit.model(Path("own.safetensors"), method=method)
     image = np.random.default_rng(0).random((1, 40, 600)).astype(np.float32)
     # Too large for 16 bits: what a file of them holds instead is Inf.
@@ -80,9 +75,7 @@ def test_inf_of_16_bits_stops_it_and_is_placed(
 
 
 @pytest.mark.parametrize("method", ["percentile", "none"])
-def test_16_bits_predict_as_their_copies_of_32(
-    kit: SimpleNamespace, slide: str, method: str
-) -> None:
+def test_16_bits_predict_as_their_copies_of_32(kit, slide, method):
     model = kit.model(Path("own.safetensors"), method=method)
     # Small numbers, of which 16 bits hold few digits, in the upper tiles, and large ones below.
     image = np.random.default_rng(1).random((1, 64, 70)).astype(np.float32)
@@ -102,9 +95,7 @@ def test_16_bits_predict_as_their_copies_of_32(
     assert not np.array_equal(one, kit.one_pass(model, image))
 
 
-def test_a_network_that_overflows_stops_it(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_that_overflows_stops_it(kit, slide, monkeypatch):
     loaded = model_file.load("model.safetensors")
     with torch.no_grad():
         for parameter in loaded.module.parameters():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,41 +24,38 @@ from unetkit.storage.datasets import open_dataset
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
 
-if TYPE_CHECKING:
-    from unetkit.models.model_file import LoadedModel
-
 
 class Machine:
     """Takes so many seconds a million pixels, reckoned and really, and counts what is tried."""
 
-    def __init__(self, side: int, *, reckoned: float, real: dict[int, float]) -> None:
+    def __init__(self, side, *, reckoned, real):
         self.side, self.reckoned, self.real = side, reckoned, real
         self.tried: list[int] = []
 
-    def count(self, tile: int) -> int:
+    def count(self, tile):
         return len(cover(self.side, self.side, tile=tile))
 
-    def estimate(self, tile: int) -> float:
+    def estimate(self, tile):
         return self.reckoned * (tile + 184) ** 2 / 1e6
 
-    def measure(self, tile: int) -> float:
+    def measure(self, tile):
         self.tried.append(tile)
         return self.real[tile] * (tile + 184) ** 2 / 1e6
 
-    def choose(self, tiles: tuple[int, ...] = resources.TILES) -> resources.TileSize:
+    def choose(self, tiles=resources.TILES):
         return resources.choose_tile_size(
             tiles, count=self.count, estimate=self.estimate, measure=self.measure, step=16
         )
 
 
-def test_a_short_job_is_not_measured() -> None:
+def test_a_short_job_is_not_measured():
     machine = Machine(4096, reckoned=1.0, real={})
     # Four tiles of 2048; they compute less than sixteen of 1024.
     assert machine.choose() == resources.TileSize(2048, machine.estimate(2048))
     assert machine.tried == []
 
 
-def test_a_single_large_tile_is_not_worth_the_memory_that_it_touches_first() -> None:
+def test_a_single_large_tile_is_not_worth_the_memory_that_it_touches_first():
     machine = Machine(2048, reckoned=1.0, real={})
     machine.estimate = lambda tile: 0.35 * tile**2 / 1e6  # type: ignore[method-assign]
     assert machine.choose().tile == 512
@@ -66,7 +63,7 @@ def test_a_single_large_tile_is_not_worth_the_memory_that_it_touches_first() -> 
     assert Machine(4096, reckoned=0.5, real={}).choose().tile == 2048
 
 
-def test_what_is_measured_counts_for_more_than_what_was_reckoned() -> None:
+def test_what_is_measured_counts_for_more_than_what_was_reckoned():
     real = {512: 1.0, 1024: 1.0, 2048: 2.0}
     machine = Machine(100_000, reckoned=1.0, real=real)
     # A large tile that falls out of the processor's caches.
@@ -76,7 +73,7 @@ def test_what_is_measured_counts_for_more_than_what_was_reckoned() -> None:
     assert even.choose().tile == 2048
 
 
-def test_a_tile_that_takes_too_long_is_left_out() -> None:
+def test_a_tile_that_takes_too_long_is_left_out():
     # 2048 would take 15 seconds, 1024 takes 4.4.
     machine = Machine(8192, reckoned=3.0, real=dict.fromkeys(resources.TILES, 3.0))
     assert machine.choose().tile == 1024
@@ -85,7 +82,7 @@ def test_a_tile_that_takes_too_long_is_left_out() -> None:
     assert slow.choose().tile == 512
 
 
-def test_the_smallest_is_halved_where_even_that_takes_too_long() -> None:
+def test_the_smallest_is_halved_where_even_that_takes_too_long():
     machine = Machine(100_000, reckoned=40.0, real={})
     chosen = machine.choose((512, 1024))
     assert chosen.tile == 256
@@ -96,7 +93,7 @@ def test_the_smallest_is_halved_where_even_that_takes_too_long() -> None:
 
 
 @given(side=st.integers(512, 60_000), throughput=st.floats(1e-3, 30))
-def test_measuring_costs_little(side: int, throughput: float) -> None:
+def test_measuring_costs_little(side, throughput):
     machine = Machine(side, reckoned=throughput, real=dict.fromkeys(resources.TILES, throughput))
     tiles = tuple(tile for tile in resources.TILES if tile <= side)
     chosen = machine.choose(tiles)
@@ -115,13 +112,13 @@ GIB = 2**30
 CLASSIC = SizeContract(step=16, minimum=188, margin=92)
 
 
-def plan_of(source: str, tile: int = 16, **options: Any) -> Plan:
+def plan_of(source, tile=16, **options):
     ensemble = load_ensemble(["model.safetensors"], device="cpu")
     asked, samples = PredictOptions(**options), open_dataset(source).samples
     return Plan(ensemble, samples, asked, tile=tile, precision="float32", batch=1)
 
 
-def test_tiles_and_passes_are_those_of_all_planes(kit: SimpleNamespace, slide: str) -> None:
+def test_tiles_and_passes_are_those_of_all_planes(kit, slide):
     kit.image(Path("stack.zarr"), (3, 64, 60), axes="zyx")
     one, three = plan_of(slide), plan_of("stack.zarr")
     assert (one.tiles_total, one.passes) == (16, 16)
@@ -142,9 +139,7 @@ def test_tiles_and_passes_are_those_of_all_planes(kit: SimpleNamespace, slide: s
         ([(30_000, 30_000)], 10, [16]),
     ],
 )
-def test_what_comes_into_question_fits(
-    shapes: list[tuple[int, int]], max_size: int, expected: list[int]
-) -> None:
+def test_what_comes_into_question_fits(shapes, max_size, expected):
     plan: Any = SimpleNamespace(
         model=SimpleNamespace(header=SimpleNamespace(contract=CLASSIC)),
         overlap=92,
@@ -168,14 +163,14 @@ def test_what_comes_into_question_fits(
     ],
 )
 def test_a_gpu_sees_several_small_tiles_at_once(
-    kit: SimpleNamespace,
-    slide: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tile: int,
-    limit: int,
-    planes: int,
-    expected: int,
-) -> None:
+    kit,
+    slide,
+    monkeypatch,
+    tile,
+    limit,
+    planes,
+    expected,
+):
     create_image("film.zarr", shape=(planes, 64, 60), axes="zyx", dtype="u1", chunk=64)
     memory = Memory(limit, 0, pixel=1000.0, extra_bytes=1000.0)
     plan = plan_of("film.zarr", tile)
@@ -184,9 +179,7 @@ def test_a_gpu_sees_several_small_tiles_at_once(
     assert resources.choose_batch(plan, memory) == expected
 
 
-def test_what_is_chosen_for_a_gpu_is_done_and_kept(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_chosen_for_a_gpu_is_done_and_kept(kit, slide, monkeypatch):
     asked: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
     assert tile_predict(slide, output="alone.zarr", **asked).batch == 1
     with monkeypatch.context() as patch:
@@ -205,7 +198,7 @@ def test_what_is_chosen_for_a_gpu_is_done_and_kept(
     assert (again.status, again.batch) == ("nothing to do", 8)
 
 
-def test_a_tile_that_is_settled_stays(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tile_that_is_settled_stays(slide, monkeypatch):
     # However slow the machine is.
     monkeypatch.setattr(Throughput, "estimate", lambda throughput, tile: 1e6)
     plan = plan_of(slide)
@@ -213,10 +206,8 @@ def test_a_tile_that_is_settled_stays(slide: str, monkeypatch: pytest.MonkeyPatc
     assert resources.fastest_tile(plan, [512, 1024], fixed=False, max_size=HUGE).tile < 512
 
 
-def test_symmetries_and_models_make_a_task_longer(
-    kit: SimpleNamespace, slide: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def steady(model: LoadedModel, *, overlap: int, precision: str, max_size: int) -> Throughput:
+def test_symmetries_and_models_make_a_task_longer(kit, slide, monkeypatch):
+    def steady(model, *, overlap, precision, max_size):
         return Throughput(model, overlap, precision, work=(1.0, 0.0, 0.0), rate=1e6)
 
     monkeypatch.setattr(resources, "estimate_throughput", steady)
@@ -233,8 +224,8 @@ def test_symmetries_and_models_make_a_task_longer(
     )
 
 
-def test_the_tile_is_kept_by_whoever_goes_on(slide: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def choose(plan: Plan, tiles: list[int], *, fixed: bool, max_size: int) -> TileSize:
+def test_the_tile_is_kept_by_whoever_goes_on(slide, monkeypatch):
+    def choose(plan, tiles, *, fixed, max_size):
         return TileSize(tiles[0] if fixed else 16, 1.0)
 
     first = tile_predict(slide)

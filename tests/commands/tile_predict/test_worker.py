@@ -1,10 +1,7 @@
 """A worker loads a model once, and gives back the threads that it took."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -15,14 +12,8 @@ from unetkit.commands.tile_predict.ensemble import compute_slots, load_model, to
 from unetkit.errors import InputError
 from unetkit.geometry.sizes import SizeContract
 
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import SimpleNamespace
 
-
-def test_a_model_is_loaded_once_and_must_be_the_one_that_was_meant(
-    kit: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_a_model_is_loaded_once_and_must_be_the_one_that_was_meant(kit, tmp_path):
     path = kit.model(tmp_path / "model.safetensors")
     first = load_model(path, device="cpu")
     assert load_model(path, device="cpu", sha256=first.sha256) is first
@@ -32,7 +23,7 @@ def test_a_model_is_loaded_once_and_must_be_the_one_that_was_meant(
         load_model(path, device="cpu", sha256=first.sha256)
 
 
-def test_threads_are_given_back() -> None:
+def test_threads_are_given_back():
     before = torch.get_num_threads()
     with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
@@ -41,12 +32,12 @@ def test_threads_are_given_back() -> None:
         assert torch.get_num_threads() == before
 
 
-def most_at_once(count: int | None) -> int:
+def most_at_once(count):
     """Return how many of three threads were inside at the same time."""
     inside, most = 0, 0
     meet = threading.Barrier(3)
 
-    def work() -> None:
+    def work():
         nonlocal inside, most
         meet.wait()
         for _ in range(50):
@@ -63,15 +54,15 @@ def most_at_once(count: int | None) -> int:
     return most
 
 
-def test_one_network_computes_at_a_time() -> None:
+def test_one_network_computes_at_a_time():
     assert compute_slots(1) is compute_slots(1)
     assert most_at_once(1) == 1
 
 
-def test_any_number_may_compute_at_once() -> None:
+def test_any_number_may_compute_at_once():
     inside, met = threading.Barrier(2), []
 
-    def work() -> None:
+    def work():
         with compute_slots(None):
             # Nobody gets on before both are inside; one at a time would never meet.
             met.append(inside.wait(30))
@@ -88,14 +79,14 @@ MEMBER = EnsembleMember("model.st", "f00", SizeContract(step=4, minimum=8, margi
 CALL = InferenceConfig(Averaging((MEMBER,), 16), 2, "cpu", "float32", None, None, batch=8)
 
 
-def test_tiles_are_together_and_windows_are_so_in_their_block() -> None:
+def test_tiles_are_together_and_windows_are_so_in_their_block():
     blended = replace(CALL, averaging=replace(CALL.averaging, merge="gaussian"))
     assert (CALL.max_batch, blended.max_batch) == (8, 1)
     assert replace(CALL, batch=1).max_batch == 1
 
 
 @pytest.mark.parametrize(("batch", "expected"), [(8, [4, 2, 1, 1]), (7, [3, 1, 1]), (1, [1])])
-def test_a_room_is_halved_down_to_one(batch: int, expected: list[int]) -> None:
+def test_a_room_is_halved_down_to_one(batch, expected):
     room, found = BatchLimit(batch), []
     for _ in expected:
         room.halve(room.batch)
@@ -103,7 +94,7 @@ def test_a_room_is_halved_down_to_one(batch: int, expected: list[int]) -> None:
     assert found == expected
 
 
-def test_two_threads_that_ran_out_together_halve_once() -> None:
+def test_two_threads_that_ran_out_together_halve_once():
     room = BatchLimit(8)
     room.halve(8)
     room.halve(8)
@@ -113,7 +104,7 @@ def test_two_threads_that_ran_out_together_halve_once() -> None:
     assert room.batch == 2
 
 
-def test_a_process_remembers_its_room_for_tiles_of_a_size() -> None:
+def test_a_process_remembers_its_room_for_tiles_of_a_size():
     batch_limit.cache_clear()
     batch_limit(CALL).halve(8)
     assert batch_limit(replace(CALL)).batch == 4

@@ -1,7 +1,5 @@
 """Plans of trainings whose options are those of `train` where a test says nothing else."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from inspect import signature
 

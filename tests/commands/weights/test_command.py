@@ -1,7 +1,5 @@
 """The command `weights`: what it stores, what it refuses, what it leaves behind."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

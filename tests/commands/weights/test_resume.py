@@ -1,7 +1,5 @@
 """Going on with weights: what a run of its own would give, and only what is missing is made."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform
