@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unetkit.storage import urls
-from unetkit.storage.chunks import box_checksum, damages, list_chunks, list_documents, write_list
+from unetkit.storage.chunks import box_checksum, damages, list_stored, write_list
 from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.pyramids import add_pyramid
 
@@ -67,7 +67,9 @@ def test_every_chunk_below_a_folder_is_listed(tmp_path):
     add_pyramid(place)
     (tmp_path / ".unetkit" / "c").mkdir(parents=True)
     (tmp_path / ".unetkit" / "c" / "0").write_bytes(b"no chunk")
-    listed = list(list_chunks(str(tmp_path)))
+    everything = list(list_stored(str(tmp_path)))
+    assert sum(entry["key"] == "zarr.json" for entry in everything) == 7
+    listed = [entry for entry in everything if entry["key"] != "zarr.json"]
     names = [f"{chunk['array']}/{chunk['key']}" for chunk in listed]
     assert names == sorted(names)
     stored = sorted(
@@ -92,9 +94,8 @@ def test_a_store_is_listed_as_a_folder_is(tmp_path, bucket):
         image = create_image(place, shape=(3, 40, 36), axes="cyx", dtype="u1", chunk=16)
         image.write(0, 0, 0, np.arange(3 * 40 * 36).reshape(3, 40, 36).astype(np.uint8))
     here, there = str(tmp_path / "a.zarr"), f"{bucket}/a.zarr"
-    assert list(list_chunks(here)) == list(list_chunks(there))
-    assert len(list(list_chunks(here))) == 9
-    assert list(list_documents(here)) == list(list_documents(there))
+    assert list(list_stored(here)) == list(list_stored(there))
+    assert len(list(list_stored(here))) == 9 + 2
     write_list(there, f"{there}/.unetkit/chunks.jsonl")
     found = dict(damages(there, f"{there}/.unetkit/chunks.jsonl"))
     assert len(found) == 11

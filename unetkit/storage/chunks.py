@@ -18,16 +18,22 @@ from unetkit.errors import InputError, UnavailableError
 from unetkit.storage.atomic import DOCUMENTS, write_text
 from unetkit.storage.nodes import ArrayNode, opened, read_node
 from unetkit.storage.retry import retrying
-from unetkit.storage.urls import file_system as remote
-from unetkit.storage.urls import files_below, inside, is_remote, join, read
+from unetkit.storage.urls import (
+    base_name,
+    file_system,
+    files_below,
+    inside,
+    is_read_only,
+    is_remote,
+    join,
+    read,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from unetkit.storage.planes import PlaneArray
 
-# A file's path in two: of the array or group, and inside it.
-Part = tuple[str, str]
 CONCURRENCY = 16
 BATCH = 1024
 
@@ -62,71 +68,65 @@ def box_checksum(
     return checksum
 
 
-def list_chunks(folder: str) -> Iterator[dict[str, Any]]:
-    """List every chunk stored below a path or URL, sorted: its array, key, length and crc32."""
-    return _entries(folder, _named(folder)[1])
+def list_stored(folder: str) -> Iterator[dict[str, Any]]:
+    """List every metadata document, then every chunk, stored below a path or URL, both sorted.
 
-
-def list_documents(folder: str) -> Iterator[dict[str, Any]]:
-    """List every metadata document below a path or URL, as `list_chunks` does chunks."""
-    return _entries(folder, _named(folder)[0])
-
-
-def _named(folder: str) -> tuple[list[Part], list[Part]]:
-    """Name the documents and the chunks below a folder, each by its node's path and its own."""
-    places = [name.rpartition("/") for name in files_below(folder)]
-    shown = [
-        (inner or ".", name)
-        for inner, _, name in places
-        if not any(part.startswith(".") for part in inner.split("/"))
+    `array` is the path of the array or group inside the folder, `key` the file's inside the array;
+    `length` in bytes and `crc32` are of the stored bytes.
+    """
+    names = [
+        name
+        for name in files_below(folder)
+        if not any(part.startswith(".") for part in name.split("/")[:-1])
     ]
-    documents = [(inner, name) for inner, name in shown if name in DOCUMENTS]
+    documents = [
+        (above or ".", name)
+        for above, _, name in (name.rpartition("/") for name in names)
+        if name in DOCUMENTS
+    ]
     arrays = {
-        inner
-        for inner in {inner for inner, _ in documents}
-        if isinstance(read_node(_below(folder, inner)), ArrayNode)
+        above
+        for above in {above for above, _ in documents}
+        if isinstance(read_node(_below(folder, above)), ArrayNode)
     }
-    chunks = []
-    for inner, name in shown:
-        owner = next((above for above in _ancestors(inner) if above in arrays), None)
-        if owner is not None and name not in DOCUMENTS:
-            key = f"{inner}/{name}"[len(owner) + 1 :] if inner != owner else name
-            chunks.append((owner, key if owner != "." else f"{inner}/{name}".removeprefix("./")))
-    return documents, chunks
+    owners = [(_owner(name, arrays), name) for name in names if base_name(name) not in DOCUMENTS]
+    chunks = [
+        (owner, name if owner == "." else name[len(owner) + 1 :])
+        for owner, name in owners
+        if owner is not None
+    ]
+
+    def entry(part: tuple[str, str]) -> dict[str, Any]:
+        stored = read(_below(folder, *part))
+        checksum = zlib.crc32(stored)
+        return {"array": part[0], "key": part[1], "length": len(stored), "crc32": checksum}
+
+    return _concurrently(entry, [*documents, *chunks])
 
 
-def _ancestors(inner: str) -> Iterator[str]:
-    while inner not in ("", "."):
-        yield inner
-        inner = inner.rpartition("/")[0]
-    yield "."
+def _owner(name: str, arrays: set[str]) -> str | None:
+    """Name the innermost array that a file lies in."""
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        if name in arrays:
+            return name
+    return "." if "." in arrays else None
 
 
 def _below(folder: str, *names: str) -> str:
     return join(folder, *(name for name in names if name != "."))
 
 
-def _entries(folder: str, parts: list[Part]) -> Iterator[dict[str, Any]]:
-    """Read and checksum files, several at a time, since a store takes its time over each."""
-
-    def entry(part: Part) -> dict[str, Any]:
-        stored = read(_below(folder, *part))
-        return {
-            "array": part[0],
-            "key": part[1],
-            "length": len(stored),
-            "crc32": zlib.crc32(stored),
-        }
-
+def _concurrently(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """Do several at a time, since a store takes its time over each."""
     with ThreadPoolExecutor(CONCURRENCY) as pool:
-        for start in range(0, len(parts), BATCH):
-            yield from pool.map(entry, parts[start : start + BATCH])
+        for start in range(0, len(items), BATCH):
+            yield from pool.map(work, items[start : start + BATCH])
 
 
 def write_list(folder: str, path: str) -> None:
     """Write down every chunk and document of a folder as JSON lines, for `damages`."""
-    entries = itertools.chain(list_documents(folder), list_chunks(folder))
-    write_text(path, "".join(json.dumps(entry) + "\n" for entry in entries))
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in list_stored(folder)))
 
 
 def damages(folder: str, path: str) -> Iterator[tuple[str, str]]:
@@ -135,7 +135,7 @@ def damages(folder: str, path: str) -> Iterator[tuple[str, str]]:
     Nothing is decoded: the stored bytes are what was published, or they are not. Yields the path
     of each chunk or document inside the folder, and what is wrong with it: "" where nothing is.
     """
-    listed, wanted = set(), []
+    names, wanted = [], []
     for number, line in enumerate(read(path).splitlines(), 1):
         try:
             entry = json.loads(line)
@@ -145,21 +145,18 @@ def damages(folder: str, path: str) -> Iterator[tuple[str, str]]:
             raise InputError(
                 f"line {number} of {path} must name a chunk, got {line!r:.80}; predict again"
             ) from error
-        listed.add(name)
-        place = inside(folder, name, what="the list of chunks")
-        wanted.append((name, place, length, checksum))
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
-        for start in range(0, len(wanted), BATCH):
-            some = wanted[start : start + BATCH]
-            found = pool.map(lambda entry: _damage(*entry[1:]), some)
-            yield from zip((entry[0] for entry in some), found, strict=True)
-    for entry in itertools.chain(list_documents(folder), list_chunks(folder)):
+        names.append(name)
+        wanted.append((inside(folder, name, what="the list of chunks"), length, checksum))
+    yield from zip(names, _concurrently(_damage, wanted), strict=True)
+    listed = set(names)
+    for entry in list_stored(folder):
         name = join(entry["array"], entry["key"]).removeprefix("./")
         if name not in listed:
             yield name, "was not there when it was published"
 
 
-def _damage(path: str, length: int, checksum: int) -> str:
+def _damage(wanted: tuple[str, int, int]) -> str:
+    path, length, checksum = wanted
     try:
         stored = read(path)
     except FileNotFoundError:
@@ -201,12 +198,8 @@ class ChunkInventory:
 
     def to_dict(self) -> dict[str, int]:
         """Return what tells this state of the array from any other."""
-        return {
-            "total": self.total,
-            "stored": self.stored,
-            "bytes": self.size,
-            "state": self.state,
-        }
+        found = {"total": self.total, "stored": self.stored}
+        return {**found, "bytes": self.size, "state": self.state}
 
 
 def inventory(data: PlaneArray) -> ChunkInventory | None:
@@ -214,7 +207,7 @@ def inventory(data: PlaneArray) -> ChunkInventory | None:
 
     None where the store can't list what it holds, such as a plain web server.
     """
-    if data.url.startswith(("http:", "https:")):
+    if is_read_only(data.url):
         return None
     array = opened(data.url, zarr_format=data.zarr_format, version=data.version)
     units = array.shards or array.chunks
@@ -234,12 +227,9 @@ def inventory(data: PlaneArray) -> ChunkInventory | None:
         # A sum, so that the order of the listing does not matter.
         state += zlib.crc32(f"{name} {length} {stamp}".encode())
     absent = np.unravel_index(np.flatnonzero(~there)[:NAMED], grid)
-    names = (array.metadata.encode_chunk_key(place) for place in _places(absent))
-    return ChunkInventory(len(there), int(there.sum()), tuple(names), size, state % 2**63)
-
-
-def _places(columns: tuple[Any, ...]) -> Iterator[tuple[int, ...]]:
-    return zip(*(column.tolist() for column in columns), strict=True)
+    places = zip(*(column.tolist() for column in absent), strict=True)
+    names = tuple(map(array.metadata.encode_chunk_key, places))
+    return ChunkInventory(len(there), int(there.sum()), names, size, state % 2**63)
 
 
 def _pattern(encode: Any, ndim: int) -> re.Pattern[str]:
@@ -271,7 +261,7 @@ def _list_folder(url: str) -> Iterator[tuple[str, int, int]]:
 
 def _list_remote(url: str) -> Iterator[tuple[str, int, str]]:
     """Yield the key, the length and the tag of every object below a URL."""
-    filesystem, path = remote(url)
+    filesystem, path = file_system(url)
     above = f"{path.rstrip('/')}/"
     for name, entry in filesystem.find(path, detail=True).items():
         key = str(name).removeprefix(above)

@@ -36,6 +36,7 @@ ELEMENTS_LIMIT = 2**62
 DIMENSIONS_LIMIT = 8
 
 DTYPES = r"bool|u?int(8|16|32|64)|float(16|32|64)"
+DTYPES_V2 = r"[<>|](b1|[iu][1248]|f[248])"
 # Codecs that turn bytes into numbers and can do nothing else. Any codec may come through an entry
 # point, that is as foreign code, and numcodecs' pickle runs what it decodes.
 CODECS = "bytes|endian|crc32c|zstd|gzip|blosc|transpose|sharding_indexed"
@@ -78,14 +79,14 @@ def read_node(url: str) -> ArrayNode | GroupNode | None:
             raise _refusal(url, "its zarr_format", "be 3 in zarr.json", document.get("zarr_format"))
         if document.get("node_type") == "group":
             return GroupNode(url, 3, attributes)
-        return _array_v3(url, document, attributes, version=version)
+        return _array(url, document, attributes, version=version, v3=True)
     for name in (".zarray", ".zgroup"):
         found = _document(join(url, name))
         if found is not None:
             attributes = (_document(join(url, ".zattrs")) or ({}, 0))[0]
             if name == ".zgroup":
                 return GroupNode(url, 2, attributes)
-            return _array_v2(url, found[0], attributes, version=found[1])
+            return _array(url, found[0], attributes, version=found[1], v3=False)
     return None
 
 
@@ -115,23 +116,28 @@ def _refusal(url: str, what: str, rule: str, value: object) -> InputError:
     )
 
 
-def _array_v3(
-    url: str, document: dict[str, Any], attributes: dict[str, Any], *, version: int
+def _array(
+    url: str, document: dict[str, Any], attributes: dict[str, Any], *, version: int, v3: bool
 ) -> ArrayNode:
-    name = document.get("data_type")
-    if not _among(name, DTYPES):
-        raise _refusal(url, "data_type", "be a number type", name)
-    _check_codecs_v3(url, document.get("codecs"))
-    grid = _object(document.get("chunk_grid"), url, "chunk_grid")
-    if grid.get("name") != "regular":
-        raise _refusal(url, "chunk_grid", "be regular", grid.get("name"))
-    configuration = _object(grid.get("configuration"), url, "chunk_grid")
-    dtype = np.dtype(name)
-    shape, chunks = _sizes(
-        url, document.get("shape"), configuration.get("chunk_shape"), itemsize=dtype.itemsize
-    )
-    names = _names(document.get("dimension_names"), shape)
-    return ArrayNode(url, 3, shape, dtype, chunks, names, attributes, version)
+    key, allowed = ("data_type", DTYPES) if v3 else ("dtype", DTYPES_V2)
+    if not _among(document.get(key), allowed):
+        raise _refusal(url, key, "be a number type", document.get(key))
+    dtype = np.dtype(document[key])
+    if v3:
+        _check_codecs_v3(url, document.get("codecs"))
+        grid = _object(document.get("chunk_grid"), url, "chunk_grid")
+        if grid.get("name") != "regular":
+            raise _refusal(url, "chunk_grid", "be regular", grid.get("name"))
+        chunks = _object(grid.get("configuration"), url, "chunk_grid").get("chunk_shape")
+        names = document.get("dimension_names")
+    else:
+        _check_codecs_v2(url, document)
+        chunks, names = document.get("chunks"), attributes.get("_ARRAY_DIMENSIONS")
+    shape, chunks = _sizes(url, document.get("shape"), chunks, itemsize=dtype.itemsize)
+    named = None
+    if isinstance(names, list) and len(names) == len(shape):
+        named = tuple(map(str, names))
+    return ArrayNode(url, 3 if v3 else 2, shape, dtype, chunks, named, attributes, version)
 
 
 def _check_codecs_v3(url: str, codecs: object) -> None:
@@ -147,13 +153,7 @@ def _check_codecs_v3(url: str, codecs: object) -> None:
             _check_codecs_v3(url, inner.get("index_codecs"))
 
 
-def _array_v2(
-    url: str, document: dict[str, Any], attributes: dict[str, Any], *, version: int
-) -> ArrayNode:
-    name = document.get("dtype")
-    if not (isinstance(name, str) and re.fullmatch(r"[<>|](b1|[iu][1248]|f[248])", name)):
-        raise _refusal(url, "dtype", "be a number type", name)
-    dtype = np.dtype(name)
+def _check_codecs_v2(url: str, document: dict[str, Any]) -> None:
     filters = document.get("filters") or []
     if not isinstance(filters, list):
         raise _refusal(url, "filters", "be a list", filters)
@@ -162,21 +162,10 @@ def _array_v2(
         if kind is not None and not _among(kind, CODECS_V2):
             rule = f"be among {CODECS_V2.replace('|', ', ')}"
             raise _refusal(url, "compressor and filters", rule, kind)
-    shape, chunks = _sizes(
-        url, document.get("shape"), document.get("chunks"), itemsize=dtype.itemsize
-    )
-    names = _names(attributes.get("_ARRAY_DIMENSIONS"), shape)
-    return ArrayNode(url, 2, shape, dtype, chunks, names, attributes, version)
 
 
 def _among(name: object, allowed: str) -> bool:
     return isinstance(name, str) and re.fullmatch(allowed, name) is not None
-
-
-def _names(names: object, shape: tuple[int, ...]) -> tuple[str, ...] | None:
-    if not isinstance(names, list) or len(names) != len(shape):
-        return None
-    return tuple(str(name) for name in names)
 
 
 def _sizes(
