@@ -1,12 +1,17 @@
-"""The way in to images: every kind of store that holds one image opens as one."""
+"""What lies at a path is told without creating anything, and opens as an image with its parts."""
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
-from unetkit.errors import InputError, MissingError
+from unetkit.errors import InputError, LabelError, MissingError, UsageError
 from unetkit.storage.datasets import DatasetWriter
-from unetkit.storage.image_writer import create_image
-from unetkit.storage.images import open_image
+from unetkit.storage.image_writer import create_image, create_labels, create_weights
+from unetkit.storage.images import channel_numbers, detect, open_image
 
 
 def dataset(folder, *names):
@@ -45,7 +50,261 @@ def test_an_empty_dataset_is_no_image(tmp_path):
         open_image(dataset(tmp_path))
 
 
+def group(folder, attributes):
+    folder.mkdir()
+    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    (folder / "zarr.json").write_text(json.dumps(document))
+    return str(folder)
+
+
+def listing(folder):
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+def test_the_four_kinds(tmp_path):
+    def at(name):
+        return str(tmp_path / name)
+
+    DatasetWriter(at("data.zarr"))
+    create_image(at("image.zarr"), shape=(4, 4), axes="yx", dtype=np.uint8)
+    zarr.create_array(at("array.zarr"), data=np.zeros((4, 4), np.uint8))
+    zarr.create_group(at("stack.zarr"))
+    zarr.create_array(at("stack.zarr/images"), data=np.zeros((2, 4, 4), np.uint8))
+    before = listing(tmp_path)
+    for kind in ("image", "array", "stack"):
+        assert detect(at(f"{kind}.zarr")) == kind
+        assert detect(at(f"{kind}.zarr/")) == kind
+    assert detect(at("data.zarr")) == "dataset"
+    assert listing(tmp_path) == before
+
+
 def test_a_misspelt_path_creates_nothing(tmp_path):
-    with pytest.raises(MissingError):
-        open_image(str(tmp_path / "slide.zarr"))
-    assert list(tmp_path.iterdir()) == []
+    create_image(str(tmp_path / "slide.zarr"), shape=(4, 4), axes="yx", dtype=np.uint8)
+    before = listing(tmp_path)
+    for wrong in ("slid.zarr", "slide.zarr/nothing", "no/such/slide.zarr"):
+        for look in (detect, open_image):
+            with pytest.raises(MissingError, match="must exist"):
+                look(str(tmp_path / wrong))
+    with pytest.raises(MissingError, match=r"did you mean '.*slide\.zarr'"):
+        detect(str(tmp_path / "slid.zarr"))
+    assert listing(tmp_path) == before
+
+
+def test_a_folder_of_images_names_the_import_line(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.png", "b.tif", "notes.txt"):
+        (folder / name).touch()
+    with pytest.raises(InputError, match=r"2 image files; run 'unetkit import .*images\.zarr'"):
+        detect(str(folder))
+    assert sorted(path.name for path in folder.iterdir()) == ["a.png", "b.tif", "notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        *((name, rf"unetkit import .*{name} c\.zarr") for name in ("c.tif", "c.PNG", "c.jpeg")),
+        ("model.safetensors", "model file"),
+        ("slide.zarr.zip", "zip file"),
+        ("notes.txt", "got a file"),
+    ],
+)
+def test_other_files_get_one_sentence(name, words, tmp_path):
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=words):
+        detect(str(tmp_path / name))
+
+
+def test_other_folders_get_one_sentence(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="a folder without one"):
+        detect(str(tmp_path / "empty"))
+    with pytest.raises(InputError, match="another Zarr group"):
+        detect(group(tmp_path / "other.zarr", {}))
+    for key in ("plate", "well", "bioformats2raw.layout"):
+        url = group(tmp_path / key, {"ome": {"version": "0.5", key: 3}})
+        with pytest.raises(InputError, match="collection of images; name one"):
+            detect(url)
+    assert [path.name for path in (tmp_path / "empty").iterdir()] == []
+
+
+def version_4(folder, array, axes):
+    """Write an image as OME-Zarr 0.4: Zarr 2, attributes at the top, with class labels."""
+    url = str(folder / "old.zarr")
+
+    def image(axes):
+        described = [{"name": a, "type": "space", "unit": "micrometer"} for a in axes]
+        scale = [{"type": "scale", "scale": [0.5] * len(axes)}]
+        levels = [{"path": "0", "coordinateTransformations": scale}]
+        return {"version": "0.4", "axes": described, "datasets": levels, "name": "old"}
+
+    def group(place, **attributes):
+        zarr.create_group(place, zarr_format=2, attributes=attributes)
+
+    channels = {"channels": [{"label": "DAPI"}, {"label": "1"}]}
+    group(url, multiscales=[image(axes)], omero=channels)
+    group(f"{url}/labels", labels=["classes", "other"])
+    group(f"{url}/labels/classes", multiscales=[image(axes[1:])])
+    zarr.create_array(f"{url}/0", data=array, chunks=(1, 8, 8), zarr_format=2)
+    zarr.create_array(f"{url}/labels/classes/0", data=array[0] % 3, chunks=(8, 8), zarr_format=2)
+    return url
+
+
+def test_version_0_4_is_read_with_its_labels(tmp_path):
+    array = np.arange(2 * 20 * 10, dtype=np.uint16).reshape(2, 20, 10)
+    image = open_image(version_4(tmp_path, array, "cyx"))
+    assert (image.name, image.data.axes) == ("old", "cyx")
+    assert image.pixel_size == {"y": 0.5, "x": 0.5}
+    assert image.other_labels == ("other",)
+    np.testing.assert_array_equal(image.data.read(0, 0, 20, 0, 10), array)
+    np.testing.assert_array_equal(image.labels["classes"].read(0, 0, 20, 0, 10), array[0] % 3)
+    # The second channel is called "1", and names count before numbers.
+    assert open_image(image.url, channels="1,DAPI").channel_names == ("1", "DAPI")
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "axes", "found"),
+    [
+        ((20, 10), None, None, "yx"),
+        ((20, 10), ("x", "y"), None, "xy"),
+        ((2, 20, 10), ("C", "Y", "X"), None, "cyx"),
+        ((2, 20, 10), None, "zyx", "zyx"),
+        ((2, 20, 10), ("c", "y", "x"), "ZYX", "zyx"),
+        ((20, 10, 3), None, "yxc", "yxc"),
+    ],
+)
+def test_axes_of_a_bare_array(shape, names, axes, found, tmp_path):
+    url = str(tmp_path / "bare.zarr")
+    zarr.create_array(url, data=np.zeros(shape, np.uint8), dimension_names=names)
+    assert open_image(url, axes=axes).data.axes == found
+
+
+@pytest.mark.parametrize("names", [None, ("a", "b", "c"), ("channel", "y", "x"), ("c", "c", "x")])
+def test_more_dimensions_without_names_ask_for_axes(names, tmp_path):
+    url = str(tmp_path / "bare.zarr")
+    zarr.create_array(url, data=np.zeros((2, 4, 4), np.uint8), dimension_names=names)
+    with pytest.raises(InputError, match="add --axes, such as --axes cyx"):
+        open_image(url)
+    with pytest.raises(UsageError, match="3 different letters"):
+        open_image(url, axes="yx")
+
+
+def test_names_of_zarr_2_arrays_by_xarray_are_read(tmp_path):
+    url = str(tmp_path / "bare.zarr")
+    names = {"_ARRAY_DIMENSIONS": ["t", "y", "x"]}
+    zarr.create_array(url, data=np.zeros((2, 4, 4), np.uint8), zarr_format=2, attributes=names)
+    assert open_image(url).data.planes == 2
+
+
+def test_axes_that_contradict_the_metadata_are_refused(tmp_path):
+    url = str(tmp_path / "a.zarr")
+    create_image(url, shape=(3, 4, 4), axes="cyx", dtype=np.uint8)
+    assert open_image(url, axes="CYX").data.axes == "cyx"
+    with pytest.raises(UsageError, match="axes must be 'cyx'"):
+        open_image(url, axes="zyx")
+
+
+def test_channels_are_chosen_by_name_before_number():
+    names = ["1", "0", "GFP"]
+    assert channel_numbers("0", names, of="a") == [1]
+    assert channel_numbers("GFP, 1", names, of="a") == [2, 0]
+    assert channel_numbers("2", names, of="a") == [2]
+    for wrong in ("3", "gfp", "", "-1", "GFP,", "²"):
+        with pytest.raises(UsageError, match=r"it has channels 0 \(1\), 1 \(0\), 2 \(GFP\)"):
+            channel_numbers(wrong, names, of="a")
+    # A number alone would read as how many there are.
+    with pytest.raises(UsageError, match=r"got '5'; it has channel '0'$"):
+        channel_numbers("5", ["0"], of="a")
+    with pytest.raises(UsageError, match="each channel once"):
+        channel_numbers("GFP,2", names, of="a")
+
+
+def labelled(folder, *, size=4):
+    url = str(folder / "a.zarr")
+    create_image(url, shape=(4, 4), axes="yx", dtype=np.uint8)
+    create_labels(url, "instances", shape=(size, 4), axes="yx", dtype=np.uint8)
+    create_weights(url, shape=(4, 4), axes="yx")
+    return url
+
+
+@contextmanager
+def edited(url):
+    """Change the metadata of an array or group behind its back."""
+    path = Path(url, "zarr.json")
+    document = json.loads(path.read_text())
+    yield document
+    path.write_text(json.dumps(document))
+
+
+def test_labels_must_be_as_large_as_their_image(tmp_path):
+    with pytest.raises(InputError, match=r"as large as its image, got \(5, 4\) .*\(4, 4\)"):
+        open_image(labelled(tmp_path, size=5))
+
+
+@pytest.mark.parametrize(
+    ("part", "dtype", "words"),
+    [
+        ("labels/instances/0", "float32", "must be integers, got float32"),
+        ("weights/0", "int8", "must be floats"),
+    ],
+)
+def test_labels_must_be_integers_and_weights_floats(part, dtype, words, tmp_path):
+    url = labelled(tmp_path)
+    assert open_image(url).weights is not None
+    with edited(f"{url}/{part}") as document:
+        document |= {"data_type": dtype, "fill_value": 0}
+    with pytest.raises(LabelError, match=words):
+        open_image(url)
+
+
+@pytest.mark.parametrize(
+    "names", [["../../x"], ["/etc"], ["a/../../b"], ["http://h"], ["..\\x"], ["x\0"], [7], 3, "ab"]
+)
+def test_hostile_label_names_are_refused(names, tmp_path):
+    url = labelled(tmp_path)
+    with edited(f"{url}/labels") as document:
+        document["attributes"]["ome"]["labels"] = names
+    with pytest.raises(InputError, match="must be"):
+        open_image(url)
+
+
+def test_labels_behind_a_link_out_of_the_store_are_refused(tmp_path):
+    url = labelled(tmp_path)
+    inside = tmp_path / "a.zarr" / "labels" / "instances"
+    inside.rename(tmp_path / "elsewhere")
+    inside.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="must be a path inside it"):
+        open_image(url)
+
+
+@pytest.mark.parametrize("place", ["0", "labels/instances/0", "weights/0"])
+def test_a_pickle_filter_is_refused_wherever_it_lies(place, tmp_path):
+    url = labelled(tmp_path)
+    folder = tmp_path / "a.zarr" / place
+    (folder / "zarr.json").unlink()
+    hostile = {"zarr_format": 2, "shape": [4, 4], "chunks": [4, 4], "dtype": "<u2"}
+    hostile |= {"compressor": None, "filters": [{"id": "pickle"}]}
+    (folder / ".zarray").write_text(json.dumps(hostile))
+    with pytest.raises(InputError, match="compressor and filters"):
+        open_image(url)
+
+
+def test_a_hostile_sibling_does_not_hide_the_image(tmp_path):
+    url = labelled(tmp_path)
+    (tmp_path / "a.zarr" / "sibling").mkdir()
+    (tmp_path / "a.zarr" / "sibling" / ".zarray").write_text('{"filters": [{"id": "pickle"}]}')
+    assert open_image(url).labels
+
+
+def test_metadata_that_does_not_fit_its_array_is_refused(tmp_path):
+    url = labelled(tmp_path)
+    with edited(url) as document:
+        multiscale = document["attributes"]["ome"]["multiscales"][0]
+        multiscale["axes"].insert(0, {"name": "c", "type": "channel"})
+        multiscale["datasets"][0]["coordinateTransformations"] = []
+    with pytest.raises(InputError, match="must have the axes 'cyx' of its metadata"):
+        open_image(url)
+    with edited(url) as document:
+        document["attributes"]["ome"]["multiscales"][0]["datasets"] = [{"path": "7"}]
+    with pytest.raises(InputError, match="must be an array, got none"):
+        open_image(url)

@@ -1,11 +1,11 @@
-"""Pixel sizes as people and files write them."""
+"""Pixel sizes and lengths as people and files write them."""
 
 import math
 
 import pytest
 
-from unetkit.errors import UsageError
-from unetkit.storage.pixel_size import micrometres, parse_pixel_size
+from unetkit.errors import InputError, UsageError
+from unetkit.storage.pixel_size import in_pixels, micrometres, parse_pixel_size, split_length
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,37 @@ def test_units_of_files():
     assert micrometres(2, "inch") is None
     assert micrometres(math.nan, "um") is None
     assert micrometres(0, "um") is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (10.0, (10.0, False)),
+        ("10", (10.0, False)),
+        (" 2.5px", (2.5, False)),
+        ("0.5um", (0.5, True)),
+        ("500 nm", (0.5, True)),
+        ("0.5µm", (0.5, True)),
+        ("1e-3mm", (1.0, True)),
+    ],
+)
+def test_a_number_counts_pixels_and_a_unit_micrometres(typed, meant):
+    assert split_length(typed, name="sigma") == meant
+
+
+@pytest.mark.parametrize("typed", ["", "um", "wide", "5 miles", "-1um", "1.2.3", "e"])
+def test_what_is_no_length_is_refused(typed):
+    with pytest.raises(UsageError, match="sigma must be a number of pixels or a length, got"):
+        split_length(typed, name="sigma")
+
+
+def test_oblong_pixels_are_counted_along_y_and_x():
+    found = in_pixels("2um", {"y": 0.5, "x": 0.25}, name="sigma", sample="a")
+    assert found == (4.0, 8.0)
+    assert in_pixels(2.0, None, name="sigma", sample="a") == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("size", [None, {}, {"y": 1.0}])
+def test_a_unit_needs_a_pixel_size(size):
+    with pytest.raises(InputError, match="sample 'a' must have a pixel size for a sigma"):
+        in_pixels("2um", size, name="sigma", sample="a")

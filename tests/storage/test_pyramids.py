@@ -1,6 +1,8 @@
-"""Pyramids: means for pixels, kept pixels for labels, as many levels for both."""
+"""Smaller levels and copies: means for pixels, kept pixels for labels, as from the whole image."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,14 @@ from unetkit.errors import InputError
 from unetkit.storage import pyramids
 from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.images import open_image
-from unetkit.storage.pyramids import add_pyramid, block_mean, every_second, level_count
+from unetkit.storage.pyramids import (
+    add_pyramid,
+    block_mean,
+    downscaled,
+    every_second,
+    level_count,
+    thumbnail,
+)
 
 
 def slide(folder, content, *, chunk=16):
@@ -26,6 +35,10 @@ def slide(folder, content, *, chunk=16):
     )
     labels.write(0, 0, 0, content[0].astype(np.uint16))
     return url
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 255, shape, np.uint8)
 
 
 def level(url, name):
@@ -42,7 +55,7 @@ def small_top(monkeypatch):
 @pytest.mark.usefixtures("small_top")
 @pytest.mark.parametrize("shape", [(2, 64, 64), (1, 65, 33), (3, 100, 1), (1, 17, 90)])
 def test_levels_equal_those_made_in_one_go(shape, tmp_path):
-    content = np.random.default_rng(0).integers(0, 2**16, shape, dtype=np.uint16)
+    content = np.random.default_rng(0).integers(0, 2**16, shape, np.uint16)
     url = slide(tmp_path, content)
     add_pyramid(url)
     levels = open_image(url).levels
@@ -58,13 +71,11 @@ def test_levels_equal_those_made_in_one_go(shape, tmp_path):
 
 
 def test_a_small_image_gets_no_level_and_a_large_one_does(tmp_path):
-    url = slide(tmp_path, np.ones((1, 1024, 10), np.uint8), chunk=512)
-    add_pyramid(url)
-    assert open_image(url).levels == 1
-    (tmp_path / "large").mkdir()
-    url = slide(tmp_path / "large", np.ones((1, 1025, 10), np.uint8), chunk=512)
-    add_pyramid(url)
-    assert open_image(url).levels == 2
+    for height, levels in ((1024, 1), (1025, 2)):
+        (tmp_path / str(height)).mkdir()
+        url = slide(tmp_path / str(height), np.ones((1, height, 10), np.uint8), chunk=512)
+        add_pyramid(url)
+        assert open_image(url).levels == levels
 
 
 @pytest.mark.usefixtures("small_top")
@@ -123,3 +134,67 @@ def test_block_mean_equals_a_loop(height, width, fy, fx):
     ]
     np.testing.assert_array_equal(block_mean(block, fy, fx), np.rint(wanted))
     np.testing.assert_allclose(block_mean(block / 7, fy, fx), np.divide(wanted, 7), rtol=1e-12)
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40))
+def test_without_a_pyramid_everything_is_averaged(tmp_path_factory, height, width, side):
+    content = noise(2, height, width)
+    image = open_image(slide(tmp_path_factory.mktemp("levels"), content))
+    factor = max(1, max(height, width) // side)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pyramids, "BLOCK_SIDE", 20)
+        small = thumbnail(image.data, 0, side=side)
+        kept = thumbnail(image.labels["instances"], 0, side=side)
+    np.testing.assert_array_equal(small, block_mean(content, factor, factor))
+    np.testing.assert_array_equal(kept, every_second(content[0], factor, factor))
+    if max(height, width) >= side:
+        assert side <= max(small.shape[1:]) < 2 * side
+
+
+def test_with_a_pyramid_the_large_levels_are_never_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(pyramids, "LARGEST_TOP", 16)
+    url = slide(tmp_path, noise(2, 130, 70))
+    add_pyramid(url)
+    image = open_image(url)
+    wanted = {side: thumbnail(image.data, 0, side=side) for side in (16, 17, 33, 66)}
+    assert [max(small.shape[1:]) for small in wanted.values()] == [17, 17, 33, 130]
+    for number in (0, 1):
+        for chunk in (tmp_path / "slide.zarr" / str(number) / "c").rglob("*"):
+            if chunk.is_file():
+                chunk.write_bytes(b"damaged")
+    for side in (16, 17, 33):
+        np.testing.assert_array_equal(thumbnail(image.data, 0, side=side), wanted[side])
+    with pytest.raises(ValueError, match="must be readable"):
+        thumbnail(image.data, 0, side=66)
+    assert thumbnail(image.labels["instances"], 0, side=16).shape == wanted[16].shape[1:]
+
+
+def test_channels_stay_chosen(tmp_path):
+    image = open_image(slide(tmp_path, noise(2, 20, 20)), channels="1")
+    np.testing.assert_array_equal(thumbnail(image.data, 0, side=20), noise(2, 20, 20)[1:])
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 8])
+def test_it_is_the_whole_made_smaller(tmp_path, factor):
+    whole = noise(2, 2050, 300)
+    image = open_image(slide(tmp_path, whole, chunk=256))
+    found = downscaled(image.data, 0, factor=factor)
+    assert np.array_equal(found, block_mean(whole, factor, factor))
+    found = downscaled(image.labels["instances"], 0, factor=factor)
+    assert np.array_equal(found, whole[0, ::factor, ::factor])
+
+
+def test_levels_are_read_where_they_are(tmp_path):
+    image = open_image(slide(tmp_path, noise(2, 2050, 300), chunk=256))
+    labels = image.labels["instances"]
+    small = {factor: downscaled(labels, 0, factor=factor) for factor in (3, 6, 8)}
+    add_pyramid(image.url)
+    # All pixels are needed for a third alone; without them the others come from levels.
+    shutil.rmtree(Path(labels.url, "c"))
+    assert np.array_equal(downscaled(labels, 0, factor=8), small[8])
+    assert np.array_equal(downscaled(labels, 0, factor=6), small[6])
+    assert not np.array_equal(downscaled(labels, 0, factor=3), small[3])
+    picked = downscaled(image.data.pick([1]), 0, factor=4)
+    assert picked.shape == (1, 513, 75)
+    assert np.array_equal(picked, downscaled(image.data, 0, factor=4)[1:])

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from unetkit.errors import InputError, ResourceError
 from unetkit.storage import retry
 from unetkit.storage.image_writer import create_image
+from unetkit.storage.nodes import read_node
+from unetkit.storage.planes import plane_array
 
 IMAGE = np.arange(1, 64 * 40 + 1, dtype=np.uint16).reshape(1, 64, 40)
 
@@ -51,10 +54,8 @@ def test_a_disk_that_stays_bad_is_named(faults, data):
         # The other chunks are as good as ever.
         np.testing.assert_array_equal(data.read(0, 0, 32, 0, 40), IMAGE[:, :32])
     assert caught.value.exit_code == 5
-    with (
-        faults.at("open", "/c/1/0", errno.EIO),
-        pytest.raises(ResourceError, match="writable"),
-    ):
+    words = "writable"
+    with faults.at("open", "/c/1/0", errno.EIO), pytest.raises(ResourceError, match=words):
         data.write(0, 0, 0, IMAGE)
 
 
@@ -64,27 +65,59 @@ def test_what_may_not_be_read_is_named_with_its_pixels(faults, data):
         data.read(0, 0, 64, 0, 40)
 
 
-@pytest.mark.parametrize("content", [b"", b"rubbish", b"cut off"])
-def test_a_damaged_chunk_is_named_with_its_pixels(data, content):
-    chunk = Path(data.url, "c", "1", "1")
-    chunk.write_bytes(chunk.read_bytes()[:-3] if content == b"cut off" else content)
-    with pytest.raises(InputError, match=r"chunk c/1/1 \(rows 32:64, columns 32:40\)") as caught:
-        data.read(0, 0, 64, 0, 40)
-    assert caught.value.exit_code == 3
-
-
 def test_a_stack_s_chunk_is_named_by_its_rows(tmp_path):
-    import zarr
-
-    from unetkit.storage.nodes import ArrayNode, read_node
-    from unetkit.storage.planes import plane_array
-
     url = str(tmp_path / "stack.zarr")
     zarr.create_array(url, shape=(3, 8, 8), chunks=(1, 4, 4), dtype="u1")[:] = 7
-    node = read_node(url)
-    assert isinstance(node, ArrayNode)
-    data = plane_array(node, axes="yx", has_channels=True, item=2)
+    data = plane_array(read_node(url), axes="yx", has_channels=True, item=2)
     Path(url, "c", "2", "1", "0").write_bytes(b"rubbish")
     with pytest.raises(InputError, match=r"chunk c/2/1/0 \(rows 4:8, columns 0:4\)"):
         data.read(0, 0, 8, 0, 8)
     assert (replace(data, item=1).read(0, 0, 8, 0, 8) == 7).all()
+
+
+class Flaky:
+    """Fails some times before it succeeds."""
+
+    def __init__(self, times, number):
+        self.left, self.number, self.calls = times, number, 0
+
+    def __call__(self):
+        self.calls += 1
+        if self.left:
+            self.left -= 1
+            raise OSError(self.number, "refused")
+        return "done"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EINTR, errno.ETIMEDOUT])
+@pytest.mark.parametrize("times", [0, 1, 3])
+def test_what_passes_is_tried_again(number, times):
+    flaky = Flaky(times, number)
+    with retry.count_attempts() as tries:
+        assert retry.retrying(flaky) == "done"
+    assert (flaky.calls, tries) == (times + 1, [times])
+
+
+def test_what_stays_is_raised_after_four_tries():
+    flaky = Flaky(99, errno.EIO)
+    with pytest.raises(OSError, match="refused"):
+        retry.retrying(flaky)
+    assert flaky.calls == 4
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.ENOENT, errno.EDQUOT, None])
+def test_what_does_not_pass_is_raised_at_once(number):
+    flaky = Flaky(1, number)
+    with pytest.raises(OSError, match="refused"):
+        retry.retrying(flaky)
+    assert flaky.calls == 1
+
+
+def test_counts_of_two_blocks_do_not_mix():
+    with retry.count_attempts() as outer:
+        retry.retrying(Flaky(1, errno.EIO))
+        with retry.count_attempts() as inner:
+            retry.retrying(Flaky(2, errno.EIO))
+        retry.retrying(Flaky(1, errno.EIO))
+    assert (outer, inner) == ([2], [2])
+    assert retry.retrying(Flaky(1, errno.EIO)) == "done"
