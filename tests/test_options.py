@@ -99,7 +99,7 @@ def test_an_unknown_option_is_answered_with_the_nearest_and_all() -> None:
 
 
 @pytest.mark.parametrize("name", ["in_channels", "classes", "rest", "self"])
-def test_what_the_pipeline_gives_is_no_option(name: str) -> None:
+def test_what_commands_give_is_no_option(name: str) -> None:
     with pytest.raises(UsageError, match=f"got '{name}'"):
         parse(f"{name}=3")
 

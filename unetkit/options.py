@@ -25,7 +25,7 @@ from unetkit.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-# What the pipeline hands to every build function; the rest is for the user to set.
+# What the commands hand to every build function; the rest is for the user to set.
 GIVEN = ("in_channels", "classes")
 
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

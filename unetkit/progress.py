@@ -17,7 +17,7 @@ PATIENCE = 5.0
 
 
 class Progress(Protocol):
-    """What a pipeline function calls while it works; `unetkit.cli.console` draws it."""
+    """What the function of a command calls while it works; `unetkit.cli.console` draws it."""
 
     def start(self, what: str, *, total: int) -> None:
         """Begin a stage of `total` equal parts, and end the one before."""

@@ -171,7 +171,7 @@ _UNFOLDED = 10_000
 
 
 class Report(Protocol):
-    """What a pipeline function returns."""
+    """What the function of a command returns."""
 
     @property
     def output(self) -> str:
