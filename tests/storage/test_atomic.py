@@ -1,12 +1,23 @@
-"""Files appear whole, with the rights that the umask gives, and follow no planted link."""
+"""Files appear whole and follow no planted link; what killed jobs left goes, and nothing else."""
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
+import zarr
 
 from unetkit.errors import OutputError, ResourceError
-from unetkit.storage.atomic import make_folder, write_bytes, write_json, write_text
+from unetkit.storage.atomic import (
+    half_removed,
+    make_folder,
+    recover,
+    remove,
+    sweep,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def names(folder):
@@ -18,21 +29,17 @@ def mode(path):
 
 
 @pytest.mark.parametrize(("mask", "wanted"), [(0o002, 0o664), (0o027, 0o640), (0o077, 0o600)])
-def test_a_new_file_has_the_mode_of_the_umask(mask, wanted, tmp_path):
+def test_a_new_file_has_the_mode_of_the_umask_and_an_old_one_keeps_its_own(mask, wanted, tmp_path):
+    path = tmp_path / "a"
     before = os.umask(mask)
     try:
-        write_bytes(str(tmp_path / "a"), b"1")
+        write_bytes(str(path), b"old")
     finally:
         os.umask(before)
-    assert mode(tmp_path / "a") == wanted
-
-
-def test_an_existing_file_keeps_its_mode(tmp_path):
-    path = tmp_path / "a"
-    path.write_bytes(b"old")
-    path.chmod(0o664)
+    assert mode(path) == wanted
+    path.chmod(0o646)
     write_bytes(str(path), b"new")
-    assert (path.read_bytes(), mode(path)) == (b"new", 0o664)
+    assert (path.read_bytes(), mode(path)) == (b"new", 0o646)
     assert names(tmp_path) == ["a"]
 
 
@@ -65,13 +72,9 @@ def test_a_missing_folder_is_not_created(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_folder_is_no_file(tmp_path):
-    (tmp_path / "a").mkdir()
+def test_a_folder_is_no_file_and_a_long_name_works(tmp_path):
     with pytest.raises(OutputError, match="must be a file, got a folder"):
-        write_bytes(str(tmp_path / "a"), b"")
-
-
-def test_a_long_name_works(tmp_path):
+        write_bytes(str(tmp_path), b"")
     write_bytes(str(tmp_path / ("n" * 255)), b"1")
     assert names(tmp_path) == ["n" * 255]
 
@@ -94,3 +97,76 @@ def test_text_and_json(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(str(tmp_path / "b.json"), float("nan"))
     assert names(tmp_path) == ["a.json", "a.txt"]
+
+
+HEX = "0123456789abcdef"
+STRAYS = [
+    f"0/c/0/1.{HEX}{HEX}.partial",
+    f"zarr.{HEX}{HEX}.partial",
+    f".unetkit/.fingerprint.json.{HEX}.tmp",
+    f".unetkit/.work.{HEX}.unetkit-old/0/c/0/0",
+    f"labels/.1.{HEX}.unetkit-old/zarr.json",
+]
+KEPT = ["0/c/0/1", "zarr.json", ".unetkit/journal.txt", "notes.tmp", "thesis.partial", "a.0f.tmp"]
+
+
+def lay(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_what_is_half_written_or_half_removed_goes(tmp_path):
+    lay(tmp_path, STRAYS + KEPT)
+    sweep(str(tmp_path))
+    assert files(tmp_path) == set(KEPT)
+    assert not list(tmp_path.rglob("*.unetkit-old"))
+
+
+def test_what_zarr_writes_half_has_such_a_name(tmp_path):
+    seen = []
+    array = zarr.create_array(str(tmp_path / "a"), shape=(4,), chunks=(4,), dtype="u1")
+    real = Path.replace
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", lambda self, to: (seen.append(self.name), real(self, to)))
+        array[:] = 1
+    lay(tmp_path, seen)
+    sweep(str(tmp_path))
+    assert len(seen) == 1
+    assert not (tmp_path / seen[0]).exists()
+
+
+def test_an_output_that_was_put_aside_comes_back(tmp_path):
+    url = str(tmp_path / "a[1].zarr")
+    aside = half_removed(url)
+    lay(aside, ["zarr.json"])
+    other = half_removed(str(tmp_path / "a[1].zarr.b"))
+    lay(other, ["zarr.json"])
+    recover(url, f"{url}-partial")
+    assert files(Path(url)) == {"zarr.json"}
+    assert other.exists()
+    assert not aside.exists()
+
+
+def test_where_the_new_output_is_in_place_the_old_one_goes(tmp_path):
+    url, partial = str(tmp_path / "a.zarr"), str(tmp_path / ".a.zarr.unetkit-partial")
+    lay(half_removed(partial), ["older"])
+    recover(url, partial)
+    assert list(tmp_path.iterdir()) == []  # a partial that was put aside never comes back
+    lay(Path(url), ["new"])
+    lay(half_removed(url), ["old"])
+    lay(half_removed(partial), ["older"])
+    recover(url, partial)
+    assert files(tmp_path) == {"a.zarr/new"}
+
+
+def test_a_link_is_removed_and_not_what_it_names(tmp_path):
+    lay(tmp_path / "kept", ["a"])
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "kept")
+    remove(link)
+    assert files(tmp_path) == {"kept/a"}

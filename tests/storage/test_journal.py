@@ -1,17 +1,26 @@
-"""The journal forgets what was torn, and nothing else, in a file and in a store."""
+"""The journal forgets what was torn and nothing else; kept results come back as they were."""
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.errors import ResourceError
 from unetkit.storage import urls
-from unetkit.storage.journal import LINES_A_PIECE, Journal, differences, open_log
+from unetkit.storage.journal import (
+    LINES_A_PIECE,
+    Journal,
+    Results,
+    differences,
+    fingerprint,
+    open_log,
+)
 
 entries = st.lists(
     st.tuples(st.text(max_size=12), st.none() | st.integers(0, 2**32 - 1)), max_size=12
@@ -182,6 +191,8 @@ def test_a_place_that_can_t_be_written_is_named(tmp_path):
         open_log(str(tmp_path / "file" / "journal.txt")).append(b"1\n")
     with pytest.raises(ResourceError, match="must be writable"):
         Journal(str(tmp_path / "file")).record("a", checksum=None)
+    with pytest.raises(ResourceError, match="must be writable"):
+        opened(str(tmp_path / "file")).put("a", {}, {})
 
 
 def test_a_journal_lives_in_a_store(bucket):
@@ -196,3 +207,54 @@ def test_a_journal_lives_in_a_store(bucket):
     again.discard()
     assert again.done() == {}
     assert again.read_fingerprint() == {"tile": 16}
+
+
+ARRAYS = {"a": np.arange(6, dtype=np.uint64).reshape(2, 3), "b": np.array([0.1, 2e300])}
+
+
+def opened(folder):
+    return Results(folder, Journal(folder))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    results = opened(str(tmp_path / "kept"))
+    results.put("block 1/2", {"names": ["a", None, 0.5]}, ARRAYS)
+    results.put("block 3", [], {})
+    return str(tmp_path / "kept")
+
+
+def test_results_come_back(folder):
+    tree, arrays = opened(folder).get("block 1/2") or (None, {})
+    assert tree == {"names": ["a", None, 0.5]}
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype
+        assert np.array_equal(arrays[name], array)
+    assert opened(folder).get("block 3") == ([], {})
+    assert opened(folder).get("block 4") is None
+
+
+@pytest.mark.parametrize("damage", ["torn", "altered", "gone"])
+def test_what_is_not_as_it_was_written_is_not_there(folder, tmp_path, damage):
+    for path in (tmp_path / "kept").glob("*.npz"):
+        data = bytearray(path.read_bytes())
+        data[30] ^= 1
+        if damage == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(data if damage == "altered" else data[:-7])
+    assert opened(folder).get("block 1/2") is None
+    lines(tmp_path / "kept").write_bytes(b"")  # what the journal does not name
+    assert opened(folder).get("block 3") is None
+
+
+def test_a_fingerprint_changes_with_what_is_stored(tmp_path):
+    (tmp_path / "c" / "0").mkdir(parents=True)
+    chunk = tmp_path / "c" / "0" / "1"
+    chunk.write_bytes(b"abc")
+    before = fingerprint(str(tmp_path))
+    assert (before["files"], before["bytes"]) == (1, 3)
+    assert fingerprint(str(tmp_path)) == before
+    os.utime(chunk, ns=(5, before["newest"] + 1))
+    assert fingerprint(str(tmp_path)) != before
+    assert fingerprint("s3://bucket/a.zarr") == {}

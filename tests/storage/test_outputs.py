@@ -1,11 +1,13 @@
-"""Outputs appear whole by rename; inputs and foreign files are known and never touched."""
+"""Outputs appear whole, with a rename and without; inputs and foreign files are never touched."""
 
 import csv
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,8 @@ import pytest
 import zarr
 from safetensors.numpy import save_file
 
-from unetkit.errors import OutputError, ResourceError, UsageError
-from unetkit.storage import urls
+from unetkit.errors import InputError, OutputError, ResourceError, UsageError
+from unetkit.storage import atomic, urls
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image, create_weights
 from unetkit.storage.images import open_image
@@ -22,6 +24,7 @@ from unetkit.storage.outputs import (
     check_file,
     check_local,
     check_output,
+    is_there,
     output_name,
     partial_url,
     publish,
@@ -29,12 +32,22 @@ from unetkit.storage.outputs import (
     write_csv,
     written_by_unetkit,
 )
-from unetkit.storage.urls import collide
+from unetkit.storage.urls import collide, exists
 
 
 def make(url, value=1):
-    array = create_image(str(url), shape=(4, 4), axes="yx", dtype=np.uint8)
-    array.write(0, 0, 0, np.full((1, 4, 4), value, np.uint8))
+    array = create_image(str(url), shape=(8, 4), axes="yx", dtype=np.uint8, chunk=4)
+    array.write(0, 0, 0, np.full((1, 8, 4), value, np.uint8))
+
+
+def value_of(url):
+    (value,) = np.unique(open_image(url).data.read(0, 0, 8, 0, 4))
+    return int(value)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return str(tmp_path / "out.zarr")
 
 
 def tree(folder):
@@ -45,24 +58,26 @@ def tree(folder):
     }
 
 
-def test_an_output_appears_complete(tmp_path):
-    url = str(tmp_path / "out.zarr")
-    with staged(url) as partial:
+def test_an_output_appears_complete_once_all_is_on_the_disk(out, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "sync", lambda: seen.append(Path(out).exists()))
+    make(partial_url(out), 7)  # a leftover goes
+    with staged(out) as partial:
         assert partial == str(tmp_path / ".out.zarr.unetkit-partial")
         assert not Path(partial).exists()
         make(partial)
-        assert not Path(url).exists()
-    assert (open_image(url).data.read(0, 0, 4, 0, 4) == 1).all()
+        assert not Path(out).exists()
+    assert seen == [False]
+    assert value_of(out) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
 
 
-def test_a_failure_leaves_everything_as_it_was(tmp_path):
-    url = str(tmp_path / "out.zarr")
-    make(url)
+def test_a_failure_leaves_everything_as_it_was(out, tmp_path):
+    make(out)
     before = tree(tmp_path)
 
     def fail():
-        with staged(url, overwrite=True) as partial:
+        with staged(out, overwrite=True) as partial:
             make(partial, 2)
             raise KeyboardInterrupt
 
@@ -71,24 +86,14 @@ def test_a_failure_leaves_everything_as_it_was(tmp_path):
     assert tree(tmp_path) == before
 
 
-def test_an_earlier_output_is_replaced_only_when_asked(tmp_path):
-    url = str(tmp_path / "out.zarr")
-    make(url)
-    with pytest.raises(OutputError, match="add --overwrite to replace it"), staged(url):
+def test_an_earlier_output_is_replaced_only_when_asked(out, tmp_path):
+    make(out)
+    with pytest.raises(OutputError, match="add --overwrite to replace it"), staged(out):
         pytest.fail("the output exists")
-    with staged(f"{url}/", overwrite=True) as partial:
+    with staged(f"{out}/", overwrite=True) as partial:
         make(partial, 2)
-    assert (open_image(url).data.read(0, 0, 4, 0, 4) == 2).all()
+    assert value_of(out) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
-
-
-def test_a_leftover_partial_is_removed(tmp_path):
-    url = str(tmp_path / "out.zarr")
-    make(partial_url(url), 7)
-    with staged(url) as partial:
-        assert not Path(partial).exists()
-        make(partial, 2)
-    assert (open_image(url).data.read(0, 0, 4, 0, 4) == 2).all()
 
 
 @pytest.mark.parametrize("overwrite", [True, False])
@@ -99,7 +104,7 @@ def test_foreign_things_are_never_replaced(name, overwrite, tmp_path):
     (tmp_path / "file.txt").write_text("unetkit")
     (tmp_path / "foreign.zarr").mkdir()
     (tmp_path / "foreign.zarr" / "zarr.json").write_text('{"zarr_format":3,"node_type":"group"}')
-    make(str(tmp_path / "ours.zarr"))
+    make(tmp_path / "ours.zarr")
     (tmp_path / "link.zarr").symlink_to(tmp_path / "ours.zarr")
     (tmp_path / "empty").mkdir()
     before = tree(tmp_path)
@@ -134,21 +139,27 @@ def test_an_output_that_meets_its_input_is_refused(output, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "data")
     (tmp_path / "in-link.zarr").symlink_to(tmp_path / "data" / "in.zarr")
     before = tree(tmp_path)
-    source = str(tmp_path / "data" / "in.zarr")
+    source = [f"{tmp_path}/data/in.zarr"]
     with pytest.raises(OutputError, match="must lie apart from its input"):
-        check_output(f"{tmp_path}/{output}", inputs=[source], overwrite=True)
+        check_output(f"{tmp_path}/{output}", inputs=source, overwrite=True)
     assert tree(tmp_path) == before
 
 
-def test_neighbours_do_not_collide(tmp_path):
-    make(str(tmp_path / "in.zarr"))
-    check_output(str(tmp_path / "in.zarr2"), inputs=[str(tmp_path / "in.zarr"), "s3://b/in.zarr"])
+def test_neighbours_do_not_collide_and_places_in_a_bucket_may(tmp_path):
+    make(tmp_path / "in.zarr")
+    source = "s3://bucket/data/in.zarr"
+    check_output(str(tmp_path / "in.zarr2"), inputs=[str(tmp_path / "in.zarr"), source])
+    for output in (source, f"{source}/", f"{source}/out.zarr", "s3://bucket/data"):
+        with pytest.raises(OutputError, match="must lie apart"):
+            check_output(output, inputs=[source])
 
 
-def test_a_missing_folder_is_not_created(tmp_path):
+def test_a_missing_folder_is_not_created_and_a_website_takes_nothing(tmp_path):
     with pytest.raises(OutputError, match="must exist, got none"):
         check_output(str(tmp_path / "no" / "out.zarr"))
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UsageError, match="where one can write"):
+        check_output("https://host/out.zarr")
 
 
 def test_a_relative_name_lies_in_the_current_folder(tmp_path, monkeypatch):
@@ -182,34 +193,23 @@ def test_a_file_system_that_lets_nobody_make_a_folder_is_told_of():
         pytest.fail("nothing can be made here")
 
 
-def test_an_output_that_appeared_meanwhile_is_kept(tmp_path):
-    url = str(tmp_path / "out.zarr")
-
+def test_an_output_that_appeared_meanwhile_is_kept(out, tmp_path):
     def race():
-        with staged(url) as partial:
+        with staged(out) as partial:
             make(partial, 2)
-            Path(url).mkdir()
+            Path(out).mkdir()
 
     with pytest.raises(OutputError, match="must not exist yet"):
         race()
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
 
 
-def test_a_rename_that_fails_puts_the_old_output_back(tmp_path, monkeypatch):
-    url, partial = str(tmp_path / "out.zarr"), str(tmp_path / "partial")
-    make(url)
+def test_a_rename_that_fails_puts_the_old_output_back(out, tmp_path):
+    make(out)
     with pytest.raises(ResourceError, match="must be writable"):
-        publish(partial, url, overwrite=True)
-    assert (open_image(url).data.read(0, 0, 4, 0, 4) == 1).all()
+        publish(str(tmp_path / "partial"), out, overwrite=True)
+    assert value_of(out) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
-
-
-def test_all_is_on_the_disk_before_the_name_appears(tmp_path, monkeypatch):
-    url, seen = str(tmp_path / "out.zarr"), []
-    monkeypatch.setattr(os, "sync", lambda: seen.append(Path(url).exists()))
-    with staged(url) as partial:
-        make(partial)
-    assert seen == [False]
 
 
 @pytest.mark.parametrize(
@@ -226,13 +226,10 @@ def test_an_output_is_named_after_its_input(source, wanted):
     assert output_name(source, ".prediction.zarr") == wanted
 
 
-@pytest.mark.parametrize("source", ["s3://bucket/slide.zarr", ".", "..", "a/..", "/", ""])
-def test_an_input_without_a_name_needs_one_for_the_output(source):
-    with pytest.raises(UsageError, match=r"add -o NAME\.prediction\.zarr"):
-        output_name(source, ".prediction.zarr")
-
-
-def test_an_output_is_not_put_into_the_store_of_its_input(tmp_path):
+def test_an_input_without_a_name_or_inside_a_store_needs_one_for_the_output(tmp_path):
+    for source in ("s3://bucket/slide.zarr", ".", "..", "a/..", "/", ""):
+        with pytest.raises(UsageError, match=r"add -o NAME\.prediction\.zarr"):
+            output_name(source, ".prediction.zarr")
     DatasetWriter(str(tmp_path / "data.zarr"))
     with pytest.raises(UsageError, match="inside a store"):
         output_name(str(tmp_path / "data.zarr" / "a01"), ".prediction.zarr")
@@ -244,29 +241,20 @@ def test_work_that_needs_a_disk_is_done_on_one():
         check_local("s3://bucket/m.safetensors")
 
 
-def test_stores_of_ours(tmp_path):
+def test_stores_of_ours_are_told_from_foreign_ones_and_from_links(tmp_path):
     DatasetWriter(str(tmp_path / "data.zarr"))
-    create_image(str(tmp_path / "a.zarr"), shape=(4, 4), axes="yx", dtype=np.uint8)
-    create_weights(str(tmp_path / "a.zarr"), shape=(4, 4), axes="yx")
+    make(tmp_path / "a.zarr")
+    create_weights(str(tmp_path / "a.zarr"), shape=(8, 4), axes="yx")
     (tmp_path / "demo" / ".unetkit").mkdir(parents=True)
-    for name in ("data.zarr", "a.zarr", "a.zarr/weights", "demo"):
-        assert written_by_unetkit(str(tmp_path / name))
-
-
-def test_foreign_stores_and_folders(tmp_path):
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "data.zarr")
     zarr.create_array(str(tmp_path / "array.zarr"), data=np.zeros((4, 4)))
     zarr.create_group(str(tmp_path / "group.zarr"), attributes={"unetkit": {}})
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "zarr.json").write_text("{")
-    for name in ("array.zarr", "group.zarr", "empty", "damaged", "nothing"):
-        assert not written_by_unetkit(str(tmp_path / name))
-
-
-def test_a_link_to_ours_is_not_ours(tmp_path):
-    DatasetWriter(str(tmp_path / "data.zarr"))
-    (tmp_path / "link.zarr").symlink_to(tmp_path / "data.zarr")
-    assert not written_by_unetkit(str(tmp_path / "link.zarr"))
+    ours = ("data.zarr", "a.zarr", "a.zarr/weights", "demo")
+    for name in (*ours, "link.zarr", "array.zarr", "group.zarr", "empty", "damaged", "nothing"):
+        assert written_by_unetkit(str(tmp_path / name)) is (name in ours)
 
 
 def test_models_are_known_by_their_header(tmp_path):
@@ -311,7 +299,7 @@ def test_an_onnx_model_is_known_by_its_last_properties(tmp_path):
 HOSTILE = ["=cmd|x", "+1", "-2", "@x", "\tq", "\rz", "a,b", 'say "x"', "two\nlines", "plain"]
 
 
-def test_text_never_begins_a_formula_and_numbers_stay(tmp_path):
+def test_text_never_begins_a_formula_numbers_stay_and_what_is_not_there_is_empty(tmp_path):
     path = tmp_path / "t.csv"
     write_csv(str(path), ("name", "number"), [(text, -1.5) for text in HOSTILE])
     with path.open(newline="") as file:
@@ -320,10 +308,6 @@ def test_text_never_begins_a_formula_and_numbers_stay(tmp_path):
         assert not name.startswith(("=", "+", "-", "@", "\t", "\r"))
         assert name.removeprefix("'") == text
         assert number == "-1.5"
-
-
-def test_what_is_not_there_is_empty(tmp_path):
-    path = tmp_path / "t.csv"
     write_csv(str(path), ("a", "b", "c"), [(None, float("nan"), 0.1)])
     assert path.read_text() == "a,b,c\n,,0.1\n"
 
@@ -367,9 +351,6 @@ def test_names_are_told_apart_and_links_are_followed(tmp_path):
     (tmp_path / "a").touch()
     (tmp_path / "b").hardlink_to(tmp_path / "a")
     assert collide(str(tmp_path / "a"), str(tmp_path / "b"))
-
-
-def test_urls_are_compared_by_their_words(tmp_path):
     assert collide("s3://b/in.zarr", "s3://b/in.zarr/0/")
     assert not collide("s3://b/in.zarr", "s3://b/in.zarr2")
     assert not collide("s3://b/in.zarr", str(tmp_path))
@@ -493,3 +474,68 @@ def test_without_a_list_of_mounts_names_and_inodes_are_compared(tmp_path, monkey
     (tmp_path / "b").symlink_to(tmp_path / "a")
     assert collide(str(tmp_path / "a" / "new"), str(tmp_path / "b"))
     assert not collide(str(tmp_path / "a" / "new"), str(tmp_path / "c"))
+
+
+def test_without_a_rename_an_output_appears_complete_too(bucket):
+    url = f"{bucket}/out.zarr"
+    with staged(url) as partial:
+        assert partial == f"{bucket}/.out.zarr.unetkit-partial"
+        make(partial)
+        assert not exists(url)
+    assert value_of(url) == 1
+    assert urls.children(bucket) == ["out.zarr"]
+    with pytest.raises(OutputError, match="add --overwrite to replace it"):
+        check_output(url)
+    with staged(url, overwrite=True) as partial:
+        make(partial, 2)
+        assert value_of(url) == 1
+    assert value_of(url) == 2
+
+
+class CutError(Exception):
+    """Ends a publishing as a power cut would."""
+
+
+@pytest.mark.parametrize("calls", range(8))
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_publishing_that_is_cut_off_leaves_nothing_to_be_read(
+    tmp_path, monkeypatch, calls, replaces
+):
+    url = f"memory://{tmp_path.name}/out.zarr"
+    partial = partial_url(url)
+    if replaces:
+        make(url, 1)
+    make(partial, 2)
+    left = iter(range(calls))
+
+    def cut(real, *given):
+        if next(left, None) is None:
+            raise CutError
+        real(*given)
+
+    ended = False
+    with monkeypatch.context() as patch, suppress(CutError):
+        for act in ("write", "copy", "remove"):
+            patch.setattr(urls, act, functools.partial(cut, getattr(urls, act)))
+        atomic.publish(partial, url)
+        ended = True
+    if not exists(url) or not is_there(url):
+        with pytest.raises(InputError):
+            open_image(url)
+        check_output(url)  # what is there is ours to go on with
+    else:
+        assert value_of(url) in ({1, 2} if replaces else {2})
+    if not ended and exists(partial):
+        atomic.publish(partial, url)
+        ended = True
+    assert ended or calls > 0
+    assert value_of(url) == 2
+    assert not atomic.is_half_there(url)
+
+
+def test_foreign_objects_are_never_replaced(bucket):
+    urls.write(f"{bucket}/thesis/draft.docx", b"years of work")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError):
+            check_output(f"{bucket}/thesis", overwrite=overwrite)
+    assert urls.files_below(bucket) == ["thesis/draft.docx"]
