@@ -126,15 +126,7 @@ class Layer:
         self.folder = folder
         self.modules: list[str] = []
 
-    def __call__(
-        self,
-        distribution,
-        points,
-        *,
-        version="0.1",
-        code="",
-        more="",
-    ):
+    def __call__(self, distribution, points, *, version="0.1", code="", more=""):
         """Lay one: its entry points by group and name, and the code of its only module."""
         module = distribution.replace("-", "_")
         (self.folder / f"{module}.py").write_text(code)
@@ -203,11 +195,7 @@ def _s3_server():
         "sys.stdin.read()\n"
         "server.stop()\n"
     )
-    streams = {
-        "stdin": subprocess.PIPE,
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.DEVNULL,
-    }
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([sys.executable, "-c", program], text=True, **streams) as server:
         yield f"http://{server.stdout.readline().strip()}"
         server.stdin.close()

@@ -78,11 +78,7 @@ def test_every_command_of_the_readme_runs_in_its_order(walked):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_of_a_page_runs_where_the_readme_ended(
-    page,
-    walked,
-    tmp_path,
-    monkeypatch,
-    capsys,
+    page, walked, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(shutil.copytree(walked[0], tmp_path / "lab"))
     assert commands(page) or page.stem == "figures"

@@ -72,15 +72,7 @@ def tiny_model(
     return str(path)
 
 
-def noise_image(
-    path,
-    shape,
-    *,
-    axes="yx",
-    dtype="u2",
-    seed=0,
-    chunk=32,
-):
+def noise_image(path, shape, *, axes="yx", dtype="u2", seed=0, chunk=32):
     """Store an image of noise; the array has shape (planes, C, Y, X)."""
     high = 1 if dtype.startswith("f") else np.iinfo(dtype).max
     noise = np.random.default_rng(seed).random(shape) * high
@@ -149,15 +141,7 @@ class Watching:
         self.notes.append(text)
 
 
-def cells(
-    path,
-    *,
-    count=2,
-    shape=(40, 44),
-    kind="instances",
-    unlabelled=0,
-    **parts,
-):
+def cells(path, *, count=2, shape=(40, 44), kind="instances", unlabelled=0, **parts):
     """Store a dataset of bright squares on noise; samples s0, s1, ... then u0, ... unlabelled."""
     writer = DatasetWriter(str(path))
     for k in range(count + unlabelled):

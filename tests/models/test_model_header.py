@@ -10,13 +10,7 @@ import safetensors.numpy
 from unetkit.errors import InputError, MissingError, UnavailableError, UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models.model_file import load
-from unetkit.models.model_header import (
-    KEY,
-    LARGEST_HEADER,
-    ModelHeader,
-    open_model,
-    read_header,
-)
+from unetkit.models.model_header import KEY, LARGEST_HEADER, ModelHeader, open_model, read_header
 from unetkit.storage import urls
 
 HEADER = ModelHeader(

@@ -47,11 +47,7 @@ def test_what_is_recorded_is_done(items, tmp_path_factory):
 
 @settings(deadline=None)
 @given(items=entries, data=st.data())
-def test_a_torn_journal_keeps_a_beginning(
-    items,
-    data,
-    tmp_path_factory,
-):
+def test_a_torn_journal_keeps_a_beginning(items, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("journal")
     written(folder, [("first", 1), *items])
     content = lines(folder).read_bytes()
@@ -81,14 +77,7 @@ def test_a_flipped_bit_never_makes_a_part_done(position, bit, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "line",
-    [
-        b"",
-        b"\xff\xfe",
-        b'00000000 ["tile 9", 9]',
-        b'["tile 9", 9]',
-        b"rubbish",
-    ],
+    "line", [b"", b"\xff\xfe", b'00000000 ["tile 9", 9]', b'["tile 9", 9]', b"rubbish"]
 )
 def test_foreign_lines_say_nothing(line, tmp_path):
     written(tmp_path, [("a", 1)])

@@ -186,11 +186,7 @@ def test_without_the_checksum_a_flipped_bit_is_a_wrong_pixel(tmp_path):
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("fill", [0, 7])
 def test_blocks_that_are_not_stored_come_without_a_read(
-    tmp_path,
-    monkeypatch,
-    axes,
-    zarr_format,
-    fill,
+    tmp_path, monkeypatch, axes, zarr_format, fill
 ):
     monkeypatch.setattr(planes, "BLOCK_SIDE", 1)
     sizes = {"t": 2, "c": 3, "z": 2, "y": 30, "x": 20}

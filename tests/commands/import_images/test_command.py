@@ -256,13 +256,7 @@ REFUSED: list[tuple[dict[str, Any], type[UnetkitError], str]] = [
 
 
 @pytest.mark.parametrize(("options", "error", "words"), REFUSED)
-def test_refusals_leave_nothing(
-    folder,
-    run,
-    options,
-    error,
-    words,
-):
+def test_refusals_leave_nothing(folder, run, options, error, words):
     before = sorted(folder.rglob("*"))
     with pytest.raises(error, match=words):
         run(**options)
