@@ -26,6 +26,11 @@ def dataset(folder, **shapes):
     return writer.url
 
 
+@pytest.fixture
+def writer(tmp_path):
+    return DatasetWriter(str(tmp_path / "data.zarr"))
+
+
 def test_a_dataset_reads_back_sample_by_sample(tmp_path):
     found = open_dataset(dataset(tmp_path, a=3, b=3), channels="b,r")
     assert (found.kind, found.names) == ("dataset", ("a", "b"))
@@ -59,21 +64,27 @@ def test_samples_with_other_channel_counts_are_named(tmp_path):
         open_dataset(url, channels="g")
 
 
-def test_an_empty_dataset_is_refused(tmp_path):
+def test_only_one_sample_is_an_image_and_no_sample_no_dataset(tmp_path):
     url = dataset(tmp_path)
     with pytest.raises(InputError, match="at least one sample"):
         open_dataset(url)
     assert open_dataset(url, mixed=True).samples == ()
+    with pytest.raises(InputError, match="dataset of 0"):
+        open_image(url)
+    assert open_image(dataset(tmp_path, a01=1)).name == "a01"
+    dataset(tmp_path, a02=1)
+    with pytest.raises(InputError, match=r"dataset of 2; name one, such as .*data\.zarr/a01"):
+        open_image(url)
+    assert open_image(f"{url}/a02").name == "a02"
 
 
-def test_an_image_counts_as_a_dataset_of_one(tmp_path):
+def test_an_image_counts_as_a_dataset_of_one_and_so_does_a_bare_array(tmp_path):
     url = str(tmp_path / "slide.zarr")
     create_image(url, shape=(4, 4), axes="yx", dtype=np.uint8)
     found = open_dataset(url)
     assert (found.kind, found.names, found["slide"].source) == ("image", ("slide",), "slide")
-
-
-def test_so_does_a_bare_array(tmp_path):
+    with pytest.raises(InputError, match="must be a dataset"):
+        DatasetWriter(url)  # only a dataset gets samples
     url = str(tmp_path / "bare.zarr")
     zarr.create_array(url, data=PIXELS)
     assert open_dataset(url, axes="cyx", channels="2")["bare"].data.channels == 1
@@ -172,14 +183,6 @@ def test_arrays_of_any_axes_read_back(axes, sizes, tmp_path_factory):
         np.testing.assert_array_equal(image.labels["instances"].read(*box), wanted[0])
 
 
-def test_samples_are_listed_when_all_are_there(tmp_path):
-    writer = DatasetWriter(str(tmp_path / "data.zarr"))
-    writer.add("a", PLANE, axes="yx")
-    assert open_dataset(writer.url, mixed=True).names == ()
-    writer.finish()
-    assert open_dataset(writer.url).names == ("a",)
-
-
 def test_more_samples_can_be_added_later(tmp_path):
     url = str(tmp_path / "data.zarr")
     for name in ("a", "b"):
@@ -193,17 +196,15 @@ def test_more_samples_can_be_added_later(tmp_path):
         DatasetWriter(url).add("a", PLANE, axes="yx")
 
 
-def test_what_an_interrupted_run_left_is_written_again(tmp_path):
-    url = str(tmp_path / "data.zarr")
-    DatasetWriter(url).add("a", PLANE, axes="yx")
-    writer = DatasetWriter(url)
+def test_what_an_interrupted_run_left_is_written_again(writer):
+    DatasetWriter(writer.url).add("a", PLANE, axes="yx")
     writer.add("a", PLANE + 1, axes="yx")
     writer.finish()
-    np.testing.assert_array_equal(open_dataset(url)["a"].data.read(0, 0, 5, 0, 4)[0], PLANE + 1)
+    found = open_dataset(writer.url)["a"].data
+    np.testing.assert_array_equal(found.read(0, 0, 5, 0, 4)[0], PLANE + 1)
 
 
-def test_a_place_can_be_reserved_for_another_writer(tmp_path):
-    writer = DatasetWriter(str(tmp_path / "data.zarr"))
+def test_a_place_can_be_reserved_for_another_writer(writer):
     place = writer.reserve("a", source="s")
     with pytest.raises(InputError, match=r"sample 'a' .* must be written"):
         writer.finish()
@@ -212,34 +213,25 @@ def test_a_place_can_be_reserved_for_another_writer(tmp_path):
     assert open_dataset(writer.url)["a"].image.levels == 2
 
 
-def test_a_sample_that_fails_leaves_its_name_free(tmp_path):
-    writer = DatasetWriter(str(tmp_path / "data.zarr"))
+def test_a_sample_that_fails_leaves_its_name_free_and_all_are_listed_at_the_end(writer):
     with pytest.raises(InputError, match="labels must be as large"):
         writer.add("a", PLANE, axes="yx", labels=PLANE[1:])
     writer.add("a", PLANE, axes="yx")
+    assert open_dataset(writer.url, mixed=True).names == ()
     writer.finish()
     assert open_dataset(writer.url).names == ("a",)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", ".hidden", "a\n", "zarr.json", "__x"])
-def test_names_that_are_no_folders_are_refused(name, tmp_path):
-    with pytest.raises(InputError, match="plain folder name"):
-        DatasetWriter(str(tmp_path / "data.zarr")).reserve(name)
-
-
-@pytest.mark.parametrize("name", ["exp[control]", "img[bold]", "a b", "äö", "-rf", "🔬"])
-def test_strange_names_work(name, tmp_path):
-    writer = DatasetWriter(str(tmp_path / "data.zarr"))
-    writer.add(name, PLANE, axes="yx", labels=PLANE)
+def test_names_that_are_no_folders_are_refused_and_strange_ones_work(writer):
+    for name in ("", ".", "..", "a/b", "/a", ".hidden", "a\n", "zarr.json", "__x"):
+        with pytest.raises(InputError, match="plain folder name"):
+            writer.reserve(name)
+    strange = ("exp[control]", "img[bold]", "a b", "äö", "-rf", "🔬")
+    for name in strange:
+        writer.add(name, PLANE, axes="yx", labels=PLANE)
     writer.finish()
-    assert open_dataset(writer.url)[name].label_kind == "instances"
-
-
-def test_only_a_dataset_gets_samples(tmp_path):
-    url = str(tmp_path / "a.zarr")
-    create_image(url, shape=(4, 4), axes="yx", dtype=np.uint8)
-    with pytest.raises(InputError, match="must be a dataset"):
-        DatasetWriter(url)
+    for name in strange:
+        assert open_dataset(writer.url)[name].label_kind == "instances"
 
 
 @pytest.mark.parametrize(
@@ -313,40 +305,32 @@ def test_the_last_axis_may_be_channels(tmp_path):
 def test_an_attribute_says_that_labels_are_classes(tmp_path):
     arrays = {"images": IMAGES[:, 0], "labels": (IMAGES[:, 0] % 2).astype(np.uint8)}
     own = {"label_kind": "classes", "class_names": ["a", "b"]}
-    found = open_dataset(stack(tmp_path, arrays, unetkit=own))
-    assert found["0000"].label_kind == "classes"
-    assert found["0000"].class_names == ("a", "b")
+    sample = open_dataset(stack(tmp_path, arrays, unetkit=own))["0000"]
+    assert (sample.label_kind, sample.class_names) == ("classes", ("a", "b"))
+    (tmp_path / "odd").mkdir()
+    with pytest.raises(InputError, match="label_kind"):
+        open_dataset(stack(tmp_path / "odd", arrays, unetkit={"label_kind": "cells"}))
 
 
 @pytest.mark.parametrize(
-    ("name", "array", "words"),
+    ("name", "array", "error", "words"),
     [
-        ("labels", np.zeros((2, 8, 6), np.uint8), "one entry"),
-        ("labels", np.zeros((3, 8, 7), np.uint8), "as large as its image"),
-        ("weights", np.zeros((3, 8), np.float32), "one entry"),
-        ("images", np.zeros((8, 6), np.uint8), r"\(N, Y, X\) or more"),
+        ("labels", np.zeros((2, 8, 6), np.uint8), InputError, "one entry"),
+        ("labels", np.zeros((3, 8, 7), np.uint8), InputError, "as large as its image"),
+        ("labels", IMAGES[:, 0] / 2, LabelError, "must be integers"),
+        ("weights", np.zeros((3, 8), np.float32), InputError, "one entry"),
+        ("images", np.zeros((8, 6), np.uint8), InputError, r"\(N, Y, X\) or more"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(name, array, words, tmp_path):
-    with pytest.raises(InputError, match=words):
+def test_parts_that_do_not_fit_are_refused(name, array, error, words, tmp_path):
+    with pytest.raises(error, match=words):
         open_dataset(stack(tmp_path, {"images": IMAGES[:, 0], name: array}))
 
 
-def test_kinds_are_checked(tmp_path):
-    with pytest.raises(LabelError, match="must be integers"):
-        open_dataset(stack(tmp_path, {"images": IMAGES[:, 0], "labels": IMAGES[:, 0] / 2}))
-
-
-def test_an_unknown_label_kind_is_refused(tmp_path):
-    with pytest.raises(InputError, match="label_kind"):
-        open_dataset(stack(tmp_path, {"images": IMAGES}, unetkit={"label_kind": "cells"}))
-
-
-def test_a_stack_of_one_is_an_image(tmp_path):
-    image = open_image(stack(tmp_path, {"images": IMAGES[:1]}))
+def test_a_stack_of_one_is_an_image_and_one_of_more_is_none(tmp_path):
+    for name in ("one", "three"):
+        (tmp_path / name).mkdir()
+    image = open_image(stack(tmp_path / "one", {"images": IMAGES[:1]}))
     assert (image.name, image.data.shape) == ("0000", (2, 8, 6))
-
-
-def test_a_stack_of_more_is_no_image(tmp_path):
     with pytest.raises(InputError, match="a stack of 3"):
-        open_image(stack(tmp_path, {"images": IMAGES}))
+        open_image(stack(tmp_path / "three", {"images": IMAGES}))

@@ -77,19 +77,13 @@ def test_colours_and_alpha(tmp_path, tile, planar, channels):
     assert np.array_equal(file.load(), np.moveaxis(RGB, -1, 0))
 
 
-def test_grey_and_alpha_is_grey(tmp_path):
-    path = save(
-        tmp_path / "a.tif", RGB[..., :2], extrasamples=["unassalpha"], planarconfig="contig"
-    )
-    file = open_tiff(path)
+def test_grey_and_alpha_is_grey_and_a_fourth_channel_that_is_no_alpha_stays(tmp_path):
+    path, options = tmp_path / "a.tif", {"extrasamples": ["unassalpha"], "planarconfig": "contig"}
+    file = open_tiff(save(path, RGB[..., :2], **options))
     assert (file.axes, file.alpha_dropped) == ("yx", True)
     assert np.array_equal(file.load(), RGB[..., 0])
-
-
-def test_a_fourth_channel_that_is_no_alpha_stays(tmp_path):
     pixels = np.dstack([RGB, RGB[..., :1]])
-    path = save(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unspecified"])
-    file = open_tiff(path)
+    file = open_tiff(save(path, pixels, photometric="rgb", extrasamples=["unspecified"]))
     assert (file.shape, file.alpha_dropped) == ((4, 50, 41), False)
 
 
@@ -130,16 +124,12 @@ def test_jpeg_inside_a_tiff_is_lossy(tmp_path):
     assert np.abs(file.load().astype(int) - np.moveaxis(smooth, -1, 0)).max() < 8
 
 
-def test_pages_that_nobody_explains(tmp_path):
+def test_pages_that_nobody_explains_want_axes_that_fit(tmp_path):
     path = save(tmp_path / "a.tif", STACK[0])
     with pytest.raises(InputError, match=r"\(3, 50, 41\) must say .* --axes, for example --axes z"):
         open_tiff(path)
-    assert open_tiff(path, axes="tyx").axes == "tyx"
-    assert open_tiff(path, axes="cyx").axes == "cyx"
-
-
-def test_axes_that_do_not_fit(tmp_path):
-    path = save(tmp_path / "a.tif", STACK[0])
+    for axes in ("tyx", "cyx"):
+        assert open_tiff(path, axes=axes).axes == axes
     for axes in ("yx", "zcyx", "yxz"):
         with pytest.raises(InputError, match="axes must fit the dimensions"):
             open_tiff(path, axes=axes)
@@ -147,8 +137,7 @@ def test_axes_that_do_not_fit(tmp_path):
 
 
 def test_three_pages_taken_for_colours_can_be_named(tmp_path):
-    path = str(tmp_path / "a.tif")
-    tifffile.imwrite(path, STACK[0], photometric="rgb", planarconfig="separate")
+    path = save(tmp_path / "a.tif", STACK[0], photometric="rgb", planarconfig="separate")
     assert open_tiff(path).axes == "cyx"
     file = open_tiff(path, axes="zyx")
     assert file.axes == "zyx"
@@ -195,11 +184,13 @@ def test_cut_between_two_pages(tmp_path, options):
             open_tiff(str(path), axes=axes)
 
 
-def test_no_tiff(tmp_path):
-    path = tmp_path / "a.tif"
-    path.write_bytes(b"not a TIFF at all")
+def test_what_is_no_tiff_or_in_colours_of_print_is_refused(tmp_path):
+    path = save(tmp_path / "a.tif", np.dstack([RGB, RGB])[..., :4], photometric="separated")
+    with pytest.raises(InputError, match="got SEPARATED"):
+        open_tiff(path)
+    Path(path).write_bytes(b"not a TIFF at all")
     with pytest.raises(InputError, match="must be readable"):
-        open_tiff(str(path))
+        open_tiff(path)
 
 
 def test_what_else_a_user_should_know(tmp_path):
@@ -213,12 +204,6 @@ def test_what_else_a_user_should_know(tmp_path):
     assert "more than one series" in open_tiff(str(tmp_path / "b.tif")).remarks[0]
 
 
-def test_colours_of_print_are_refused(tmp_path):
-    path = save(tmp_path / "a.tif", np.dstack([RGB, RGB])[..., :4], photometric="separated")
-    with pytest.raises(InputError, match="got SEPARATED"):
-        open_tiff(path)
-
-
 class CountedBands(Bands):
     """Counts how often each segment of the file is decoded."""
 
@@ -230,26 +215,19 @@ class CountedBands(Bands):
         return super()._segment(page, number, index)
 
 
-def counted(path, height):
-    with tifffile.TiffFile(path) as tif:
-        bands = CountedBands(tif.series[0], str(path))
-        bands.decoded = Counter()
-        rows = tif.series[0].shape[0]
-        for y0 in range(0, rows, height):
-            for channel in range(3):
-                bands.read((slice(y0, min(y0 + height, rows)), slice(None), channel))
-        return bands.decoded
-
-
 @pytest.mark.parametrize("options", [{"tile": (48, 32)}, {"rowsperstrip": 20}, {}])
 @pytest.mark.parametrize("height", [16, 50, 128])
 def test_every_segment_is_decoded_once(tmp_path, options, height):
     pixels = np.random.default_rng(2).integers(0, 256, (128, 100, 3), dtype=np.uint8)
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, pixels, photometric="rgb", compression="zlib", **options)
+    path = save(tmp_path / "a.tif", pixels, photometric="rgb", compression="zlib", **options)
     with tifffile.TiffFile(path) as tif:
+        bands = CountedBands(tif.series[0], path)
+        bands.decoded = Counter()
+        for y0 in range(0, 128, height):
+            for channel in range(3):
+                bands.read((slice(y0, min(y0 + height, 128)), slice(None), channel))
         count = len(tif.pages[0].dataoffsets)
-    assert counted(path, height) == {(0, index): 1 for index in range(count)}
+    assert bands.decoded == {(0, index): 1 for index in range(count)}
 
 
 @pytest.mark.parametrize("options", [{"tile": (256, 256)}, {"rowsperstrip": 64}])
@@ -272,10 +250,9 @@ def test_memory_is_that_of_a_band(tmp_path, options):
 
 
 def test_an_uncompressed_file_is_mapped(tmp_path):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, np.zeros((30, 20), np.uint16))
+    path = save(tmp_path / "a.tif", RGB[..., 0])
     with tifffile.TiffFile(path) as tif:
-        assert isinstance(Bands(tif.series[0], str(path)).whole, np.memmap)
+        assert isinstance(Bands(tif.series[0], path).whole, np.memmap)
 
 
 def test_a_tile_that_was_never_written_is_black(tmp_path):
@@ -289,53 +266,40 @@ def test_a_tile_that_was_never_written_is_black(tmp_path):
     assert np.array_equal(open_tiff(str(path)).load(), expected)
 
 
-EMPTY = np.zeros((2, 3, 20, 30), np.uint8)
+@pytest.mark.parametrize(
+    ("options", "metadata", "names"),
+    [
+        (
+            {"ome": True},
+            {
+                "PhysicalSizeX": 0.25,
+                "PhysicalSizeY": 500,
+                "PhysicalSizeYUnit": "nm",
+                "PhysicalSizeZ": 2,
+                "Channel": {"Name": ["DAPI", "GFP", "RFP"]},
+            },
+            ("DAPI", "GFP", "RFP"),
+        ),
+        ({"imagej": True, "resolution": (4, 2)}, {"unit": "um", "spacing": 2.0}, ()),
+    ],
+)
+def test_sizes_and_names_of_ome_and_imagej(tmp_path, options, metadata, names):
+    path = save(tmp_path / "a.ome.tif", STACK, metadata={"axes": "ZCYX", **metadata}, **options)
+    file = open_tiff(path)
+    assert file.pixel_size == {"z": 2.0, "y": 0.5, "x": 0.25}
+    assert file.channel_names == names
 
 
-def notes(path, **options):
-    tifffile.imwrite(path, EMPTY, photometric="minisblack", **options)
-    file = open_tiff(str(path))
-    return file.pixel_size, file.channel_names
-
-
-def test_ome_sizes_and_names(tmp_path):
-    metadata = {
-        "axes": "ZCYX",
-        "PhysicalSizeX": 0.25,
-        "PhysicalSizeY": 500,
-        "PhysicalSizeYUnit": "nm",
-        "PhysicalSizeZ": 2,
-        "Channel": {"Name": ["DAPI", "GFP", "RFP"]},
-    }
-    size, names = notes(tmp_path / "a.ome.tif", ome=True, metadata=metadata)
-    assert size == {"z": 2.0, "y": 0.5, "x": 0.25}
-    assert names == ("DAPI", "GFP", "RFP")
-
-
-def test_imagej_sizes(tmp_path):
-    size, names = notes(
-        tmp_path / "a.tif",
-        imagej=True,
-        resolution=(4, 2),
-        metadata={"axes": "ZCYX", "unit": "um", "spacing": 2.0},
-    )
-    assert size == {"z": 2.0, "y": 0.5, "x": 0.25}
-    assert names == ()
-
-
-@pytest.mark.parametrize("unit", ["inch", "pixel", "", "furlong"])
-def test_units_that_measure_nothing(tmp_path, unit):
-    options = {"resolution": (4, 2), "metadata": {"axes": "ZCYX", "unit": unit}}
-    assert notes(tmp_path / "a.tif", imagej=True, **options)[0] is None
-
-
-def test_a_printing_resolution_is_no_pixel_size(tmp_path):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, EMPTY[0, 0], resolution=(300, 300), resolutionunit="INCH")
-    assert open_tiff(str(path)).pixel_size is None
-
-
-def test_damaged_metadata_say_nothing(tmp_path):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, EMPTY[0, 0], description="<?xml version='1.0'?><OME>broken")
-    assert open_tiff(str(path)).pixel_size is None
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(
+            {"imagej": True, "resolution": (4, 2), "metadata": {"unit": unit}}
+            for unit in ("inch", "pixel", "", "furlong")
+        ),
+        {"resolution": (300, 300), "resolutionunit": "INCH"},
+        {"description": "<?xml version='1.0'?><OME>broken"},
+    ],
+)
+def test_neither_other_units_nor_printing_nor_damage_give_a_pixel_size(tmp_path, options):
+    assert open_tiff(save(tmp_path / "a.tif", STACK[0, 0], **options)).pixel_size is None
