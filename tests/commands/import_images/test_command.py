@@ -1,7 +1,8 @@
-"""The import as a whole: folders, slides, masks of every kind, and refusals that leave nothing."""
+"""The import as a whole: folders, slides, masks, what is told, and refusals that leave nothing."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from unetkit.commands.import_images.command import import_images
+from unetkit.commands.import_images.command import ImportReport, import_images, notes
+from unetkit.commands.import_images.masks import MaskRules
 from unetkit.errors import InputError, LabelError, OutputError, UnetkitError, UsageError
 from unetkit.storage.datasets import open_dataset
+from unetkit.storage.image_file import ImageFile
 from unetkit.storage.images import open_image
 
 RNG = np.random.default_rng(4)
@@ -272,21 +275,16 @@ def test_refusals_leave_nothing(folder, run, options, error, words):
         ("images/b.png", np.dstack([grey()] * 3), "equally many channels, got 1 in .* and 3 in"),
         ("images/b.tif", grey(), "different names"),
         ("masks/d.png", cells(), "without"),
+        ("images/c.png", None, r"c\.png"),
     ],
 )
-def test_files_that_do_not_fit_leave_nothing(folder, run, name, pixels, words):
-    save(folder / name, pixels)
+def test_files_that_do_not_fit_or_are_cut_short_leave_nothing(folder, run, name, pixels, words):
+    if pixels is None:
+        (folder / name).write_bytes((folder / name).read_bytes()[:200])
+    else:
+        save(folder / name, pixels)
     before = sorted(folder.rglob("*"))
     with pytest.raises(InputError, match=words):
-        run()
-    assert sorted(folder.rglob("*")) == before
-
-
-def test_a_truncated_image_leaves_nothing(folder, run):
-    path = folder / "images" / "c.png"
-    path.write_bytes(path.read_bytes()[:200])
-    before = sorted(folder.rglob("*"))
-    with pytest.raises(InputError, match=r"c\.png"):
         run()
     assert sorted(folder.rglob("*")) == before
 
@@ -347,3 +345,54 @@ def test_real_files_that_are_messy(test_data, tmp_path):
         classes="background,myelin,axon",
     )
     assert (one.alpha_dropped, one.mapping) == (1, {"0": 0, "127": 1, "255": 2})
+
+
+FILE = ImageFile("a.jpg", "yx", (1, 1), np.dtype(np.uint8), lambda _: iter(()))
+
+
+def report(**changes):
+    plain = {"output": "a.zarr", "made": "dataset", "samples": 3, "labelled": 1, "unlabelled": 2}
+    return ImportReport(**{**plain, **changes})  # type: ignore[arg-type]
+
+
+def test_plain_values_are_json():
+    values = report(mapping={"0": 0}, class_names=("a",), axes=("yx",)).to_dict()
+    assert json.loads(json.dumps(values))["samples"] == 3
+
+
+def test_what_was_passed_over_or_dropped_is_said_and_nothing_else():
+    assert notes(report(), [FILE], MaskRules(), asked=False) == []
+    said = notes(
+        report(skipped_hidden=1, skipped_other=2, alpha_dropped=1200),
+        [FILE],
+        MaskRules(),
+        asked=True,
+    )
+    assert said == [
+        "skipped 1 hidden file",
+        "skipped 2 files of other kinds",
+        "dropped the alpha channel of 1,200 images",
+        "2 images without a mask came in unlabelled",
+    ]
+
+
+def test_remarks_of_readers_are_counted():
+    odd = ImageFile("b.jpg", "yx", (1, 1), FILE.dtype, FILE.strips, remarks=("were turned",))
+    assert notes(report(), [FILE, odd, odd], MaskRules(), asked=False) == ["2 images: were turned"]
+
+
+def test_masks_without_foreground_are_worth_a_word():
+    for kind, what in (("instances", "foreground"), ("classes", "second class")):
+        (said,) = notes(report(), [FILE], MaskRules(kind, empty=True), asked=False)
+        assert said.startswith(f"no {what} was found in any mask")
+
+
+def test_classes_and_their_values():
+    rules = MaskRules("classes", ignore=7, ignored=5)
+    said = notes(
+        report(mapping={"0": 0, "255": 1}, class_names=("0", "axon")), [FILE], rules, asked=False
+    )
+    assert said == [
+        "values in the masks became classes: 0 -> 0, 255 -> 1 (axon)",
+        "5 pixels of value 7 will be ignored",
+    ]
