@@ -149,10 +149,6 @@ def test_names_are_escaped_and_markup_stays_text():
     assert "\x1b" not in text
 
 
-def test_one_column_is_enough():
-    assert shown(*details({"a": 1, "b": {"c": "long text"}, "d": [{"e": 1, "f": 2}]}), width=1)
-
-
 def test_numbers_stand_right_and_words_left():
     lines = shown(table([{"n": 7, "w": "long word"}, {"n": 1234, "w": "x"}])).splitlines()
     rows = [line for line in lines if "7" in line or "1234" in line]
@@ -160,11 +156,11 @@ def test_numbers_stand_right_and_words_left():
     assert rows[0].index("l") == rows[1].index("x")
 
 
-def test_values_say_what_is_not_there():
-    assert value(None) == "-"
-    assert value([]) == "-"
+def test_values_say_what_is_not_there_and_one_column_is_enough():
+    assert value(None) == value([]) == "-"
     assert value(0.5) == "0.5"
     assert value({"y": 0.25, "x": 0.25}) == "y 0.25, x 0.25"
+    assert shown(*details({"a": 1, "b": {"c": "long text"}, "d": [{"e": 1, "f": 2}]}), width=1)
 
 
 @pytest.mark.parametrize(

@@ -198,20 +198,16 @@ def test_what_is_written_down(tmp_path):
     assert (codec["name"], codec["configuration"]["checksum"]) == ("zstd", True)
 
 
-def test_nothing_is_replaced(tmp_path):
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (4,)])
+def test_an_empty_axis_is_refused_and_nothing_is_replaced(shape, tmp_path):
+    options = {"axes": "yx", "dtype": np.dtype("u1"), "chunks": (4, 4)}
+    with pytest.raises(InputError, match="at least one pixel"):
+        create_array(str(tmp_path / "a"), shape=shape, **options)
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "thesis.docx").write_text("years")
     with pytest.raises(OutputError, match="must not exist yet"):
-        create_array(str(tmp_path), shape=(4, 4), axes="yx", dtype=np.dtype("u1"), chunks=(4, 4))
+        create_array(str(tmp_path), shape=(4, 4), **options)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.docx"]
-
-
-@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (4,)])
-def test_an_empty_axis_is_refused(shape, tmp_path):
-    with pytest.raises(InputError, match="at least one pixel"):
-        create_array(
-            str(tmp_path / "a"), shape=shape, axes="yx", dtype=np.dtype("u1"), chunks=(4, 4)
-        )
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_attributes_are_replaced_by_name_and_hold_numpy_numbers(tmp_path):

@@ -55,23 +55,17 @@ def test_units_become_micrometres_in_both_versions(nested):
     assert found.version == ("0.5" if nested else "0.4")
 
 
-def test_a_scale_of_the_whole_image_counts_too():
+def test_a_scale_of_the_whole_image_counts_too_and_one_without_a_unit_is_no_pixel_size():
     scale = [{"type": "scale", "scale": [2.0, 2.0]}]
     found = read_multiscale(group({"multiscales": [document(coordinateTransformations=scale)]}))
     assert found is not None
     assert found.pixel_size == {"y": 0.5, "x": 1.0}
-
-
-def test_a_scale_without_a_unit_is_no_pixel_size():
     axes = [{"name": a, "type": "space"} for a in "yx"]
     found = read_multiscale(group({"multiscales": [document(axes=axes)]}))
     assert found is not None
     assert found.pixel_size is None
-
-
-def test_a_group_without_an_image_has_no_multiscale():
-    assert read_multiscale(group({})) is None
-    assert read_multiscale(group({"multiscales": []})) is None
+    for without in ({}, {"multiscales": []}):
+        assert read_multiscale(group(without)) is None
 
 
 @pytest.mark.parametrize(

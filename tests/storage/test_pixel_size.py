@@ -61,13 +61,10 @@ def test_what_is_no_length_is_refused(typed):
         split_length(typed, name="sigma")
 
 
-def test_oblong_pixels_are_counted_along_y_and_x():
+def test_oblong_pixels_are_counted_along_y_and_x_and_a_unit_needs_a_pixel_size():
     found = in_pixels("2um", {"y": 0.5, "x": 0.25}, name="sigma", sample="a")
     assert found == (4.0, 8.0)
     assert in_pixels(2.0, None, name="sigma", sample="a") == (2.0, 2.0)
-
-
-@pytest.mark.parametrize("size", [None, {}, {"y": 1.0}])
-def test_a_unit_needs_a_pixel_size(size):
-    with pytest.raises(InputError, match="sample 'a' must have a pixel size for a sigma"):
-        in_pixels("2um", size, name="sigma", sample="a")
+    for size in (None, {}, {"y": 1.0}):
+        with pytest.raises(InputError, match="sample 'a' must have a pixel size for a sigma"):
+            in_pixels("2um", size, name="sigma", sample="a")
