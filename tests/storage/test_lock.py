@@ -140,14 +140,11 @@ def test_another_process_is_seen_until_it_is_killed(partial):
         pass
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ResourceError, match="must be writable"), locked(str(tmp_path / "a/b")):
-        pass
-
-
-def test_a_job_elsewhere_always_may_be_alive():
+def test_a_job_elsewhere_may_be_alive_and_a_folder_that_is_not_there_is_named(tmp_path):
     assert Holder("elsewhere", dead_pid(), "", "").is_alive
     assert not Holder(platform.node(), dead_pid(), "", "").is_alive
+    with pytest.raises(ResourceError, match="must be writable"), locked(str(tmp_path / "a/b")):
+        pass
 
 
 def test_a_store_has_one_job_at_a_time_too(bucket):
