@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.special import log_softmax
 
-from unetkit.errors import UsageError
+from unetkit.errors import InputError, UsageError
 from unetkit.models.losses import LOSSES, parse_loss, weighted_cross_entropy
 
 
@@ -135,3 +135,11 @@ def test_what_is_no_loss_is_refused_naming_those_that_are(text):
     with pytest.raises(UsageError, match=r"of unet, ce, dice, .*got '") as caught:
         parse_loss(text)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_negative_weight_is_refused(name):
+    logits, target, weights = draw()
+    weights[1, 2, 3] = -0.5
+    with pytest.raises(InputError, match=r"weights of a loss must be 0 or more, got -0\.5"):
+        one(name, (logits, target, weights))

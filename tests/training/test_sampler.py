@@ -280,3 +280,22 @@ def test_a_batch_is_cut_into_parts_of_tiles(kit, count, sizes):
         together = np.concatenate([getattr(part, name) for part in parts])
         np.testing.assert_array_equal(together, getattr(whole, name))
     assert "".join(name for part in parts for name in part.samples) == "abcde"
+
+
+def test_the_weight_of_a_class_follows_its_label(kit):
+    # Between two classes a weight that is moved as a whole would lie between theirs.
+    target = (np.indices((64, 64)).sum(axis=0) % 11 < 3).astype(np.uint8)
+    of_class = np.array([0.5, 20], np.float32)
+    weights = of_class[target]
+    weights[20:30, 20:30] = 0
+    changes = {"elastic": 1.0, "rotated": 1.0, "flips": True, "sigma": 3.0}
+    found = {}
+    for known in ((0.5, 20.0), ()):
+        sample = kit.sample(noise(1, 64, 64), target=target, weights=weights, class_weight=known)
+        one = sampler(kit, {"a": sample}, tile=40, **changes)
+        draws = [one.draw(step, 0) for step in range(5)]
+        ratios = [(w / of_class[k])[w > 0] for _, k, w, _ in draws]
+        found[known] = np.concatenate(ratios)
+    np.testing.assert_allclose(found[0.5, 20.0], 1, rtol=1e-5)
+    assert len(found[()]) == len(found[0.5, 20.0]) > 1000
+    assert found[()].min() < 0.5

@@ -16,7 +16,7 @@ from unetkit.arrays.targets import integer_labels
 from unetkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -202,6 +202,8 @@ def _compare(across, ids, where, metric, found):  # type: ignore[no-untyped-def]
         cell[i] = name if closer else cell[i]
 
 
+# What is stored as a weight or a width is no larger than this.
+_LARGEST = 1e9
 TOLERANCE = 1e-6
 """Where a term is smaller than this it is exactly 0: our own choice; it bounds the reach."""
 
@@ -257,6 +259,52 @@ class Preset:
         """
         near = self.near_sigma * sigma / self.sigma
         return replace(self, sigma=sigma, near_sigma=near, spacing=pixel)
+
+
+def stored_preset(attributes: Mapping[str, Any]) -> Preset | None:
+    """Return the numbers that weights were stored with; None where they aren't `weights`' own.
+
+    Parameters
+    ----------
+    attributes : mapping
+        What is stored beside the weights, which may be anybody's.
+    """
+    numbers = {name: attributes.get(name) for name in ("w0", "sigma", "near_sigma")}
+    background, spacing = attributes.get("background"), attributes.get("spacing", (1.0, 1.0))
+    try:
+        high, wide = (float(size) for size in spacing)
+        found = {name: float(value) for name, value in numbers.items()}  # type: ignore[arg-type]
+        flat = None if background is None else float(background)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    values = [*found.values(), high, wide, 0.0 if flat is None else flat]
+    if not all(0 <= value < _LARGEST for value in values) or not (found["sigma"] and high and wide):
+        return None
+    return Preset(source="", background=flat, spacing=(high, wide), **found)
+
+
+def stored_balance(
+    attributes: Mapping[str, Any], class_names: Sequence[str]
+) -> tuple[float, ...] | None:
+    """Return the w_c of classes that is part of stored weights; None where it isn't told.
+
+    Parameters
+    ----------
+    attributes : mapping
+        What is stored beside the weights, which may be anybody's.
+    class_names : sequence of str
+        The classes, in the order of their numbers; any further ones are called by their numbers.
+    """
+    by_name = attributes.get("class_weight")
+    if not isinstance(by_name, dict):
+        return None
+    names = (*class_names, *(str(k) for k in range(len(class_names), len(by_name))))
+    if set(by_name) != set(names):
+        return None
+    values = [by_name[name] for name in names]
+    if not all(isinstance(v, int | float) and 0 <= v < _LARGEST for v in values):
+        return None
+    return tuple(float(value) for value in values)
 
 
 PRESETS = {

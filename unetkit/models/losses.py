@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from unetkit.errors import UsageError
+from unetkit.errors import InputError, UsageError
 from unetkit.models.hardware import widened
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ class Loss:
         A weight of 0 leaves a pixel out. `pixels` and `tiles` say how many there are where this is
         a part of a batch: the losses of all parts then sum up to that of the batch.
         """
+        if bool((weights < 0).any()):
+            raise InputError(
+                f"weights of a loss must be 0 or more, got {float(weights.min()):g}; write them"
+                " anew with 'unetkit weights --overwrite'"
+            )
         values = []
         for factor, name in self.terms:
             if name in _BY_REGION:

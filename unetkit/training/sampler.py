@@ -66,6 +66,7 @@ class TrainingSample:
     weights: Plane  # of each pixel, float32, (Y, X); 0 where nobody annotated
     normalization: Normalization  # fitted on the whole image
     class_counts: ClassCounts
+    class_weight: tuple[float, ...] = ()  # w_c, one a class, where it is a part of the weights
     background: int = 0  # the class that is not foreground
     replace_nonfinite: bool = False  # take NaN and Inf for 0
 
@@ -286,12 +287,18 @@ class Sampler:
         region, plane, y, x = self._locations.draw(rng, foreground=foreground)
         need, margin = self._contract.need, self._contract.margin
         image, target, weights = self._read(region, plane, corner=(y - need, x - need))
+        class_weight = self._samples[region.sample].class_weight
+        # Classes move to the nearest pixel, and weights between pixels: w_c follows its class.
+        apart = np.asarray(class_weight if len(set(class_weight)) > 1 else 0, np.float32)
+        ignore = (weights == 0).astype(np.uint8)
+        if apart.ndim:
+            weights = np.maximum(weights - apart[target], 0)
         moved = deform(
             image,
             self._movement(rng),
             labels=target,
             weights=weights,
-            ignore=(weights == 0).astype(np.uint8),
+            ignore=ignore,
         )
         shading = draw_appearance(rng, strength=self._recipe.grey)
         if moved.image is None or moved.labels is None or moved.weights is None:
@@ -300,7 +307,8 @@ class Sampler:
             )
         # Labels move to the nearest pixel, and weights between pixels: beside a label that does
         # not count, one that does would lend it a part of its weight.
-        weights = np.where(moved.ignore == 0, moved.weights, np.float32(0))
+        weights = moved.weights + apart[moved.labels] if apart.ndim else moved.weights
+        weights = np.where(moved.ignore == 0, weights, np.float32(0))
         self._forget_context(weights)
         inner = (slice(margin, margin + self.output),) * 2
         pixels = apply_appearance(moved.image, shading)

@@ -2,15 +2,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from unetkit.arrays.targets import cut_gaps, make_target
-from unetkit.arrays.weight_map import PRESETS, weight_map
+from unetkit.arrays.weight_map import PRESETS, stored_balance, stored_preset, weight_map
+from unetkit.commands.augment.command import augment
 from unetkit.commands.train.plan import choose_task
 from unetkit.commands.train.samples import Rebalanced, Targets, Weights, training_samples
 from unetkit.commands.weights.command import weights
 from unetkit.errors import NonFiniteError
 from unetkit.progress import SILENT
 from unetkit.storage.datasets import DatasetWriter, open_dataset
+from unetkit.storage.image_writer import update_attributes
 
 
 def prepare(
@@ -169,3 +172,62 @@ def test_nan_is_refused_or_filled(tmp_path):
         prepare(url)
     assert caught.value.exit_code == 6
     assert prepare(url, nonfinite="fill")["a"].replace_nonfinite
+
+
+@pytest.mark.parametrize("written", ["now", "before"])
+@pytest.mark.parametrize("kind", ["instances", "classes"])
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_weights_of_copies_are_those_of_their_own_labels(tmp_path, kind, written, balance):
+    # Few pixels of foreground, so that w_c of one class is many times that of the other.
+    y, x = np.mgrid[:120, :100]
+    labels = np.where((y % 40 < 8) & (x % 30 < 9), 1 + (x % 30 > 3) + 4 * (x // 30), 0)
+    labels = (labels if kind == "instances" else labels > 0).astype(np.uint8)
+    ignore = np.zeros_like(labels)
+    ignore[30:50, 20:60] = 1
+    writer = DatasetWriter(str(tmp_path / "data.zarr"))
+    writer.add("a", labels, axes="yx", labels=labels, kind=kind, ignore=ignore)
+    writer.finish()
+    weights(str(tmp_path / "data.zarr"))
+    augment(str(tmp_path / "data.zarr"), url := str(tmp_path / "more.zarr"), copies=6)
+    dataset = open_dataset(url)
+    if written == "before":
+        # Then they were moved along, between pixels.
+        for sample in dataset.samples:
+            attributes = dict(sample.image.weights_attributes)
+            attributes.pop("made_from", None)
+            update_attributes(sample.weights.url.rpartition("/")[0], **attributes, made_from=None)
+            sample.weights.write(0, 0, 0, gaussian_filter(whole(sample.weights), 0.7))
+    named = dataset["a"].image.weights_attributes["class_weight"]
+    damped = [weight**balance for weight in named.values()]
+    assert max(named.values()) > 10 * min(named.values())
+    found = prepare(url, balance=balance)
+    for sample in dataset.samples[1:]:
+        moved, left_out = whole(sample.labels()), whole(sample.ignore)
+        moved[left_out != 0] = 0
+        cells = cut_gaps(moved) if kind == "instances" else None
+        anew = weight_map(
+            cells,
+            target=moved if cells is None else make_target(cells, "foreground"),
+            class_weight=damped,
+            ignore=left_out,
+        )
+        np.testing.assert_allclose(whole(found[sample.name].weights), anew, atol=1e-5)
+
+
+def test_stored_weights_of_labels_that_were_changed_since_stay_positive(tmp_path):
+    url = touching(tmp_path / "data.zarr")
+    weights(url)
+    labels = open_dataset(url)["a"].labels()
+    labels.write(0, 0, 0, np.roll(whole(labels), 15, axis=1))
+    assert whole(prepare(url, balance=0.0)["a"].weights).min() >= 1
+
+
+@pytest.mark.parametrize("value", [None, "much", -1, float("nan"), [], 10**400])
+def test_what_is_stored_beside_weights_may_be_anything(value):
+    names = ("background", "foreground")
+    sound = {"w0": 10.0, "sigma": 5.0, "near_sigma": 0.0, "background": None, "spacing": [1, 2]}
+    assert stored_preset(sound).spacing == (1, 2)
+    for name in ("w0", "sigma", "near_sigma", "spacing"):
+        assert stored_preset(sound | {name: value}) is None
+    for foreign in (value, {"background": value, "foreground": 1.0}):
+        assert stored_balance({"class_weight": foreign}, names) is None

@@ -68,11 +68,12 @@ def augment(
 ) -> AugmentReport:
     """Add elastically deformed copies of every sample, labels and weights along with the image.
 
-    Labels, ignore masks and weights move along by the same coordinates; no id is invented, and
-    beyond the border everything is mirrored. Copies are named ``NAME-aug001`` and so on, and keep
-    the source of their sample, by which training tells what may not validate what. The planes of a
-    stack are deformed alike. A large image is deformed tile by tile, with the bits of the whole: a
-    few tiles a worker are in memory.
+    Labels and ignore masks move along by the same coordinates; no id is invented, and beyond the
+    border everything is mirrored. Weights of `weights` are computed anew from the moved labels, and
+    those of others move along. Copies are named ``NAME-aug001`` and so on, and keep the source of
+    their sample, by which training tells what may not validate what. The planes of a stack are
+    deformed alike. A large image is deformed tile by tile, with the bits of the whole: a few tiles
+    a worker are in memory.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,10 @@ import numpy as np
 
 from unetkit.arrays.appearance import Appearance, apply_appearance, draw_appearance
 from unetkit.arrays.deformation import SAMPLING, Deformation, draw_deformation, grid_lines, sampler
+from unetkit.arrays.targets import TARGETS, target_names
+from unetkit.arrays.weight_map import stored_balance, stored_preset
 from unetkit.engine.block_io import fit_image
+from unetkit.engine.label_tiles import TileJob, tile_weights
 from unetkit.errors import InputError
 from unetkit.geometry.tiles import cover
 from unetkit.storage.image_file import AXES
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.arrays.resampling import Box
+    from unetkit.arrays.weight_map import Preset
     from unetkit.storage.datasets import Dataset, DatasetWriter, Sample
     from unetkit.storage.planes import PlaneArray
 
@@ -54,22 +58,58 @@ def make_copy(copy: Copy) -> None:
     if exists(copy.url):
         # A worker that was lost left a part of it.
         discard(copy.url)
+    weighing = _weighing(copy)
     outputs = _create(copy)
     size = outputs["image"].height, outputs["image"].width
-    maker = _Maker(copy)
+    maker = _Maker(copy, without=() if weighing is None else ("weights",))
     for plane in range(copy.sample.data.planes):
         for tile in cover(*size, tile=TILE):
             parts = maker.make(plane, (tile.y0, tile.y1, tile.x0, tile.x1))
             for name, block in parts.items():
                 outputs[name].write(plane, tile.y0, tile.x0, block)
+        if weighing is not None:
+            _weigh(plane, outputs, weighing)
+
+
+def _weighing(copy: Copy) -> dict[str, Any] | None:
+    """Return how the weights of a copy follow from its labels; None where they are moved along.
+
+    Moved weights don't fit moved labels: labels move to the nearest pixel and weights between
+    pixels, and a gap is cut to the left of a cell whichever way the cell is turned.
+    """
+    sample, stored = copy.sample, copy.sample.image.weights_attributes
+    if copy.deformation is None or sample.weights is None or sample.label_kind is None:
+        return None
+    target, preset = str(stored.get("target")), stored_preset(stored)
+    fits = ("classes",) if sample.label_kind == "classes" else TARGETS[:3]
+    if target not in fits or preset is None:
+        return None
+    balance = stored_balance(stored, target_names(target, sample.class_names))
+    if balance is None and (target == "classes" or preset.background is None):
+        return None
+    if copy.deformation.quarter_turns % 2:
+        preset = replace(preset, spacing=preset.spacing[::-1])
+    return {"target": target, "preset": preset, "balance": balance or ()}
+
+
+def _weigh(plane: int, outputs: dict[str, PlaneArray], weighing: dict[str, Any]) -> None:
+    """Weigh the labels of a copy, which are written, as the command `weights` would."""
+    labels = outputs["classes" if weighing["target"] == "classes" else "instances"]
+    preset: Preset = weighing["preset"]
+    for tile in cover(labels.height, labels.width, tile=TILE, overlap=preset.halo):
+        job = TileJob(
+            labels=labels, ignore=outputs.get("ignore"), plane=plane, tile=tile, **weighing
+        )
+        outputs["weights"].write(plane, tile.y0, tile.x0, tile_weights(job))
 
 
 class _Maker:
     """Makes parts of a copy; each has the bits that it would have in the whole."""
 
-    def __init__(self, copy: Copy) -> None:
+    def __init__(self, copy: Copy, *, without: Sequence[str] = ()) -> None:
         self._copy = copy
-        self._inputs = _inputs(copy.sample)
+        inputs = _inputs(copy.sample)
+        self._inputs = {name: array for name, array in inputs.items() if name not in without}
         data = copy.sample.data
         shape = data.height, data.width
         self._sampler = None if copy.deformation is None else sampler(copy.deformation, shape)
@@ -154,10 +194,18 @@ def _create(copy: Copy) -> dict[str, PlaneArray]:
             copy.url,
             shape=shape,
             axes=plain,
-            attributes=image.weights_attributes,
+            attributes=_weights_attributes(copy),
             pixel_size=pixel_size or None,
         )
     return outputs
+
+
+def _weights_attributes(copy: Copy) -> dict[str, Any]:
+    """Say how a copy's weights were made, and by which pixels they are measured."""
+    stored, weighing = copy.sample.image.weights_attributes, _weighing(copy)
+    if weighing is None:
+        return dict(stored)
+    return {**stored, "spacing": list(weighing["preset"].spacing), "made_from": "moved labels"}
 
 
 def _swapped(values: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from unetkit.arrays.normalization import fit
 from unetkit.arrays.targets import make_target
+from unetkit.arrays.weight_map import stored_balance, stored_preset
 from unetkit.commands.train.plan import CONTEXT, PRESET
 from unetkit.engine.input_shift import typical_of
 from unetkit.engine.label_tiles import TileJob, tile_weights
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unetkit.arrays.boxes import Plane
+    from unetkit.arrays.weight_map import Preset
     from unetkit.commands.train.plan import LearningTask
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample
@@ -39,8 +41,9 @@ def training_samples(
 ) -> dict[str, TrainingSample]:
     """Prepare samples for training: fit their normalization, and choose their weights.
 
-    Stored weights are used; where a sample has none for the target of the lesson, they are
-    computed when they are first read. Either way the part w_c of them is raised to a power.
+    Stored weights are used; where a sample has none for the target of the lesson, or weights that
+    were moved along with its labels, they are computed when they are first read. Either way the
+    part w_c of them is raised to a power.
     """
     wanted = set(names)
     chosen = [sample for sample in task.samples if sample.name in wanted]
@@ -55,11 +58,15 @@ def training_samples(
     class_counts = dict(zip((s.name for s in task.samples), task.class_counts, strict=True))
     found = {}
     for sample in chosen:
+        weights, class_weight = _stored_weights(sample, task, balance) or (
+            Weights(sample.labels(), sample.ignore, task.target, damped),
+            damped,
+        )
         found[sample.name] = TrainingSample(
             image=sample.data,
             target=Targets(sample.labels(), sample.ignore, task.target),
-            weights=_stored_weights(sample, task, balance)
-            or Weights(sample.labels(), sample.ignore, task.target, damped),
+            weights=weights,
+            class_weight=class_weight,
             normalization=fit(
                 sample.data.blocks,
                 method=normalization,
@@ -84,15 +91,24 @@ def intensity_summary(
     return typical_of(images, replace_nonfinite=chosen[0].replace_nonfinite).to_dict()
 
 
-def _stored_weights(sample: Sample, task: LearningTask, balance: float) -> Plane | None:
-    """Return the stored weights with their balance changed; None where there are none to use."""
+def _stored_weights(
+    sample: Sample, task: LearningTask, balance: float
+) -> tuple[Plane, tuple[float, ...]] | None:
+    """Return the stored weights with their balance changed, and that; None where there are none."""
     if sample.weights is None or not _has_weights(sample, task.target):
         return None
-    change = tuple(weight**balance - weight for weight in _stored_balance(sample, task))
-    if not any(change):
-        return sample.weights
-    labels = sample.labels()
-    return Rebalanced(labels, sample.ignore, task.target, weights=sample.weights, change=change)
+    attributes = sample.image.weights_attributes
+    stored = stored_balance(attributes, task.class_names) or ()
+    damped = tuple(weight**balance for weight in stored)
+    derived = sample.labels(), sample.ignore, task.target
+    preset = stored_preset(attributes)
+    moved = sample.image.attributes.get("command") == "augment" and not attributes.get("made_from")
+    if moved and preset is not None and (stored or preset.background is not None):
+        # An earlier version moved weights between pixels and labels to the nearest one.
+        return Weights(*derived, damped, preset), damped
+    if damped == stored:
+        return sample.weights, damped
+    return Rebalanced(*derived, weights=sample.weights, stored=stored, balance=damped), damped
 
 
 def _has_weights(sample: Sample, target: str) -> bool:
@@ -100,14 +116,6 @@ def _has_weights(sample: Sample, target: str) -> bool:
     return sample.weights is not None and (
         sample.image.weights_attributes.get("target", target) == target
     )
-
-
-def _stored_balance(sample: Sample, task: LearningTask) -> tuple[float, ...]:
-    """Return the balance that is part of stored weights; nothing where there is none."""
-    by_name: dict[str, Any] = sample.image.weights_attributes.get("class_weight") or {}
-    if set(by_name) != set(task.class_names):
-        return ()
-    return tuple(float(by_name[name]) for name in task.class_names)
 
 
 @dataclass(frozen=True)
@@ -162,24 +170,27 @@ class Weights(_Derived):
     """Labels read as the weights of the paper; 0 where pixels are ignored."""
 
     balance: tuple[float, ...]  # w_c, one a class
+    preset: Preset = PRESET
 
     def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.float32]:
         """Compute a box of a plane, the same whatever the box."""
-        job = self._job(plane, (y0, y1, x0, x1), context=PRESET.halo)
-        return tile_weights(replace(job, balance=self.balance))
+        job = self._job(plane, (y0, y1, x0, x1), context=self.preset.halo)
+        return tile_weights(replace(job, balance=self.balance, preset=self.preset))
 
 
 @dataclass(frozen=True)
 class Rebalanced(_Derived):
-    """Stored weights to which a number for each class is added, where they are not 0."""
+    """Stored weights whose part w_c is another, where they are not 0."""
 
     weights: PlaneArray
-    change: tuple[float, ...]  # one a class
+    stored: tuple[float, ...]  # w_c of what is stored, one a class
+    balance: tuple[float, ...]  # w_c of what is read
 
     def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.float32]:
         """Read a box of a plane."""
         box = (plane, y0, y1, x0, x1)
         weights = self.weights.read(*box).astype(np.float32)
         targets = Targets(self.labels, self.ignore, self.target).read(*box)
-        change = np.asarray(self.change, np.float32)[targets]
-        return np.where(weights > 0, weights + change, np.float32(0))
+        now, before = (np.asarray(w, np.float32)[targets] for w in (self.balance, self.stored))
+        # Labels that were changed after they were weighed may belong to another class by now.
+        return np.where(weights > 0, np.maximum(weights - before, 0) + now, np.float32(0))

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 # Pixels a side of what a preview shows: a gap of one pixel is still seen.
 PREVIEW = 512
+UNUSED = (
+    "'unetkit train' leaves the class balance out unless it is told --recipe paper or"
+    " --recipe-set balance=1."
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def weights(
 
     The weights are stored beside the labels: each labelled sample gets a group ``weights``,
     complete or not at all. The balance w_c is that of all annotated pixels of the dataset, after
-    gaps are cut.
+    gaps are cut; the default recipe of `train` leaves it out.
 
     Parameters
     ----------
@@ -142,7 +146,7 @@ def weights(
     presets = [_numbers(preset, w0, sigma, sample) for sample in labelled]
     if preview is not None:
         check_output(preview, overwrite=overwrite or resume)
-    _note(target, progress)
+    _note(target, progress, balanced=presets[0].background is None)
     allowed: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "break_lock": break_lock}
     partials = [Partial(join(s.image.url, "weights"), title="", **allowed) for s in labelled]
     with (
@@ -171,10 +175,12 @@ def weights(
     )
 
 
-def _note(target: str, progress: Progress) -> None:
+def _note(target: str, progress: Progress, *, balanced: bool) -> None:
     """Say what may surprise."""
     if target == "classes":
         progress.note("Class maps name no single cells: weights are the class balance alone.")
+    if target == "classes" or balanced:
+        progress.note(UNUSED)
     if not is_compiled("nearest_cells"):
         progress.note(FIRST_USE)
 
