@@ -178,6 +178,14 @@ def plain_name(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
+def is_distribution_name(value: object) -> bool:
+    """Say whether a value could be the name of a distribution, by the rule of PEP 508."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
+
+
 def _offered(origin: Distribution, group: str) -> list[Entry]:
     """Return what a distribution offers under a group."""
     # Most distributions know nothing of unetkit: one look spares taking their points apart.

@@ -93,5 +93,5 @@ def test_a_model_file_whose_plugin_is_gone_says_what_to_install(small_model, lay
     assert show_model(str(path))["distribution"] == "good-nets"
     shutil.rmtree(lay.folder / "good_nets-1.2.dist-info")
     for look in (show_model, check_model):
-        with pytest.raises(ResourceError, match=r"pip install 'good-nets==1\.2'"):
+        with pytest.raises(ResourceError, match=r"needs model 'good' of good-nets 1\.2, which"):
             look(str(path))

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from unetkit.errors import InputError, NonFiniteError, ResourceError, UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models.build import build_model
-from unetkit.models.model_file import load, to_bytes
+from unetkit.models.model_file import check_content, load, to_bytes
 from unetkit.models.model_header import KEY, read_header
 
 OPTIONS = {"depth": 1, "width": 2}
@@ -119,7 +120,7 @@ def test_weights_that_are_not_those_of_the_network_or_not_finite_are_refused(mod
         ({"options": {"widht": 2}}, "got 'widht'"),
         ({"options": {"width": "2"}}, "must be a whole number"),
         ({"in_channels": 2}, "of another shape"),
-        ({"class_names": ["a", "b", "c"]}, "of another shape"),
+        ({"target": "classes", "class_names": ["a", "b", "c"]}, "of another shape"),
         ({"contract": OTHER.to_dict()}, "must have the size contract of model 'unet'"),
     ],
 )
@@ -132,7 +133,8 @@ def test_a_header_that_asks_for_terabytes_is_refused_by_its_shapes(model_path):
     # Were the network built first, this would end for want of memory, as ResourceError.
     for width, error, words in (
         (4000, InputError, "exactly the weights of its network"),
-        (10**30, ResourceError, "must be able to be built"),
+        (10**18, ResourceError, "must be able to be built"),
+        (10**30, InputError, "strict JSON, got the number 1000"),
     ):
         path = rewrite(model_path, options={"depth": 6, "dropout": 0.5, "width": width})
         with pytest.raises(error, match=words):
@@ -141,10 +143,57 @@ def test_a_header_that_asks_for_terabytes_is_refused_by_its_shapes(model_path):
 
 def test_a_model_whose_plugin_is_not_installed_names_it(model_path):
     path = rewrite(model_path, model="attention", distribution="good-nets", version="1.2")
-    words = r"good-nets 1\.2.*pip install 'good-nets==1\.2'"
-    with pytest.raises(ResourceError, match=words) as caught:
+    with pytest.raises(ResourceError, match=r"'attention' of good-nets 1\.2, which is") as caught:
         load(path)
-    assert "keras-unet" not in str(caught.value)
+    # No command that a file could have written.
+    assert not re.search("keras-unet|pip install", str(caught.value))
+    with pytest.raises(ResourceError, match="of good-nets , which is"):
+        load(rewrite(model_path, model="a", distribution="good-nets", version="1 && rm -r"))
+    for name in (
+        "a; rm -r .",
+        "../folder",
+        "-r evil",
+        "git+https://evil",
+        "a\nb",
+        "a" * 200,
+        "\u0430b",
+    ):
+        with pytest.raises(InputError, match="distribution of the header is unfit"):
+            load(rewrite(model_path, distribution=name))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"target": "foo"}, "a target out of foreground, foreground"),
+        ({"target": "boundary"}, "the classes inside, boundary for target boundary"),
+        ({"target": "foreground+boundary"}, "the classes background, interior, boundary"),
+        ({"class_names": ["foreground", "background"]}, "the classes background, foreground"),
+        ({"normalization": "foo"}, "a normalization out of percentile"),
+    ],
+)
+def test_a_header_that_gives_the_classes_another_meaning_is_refused(model_path, change, words):
+    with pytest.raises(InputError, match=words) as caught:
+        load(rewrite(model_path, **change))
+    assert caught.value.exit_code == 3
+    sound = {"target": "classes", "class_names": ["a", "b"], "normalization": "range"}
+    assert load(rewrite(model_path, **sound)).header.target == "classes"
+
+
+def test_weights_have_a_checksum_that_is_compared_where_there_is_one(model_path):
+    content = model_path.read_bytes()
+    flipped = content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
+    assert safetensors.torch.load(flipped)
+    model_path.write_bytes(flipped)
+    for read in (load, lambda path: check_content(Path(path).read_bytes(), path=path)):
+        with pytest.raises(InputError, match=r"must be whole.*another checksum"):
+            read(str(model_path))
+    # What an earlier version wrote has none.
+    header = {k: v for k, v in read_header(str(model_path)).to_dict().items() if k != "checksum"}
+    state = safetensors.torch.load(content)
+    model_path.write_bytes(safetensors.torch.save(state, metadata={KEY: json.dumps(header)}))
+    assert load(str(model_path)).header.checksum == ""
+    assert check_content(model_path.read_bytes(), path="").checksum == ""
 
 
 def test_a_model_that_computes_while_it_is_built_is_loaded(model_path, computing_build):

@@ -92,6 +92,11 @@ def test_reading_a_header_imports_no_torch(written, run_python):
         {"contract": {"step": 16}},
         {"channels": 0},
         {"intensities": [1]},
+        {"in_channels": 2**20},
+        {"pixel_size": {"x": 1e12}},
+        {"pixel_size": {"x": True}},
+        {"distribution": "a b"},
+        {"checksum": 1},
         {"parameters": -1},
         {"more": 1},
     ],
@@ -114,8 +119,15 @@ def test_a_header_with_other_fields_or_types_is_refused(written, change):
         '{"schema": ' + "9" * 5000 + "}",
         changed().replace("0.5", "NaN"),
         changed().replace("0.5", "Infinity"),
+        changed(provenance=json.loads('{"a":' * 900 + "1" + "}" * 900)),
+        changed(pixel_size={"x": 10**400}),
+        changed(intensities={"quantiles": [[10**400]]}),
+        changed().replace("0.5", "1e999"),
     ],
-    ids=["empty", "words", "list", "null", "nested", "bare", "digits", "nan", "infinity"],
+    ids=[
+        *("empty", "words", "list", "null", "nested", "bare", "digits", "nan", "infinity"),
+        *("deep", "large", "larger", "exponent"),
+    ],
 )
 def test_a_text_that_is_no_header_is_refused(written, text):
     with pytest.raises(InputError, match="can't be read: the header must"):

@@ -1,13 +1,17 @@
+import json
 import pickle
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
+from unetkit.commands.models import show_model
 from unetkit.errors import InputError, UsageError
 from unetkit.models import smp
 from unetkit.models.build import build_model
 from unetkit.models.model_file import load, to_bytes
+from unetkit.models.model_header import KEY
 from unetkit.models.receptive_field import receptive_field
 from unetkit.models.smp import ARCHITECTURES, DEFAULT_HALO, FARTHEST, HALOS, size_contract
 from unetkit.options import options_of
@@ -147,7 +151,7 @@ def test_imagenet_without_a_network_says_in_one_sentence_what_to_do(
     assert "https://huggingface.co/timm/test_resnet.r160_in1k" in second
 
 
-def test_a_model_file_needs_its_first_weights_no_more(tmp_path, stored, header_of):
+def test_a_model_file_needs_its_first_weights_no_more(tmp_path, stored, header_of, monkeypatch):
     first = tmp_path / "encoder.safetensors"
     safetensors.torch.save_file(small("linknet").network.encoder.state_dict(), first)
     options = {**SMALL["linknet"], "encoder_weights": str(first)}
@@ -160,6 +164,19 @@ def test_a_model_file_needs_its_first_weights_no_more(tmp_path, stored, header_o
     image = torch.randn(1, 1, 64, 64)
     with torch.inference_mode():
         assert torch.equal(loaded.module(image), network(image))
+    # Whatever a file says, it makes nobody fetch or open anything.
+    state = safetensors.torch.load(Path(path).read_bytes())
+    for weights in ("imagenet", str(Path(path).resolve()), "/etc/passwd.safetensors"):
+        forged = header_of(network, model="smp-linknet", options={**options}).to_dict()
+        forged["options"]["encoder_weights"] = weights
+        text = json.dumps({**forged, "distribution": "unetkit"})
+        safetensors.torch.save_file(state, path, metadata={KEY: text})
+        with monkeypatch.context() as patch:
+            patch.setattr(smp, "fetch", None)
+            patch.setattr(smp, "load_encoder", None)
+            assert load(path).header.options["encoder_weights"] == "none"
+            shown = {option["name"]: option["value"] for option in show_model(path)["options"]}
+        assert shown["encoder_weights"] == "none"
 
 
 @pytest.mark.parametrize("name", HALOS)

@@ -6,13 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from unetkit.errors import UsageError
-from unetkit.models.build import build_model, build_shapes, models
-from unetkit.models.conformance import CHECKS, findings
-from unetkit.models.model_file import installed_name, load
-from unetkit.models.model_header import read_header
 from unetkit.options import complete, options_of, parse_texts
 from unetkit.progress import SILENT
-from unetkit.registry import status
+from unetkit.registry import Registry, status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +66,7 @@ def list_models() -> list[dict[str, Any]]:
             "version": entry.version,
             "status": status(entry),
         }
-        for name, entry in models().entries()
+        for name, entry in Registry("unetkit.models", noun="model").entries()
     ]
 
 
@@ -105,12 +101,17 @@ def show_model(
     ResourceError
         If the distribution that offers the model is absent or broken.
     """
+    # What lists models does without torch.
+    from unetkit.models.build import models
+    from unetkit.models.model_file import installed_name, rebuild_options
+    from unetkit.models.model_header import read_header
+
     if source.endswith(SUFFIX):
         _refuse(options, source)
         header = read_header(source)
         entry = models().entry(installed_name(header, path=source))
         build = models().get(entry.full_name, progress=progress)
-        chosen = complete(header.options, build, model=header.model)
+        chosen = complete(rebuild_options(header, path=source), build, model=header.model)
         return _described(entry, header=header, options=chosen)
     registry = models()
     entry = registry.entry(source)
@@ -150,6 +151,10 @@ def check_model(
     ResourceError
         If the distribution that offers the model is absent or broken.
     """
+    from unetkit.models.build import build_model, models
+    from unetkit.models.conformance import CHECKS, findings
+    from unetkit.models.model_file import load
+
     if source.endswith(SUFFIX):
         _refuse(options, source)
         loaded = load(source)
@@ -186,6 +191,8 @@ def _refuse(options: Sequence[str], source: str) -> None:
 def _described(
     entry: Entry, *, header: ModelHeader | None, options: dict[str, Any]
 ) -> dict[str, Any]:
+    from unetkit.models.build import build_model, build_shapes, models
+
     given = {"in_channels": 1, "classes": 2}
     if header is not None:
         given = {"in_channels": header.in_channels, "classes": len(header.class_names)}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from unetkit.arrays.normalization import METHODS
+from unetkit.arrays.targets import TARGETS, target_names
 from unetkit.errors import InputError, NonFiniteError, ResourceError, UsageError
 from unetkit.models.build import SkipInit, build_model, build_shapes, models
 from unetkit.models.model_header import (
@@ -64,6 +67,7 @@ def to_bytes(module: nn.Module, header: ModelHeader) -> bytes:
         distribution=entry.distribution,
         version=header.version or entry.version,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
+        checksum=checksum_of(state),
     )
     content: bytes = safetensors.torch.save(state, metadata={KEY: full.to_json()})
     return content
@@ -83,6 +87,8 @@ def load(path: str) -> LoadedModel:
     except SafetensorError as error:
         raise damaged(path, error) from error
     header = parse_header(content[8 : 8 + size], path=path)
+    _check_meaning(header, path=path)
+    header = replace(header, options=rebuild_options(header, path=path))
     module = _rebuild(header, state, path=path)
     module.load_state_dict(state, strict=True)
     if (name := _first_nonfinite(state)) is not None:
@@ -90,7 +96,65 @@ def load(path: str) -> LoadedModel:
             f"weights in model file {path!r} must be finite, got NaN or Inf in {name!r};"
             " train it again"
         )
+    _check_sum(header, state, path=path)
     return LoadedModel(module.eval(), header, hashlib.sha256(content).hexdigest())
+
+
+def check_content(content: bytes, *, path: str) -> ModelHeader:
+    """Make sure that bytes are a model file as it was written, and return its header.
+
+    Its network is not built.
+    """
+    size = check_prefix(content[:9], path=path)
+    try:
+        state = safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise damaged(path, error) from error
+    header = parse_header(content[8 : 8 + size], path=path)
+    _check_sum(header, state, path=path)
+    return header
+
+
+def _check_sum(header: ModelHeader, state: Mapping[str, Tensor], *, path: str) -> None:
+    """Compare weights with the checksum of them that a file has since it is kept."""
+    if header.checksum not in ("", checksum_of(state)):
+        raise damaged(path, "its weights have another checksum than it says")
+
+
+def checksum_of(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """Return the checksum of a text and of tensors, with their names, types and shapes."""
+    found = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        said = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+        found = zlib.crc32(said.encode(), found)
+        if tensor.numel():
+            found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"
+
+
+def rebuild_options(header: ModelHeader, *, path: str) -> dict[str, Any]:
+    """Return the options to build a file's network with: without those that only fetch.
+
+    What a file says must not make anybody open another file or connect to anywhere.
+    """
+    build = models().get(installed_name(header, path=path))
+    instead: Mapping[str, Any] = getattr(build, "rebuilt_with", {})
+    return {**header.options, **{k: v for k, v in instead.items() if k in header.options}}
+
+
+def _check_meaning(header: ModelHeader, *, path: str) -> None:
+    """Refuse a header by which the classes of the network would mean something else."""
+    wrong = None
+    if header.target not in TARGETS:
+        wrong = f"a target out of {', '.join(TARGETS)}, got {header.target!r:.80}"
+    elif header.target != "classes" and header.class_names != target_names(header.target):
+        names = ", ".join(target_names(header.target))
+        wrong = f"the classes {names} for target {header.target}, got {header.class_names!r:.80}"
+    elif header.normalization not in METHODS:
+        wrong = f"a normalization out of {', '.join(METHODS)}, got {header.normalization!r:.80}"
+    if wrong is not None:
+        raise InputError(f"model file {path!r} must have {wrong}; train it again")
 
 
 def installed_name(header: ModelHeader, *, path: str) -> str:
@@ -99,9 +163,8 @@ def installed_name(header: ModelHeader, *, path: str) -> str:
         return models().entry(header.full_name).full_name
     except UsageError as error:
         raise ResourceError(
-            f"model file {path!r} needs model {header.model!r} of {header.distribution}"
-            f" {header.version}, which is not installed;"
-            f" pip install '{header.distribution}=={header.version}', or its folder or wheel"
+            f"model file {path!r} needs model {header.model!r:.80} of {header.origin}, which is not"
+            " installed; install it from where you have the file, if you trust that place"
         ) from error
 
 
@@ -122,7 +185,7 @@ def _rebuild(header: ModelHeader, state: Mapping[str, Tensor], *, path: str) -> 
     if module.contract != header.contract:
         raise InputError(
             f"model file {path!r} must have the size contract of model {header.model!r}, got"
-            f" {header.contract}; use {header.distribution} {header.version}, or train it again"
+            f" {header.contract}; use {header.origin}, or train it again"
         )
     return module
 

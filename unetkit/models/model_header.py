@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from unetkit.errors import InputError, MissingError, UnavailableError, UsageError
 from unetkit.geometry.sizes import SizeContract
-from unetkit.registry import Registry
+from unetkit.registry import Registry, is_distribution_name
 from unetkit.storage import urls
 from unetkit.storage.urls import is_remote
 
@@ -69,7 +71,7 @@ def check_prefix(prefix: bytes, *, path: str) -> int:
     )
 
 
-def damaged(path: str, error: Exception) -> InputError:
+def damaged(path: str, error: Exception | str) -> InputError:
     """Return the error that says that a model file is damaged."""
     return InputError(
         f"a model file must be whole, got a damaged one in {path!r} ({error!s:.200}); copy it"
@@ -107,11 +109,17 @@ class ModelHeader:
     intensities: dict[str, Any] | None = None
     scores: dict[str, Any] = field(default_factory=dict)  # reached on the validation images
     provenance: dict[str, Any] = field(default_factory=dict)  # data, recipe, versions
-    # Who offers the model, and how many numbers were learned; filled in on writing.
+    # Who offers the model, how many numbers were learned, and which; filled in on writing.
     distribution: str = ""
     version: str = ""
     parameters: int = 0
+    checksum: str = ""  # of the tensors, as `unetkit.models.model_file.checksum_of` finds it
     schema: int = SCHEMA  # the version of this list
+
+    @property
+    def origin(self) -> str:
+        """Who offers the model, for a sentence; what is no version is left out."""
+        return f"{self.distribution or 'unetkit'} {self.version if _VERSION(self.version) else ''}"
 
     @property
     def full_name(self) -> str:
@@ -136,14 +144,17 @@ class ModelHeader:
     def from_json(cls, text: str) -> ModelHeader:
         """Rebuild a header from what `to_json` returned, if schema, fields and types are right."""
         try:
-            stored = json.loads(text, parse_constant=_refuse_constant)
+            stored = json.loads(
+                text, parse_constant=_refuse_constant, parse_int=_whole, parse_float=_real
+            )
+            _check_depth(stored)
         except (ValueError, RecursionError) as error:
             raise InputError(f"the header must be strict JSON, got {error!s:.200}") from error
         schema = stored.get("schema") if isinstance(stored, dict) else None
         if schema != SCHEMA:
             raise InputError(f"the header must be of schema {SCHEMA}, got {schema!r:.80}")
-        # Files from before it was kept do without.
-        stored = {"intensities": None, **stored}
+        # Files from before these were kept do without.
+        stored = {"intensities": None, "checksum": "", **stored}
         if set(stored) != {f.name for f in fields(cls)}:
             odd = sorted(set(stored) ^ {f.name for f in fields(cls)})
             raise InputError(f"the header must have all its fields and no other, got {odd!r:.200}")
@@ -191,23 +202,67 @@ def parse_header(content: bytes, *, path: str) -> ModelHeader:
         ) from error
 
 
+# As PEP 440 has them, roughly; a file may say anything.
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_-]{0,60}").fullmatch
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(name)
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 2**63:
+        raise ValueError(f"the number {text:.20}...")
+    return value
+
+
+def _real(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text:.20}")
+    return value
+
+
+# A header that is nested deeper than this was not written by a training.
+_DEEPEST = 32
+
+
+def _check_depth(value: Any, left: int = _DEEPEST) -> None:
+    """Refuse what is nested so deep that whoever walks through it may come to grief."""
+    if left == 0:
+        raise ValueError(f"more than {_DEEPEST} levels")
+    if isinstance(value, dict | list):
+        for entry in value.values() if isinstance(value, dict) else value:
+            _check_depth(entry, left - 1)
 
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
+def _is_number_of(value: Any) -> bool:
+    return _is_count(value) and 0 < value <= _MOST
+
+
+# More channels or classes than this were never trained, and arithmetic on shapes could overflow.
+_MOST = 2**16
+
+
 def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value)
+    enough = isinstance(value, list) and 1 < len(value) <= _MOST
+    return enough and all(isinstance(name, str) for name in value)
+
+
+# Micrometres; no microscope shows a metre in a pixel.
+LARGEST_PIXEL = 1e6
 
 
 def _are_sizes(value: Any) -> bool:
     if value is None:
         return True
     return isinstance(value, dict) and all(
-        isinstance(size, int | float) and size > 0 for size in value.values()
+        type(size) in (int, float) and 0 < size < LARGEST_PIXEL for size in value.values()
     )
 
 
@@ -218,7 +273,7 @@ def _is(kind: Any) -> Callable[[Any], bool]:
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "model": _is(str),
     "options": _is(dict),
-    "in_channels": lambda value: _is_count(value) and value > 0,
+    "in_channels": _is_number_of,
     "class_names": _are_names,
     "target": _is(str),
     "contract": _is(dict),
@@ -228,7 +283,8 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "intensities": _is(dict | None),
     "scores": _is(dict),
     "provenance": _is(dict),
-    "distribution": _is(str),
+    "distribution": lambda value: value == "" or is_distribution_name(value),
     "version": _is(str),
     "parameters": _is_count,
+    "checksum": _is(str),
 }

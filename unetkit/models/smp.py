@@ -296,6 +296,8 @@ def _builder(architecture: str) -> Callable[..., EncoderDecoder]:
 
     # Under the name that the module has for it, it can be pickled and shows well.
     build_it.__name__ = build_it.__qualname__ = f"build_{architecture}"
+    # A model file's options are these, whatever it says, so that it can't make anybody fetch.
+    build_it.rebuilt_with = EncoderDecoder.rebuilt_with  # type: ignore[attr-defined]
     build_it.__doc__ = _OPTIONS.format(name=f"smp-{architecture}") + (_WIDTH if plan.width else "")
     if not plan.width:
         own = signature(build_it)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 
 from unetkit.errors import InputError
+from unetkit.models.model_file import checksum_of
 from unetkit.storage.atomic import write_bytes
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Checkpoint:
         plain = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
         text = json.dumps(self.facts, allow_nan=False)
         # One entry: the order of several is left to chance.
-        metadata = {_KEY: f"{_checksum(plain, text):08x} {text}"}
+        metadata = {_KEY: f"{checksum_of(plain, text)} {text}"}
         content: bytes = safetensors.torch.save(plain, metadata=metadata)
         return content
 
@@ -67,20 +66,9 @@ class Checkpoint:
             RecursionError,
         ) as error:
             raise _damaged(path, f"{type(error).__name__}: {error!s:.80}") from error
-        if checksum != f"{_checksum(tensors, text):08x}":
+        if checksum != checksum_of(tensors, text):
             raise _damaged(path, "another checksum than its own")
         return cls(tensors, facts)
-
-
-def _checksum(tensors: Mapping[str, Tensor], text: str) -> int:
-    found = zlib.crc32(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        said = f"{name} {tensor.dtype} {tuple(tensor.shape)}"
-        found = zlib.crc32(said.encode(), found)
-        if tensor.numel():
-            found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
-    return found
 
 
 def _damaged(path: str, got: str) -> InputError:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import InputError, OutputError, UsageError
+from unetkit.models.model_file import check_content
 from unetkit.storage.atomic import make_folder, sweep, write_bytes
 from unetkit.storage.outputs import (
     check_local,
@@ -75,6 +77,7 @@ class RunFolder:
         self._stream: Any = None
         self._published = False
         self._best_step = 0
+        self._best_checksum: str | None = None
         self._state_steps: list[int] = []
 
     @property
@@ -142,13 +145,34 @@ class RunFolder:
         state = self.states.load(note) if self.resumes else None
         if state is None:
             return None
-        step = state.facts["position"]["best_step"]
-        if step and not (Path(self.best).exists() or self._best_of(step).exists()):
-            raise InputError(
-                f"{self.best} must be there to go on, got none; add --overwrite instead of"
-                " --resume to start afresh"
-            )
+        if state.facts["position"]["best_step"]:
+            self._check_best(state)
         return state
+
+    def _check_best(self, state: Checkpoint) -> None:
+        """Make sure that the best model which a state knows is there as it was written."""
+        step = state.facts["position"]["best_step"]
+        kept = self._best_of(step)
+        path = kept if kept.exists() else Path(self.best)
+        try:
+            content = path.read_bytes()
+            header = check_content(content, path=str(path))
+            found = {"checksum": _checksum(content), "step": header.provenance.get("best_step")}
+        except InputError as error:
+            raise _damaged_best(path, error.args[0].partition(";")[0]) from error
+        except FileNotFoundError as error:
+            raise _damaged_best(path, "none") from error
+        except OSError as error:
+            raise _damaged_best(path, error.strerror or "an error") from error
+        # States of earlier versions know the step alone.
+        known = {"step": step, "checksum": found["checksum"], **state.facts["more"].get("best", {})}
+        if known != found:
+            raise _damaged_best(path, "another model")
+        self._best_checksum = found["checksum"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a state must know of the best model, as JSON can hold it."""
+        return {"checksum": self._best_checksum} if self._best_checksum else {}
 
     def go_on(self, state: Checkpoint) -> None:
         """Let log and best model be what they were when a state was kept."""
@@ -176,7 +200,7 @@ class RunFolder:
         if self._best_step:
             _link(Path(self.best), self._best_of(self._best_step))
         write_bytes(self.best, content)
-        self._best_step = step
+        self._best_step, self._best_checksum = step, _checksum(content)
         discard(str(self._earlier))
 
     def is_due(self) -> bool:
@@ -200,10 +224,13 @@ class RunFolder:
         """Put log, page and best model in their places, and remove the folder, if it shall go."""
         if keep_state:
             self.finish()
+        content = Path(self.best).read_bytes()
+        if _checksum(content) != self._best_checksum:
+            raise _damaged_best(Path(self.best), "another model")
         for running, place in ((self.running_log, self.log), (self.running_page, self.page)):
             if Path(running).exists():
                 write_bytes(place, Path(running).read_bytes())
-        write_bytes(self.output, Path(self.best).read_bytes())
+        write_bytes(self.output, content)
         self._published = True
         if not keep_state:
             discard(self.folder)
@@ -235,6 +262,17 @@ def log_of(output: str) -> str:
     'cells/model.log.jsonl'
     """
     return f"{output.removesuffix(SUFFIX)}.log.jsonl"
+
+
+def _checksum(content: bytes) -> str:
+    return f"{zlib.crc32(content):08x}"
+
+
+def _damaged_best(path: Path, got: str) -> InputError:
+    return InputError(
+        f"{path} must be the best model as it was written, got {got}; add --overwrite instead of"
+        " --resume to start afresh"
+    )
 
 
 def _belongs(line: bytes, position: Position) -> bool:

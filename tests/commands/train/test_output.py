@@ -271,8 +271,32 @@ def test_a_lost_best_model_is_noticed(here):
     crash(10)
     for path in (here / "model.train").glob("best*"):
         path.unlink()
-    with pytest.raises(InputError, match="must be there to go on"):
+    with pytest.raises(InputError, match="must be the best model as it was written, got none"):
         run(resume=True)
+
+
+@pytest.mark.parametrize("kind", ["garbage", "cut", "one bit", "another model", "older"])
+def test_a_best_model_that_is_another_never_becomes_the_model(here, small_model, kind):
+    crash(10)
+    state = Checkpoint.from_bytes((here / "model.train" / "last.safetensors").read_bytes(), path="")
+    step = state.facts["position"]["best_step"]
+    kept = here / "model.train" / f"best-{step}.safetensors"
+    best = kept if kept.exists() else here / "model.train" / "best.safetensors"
+    content = best.read_bytes()
+    flipped = content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
+    others = {"garbage": b"garbage", "cut": content[:-4], "one bit": flipped}
+    best.write_bytes(others.get(kind, small_model.read_bytes()))
+    if kind == "older":
+        # States of earlier versions know the step of their best model, and no checksum.
+        facts = {**state.facts, "more": {**state.facts["more"], "best": {}}}
+        older = Checkpoint(state.tensors, facts).to_bytes()
+        (here / "model.train" / "last.safetensors").write_bytes(older)
+    with pytest.raises(InputError, match=f"{best.name} must be the best model as it was written"):
+        run(resume=True)
+    assert not (here / "model.safetensors").exists()
+    best.write_bytes(content)
+    run(resume=True)
+    assert (here / "model.safetensors").exists()
 
 
 def test_the_state_stays_where_wanted(here):

@@ -178,7 +178,8 @@ class TrainingRun:
     ) -> Checkpointer:
         def more() -> dict[str, Any]:
             own = callback.to_dict() if isinstance(callback, MainCallback) else {}
-            return {"reporter": own, **kept}
+            best = {} if self.output.run_folder is None else self.output.run_folder.to_dict()
+            return {"reporter": own, "best": best, **kept}
 
         return Checkpointer(
             self.output.run_folder,
