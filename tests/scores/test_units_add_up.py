@@ -44,14 +44,22 @@ def test_images_add_up_to_the_scores_of_all(sides):
 @settings(max_examples=40, deadline=None)
 def test_blocks_add_up_to_the_scores_of_the_image(truth, found):
     table = QUARTERS.tables(truth, found)
-    agree(instance_sums(table.parts()), score_instances(table.joined()).to_dict())
+    agree(instance_sums(table.parts(4)), score_instances(table.joined(4)).to_dict())
+
+
+@given(sides=st.lists(st.tuples(LABELS, LABELS), min_size=2, max_size=3))
+@settings(max_examples=25, deadline=None)
+def test_blocks_of_planes_add_up_to_the_scores_of_the_planes(sides):
+    table = contingency.pool(QUARTERS.tables(*pair) for pair in sides)
+    planes = contingency.pool(contingency.from_labels(*pair) for pair in sides)
+    agree(instance_sums(table.parts(4)), score_instances(planes).to_dict())
 
 
 def test_an_object_counts_whole_where_most_of_it_is():
     truth = np.zeros((8, 8), np.uint8)
     truth[1, 1:7] = 5  # three pixels on either side: the first block
     truth[5, 2:8] = 6  # two on the left, four on the right
-    units = QUARTERS.tables(truth, truth).parts()
+    units = QUARTERS.tables(truth, truth).parts(4)
     assert sums.unit_of_segment(units, "true").tolist()[1:] == [0, 3]
     pixels = instance_sums(units)["voi"].by_unit[:, 0]
     assert pixels.tolist() == [13 + 6, 13, 14, 12 + 6]
@@ -60,7 +68,7 @@ def test_an_object_counts_whole_where_most_of_it_is():
 def test_background_of_one_image_is_one_segment():
     # Nothing but background: were it parted by blocks, pairs between blocks would differ.
     empty = np.zeros((8, 8), np.uint8)
-    units = QUARTERS.tables(empty, empty).parts()
+    units = QUARTERS.tables(empty, empty).parts(4)
     for tables in (units, contingency.apart(units)):
         found = instance_sums(tables)
         assert (found["rand"].overall(), found["voi"].overall()) == (1, 0)
@@ -69,7 +77,7 @@ def test_background_of_one_image_is_one_segment():
 def test_errors_count_where_they_lie():
     truth = np.repeat([[1, 1, 2, 2]], 4, axis=0)
     found = np.repeat([[7, 7, 0, 0]], 4, axis=0)
-    units = SpatialBlocks(2, 4, 4).tables(truth, found).parts()
+    units = SpatialBlocks(2, 4, 4).tables(truth, found).parts(4)
     assert instance_sums(units)["misses"].by_unit[:, 0].tolist() == [0, 1, 0, 0]
     assert TOPOLOGY.by_block(QUARTERS)[0].tolist() == [1, 1, 0, 1]
     assert TOPOLOGY.by_block(QUARTERS)[1].tolist() == [16] * 4
@@ -79,9 +87,9 @@ def test_errors_count_where_they_lie():
 @settings(max_examples=40, deadline=None)
 def test_borders_of_blocks_add_up_to_those_of_the_plane(scored, sides):
     tables = [QUARTERS.tables(*sides[:2]), QUARTERS.tables(*sides[2:])]
-    by_block = isbi2012.plane_sums(*(t.parts() for t in tables), TOPOLOGY.by_block(QUARTERS))
+    by_block = isbi2012.plane_sums(*(t.parts(4) for t in tables), TOPOLOGY.by_block(QUARTERS))
     found = score_sums({n: (np.arange(one.shape[1]), one) for n, one in by_block.items()})
-    expected = scored.thin(*(table.joined() for table in tables)) | {"warping_error": 3 / 64}
+    expected = scored.thin(*(table.joined(4) for table in tables)) | {"warping_error": 3 / 64}
     agree(found, expected)
 
 

@@ -12,6 +12,7 @@ from unetkit.progress import SILENT, Progress, Together
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import detect
 from unetkit.storage.outputs import check_file, output_name, write_csv
+from unetkit.storage.pixel_size import plane_pixel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -108,7 +109,9 @@ def measure(
             workers=workers,
             progress=together,
         )
-        size = pixel_of(sample.image) or (pixel_of(picture) if picture else None)
+        size = plane_pixel(sample.image.pixel_size)
+        if size is None and picture is not None:
+            size = plane_pixel(picture.pixel_size)
         for number, plane in enumerate(planes):
             table = objects.table(plane, pixel=size)
             header = header or tuple(_named(name, names) for name in table if name != "id")
@@ -116,12 +119,6 @@ def measure(
             rows += _rows(table, (sample.name, number), unit)
     write_csv(output, (*COLUMNS, *header), rows)
     return MeasureReport(output=output, objects=len(rows), samples=len(pairs))
-
-
-def pixel_of(image: Image) -> tuple[float, float] | None:
-    """Give the height and width of an image's pixels in micrometres, if it knows them."""
-    size = image.pixel_size or {}
-    return (size["y"], size["x"]) if "y" in size and "x" in size else None
 
 
 def _open(url: str, axes: str | None) -> Dataset:

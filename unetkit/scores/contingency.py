@@ -27,7 +27,8 @@ class Contingency:
     Attributes
     ----------
     image : ndarray of int64, shape (K,)
-        Which of several images, from 0: the same id in two images is two objects.
+        Which of several images, from 0: the same id in two images is two objects. Planes of a
+        stack or a movie are images.
     true, pred : ndarray of uint64, shape (K,)
         The labels; 0 is background.
     counts : ndarray of int64, shape (K,)
@@ -64,25 +65,35 @@ class Contingency:
         row[order] = np.cumsum(new) - 1
         sizes = np.zeros(int(new.sum()), np.int64)
         np.add.at(sizes, row, self.counts)
-        return Segments(ids=ids[order][new], sizes=sizes, row=row)
+        return Segments(image=self.image[order][new], ids=ids[order][new], sizes=sizes, row=row)
 
-    def parts(self) -> list[Contingency]:
-        """Give one table for each image told apart here, as parts of one image.
+    def parts(self, blocks: int) -> list[Contingency]:
+        """Give one table for each block of images whose blocks are told apart here.
+
+        Parameters
+        ----------
+        blocks : int
+            How many each image has: the first ones here are those of the first image.
 
         Returns
         -------
         list of Contingency
             An id means the same object in all of them.
         """
-        edges = np.searchsorted(self.image, np.arange(self.images + 1)).tolist()
+        image, block = np.divmod(self.image, blocks)
+        order = np.argsort(block, kind="stable")
+        edges = np.searchsorted(block[order], np.arange(blocks + 1)).tolist()
         return [
-            Contingency(0 * self.image[at], self.true[at], self.pred[at], self.counts[at])
-            for at in (slice(*ends) for ends in pairwise(edges))
+            Contingency(
+                image[at], self.true[at], self.pred[at], self.counts[at], self.images // blocks
+            )
+            for at in (order[start:stop] for start, stop in pairwise(edges))
         ]
 
-    def joined(self) -> Contingency:
-        """Give the table of the parts of one image, told apart as images, as one image."""
-        return _reduce((0 * self.image, self.true, self.pred, self.counts), images=1)
+    def joined(self, blocks: int) -> Contingency:
+        """Give the table of whole images of one whose `blocks` are told apart, see `parts`."""
+        whole = (self.image // blocks, self.true, self.pred, self.counts)
+        return _reduce(whole, images=self.images // blocks)
 
     def foreground(self) -> Contingency:
         """Give the table of the two classes background (label 0) and foreground (any other)."""
@@ -97,6 +108,8 @@ class Segments:
 
     Attributes
     ----------
+    image : ndarray of int64, shape (S,)
+        Each segment's image.
     ids : ndarray of uint64, shape (S,)
         Each segment's label in its image; 0 is background.
     sizes : ndarray of int64, shape (S,)
@@ -105,6 +118,7 @@ class Segments:
         The segment of each entry of the table.
     """
 
+    image: Array
     ids: Array
     sizes: Array
     row: Array

@@ -138,26 +138,35 @@ def detection(keys: Array, sums: Array) -> Array:
 
 def rand(keys: Array, sums: Array) -> Array:
     """Take the share of pixel pairs that agree; pairs are ordered, as each counts twice."""
-    pixels, true, pred, joint, ground_true, ground_pred, empty = np.moveaxis(sums, -1, 0)
-    pairs = pixels * (pixels - 1)
-    differing = true + ground_true**2 + pred + ground_pred**2 - 2 * (joint + empty**2)
+    pixels, true, pred, joint, ground_true, ground_pred, empty = _by_image(sums, 7)
+    every = pixels.sum(axis=-1)
+    pairs = every * (every - 1)
+    parted = true + ground_true**2 + pred + ground_pred**2 - 2 * (joint + empty**2)
+    differing = parted.sum(axis=-1)
     return _divide(pairs - differing, pairs)
 
 
 def adapted_rand_error(keys: Array, sums: Array) -> Array:
     """Take 1 - F of the pairs of two pixels, so that none is paired with itself."""
-    both, true, pred, missed, pixels = np.moveaxis(sums, -1, 0)
+    both, true, pred, missed, pixels = _by_image(sums, 5)
     joined = 0.5 * (true - pixels) + 0.5 * (pred + missed**2 - pixels)
-    return np.asarray(np.clip(1 - _divide(both - pixels, joined), 0, None))
+    agreed = _divide((both - pixels).sum(axis=-1), joined.sum(axis=-1))
+    return np.asarray(np.clip(1 - agreed, 0, None))
 
 
-def information(keys: Array, sums: Array) -> Array:
-    """Add up the conditional entropies in bits of one direction or of both."""
-    terms = sums.reshape(*sums.shape[:-1], -1, 5)
-    pixels, known, ground, shared, empty = np.moveaxis(terms, -1, 0)
-    bits = _divide(known + _surprise(ground) - shared - _surprise(empty), pixels)
+def information(keys: Array, sums: Array, *, directions: int = 1) -> Array:
+    """Add up the conditional entropies in bits of one direction, or of both."""
+    terms = _by_image(sums.reshape(*sums.shape[:-1], directions, -1), 5)
+    pixels, known, ground, shared, empty = terms
+    bits = (known + _surprise(ground) - shared - _surprise(empty)).sum(axis=-1)
     # Sums of logarithms leave 1e-16 where segments agree, on either side of 0.
-    return np.asarray(np.round(np.clip(bits, 0, None), 12).sum(axis=-1))
+    each = np.round(np.clip(_divide(bits, pixels.sum(axis=-1)), 0, None), 12)
+    return np.asarray(each.sum(axis=-1))
+
+
+def _by_image(sums: Array, count: int) -> Array:
+    """Put `count` columns first, that each image has of its own; images are last."""
+    return np.moveaxis(sums.reshape(*sums.shape[:-1], -1, count), -1, 0)
 
 
 def mean_where(values: Array, there: Array) -> Array:
@@ -292,49 +301,66 @@ def segment_sums(units: Sequence[Contingency]) -> dict[str, Columns]:
     whole = contingency.merge(units)
     true, pred = whole.segments("true"), whole.segments("pred")
     true_unit, pred_unit = (unit_of_segment(units, side) for side in ("true", "pred"))
+    unit, entries = contingency.stack(units)
     # Of blocks of one image the background is a segment that no unit has for itself.
-    spread = whole.images < len(units)
+    held = np.unique(np.stack([entries.image, unit]), axis=1)[0]
+    spread = len(held) > len(np.unique(held))
+    images = whole.images if spread else 1
     ground_true, ground_pred = ((ids == 0) & spread for ids in (whole.true, whole.pred))
     void = ground_true & ground_pred
     at_true = np.where(ground_true, pred_unit[pred.row], true_unit[true.row])
     at_pred = np.where(ground_pred, true_unit[true.row], pred_unit[pred.row])
     counts = whole.counts.astype(float)
-    unit, entries = contingency.stack(units)
+
+    def add(at: Array, image: Array, values: Array, chosen: Array) -> Array:
+        places = at[chosen] * images + (image[chosen] if spread else 0)
+        return _add(places, values[chosen], len(units) * images).reshape(len(units), images)
+
+    def pairs(at: Array, values: Array, chosen: Array) -> Array:
+        return add(at, whole.image, values, chosen)
+
     nothing = (entries.true == 0) & (entries.pred == 0) & spread
-    empty = _add(unit[nothing], entries.counts[nothing].astype(float), len(units))
-
-    def add(at: Array, values: Array, chosen: Array) -> Array:
-        return _add(at[chosen], values[chosen], len(units))
-
+    empty = add(unit, entries.image, entries.counts.astype(float), nothing)
     pixels, ground, squares, bits = [], [], [], []
     for at, own, segments, home in (
         (at_true, ground_true, true, true_unit),
         (at_pred, ground_pred, pred, pred_unit),
     ):
         sizes = segments.sizes.astype(float)
-        pixels.append(add(at, counts, ~void) + empty)
-        ground.append(add(at, counts, own & ~void) + empty)
-        squares.append(add(home, sizes**2, (segments.ids != 0) | (not spread)))
-        known = add(at, counts * np.log2(sizes[segments.row] / counts), ~own)
-        shared = add(at, _surprise(counts), own & ~void)
-        bits.append([pixels[-1], known, ground[-1], shared, empty])
-    joint = add(at_true, counts**2, ~void)
+        pixels.append(pairs(at, counts, ~void) + empty)
+        ground.append(pairs(at, counts, own & ~void) + empty)
+        kept = (segments.ids != 0) | (not spread)
+        squares.append(add(home, segments.image, sizes**2, kept))
+        known = pairs(at, counts * np.log2(sizes[segments.row] / counts), ~own)
+        shared = pairs(at, _surprise(counts), own & ~void)
+        bits.append([known, ground[-1], shared, empty])
+    joint = pairs(at_true, counts**2, ~void)
     inside = whole.true != 0
     missed = inside & (whole.pred == 0) & spread
     overlap = np.bincount(pred.row[inside], counts[inside], minlength=len(pred.ids))
+    kept_true, kept_pred = true.ids != 0, (pred.ids != 0) | (not spread)
     return {
-        "rand": columns(pixels[0], *squares, joint, *ground, empty),
-        "adapted_rand_error": columns(
-            add(at_true, counts**2, inside),
-            add(true_unit, true.sizes.astype(float) ** 2, true.ids != 0),
-            add(pred_unit, overlap**2, (pred.ids != 0) | (not spread)),
-            add(at_true, counts, missed),
-            add(at_true, counts, inside),
+        "rand": _grouped([pixels[0], *squares, joint, *ground, empty]),
+        "adapted_rand_error": _grouped(
+            [
+                pairs(at_true, counts**2, inside),
+                add(true_unit, true.image, true.sizes.astype(float) ** 2, kept_true),
+                add(pred_unit, pred.image, overlap**2, kept_pred),
+                pairs(at_true, counts, missed),
+                pairs(at_true, counts, inside),
+            ]
         ),
-        "voi": columns(*bits[0], *bits[1]),
-        "voi_split": columns(*bits[0]),
-        "voi_merge": columns(*bits[1]),
+        "voi": _grouped([pixels[0], *bits[0]], [pixels[1], *bits[1]]),
+        "voi_split": _grouped([pixels[0], *bits[0]]),
+        "voi_merge": _grouped([pixels[1], *bits[1]]),
     }
+
+
+def _grouped(*groups: Sequence[Array]) -> Columns:
+    """Set the columns of each image, shape (U, I) each, side by side, group after group."""
+    parts = [np.stack(group, axis=-1) for group in groups]
+    sums = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
+    return np.arange(sums.shape[1]), sums.astype(float)
 
 
 def _add(at: Array, weights: Array | None, units: int) -> Array:

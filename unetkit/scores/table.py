@@ -207,6 +207,7 @@ SCORES: tuple[Score, ...] = (
         "Variation of information: voi_split + voi_merge, in bits.",
         "without pixels",
         _MEILA,
+        formula=partial(sums.information, directions=2),
     ),
     _bits(
         "voi_split",

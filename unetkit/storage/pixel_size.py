@@ -109,6 +109,12 @@ def recorded(value: float | str, *, name: str) -> float | str:
     return value if physical else number
 
 
+def plane_pixel(pixel_size: Mapping[str, float] | None) -> tuple[float, float] | None:
+    """Give the height and width of pixels in micrometres, where both are known."""
+    size = pixel_size or {}
+    return (size["y"], size["x"]) if "y" in size and "x" in size else None
+
+
 def pixel_of(
     pixel_size: Mapping[str, float] | None, *, name: str, sample: str
 ) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from unetkit.commands.evaluate.command import evaluate
+from unetkit.commands.measure import measure
 from unetkit.errors import OutputError, UsageError
 
 TRUTH = np.zeros((40, 40), np.uint16)
@@ -38,7 +39,26 @@ def test_every_object_has_its_row(stores, tmp_path, kit):
         ("prediction", "9"): ("split", "2", "0.4"),
         ("prediction", "10"): ("false", "", "0.0"),
     }
-    assert (rows[0]["y"], rows[0]["x"], rows[0]["area"]) == ("6.5", "6.5", "100")
+    assert (rows[0]["centroid_y"], rows[0]["area"], rows[0]["unit"]) == ("6.5", "100", "pixel")
+
+
+def test_objects_are_measured_as_measure_does(write, tmp_path):
+    truth = np.stack([TRUTH, np.roll(TRUTH, 3, axis=1)])
+    common = {"pixel_size": {"y": 0.5, "x": 0.5}}
+    found, wanted = (write(f"{n}.zarr", {"a": truth}, **common) for n in "pt")
+    ours, theirs = str(tmp_path / "o.csv"), str(tmp_path / "m.csv")
+    evaluate(found, wanted, objects=ours, scheduler="sync")
+    measure(found, csv=theirs, scheduler="sync")
+    rows, expected = (
+        list(csv.DictReader(Path(path).read_text().splitlines())) for path in (ours, theirs)
+    )
+    rows = [row for row in rows if row["side"] == "prediction"]
+    shared = [name for name in expected[0] if name in rows[0]]
+    assert shared == list(expected[0])
+    assert [[row[name] for name in shared] for row in rows] == [
+        [row[name] for name in shared] for row in expected
+    ]
+    assert (rows[0]["area"], rows[0]["unit"], len(rows)) == ("25.0", "micrometre", 6)
 
 
 def test_files_are_refused_before_any_work(stores, tmp_path):

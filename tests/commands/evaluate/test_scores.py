@@ -12,6 +12,7 @@ from unetkit.commands.evaluate import counting
 from unetkit.commands.evaluate.command import evaluate
 from unetkit.engine import block_io
 from unetkit.scores import contingency
+from unetkit.scores.table import score_instances, value_of
 from unetkit.scores.units import SpatialBlocks
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.image_writer import create_image, create_labels
@@ -83,6 +84,27 @@ def test_overall_is_pooled_and_the_mean_stands_beside_it(compared):
     assert report.mean.seg == 0.5
     assert report.overall.seg == 15 / 16  # id 1 of one sample is not id 1 of the other
     assert report.overall.objects_true == 16
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 50), (2, 300, 520)])  # without and with squares
+def test_planes_are_scored_one_by_one_and_pooled(compared, shape):
+    truth, found = (np.stack([cells(s, shape[1:]) for s in range(k, k + shape[0])]) for k in (0, 9))
+    found = np.where(found % 5 == 0, truth, found + 40)
+    report = compared(found, truth)
+    planes = [contingency.from_labels(*pair) for pair in zip(truth, found, strict=True)]
+    assert report.overall == score_instances(contingency.pool(planes))
+    assert report.overall.objects_true == sum(len(np.unique(plane)) - 1 for plane in truth)
+    for name, interval in report.certainty.intervals.items():
+        value = value_of(name, report.overall.to_dict())
+        assert value is None or interval[0] <= value <= interval[1], name
+
+
+def test_new_ids_in_every_plane_cost_nothing(compared):
+    truth = np.stack([cells(0, (20, 20))] * 3)
+    found = np.where(truth != 0, truth + 50 * np.arange(3)[:, None, None].astype(np.uint16), 0)
+    overall = compared(found, truth).overall
+    assert (overall.average_precision, overall.seg, overall.det, overall.pq) == (1, 1, 1, 1)
+    assert (overall.rand, overall.voi, overall.adapted_rand_error) == (1, 0, 0)
 
 
 def test_classes_are_scored_with_their_names(compared):
@@ -163,4 +185,4 @@ def test_units_do_not_depend_on_blocks(write, side):
     assert tiled.images == len(boxes)
     assert columns(tiled) == columns(expected)
     whole = counting.count(pairs, "instances", runner)[0].table
-    assert columns(tiled.joined()) == columns(whole)
+    assert columns(tiled.joined(9)) == columns(whole)

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from unetkit.arrays.instances import instances
+from unetkit.commands.evaluate.command import evaluate
+from unetkit.commands.measure import measure
 from unetkit.commands.train import validation
 from unetkit.commands.train.plan import choose_task
 from unetkit.commands.train.samples import training_samples
@@ -115,6 +117,21 @@ def test_scores_are_those_of_the_samples_together(kit, tmp_path):
     assert found.scores["dice"] == expected.dice
     assert found.scores["average_precision"] == expected.average_precision
     assert found.scores["objects_predicted"] == expected.objects_predicted
+
+
+def test_planes_count_as_in_eval_and_measure(tmp_path):
+    labels = np.zeros((3, 40, 40), np.uint8)
+    for z in range(3):
+        labels[z, 4 + z : 14 + z, 5:15], labels[z, 20:30, 20 + z : 30 + z] = 1, 2
+    url = str(tmp_path / "data.zarr")
+    writer = DatasetWriter(url)
+    writer.add("a", (labels > 0) * np.uint8(200), axes="zyx", labels=labels, kind="instances")
+    writer.finish()
+    validated = validator(url)(Bright()).scores
+    scored = evaluate(url, url, bootstrap=0).overall
+    measured = measure(url, csv=str(tmp_path / "m.csv")).objects
+    assert validated["objects_true"] == scored.objects_true == measured == 6
+    assert validated["objects_predicted"] == scored.objects_predicted
 
 
 def test_a_part_of_an_image_is_predicted_as_in_the_whole(tmp_path):

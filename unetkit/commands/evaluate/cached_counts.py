@@ -39,6 +39,8 @@ R = TypeVar("R")
 SAVE_MIN_BLOCKS = 256
 # After these the work itself is sound, and going on with it is worth while.
 SOUND = (*RESUMABLE, KeyboardInterrupt, OutputError)
+# The version of what jobs return; results of another are never added to these.
+COUNTS = 2
 AFRESH = "an unfinished evaluation is started afresh; --resume goes on with one"
 # What jobs return, by the name that kept results have: nothing else is ever made of what is read.
 _KINDS: dict[str, type[Any]] = {
@@ -193,7 +195,7 @@ def _fingerprint(matched: MatchedSamples, settings: dict[str, Any]) -> dict[str,
             for name, array in arrays.items()
             if array is not None
         }
-    about = {"unetkit": __version__, "kind": matched.kind}
+    about = {"unetkit": __version__, "counts": COUNTS, "kind": matched.kind}
     return {**about, **settings, "samples": sides}
 
 

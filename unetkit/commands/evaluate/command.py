@@ -129,7 +129,7 @@ def _check_files(
     objects: str | None, report: str | None, *, overwrite: bool, predictions: int
 ) -> None:
     """Make sure that files that were asked for can be written, before any work."""
-    wanted = ((objects, ",".join(object_errors.COLUMNS)), (report, BEGINS))
+    wanted = ((objects, ",".join(object_errors.BEGINS)), (report, BEGINS))
     for path, begins in wanted:
         if path is not None:
             if predictions > 1:

@@ -85,7 +85,7 @@ def units_of(
     if 1 < len(tables) < LEAST_IMAGES:
         reason = f"intervals need {LEAST_IMAGES} images or more, got {len(tables)}"
         return Units(None, None, len(tables), None, reason)
-    units = tables[0].parts() if len(tables) == 1 else contingency.apart(tables)
+    units = tables[0].parts(blocks.count) if blocks else contingency.apart(tables)
     found = class_sums(units) if kind == "classes" else instance_sums(units)
     found = {name: sums for name, sums in found.items() if SCORES_BY_NAME[name].best is not None}
     if borders:

@@ -101,7 +101,7 @@ def _cut(plane: B, side: int | None) -> Iterator[B]:
 class Counted:
     """What a block or a sample holds; results that are kept have these names."""
 
-    table: Contingency  # where blocks are told apart, one image a block
+    table: Contingency  # one image a plane, or where units are told apart one a plane and unit
     chances: Array | None  # of a probability map, as `threshold_curve.count` has it
 
 
@@ -112,7 +112,12 @@ def count_block(block: Block) -> Counted:
     found, wanted = block.prediction.read(*box), block.truth.read(*box)
     ignore = None if block.ignore is None else block.ignore.read(*box)
     origin = (rows[0], block.columns[0])
-    counted = _tables(block.units, origin)(wanted, found, ignore=ignore)
+    part = _tables(block.units, origin)(wanted, found, ignore=ignore)
+    counted = replace(
+        part,
+        image=part.image + block.plane * part.images,
+        images=block.truth.planes * part.images,
+    )
     probabilities, chances = block.probabilities, None
     if probabilities is not None:
         chances = threshold_curve.count(
@@ -258,7 +263,7 @@ class Borders:
         added: dict[str, Array] = {}
         for _, plane in sorted(self.planes[threshold].items()):
             plain, thinned = (
-                [one.joined()] if units is None else one.parts()
+                [one] if units is None else one.parts(units.count)
                 for one in (plane.plain, plane.thinned)
             )
             found = isbi2012.plane_sums(plain, thinned, plane.topology.by_block(units))

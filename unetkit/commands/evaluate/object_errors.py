@@ -11,6 +11,7 @@ from unetkit.arrays import objects
 from unetkit.engine.measuring import measure_labels, piece_count
 from unetkit.progress import Together
 from unetkit.scores import matching
+from unetkit.storage.pixel_size import plane_pixel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,18 @@ if TYPE_CHECKING:
     from unetkit.storage.outputs import Cell
     from unetkit.storage.planes import PlaneArray
 
-COLUMNS = ("sample", "side", "plane", "id", "y", "x", "area", "kind", "partner", "iou")
+# How every such table begins, and those of `measure`, in its units.
+BEGINS = ("sample", "side", "plane", "id")
+MEASURED = (
+    "area",
+    "centroid_y",
+    "centroid_x",
+    "axis_major",
+    "axis_minor",
+    "perimeter",
+    "circularity",
+)
+COLUMNS = (*BEGINS, "unit", *MEASURED, "kind", "partner", "iou")
 
 
 @dataclass(frozen=True)
@@ -30,24 +42,27 @@ class ScoredObject:
 
     sample: str  # its sample's name in the truth
     side: str  # `truth` or `prediction`
-    plane: int  # where it begins
+    plane: int
     id: int
-    y: float  # its centre in that plane, in pixels
+    y: float  # its centre in pixels
     x: float
-    area: int  # its pixels in that plane
+    area: int  # its pixels
     kind: str  # as in `matching.Errors`
     partner: int | None  # the object of the other side with which it shares most
     iou: float  # with that object
+    unit: str = "pixel"  # of what was measured
+    measured: tuple[float, ...] = ()  # in the order of `MEASURED`
 
     def row(self) -> list[Cell]:
         """Give the cells of its row, in the order of `COLUMNS`."""
-        return [getattr(self, name) for name in COLUMNS]
+        begins = (getattr(self, name) for name in BEGINS)
+        return [*begins, self.unit, *self.measured, self.kind, self.partner, self.iou]
 
 
 def find_objects(
     pairs: Sequence[Pair], tables: Sequence[Contingency], runner: Runner
 ) -> list[ScoredObject]:
-    """List the objects of both sides of each pair of samples, the truth first, by id.
+    """List the objects of both sides of each pair of samples, the truth first, plane by plane.
 
     An object that the annotation ignores whole is not there. Tables are one a pair.
     """
@@ -58,13 +73,32 @@ def find_objects(
         overlaps = matching.overlaps(table)
         errors = matching.errors(overlaps)
         sides = (("truth", true, overlaps.true), ("prediction", predicted, overlaps.pred))
-        for (side, sample, own), (_, _, other), one in zip(sides, sides[::-1], errors, strict=True):
-            places = _places(sample.labels("instances"), runner)
-            columns = (part.tolist() for part in (own.ids, one.kinds, one.partner, one.iou))
-            for label, kind, at, iou in zip(*columns, strict=True):
+        pixels = [plane_pixel(sample.image.pixel_size) for _, sample, _ in sides]
+        for (side, sample, own), (_, _, other), one, pixel in zip(
+            sides, sides[::-1], errors, pixels, strict=True
+        ):
+            pixel = pixel or next(filter(None, pixels), None)
+            unit = "micrometre" if pixel else "pixel"
+            places = _places(sample.labels("instances"), runner, pixel=pixel)
+            parts = (own.image, own.ids, one.kinds, one.partner, one.iou)
+            for plane, label, kind, at, iou in zip(*(p.tolist() for p in parts), strict=True):
                 if label:
+                    place, measured = places[plane, label]
                     partner = None if at < 0 else int(other.ids[at])
-                    found.append(ScoredObject(true.name, side, *places[label], kind, partner, iou))
+                    found.append(
+                        ScoredObject(
+                            true.name,
+                            side,
+                            plane,
+                            label,
+                            *place,
+                            kind,
+                            partner,
+                            iou,
+                            unit,
+                            measured,
+                        )
+                    )
     return found
 
 
@@ -74,9 +108,10 @@ def largest_errors(found: Sequence[ScoredObject], count: int) -> list[ScoredObje
     return sorted(wrong, key=lambda one: (-one.area, one.sample, one.side, one.id))[:count]
 
 
-def _places(labels: PlaneArray, runner: Runner) -> dict[int, tuple[int, int, float, float, int]]:
-    """Find plane, id, centre and area of each object; of several planes the first."""
-    places: dict[int, tuple[int, int, float, float, int]] = {}
+def _places(
+    labels: PlaneArray, runner: Runner, *, pixel: tuple[float, float] | None
+) -> dict[tuple[int, int], tuple[tuple[float, float, int], tuple[float, ...]]]:
+    """Find centre and area in pixels and all measurements of each object, by plane and id."""
     parts = measure_labels(
         labels,
         scheduler=runner.scheduler,
@@ -84,11 +119,14 @@ def _places(labels: PlaneArray, runner: Runner) -> dict[int, tuple[int, int, flo
         progress=runner.progress,
         run=runner.run,
     )
+    height, width = pixel or (1.0, 1.0)
+    places = {}
     for plane, part in enumerate(parts):
-        table = objects.table(part)
-        columns = (table[name].tolist() for name in ("id", "centroid_y", "centroid_x", "area"))
-        for label, y, x, area in zip(*columns, strict=True):
-            places.setdefault(label, (plane, label, y, x, area))
+        table = objects.table(part, pixel=pixel)
+        y, x = table["centroid_y"] / height, table["centroid_x"] / width
+        columns = (part.ids, y, x, part.sums[:, 0], *(table[name] for name in MEASURED))
+        for label, y, x, area, *measured in zip(*(c.tolist() for c in columns), strict=True):
+            places[plane, label] = (y, x, area), tuple(measured)
     return places
 
 

@@ -77,7 +77,7 @@ def score_prediction(
     )
     runner = replace(options.runner, run=kept.run)
     counted = count(matched.pairs, matched.kind, runner, units=blocks)
-    tables = [one.table.joined() for one in counted]
+    tables = [one.table.joined(1 if blocks is None else blocks.count) for one in counted]
     thin = matched.kind == "instances" or _is_two(matched, tables)
     borders = (
         count_borders(matched.pairs, matched.kind, runner, thin=thin, units=blocks)
