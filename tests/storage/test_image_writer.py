@@ -52,8 +52,8 @@ def test_every_part_is_valid_ome_zarr(axes, pixel_size, tmp_path):
         pixel_size=pixel_size,
     )
     for name, dtype in (("instances", np.uint32), ("ignore", np.uint8)):
-        create_labels(url, name, shape=shape(plain), axes=plain, dtype=dtype, pixel_size=pixel_size)
-    create_weights(url, shape=shape(plain), axes=plain, pixel_size=pixel_size)
+        create_labels(url, name, shape=shape(plain), axes=plain, dtype=dtype)
+    create_weights(url, shape=shape(plain), axes=plain)
     for part in ("", "/labels", "/weights"):
         yaozarrs.validate_zarr_store(url + part)
     image = opened(url)

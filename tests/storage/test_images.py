@@ -150,7 +150,7 @@ def test_axes_of_a_bare_array(shape, names, axes, found, tmp_path):
     assert open_image(f"{url}/2").data.axes == found
 
 
-@pytest.mark.parametrize("names", [None, ("a", "b", "c"), ("channel", "y", "x"), ("c", "c", "x")])
+@pytest.mark.parametrize("names", [None, ("a", "b", "c"), ("band", "y", "x"), ("c", "c", "x")])
 def test_more_dimensions_without_names_ask_for_axes(names, tmp_path):
     url = str(tmp_path / "bare.zarr")
     zarr.create_array(url, data=np.zeros((2, 4, 4), np.uint8), dimension_names=names)

@@ -12,6 +12,7 @@ from unetkit.storage.ome import (
     listed_samples,
     multiscales,
     omero,
+    placement_of,
     read_multiscale,
 )
 
@@ -20,11 +21,14 @@ def group(attributes):
     return GroupNode("here.zarr", 3, attributes)
 
 
+def level(scale, *more):
+    steps = [{"type": "scale", "scale": scale}, *more]
+    return {"path": "0", "coordinateTransformations": steps}
+
+
 def document(**changes):
     axes = [{"name": a, "type": "space", "unit": "nanometer"} for a in "yx"]
-    scale = [{"type": "scale", "scale": [250.0, 500.0]}]
-    datasets = [{"path": "0", "coordinateTransformations": scale}]
-    return {"axes": axes, "datasets": datasets, **changes}
+    return {"axes": axes, "datasets": [level([250.0, 500.0])], **changes}
 
 
 def test_what_is_written_reads_back():
@@ -32,7 +36,7 @@ def test_what_is_written_reads_back():
         kind="image",
         name="cells",
         axes="czyx",
-        pixel_size={"y": 0.25, "x": 0.5},
+        placement=placement_of({"y": 0.25, "x": 0.5}),
         own={"a": 1},
         extra={},
     ).attributes()
@@ -68,6 +72,68 @@ def test_a_scale_of_the_whole_image_counts_too_and_one_without_a_unit_is_no_pixe
         assert read_multiscale(group(without)) is None
 
 
+@pytest.mark.parametrize("scale", [[float("nan"), 0.5], [0.5, 0.0], [float("inf"), 1]])
+def test_a_scale_that_is_no_size_is_unknown(scale):
+    found = read_multiscale(group({"multiscales": [document(datasets=[level(scale)])]}))
+    assert found is not None
+    assert found.pixel_size is None
+    (written,) = multiscales(name="a", axes="yx", placement=found.placement, factors=[(1, 1)])
+    kept = [n if n > 0 and n < 9 else 1.0 for n in scale]
+    assert written["datasets"][0]["coordinateTransformations"] == [{"type": "scale", "scale": kept}]
+
+
+def test_levels_lie_where_the_first_one_does():
+    moved = level([2.0, 4.0], {"type": "translation", "translation": [10.0, -20.0]})
+    whole = [{"type": "translation", "translation": [1.0, 2.0]}]
+    read = group({"multiscales": [document(datasets=[moved], coordinateTransformations=whole)]})
+    found = read_multiscale(read)
+    assert found is not None
+    kept, mean = (
+        multiscales(
+            name="a",
+            axes="yx",
+            placement=found.placement,
+            factors=[(1, 1), (2, 2)],
+            nearest=nearest,
+        )[0]
+        for nearest in (True, False)
+    )
+    assert kept["axes"] == document()["axes"]
+    first = moved["coordinateTransformations"]
+    assert [entry["datasets"][0]["coordinateTransformations"] for entry in (kept, mean)] == [
+        first,
+        first,
+    ]
+    identity = {"type": "scale", "scale": [1.0, 1.0]}
+    assert kept["coordinateTransformations"] == [identity, *whole]
+    assert kept["datasets"][1]["coordinateTransformations"][1] == first[1]
+    # The centre of a block of two by two pixels of 2 x 4 units lies half a pixel further on.
+    shifted = {"type": "translation", "translation": [11.0, -18.0]}
+    assert mean["datasets"][1]["coordinateTransformations"][1] == shifted
+
+
+@pytest.mark.parametrize(
+    ("axes", "letters"),
+    [
+        ([{"name": "channel", "type": "channel"}, "y", "x"], "cyx"),
+        ([{"name": "wavelength", "type": "channel"}, {"name": "Y"}, {"name": "X"}], "cyx"),
+        ([{"name": "frame", "type": "time"}, "height", "width"], "tyx"),
+        (["time", "channel", "depth", "row", "column"], "tczyx"),
+    ],
+)
+def test_axes_are_known_by_their_type_or_by_a_word(axes, letters):
+    datasets = [level([1.0] * len(axes))]
+    found = read_multiscale(group({"multiscales": [document(axes=axes, datasets=datasets)]}))
+    assert found is not None
+    assert found.axes == letters
+
+
+def test_a_later_version_is_named():
+    later = {"coordinateSystems": [], "datasets": [{"path": "0"}]}
+    with pytest.raises(InputError, match=r"0\.4 or 0\.5, got version 0\.6"):
+        read_multiscale(group({"ome": {"version": "0.6", "multiscales": [later]}}))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -83,11 +149,12 @@ def test_a_scale_of_the_whole_image_counts_too_and_one_without_a_unit_is_no_pixe
         {"datasets": [{"path": "/etc"}]},
         {"datasets": [{"path": "s3://b/x"}]},
         {"datasets": [{"path": "0", "coordinateTransformations": [{"type": "scale"}]}]},
-        {
-            "datasets": [
-                {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": ["a", 1]}]}
-            ]
-        },
+        *(
+            {"datasets": [level(scale)]}
+            for scale in (["a", 1], ["1", "1"], [10**400, 1], [True, 1])
+        ),
+        *({"coordinateTransformations": steps} for steps in (["scale"], [None], None, {"a": 1}, 3)),
+        {"datasets": [{"path": "0", "coordinateTransformations": {"type": "scale"}}]},
     ],
 )
 def test_senseless_documents_are_refused(changes):
@@ -96,9 +163,9 @@ def test_senseless_documents_are_refused(changes):
 
 
 def test_levels_of_means_are_shifted_by_half_a_block():
-    sizes = {"y": 0.5, "x": 0.5}
+    sizes = placement_of({"y": 0.5, "x": 0.5})
     factors = [(1, 1), (2, 2), (4, 4)]
-    (mean,) = multiscales(name="a", axes="cyx", pixel_size=sizes, factors=factors, nearest=False)
+    (mean,) = multiscales(name="a", axes="cyx", placement=sizes, factors=factors, nearest=False)
     steps = [level["coordinateTransformations"] for level in mean["datasets"]]
     assert steps[0] == [{"type": "scale", "scale": [1.0, 0.5, 0.5]}]
     # A pixel of level 2 covers pixels 0 to 3, whose centre is at 1.5 pixels, 0.75 micrometres.
@@ -106,7 +173,7 @@ def test_levels_of_means_are_shifted_by_half_a_block():
         {"type": "scale", "scale": [1.0, 2.0, 2.0]},
         {"type": "translation", "translation": [0.0, 0.75, 0.75]},
     ]
-    (kept,) = multiscales(name="a", axes="yx", pixel_size=sizes, factors=factors)
+    (kept,) = multiscales(name="a", axes="yx", placement=sizes, factors=factors)
     assert all(len(level["coordinateTransformations"]) == 1 for level in kept["datasets"])
 
 

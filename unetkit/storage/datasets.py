@@ -155,7 +155,7 @@ def write_sample(
         attributes=attributes,
     )
     _fill(array, image, axes=axes)
-    same: dict[str, Any] = {"shape": shape, "axes": plain, "pixel_size": pixel_size}
+    same: dict[str, Any] = {"shape": shape, "axes": plain}
     if labels is not None:
         own = {**(label_attributes or {})}
         if class_names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,9 +20,11 @@ from unetkit.storage.ome import (
     FORMATS,
     NewGroup,
     OmeVersion,
+    Placement,
     label_names,
     ome_part,
     omero,
+    placement_of,
     provenance_marks,
     read_multiscale,
 )
@@ -47,6 +49,7 @@ def create_image(
     chunk: int = 512,
     channel_names: Sequence[str] = (),
     pixel_size: Mapping[str, float] | None = None,
+    placement: Placement | None = None,
     attributes: Mapping[str, Any] | None = None,
     fill_value: float = 0,
     name: str | None = None,
@@ -55,8 +58,9 @@ def create_image(
     """Create an OME-Zarr image where nothing is yet, and return its level 0, to be written.
 
     `axes` are letters in the order t, c, z, y, x; `pixel_size` is in micrometres along y, x and
-    perhaps z; `attributes` go under `unetkit`. Viewers know integers to 32 bits and float32, and
-    some only OME-Zarr 0.4. Labels and weights follow the version of their image.
+    perhaps z, unless the `placement` of another image says more; `attributes` go under `unetkit`.
+    Viewers know integers to 32 bits and float32, and some only OME-Zarr 0.4. Labels and weights
+    follow the version of their image.
     """
     _check_axes_order(axes, len(shape))
     count = shape[axes.index("c")] if "c" in axes else 1
@@ -71,9 +75,10 @@ def create_image(
         own["channel_names"] = list(channel_names)
     if channel_names and "c" in axes and np.dtype(dtype) == np.uint8:
         extra["omero"] = omero(channel_names)
+    where = placement or placement_of(pixel_size)
     return _create(
         url,
-        NewGroup("image", name or stem(url), axes, pixel_size, own, extra, FORMATS[ome_version]),
+        NewGroup("image", name or stem(url), axes, where, own, extra, FORMATS[ome_version]),
         shape=shape,
         dtype=dtype,
         chunk=chunk,
@@ -90,21 +95,21 @@ def create_labels(
     dtype: DTypeLike,
     chunk: int = 512,
     attributes: Mapping[str, Any] | None = None,
-    pixel_size: Mapping[str, float] | None = None,
 ) -> PlaneArray:
     """Create labels of an image, of its axes without c, and list them with the image's labels.
 
-    Names other than `instances`, `classes` and `ignore` are kept but not read.
+    They lie where the image lies. Names other than `instances`, `classes` and `ignore` are kept
+    but not read.
     """
     _check_axes_order(axes, len(shape))
-    zarr_format = _image_group(url_of_image).zarr_format
+    zarr_format, placement = _image_group(url_of_image)
     if np.dtype(dtype).kind not in "ui" or "c" in axes:
         raise LabelError(f"labels must be integers without a c axis, got {np.dtype(dtype)}, {axes}")
     if not is_segment(name):
         raise UsageError(f"the name of labels must be a plain folder name, got {name!r}")
     extra = {"image-label": {"version": "0.5", "source": {"image": "../../"}}}
     folder = join(url_of_image, "labels")
-    group = NewGroup("labels", name, axes, pixel_size, attributes or {}, extra, zarr_format)
+    group = NewGroup("labels", name, axes, placement, attributes or {}, extra, zarr_format)
     array = _create(join(folder, name), group, shape=shape, dtype=dtype, chunk=chunk)
     listing = read_node(folder)
     listed = ome_part({"labels": [*label_names(listing), name]}, zarr_format=zarr_format)
@@ -124,7 +129,6 @@ def create_weights(
     axes: str,
     chunk: int = 512,
     attributes: Mapping[str, Any] | None = None,
-    pixel_size: Mapping[str, float] | None = None,
     at: str | None = None,
 ) -> PlaneArray:
     """Create float32 weights of an image, an OME-Zarr image of its own, of its axes without c.
@@ -132,9 +136,9 @@ def create_weights(
     They lie at `weights` below the image, or `at` a partial that takes their place when complete.
     """
     _check_axes_order(axes, len(shape))
-    zarr_format = _image_group(url_of_image).zarr_format
+    zarr_format, placement = _image_group(url_of_image)
     place = at or join(url_of_image, "weights")
-    group = NewGroup("weights", "weights", axes, pixel_size, attributes or {}, {}, zarr_format)
+    group = NewGroup("weights", "weights", axes, placement, attributes or {}, {}, zarr_format)
     return _create(place, group, shape=shape, dtype=np.float32, chunk=chunk)
 
 
@@ -185,11 +189,12 @@ def _check_axes_order(axes: str, ndim: int) -> None:
         )
 
 
-def _image_group(url: str) -> GroupNode:
+def _image_group(url: str) -> tuple[Literal[2, 3], Placement]:
     node = read_node(url)
-    if not isinstance(node, GroupNode) or read_multiscale(node) is None:
+    multiscale = read_multiscale(node) if isinstance(node, GroupNode) else None
+    if node is None or multiscale is None:
         raise InputError(
             f"{url} must be an OME-Zarr image to get labels or weights, got something else; "
             "run 'unetkit import' first"
         )
-    return node
+    return node.zarr_format, multiscale.placement

@@ -12,7 +12,9 @@ from unetkit.storage.journal import Journal
 from unetkit.storage.nodes import ArrayNode, GroupNode, read_node
 from unetkit.storage.ome import (
     Multiscale,
+    Placement,
     array_below,
+    axis_letter,
     channel_names,
     check_axes,
     label_names,
@@ -121,6 +123,7 @@ class Image:
     data: PlaneArray  # the pixels of level 0
     channel_names: tuple[str, ...] = ()  # numbers where the store has no names
     pixel_size: dict[str, float] | None = None  # micrometres along y, x and perhaps z
+    placement: Placement | None = None  # what the store says of where its pixels lie
     levels: int = 1  # 1 without a pyramid
     attributes: dict[str, Any] = field(default_factory=dict)  # what this library wrote
     labels: dict[str, PlaneArray] = field(default_factory=dict)  # those of `LABELS` there are
@@ -152,7 +155,7 @@ def array_axes(node: ArrayNode, *, ndim: int, axes: str | None) -> str:
 
 def named_axes(node: ArrayNode, ndim: int) -> str | None:
     """Return what the names of the last `ndim` dimensions say; two without names are y, x."""
-    names = [name.lower() for name in (node.dimension_names or ())[-ndim:]]
+    names = [axis_letter(name) for name in (node.dimension_names or ())[-ndim:]]
     if all(len(name) == 1 for name in names) and are_axes("".join(names), ndim):
         return "".join(names)
     return "yx" if ndim == 2 else None
@@ -175,6 +178,7 @@ def ome_image(node: GroupNode, *, axes: str | None = None) -> Image:
         data=data,
         channel_names=channel_names(node, data.channel_count),
         pixel_size=multiscale.pixel_size,
+        placement=multiscale.placement,
         levels=len(multiscale.paths),
         attributes=provenance_marks(node),
         labels=labels,

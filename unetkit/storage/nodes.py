@@ -11,6 +11,7 @@ import json
 import math
 import re
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +22,7 @@ import zarr
 from numcodecs import Blosc
 from zarr.codecs import ZstdCodec
 
-from unetkit.errors import InputError, OutputError, ResourceError
+from unetkit.errors import InputError, OutputError, ResourceError, UnetkitError
 from unetkit.storage.atomic import write_json
 from unetkit.storage.urls import exists, is_remote, join, read, read_small, storing
 
@@ -34,6 +35,10 @@ CHUNK_BYTES_LIMIT = 2**30
 CHUNK_COUNT_LIMIT = 2**26
 ELEMENTS_LIMIT = 2**62
 DIMENSIONS_LIMIT = 8
+# Levels of objects and lists in each other; those of the specifications are below ten.
+NESTING_LIMIT = 100
+# What Python says of a document in which something is missing, or of another kind than it should.
+UNFIT = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
 DTYPES = r"bool|u?int(8|16|32|64)|float(16|32|64)"
 DTYPES_V2 = r"[<>|](b1|[iu][1248]|f[248])"
@@ -90,18 +95,39 @@ def read_node(url: str) -> ArrayNode | GroupNode | None:
     return None
 
 
+@contextmanager
+def judging(rule: str, remedy: str) -> Iterator[None]:
+    """Refuse a document of someone else in one sentence, whatever does not fit in it."""
+    try:
+        yield
+    except UnetkitError:
+        raise
+    except UNFIT as error:
+        raise InputError(f"{rule}, got: {error!r:.100}; {remedy}") from error
+
+
 def _document(url: str) -> tuple[dict[str, Any], int] | None:
     data = read_small(url, limit=DOCUMENT_LIMIT)
     if data is None:
         return None
-    try:
+    with judging(f"{url} must be a JSON document that can be read", "restore it from the original"):
         document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"{url} must be a JSON document, got one that can't be read ({error!s:.100}); "
-            "restore it from the original"
-        ) from error
+        if not _is_shallow(document):
+            raise ValueError(f"values in more than {NESTING_LIMIT} levels")
     return _object(document, url, "the document"), zlib.crc32(data)
+
+
+def _is_shallow(document: object) -> bool:
+    """Tell whether nothing lies so deep in a document that what walks through it would fail."""
+    layer = [document]
+    for _ in range(NESTING_LIMIT):
+        layer = [
+            child
+            for value in layer
+            if isinstance(value, dict | list)
+            for child in (value.values() if isinstance(value, dict) else value)
+        ]
+    return not layer
 
 
 def _object(value: object, url: str, what: str) -> dict[str, Any]:

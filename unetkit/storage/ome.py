@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from unetkit.errors import InputError, UsageError
 from unetkit.storage.image_file import are_axes
-from unetkit.storage.nodes import ArrayNode, GroupNode, read_node
+from unetkit.storage.nodes import ArrayNode, GroupNode, judging, read_node
 from unetkit.storage.pixel_size import OME_UNITS
 from unetkit.storage.urls import inside, stem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 SCHEMA = 1
 OmeVersion = Literal["0.5", "0.4"]
@@ -22,6 +23,72 @@ TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 COLORS = ("FF0000", "00FF00", "0000FF", "FF00FF", "00FFFF", "FFFF00")
 
 
+# Names that others give to axes, besides their letters.
+AXIS_WORDS = {
+    **{"time": "t", "channel": "c", "channels": "c", "depth": "z", "height": "y", "width": "x"},
+    **{"plane": "z", "slice": "z", "row": "y", "rows": "y", "column": "x", "columns": "x"},
+}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A scale, then a translation, along each axis that has any."""
+
+    scale: Mapping[str, float] = field(default_factory=dict)
+    shift: Mapping[str, float] = field(default_factory=dict)
+
+    def then(self, other: Steps) -> Steps:
+        """Return one that does this and then another."""
+        axes = {*self.scale, *self.shift, *other.scale, *other.shift}
+        scale = {axis: self.scale.get(axis, 1.0) * other.scale.get(axis, 1.0) for axis in axes}
+        shift = {
+            axis: self.shift.get(axis, 0.0) * other.scale.get(axis, 1.0)
+            + other.shift.get(axis, 0.0)
+            for axis in axes
+        }
+        return Steps(scale, shift)
+
+    def document(self, axes: str) -> list[dict[str, Any]]:
+        """Write it down as OME-Zarr does."""
+        scale = [float(self.scale.get(axis, 1.0)) for axis in axes]
+        shift = [float(self.shift.get(axis, 0.0)) for axis in axes]
+        steps: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+        return [*steps, {"type": "translation", "translation": shift}] if any(shift) else steps
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies: what its largest level and the whole say, and the unit of each axis.
+
+    Whatever is made of the image bears the same, so that a viewer draws it in the same place.
+    """
+
+    level: Steps = Steps()
+    whole: Steps = Steps()
+    units: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def scale(self) -> dict[str, float]:
+        """The size of a pixel along each axis, in the axis's own unit, perhaps in none."""
+        return dict(self.level.then(self.whole).scale)
+
+    @property
+    def pixel_size(self) -> dict[str, float] | None:
+        """Micrometres, where y and x have a unit of length: without one a scale says nothing."""
+        sizes = {
+            axis: abs(size) * OME_UNITS[self.units[axis]]
+            for axis, size in self.scale.items()
+            if axis in "zyx" and self.units.get(axis) in OME_UNITS
+        }
+        return sizes if {"y", "x"} <= set(sizes) else None
+
+
+def placement_of(pixel_size: Mapping[str, float] | None) -> Placement:
+    """Place an image of which no more than the size of its pixels is known, in micrometres."""
+    sizes = dict(pixel_size or {})
+    return Placement(Steps(sizes), units=dict.fromkeys(sizes, "micrometer"))
+
+
 @dataclass(frozen=True)
 class Multiscale:
     """What an image group says about its levels."""
@@ -29,8 +96,13 @@ class Multiscale:
     axes: str
     name: str
     paths: tuple[str, ...]  # full URLs, the largest level first
-    pixel_size: dict[str, float] | None  # in micrometres
+    placement: Placement
     version: str
+
+    @property
+    def pixel_size(self) -> dict[str, float] | None:
+        """The size of a pixel in micrometres, where it is known."""
+        return self.placement.pixel_size
 
 
 def check_axes(axes: str, ndim: int, *, url: str) -> str:
@@ -64,47 +136,79 @@ def read_multiscale(node: GroupNode) -> Multiscale | None:
     listed = ome(node).get("multiscales")
     if not isinstance(listed, list) or not listed:
         return None
-    try:
+    rule = f"multiscales of {node.url} must follow OME-Zarr 0.4 or 0.5"
+    with judging(rule, "name the array inside it, with --axes"):
         document = listed[0]
-        axes = [axis if isinstance(axis, str) else axis["name"] for axis in document["axes"]]
-        letters = "".join(axes).lower()
-        if not are_axes(letters, len(axes)):
-            raise ValueError(f"axes {axes}")
+        version = str(ome(node).get("version") or document.get("version") or "0.4")
+        if "axes" not in document:
+            raise InputError(
+                f"{rule}, got version {version:.20}, whose axes are described otherwise; "
+                "name the array inside it, with --axes"
+            )
+        letters = "".join(map(_letter, document["axes"]))
+        if not are_axes(letters, len(document["axes"])):
+            raise ValueError(f"axes {document['axes']!r:.200}")
         paths = [dataset["path"] for dataset in document["datasets"]]
-        pixel_size = _pixel_size(document, letters)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(
-            f"multiscales of {node.url} must follow OME-Zarr 0.4 or 0.5, got: {error!r:.100}; "
-            "name the array inside it, with --axes"
-        ) from error
-    if not paths:
-        raise InputError(f"multiscales of {node.url} must list a level, got none")
-    return Multiscale(
-        axes=letters,
-        name=str(document.get("name") or stem(node.url)),
-        paths=tuple(inside(node.url, path, what="a level's path") for path in paths),
-        pixel_size=pixel_size,
-        version=str(ome(node).get("version") or document.get("version") or "0.4"),
-    )
+        if not paths:
+            raise ValueError("no level")
+        return Multiscale(
+            axes=letters,
+            name=str(document.get("name") or stem(node.url)),
+            paths=tuple(inside(node.url, path, what="a level's path") for path in paths),
+            placement=_placement(document, letters),
+            version=version,
+        )
 
 
-def _pixel_size(document: dict[str, Any], axes: str) -> dict[str, float] | None:
-    """Pixel size where y and x have a unit of length: without one a scale says nothing."""
-    scale = [1.0] * len(axes)
-    for holder in (document, document["datasets"][0]):
-        for transformation in holder.get("coordinateTransformations", ()):
-            if transformation.get("type") == "scale":
-                factors = [float(factor) for factor in transformation["scale"]]
-                if len(factors) != len(axes):
-                    raise ValueError(f"scale {factors} for axes {axes!r}")
-                scale = [a * b for a, b in zip(scale, factors, strict=True)]
-    units = [axis.get("unit") if isinstance(axis, dict) else None for axis in document["axes"]]
-    sizes = {
-        axis: factor * OME_UNITS[unit]
-        for axis, factor, unit in zip(axes, scale, units, strict=True)
-        if axis in "zyx" and unit in OME_UNITS
+def _letter(axis: Any) -> str:
+    """Return the letter of an axis by its type, or by its name."""
+    name, kind = (axis, None) if isinstance(axis, str) else (axis["name"], axis.get("type"))
+    return {"channel": "c", "time": "t"}.get(str(kind)) or axis_letter(name)
+
+
+def axis_letter(name: str) -> str:
+    """Return the letter that the name of an axis stands for, or else the name in lower case.
+
+    >>> axis_letter("Channel"), axis_letter("X")
+    ('c', 'x')
+    """
+    return AXIS_WORDS.get(name.lower(), name.lower())
+
+
+def _placement(document: dict[str, Any], axes: str) -> Placement:
+    units = {
+        letter: axis["unit"]
+        for letter, axis in zip(axes, document["axes"], strict=True)
+        if isinstance(axis, dict) and isinstance(axis.get("unit"), str)
     }
-    return sizes if {"y", "x"} <= set(sizes) else None
+    level, whole = (
+        _steps(holder.get("coordinateTransformations", ()), axes)
+        for holder in (document["datasets"][0], document)
+    )
+    # A pixel of no size, or of one that is no number, says nothing about where things lie.
+    both = level.then(whole)
+    lost = {axis for axis, size in both.scale.items() if not (size and math.isfinite(size))}
+    lost |= {axis for axis, shift in both.shift.items() if not math.isfinite(shift)}
+    level, whole = (
+        Steps(*({a: n for a, n in found.items() if a not in lost} for found in (s.scale, s.shift)))
+        for s in (level, whole)
+    )
+    return Placement(level, whole, {axis: unit for axis, unit in units.items() if axis not in lost})
+
+
+def _steps(transformations: Iterable[dict[str, Any]], axes: str) -> Steps:
+    """Read the scales and translations that are to be applied one after the other."""
+    found = Steps()
+    for transformation in transformations:
+        kind = transformation.get("type")
+        if kind not in ("scale", "translation"):
+            continue
+        numbers = transformation[kind]
+        if len(numbers) != len(axes) or any(type(n) not in (int, float) for n in numbers):
+            raise ValueError(f"{kind} {numbers} for axes {axes!r}")
+        values = dict(zip(axes, map(float, numbers), strict=True))
+        found = found.then(Steps(values) if kind == "scale" else Steps(shift=values))
+    return found
 
 
 def label_names(node: GroupNode | ArrayNode | None) -> list[Any]:
@@ -137,7 +241,7 @@ class NewGroup:
     kind: str  # image, labels or weights: what it is to this library
     name: str
     axes: str
-    pixel_size: Mapping[str, float] | None
+    placement: Placement
     own: Mapping[str, Any]  # what goes under `unetkit` besides schema and kind
     extra: Mapping[str, Any]  # what goes into the OME part besides the levels
     zarr_format: Literal[2, 3] = 3
@@ -145,7 +249,7 @@ class NewGroup:
     def attributes(self) -> dict[str, Any]:
         """Write the attributes of the group."""
         levels = multiscales(
-            name=self.name, axes=self.axes, pixel_size=self.pixel_size, factors=[(1, 1)]
+            name=self.name, axes=self.axes, placement=self.placement, factors=[(1, 1)]
         )
         document = {"multiscales": levels, **self.extra}
         return {
@@ -177,7 +281,7 @@ def multiscales(
     *,
     name: str,
     axes: str,
-    pixel_size: Mapping[str, float] | None,
+    placement: Placement,
     factors: Sequence[tuple[int, int]],
     nearest: bool = True,
 ) -> list[dict[str, Any]]:
@@ -186,22 +290,20 @@ def multiscales(
     A pixel that is the mean of a block lies at the block's centre, half a block further on than the
     first pixel; a pixel that was merely kept lies where it was.
     """
-    sizes = dict(pixel_size or {})
     described: list[dict[str, Any]] = [{"name": axis, "type": TYPES[axis]} for axis in axes]
     for axis in described:
-        if axis["name"] in sizes:
-            axis["unit"] = "micrometer"
+        if axis["name"] in placement.units:
+            axis["unit"] = placement.units[axis["name"]]
     datasets = []
     for level, (fy, fx) in enumerate(factors):
-        factor = {"y": fy, "x": fx}
-        scale = [float(sizes.get(a, 1.0) * factor.get(a, 1)) for a in axes]
-        steps: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
-        if not nearest and (fy, fx) != (1, 1):
-            shift = [float(sizes.get(a, 1.0) * (factor.get(a, 1) - 1) / 2) for a in axes]
-            steps.append({"type": "translation", "translation": shift})
-        datasets.append({"path": str(level), "coordinateTransformations": steps})
+        shift = {} if nearest else {"y": (fy - 1) / 2, "x": (fx - 1) / 2}
+        steps = Steps({"y": fy, "x": fx}, shift).then(placement.level)
+        datasets.append({"path": str(level), "coordinateTransformations": steps.document(axes)})
     method = "nearest" if nearest else "mean"
-    return [{"name": name, "axes": described, "datasets": datasets, "type": method}]
+    document = {"name": name, "axes": described, "datasets": datasets, "type": method}
+    if placement.whole != Steps():
+        document["coordinateTransformations"] = placement.whole.document(axes)
+    return [document]
 
 
 def omero(names: Sequence[str]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _add_levels(node: GroupNode, *, count: int | None, nearest: bool, rebuild: b
         document = multiscales(
             name=multiscale.name,
             axes=axes,
-            pixel_size=multiscale.pixel_size,
+            placement=multiscale.placement,
             factors=factors,
             nearest=nearest,
         )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaozarrs
+import zarr
 
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.output import output_of
@@ -17,6 +18,8 @@ from unetkit.commands.verify import verify
 from unetkit.errors import MissingError, OutputError, UsageError
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.images import open_image
+from unetkit.storage.nodes import GroupNode, read_node
+from unetkit.storage.ome import ome
 from unetkit.storage.outputs import partial_url
 
 EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
@@ -129,3 +132,37 @@ def test_the_output_lies_beside_the_source(slide):
     assert output_of(slide, "other.zarr") == "other.zarr"
     with pytest.raises(MissingError):
         output_of("absent.zarr", None)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_prediction_lies_where_its_image_lies(version, kit, tmp_path):
+    """Time steps, scales without a unit, translations; of the level and of the whole image."""
+    url = str(tmp_path / "slide.ome.zarr")
+    units = {"t": "second", "x": "parsec"}
+    kinds = {"t": "time", "c": "channel"}
+    axes: list[dict[str, Any]] = [{"name": a, "type": kinds.get(a, "space")} for a in "tcyx"]
+    for axis in axes:
+        axis |= {"unit": units[axis["name"]]} if axis["name"] in units else {}
+    placed = [
+        {"type": "scale", "scale": [2.5, 1.0, 0.5, -0.25]},
+        {"type": "translation", "translation": [7.0, 0.0, 100.0, 250.0]},
+    ]
+    whole = [{"type": "scale", "scale": [1.0, 1.0, 3.0, 3.0]}]
+    datasets = [{"path": "0", "coordinateTransformations": placed}]
+    image = {"axes": axes, "datasets": datasets, "coordinateTransformations": whole}
+    zarr.create_group(url, zarr_format=2, attributes={"multiscales": [{**image, "version": "0.4"}]})
+    data = np.random.default_rng(0).integers(0, 255, (2, 1, 40, 50), np.uint8)
+    zarr.create_array(f"{url}/0", data=data, chunks=(1, 1, 32, 32), zarr_format=2)
+    model = kit.model(tmp_path / "model.safetensors")
+    made = tile_predict(url, model=model, tile=16, ome_version=version, **EXACT).output
+    for place in (made, f"{made}/labels/classes", f"{made}/labels/instances"):
+        node = read_node(place)
+        assert isinstance(node, GroupNode)
+        (found,) = ome(node)["multiscales"]
+        kept = [i for i, a in enumerate("tcyx") if a in [axis["name"] for axis in found["axes"]]]
+        assert found["axes"] == [axes[i] for i in kept]
+        steps = found["datasets"][0]["coordinateTransformations"]
+        for made_steps, wanted in ((steps, placed), (found["coordinateTransformations"], whole)):
+            assert made_steps == [
+                {"type": s["type"], s["type"]: [s[s["type"]][i] for i in kept]} for s in wanted
+            ]

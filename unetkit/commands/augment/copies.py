@@ -187,7 +187,6 @@ def _create(copy: Copy) -> dict[str, PlaneArray]:
             axes=plain,
             dtype=labels.dtype,
             attributes=image.label_attributes.get(kind),
-            pixel_size=pixel_size or None,
         )
     if sample.weights is not None:
         outputs["weights"] = create_weights(
@@ -195,7 +194,6 @@ def _create(copy: Copy) -> dict[str, PlaneArray]:
             shape=shape,
             axes=plain,
             attributes=_weights_attributes(copy),
-            pixel_size=pixel_size or None,
         )
     return outputs
 

@@ -116,6 +116,7 @@ class SampleOutput:
             chunk=self.plan.chunk,
             channel_names=names,
             pixel_size=self.sample.image.pixel_size,
+            placement=self.sample.image.placement,
             attributes={
                 # A stored value times this is the probability.
                 "scale": 1 / 255 if kind == "uint8" else 1.0,
@@ -153,7 +154,6 @@ class SampleOutput:
             dtype=dtype,
             chunk=self.plan.chunk,
             attributes=attributes,
-            pixel_size=self.sample.image.pixel_size,
         )
         return array.with_absolute_url()
 

@@ -112,7 +112,6 @@ class SampleWeights:
             axes=axes,
             chunk=CHUNK,
             attributes={**settings, **asdict(self.preset)},
-            pixel_size=self.sample.image.pixel_size,
             at=self.partial.folder,
         )
 
