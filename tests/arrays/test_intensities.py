@@ -113,3 +113,13 @@ def test_what_is_none_is_refused(change):
         Typical.from_dict(known().to_dict() | change)
     with pytest.raises(InputError, match="'spread'"):
         Typical.from_dict({key: v for key, v in known().to_dict().items() if key != "spread"})
+
+
+def test_one_value_everywhere_is_called_so_and_says_nothing_of_details():
+    usual = known(3)
+    black = describe([np.zeros((1, 64, 64), np.float32)])
+    (said,) = deviations(usual, black)
+    assert said.startswith("intensities are nearly all the same")
+    # A blank image among those of the training makes no other magnification usual.
+    with_blank = typical([black, *(describe([picture(seed)]) for seed in range(3))])
+    assert (with_blank.finest, with_blank.coarsest) == (usual.finest, usual.coarsest)

@@ -50,13 +50,14 @@ tile-predict a.zarr --model a.st --model b.st --output p.zarr --tile 384 --overl
     1.5 --mask m.zarr --require-complete-input --strict --channels DAPI --axes zyx --device cpu
     --precision bfloat16 --batch 4 --max-memory 8G --scheduler tcp://localhost:8786 --workers 2
     --nonfinite fill --resume --overwrite --break-lock --dry-run --audit 8 --ome-version 0.4
-    --overview o.png
+    --overview o.png --pixel-size 250nm
 -> 'a.zarr', model=('a.st', 'b.st'), output='p.zarr', tile=384, overlap=92, tta='flips',
     merge='gaussian', probabilities='float32', threshold=0.25, grow=0, min_size=9, skip_below=1.5,
     mask='m.zarr', require_complete_input=True, strict=True, channels='DAPI', axes='zyx',
     device='cpu', precision='bfloat16', batch=4, max_memory='8G',
     scheduler='tcp://localhost:8786', workers=2, nonfinite='fill', resume=True, overwrite=True,
-    break_lock=True, dry_run=True, audit=8, ome_version='0.4', overview='o.png'
+    break_lock=True, dry_run=True, audit=8, ome_version='0.4', overview='o.png',
+    pixel_size='250nm'
 
 eval a.zarr b.zarr --truth t.zarr --borders --tolerance 3 --bootstrap 10 --seed 4 --objects o.csv
     --report r.html --overwrite --resume --break-lock --axes zyx --scheduler sync --workers 2

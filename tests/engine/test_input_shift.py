@@ -16,6 +16,7 @@ from unetkit.geometry.sizes import SizeContract
 from unetkit.models.model_header import ModelHeader
 from unetkit.progress import Silent
 from unetkit.storage.datasets import DatasetWriter, open_dataset
+from unetkit.storage.ome import Placement, Steps
 
 HEADER = ModelHeader(
     model="unet",
@@ -102,11 +103,24 @@ def test_pixels_of_another_size_are_named(tmp_path):
     assert check(same, samples, progress=Notes(), strict=True) == []
 
 
-def test_sizes_are_compared_where_both_are_known():
-    assert pixel_deviation(None, {"x": 1.0}) is None
-    assert pixel_deviation({"y": 1.0, "x": 1.0}, None) is None
-    assert pixel_deviation({"y": 1.0, "x": 1.0}, {"y": 1.09, "x": 0.91}) is None
-    found = pixel_deviation({"y": 1.0, "x": 1.0}, {"y": 1.0, "x": 1.11})
+def test_sizes_are_compared_where_that_of_the_training_is_known(tmp_path):
+    samples = stored(tmp_path / "a.zarr", [np.zeros((64, 64), np.uint8)])
+
+    def deviation(trained, found, placement=None):
+        (sample,) = samples
+        image = replace(sample.image, pixel_size=found, placement=placement)
+        return pixel_deviation(trained, image)
+
+    assert deviation(None, {"y": 1.0, "x": 1.0}) is None
+    assert deviation({"y": 1.0, "x": 1.0}, {"y": 1.09, "x": 0.91}) is None
+    unknown = deviation({"y": 0.25, "x": 0.25}, None)
+    assert unknown is not None
+    assert unknown.startswith("the size of its pixels is unknown, where 0.25 micrometres were")
+    placed = Placement(Steps({"y": 0.5, "x": 0.5}))
+    unitless = deviation({"y": 0.25, "x": 0.25}, None, placed)
+    assert unitless is not None
+    assert "0.5 without a unit" in unitless
+    found = deviation({"y": 1.0, "x": 1.0}, {"y": 1.0, "x": 1.11})
     assert found is not None
     assert "1.11 micrometres along x instead of 1," in found
 

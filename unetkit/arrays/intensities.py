@@ -112,11 +112,14 @@ def typical(images: Sequence[Intensities]) -> Typical:
         [_shift(own, row) for own, row in zip(one.quantiles, rows, strict=True)] for one in images
     ]
     grains = np.array([one.grain for one in images])
+    # An image of one value has no details.
+    seen = np.array([_widths(one) for one in images]) > 0
+    none = ~seen.any(axis=0)
     return Typical(
         quantiles=rows,
         spread=tuple(np.max(shifts, axis=0).tolist()),
-        finest=tuple(grains.max(axis=0).tolist()),
-        coarsest=tuple(grains.min(axis=0).tolist()),
+        finest=tuple(grains.max(axis=0, where=seen | none, initial=0).tolist()),
+        coarsest=tuple(grains.min(axis=0, where=seen | none, initial=np.inf).tolist()),
         narrowest=tuple(np.min([_widths(one) for one in images], axis=0).tolist()),
     )
 
@@ -134,6 +137,11 @@ def deviations(known: Typical, one: Intensities) -> list[str]:
         where = f" of channel {channel}" if len(known.quantiles) > 1 else ""
         shift = _shift(one.quantiles[channel], row)
         width, least = _widths(one)[channel], known.narrowest[channel]
+        if least > 0 and not width:
+            found.append(
+                f"intensities{where} are nearly all the same, as of a plane without anything on it"
+            )
+            continue
         if NARROW_FACTOR * width < least:
             found.append(
                 f"intensities{where} reach over {width:.3g}, as if in another unit, where "

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unetkit.models.model_header import ModelHeader
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample
+    from unetkit.storage.images import Image
     from unetkit.storage.planes import PlaneArray
 
 # Parts that are read, those of them that are looked at, and their largest side in pixels: of a
@@ -53,12 +54,17 @@ def typical_of(
     )
 
 
-def pixel_deviation(
-    trained: Mapping[str, float] | None, found: Mapping[str, float] | None
-) -> str | None:
-    """Say how the pixels of an image differ from those of the training, where both are known."""
+def pixel_deviation(trained: Mapping[str, float] | None, image: Image) -> str | None:
+    """Say how the pixels of an image differ from those of the training, where those are known."""
     for axis in ("y", "x"):
-        wanted, size = ((sizes or {}).get(axis) for sizes in (trained, found))
+        wanted, size = ((sizes or {}).get(axis) for sizes in (trained, image.pixel_size))
+        if wanted and not size:
+            scale = {} if image.placement is None else image.placement.scale
+            got = f"{scale[axis]:.4g} without a unit" if scale.get(axis, 1) != 1 else "unknown"
+            return (
+                f"the size of its pixels is {got}, where {wanted:.4g} micrometres were usual; "
+                "say it with --pixel-size"
+            )
         if wanted and size and not 1 - PIXEL_TOLERANCE <= size / wanted <= 1 + PIXEL_TOLERANCE:
             return (
                 f"pixels measure {size:.4g} micrometres along {axis} instead of {wanted:.4g}, "
@@ -83,7 +89,7 @@ def check_input_shift(
     known = None if header.intensities is None else Typical.from_dict(header.intensities)
     messages = []
     for sample, normalization in zip(samples, normalizations, strict=True):
-        size = pixel_deviation(header.pixel_size, sample.image.pixel_size)
+        size = pixel_deviation(header.pixel_size, sample.image)
         found = [] if size is None else [size]
         if known is not None:
             found += deviations(

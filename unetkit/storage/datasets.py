@@ -260,6 +260,15 @@ class Dataset:
     samples: tuple[Sample, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
 
+    def with_pixel_size(self, sizes: Mapping[str, float]) -> Dataset:
+        """Return the same with what a user tells of the size of its pixels, in micrometres."""
+        images = [
+            replace(s.image, pixel_size={**(s.image.pixel_size or {}), **sizes})
+            for s in self.samples
+        ]
+        pairs = zip(self.samples, images, strict=True)
+        return replace(self, samples=tuple(replace(s, image=image) for s, image in pairs))
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the samples, in stored order."""

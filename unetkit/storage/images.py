@@ -22,6 +22,7 @@ from unetkit.storage.ome import (
     ome,
     provenance_marks,
     read_multiscale,
+    told_pixel_size,
 )
 from unetkit.storage.planes import PlaneArray, plane_array
 from unetkit.storage.urls import base_name, children, exists, inside, is_remote, join, missing, stem
@@ -177,7 +178,7 @@ def ome_image(node: GroupNode, *, axes: str | None = None) -> Image:
         name=stem(node.url),
         data=data,
         channel_names=channel_names(node, data.channel_count),
-        pixel_size=multiscale.pixel_size,
+        pixel_size=told_pixel_size(node) or multiscale.pixel_size,
         placement=multiscale.placement,
         levels=len(multiscale.paths),
         attributes=provenance_marks(node),

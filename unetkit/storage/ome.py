@@ -211,6 +211,15 @@ def _steps(transformations: Iterable[dict[str, Any]], axes: str) -> Steps:
     return found
 
 
+def told_pixel_size(node: GroupNode) -> dict[str, float] | None:
+    """Return the size of a pixel that a user told when an image did not say it."""
+    sizes = provenance_marks(node).get("pixel_size")
+    if not isinstance(sizes, dict) or not {"y", "x"} <= set(sizes):
+        return None
+    known = all(type(n) in (int, float) and 0 < n < math.inf for n in sizes.values())
+    return {axis: float(size) for axis, size in sizes.items()} if known else None
+
+
 def label_names(node: GroupNode | ArrayNode | None) -> list[Any]:
     """Return the names that the group `labels` of an image lists."""
     if not isinstance(node, GroupNode):

@@ -132,3 +132,21 @@ def test_numbers_of_another_unit_are_told(kit, trained, tmp_path, method):
     alike = [np.allclose(found[name], found["the same"], atol=1e-4) for name in OTHERS]
     assert alike == [method != "none"] * 3
     np.testing.assert_array_equal(found["the same in 16 bits"], found["the same"])
+
+
+def test_pixels_of_unknown_size_are_said_refused_and_told(kit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = load(kit.model(tmp_path / "plain.safetensors"))
+    known = replace(loaded.header, pixel_size={"y": 0.25, "x": 0.25})
+    (tmp_path / "model.safetensors").write_bytes(to_bytes(loaded.module, known))
+    stored(tmp_path / "slide.zarr", [cells(1).astype(np.uint8)])
+    watching = kit.watching()
+    tile_predict("slide.zarr", output="a.zarr", progress=watching)
+    assert any("the size of its pixels is unknown" in note for note in watching.notes)
+    assert main(["tile-predict", "slide.zarr", "--strict"]) == 3
+    assert main(["tile-predict", "slide.zarr", "--strict", "--pixel-size", "500nm"]) == 3
+    assert main(["tile-predict", "slide.zarr", "--strict", "--pixel-size", "250nm"]) == 0
+    (sample,) = open_dataset("slide.prediction.zarr").samples
+    assert sample.image.pixel_size == {"y": 0.25, "x": 0.25}
+    assert sample.image.placement.pixel_size is None
+    assert "--pixel-size 250nm" in sample.image.attributes["prediction"]["command"]

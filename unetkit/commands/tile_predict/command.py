@@ -40,6 +40,7 @@ from unetkit.progress import SILENT, format_bytes
 from unetkit.storage import outputs
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.partial import Partial
+from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.views.overview import check_overview, draw_overview
 
 if TYPE_CHECKING:
@@ -245,6 +246,7 @@ def tile_predict(
     strict: bool = False,
     channels: Channels = None,
     axes: str | None = None,
+    pixel_size: str | None = None,
     device: Device = "auto",
     precision: Precision = "auto",
     batch: Annotated[
@@ -313,6 +315,9 @@ def tile_predict(
     axes : str, optional
         Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
         say.
+    pixel_size : str, optional
+        Micrometres a pixel, where the image does not say it or is wrong: ``0.25``, ``250nm``, or
+        y,x as ``0.5,0.25``.
     device : str
         Where the network runs: auto, cpu, cuda, cuda:1 or mps.
     precision : {"auto", "exact", "float32", "bfloat16", "float16"}
@@ -393,6 +398,7 @@ def tile_predict(
         merge=merge,
         audit=audit,
         ome_version=ome_version,
+        pixel_size=pixel_size,
     )
     options.check()
     models = find_models(model, progress=progress)
@@ -406,6 +412,8 @@ def tile_predict(
     )
     header = read_header(models)
     dataset = open_dataset(source, axes=axes, channels=channels or header.channels)
+    if pixel_size is not None:
+        dataset = dataset.with_pixel_size(parse_pixel_size(pixel_size))
     options.check_fit(header, dataset)
     places = None if mask is None else open_mask(mask, dataset)
     partial.check_writable()

@@ -108,6 +108,7 @@ class SampleOutput:
         data, names = self.sample.data, self.plan.model.header.class_names
         axes = "".join(axis for axis in "tczyx" if axis == "c" or axis in data.axes)
         kind = self.plan.options.probabilities
+        told = self.sample.image.pixel_size if self.plan.options.pixel_size else None
         array = create_image(
             self.place,
             shape=[len(names) if axis == "c" else data.size(axis) for axis in axes],
@@ -120,6 +121,7 @@ class SampleOutput:
             attributes={
                 # A stored value times this is the probability.
                 "scale": 1 / 255 if kind == "uint8" else 1.0,
+                **({} if told is None else {"pixel_size": told}),
                 "normalization": common_value([each.to_dict() for each in self.normalizations]),
                 "prediction": provenance(self.plan, origin=self.origin),
             },

@@ -18,6 +18,7 @@ from unetkit.models import hardware
 from unetkit.storage.atomic import write_text
 from unetkit.storage.chunks import ChunkInventory, inventory
 from unetkit.storage.ome import FORMATS, OmeVersion
+from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.version import __version__
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class PredictOptions:
     merge: Merge = "crop"
     audit: int = 0
     ome_version: OmeVersion = "0.5"
+    pixel_size: str | None = None
 
     @property
     def replace_nonfinite(self) -> bool:
@@ -103,6 +105,8 @@ class PredictOptions:
             )
         if self.max_memory is not None:
             parse_size(self.max_memory)
+        if self.pixel_size is not None:
+            parse_pixel_size(self.pixel_size)
         if self.batch is not None and self.batch < 1:
             raise UsageError(
                 f"batch must be at least 1 tile, got {self.batch}; leave it out to choose by device"
@@ -200,10 +204,10 @@ def list_absent(
 LARGEST_CHUNK = 1024
 # Labelling and growing are quick, so that blocks much smaller would cost more than their work.
 BLOCK = 1024
-# The options that decide about the pixels, beside the model and the image.
+# The options that decide about what is stored, beside the model and the image.
 OF_PIXELS = (
     *("tta", "merge", "precision", "batch", "probabilities", "threshold", "grow", "min_size"),
-    *("ome_version", "nonfinite", "skip_below"),
+    *("ome_version", "nonfinite", "skip_below", "pixel_size"),
 )
 
 
