@@ -64,11 +64,17 @@ def refused(command, words, capsys):
     assert contents(".") == before
 
 
+FINGERPRINT = ".unetkit/fingerprint.json"
+
+
 def assert_same(made, whole, golden):
     """Compare stores byte by byte, or, where other libraries packed them, pixel by pixel."""
     packers = ("torch", "numpy", "zarr", "numcodecs")
     if all(version(name) == golden["versions"][name] for name in packers):
-        assert contents(made) == contents(whole)
+        stored, wanted = contents(made), contents(whole)
+        fingerprints = [json.loads(each.pop(FINGERPRINT)) for each in (stored, wanted)]
+        assert_holds(*fingerprints)
+        assert stored == wanted
     assert contents(made).keys() == contents(whole).keys()
     one, other = (unetkit.open_image(place) for place in (made, whole))
     arrays = [(one.data, other.data), *((one.labels[key], other.labels[key]) for key in one.labels)]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unetkit.errors import ResourceError
+from unetkit.errors import OutputError, ResourceError
 from unetkit.storage import urls
 from unetkit.storage.journal import (
     LINES_A_PIECE,
@@ -126,11 +126,18 @@ def test_fingerprints_are_compared_entry_by_entry(tmp_path):
     ]
 
 
-def test_a_damaged_fingerprint_is_none(tmp_path):
+@pytest.mark.parametrize("change", ["[1", "[1]", "", "null", ("1", "2"), ("7", "-7")])
+def test_a_damaged_fingerprint_is_refused(tmp_path, change):
     journal = Journal(str(tmp_path))
-    journal.write_fingerprint({"a": 1})
-    (tmp_path / ".unetkit" / "fingerprint.json").write_text("[1")
-    assert journal.read_fingerprint() is None
+    journal.write_fingerprint({"tile": 1, "batch": 7})
+    place = tmp_path / ".unetkit" / "fingerprint.json"
+    whole = place.read_text()
+    place.write_text(change if isinstance(change, str) else whole.replace(*change, 1))
+    with pytest.raises(OutputError, match=r"must say what was begun as it was .*--overwrite"):
+        journal.read_fingerprint()
+    # What earlier versions wrote has no checksum.
+    place.write_text('{"tile": 7}')
+    assert journal.read_fingerprint() == {"tile": 7}
 
 
 @pytest.fixture(params=["file", "memory", "s3"])

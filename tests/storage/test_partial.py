@@ -17,11 +17,13 @@ from unetkit.errors import (
     UsageError,
 )
 from unetkit.storage.atomic import half_removed
-from unetkit.storage.image_writer import create_image
+from unetkit.storage.image_writer import create_image, create_labels, update_attributes
 from unetkit.storage.images import open_image
 from unetkit.storage.journal import Journal
 from unetkit.storage.lock import lock_path, locked
+from unetkit.storage.nodes import changed_documents, read_node
 from unetkit.storage.partial import Partial, stop_message
+from unetkit.storage.pyramids import add_pyramid
 
 STOPPED = StoppedError("stopped", signal=15)
 
@@ -46,7 +48,7 @@ def make(error=None, *, sigma=5.0, **options):
                 return
         with making.opened(fresh=previous is None) as journal:
             if previous is None:
-                create_image(making.folder, shape=(8, 8), axes="yx", dtype="u1", chunk=8)
+                create_image(making.folder, shape=(8, 1100), axes="yx", dtype="u1", chunk=8)
             making.write_fingerprint({"sigma": sigma})
             if not journal.is_done("one", lambda: 7):
                 open_image(making.folder).data.write(0, 0, 0, np.full((1, 8, 8), 2, np.uint8))
@@ -160,7 +162,45 @@ def test_a_stopped_run_is_not_thrown_away_unasked():
     with pytest.raises(UsageError, match="resume must be given without overwrite"):
         look(resume=True, overwrite=True)
     Path(partial().folder, ".unetkit", "fingerprint.json").unlink()
+    for asked in ({"resume": True}, {}):
+        with pytest.raises(OutputError, match=r"must say what was begun.*none beside what is done"):
+            look(**asked)
+    assert look(overwrite=True) is None
+    Path(partial().folder, ".unetkit", "journal.txt").unlink()
     assert look() is None  # what was not even begun is nothing to lose
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("0/zarr.json", '"fill_value": 0', '"fill_value": 9'),
+        ("zarr.json", '"name": "y"', '"name": "z"'),
+        ("zarr.json", '"kind": "image"', '"kind": "array"'),
+        ("zarr.json", "{", "["),
+        ("0/zarr.json", None, None),
+    ],
+)
+def test_a_document_that_is_another_is_refused(name, old, new):
+    stop()
+    place = Path(partial().folder, name)
+    content = place.read_text()
+    assert old is None or old in content
+    place.unlink()
+    if old is not None:
+        place.write_text(content.replace(old, new, 1))
+    with pytest.raises(OutputError, match=rf"must hold what a run .* had written.*{name}; bring"):
+        make(resume=True)
+    assert not Path("out.zarr").exists()
+    # What is added on the way is nothing that was changed.
+    place.write_text(content)
+    create_labels(partial().folder, "instances", shape=(8, 1100), axes="yx", dtype="u1")
+    update_attributes(partial().folder, prediction={"audit": 1}, samples=["a"])
+    before = changed_documents(partial().folder, Journal(partial().folder).read_documents())
+    add_pyramid(partial().folder)
+    assert read_node(f"{partial().folder}/1") is not None
+    assert before == []
+    make(resume=True)
+    assert Path("out.zarr").exists()
 
 
 def test_one_job_at_a_time_is_at_work():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from unetkit.errors import InputError, ResourceError, UnavailableError
+from unetkit.errors import InputError, OutputError, ResourceError, UnavailableError
 from unetkit.storage import urls
 from unetkit.storage.atomic import make_folder, write_json
 from unetkit.storage.nodes import plain
@@ -122,6 +122,10 @@ class _ObjectLog:
 FOLDER = ".unetkit"
 LINES = "journal.txt"
 FINGERPRINT = "fingerprint.json"
+# The entry of a fingerprint with the checksum of all others.
+CHECKSUM = "checksum"
+# The entry that is no setting.
+DOCUMENTS = "documents"
 # What the journal becomes when the output is published.
 CHUNK_LIST = "chunks.jsonl"
 LINES_AT_ONCE = 4096
@@ -146,21 +150,58 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def write_fingerprint(self, fingerprint: dict[str, Any]) -> None:
-        """Store what the output's bytes depend on; nested dicts are compared entry by entry."""
+    def write_fingerprint(
+        self, fingerprint: dict[str, Any], *, documents: Mapping[str, str] | None = None
+    ) -> None:
+        """Store what the output's bytes depend on; nested dicts are compared entry by entry.
+
+        Beside it the checksums of the documents that are written by now.
+        """
         if not is_remote(self.folder):
             make_folder(self.folder)
-        write_json(join(self.folder, FINGERPRINT), plain(fingerprint))
+        known = plain({**fingerprint, DOCUMENTS: documents or {}})
+        write_json(join(self.folder, FINGERPRINT), {**known, CHECKSUM: _checksum_of(known)})
 
     def read_fingerprint(self) -> dict[str, Any] | None:
-        """Return the stored fingerprint; None where there is none that can be read."""
+        """Return the stored fingerprint, None where there is none; a damaged one is refused."""
+        found = self._read()
+        if found is not None:
+            found.pop(DOCUMENTS, None)
+        return found
+
+    def read_documents(self) -> Any:
+        """Return the checksums stored beside the fingerprint; earlier versions have none."""
+        return (self._read() or {}).get(DOCUMENTS, {})
+
+    def _read(self) -> dict[str, Any] | None:
         try:
             found = json.loads(read(join(self.folder, FINGERPRINT)))
         except (UnavailableError, ResourceError):
             raise
-        except (OSError, ValueError, RecursionError):
+        except FileNotFoundError:
             return None
-        return found if isinstance(found, dict) else None
+        except (OSError, ValueError, RecursionError) as error:
+            raise self._unreadable(f"{type(error).__name__}: {error!s:.80}") from error
+        if not isinstance(found, dict):
+            raise self._unreadable("something else")
+        # What earlier versions wrote has none.
+        checksum = found.pop(CHECKSUM, None)
+        if checksum not in (None, _checksum_of(found)):
+            raise self._unreadable("another checksum than it says")
+        return found
+
+    def lacks_fingerprint(self) -> OutputError | None:
+        """Return what is wrong where parts are recorded, and nothing says what they are parts of.
+
+        They must not be thrown away unasked.
+        """
+        return self._unreadable("none beside what is done") if self._log.read() else None
+
+    def _unreadable(self, got: str) -> OutputError:
+        return OutputError(
+            f"{join(self.folder, FINGERPRINT)} must say what was begun as it was written, got"
+            f" {got}; bring it back, or start afresh with --overwrite"
+        )
 
     def record(self, key: str, *, checksum: int | None) -> None:
         """Say that a part is done, and what its checksum is, where there is something to check."""
@@ -186,6 +227,10 @@ class Journal:
     def discard(self) -> None:
         """Remove the record of parts, once the output is complete."""
         self._log.remove()
+
+
+def _checksum_of(known: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(known, sort_keys=True).encode()):08x}"
 
 
 def _checked(line: bytes) -> bytes | None:

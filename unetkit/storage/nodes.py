@@ -23,8 +23,18 @@ from numcodecs import Blosc
 from zarr.codecs import ZstdCodec
 
 from unetkit.errors import InputError, OutputError, ResourceError, UnetkitError
-from unetkit.storage.atomic import write_json
-from unetkit.storage.urls import exists, is_remote, join, read, read_small, storing
+from unetkit.storage.atomic import DOCUMENTS, write_json
+from unetkit.storage.urls import (
+    base_name,
+    exists,
+    files_below,
+    inside,
+    is_remote,
+    join,
+    read,
+    read_small,
+    storing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -377,3 +387,54 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int):
         return value
     return str(value)
+
+
+def digest_documents(folder: str) -> dict[str, str]:
+    """Return a checksum of each metadata document below a folder, by its path there.
+
+    It is of what stays while an output is made: smaller levels, labels and samples come later.
+    """
+    names = (name for name in files_below(folder) if base_name(name) in DOCUMENTS)
+    return {name: _digest(read(join(folder, name))) for name in names}
+
+
+def changed_documents(folder: str, known: Any) -> list[str]:
+    """Name those of the `known` documents that are no longer what `digest_documents` found."""
+    if not isinstance(known, dict):
+        return ["list of documents"]
+    found = []
+    for name, digest in known.items():
+        try:
+            content = read_small(inside(folder, name, what="a document"), limit=DOCUMENT_LIMIT)
+        except InputError:
+            content = None
+        if content is None or _digest(content) != digest:
+            found.append(name)
+    return found
+
+
+def _digest(content: bytes) -> str:
+    try:
+        document = json.loads(content)
+        stays = json.dumps(_lasting(document), sort_keys=True)
+    except (ValueError, RecursionError, TypeError, AttributeError, LookupError):
+        stays = repr(content)
+    return f"{zlib.crc32(stays.encode()):08x}"
+
+
+def _lasting(document: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is written into a document after it was created."""
+    if document.get("node_type") != "group" and "zarr_format" in document:
+        return document
+    attributes = dict(document.get("attributes", document))
+    own = {**attributes.pop("unetkit", {})}
+    own.pop("samples", None)
+    prediction = {**own.get("prediction", {})}
+    prediction.pop("audit", None)
+    ome = {**attributes.get("ome", attributes)}
+    ome.pop("labels", None)
+    images = [
+        {"axes": image["axes"], "datasets": image["datasets"][:1]}
+        for image in ome.pop("multiscales", [])
+    ]
+    return {"unetkit": {**own, "prediction": prediction}, "images": images, "ome": ome}

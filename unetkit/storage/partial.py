@@ -12,6 +12,7 @@ from unetkit.storage import outputs
 from unetkit.storage.atomic import recover, sweep, sync_documents
 from unetkit.storage.journal import Journal, differences
 from unetkit.storage.lock import locked
+from unetkit.storage.nodes import changed_documents, digest_documents
 from unetkit.storage.urls import exists
 
 if TYPE_CHECKING:
@@ -86,8 +87,20 @@ class Partial:
 
     def begun(self) -> PreviousRun | None:
         """Return what a run that was stopped left; None where none had begun."""
-        fingerprint = Journal(self.folder).read_fingerprint()
-        return None if fingerprint is None else PreviousRun(self.folder, False, fingerprint)
+        journal = Journal(self.folder)
+        fingerprint = journal.read_fingerprint()
+        if fingerprint is None:
+            if (wrong := journal.lacks_fingerprint()) is not None:
+                raise wrong
+            return None
+        changed = changed_documents(self.folder, journal.read_documents())
+        if changed:
+            raise OutputError(
+                f"{self.folder} must hold what a run that was stopped had written, got another"
+                f" {' and another '.join(changed[:5])}; bring it back, or start afresh with"
+                " --overwrite"
+            )
+        return PreviousRun(self.folder, False, fingerprint)
 
     def check_writable(self) -> PreviousRun | None:
         """Make sure that the output may be written; return what there is to be resumed."""
@@ -166,7 +179,8 @@ class Partial:
         """Say what is made here, once all that it is made in is safe on the disk."""
         if self.begun() is None:
             sync_documents(self.folder)
-            Journal(self.folder).write_fingerprint(fingerprint)
+            documents = digest_documents(self.folder)
+            Journal(self.folder).write_fingerprint(fingerprint, documents=documents)
 
     def discard(self) -> None:
         """Remove all that is done."""

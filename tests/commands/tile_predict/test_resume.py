@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,15 @@ def test_automatic_choices_are_taken_over(kit, slide, monkeypatch):
     interrupted(kit, slide, monkeypatch)
     report = tile_predict(slide, resume=True, scheduler="sync")
     assert (report.tile, report.precision, report.tiles_reused) == (16, "exact", 6)
+
+
+@pytest.mark.parametrize("stored", [{"tile": 7}, {"batch": -1}, {"precision": "half"}])
+def test_choices_that_no_run_can_have_made_are_not_taken_over(kit, slide, monkeypatch, stored):
+    place = Path(interrupted(kit, slide, monkeypatch), ".unetkit", "fingerprint.json")
+    older = {k: v for k, v in json.loads(place.read_text()).items() if k != "checksum"}
+    place.write_text(json.dumps(older | stored))
+    with pytest.raises(OutputError, match=f"{next(iter(stored))}: .* before"):
+        tile_predict(slide, resume=True, scheduler="sync")
 
 
 @pytest.mark.parametrize("finished", [False, True])

@@ -188,7 +188,7 @@ def make_plan(
     """
     samples = dataset.samples
     inventories = count_missing_chunks(samples, complete=options.require_complete_input)
-    known = options.settled_before(earlier, sha256=model.sha256)
+    known = options.settled_before(earlier, header=model.header, sha256=model.sha256)
     memory = memory_for(model, samples, known, parallelism=parallelism)
     plan = Plan(
         *(model, samples, options),

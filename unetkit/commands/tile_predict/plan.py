@@ -138,17 +138,27 @@ class PredictOptions:
                 f"{self.threshold}; the most probable class is taken"
             )
 
-    def settled_before(self, earlier: PreviousRun | None, *, sha256: str) -> PredictOptions:
-        """Take over what a run that is to be resumed chose where nothing is asked for now."""
+    def settled_before(
+        self, earlier: PreviousRun | None, *, header: ModelHeader, sha256: str
+    ) -> PredictOptions:
+        """Take over what a run that is to be resumed chose where nothing is asked for now.
+
+        What no run can have chosen is left, and is then found to differ from what is chosen now.
+        """
         if earlier is None:
             return self
+        tile = self.tile or earlier.choice("tile", int, sha256=sha256)
         precision = None if self.precision == "auto" else self.precision
-        return replace(
-            self,
-            tile=self.tile or earlier.choice("tile", int, sha256=sha256),
-            precision=precision or earlier.choice("precision", str, sha256=sha256) or "auto",
-            batch=self.batch or earlier.choice("batch", int, sha256=sha256),
-        )
+        precision = precision or earlier.choice("precision", str, sha256=sha256) or "auto"
+        batch = self.batch or earlier.choice("batch", int, sha256=sha256)
+        found = replace(self, tile=tile, precision=precision, batch=batch)
+        try:
+            found.check()
+            if tile is not None:
+                header.contract.check_tile(tile, model=header.model)
+        except UsageError:
+            return self
+        return found
 
 
 ABSENT_LIST = "absent-input.jsonl"
