@@ -44,11 +44,36 @@ def test_a_folder_that_others_can_write_to_is_not_trusted(closed):
     assert os.environ[kernel_cache.VARIABLE] != str(open_to_all)
 
 
-def test_where_a_usual_folder_can_be_written_nothing_changes(tmp_path, monkeypatch):
-    monkeypatch.delenv(kernel_cache.VARIABLE, raising=False)
-    monkeypatch.setattr(kernel_cache, "_usual_folders", lambda: [tmp_path / "new" / "numba"])
+@pytest.mark.parametrize("named", [None, "", ".", "compiled"])
+@pytest.mark.parametrize("home", ["", ".", "here", None])
+def test_the_current_folder_has_no_say(tmp_path, monkeypatch, named, home):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kernel_cache, "PACKAGE", tmp_path / "file" / "that is none")
+    (tmp_path / "file").touch()
+    for variable, value in ((kernel_cache.VARIABLE, named), ("XDG_CACHE_HOME", home)):
+        if value is None:
+            monkeypatch.delenv(variable, raising=False)
+        else:
+            monkeypatch.setenv(variable, value)
+    for inside in ("", "."):
+        monkeypatch.setenv("HOME", inside)
+        kernel_cache.keep_compiled()
+        chosen = Path(os.environ[kernel_cache.VARIABLE])
+        assert chosen.is_absolute()
+        assert not chosen.is_relative_to(tmp_path)
+        monkeypatch.setenv(kernel_cache.VARIABLE, named or "")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     kernel_cache.keep_compiled()
-    assert kernel_cache.VARIABLE not in os.environ
+    assert os.environ[kernel_cache.VARIABLE] == str(tmp_path / "home" / ".cache" / "numba")
+
+
+def test_settings_of_numba_in_the_current_folder_do_not_count(tmp_path):
+    (tmp_path / ".numba_config.yaml").write_text(f"cache_dir: {tmp_path / 'evil'}\n")
+    environment = {k: v for k, v in os.environ.items() if k != kernel_cache.VARIABLE}
+    line = [sys.executable, "-P", "-c", WARP]
+    subprocess.run(line, check=True, capture_output=True, env=environment, cwd=tmp_path)
+    assert not (tmp_path / "evil").exists()
 
 
 def test_what_was_compiled_before_is_found(tmp_path, monkeypatch):

@@ -12,15 +12,17 @@ PACKAGE = Path(__file__).parent
 
 
 def keep_compiled() -> None:
-    """Make sure that compiled code can be kept somewhere; call before numba is imported.
+    """Say where compiled code is kept; call before numba is imported.
 
-    Numba keeps it beside the source, else in the user's cache folder, and gives up with an error
-    where neither can be written to, as in a container with a read-only home. Then it gets a folder
-    of this user's own among the temporary files. A folder that the user named stays.
+    What lies there is run, so that the current folder has no say in it: left to itself, numba looks
+    there for a file of settings. An absolute folder that the user named stays; else it is one
+    beside the source, in the user's cache, or, where neither can be written to, as in a container
+    with a read-only home, one of this user's own among the temporary files.
     """
-    if os.environ.get(VARIABLE) or any(_writable(folder) for folder in _usual_folders()):
+    if Path(os.environ.get(VARIABLE, "")).is_absolute():
         return
-    os.environ[VARIABLE] = _private_folder()
+    usual = next((folder for folder in _usual_folders() if _writable(folder)), None)
+    os.environ[VARIABLE] = _private_folder() if usual is None else str(usual)
 
 
 def is_compiled(module: str) -> bool:
@@ -31,8 +33,11 @@ def is_compiled(module: str) -> bool:
 
 
 def _usual_folders() -> list[Path]:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path("~", ".cache").expanduser()
-    return [PACKAGE / "arrays" / "__pycache__", Path(cache, "numba")]
+    # "~" stays as it is where there is no home.
+    caches = os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")  # noqa: PTH111
+    cache = next((folder for folder in caches if os.path.isabs(folder)), None)  # noqa: PTH117
+    beside = PACKAGE.absolute() / "arrays" / "__pycache__"
+    return [beside] if cache is None else [beside, Path(cache, "numba")]
 
 
 def _writable(folder: Path) -> bool:

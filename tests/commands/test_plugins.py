@@ -140,3 +140,25 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path):
     with pytest.raises(OutputError, match="must not exist yet"):
         new_plugin(str(folder) + "/")
     assert list(folder.iterdir()) == []
+
+
+EVIL = "import pathlib; pathlib.Path(__file__).with_name('canary').touch()\n"
+TRIED = """
+import sys
+from unetkit.commands.plugins import list_plugins
+sys.path.insert(0, sys.argv[1])
+print([row["status"] for row in list_plugins() if row["name"] == "good"])
+"""
+
+
+def test_plugins_are_tried_without_what_lies_in_the_current_folder(lay, tmp_path):
+    lay("good-test", {MODELS: {"good": "build"}}, code="import shlex; build = print")
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("shlex", "torch", "unetkit", "sitecustomize"):
+        (here / f"{name}.py").write_text(EVIL)
+    for flags in (["-P"], ["-P", "-X", "utf8"]):
+        line = [sys.executable, *flags, "-c", TRIED, str(lay.folder)]
+        done = subprocess.run(line, cwd=here, capture_output=True, text=True, check=True)
+        assert done.stdout == "['installed']\n"
+    assert not (here / "canary").exists()

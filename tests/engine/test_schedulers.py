@@ -91,3 +91,28 @@ def test_ctrl_c_is_left_to_the_parent():
         assert scheduler.pool is not None
         assert scheduler.pool.submit(interrupts).result() == str(signal.SIG_IGN)
     assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+
+
+POOLED = """
+import sys
+from operator import neg
+from unetkit.engine.jobs import run_jobs
+if __name__ == "__main__":
+    found = []
+    run_jobs(neg, [1, 2], scheduler=sys.argv[1], workers=1, on_done=lambda *pair: found.append(pair))
+    print(sorted(found))
+"""
+
+
+@pytest.mark.parametrize("name", ["processes", "local:1"])
+def test_workers_import_nothing_from_the_current_folder(name, tmp_path):
+    evil = "import pathlib; pathlib.Path(__file__).with_name('canary').touch()\n"
+    for module in ("tempfile", "random", "selectors", "runpy", "unetkit", "numpy"):
+        (tmp_path / f"{module}.py").write_text(evil)
+    program = tmp_path / "elsewhere" / "program.py"
+    program.parent.mkdir()
+    program.write_text(POOLED)
+    line = [sys.executable, str(program), name]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "[(1, -1), (2, -2)]\n", done.stderr
+    assert not (tmp_path / "canary").exists()

@@ -152,14 +152,14 @@ def _error(group: str, entry: Entry) -> str | None:
     noun = f"{GROUPS[group]} {entry}"
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _TRIAL, group, entry.full_name],
+            [sys.executable, "-P", "-c", _TRIAL, group, entry.full_name],
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
             timeout=PATIENCE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(_trusted_path())},
         )
     except subprocess.TimeoutExpired:
         return f"{noun} must be imported in {PATIENCE:.0f} s, got no end; remove it"
@@ -167,6 +167,16 @@ def _error(group: str, entry: Entry) -> str | None:
         return None
     last = done.stderr.strip().splitlines()[-1:] if done.returncode == 1 else []
     return last[0] if last else f"{noun} must be importable, got exit {done.returncode}; remove it"
+
+
+def _trusted_path() -> list[str]:
+    """Return where this process looks for modules, without the folder that it happens to be in.
+
+    That comes first where Python was started with -m or -c. What belongs to an installation is
+    found by the child as well.
+    """
+    here = str(Path.cwd())
+    return [folder for folder in sys.path if Path(folder).is_absolute() and folder != here]
 
 
 def _names(folder: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from distributed import Client, KilledWorker, LocalCluster, as_completed, wait
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 
-from unetkit.engine.pools import RETRIES, Scheduler, lost_worker
+from unetkit.engine.pools import RETRIES, SAFE_PATH, Scheduler, lost_worker
 from unetkit.errors import InputError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ START_SECONDS = 60.0
 # The allocator keeps large blocks in one of glibc's heaps only (models.hardware), and a worker has
 # threads before it has anything to compute; so it starts with one.
 ONE_HEAP = "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX"
+SAFE = f"distributed.nanny.pre-spawn-environ.{SAFE_PATH}"
 # What a worker of `local:N` runs when it starts.
 LEAVE_SIGNALS = """
 import signal
@@ -107,7 +108,9 @@ def start(name: str, workers: int | None) -> Scheduler:
         raise UsageError(f"scheduler local:N must have N of at least 1, got '{name}'; use local:2")
     with ExitStack() as resources:
         resources.enter_context(
-            dask.config.set({"distributed.scheduler.allowed-failures": RETRIES, ONE_HEAP: 1})
+            dask.config.set(
+                {"distributed.scheduler.allowed-failures": RETRIES, ONE_HEAP: 1, SAFE: 1}
+            )
         )
         try:
             cluster = resources.enter_context(

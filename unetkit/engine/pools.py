@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # How often a job is given to another worker when one died at it.
 RETRIES = 2
+# Children that have it do not import what lies in the current folder.
+SAFE_PATH = "PYTHONSAFEPATH"
 
 
 @dataclass
@@ -85,6 +87,8 @@ def process_pool(count: int) -> ProcessPoolExecutor:
     """Return a pool of `count` processes that end with this one."""
     # A forked child of a process with threads may hang; a spawned one starts clean.
     context = get_context("spawn")
+    # Its interpreter would look into the current folder before all others for what it imports.
+    os.environ.setdefault(SAFE_PATH, "1")
     return ProcessPoolExecutor(
         count, mp_context=context, initializer=_be_a_child, initargs=(context.Value("i", 0),)
     )
