@@ -99,7 +99,8 @@ from operator import neg
 from unetkit.engine.jobs import run_jobs
 if __name__ == "__main__":
     found = []
-    run_jobs(neg, [1, 2], scheduler=sys.argv[1], workers=1, on_done=lambda *pair: found.append(pair))
+    keep = lambda *pair: found.append(pair)
+    run_jobs(neg, [1, 2], scheduler=sys.argv[1], workers=1, on_done=keep)
     print(sorted(found))
 """
 

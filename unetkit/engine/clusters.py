@@ -107,11 +107,8 @@ def start(name: str, workers: int | None) -> Scheduler:
     if not count.isdecimal() or int(count) < 1:
         raise UsageError(f"scheduler local:N must have N of at least 1, got '{name}'; use local:2")
     with ExitStack() as resources:
-        resources.enter_context(
-            dask.config.set(
-                {"distributed.scheduler.allowed-failures": RETRIES, ONE_HEAP: 1, SAFE: 1}
-            )
-        )
+        settings = {"distributed.scheduler.allowed-failures": RETRIES, ONE_HEAP: 1, SAFE: 1}
+        resources.enter_context(dask.config.set(settings))
         try:
             cluster = resources.enter_context(
                 LocalCluster(
