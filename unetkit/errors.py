@@ -18,14 +18,36 @@ Every message reads: what must hold, what was got, what would do.
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any, ClassVar, Self
+
+# What a URL may hold that is nobody's business, in whichever link of a chain: who asks and with
+# what password, even one that cuts the host short, and what follows the path.
+SECRETS = re.compile(
+    r"(?<=://)(?:[^\s/'\"@]*?|[^\s/'\"@:\[]*:(?!\d+(?:[\s/'\",;?#]|$))[^\s'\"]*)(?:@|%40)"
+    r"|(?<=[^\s'\"])[?#;](?=[^\s'\"])[^\s'\"]*"
+)
+URL = re.compile(r"[^\s'\"]*://[^\s'\"]*")
+
+
+def without_secrets(text: str) -> str:
+    """Leave out of the URLs in a text what lets someone in.
+
+    >>> without_secrets("simplecache::http://me:secret@host/a.zarr?token=1 must exist")
+    'simplecache::http://host/a.zarr must exist'
+    """
+    return URL.sub(lambda found: SECRETS.sub("", found[0]), text)
 
 
 class UnetkitError(Exception):
     """Anything that the command line turns into one sentence and an exit code."""
 
     code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        """Say what is wrong, without what a URL may hold of passwords."""
+        return without_secrets(super().__str__())
 
     @property
     def exit_code(self) -> int:

@@ -176,6 +176,27 @@ def test_a_damaged_chunk_is_named_with_its_pixels(damage, tmp_path):
     np.testing.assert_array_equal(data.read(0, 0, 10, 0, 10), content)
 
 
+@pytest.mark.parametrize("linked", ["c/0/0", "c/0", "c"])
+@pytest.mark.parametrize("dangling", [False, True])
+def test_chunks_behind_a_link_out_of_the_array_are_refused(linked, dangling, tmp_path):
+    data = fresh(tmp_path, (8, 8), "yx", dtype=np.dtype("u1"))
+    data.write(0, 0, 0, np.ones((1, 8, 8), np.uint8))
+    place = tmp_path / "new" / linked
+    place.rename(tmp_path / "away")
+    place.symlink_to(tmp_path / ("nothing" if dangling else "away"))
+    with pytest.raises(InputError, match=r"must lie inside its array, got a link out of it"):
+        data.read(0, 0, 8, 0, 8)
+    with pytest.raises(InputError, match=r"must lie inside its array, got a link out of it"):
+        list(data.blocks())
+
+
+def test_a_chunk_that_is_a_link_inside_its_array_is_read(tmp_path):
+    data = fresh(tmp_path, (8, 8), "yx", dtype=np.dtype("u1"))
+    data.write(0, 0, 0, np.ones((1, 4, 8), np.uint8))
+    (tmp_path / "new" / "c" / "1").symlink_to("0")
+    assert data.read(0, 0, 8, 0, 8).min() == 1
+
+
 def test_without_the_checksum_a_flipped_bit_is_a_wrong_pixel(tmp_path):
     content = np.random.default_rng(0).integers(0, 2**16, (10, 10), dtype=np.uint16)
     data = plane_array(stored(tmp_path, content, chunks=(10, 10)), axes="yx", has_channels=False)

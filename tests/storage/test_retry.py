@@ -2,16 +2,20 @@
 
 import errno
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import zarr
 
-from unetkit.errors import InputError, ResourceError
+from unetkit.errors import InputError, ResourceError, UnetkitError
 from unetkit.storage import retry
 from unetkit.storage.image_writer import create_image
-from unetkit.storage.nodes import read_node
+from unetkit.storage.nodes import ArrayNode, read_node
 from unetkit.storage.planes import plane_array
 
 IMAGE = np.arange(1, 64 * 40 + 1, dtype=np.uint16).reshape(1, 64, 40)
@@ -121,3 +125,65 @@ def test_counts_of_two_blocks_do_not_mix():
         retry.retrying(Flaky(1, errno.EIO))
     assert (outer, inner) == ([2], [2])
     assert retry.retrying(Flaky(1, errno.EIO)) == "done"
+
+
+class Busy(SimpleHTTPRequestHandler):
+    """A server that gives its answers to chunks, and the files of a folder else."""
+
+    answers: ClassVar[list[int]] = []
+
+    def do_GET(self):
+        if "/c/" in self.path and self.answers:
+            self.send_error(self.answers.pop(0))
+        else:
+            super().do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def served(data, tmp_path):
+    """Serve the image over HTTP, with answers that chunks get first."""
+    Busy.answers.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Busy, directory=tmp_path)) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        yield replace(data, url=f"{address}/a.zarr/0"), Busy.answers
+        server.shutdown()
+        thread.join()
+
+
+def test_a_server_that_is_busy_for_a_moment_is_asked_again(served):
+    there, answers = served
+    answers += [503, 429, 500, 502]
+    with retry.count_attempts() as tries:
+        np.testing.assert_array_equal(there.read(0, 0, 64, 0, 40), IMAGE)
+    assert tries[0] > 0
+    assert not answers
+
+
+@pytest.mark.parametrize(("answer", "code"), [(503, 75), (429, 75), (500, 75), (403, 5)])
+def test_a_server_that_stays_busy_is_no_damaged_chunk(answer, code, served):
+    there, answers = served
+    answers += [answer] * 99
+    with pytest.raises(UnetkitError, match=r"must (be readable|let you in), got") as caught:
+        there.read(0, 0, 64, 0, 40)
+    assert caught.value.exit_code == code
+    assert "restore" not in str(caught.value)
+
+
+def test_a_server_that_sends_whole_files_only_is_named_for_a_sharded_array(tmp_path, website):
+    array = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    url = str(tmp_path / "sharded")
+    zarr.create_array(url, data=array, chunks=(2, 2), shards=(4, 4))
+    for place in (url, f"{website}/sharded"):
+        node = read_node(place)
+        assert isinstance(node, ArrayNode)
+        there = plane_array(node, axes="yx", has_channels=False)
+        if place == url:
+            np.testing.assert_array_equal(there.read(0, 0, 8, 0, 8), array)
+            continue
+        with pytest.raises(ResourceError, match=rf"the server of {website}.* must send parts"):
+            there.read(0, 0, 8, 0, 8)

@@ -210,12 +210,36 @@ def test_a_store_that_does_not_let_us_in_is_named(bucket, monkeypatch):
         "https://me:swordfish@host/slide.zarr",
         "s3://AKIA:swordfish@bucket/slide.zarr",
         "https://host/slide.zarr?X-Amz-Signature=swordfish",
+        "HTTPS://host/slide.zarr?token=swordfish",
+        "simplecache::https://host/slide.zarr?token=swordfish",
+        "zip://slide.zarr::https://me:swordfish@host/all.zip",
+        "zip://slide.zarr::simplecache::s3://AKIA:swordfish@bucket/all.zip",
+        "az://container/slide.zarr?sv=1&sig=swordfish",
+        "https://host/slide.zarr#token=swordfish",
+        "https://host/slide.zarr;token=swordfish",
+        "https://me:sword/swordfish@host/slide.zarr",
+        "https://me:swordfish%40host/slide.zarr",
+        "https://me:a swordfish@host/slide.zarr",
+        "s3://swordfish@bucket/slide.zarr",
     ],
 )
 def test_a_url_with_a_secret_is_refused_without_repeating_it(url):
     with pytest.raises(UsageError, match="must hold no password") as caught:
         urls.read(url)
     assert "swordfish" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["https://host/a@b.zarr", "s3://bucket/a", "http://[::1]:80/a"])
+def test_a_url_without_a_secret_is_said_as_it_is(url):
+    assert str(InputError(f"{url} must be; {url}, it '{url}'?")).count(url) == 3
+
+
+@pytest.mark.parametrize("url", ["zip://a::none.zip", "zip://zip://a", "reference://", "zip://::"])
+def test_a_chain_that_leads_nowhere_gets_one_sentence(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="must be a URL that fsspec can open"):
+        urls.read(f"{url}/zarr.json")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("url", ["nonsense://host/a", "s4://bucket/a"])

@@ -248,8 +248,13 @@ def _list_folder(url: str) -> Iterator[tuple[str, int, int]]:
         try:
             with os.scandir(f"{url}/{inside}") as entries:
                 for entry in entries:
-                    if entry.is_dir():
+                    if entry.is_dir(follow_symlinks=False):
                         pending.append(f"{inside}{entry.name}/")
+                    elif entry.is_symlink() and entry.is_dir():
+                        raise InputError(
+                            f"{url}/{inside}{entry.name} must be a folder of its own, got a link; "
+                            "copy the store with what its links lead to (cp -rL)"
+                        )
                     else:
                         found = entry.stat()
                         yield f"{inside}{entry.name}", found.st_size, found.st_mtime_ns

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import re
 import zlib
 from contextlib import contextmanager
@@ -26,9 +27,11 @@ from unetkit.errors import InputError, OutputError, ResourceError, UnetkitError
 from unetkit.storage.atomic import DOCUMENTS, write_json
 from unetkit.storage.urls import (
     base_name,
+    check_parts,
     exists,
     files_below,
     inside,
+    is_read_only,
     is_remote,
     join,
     read,
@@ -237,9 +240,36 @@ def opened(
     same place is never mistaken for the one that was there before.
     """
     try:
-        return zarr.open_array(url, mode=mode, zarr_format=zarr_format)
+        array = zarr.open_array(url, mode=mode, zarr_format=zarr_format)
     except Exception as error:  # zarr and its codecs raise a zoo of types here
         raise InputError(f"{url} must be an array that zarr can open, got: {error}") from error
+    if array.shards and is_read_only(url):
+        check_parts(join(url, "zarr.json"))
+    return array
+
+
+def refuse_links(array: zarr.Array[Any], selection: tuple[Any, ...], *, url: str) -> None:
+    """Refuse chunks under a selection that are links out of their array: a store is one's own."""
+    if is_remote(url):
+        return
+    for place in _touched(array, selection):
+        folder, _, name = array.metadata.encode_chunk_key(place).rpartition("/")
+        whole = join(url, *folder.split("/"), name) if folder else join(url, name)
+        if (_is_linked(url, folder) or Path(whole).is_symlink()) and not Path(
+            os.path.realpath(whole)
+        ).is_relative_to(os.path.realpath(url)):
+            raise InputError(
+                f"{whole} must lie inside its array, got a link out of it; "
+                "copy the store with what its links lead to (cp -rL)"
+            )
+
+
+@lru_cache(maxsize=4096)
+def _is_linked(url: str, folder: str) -> bool:
+    """Tell whether a folder inside an array, or one around it there, is a link."""
+    return bool(folder) and (
+        Path(url, folder).is_symlink() or _is_linked(url, folder.rpartition("/")[0])
+    )
 
 
 def is_absent(array: zarr.Array[Any], selection: tuple[Any, ...], *, url: str) -> bool:
@@ -247,10 +277,12 @@ def is_absent(array: zarr.Array[Any], selection: tuple[Any, ...], *, url: str) -
     if is_remote(url):
         return False
     for place in _touched(array, selection):
+        key = array.metadata.encode_chunk_key(place)
         try:
-            Path(url, array.metadata.encode_chunk_key(place)).stat()
+            Path(url, key).lstat()
         except FileNotFoundError:
-            continue
+            if not _is_linked(url, key.rpartition("/")[0]):
+                continue
         except OSError:
             return False  # reading it says what is wrong
         return False

@@ -9,7 +9,7 @@ import numpy as np
 
 from unetkit.errors import InputError, UsageError
 from unetkit.storage import urls
-from unetkit.storage.nodes import fill_of, is_absent, opened
+from unetkit.storage.nodes import fill_of, is_absent, opened, refuse_links
 from unetkit.storage.retry import read_failure, retrying
 from unetkit.storage.urls import storing
 
@@ -120,6 +120,7 @@ class PlaneArray:
         """
         selection = self._selection(plane, slice(y0, y1), slice(x0, x1))
         array = self._open("r")
+        refuse_links(array, selection, url=self.url)
         view = array if self.picked is None else array.oindex
         try:
             block = retrying(lambda: view[selection])

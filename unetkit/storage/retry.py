@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from unetkit.errors import InputError, ResourceError, UnavailableError, UnetkitError
 from unetkit.storage.nodes import first_damaged, read_node
-from unetkit.storage.urls import is_remote
+from unetkit.storage.urls import is_denied, is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +27,9 @@ PASSING_NAMES = (
     *("ENETRESET", "EHOSTDOWN", "EHOSTUNREACH", "ENOLINK", "EREMOTEIO"),
 )
 PASSING = {getattr(errno, name) for name in PASSING_NAMES if hasattr(errno, name)}
+# Too many requests, and what a server answers that is overloaded or starts again.
+PASSING_ANSWERS = (408, 425, 429, 500, 502, 503, 504)
+PASSING_CLASSES = ("ClientConnectionError", "ClientPayloadError", "HTTPClientError", "TimeoutError")
 # Seconds before each new try; a file server that starts again takes longer, and then --resume
 # is there.
 RETRY_DELAYS = (0.1, 0.5, 2.0)
@@ -42,7 +45,7 @@ def retrying(action: Callable[[], T]) -> T:
     for wait in RETRY_DELAYS:
         try:
             return action()
-        except OSError as error:
+        except Exception as error:
             if not is_passing(error):
                 raise
             time.sleep(wait)
@@ -50,9 +53,17 @@ def retrying(action: Callable[[], T]) -> T:
     return action()
 
 
-def is_passing(error: OSError) -> bool:
-    """Tell whether an error may be gone by the next try."""
-    return error.errno in PASSING
+def is_passing(error: Exception) -> bool:
+    """Tell whether an error may be gone by the next try; clients have trees of errors of their own.
+
+    A server's answer has a `status`; names of classes are those of aiohttp, botocore and fsspec.
+    """
+    if getattr(error, "status", None) in PASSING_ANSWERS:
+        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in PASSING
+    names = {base.__name__ for base in type(error).__mro__}
+    return not isinstance(error, UnetkitError) and not names.isdisjoint(PASSING_CLASSES)
 
 
 def _count() -> None:
@@ -85,10 +96,16 @@ def read_failure(
     The error, to be raised, names a damaged chunk with the pixels that it holds; `axes` are the
     letters of the array's last axes.
     """
-    if isinstance(error, OSError) and is_passing(error):
+    if isinstance(error, UnetkitError):
+        return error
+    if is_passing(error):
         return (UnavailableError if is_remote(url) else ResourceError)(
-            f"{url} must be readable, got '{error}' {len(RETRY_DELAYS) + 1} times in a row; "
+            f"{url} must be readable, got '{error!s:.200}' {len(RETRY_DELAYS) + 1} times in a row; "
             "see to the disk or the network, then give the same command with --resume"
+        )
+    if is_remote(url) and is_denied(error):
+        return ResourceError(
+            f"the store of {url} must let you in, got: {error!s:.200}; check your credentials"
         )
     # A store that no longer answers says so itself when it is asked for the metadata again.
     if is_remote(url) and read_node(url) is None:

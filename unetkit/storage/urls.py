@@ -18,6 +18,7 @@ from unetkit.errors import (
     UnavailableError,
     UnetkitError,
     UsageError,
+    without_secrets,
 )
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
 # Objects that are copied at the same time; a store answers so many without complaint.
 CONCURRENCY = 256
-READ_ONLY = re.compile(r"https?://")
-SECRET = re.compile(r"://[^/]*@|^https?://[^#]*\?")
+READ_ONLY = re.compile(r"(.*::)?https?://", re.IGNORECASE)
 DENIED = ("PermissionError", "NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError")
 
 
@@ -53,10 +53,10 @@ def file_system(url: str) -> tuple[Any, str]:
 
     A password or a signature in a URL is refused: it would end up in logs and metadata.
     """
-    if SECRET.search(url):
-        shown = re.sub(r"://[^/]*@", "://", url).split("?")[0]
+    compact = re.sub(r"[\s'\"]", "", url)  # which would end a URL inside of a sentence
+    if without_secrets(compact) != compact:
         raise UsageError(
-            f"a URL must hold no password, signature or query, got one for {shown}; put what the "
+            f"a URL must hold no password, signature or query, got one for {compact}; put what the "
             "store asks for into its own settings, such as ~/.aws/credentials"
         )
     try:
@@ -68,6 +68,12 @@ def file_system(url: str) -> tuple[Any, str]:
         remedy = "pip install 'unetkit[s3]'" if url.startswith("s3:") else "install what it names"
         raise ResourceError(
             f"{url} must be of a kind that fsspec can open, got: {error}; {remedy}"
+        ) from error
+    # Links of a chain are opened here, each with errors of its own.
+    except Exception as error:
+        raise InputError(
+            f"{url} must be a URL that fsspec can open, got {type(error).__name__}: "
+            f"{error!s:.200}; name the store itself, unpacked"
         ) from error
     return filesystem, path
 
@@ -86,7 +92,7 @@ def answering(url: str) -> Iterator[None]:
         raise FileNotFoundError(url) from error
     # Each client has a tree of errors of its own, some of them no OSError.
     except Exception as error:
-        if _is_denied(error):
+        if is_denied(error):
             raise ResourceError(
                 f"the store of {url} must let you in, got: {error!s:.200}; check your credentials"
             ) from error
@@ -96,7 +102,8 @@ def answering(url: str) -> Iterator[None]:
         ) from error
 
 
-def _is_denied(error: BaseException) -> bool:
+def is_denied(error: BaseException) -> bool:
+    """Tell whether a store refused who asks."""
     return type(error).__name__ in DENIED or getattr(error, "status", None) in (401, 403)
 
 
@@ -113,8 +120,22 @@ def read(url: str, *, start: int = 0, stop: int | None = None) -> bytes:
         found = bytes(
             filesystem.cat_file(path) if whole else filesystem.cat_file(path, start=start, end=stop)
         )
+    if stop is None or len(found) <= stop - start:
+        return found
     # Some servers send the whole file whatever is asked for.
-    return found if stop is None else found[: stop - start]
+    return found[start:stop]
+
+
+def check_parts(url: str) -> None:
+    """Make sure that a server sends a part of a file where a part is asked for, and no more."""
+    filesystem, path = file_system(url)
+    with answering(url):
+        sent = len(filesystem.cat_file(path, start=0, end=1))
+    if sent > 1:
+        raise ResourceError(
+            f"the server of {url} must send parts of files (HTTP Range), which a sharded array is "
+            "read by, got whole ones; copy the store to a disk, or serve it otherwise"
+        )
 
 
 def write(url: str, data: bytes, *, new: bool = False) -> None:

@@ -77,9 +77,9 @@ class PredictionReport:
     # By `skip_below` or `mask`; `.unetkit/left-out.jsonl` in the output lists SAMPLE/PLANE/TILE.
     tiles_left_out: int
     # Of the input's grid; those that are not stored read as the fill value, and
-    # `.unetkit/absent-input.jsonl` in the output lists them. Both 0 where a store lists nothing.
-    input_chunks: int
-    input_chunks_absent: int
+    # `.unetkit/absent-input.jsonl` in the output lists them. None where a store lists nothing.
+    input_chunks: int | None
+    input_chunks_absent: int | None
     tile: int  # its size, its context on each side, and what the network reads, in pixels
     overlap: int
     read: int

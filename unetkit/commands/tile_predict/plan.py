@@ -192,9 +192,11 @@ def count_missing_chunks(
     return tuple(found[sample.data.url] or NO_INVENTORY for sample in samples)
 
 
-def missing_chunks(inventories: Sequence[ChunkInventory]) -> tuple[int, int]:
-    """Return the chunks of all samples, and how many of them are missing."""
+def missing_chunks(inventories: Sequence[ChunkInventory]) -> tuple[int | None, int | None]:
+    """Return the chunks of all samples, and how many are missing; None where nothing tells it."""
     once = set(inventories)
+    if NO_INVENTORY in once:
+        return None, None
     return sum(stored.total for stored in once), sum(stored.missing for stored in once)
 
 
