@@ -61,6 +61,7 @@ BreakLock = Annotated[bool, Opt(panel="Output")]
 Preview = Annotated[str | None, Opt(panel="Output")]
 Seed = Annotated[int, Opt(min=0)]
 Channels = Annotated[str | None, Opt(default="all")]
+LabelName = Annotated[str | None, Opt(metavar="NAME", default="instances, else classes")]
 ModelOptions = Annotated[Sequence[str], Opt(flags=("--set",), metavar="KEY=VALUE")]
 
 

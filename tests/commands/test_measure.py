@@ -83,3 +83,28 @@ def test_what_does_not_fit_is_named(stores, tmp_path):
     writer.finish()
     with pytest.raises(InputError, match="kind 'instances', got classes; import masks of inst"):
         measure(str(tmp_path / "classes.zarr"))
+
+
+@pytest.mark.parametrize("kinds", [("rgb", "bgr"), ("rgb", "brg")])
+def test_intensities_are_under_the_names_of_their_channels(kinds, tmp_path):
+    pixels = dict(zip("rgb", (10, 20, 30), strict=True))
+    writer = DatasetWriter(str(tmp_path / "p.zarr"))
+    for number, order in enumerate(kinds):
+        image = np.stack([np.full((4, 4), pixels[name], np.uint8) for name in order])
+        ones = np.ones((4, 4), np.uint8)
+        writer.add(f"s{number}", image, axes="cyx", labels=ones, channel_names=order)
+    writer.finish()
+    for row in rows_of(measure(writer.url, writer.url, scheduler="sync").output):
+        assert {name: float(row[f"mean_{name}"]) for name in "rgb"} == pixels
+
+
+def test_images_of_other_channels_are_not_measured_into_one_table(tmp_path):
+    writer = DatasetWriter(str(tmp_path / "p.zarr"))
+    ones = np.ones((4, 4), np.uint8)
+    for name, channels in (("a", ["DAPI", "actin"]), ("b", ["DAPI", "tubulin"])):
+        image = np.stack([ones, ones])
+        writer.add(name, image, axes="cyx", labels=ones, channel_names=channels)
+    writer.finish()
+    with pytest.raises(InputError, match="DAPI, actin in 'a'; DAPI, tubulin in 'b'; measure those"):
+        measure(writer.url, writer.url)
+    assert not (tmp_path / "p.objects.csv").exists()

@@ -10,8 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.errors import InputError, LabelError, MissingError, OutputError, UsageError
-from unetkit.storage.datasets import DatasetWriter, label_dtype, open_dataset, write_sample
-from unetkit.storage.image_writer import create_image
+from unetkit.storage.datasets import (
+    DatasetWriter,
+    label_dtype,
+    open_dataset,
+    order_remark,
+    write_sample,
+)
+from unetkit.storage.image_writer import create_image, create_labels, create_weights
 from unetkit.storage.images import open_image
 
 PIXELS = np.arange(48, dtype=np.uint8).reshape(3, 4, 4)
@@ -101,14 +107,118 @@ def edit(folder, samples):
 def test_hostile_sample_names_are_refused(name, tmp_path):
     url = dataset(tmp_path, a=1)
     edit(tmp_path, [{"name": name}])
-    with pytest.raises(InputError, match="must be a path inside it"):
+    with pytest.raises(InputError, match="must be a plain folder name"):
         open_dataset(url)
+
+
+def test_a_sample_behind_a_link_out_of_the_store_is_refused(tmp_path):
+    url = dataset(tmp_path, a=1)
+    (tmp_path / "data.zarr" / "a").rename(tmp_path / "elsewhere")
+    (tmp_path / "data.zarr" / "a").symlink_to(tmp_path / "elsewhere")
+    for opening in (open_dataset, open_image):
+        with pytest.raises(InputError, match="must be a path inside it"):
+            opening(url)
+
+
+@pytest.mark.parametrize("names", ["aa", ["a", "./a"], ["a", "A/../a"], ["a"] * 50_000])
+def test_no_sample_counts_twice(names, tmp_path):
+    url = dataset(tmp_path, a=1)
+    edit(tmp_path, [{"name": name} for name in names])
+    with pytest.raises(InputError, match=r"different names, got 'a' twice|plain folder name"):
+        open_dataset(url)
+
+
+def test_a_list_of_samples_that_are_not_there_is_refused_at_the_first(tmp_path):
+    url = dataset(tmp_path, a=1)
+    edit(tmp_path, [{"name": f"s{n}"} for n in range(50_000)])
+    with pytest.raises(MissingError, match=r"'unetkit remove .* s0', or restore it"):
+        open_dataset(url)
+
+
+def test_channels_of_one_name_are_one_channel_in_whatever_order_samples_have_them(tmp_path):
+    writer = DatasetWriter(str(tmp_path / "data.zarr"))
+    for name, order in (("a", "rgb"), ("b", "bgr"), ("c", "grb")):
+        pixels = PIXELS[["rgb".index(channel) for channel in order]]
+        writer.add(name, pixels, axes="cyx", channel_names=order)
+    writer.finish()
+    for channels, wanted in ((None, [0, 1, 2]), ("1", [1]), ("b,0", [2, 0])):
+        for sample in open_dataset(writer.url, channels=channels).samples:
+            assert "".join(sample.image.channel_names) == "".join("rgb"[n] for n in wanted)
+            np.testing.assert_array_equal(sample.data.read(0, 0, 4, 0, 4), PIXELS[wanted])
+
+
+@pytest.mark.parametrize(
+    ("channels", "said"),
+    [
+        ({"a": "xy", "b": "xy"}, None),
+        ({"a": "01", "b": "01"}, None),
+        ({"a": "xy", "b": "yx", "c": "yx"}, "different orders: x, y in 'a'; y, x in 'b'"),
+        ({"a": "xy", "b": "xz"}, "different names: x, y in 'a'; x, z in 'b'"),
+        ({"a": "01", "b": "xy"}, "different names: 0, 1 in 'a'; x, y in 'b'"),
+    ],
+)
+def test_differing_channels_are_told(channels, said):
+    remark = order_remark(channels)
+    assert remark is None if said is None else remark == f"channels have {said}"
+
+
+def labelled(folder, **labels):
+    """Write an image with labels of these names, of 1 and 2, or of 3 where they are `other`."""
+    url = str(folder / "site.ome.zarr")
+    shape = {"shape": (4, 4), "axes": "yx"}
+    create_image(url, dtype=np.uint8, **shape).write(0, 0, 0, PIXELS[0][None])
+    for name, value in labels.items():
+        create_labels(url, name, dtype=np.uint8, **shape).write(
+            0, 0, 0, np.full((4, 4), value, np.uint8)
+        )
+    return url
+
+
+@pytest.mark.parametrize(
+    ("chosen", "kind", "value"),
+    [
+        (None, "instances", 1),
+        ("classes", "classes", 2),
+        ("nuclei", "instances", 3),
+        ("tissue=classes", "classes", 4),
+    ],
+)
+def test_labels_are_chosen_by_name(chosen, kind, value, tmp_path):
+    url = labelled(tmp_path, instances=1, classes=2, nuclei=3, tissue=4, ignore=0)
+    (sample,) = open_dataset(url, labels=chosen).samples
+    assert sample.label_kind == kind
+    assert sample.labels().read(0, 0, 1, 0, 1) == value
+    assert sample.ignore is not None
+    assert chosen is None or sorted(sample.image.labels) == sorted([kind, "ignore"])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "error", "words"),
+    [
+        ("nucleus", InputError, "got 'nucleus'; it has 'nuclei', 'cells'"),
+        ("nuclei=masks", UsageError, "a name such as cells, or cells=classes"),
+        ("ignore", UsageError, "a name such as cells"),
+    ],
+)
+def test_labels_that_are_not_there_are_not_chosen(chosen, error, words, tmp_path):
+    url = labelled(tmp_path, nuclei=1, cells=1)
+    with pytest.raises(error, match=words):
+        open_dataset(url, labels=chosen)
+    with pytest.raises(InputError, match="got 'nuclei', 'cells'; choose with --labels nuclei, or"):
+        open_dataset(url).samples[0].labels()
+
+
+def test_weights_are_those_of_the_labels_they_were_made_for(tmp_path):
+    url = labelled(tmp_path, instances=1, nuclei=2)
+    create_weights(url, shape=(4, 4), axes="yx", attributes={"labels": "nuclei"})
+    assert open_dataset(url).samples[0].weights is None
+    assert open_dataset(url, labels="nuclei").samples[0].weights is not None
 
 
 def test_a_listed_sample_must_be_there_and_be_an_image(tmp_path):
     url = dataset(tmp_path, a=1)
     edit(tmp_path, [{"name": "b"}])
-    with pytest.raises(MissingError, match=r"data\.zarr/b must exist"):
+    with pytest.raises(MissingError, match="must be there, got none"):
         open_dataset(url)
     zarr.create_array(f"{url}/b", data=PIXELS[0])
     with pytest.raises(InputError, match=r"sample 'b' .* must be an OME-Zarr image"):

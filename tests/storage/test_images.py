@@ -233,6 +233,14 @@ def test_hostile_label_names_are_refused(names, tmp_path):
         open_image(url)
 
 
+def test_a_list_of_a_million_labels_is_refused(tmp_path):
+    url = labelled(tmp_path)
+    with edited(f"{url}/labels") as document:
+        document["attributes"]["ome"]["labels"] = [f"n{k}" for k in range(10**6)]
+    with pytest.raises(InputError, match="at most 10,000 names, got 1,000,000"):
+        open_image(url)
+
+
 def test_labels_behind_a_link_out_of_the_store_are_refused(tmp_path):
     url = labelled(tmp_path)
     inside = tmp_path / "a.zarr" / "labels" / "instances"

@@ -9,15 +9,15 @@ from unetkit.arrays import objects
 from unetkit.engine.measuring import measure_labels, piece_count
 from unetkit.errors import InputError
 from unetkit.progress import SILENT, Progress, Together
-from unetkit.storage.datasets import open_dataset
+from unetkit.storage.datasets import open_dataset, order_remark
 from unetkit.storage.images import detect
 from unetkit.storage.outputs import check_file, output_name, write_csv
 from unetkit.storage.pixel_size import plane_pixel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from unetkit.options import Opt, Overwrite, SchedulerName, Workers
+    from unetkit.options import LabelName, Opt, Overwrite, SchedulerName, Workers
     from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.images import Image
     from unetkit.storage.outputs import Cell
@@ -44,6 +44,7 @@ def measure(
     image: str | None = None,
     *,
     csv: Annotated[str | None, Opt(default="NAME.objects.csv")] = None,
+    labels: LabelName = None,
     axes: str | None = None,
     scheduler: SchedulerName = "threads",
     workers: Workers = None,
@@ -61,9 +62,12 @@ def measure(
     prediction : str
         An image or dataset with instances.
     image : str, optional
-        Whose intensities are measured too, channel by channel; samples are matched by name.
+        Whose intensities are measured too, channel by channel; samples and channels are matched
+        by name.
     csv : str, optional
         Where the table is written; left out, beside the prediction.
+    labels : str, optional
+        Which labels to measure, by name; left out, ``instances``.
     axes : str, optional
         Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
         say.
@@ -83,19 +87,19 @@ def measure(
     Raises
     ------
     InputError
-        If there are no instances, or the image does not fit them.
+        If there are no instances, the image does not fit them, or images name other channels.
     OutputError
         If the table is there already.
     """
     output = csv or output_name(prediction, ".objects.csv")
     check_file(output, overwrite=overwrite, begins=",".join(COLUMNS))
-    found = _open(prediction, axes)
+    found = _open(prediction, axes, labels)
     pictures = None if image is None else _open(image, axes)
     pairs = [
         (sample, _image_of(sample, pictures, alone=len(found.samples) == 1))
         for sample in found.samples
     ]
-    names = _channels([picture for _, picture in pairs])
+    names = _channels({sample.name: picture for sample, picture in pairs})
     total = sum(piece_count(sample.labels("instances")) for sample, _ in pairs)
     together = Together(progress, "measure", total=total)
     rows: list[list[Cell]] = []
@@ -121,8 +125,9 @@ def measure(
     return MeasureReport(output=output, objects=len(rows), samples=len(pairs))
 
 
-def _open(url: str, axes: str | None) -> Dataset:
-    return open_dataset(url, axes=axes if detect(url) in ("stack", "array") else None)
+def _open(url: str, axes: str | None, labels: str | None = None) -> Dataset:
+    axes = axes if detect(url) in ("stack", "array") else None
+    return open_dataset(url, axes=axes, labels=labels)
 
 
 def _image_of(sample: Sample, pictures: Dataset | None, *, alone: bool) -> Image | None:
@@ -140,10 +145,16 @@ def _image_of(sample: Sample, pictures: Dataset | None, *, alone: bool) -> Image
     return picture.image
 
 
-def _channels(pictures: Sequence[Image | None]) -> tuple[str, ...]:
-    """Name the channels as the images do, or by number."""
-    first = next((picture for picture in pictures if picture is not None), None)
-    return () if first is None else tuple(first.channel_names)
+def _channels(pictures: Mapping[str, Image | None]) -> tuple[str, ...]:
+    """Name the channels, which are of one order already where all have the same names."""
+    names = {key: image.channel_names for key, image in pictures.items() if image is not None}
+    remark = order_remark(names)
+    if remark is not None:
+        raise InputError(
+            f"images must name the same channels to be measured into one table, got {remark};"
+            " measure those apart that differ"
+        )
+    return next(iter(names.values()), ())
 
 
 def _named(column: str, channels: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.errors import InputError, LabelError, OutputError, UsageError
+from unetkit.errors import InputError, LabelError, MissingError, OutputError, UsageError
 from unetkit.storage.image_file import are_axes
 from unetkit.storage.image_writer import (
     create_image,
@@ -19,6 +19,7 @@ from unetkit.storage.images import (
     Image,
     bare_image,
     choose_channels,
+    choose_labels,
     kind_of,
     node_at,
     ome_image,
@@ -29,7 +30,7 @@ from unetkit.storage.nodes import ArrayNode, GroupNode, create_group, read_node
 from unetkit.storage.ome import FORMATS, SCHEMA, listed_samples, provenance_marks
 from unetkit.storage.outputs import discard
 from unetkit.storage.pyramids import add_pyramid
-from unetkit.storage.urls import base_name, exists, is_segment, join
+from unetkit.storage.urls import base_name, exists, inside, is_segment, join
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,6 +100,8 @@ class DatasetWriter:
         except BaseException:
             self._samples.pop()
             self._added.pop()
+            if exists(place):
+                discard(place)
             raise
 
     def finish(self) -> None:
@@ -206,6 +209,7 @@ class Sample:
     source: str  # samples made from one source never stand on both sides of a split
     image: Image
     dataset: str = ""  # where the dataset lies, for errors
+    chosen: str | None = None  # the name of the labels, where the user chose them
 
     @property
     def data(self) -> PlaneArray:
@@ -228,11 +232,15 @@ class Sample:
                 f"labels of the kind {kind!r}, got {self.label_kind}; import masks of {kind}, or "
                 f"predict with a model that was trained on {kind}"
             )
+        where = f"sample {self.name!r} in {base_name(self.dataset or self.image.url)}"
+        others = self.image.other_labels
+        if others:
+            raise InputError(
+                f"{where} must have labels named instances or classes, got {listed_names(others)};"
+                f" choose with --labels {others[0]}, or {others[0]}=classes if they are classes"
+            )
         what = "labels" if kind is None else f"labels of the kind {kind!r}"
-        raise InputError(
-            f"sample {self.name!r} in {base_name(self.dataset or self.image.url)} has no {what}; "
-            "run 'unetkit import' with --labels"
-        )
+        raise InputError(f"{where} has no {what}; run 'unetkit import' with --labels")
 
     @property
     def ignore(self) -> PlaneArray | None:
@@ -241,8 +249,9 @@ class Sample:
 
     @property
     def weights(self) -> PlaneArray | None:
-        """The stored weights, if there are any."""
-        return self.image.weights
+        """The stored weights, if there are any of these labels."""
+        made_for = self.image.weights_attributes.get("labels")
+        return self.image.weights if made_for == self.chosen else None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -283,8 +292,22 @@ class Dataset:
         )
 
 
+def listed_names(names: Sequence[str], most: int = 8) -> str:
+    """List names for a message, the first of them where there are many.
+
+    >>> listed_names(["a", "b"]), listed_names("abcd", most=2)
+    ("'a', 'b'", "'a', 'b', …")
+    """
+    return ", ".join(map(repr, names[:most])) + (", …" if len(names) > most else "")
+
+
 def open_dataset(
-    url: str, *, axes: str | None = None, channels: str | None = None, mixed: bool = False
+    url: str,
+    *,
+    axes: str | None = None,
+    channels: str | None = None,
+    labels: str | None = None,
+    mixed: bool = False,
 ) -> Dataset:
     """Open a dataset; an image, a stack or a bare array counts as one too.
 
@@ -295,21 +318,25 @@ def open_dataset(
     axes : str, optional
         The axes of a bare array or of a stack's images, where they are not named.
     channels : str, optional
-        Which channels, in which order: `0,2` or `DAPI,GFP`.
+        Which channels, in which order: `0,2` or `DAPI,GFP`; numbers are those of the first sample.
+    labels : str, optional
+        Which labels, by name; `NAME=classes` where they are no instances.
     mixed : bool
         Whether samples may differ in their channel counts, or be none at all.
 
     Returns
     -------
     Dataset
-        Everything in it was judged, and no pixel was read.
+        Everything in it was judged, and no pixel was read. Samples that name the same channels in
+        different orders have all that of the first.
 
     Raises
     ------
     MissingError
         If there is nothing.
     InputError
-        If it is something else or damaged, or if samples differ in their channel counts.
+        If it is something else or damaged, if samples differ in their channel counts, or no sample
+        has such labels.
     UsageError
         If `axes` or `channels` do not fit.
     """
@@ -323,16 +350,27 @@ def open_dataset(
     elif kind == "stack":
         images = list(stack_images(node, axes=axes))
     else:
-        samples = _listed(node)
-        return _checked(Dataset(url, kind, samples, provenance_marks(node)), channels, mixed=mixed)
+        images = []
     alone = tuple(Sample(image.name, image.name, image, dataset=url) for image in images)
-    return _checked(Dataset(url, kind, alone, provenance_marks(node)), channels, mixed=mixed)
+    samples = _listed(node) if kind == "dataset" else alone
+    if labels is not None:
+        samples = _labelled(samples, labels)
+    samples = _channels(_aligned(samples), channels, url=url, mixed=mixed)
+    return Dataset(url, kind, samples, provenance_marks(node))
 
 
-def _listed(node: GroupNode) -> tuple[Sample, ...]:
+def _listed(node: ArrayNode | GroupNode) -> tuple[Sample, ...]:
+    if not isinstance(node, GroupNode):
+        return ()
     samples = []
     for name, source, place in listed_samples(node):
-        group = node_at(place)
+        inside(node.url, name, what="a sample's name")
+        group = read_node(place)
+        if group is None:
+            raise MissingError(
+                f"sample {name!r} of {node.url} must be there, got none; take it off the list with "
+                f"'unetkit remove {node.url} {name}', or restore it"
+            )
         if not isinstance(group, GroupNode) or kind_of(group) != "image":
             raise InputError(
                 f"sample {name!r} of {node.url} must be an OME-Zarr image, got something else; "
@@ -342,21 +380,87 @@ def _listed(node: GroupNode) -> tuple[Sample, ...]:
     return tuple(samples)
 
 
-def _checked(dataset: Dataset, channels: str | None, *, mixed: bool) -> Dataset:
+def _labelled(samples: tuple[Sample, ...], chosen: str) -> tuple[Sample, ...]:
+    """Choose labels in every sample that has them; the others count as unlabelled."""
+    name = chosen.partition("=")[0]
+    found = tuple(
+        replace(
+            sample,
+            image=choose_labels(sample.image, chosen),
+            chosen=name if name in sample.image.other_labels else None,
+        )
+        for sample in samples
+    )
+    if not any(sample.label_kind for sample in found):
+        there = {n: None for s in samples for n in (*s.image.labels, *s.image.other_labels)}
+        raise InputError(
+            f"labels must be among those of the image, got {name!r}; it has"
+            f" {listed_names(list(there)) or 'none'}"
+        )
+    return found
+
+
+def _aligned(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+    """Bring channels into the order of the first sample, where all have names and the same."""
+    if not samples:
+        return samples
+    names = samples[0].image.channel_names
+    return tuple(
+        replace(sample, image=in_order(sample.image, names))
+        if are_named(names) and sorted(sample.image.channel_names) == sorted(names)
+        else sample
+        for sample in samples
+    )
+
+
+def are_named(channels: Sequence[str]) -> bool:
+    """Tell whether channels have names of their own, each another, rather than numbers.
+
+    >>> are_named(["DAPI", "actin"]), are_named(["0", "1"]), are_named(["a", "a"])
+    (True, False, False)
+    """
+    return len(set(channels)) == len(channels) and list(channels) != [
+        str(number) for number in range(len(channels))
+    ]
+
+
+def order_remark(channels: Mapping[str, Sequence[str]]) -> str | None:
+    """Say which images name other channels than the first, or in another order; None where none.
+
+    `channels` are the names by image; where a side has only numbers there is nothing to compare.
+    """
+    kinds = {tuple(names): image for image, names in reversed(list(channels.items()))}
+    named = [names for names in channels.values() if are_named(names)]
+    if not named or len(kinds) < 2:
+        return None
+    shown = [f"{', '.join(names)} in {kinds[tuple(names)]!r}" for names in channels.values()]
+    what = "names" if len({tuple(sorted(names)) for names in kinds}) > 1 else "orders"
+    return f"channels have different {what}: {'; '.join(list(dict.fromkeys(shown))[:4])}"
+
+
+def in_order(image: Image, names: Sequence[str]) -> Image:
+    """Return the image with the channels of these names, in this order."""
+    numbers = [image.channel_names.index(name) for name in names]
+    return replace(image, data=image.data.pick(numbers), channel_names=tuple(names))
+
+
+def _channels(
+    samples: tuple[Sample, ...], channels: str | None, *, url: str, mixed: bool
+) -> tuple[Sample, ...]:
     """Choose channels in every sample, and make sure that they have equally many."""
     samples = tuple(
-        replace(sample, image=choose_channels(sample.image, channels)) for sample in dataset.samples
+        replace(sample, image=choose_channels(sample.image, channels)) for sample in samples
     )
     if mixed:
-        return replace(dataset, samples=samples)
+        return samples
     if not samples:
-        raise InputError(f"{dataset.url} must hold at least one sample, got none; import images")
+        raise InputError(f"{url} must hold at least one sample, got none; import images")
     first = samples[0]
     for sample in samples:
         if sample.data.channel_count != first.data.channel_count:
             raise InputError(
-                f"samples of {dataset.url} must have equally many channels, got "
+                f"samples of {url} must have equally many channels, got "
                 f"{first.data.channel_count} in {first.name!r} and {sample.data.channel_count} in "
                 f"{sample.name!r}; choose some with --channels, or import them apart"
             )
-    return replace(dataset, samples=samples)
+    return samples

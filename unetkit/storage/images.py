@@ -25,7 +25,17 @@ from unetkit.storage.ome import (
     told_pixel_size,
 )
 from unetkit.storage.planes import PlaneArray, plane_array
-from unetkit.storage.urls import base_name, children, exists, inside, is_remote, join, missing, stem
+from unetkit.storage.urls import (
+    base_name,
+    children,
+    exists,
+    inside,
+    is_remote,
+    is_segment,
+    join,
+    missing,
+    stem,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -213,17 +223,42 @@ def _labels(
     """Open the labels that this library knows by name, and name the others."""
     folder = join(url, "labels")
     names = label_names(read_node(folder))
-    places = {name: inside(folder, name, what="a label's name") for name in map(_text, names)}
+    for name in names:
+        if not isinstance(name, str) or not all(map(is_segment, name.split("/"))):
+            inside(folder, name, what="a label's name")
     arrays, attributes = {}, {}
     for name in LABELS:
-        if name in places:
-            arrays[name], attributes[name] = _part(places[name], data, kinds="uib")
-    return arrays, attributes, tuple(name for name in places if name not in LABELS)
+        if name in names:
+            arrays[name], attributes[name] = _labels_at(url, name, data)
+    return arrays, attributes, tuple(dict.fromkeys(n for n in names if n not in LABELS))
 
 
-def _text(name: object) -> str:
-    # A path that is no text is made one that `inside` refuses.
-    return name if isinstance(name, str) else f"/{name!r}"
+def _labels_at(url: str, name: str, data: PlaneArray) -> tuple[PlaneArray, dict[str, Any]]:
+    place = inside(join(url, "labels"), name, what="a label's name")
+    return _part(place, data, kinds="uib")
+
+
+def choose_labels(image: Image, chosen: str) -> Image:
+    """Return the image with the labels that `--labels` names as its only ones, ignored ones apart.
+
+    Of a name that other writers gave, only the user knows what it means: instances, or classes
+    where `=classes` follows it.
+    """
+    name, _, meaning = chosen.partition("=")
+    kind = meaning or (name if name in image.labels else "instances")
+    if kind not in ("instances", "classes") or (name in LABELS and kind != name):
+        raise UsageError(
+            f"labels must be a name such as cells, or cells=classes, got {chosen!r}; 'unetkit info'"
+            " lists the names"
+        )
+    kept = {key: labels for key, labels in image.labels.items() if key == "ignore"}
+    if name in image.labels:
+        return replace(image, labels={name: image.labels[name], **kept})
+    if name not in image.other_labels:
+        return replace(image, labels=kept)
+    array, attributes = _labels_at(image.url, name, image.data)
+    told = {**image.label_attributes, kind: attributes}
+    return replace(image, labels={kind: array, **kept}, label_attributes=told)
 
 
 def _weights(url: str, data: PlaneArray) -> tuple[PlaneArray | None, dict[str, Any]]:
@@ -391,6 +426,7 @@ def _only_image(node: GroupNode, *, axes: str | None, kind: str) -> Image:
         raise InputError(f"{node.url} must hold one image, got a stack of {len(images)}")
     places = [place for _, _, place in listed_samples(node)]
     if len(places) == 1:
+        inside(node.url, base_name(places[0]), what="a sample's name")
         return open_image(places[0], axes=axes)
     hint = f"name one, such as {places[0]}" if places else "run 'unetkit import' first"
     raise InputError(f"{node.url} must hold one image, got a dataset of {len(places)}; {hint}")

@@ -10,7 +10,7 @@ from unetkit.errors import InputError, UsageError
 from unetkit.storage.image_file import are_axes
 from unetkit.storage.nodes import ArrayNode, GroupNode, judging, read_node
 from unetkit.storage.pixel_size import OME_UNITS
-from unetkit.storage.urls import inside, stem
+from unetkit.storage.urls import inside, is_segment, join, stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +20,8 @@ OmeVersion = Literal["0.5", "0.4"]
 # The format of Zarr below each version of OME-Zarr.
 FORMATS: dict[OmeVersion, Literal[2, 3]] = {"0.5": 3, "0.4": 2}
 TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+# Our own choice: an image has a handful of label images; what lists more is damaged or hostile.
+LABELS_LIMIT = 10_000
 COLORS = ("FF0000", "00FF00", "0000FF", "FF00FF", "00FFFF", "FFFF00")
 
 
@@ -228,6 +230,11 @@ def label_names(node: GroupNode | ArrayNode | None) -> list[Any]:
     if not isinstance(names, list):
         above = node.url.removesuffix("/labels")
         raise InputError(f"labels of {above} must be a list of names, got {names!r:.100}")
+    if len(names) > LABELS_LIMIT:
+        raise InputError(
+            f"labels of {node.url.removesuffix('/labels')} must be at most {LABELS_LIMIT:,} names, "
+            f"got {len(names):,}; write the store again with the tool that made it"
+        )
     return names
 
 
@@ -336,13 +343,23 @@ def array_below(url: str) -> ArrayNode:
 
 
 def listed_samples(node: GroupNode) -> list[tuple[str, str, str]]:
-    """Return (name, source, URL) of the samples that a dataset's metadata lists."""
+    """Return (name, source, URL) of the samples that a dataset's metadata lists, each once."""
     listed = provenance_marks(node).get("samples")
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         raise InputError(f"samples of {node.url} must be a list, got {listed!r:.100}")
-    found = []
+    found: dict[str, tuple[str, str, str]] = {}
     for entry in listed:
         name = entry.get("name")
-        place = inside(node.url, name, what="a sample's name")
-        found.append((str(name), str(entry.get("source") or name), place))
-    return found
+        # No link is followed here: of many samples that would take longer than reading the list.
+        if not is_segment(name):
+            raise InputError(
+                f"a sample's name in the metadata of {node.url} must be a plain folder name, got "
+                f"{name!r:.100}; write the store again with the tool that made it"
+            )
+        if name in found:
+            raise InputError(
+                f"samples of {node.url} must have different names, got {name!r:.100} twice; import "
+                "the data again"
+            )
+        found[name] = (name, str(entry.get("source") or name), join(node.url, name))
+    return list(found.values())
