@@ -28,22 +28,26 @@ augment a.zarr b.zarr --copies 3 --grid 5 --sigma 2.5um --shift 0 --rotation 90 
     grey=0.5, allow_folds=True, replay='b.zarr/a-aug001', seed=7, preview='a.png',
     scheduler='local:2', workers=2, overwrite=True
 
+remove a.zarr s1 s2
+-> 'a.zarr', 's1', 's2'
+
 weights a.zarr --preset freiburg2019 --w0 50 --sigma 6 --target boundary --report --preview a.png
-    --scheduler sync --workers 2 --resume --overwrite --break-lock
+    --labels cells --scheduler sync --workers 2 --resume --overwrite --break-lock
 -> 'a.zarr', preset='freiburg2019', w0=50.0, sigma='6', target='boundary', report=True,
-    preview='a.png', scheduler='sync', workers=2, resume=True, overwrite=True, break_lock=True
+    preview='a.png', labels='cells', scheduler='sync', workers=2, resume=True, overwrite=True,
+    break_lock=True
 
 train a.zarr -o m.safetensors --model keras-unet --set width=16 --set depth=3 --recipe paper
     --recipe-set batch=4 --recipe-set grey=0 --loss unet+0.5*dice --steps 5 --time-budget 20m
     --target boundary --init i.safetensors --folds 5 --tensorboard runs --normalization zscore
-    --freeze-encoder 9 --seed 3 --channels 0,2 --device cuda:1 --precision exact --workers 0
-    --nonfinite fill --accumulate 2 --resume --keep-state --overwrite --break-lock
+    --freeze-encoder 9 --seed 3 --channels 0,2 --labels a=classes --device cuda:1 --precision exact
+    --workers 0 --nonfinite fill --accumulate 2 --resume --keep-state --overwrite --break-lock
 -> 'a.zarr', output='m.safetensors', model='keras-unet', options=('width=16', 'depth=3'),
     recipe='paper', recipe_set=('batch=4', 'grey=0'), loss='unet+0.5*dice', steps=5,
     time_budget='20m', target='boundary', init='i.safetensors', folds=5, tensorboard='runs',
-    normalization='zscore', freeze_encoder=9, seed=3, channels='0,2', device='cuda:1',
-    precision='exact', workers=0, nonfinite='fill', accumulate=2, resume=True, keep_state=True,
-    overwrite=True, break_lock=True
+    normalization='zscore', freeze_encoder=9, seed=3, channels='0,2', labels='a=classes',
+    device='cuda:1', precision='exact', workers=0, nonfinite='fill', accumulate=2, resume=True,
+    keep_state=True, overwrite=True, break_lock=True
 
 tile-predict a.zarr --model a.st --model b.st --output p.zarr --tile 384 --overlap 92 --tta flips
     --merge gaussian --probabilities float32 --threshold 0.25 --grow 0 --min-size 9 --skip-below
@@ -59,17 +63,20 @@ tile-predict a.zarr --model a.st --model b.st --output p.zarr --tile 384 --overl
     break_lock=True, dry_run=True, audit=8, ome_version='0.4', overview='o.png',
     pixel_size='250nm'
 
-eval a.zarr b.zarr --truth t.zarr --borders --tolerance 3 --bootstrap 10 --seed 4 --objects o.csv
-    --report r.html --overwrite --resume --break-lock --axes zyx --scheduler sync --workers 2
--> 'a.zarr', 'b.zarr', truth='t.zarr', borders=True, tolerance=3.0, bootstrap=10, seed=4,
-    objects='o.csv', report='r.html', overwrite=True, resume=True, break_lock=True, axes='zyx',
+eval a.zarr b.zarr --truth t.zarr --labels cells --borders --tolerance 3 --bootstrap 10 --seed 4
+    --objects o.csv --report r.html --overwrite --resume --break-lock --axes zyx --scheduler sync
+    --workers 2
+-> 'a.zarr', 'b.zarr', truth='t.zarr', labels='cells', borders=True, tolerance=3.0, bootstrap=10,
+    seed=4, objects='o.csv', report='r.html', overwrite=True, resume=True, break_lock=True, axes='zyx',
     scheduler='sync', workers=2
 
-measure a.zarr b.zarr --csv c.csv --axes zyx --scheduler sync --workers 2 --overwrite
--> 'a.zarr', 'b.zarr', csv='c.csv', axes='zyx', scheduler='sync', workers=2, overwrite=True
+measure a.zarr b.zarr --csv c.csv --labels cells --axes zyx --scheduler sync --workers 2 --overwrite
+-> 'a.zarr', 'b.zarr', csv='c.csv', labels='cells', axes='zyx', scheduler='sync', workers=2,
+    overwrite=True
 
-export a.zarr --to geojson -o cells.json --layer classes --overwrite
--> 'a.zarr', to='geojson', output='cells.json', layer='classes', overwrite=True
+export a.zarr --to geojson -o cells.json --layer classes --labels a=classes --overwrite
+-> 'a.zarr', to='geojson', output='cells.json', layer='classes', labels='a=classes',
+    overwrite=True
 
 info a.zarr
 -> 'a.zarr'

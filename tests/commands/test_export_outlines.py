@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -104,18 +105,24 @@ def test_objects_are_named_by_their_most_frequent_class(tmp_path):
     assert only == "nucleus"
 
 
-def test_a_class_map_gives_one_annotation_a_class(tmp_path):
+@pytest.mark.parametrize("names", [("background", "a", "b"), ()])
+def test_a_class_map_gives_one_annotation_a_connected_piece(names, tmp_path):
     content = np.zeros((20, 20), int)
-    content[2:5, 2:5] = content[10:15, 10:15] = 1
+    content[2:5, 2:5] = content[5:9, 5:9] = content[10:15, 10:15] = 1
+    content[12, 12] = 0
     content[0] = 2
-    features = written(
-        tmp_path, Outlined(stored(tmp_path, content), None, ("background", "a", "b"))
-    )
-    said = {f["properties"]["classification"]["name"]: f for f in features}
-    assert sorted(said) == ["a", "b"]
-    assert said["a"]["geometry"]["type"] == "MultiPolygon"
-    assert said["a"]["properties"]["objectType"] == "annotation"
-    np.testing.assert_array_equal(filled(said["a"]["geometry"], (20, 20)), content == 1)
+    outlined = Outlined(stored(tmp_path, content), None, names, are_objects=False, side=8)
+    features = written(tmp_path, outlined)
+    first, second = names[1:] or ("1", "2")
+    assert sorted(f["properties"]["classification"]["name"] for f in features) == [
+        *[first] * 3,
+        second,
+    ]
+    for feature in features:
+        assert feature["geometry"]["type"] == "Polygon"
+        assert feature["properties"]["objectType"] == "annotation"
+    whole = sum(filled(f["geometry"], (20, 20)).astype(int) for f in features)
+    np.testing.assert_array_equal(whole, content != 0)
 
 
 def test_planes_are_named_as_qupath_names_them(tmp_path):

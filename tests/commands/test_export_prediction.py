@@ -8,10 +8,15 @@ import pytest
 import tifffile
 from PIL import Image
 
+from unetkit.commands.evaluate.command import evaluate
 from unetkit.commands.export_prediction import export_prediction
+from unetkit.commands.measure import measure
 from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.commands.train.command import train
+from unetkit.commands.weights.command import weights
 from unetkit.errors import InputError, OutputError, UsageError
-from unetkit.storage.datasets import DatasetWriter
+from unetkit.models.model_header import read_header
+from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.images import open_image
 
@@ -106,17 +111,20 @@ def labelled(folder, largest):
     [
         (65_535, "png", None),
         (65_536, "png", "at most 65535 in a PNG, got 65536; use --to tiff"),
+        (2**24, "tiff", None),
         (2**32 - 1, "tiff", None),
         (2**32, "tiff", r"below 2\^32 in a TIFF, got 4294967296; use --to geojson"),
         (2**40, "geojson", None),
     ],
 )
-def test_ids_that_do_not_fit_are_refused(largest, to, said, tmp_path):
+def test_ids_that_do_not_fit_are_refused(largest, to, said, tmp_path, kit):
     source, output = labelled(tmp_path, largest), tmp_path / "out"
     if said is None:
-        export_prediction(source, to=to, output=str(output))
+        watching = kit.watching()
+        export_prediction(source, to=to, output=str(output), progress=watching)
         if to == "tiff":
             assert tifffile.imread(output).max() == largest
+            assert ("look alike" in "".join(watching.notes)) == (largest > 2**24)
         if to == "geojson":
             assert f'"name":"{largest}"' in output.read_text()
         return
@@ -159,3 +167,36 @@ def test_what_a_format_can_t_hold_is_refused(prediction, tmp_path):
     create_labels(url, "instances", shape=(2, 9, 9), axes="zyx", dtype="u2")
     with pytest.raises(UsageError, match="a PNG must hold one plane, got 2"):
         export_prediction(url, to="png")
+
+
+def test_labels_of_other_writers_are_chosen_by_name(tmp_path, kit):
+    """Every command that reads labels takes the name; without it the names are said."""
+    source = str(tmp_path / "site.ome.zarr")
+    shape = {"shape": (64, 64), "axes": "yx"}
+    pixels = np.random.default_rng(0).integers(0, 99, (1, 64, 64))
+    labels = np.zeros((64, 64), np.int64)
+    labels[4:20, 4:20], labels[4:20, 22:40], labels[40:60, 30:50] = 1, 2, 70_000
+    create_image(source, dtype="u1", **shape).write(0, 0, 0, (pixels + (labels > 0) * 99)[:, :, :])
+    create_labels(source, "nuclei", dtype="i8", **shape).write(0, 0, 0, labels)
+    create_labels(source, "tissue", dtype="u1", **shape).write(0, 0, 0, labels > 0)
+    out = {name: str(tmp_path / name) for name in ("o.csv", "o.tif", "m.safetensors")}
+    few = {"steps": 1, "options": ["width=4", "depth=1"], "recipe_set": ["tile=48"]}
+    commands = {
+        "measure": lambda **labels: measure(source, csv=out["o.csv"], **labels),
+        "export": lambda **labels: export_prediction(source, output=out["o.tif"], **labels),
+        "weights": lambda **labels: weights(source, **labels),
+        "train": lambda **labels: train(source, output=out["m.safetensors"], **few, **labels),
+        "eval": lambda **labels: evaluate(source, source, **labels),
+    }
+    for command in commands.values():
+        with pytest.raises(InputError, match="got 'nuclei', 'tissue'; choose with --labels nuclei"):
+            command()
+    done = {name: command(labels="nuclei") for name, command in commands.items()}
+    assert done["measure"].objects == 3
+    np.testing.assert_array_equal(tifffile.imread(out["o.tif"]), labels)
+    assert (done["weights"].samples, done["train"].trained_on) == (1, 1)
+    assert done["eval"].overall.dice == 1
+    assert open_dataset(source, labels="tissue=classes").samples[0].weights is None
+    out["m.safetensors"] = str(tmp_path / "classes.safetensors")
+    commands["train"](labels="tissue=classes")
+    assert read_header(out["m.safetensors"]).target == "classes"

@@ -49,8 +49,8 @@ def one_channel(mask: NDArray[Any], *, name: str) -> NDArray[Any]:
     return first
 
 
-def whole_numbers(mask: NDArray[Any], *, name: str) -> NDArray[Any]:
-    """Return a mask as unsigned integers, with its numbers kept.
+def whole_numbers(mask: NDArray[Any], *, name: str, ignore: int | None = None) -> NDArray[Any]:
+    """Return a mask as integers, with its numbers kept.
 
     Parameters
     ----------
@@ -58,15 +58,18 @@ def whole_numbers(mask: NDArray[Any], *, name: str) -> NDArray[Any]:
         As it was read.
     name : str
         Of the mask, for messages.
+    ignore : int, optional
+        A number that stands for nothing, so that it may be a negative one or above 2^32 - 1.
 
     Returns
     -------
     ndarray of uint8, uint16 or uint32, same shape
+        Of int64 where the mask holds such a number.
 
     Raises
     ------
     LabelError
-        If a number is negative, a fraction, NaN, or above 2^32 - 1.
+        If any other number is negative, a fraction, NaN, or above 2^32 - 1.
 
     Examples
     --------
@@ -77,6 +80,9 @@ def whole_numbers(mask: NDArray[Any], *, name: str) -> NDArray[Any]:
         return mask.astype(np.uint8)
     if mask.dtype.kind not in "uif":
         raise LabelError(f"mask must hold whole numbers, got {mask.dtype} in {name!r}")
+    if ignore is not None and not 0 <= ignore <= LARGEST_ID and (apart := mask == ignore).any():
+        drawn = whole_numbers(np.where(apart, mask.dtype.type(0), mask), name=name)
+        return np.where(apart, np.int64(ignore), drawn.astype(np.int64))
     low, high = (mask.min(), mask.max()) if mask.size else (0, 0)
     if mask.dtype.kind == "f" and not (np.isfinite(mask).all() and (mask == np.floor(mask)).all()):
         odd = mask[~(np.isfinite(mask) & (mask == np.floor(mask)))]
@@ -85,8 +91,12 @@ def whole_numbers(mask: NDArray[Any], *, name: str) -> NDArray[Any]:
             f" {odd[0]:g}; save it as integers"
         )
     if low < 0 or high > LARGEST_ID:
+        advice = (
+            f"; if {low:g} marks what nobody judged, say --ignore={int(low)}" if low < 0 else ""
+        )
         raise LabelError(
-            f"mask must hold numbers from 0 to {LARGEST_ID}, got {low:g} to {high:g} in {name!r}"
+            f"mask must hold numbers from 0 to {LARGEST_ID}, got {low:g} to {high:g} in"
+            f" {name!r}{advice}"
         )
     return mask.astype(smallest_dtype(int(high)), copy=False)
 
@@ -129,7 +139,7 @@ def to_classes(labels: NDArray[Any], mapping: Mapping[int, int]) -> NDArray[np.u
     labels : ndarray of int
         With values that are all in `mapping`.
     mapping : mapping of int to int
-        From value to class, at most 256 of them.
+        From value to class, of which there are at most 256.
 
     Returns
     -------
@@ -145,8 +155,9 @@ def to_classes(labels: NDArray[Any], mapping: Mapping[int, int]) -> NDArray[np.u
     >>> to_classes(np.array([[0, 255]]), {0: 0, 255: 1})
     array([[0, 1]], dtype=uint8)
     """
-    if len(mapping) > 256:
-        raise LabelError(f"class maps must have at most 256 classes, got {len(mapping)}")
+    count = len(set(mapping.values()))
+    if count > 256:
+        raise LabelError(f"class maps must have at most 256 classes, got {count}")
     values = np.array(sorted(mapping), dtype=np.int64)
     classes = np.array([mapping[int(value)] for value in values], dtype=np.uint8)
     return classes[np.searchsorted(values, labels)]
@@ -300,7 +311,8 @@ class MaskSurvey:
                 "masks of classes must hold small whole numbers or evenly spaced grey levels, got"
                 f" the {len(values)} values {_listed(values)} in {name!r} (in all masks:"
                 f" {_listed(found)}); save them without JPEG, smoothing or resizing, mark one with"
-                f" --ignore, or name all {len(found)} with --classes"
+                f" --ignore, name all {len(found)} with --classes, or join values to classes:"
+                f" --classes {found[0]}=background,{found[1]}-{found[-1]}=cell"
             )
         return {value: number for number, value in enumerate(found)}
 

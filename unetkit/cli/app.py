@@ -137,6 +137,12 @@ COMMANDS = {
             "data.zarr more.zarr --copies 10 --preview more.png",
         ),
         Command("weights", "weights.command:weights", written(), "more.zarr --preview weights.png"),
+        Command(
+            "remove",
+            "import_images.command:remove_samples",
+            written(),
+            "data.zarr a01 a02",
+        ),
     ),
     "2. Train and predict": (
         Command(

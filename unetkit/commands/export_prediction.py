@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unetkit.arrays.outlines import Polygon
-    from unetkit.options import Opt, Overwrite
+    from unetkit.options import LabelName, Opt, Overwrite
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample
     from unetkit.storage.planes import PlaneArray
 
 BLOCK = 1024
+# Up to here a float32, in which ImageJ holds 32 bits, is exact.
+FLOAT_EXACT = 2**24
 # What the first class is called; a grown object's rim is background too.
 BACKGROUND = "background"
 
@@ -43,9 +45,10 @@ BACKGROUND = "background"
 class Outlined:
     """What is outlined."""
 
-    labels: PlaneArray  # instances, or a class map, of which each class counts as one object
+    labels: PlaneArray  # instances, or a class map
     classes: PlaneArray | None = None  # the class map that says what each instance is
     class_names: Sequence[str] = ()
+    are_objects: bool = True  # whether labels are instances
     side: int = BLOCK
 
     @property
@@ -63,7 +66,7 @@ class Outlined:
 def write_outlines(
     path: str, outlined: Outlined, *, about: Mapping[str, Any], advance: Callable[[], None]
 ) -> int:
-    """Write a GeoJSON file with a feature for each object, in pixels, x before y.
+    """Write a GeoJSON file with a feature for each object or piece of a class, in pixels.
 
     References
     ----------
@@ -75,8 +78,11 @@ def write_outlines(
         file.write(f'{head[:-1]}, "features": [')
         for plane in range(outlined.labels.planes):
             for number, parts, name in _objects(outlined, plane, advance):
-                _write(file, _feature(outlined, number, parts, plane=plane, name=name), count)
-                count += 1
+                # A class is no object: each connected piece of it is one.
+                pieces = [parts] if outlined.are_objects else [[part] for part in parts]
+                for piece in pieces:
+                    _write(file, _feature(outlined, number, piece, plane=plane, name=name), count)
+                    count += 1
         file.write("\n]}\n")
     return count
 
@@ -97,10 +103,10 @@ def _feature(
     if outlined.labels.planes > 1:
         t, z = divmod(plane, outlined.labels.size("z"))
         geometry["plane"] = {"c": -1, "z": z, "t": t}
-    of_classes = outlined.classes is None and bool(outlined.class_names)
-    properties: dict[str, Any] = {"objectType": "annotation" if of_classes else "detection"}
-    if not of_classes:
-        properties["name"] = str(number)
+    properties: dict[str, Any] = {"objectType": "detection", "name": str(number)}
+    if not outlined.are_objects:
+        properties = {"objectType": "annotation"}
+        name = name or str(number)
     if name is not None:
         properties["classification"] = {"name": name}
     return {"type": "Feature", "geometry": geometry, "properties": properties}
@@ -231,13 +237,15 @@ def export_prediction(
         Literal["instances", "classes", "probabilities"] | None,
         Opt(default="instances, else classes"),
     ] = None,
+    labels: LabelName = None,
     overwrite: Overwrite = False,
     progress: Progress = SILENT,
 ) -> ExportReport:
     """Write labels or probabilities as files that other programs open.
 
     Ids and classes stay as they are: a TIFF or PNG read again equals the labels, and so do the
-    outlines filled again. A few blocks are in memory at a time.
+    outlines filled again. A few blocks are in memory at a time. ImageJ and Fiji show ids as 32-bit
+    floats: from 16,777,217 on neighbouring ids look alike there, and are still apart in the file.
 
     Parameters
     ----------
@@ -245,11 +253,14 @@ def export_prediction(
         A prediction, or any image or dataset with labels.
     to : {"tiff", "png", "geojson"}
         TIFF for Fiji, in tiles with the pixel size; grey PNG, for one plane and ids up to 65535;
-        or GeoJSON outlines for QuPath, in pixels.
+        or GeoJSON outlines for QuPath, in pixels: one feature an object, or a connected piece of
+        a class.
     output : str, optional
         Where the file is written, or of a dataset the folder.
     layer : {"instances", "classes", "probabilities"}, optional
         What is written; probabilities as TIFF only.
+    labels : str, optional
+        Which labels, by name, where other writers named them; ``NAME=classes`` for class maps.
     overwrite : bool
         Replace an earlier result of unetkit.
     progress : Progress
@@ -272,7 +283,7 @@ def export_prediction(
     """
     if to not in SUFFIXES:
         raise UsageError(f"to must be one of {', '.join(SUFFIXES)}, got {to!r}")
-    dataset = open_dataset(prediction, mixed=True)
+    dataset = open_dataset(prediction, labels=labels, mixed=True)
     alone = dataset.kind in ("image", "array")
     target = output or output_name(prediction, SUFFIXES[to] if alone else f"-{to}")
     check_local(target)
@@ -319,6 +330,9 @@ def _layer(sample: Sample, to: Format, wanted: Layer | None) -> Layer:
     if "prediction" in sample.image.attributes:
         there.append("probabilities")
     layer = wanted or next(iter(there), None)
+    if not there and sample.image.other_labels:
+        # The error that names them.
+        sample.labels()
     if layer is None or layer not in there:
         found = ", ".join(there) or "no labels"
         raise InputError(
@@ -380,6 +394,7 @@ class _Export:
             self.data,
             classes if self.layer == "instances" else None,
             self.sample.class_names,
+            are_objects=self.layer == "instances",
         )
 
     def _dtype(self, progress: Progress) -> np.dtype[Any]:
@@ -393,6 +408,11 @@ class _Export:
             )
         if largest >= 2**32:
             raise UsageError(f"ids must be below 2^32 in a TIFF, got {largest}; use --to geojson")
+        if self.to == "tiff" and largest > FLOAT_EXACT:
+            progress.note(
+                f"ImageJ and Fiji show ids as 32-bit floats, so that some of those above"
+                f" {FLOAT_EXACT:,} look alike there; the file keeps them apart"
+            )
         narrow = np.uint8 if self.layer == "classes" and largest < 256 else np.uint16
         return np.dtype(narrow if largest < 65536 else np.uint32)
 

@@ -104,15 +104,36 @@ class DatasetWriter:
                 discard(place)
             raise
 
+    def remove(self, names: Sequence[str]) -> None:
+        """Take samples out, off the list first, so that it never names one that is not there."""
+        lost = [name for name in names if name not in self.names]
+        if lost:
+            raise InputError(
+                f"samples of {self.url} must be among {listed_names(self.names)}, got"
+                f" {listed_names(lost)}; 'unetkit info' lists them"
+            )
+        self._samples = [one for one in self._samples if one[0] not in names]
+        if not self._samples:
+            raise UsageError(
+                f"a sample must be left in {self.url}, got the names of all; remove its folder"
+            )
+        self._list()
+        for name in dict.fromkeys(names):
+            if exists(join(self.url, name)):
+                discard(join(self.url, name))
+
     def finish(self) -> None:
         """Add pyramids to the new samples, make sure that all are there, and list them."""
         for name in self._added:
             if read_node(join(self.url, name)) is None:
                 raise InputError(f"sample {name!r} of {self.url} must be written, got nothing")
             add_pyramid(join(self.url, name))
+        self._list()
+        self._added.clear()
+
+    def _list(self) -> None:
         listed = [{"name": name, "source": source} for name, source in self._samples]
         update_attributes(self.url, samples=listed)
-        self._added.clear()
 
 
 def write_sample(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from unetkit.errors import InputError, MissingError, UnetkitError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 # The letters that axes have, in stored order.
 AXES = "tczyx"
@@ -70,6 +70,11 @@ class ImageFile:
         return self.shape[self.axes.index(axis)] if axis in self.axes else 1
 
     @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels; their numbers where they have none."""
+        return self.channel_names or tuple(map(str, range(self.size("c"))))
+
+    @property
     def planes(self) -> int:
         """How many planes (Y, X) there are along t and z."""
         return self.size("t") * self.size("z")
@@ -124,6 +129,43 @@ class ImageFile:
             strips=_mapped(self.strips, lambda block: block[channels]),
             channel_names=tuple(self.channel_names[c] for c in channels if self.channel_names),
         )
+
+
+def joined(files: Sequence[ImageFile], names: Sequence[str]) -> ImageFile:
+    """Return several files of one channel each as one image with these channels.
+
+    Raises
+    ------
+    InputError
+        If one has several channels, or they differ in size, axes or type.
+    """
+    first = files[0]
+    for file in files:
+        grey = file.size("c") == 1
+        alike = [(f.dtype, [(a, f.size(a)) for a in "tzyx" if a in f.axes]) for f in (file, first)]
+        if not grey or alike[0] != alike[1]:
+            raise InputError(
+                "files of an image's channels must be grey, of one size and one type, got"
+                f" {file.shape} of {file.dtype} in {file.path!r} for {first.shape} of"
+                f" {first.dtype} in {first.path!r}"
+            )
+
+    def strips(height: int) -> Iterator[Strip]:
+        for parts in zip(*(file.strips(height) for file in files), strict=True):
+            plane, y0, _ = parts[0]
+            yield plane, y0, np.concatenate([block for _, _, block in parts])
+
+    axes = "".join(axis for axis in AXES if axis in first.axes or axis == "c")
+    return replace(
+        first,
+        axes=axes,
+        shape=tuple(len(files) if axis == "c" else first.size(axis) for axis in axes),
+        strips=strips,
+        channel_names=() if all(map(str.isdecimal, names)) else tuple(names),
+        alpha_dropped=any(file.alpha_dropped for file in files),
+        lossy=any(file.lossy for file in files),
+        remarks=tuple(dict.fromkeys(remark for file in files for remark in file.remarks)),
+    )
 
 
 def _mapped(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
+import shlex
+import shutil
 from typing import Any
 
 import numpy as np
@@ -10,9 +14,21 @@ import pytest
 import tifffile
 from PIL import Image
 
-from unetkit.commands.import_images.command import ImportReport, import_images, notes
+from unetkit.commands.import_images.command import (
+    ImportReport,
+    import_images,
+    notes,
+    remove_samples,
+)
 from unetkit.commands.import_images.masks import MaskRules
-from unetkit.errors import InputError, LabelError, OutputError, UnetkitError, UsageError
+from unetkit.errors import (
+    InputError,
+    LabelError,
+    MissingError,
+    OutputError,
+    UnetkitError,
+    UsageError,
+)
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.image_file import ImageFile
 from unetkit.storage.images import open_image
@@ -212,6 +228,7 @@ def test_adding_to_a_dataset(folder, run):
     dataset = open_dataset(str(folder / "data.zarr"))
     assert dataset.names == ("a", "b", "c", "d")
     assert np.array_equal(whole(dataset["d"].labels()), cells())
+    save(folder / "more" / "d.png", grey())
     with pytest.raises(OutputError, match="new names"):
         import_images(str(folder / "more"), str(folder / "data.zarr"), **options)
 
@@ -396,3 +413,326 @@ def test_classes_and_their_values():
         "values in the masks became classes: 0 -> 0, 255 -> 1 (axon)",
         "5 pixels of value 7 will be ignored",
     ]
+
+
+def files_of(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"ignore": 700}, {"kind": "classes", "classes": "a,b,c,d"}]
+)
+def test_a_folder_with_one_new_image_adds_that_one(folder, run, options):
+    run(**options)
+    before = files_of(folder / "data.zarr")
+    told = Told()
+    assert run(append=True, progress=told, **options).skipped_known == 3
+    assert "skipped 3 images that the dataset has already" in told.notes
+    assert files_of(folder / "data.zarr") == before
+    save(folder / "images" / "d.png", grey())
+    save(folder / "masks" / "d.png", cells())
+    report = run(append=True, **options)
+    assert (report.samples, report.labelled, report.skipped_known) == (1, 1, 3)
+    assert open_dataset(report.output).names == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: save(folder / "images" / "b.png", grey()),
+        lambda folder: save(folder / "masks" / "b.png", cells() // 2),
+    ],
+)
+def test_an_image_or_a_mask_that_changed_is_not_skipped(folder, run, change):
+    run()
+    save(folder / "images" / "d.png", grey())
+    change(folder)
+    before = files_of(folder / "data.zarr")
+    with pytest.raises(OutputError, match=r"got 'b', which .* 'unetkit remove .*data.zarr b'"):
+        run(append=True)
+    assert files_of(folder / "data.zarr") == before
+    remove_samples(str(folder / "data.zarr"), "b")
+    assert run(append=True).skipped_known == 2
+    assert set(open_dataset(str(folder / "data.zarr")).names) == set("abcd")
+
+
+@pytest.mark.parametrize("folder_is_gone", [False, True])
+def test_samples_are_removed(folder, run, folder_is_gone):
+    out = str(run().output)
+    if folder_is_gone:
+        shutil.rmtree(folder / "data.zarr" / "b")
+        with pytest.raises(MissingError, match=r"'unetkit remove .*data.zarr b', or restore it"):
+            open_dataset(out)
+    assert remove_samples(out, "b", "b").to_dict() == {
+        "output": out,
+        "removed": ("b",),
+        "samples": 2,
+    }
+    assert open_dataset(out).names == ("a", "c")
+    assert not (folder / "data.zarr" / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "words"),
+    [
+        ([], UsageError, "got none; 'unetkit info' lists them"),
+        (["a", "x"], InputError, "among 'a', 'b', 'c', got 'x'"),
+        (["a", "b", "c"], UsageError, "a sample must be left"),
+    ],
+)
+def test_what_is_not_removed(folder, run, names, error, words):
+    out = str(run().output)
+    before = files_of(folder)
+    with pytest.raises(error, match=words):
+        remove_samples(out, *names)
+    with pytest.raises(MissingError):
+        remove_samples(str(folder / "nothing.zarr"), "a")
+    assert files_of(folder) == before
+
+
+def test_a_full_disk_leaves_a_dataset_as_it_was(folder, run, faults):
+    """Whatever file is refused, the next run adds all."""
+    run()
+    for name in "de":
+        save(folder / "images" / f"{name}.png", grey())
+        save(folder / "masks" / f"{name}.png", cells())
+    before = sorted(folder.rglob("*")), files_of(folder)
+    for part in ("e/0/", "e/labels/instances/0", "d/zarr.json", ".zarr.json"):
+        full = faults.at("open", f"data.zarr/{part}", errno.ENOSPC)
+        with full, pytest.raises((UnetkitError, OSError)):
+            run(append=True)
+        assert (sorted(folder.rglob("*")), files_of(folder)) == before
+    assert run(append=True).samples == 2
+
+
+GREYS = {0: 0, 127: 1, 128: 1, 130: 1, 233: 2, 255: 2}
+
+
+def stray(low=0, high=6):
+    values = np.array(list(GREYS), np.uint8)[low:high]
+    return values[RNG.integers(0, len(values), (20, 30))]
+
+
+def test_stray_values_join_to_classes(folder, run):
+    for name in "abc":
+        save(folder / "masks" / f"{name}.png", stray())
+    options = {"kind": "classes", "classes": "233-255=axon,0=background,127-130=myelin"}
+    with pytest.raises(LabelError, match="--classes 0=background,127-255=cell"):
+        run(kind="classes")
+    told = Told()
+    report = run(**options, progress=told)
+    assert report.class_names == ("background", "myelin", "axon")
+    assert told.notes == [
+        "values in the masks became classes: 0 -> 0 (background), 127 128 130 -> 1 (myelin),"
+        " 233 255 -> 2 (axon)"
+    ]
+    drawn = np.asarray(Image.open(folder / "masks" / "b.png"))
+    stored = whole(open_dataset(report.output)["b"].labels())
+    assert np.array_equal(stored, np.vectorize(GREYS.get)(drawn))
+    save(folder / "images" / "d.png", grey())
+    save(folder / "masks" / "d.png", stray(1, 3) + np.uint8(1))
+    report = run(kind="classes", append=True)
+    assert (report.samples, report.class_names) == (1, ("background", "myelin", "axon"))
+    assert (whole(open_dataset(report.output)["d"].labels()) == 1).all()
+    with pytest.raises(UsageError, match="must be those of"):
+        run(kind="classes", append=True, classes="0-130=background,131-232=myelin,233-255=axon")
+
+
+@pytest.mark.parametrize(
+    ("classes", "error", "words"),
+    [
+        ("0=a,1", UsageError, "must be names, or values with names"),
+        ("0=a,5-3=b", UsageError, "must be names, or values with names"),
+        ("0=a,x=b", UsageError, "must be names, or values with names"),
+        ("0-2=a,2-255=b", UsageError, "must lie apart, got 2 for both 'a' and 'b'"),
+        ("0=a,1-99=b", LabelError, r"that --classes names \(0, 1-99\), got 700 as well"),
+    ],
+)
+def test_values_without_one_class_are_refused(folder, run, classes, error, words):
+    before = files_of(folder)
+    with pytest.raises(error, match=words):
+        run(kind="classes", classes=classes)
+    assert files_of(folder) == before
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(-1, "i2"), (-1, "f4"), (-2, "i8"), (2**40, "i8")])
+@pytest.mark.parametrize("kind", ["instances", "classes"])
+def test_any_number_may_mark_what_nobody_judged(tmp_path, value, dtype, kind):
+    labels = cells().astype(dtype)
+    labels[labels == 700] = 3
+    labels[:, 27:] = value
+    tifffile.imwrite(tmp_path / "a.tif", grey())
+    tifffile.imwrite(tmp_path / "m.tif", labels)
+    options = {"labels": str(tmp_path / "m.tif"), "kind": kind}
+    with pytest.raises(LabelError, match="--ignore=-" if value < 0 else "from 0 to 4294967295"):
+        import_images(str(tmp_path / "a.tif"), str(tmp_path / "d.zarr"), **options)
+    import_images(str(tmp_path / "a.tif"), str(tmp_path / "d.zarr"), ignore=value, **options)
+    sample = open_dataset(str(tmp_path / "d.zarr"))["a"]
+    assert np.array_equal(whole(sample.ignore), labels == value)
+    assert np.array_equal(whole(sample.labels()), np.where(labels == value, 0, labels))
+    tifffile.imwrite(tmp_path / "m.tif", np.where(labels == 1, labels.dtype.type(-7), labels))
+    with pytest.raises(LabelError, match="numbers from 0"):
+        import_images(str(tmp_path / "a.tif"), str(tmp_path / "e.zarr"), ignore=value, **options)
+
+
+def test_a_black_image_without_objects_is_a_good_example(folder, run):
+    save(folder / "images" / "blank.png", np.zeros((20, 30), np.uint8))
+    save(folder / "masks" / "blank.png", np.zeros((20, 30), np.uint8))
+    assert run().labelled == 4
+    save(folder / "images" / "b.png", cells())
+    with pytest.raises(InputError, match="the same pixels"):
+        run(overwrite=True)
+
+
+def stack_of(folder, name, channels):
+    pixels = np.stack([np.full((20, 30), "rgb".index(c) + 1, np.uint8) for c in channels])
+    metadata = {"axes": "CYX", "Channel": {"Name": list(channels)}}
+    tifffile.imwrite(
+        folder / f"{name}.tif", pixels, ome=True, metadata=metadata, photometric="minisblack"
+    )
+
+
+@pytest.mark.parametrize(
+    ("orders", "said"),
+    [
+        (("rgb", "rgb"), None),
+        (("rgb", "bgr"), "different orders: r, g, b in '.*a.tif'; b, g, r in '.*b.tif'"),
+        (("rg", "rb"), "different names: r, g in '.*a.tif'; r, b in '.*b.tif'"),
+    ],
+)
+def test_orders_of_channels_that_differ_are_told_and_kept(tmp_path, orders, said):
+    for name, channels in zip("ab", orders, strict=True):
+        stack_of(tmp_path, name, channels)
+    told = Told()
+    out = str(tmp_path / "d.zarr")
+    import_images(str(tmp_path), out, progress=told)
+    found = [note for note in told.notes if "channels have" in note]
+    assert len(found) == (said is not None)
+    assert said is None or re.search(said, found[0])
+    for name, channels in zip("ab", orders, strict=True):
+        image = open_image(f"{out}/{name}")
+        assert "".join(image.channel_names) == channels
+    stack_of(tmp_path, "c", orders[1])
+    import_images(str(tmp_path / "c.tif"), out, append=True, progress=(more := Told()))
+    assert any("channels have" in note for note in more.notes) == (said is not None)
+    if said and "orders" in said:
+        (value,) = {int(whole(s.data).max()) for s in open_dataset(out, channels="2").samples}
+        assert value == 3
+
+
+CHANNELS = {"0000": 3, "0001": 9}
+
+
+def lay_files(folder, layout):
+    """Lay images of 20 x 30 pixels by name, each of one value; masks are called so."""
+    for name, value in layout.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        full = cells() if isinstance(value, str) else np.full((20, 30), value, np.uint8)
+        Image.fromarray(full).save(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "channels", "names"),
+    [
+        ("img", "lab", [3, 9], ("0", "1")),
+        ("img", "lab/{stem}.png", [3, 9], ("0", "1")),
+        ("img/{stem}_{channel}.png", "lab", [3, 9], ("0", "1")),
+        ("img/*_0000.png", "lab", [3], ("0",)),
+        ("img/{stem}_0001.png", "lab/{stem}.png", [9], ("0",)),
+    ],
+)
+def test_the_folders_of_nnu_net(tmp_path, images, labels, channels, names):
+    files = {f"img/c_{i}_{c}.png": v for i in range(2) for c, v in CHANNELS.items()}
+    lay_files(tmp_path, {**files, "lab/c_0.png": "mask", "lab/c_1.png": "mask"})
+    out = str(tmp_path / "d.zarr")
+    report = import_images(str(tmp_path / images), out, labels=str(tmp_path / labels))
+    assert (report.samples, report.labelled) == (2, 2)
+    for sample in open_dataset(out).samples:
+        assert whole(sample.data)[:, 0, 0].tolist() == channels
+        assert sample.image.channel_names == names
+    assert open_dataset(out).names == ("c_0", "c_1")
+
+
+def test_a_file_a_channel_by_name(tmp_path):
+    lay_files(tmp_path, {f"{n}_{c}.png": v for n in "ab" for c, v in (("DAPI", 1), ("GFP", 2))})
+    out = str(tmp_path / "d.zarr")
+    import_images(str(tmp_path / "{stem}_{channel}.png"), out, progress=(told := Told()))
+    assert told.notes == ["joined the files DAPI, GFP of each image as its channels"]
+    for sample in open_dataset(out).samples:
+        assert sample.image.channel_names == ("DAPI", "GFP")
+        assert whole(sample.data)[:, 0, 0].tolist() == [1, 2]
+    lay_files(tmp_path, {"c_DAPI.png": 1})
+    with pytest.raises(InputError, match="got DAPI of 'c'"):
+        import_images(str(tmp_path / "{stem}_{channel}.png"), out, overwrite=True)
+    save(tmp_path / "c_GFP.png", grey(9, 9))
+    with pytest.raises(InputError, match="of one size and one type"):
+        import_images(str(tmp_path / "{stem}_{channel}.png"), out, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("t/*_img.png", "t/{stem}_masks.png"),
+        ("t/{stem}_img.png", "t/{stem}_masks.png"),
+        ("t/*_img.png", "t/*_masks.png"),
+    ],
+)
+def test_the_folder_of_cellpose(tmp_path, images, labels):
+    lay_files(tmp_path, {f"t/w{i}_{k}.png": v for i in range(2) for k, v in CELLPOSE.items()})
+    out = str(tmp_path / "d.zarr")
+    import_images(str(tmp_path / images), out, labels=str(tmp_path / labels))
+    assert open_dataset(out).names == ("w0", "w1")
+    assert all(np.array_equal(whole(s.labels()), cells()) for s in open_dataset(out).samples)
+
+
+CELLPOSE = {"img": 5, "masks": "mask", "flows": 7}
+
+
+@pytest.mark.parametrize(
+    ("layout", "images", "labels"),
+    [
+        ({f"t/w{i}_{k}.png": v for i in range(2) for k, v in CELLPOSE.items()}, "t",
+         "t/{stem}_masks.png"),
+        ({"i/a_x.png": 1, "i/b_x.png": 2, "m/a.png": "mask", "m/b.png": "mask"}, "i", "m"),
+        ({"i/a.png": 1, "i/b.png": 2, "m/a_m.png": "mask", "m/b_m.png": "mask"}, "i", "m"),
+    ],
+)  # fmt: skip
+def test_the_advice_where_names_differ_works(tmp_path, layout, images, labels):
+    lay_files(tmp_path, layout)
+    out = str(tmp_path / "d.zarr")
+    paths = {"source": str(tmp_path / images), "labels": str(tmp_path / labels)}
+    with pytest.raises(InputError) as caught:
+        import_images(output=out, **paths)
+    *words, last = shlex.split(str(caught.value).partition("; where names differ, give ")[2])
+    advised = {"labels": last} | ({"source": words[0]} if words[0] != "--labels" else {})
+    report = import_images(output=out, **{**paths, **advised})
+    assert report.labelled == 2
+
+
+def test_a_glob_takes_its_masks_out_of_a_folder_of_more(folder):
+    told = Told()
+    report = import_images(
+        str(folder / "images" / "[ab].png"),
+        str(folder / "data.zarr"),
+        labels=str(folder / "masks"),
+        progress=told,
+    )
+    assert (report.samples, report.labelled) == (2, 2)
+    assert "left out 1 masks of other images" in told.notes
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("a", "a_seg"), "'a_seg.png' came in as an image, and may be the mask of 'a'"),
+        (("a_img", "a_cp_masks"), "'a_cp_masks.png' came in as an image, and may be the mask"),
+        (("a", "b_seg"), None),
+        (("segment", "a"), None),
+        (("t_0000", "t_0001", "u_0000", "u_0001"), "may be channels of one; to join them, give"),
+    ],
+)
+def test_a_messy_folder_is_worth_a_word(tmp_path, names, said):
+    lay_files(tmp_path, {f"i/{name}.png": number for number, name in enumerate(names)})
+    told = Told()
+    import_images(str(tmp_path / "i"), str(tmp_path / "d.zarr"), progress=told)
+    assert (said is None and not told.notes) or (said is not None and said in told.notes[0])

@@ -98,16 +98,19 @@ def test_what_may_not_be_added(tmp_path):
     pair, file = image(tmp_path, "a")
     write(DatasetOutput(out, append=False, overwrite=False), (pair, file))
     target = DatasetOutput(out, append=True, overwrite=False)
-    with pytest.raises(OutputError, match="new names, got 'a'"):
-        target.check_appended([pair], [file], MaskRules(), labelled=False)
+    target.check_appended([file], MaskRules(), labelled=False)
+    assert target.missing([pair, Pair("b", "b.tif")], [file, file], MaskRules()) == [1]
+    _, other = image(tmp_path, "a", PIXELS[1])
+    with pytest.raises(OutputError, match=r"new names, got 'a', .* 'unetkit remove .* a'"):
+        target.missing([pair], [other], MaskRules())
     rgb = replace(file, axes="cyx", shape=(3, 5, 5))
     with pytest.raises(InputError, match=r"as many channels as .*, 1, got 3"):
-        target.check_appended([Pair("b", "b.tif")], [rgb], MaskRules(), labelled=False)
+        target.check_appended([rgb], MaskRules(), labelled=False)
     slide = str(tmp_path / "slide.zarr")
     DatasetOutput(slide, append=False, overwrite=False).write_image(file, pair, SILENT)
     with pytest.raises(InputError, match="must be a dataset to add samples, got the image"):
         DatasetOutput(slide, append=True, overwrite=False).check_appended(
-            [pair], [file], MaskRules(), labelled=False
+            [file], MaskRules(), labelled=False
         )
 
 
@@ -119,14 +122,14 @@ def test_classes_of_a_dataset_go_on(tmp_path):
     DatasetOutput(out, append=False, overwrite=False).write_dataset(
         [replace(pair, mask=str(tmp_path / "mask.tif"))], [file], rules, progress=SILENT
     )
-    target, new = DatasetOutput(out, append=True, overwrite=False), [Pair("b", "b.tif")]
-    again = target.check_appended(new, [file], MaskRules("classes"), labelled=True)
+    target = DatasetOutput(out, append=True, overwrite=False)
+    again = target.check_appended([file], MaskRules("classes"), labelled=True)
     assert target.known == {0: 0, 255: 1}
     assert again.names == ("cell", "wall")
     with pytest.raises(UsageError, match=r"must be those of .*, cell, wall, got x, y"):
-        target.check_appended(new, [file], MaskRules("classes", ("x", "y")), labelled=True)
+        target.check_appended([file], MaskRules("classes", ("x", "y")), labelled=True)
     with pytest.raises(InputError, match=r"kind that .* has, classes, got instances"):
-        target.check_appended(new, [file], MaskRules(), labelled=True)
+        target.check_appended([file], MaskRules(), labelled=True)
 
 
 def test_the_same_pixels_as_image_and_mask_are_refused(tmp_path):

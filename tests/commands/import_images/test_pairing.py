@@ -140,9 +140,7 @@ def test_a_mask_without_an_image_is_refused(tmp_path):
 def test_no_pair_at_all(tmp_path):
     images = touch(tmp_path / "images", "a.png")
     masks = touch(tmp_path / "masks", "a_mask.png")
-    with pytest.raises(
-        InputError, match=r"without: .* give a path such as 'DIR/\{stem\}_mask.png'"
-    ):
+    with pytest.raises(InputError, match=r"without: .* give --labels '.*/\{stem\}_mask.png'"):
         paired(images, masks)
     with pytest.raises(InputError, match="no pair at all"):
         paired(images / "a.png", masks)

@@ -20,12 +20,13 @@ from unetkit.views.page import BEGINS, page
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from unetkit.options import BreakLock, Opt, Overwrite, SchedulerName, Seed, Workers
+    from unetkit.options import BreakLock, LabelName, Opt, Overwrite, SchedulerName, Seed, Workers
 
 
 def evaluate(
     *stores: str,
     truth: str | None = None,
+    labels: LabelName = None,
     borders: bool = False,
     tolerance: Annotated[float, Opt(metavar="PX", min=0)] = 2.0,
     bootstrap: Annotated[int, Opt(min=0)] = 1000,
@@ -52,6 +53,9 @@ def evaluate(
         a labelled dataset.
     truth : str, optional
         A labelled image or dataset; all others are predictions of it then.
+    labels : str, optional
+        Which labels of the truth count, by name, or ``NAME=classes`` for class maps of other
+        writers.
     borders : bool
         Also score outlines and thin borders; slower.
     tolerance : float
@@ -104,6 +108,7 @@ def evaluate(
         bootstrap=bootstrap,
         seed=seed,
         axes=axes,
+        labels=labels,
         resume=resume,
         break_lock=break_lock,
         runner=Runner(scheduler, workers, progress),

@@ -36,14 +36,21 @@ class MatchedSamples:
 
 
 def match_samples(
-    prediction: str, truth: str, *, axes: str | None = None, progress: Progress = SILENT
+    prediction: str,
+    truth: str,
+    *,
+    axes: str | None = None,
+    labels: str | None = None,
+    progress: Progress = SILENT,
 ) -> MatchedSamples:
     """Open both sides and pair their samples by name; two of one sample match whatever its name.
 
     Refuses what cannot be compared: no labels, a labelled sample of the truth without prediction,
     sizes, pixel sizes or kinds of labels that do not match.
     """
-    found, wanted = _open(prediction, axes), _open(truth, axes)
+    found, wanted = _open(prediction, axes), _open(truth, axes, labels)
+    if labels is not None and not any(sample.label_kind for sample in found.samples):
+        found = _open(prediction, axes, labels)
     labelled = [sample for sample in wanted.samples if sample.label_kind is not None]
     kind = _kind_of(wanted, labelled)
     pairs = _pair(found, wanted, labelled)
@@ -62,16 +69,17 @@ def match_samples(
     return MatchedSamples(kind, pairs, class_names, unlabelled, unpaired)
 
 
-def _open(url: str, axes: str | None) -> Dataset:
+def _open(url: str, axes: str | None, labels: str | None = None) -> Dataset:
     """Open one side; an OME-Zarr image names its axes itself, whatever the other side needs."""
-    return open_dataset(url, axes=axes if detect(url) in ("stack", "array") else None)
+    axes = axes if detect(url) in ("stack", "array") else None
+    return open_dataset(url, axes=axes, labels=labels)
 
 
 def _kind_of(truth: Dataset, labelled: Sequence[Sample]) -> str:
     """Find which labels the truth has, one kind for all samples."""
     if not labelled:
-        name = f"sample {truth.samples[0].name!r} in " if truth.samples else ""
-        raise InputError(f"{name}{truth.url} has no labels; run 'unetkit import' with --labels")
+        # The error that any sample without labels gives.
+        truth.samples[0].labels()
     first = labelled[0]
     for sample in labelled:
         if sample.label_kind != first.label_kind:

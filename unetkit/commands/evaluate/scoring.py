@@ -36,6 +36,7 @@ class EvaluateOptions:
     bootstrap: int = 1000
     seed: int = 0
     axes: str | None = None
+    labels: str | None = None
     resume: bool = False
     break_lock: bool = False
     runner: Runner = field(default_factory=Runner)
@@ -57,7 +58,9 @@ def score_prediction(
 ) -> ScoredPrediction:
     """Score one prediction; until the end of `stack` the results of blocks are kept."""
     progress = options.runner.progress
-    matched = match_samples(prediction, truth, axes=options.axes, progress=progress)
+    matched = match_samples(
+        prediction, truth, axes=options.axes, labels=options.labels, progress=progress
+    )
     if all("prediction" in true.image.attributes for _, true in matched.pairs):
         progress.note(
             f"{truth} was taken for the truth, but is a prediction; the prediction stands first."

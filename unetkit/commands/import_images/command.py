@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,8 +14,9 @@ from unetkit.commands.import_images.masks import MaskRules, survey
 from unetkit.commands.import_images.pairing import Pair, pair_files
 from unetkit.errors import InputError, UsageError
 from unetkit.progress import SILENT, Progress
-from unetkit.storage.image_file import ImageFile, check_axes
-from unetkit.storage.images import channel_numbers
+from unetkit.storage.datasets import DatasetWriter
+from unetkit.storage.image_file import ImageFile, check_axes, joined
+from unetkit.storage.images import channel_numbers, detect
 from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.storage.readers import open_file
 
@@ -34,6 +37,7 @@ class ImportReport:
     unlabelled: int = 0
     skipped_hidden: int = 0  # files
     skipped_other: int = 0  # files that are no images
+    skipped_known: int = 0  # images that the dataset has already
     alpha_dropped: int = 0  # images with an alpha channel
     kind: str | None = None  # of the labels
     mapping: dict[str, int] = field(default_factory=dict)  # from value in the masks to class
@@ -51,6 +55,8 @@ def notes(
 ) -> list[str]:
     """Say what a user should know; of images without a mask where masks were asked for."""
     said = []
+    if report.skipped_known:
+        said.append(f"skipped {_many(report.skipped_known, 'image')} that the dataset has already")
     if report.skipped_hidden:
         said.append(f"skipped {_many(report.skipped_hidden, 'hidden file')}")
     if report.skipped_other:
@@ -62,12 +68,7 @@ def notes(
     if asked and report.unlabelled:
         said.append(f"{_many(report.unlabelled, 'image')} without a mask came in unlabelled")
     if rules.kind == "classes" and report.mapping:
-        pairs = zip(report.mapping.items(), report.class_names, strict=True)
-        listed = ", ".join(
-            f"{value} -> {number}" + (f" ({name})" if name != value else "")
-            for (value, number), name in pairs
-        )
-        said.append(f"values in the masks became classes: {listed}")
+        said.append(f"values in the masks became classes: {_classes(report)}")
     if rules.empty:
         what = "foreground" if rules.kind == "instances" else "second class"
         said.append(
@@ -79,11 +80,22 @@ def notes(
     return said
 
 
+def _classes(report: ImportReport) -> str:
+    listed = []
+    for number, name in enumerate(report.class_names):
+        values = [value for value, found in report.mapping.items() if found == number]
+        shown = " ".join(values[:LISTED]) + (" …" if len(values) > LISTED else "")
+        if values:
+            listed.append(f"{shown} -> {number}" + (f" ({name})" if [name] != values else ""))
+    return ", ".join(listed)
+
+
 def _many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 KINDS = ("instances", "classes")
+LISTED = 12  # values of one class that are named
 
 
 def import_images(
@@ -109,8 +121,9 @@ def import_images(
     Parameters
     ----------
     source : str
-        A folder, a quoted glob or one image file: PNG, JPEG, TIFF, or what an installed reader
-        takes.
+        A folder, a quoted glob, a path such as ``DIR/{stem}_img.png`` or one image file: PNG, JPEG,
+        TIFF, or what an installed reader takes. ``DIR/{stem}_{channel}.tif`` joins files, one a
+        channel.
     output : str
         The Zarr to write; it appears complete or not at all.
     labels : str, optional
@@ -119,10 +132,11 @@ def import_images(
     kind : {"instances", "classes"}
         What a mask's values are: one id an object, or one value a class.
     classes : str, optional
-        Class names in the order of their values: ``background,myelin,axon``.
+        Class names in the order of their values: ``background,myelin,axon``; or with the values
+        that join to each: ``0=background,127-130=myelin,233-255=axon``.
     ignore : int, optional
-        The mask value of pixels that nobody judged; they become background and a mask of their
-        own.
+        The mask value of pixels that nobody judged, such as 255 or -1; they become background and
+        a mask of their own.
     connected_components : bool
         Number the separate pieces of a yes/no mask; touching objects become one.
     axes : str, optional
@@ -134,7 +148,7 @@ def import_images(
         Micrometres a pixel: ``0.25``, ``250nm``, or y,x as ``0.5,0.25``; left out, what the
         metadata of OME or ImageJ say.
     append : bool
-        Add to a dataset that is there.
+        Add to a dataset that is there; images that it has already are skipped.
     overwrite : bool
         Replace an earlier result of unetkit.
     progress : Progress
@@ -163,10 +177,16 @@ def import_images(
     here.check(pairs)
     files = _open_all(pairs, axes=axes and check_axes(axes), channels=channels, size=size)
     if append:
-        rules = here.check_appended(pairs, files, rules, labelled=labels is not None)
+        rules = here.check_appended(files, rules, labelled=labels is not None)
     masks = [(p.mask, f) for p, f in zip(pairs, files, strict=True) if p.mask]
     if masks:
         rules = survey(masks, rules, known=here.known, progress=progress)
+    remarks = [*found.remarks, *here.remarks(files)]
+    known = len(pairs)
+    if append:
+        new = here.missing(pairs, files, rules)
+        pairs, files = [pairs[n] for n in new], [files[n] for n in new]
+    known -= len(pairs)
     alone = labels is None and not append and Path(source).is_file()
     if alone:
         here.write_image(files[0], pairs[0], progress)
@@ -175,12 +195,13 @@ def import_images(
     report = replace(
         _report(output, files, rules if masks else None),
         made="image" if alone else "dataset",
-        labelled=len(masks),
-        unlabelled=len(pairs) - len(masks),
+        labelled=sum(pair.mask is not None for pair in pairs),
+        unlabelled=sum(pair.mask is None for pair in pairs),
         skipped_hidden=found.hidden,
         skipped_other=len(found.other),
+        skipped_known=known,
     )
-    for sentence in notes(report, files, rules, asked=labels is not None):
+    for sentence in (*remarks, *notes(report, files, rules, asked=labels is not None)):
         progress.note(sentence)
     return report
 
@@ -195,7 +216,7 @@ def _report(output: str, files: Sequence[ImageFile], rules: MaskRules | None) ->
         mapping={str(value): number for value, number in rules.mapping.items()} if rules else {},
         class_names=rules.class_names if rules else (),
         axes=tuple(sorted({file.axes for file in files})),
-        pixel_size=sizes[0] if sizes.count(sizes[0]) == len(sizes) else None,
+        pixel_size=sizes[0] if sizes and sizes.count(sizes[0]) == len(sizes) else None,
     )
 
 
@@ -224,10 +245,39 @@ def _rules(
         raise UsageError(
             "--connected-components must come with instances, got --kind classes; leave one out"
         )
-    names = tuple(name.strip() for name in classes.split(",")) if classes is not None else None
-    if names is not None and (not all(names) or len(set(names)) < len(names)):
-        raise UsageError(f"classes must be different names with commas between, got {classes!r}")
-    return MaskRules(kind, names, ignore, split)
+    names, ranges = _class_names(classes)
+    return MaskRules(kind, names, ranges, ignore, split)
+
+
+def _class_names(
+    classes: str | None,
+) -> tuple[tuple[str, ...] | None, tuple[tuple[int, int, str], ...]]:
+    """Read names in the order of their values, or names with the values that join to each."""
+    if classes is None:
+        return None, ()
+    words = [word.strip() for word in classes.split(",")]
+    if "=" not in classes:
+        if not all(words) or len(set(words)) < len(words):
+            raise UsageError(
+                f"classes must be different names with commas between, got {classes!r}"
+            )
+        return tuple(words), ()
+    ranges = []
+    for word in words:
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?\s*=\s*(\S.*)", word)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise UsageError(
+                "classes must be names, or values with names such as"
+                f" 0=background,127-130=myelin,233-255=axon, got {word!r} in {classes!r}"
+            )
+        ranges.append((int(match[1]), int(match[2] or match[1]), match[3]))
+    ranges.sort()
+    for (_, high, one), (low, _, other) in pairwise(ranges):
+        if low <= high:
+            raise UsageError(
+                f"values of classes must lie apart, got {low} for both {one!r} and {other!r}"
+            )
+    return tuple(dict.fromkeys(name for _, _, name in ranges)), tuple(ranges)
 
 
 def _open_all(
@@ -239,10 +289,13 @@ def _open_all(
 ) -> list[ImageFile]:
     files = []
     for pair in pairs:
-        file = open_file(pair.image, axes=axes)
-        names = file.channel_names or tuple(map(str, range(file.size("c"))))
+        if pair.channels:
+            parts = [open_file(path, axes=axes) for path in pair.channels.values()]
+            file = joined(parts, list(pair.channels))
+        else:
+            file = open_file(pair.image, axes=axes)
         if channels is not None:
-            numbers = channel_numbers(channels, names, of=pair.image)
+            numbers = channel_numbers(channels, file.channels, of=pair.image)
             file = file.pick(numbers) if "c" in file.axes else file
         sizes = {**(file.pixel_size or {}), **(size or {})}
         known = {axis: sizes[axis] for axis in file.axes if axis in sizes}
@@ -256,3 +309,47 @@ def _open_all(
                 " them apart"
             )
     return files
+
+
+@dataclass(frozen=True)
+class RemoveReport:
+    """What was taken out of a dataset."""
+
+    output: str
+    removed: tuple[str, ...]
+    samples: int  # that are left
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return asdict(self)
+
+
+def remove_samples(dataset: str, *samples: str) -> RemoveReport:
+    """Take samples out of a dataset, from its list and from the disk.
+
+    Also those whose folders are gone already.
+
+    Parameters
+    ----------
+    dataset : str
+        What `unetkit import` or `unetkit augment` wrote.
+    *samples : str
+        Names of samples, as `unetkit info` lists them.
+
+    Returns
+    -------
+    RemoveReport
+
+    Raises
+    ------
+    UsageError
+        If no sample is named, or every one.
+    InputError
+        If it is no dataset, or has no sample of a name; then none is taken out.
+    """
+    if not samples:
+        raise UsageError("samples must be named to be removed, got none; 'unetkit info' lists them")
+    detect(dataset)  # what is not there is said, and nothing made of it
+    writer = DatasetWriter(dataset)
+    writer.remove(samples)
+    return RemoveReport(dataset, tuple(dict.fromkeys(samples)), len(writer.names))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.commands.import_images.masks import MaskRules, make_labels, read_mask
+from unetkit.commands.import_images.masks import MaskRules, make_labels, named_by, read_mask
 from unetkit.errors import InputError, OutputError, UsageError
-from unetkit.storage.datasets import Dataset, DatasetWriter, open_dataset
+from unetkit.storage.datasets import Dataset, DatasetWriter, open_dataset, order_remark
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.outputs import check_output, discard, staged
 from unetkit.storage.pyramids import add_pyramid
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from unetkit.commands.import_images.pairing import Pair
     from unetkit.progress import Progress
+    from unetkit.storage.datasets import Sample
     from unetkit.storage.image_file import ImageFile
+    from unetkit.storage.planes import PlaneArray
 
 CHUNK = 512  # rows of a strip, and the side of the chunks that it fills
 
@@ -37,6 +39,7 @@ class DatasetOutput:
         self.append = append
         self.overwrite = overwrite
         self.known: dict[int, int] | None = None
+        self.there: dict[str, Sample] = {}  # in the dataset that is added to
 
     def check(self, pairs: Sequence[Pair]) -> None:
         """Refuse an output that may not be written, before anything is read."""
@@ -45,24 +48,18 @@ class DatasetOutput:
 
     def check_appended(
         self,
-        pairs: Sequence[Pair],
         files: Sequence[ImageFile],
         rules: MaskRules,
         *,
         labelled: bool,
     ) -> MaskRules:
-        """Hold new samples against those there are; the classes that these have go on."""
+        """Hold images against the samples there are; the classes that these have go on."""
         dataset = open_dataset(self.url)
+        self.there = {sample.name: sample for sample in dataset.samples}
         if dataset.kind != "dataset":
             raise InputError(
                 f"output must be a dataset to add samples, got the {dataset.kind} {self.url};"
                 " import into a new dataset"
-            )
-        taken = sorted(set(dataset.names) & {pair.name for pair in pairs})
-        if taken:
-            raise OutputError(
-                f"samples must have new names, got {', '.join(map(repr, taken[:3]))}, which"
-                f" {self.url} has; rename the files"
             )
         count = dataset.samples[0].data.channel_count
         if files[0].size("c") != count:
@@ -83,13 +80,50 @@ class DatasetOutput:
             notes = sample.image.label_attributes.get("classes", {})
             if "mapping" in notes:
                 self.known = {int(value): number for value, number in notes["mapping"].items()}
-                if rules.names not in (None, sample.class_names):
+                stored = tuple((low, high, name) for low, high, name in notes.get("ranges", ()))
+                ranges = rules.ranges or stored
+                same = rules.names in (None, sample.class_names) and all(
+                    not ranges or sample.class_names[number] in named_by(ranges, value)
+                    for value, number in self.known.items()
+                )
+                if not same:
                     raise UsageError(
                         f"classes must be those of {self.url}, {', '.join(sample.class_names)},"
                         f" got {', '.join(rules.names or ())}; leave --classes out"
                     )
-                return replace(rules, names=sample.class_names)
+                return replace(rules, names=sample.class_names, ranges=ranges)
         return rules
+
+    def remarks(self, files: Sequence[ImageFile]) -> list[str]:
+        """Say where channels are called otherwise, or lie in another order, than in the first."""
+        names = {file.path: file.channels for file in files}
+        first = next(iter(self.there.values()), None)
+        if first is not None:
+            names = {first.name: first.image.channel_names, **names}
+        remark = order_remark(names)
+        if remark is None:
+            return []
+        return [f"{remark}; the names are kept, and where they are the same go before the order"]
+
+    def missing(
+        self, pairs: Sequence[Pair], files: Sequence[ImageFile], rules: MaskRules
+    ) -> list[int]:
+        """Give the numbers of images that the dataset lacks; others must be as it has them."""
+        found = []
+        for number, (pair, file) in enumerate(zip(pairs, files, strict=True)):
+            sample = self.there.get(pair.name)
+            if sample is None:
+                found.append(number)
+                continue
+            # Opened alone it has its channels in its own order.
+            (alone,) = open_dataset(sample.image.url).samples
+            if not _is_same(alone, pair, file, rules=rules):
+                raise OutputError(
+                    f"samples must have new names, got {pair.name!r}, which {self.url} has with"
+                    " other pixels, sizes or labels; rename the file, or take the sample out first:"
+                    f" 'unetkit remove {self.url} {pair.name}'"
+                )
+        return found
 
     def write_image(self, file: ImageFile, pair: Pair, progress: Progress) -> None:
         """Write one image strip by strip, each as high as a chunk."""
@@ -102,7 +136,7 @@ class DatasetOutput:
                 chunk=CHUNK,
                 channel_names=file.channel_names,
                 pixel_size=file.pixel_size,
-                attributes=_provenance(file),
+                attributes=_provenance(file, pair),
                 name=pair.name,
             )
             progress.start("importing", total=file.planes * -(-file.size("y") // CHUNK))
@@ -152,12 +186,47 @@ class DatasetOutput:
 
 
 def _inputs(pairs: Sequence[Pair]) -> list[str]:
-    return [path for pair in pairs for path in (pair.image, pair.mask) if path]
+    return [path for pair in pairs for path in pair.files]
+
+
+def _is_same(sample: Sample, pair: Pair, file: ImageFile, *, rules: MaskRules) -> bool:
+    """Tell whether a sample was made from an image and its mask; what is left out is not asked."""
+    same = (
+        sample.data.axes == file.axes
+        and sample.data.shape == file.shape
+        and sample.data.dtype == file.dtype
+        and sample.image.pixel_size == file.pixel_size
+        and sample.image.channel_names == file.channels
+    )
+    if same and pair.mask:
+        numbers, ignored = make_labels(read_mask(pair.mask, file, ignore=rules.ignore), rules)
+        same = (
+            rules.kind in sample.image.labels
+            and (sample.ignore is None) == (ignored is None)
+            and _holds(sample.labels(rules.kind), numbers, file)
+            and (sample.ignore is None or ignored is None or _holds(sample.ignore, ignored, file))
+        )
+    return same and _holds(sample.data, file.load(), file)
+
+
+def _holds(stored: PlaneArray, pixels: NDArray[Any], file: ImageFile) -> bool:
+    """Tell whether an array holds pixels, with the axes of an image or those without c."""
+    own = file.axes if stored.has_channels else file.axes.replace("c", "")
+    turned = pixels.transpose([own.index(axis) for axis in "tzcyx" if axis in own])
+    planes = turned.reshape(stored.planes, -1, stored.height, stored.width)
+    return all(
+        np.array_equal(
+            stored.read(number, 0, stored.height, 0, stored.width),
+            plane,
+            equal_nan=plane.dtype.kind == "f",
+        )
+        for number, plane in enumerate(planes if stored.has_channels else planes[:, 0])
+    )
 
 
 def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: MaskRules) -> None:
     image = file.load()
-    drawn = read_mask(pair.mask, file) if pair.mask else None
+    drawn = read_mask(pair.mask, file, ignore=rules.ignore) if pair.mask else None
     numbers = ignored = None
     notes: dict[str, Any] = {}
     if drawn is not None:
@@ -171,6 +240,8 @@ def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: Ma
             notes["connected_components"] = True
         if rules.kind == "classes":
             notes["mapping"] = {str(value): number for value, number in rules.mapping.items()}
+            if rules.ranges:
+                notes["ranges"] = [list(one) for one in rules.ranges]
     writer.add(
         pair.name,
         image,
@@ -181,21 +252,24 @@ def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: Ma
         class_names=rules.class_names,
         channel_names=file.channel_names,
         pixel_size=file.pixel_size,
-        attributes=_provenance(file),
+        attributes=_provenance(file, pair),
         label_attributes=notes,
     )
 
 
 def _check_differs(channels: NDArray[Any], mask: NDArray[Any], pair: Pair) -> None:
-    if all(np.array_equal(channel, mask) for channel in channels):
+    # A black image without objects is a good example of background.
+    if mask.any() and all(np.array_equal(channel, mask) for channel in channels):
         raise InputError(
             f"mask must differ from its image, got the same pixels in {pair.mask!r} and"
             f" {pair.image!r}; check --labels"
         )
 
 
-def _provenance(file: ImageFile) -> dict[str, Any]:
+def _provenance(file: ImageFile, pair: Pair) -> dict[str, Any]:
     notes: dict[str, Any] = {"command": "import", "source_file": Path(file.path).name, **_version()}
+    if pair.channels:
+        notes["source_files"] = [Path(path).name for path in pair.channels.values()]
     if file.alpha_dropped:
         notes["alpha_dropped"] = True
     return notes

@@ -27,6 +27,7 @@ class MaskRules:
 
     kind: str = "instances"  # or classes
     names: tuple[str, ...] | None = None  # what the user calls the classes, by their values
+    ranges: tuple[tuple[int, int, str], ...] = ()  # values from low to high that are a class
     ignore: int | None = None  # the value of pixels that nobody annotated
     split: bool = False  # whether connected components become the instances
     # What `survey` fills in:
@@ -36,7 +37,7 @@ class MaskRules:
     empty: bool = False  # no objects, or less than two classes
 
 
-def read_mask(path: str, image: ImageFile) -> NDArray[Any]:
+def read_mask(path: str, image: ImageFile, *, ignore: int | None = None) -> NDArray[Any]:
     """Read the numbers of a mask as drawn, with its image's axes without c.
 
     One that is of another size, compressed with loss, coloured or not of whole numbers is refused.
@@ -64,7 +65,7 @@ def read_mask(path: str, image: ImageFile) -> NDArray[Any]:
         )
     pixels = file.load()
     channels = np.moveaxis(pixels, file.axes.index("c"), 0) if "c" in file.axes else pixels[None]
-    numbers = whole_numbers(one_channel(channels, name=path), name=path)
+    numbers = whole_numbers(one_channel(channels, name=path), name=path, ignore=ignore)
     return numbers.reshape([image.size(axis) for axis in wanted])
 
 
@@ -84,16 +85,20 @@ def survey(
     progress.start("looking at the masks", total=len(masks))
     for path, image in masks:
         progress.advance()
-        seen.add(path, read_mask(path, image), pieces=instances and not rules.split)
+        drawn = read_mask(path, image, ignore=rules.ignore)
+        seen.add(path, drawn, pieces=instances and not rules.split)
     if instances:
         if rules.split:
             seen.check_binary()
         else:
             seen.check_instances()
         return replace(rules, ignored=seen.ignored, empty=not any(seen.found))
-    mapping = _known_classes(seen, known) if known else seen.classes(rules.names)
+    if rules.ranges:
+        mapping = _joined_classes(seen.found, rules)
+    else:
+        mapping = _known_classes(seen, known) if known else seen.classes(rules.names)
     names = rules.names or tuple(str(value) for value in sorted(mapping))
-    empty = len(mapping) < 2
+    empty = len(set(mapping.values())) < 2
     return replace(rules, mapping=mapping, class_names=names, ignored=seen.ignored, empty=empty)
 
 
@@ -106,6 +111,26 @@ def _known_classes(seen: MaskSurvey, known: dict[int, int]) -> dict[int, int]:
             " import all of them together into a new dataset"
         )
     return known
+
+
+def _joined_classes(found: Sequence[int], rules: MaskRules) -> dict[int, int]:
+    """Give each value the class of its range; the first class is that of the lowest value."""
+    names = rules.names or ()
+    lost = [value for value in found if not named_by(rules.ranges, value)]
+    if lost:
+        named = ", ".join(
+            f"{low}-{high}" if low < high else str(low) for low, high, _ in rules.ranges
+        )
+        raise LabelError(
+            f"masks must hold values that --classes names ({named}), got"
+            f" {', '.join(map(str, lost[:12]))} as well; name them there, or mark one with --ignore"
+        )
+    return {value: names.index(named_by(rules.ranges, value)[0]) for value in found}
+
+
+def named_by(ranges: Sequence[tuple[int, int, str]], value: int) -> list[str]:
+    """Return the class of the range in which a value lies, if there is one."""
+    return [name for low, high, name in ranges if low <= value <= high]
 
 
 def make_labels(

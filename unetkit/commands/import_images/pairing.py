@@ -5,24 +5,43 @@ from __future__ import annotations
 import glob
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unetkit.errors import InputError, MissingError, UsageError
 from unetkit.storage.readers import suffixes
 from unetkit.storage.urls import is_remote
 
-STEM = "{stem}"
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+STEM, CHANNEL = "{stem}", "{channel}"
 NAMED = 3  # how many files a message names
+# How nnU-Net numbers the files of an image's channels.
+NUMBERED = re.compile(r"(.+)_(\d{4})")
+# How masks that lie beside their images are called by the tools that write them.
+LIKE_MASK = re.compile(
+    r"(.+?)([ _.-](?:cp_)?(?:masks?|seg\w*|labels?|annot\w*|gt|flows?|outlines?))", re.IGNORECASE
+)
+# The files of an image by channel, of its name; one without a channel's name is the whole image.
+Images = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image file and the mask that belongs to it."""
+    """An image and the mask that belongs to it."""
 
     name: str  # the file's without its suffix, which becomes the sample's
     image: str
     mask: str | None = None
+    channels: Mapping[str, str] = field(default_factory=dict)  # where each is a file of its own
+
+    @property
+    def files(self) -> list[str]:
+        """Every file that is read."""
+        return [*(self.channels.values() or [self.image]), *filter(None, [self.mask])]
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,7 @@ class FoundFiles:
     files: tuple[str, ...]  # images, in the order of their names
     hidden: int = 0  # files passed over
     other: tuple[str, ...] = ()  # names of files that are no images
+    remarks: tuple[str, ...] = ()  # what a user should know
 
 
 def stem(path: str) -> str:
@@ -79,38 +99,84 @@ def _sorted_out(source: str, paths: list[str], *, what: str) -> FoundFiles:
 def pair_files(source: str, labels: str | None) -> tuple[list[Pair], FoundFiles]:
     """Find images, in the order of their names, and their masks.
 
-    Masks are a folder or a glob, paired by stem; a path with ``{stem}`` in it, which an image's
-    stem completes; or one file for one image. Files that match such a path are masks, also where
-    they lie among the images.
+    Either side may be a folder, a glob, a path with ``{stem}`` in it, or one file; they pair by
+    stem, or by what the one star of a glob stands for. An image may be a file a channel, where its
+    path says ``{channel}`` or where masks lack the numbers that nnU-Net gives channels. Files that
+    match the path of masks are masks, also where they lie among the images.
     """
-    found = find_files(source)
-    if labels is None:
-        return [Pair(name, path) for name, path in _by_stem(found.files).items()], found
+    found, images = _images(source)
     alone = Path(source).is_file()
-    if Path(labels).is_file():
+    masks: dict[str, str] = {}
+    remarks: list[str] = []
+    if labels is not None and Path(labels).is_file():
         if not alone:
             raise UsageError(
                 f"labels of several images must be a folder or a path with {STEM} in it,"
                 f" got the file {labels!r}"
             )
-        _check_apart(source, labels)
-        return [Pair(stem(source), source, labels)], found
-    masks = (
-        _matching(labels) if STEM in labels else _by_stem(find_files(labels, what="masks").files)
-    )
-    if STEM in labels:
-        drawn = {Path(mask).resolve() for mask in masks.values()}
-        images = tuple(path for path in found.files if Path(path).resolve() not in drawn)
-        found = FoundFiles(images, found.hidden, found.other)
-    pairs = [Pair(n, path, masks.get(n)) for n, path in _by_stem(found.files).items()]
-    for pair in pairs:
-        if pair.mask:
-            _check_apart(pair.image, pair.mask)
-    _check_used(pairs, masks, alone=alone, labels=labels)
+        masks = dict.fromkeys(images, labels)
+    elif labels is not None:
+        images, masks = _fitting(images, source, labels)
+        lost = [path for name, path in masks.items() if name not in images]
+        paired, lost = len(masks) - len(lost), [] if alone else lost
+        if not paired or (lost and Path(source).is_dir()):
+            raise _unpaired(source, labels, images=images, masks=masks, lost=lost)
+        if lost:
+            remarks.append(f"left out {len(lost):,} masks of other images")
+    _check_channels(images, source)
+    pairs = [_pair(name, files, masks.get(name)) for name, files in images.items()]
+    found = replace(found, remarks=(*remarks, *_remarks(pairs)))
     return pairs, found
 
 
-def _by_stem(files: tuple[str, ...]) -> dict[str, str]:
+def _images(source: str) -> tuple[FoundFiles, Images]:
+    """Find images, each of one file, or of a file a channel."""
+    if STEM not in source:
+        found = find_files(source)
+        return found, {name: {"": path} for name, path in _by_stem(found.files).items()}
+    images: Images = {}
+    for name, channel, path in _matching(source, what="images"):
+        images.setdefault(name, {})[channel] = path
+    return FoundFiles(tuple(p for files in images.values() for p in files.values())), images
+
+
+def _check_channels(images: Images, source: str) -> None:
+    channels = list(next(iter(images.values())))
+    for name, files in images.items():
+        if list(files) != channels:
+            raise InputError(
+                f"images must all have the channels {', '.join(channels)}, got"
+                f" {', '.join(files)} of {name!r}; add or take away files of {source!r}"
+            )
+
+
+def _fitting(images: Images, source: str, labels: str) -> tuple[Images, dict[str, str]]:
+    """Find masks, and name both sides in the first way in which they have names in common."""
+    if STEM in labels:
+        matching = _matching(labels, what="labels")
+        by_stem: dict[str, str] = {name: path for name, _, path in matching}
+        drawn = {Path(path).resolve() for path in by_stem.values()}
+        images = {
+            name: files
+            for name, files in images.items()
+            if drawn.isdisjoint(Path(path).resolve() for path in files.values())
+        }
+        masks = [by_stem]
+    else:
+        files = find_files(labels, what="masks").files
+        masks = [_by_stem(files), _by_star(files, labels)]
+    ways = [images]
+    if STEM not in source:
+        alone = [files[""] for files in images.values()]
+        starred = {name: {"": path} for name, path in _by_star(alone, source).items()}
+        ways += [starred, _by_number(images)]
+    for ours, theirs in product(ways, masks):
+        if ours.keys() & theirs.keys():
+            return ours, theirs
+    return images, masks[0]
+
+
+def _by_stem(files: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in files:
         other = found.setdefault(stem(path), path)
@@ -122,35 +188,131 @@ def _by_stem(files: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _matching(pattern: str) -> dict[str, str]:
-    head, *rest = pattern.split(STEM)
-    tried = STEM.join([head, *rest]).split(STEM)
-    expression = re.escape(head) + "(?P<stem>[^/]+)" + "(?P=stem)".join(map(re.escape, rest))
-    masks: dict[str, str] = {}
-    for path in sorted(glob.glob("*".join(map(glob.escape, tried)))):  # noqa: PTH207 - absolute too
+def _by_star(files: Sequence[str], pattern: str) -> dict[str, str]:
+    """Name files by what the only star of a glob stands for; none where it has other wildcards."""
+    before, star, after = Path(pattern).name.partition("*")
+    if not star or glob.has_magic(before + after) or Path(pattern).is_dir():
+        return {}
+    named = [(Path(path).name[len(before) :].removesuffix(after), path) for path in files]
+    found = {unicodedata.normalize("NFC", name): path for name, path in named}
+    return found if len(found) == len(files) else {}
+
+
+def _by_number(images: Images) -> Images:
+    """Join the files that nnU-Net numbers as channels; none where they are not all of that kind."""
+    joined: Images = {}
+    for name, files in images.items():
+        match = NUMBERED.fullmatch(name)
+        if match is None:
+            return {}
+        joined.setdefault(match[1], {})[match[2]] = files[""]
+    return joined
+
+
+def _matching(pattern: str, *, what: str) -> list[tuple[str, str, str]]:
+    """Find the files of a path with ``{stem}`` in it: (stem, channel, path)."""
+    if is_remote(pattern):
+        raise UsageError(f"{what} must lie on this machine, got {pattern!r}; copy them here first")
+    tried = expression = ""
+    for part in re.split(r"(\{stem\}|\{channel\})", pattern):
+        name = part[1:-1] if part in (STEM, CHANNEL) else ""
+        tried += "*" if name else glob.escape(part)
+        known = f"(?P<{name}>" in expression
+        group = f"(?P={name})" if known else f"(?P<{name}>[^/]+)"
+        expression += group if name else re.escape(part)
+    found = []
+    for path in sorted(glob.glob(tried)):  # noqa: PTH207 - absolute too
         match = re.fullmatch(expression, path)
         if match and Path(path).is_file() and not Path(path).name.startswith("."):
-            masks[unicodedata.normalize("NFC", match["stem"])] = path
-    if not masks:
-        raise MissingError(f"labels must match at least one file, got none for {pattern!r}")
-    return masks
+            named = {"channel": "", **match.groupdict()}
+            found.append((unicodedata.normalize("NFC", named["stem"]), named["channel"], path))
+    if not found:
+        raise MissingError(f"{what} must match at least one file, got none for {pattern!r}")
+    return found
 
 
-def _check_apart(image: str, mask: str) -> None:
-    if Path(image).samefile(mask):
+def _pair(name: str, files: dict[str, str], mask: str | None) -> Pair:
+    image = next(iter(files.values()))
+    if mask is not None and any(Path(path).samefile(mask) for path in files.values()):
         raise InputError(
             f"mask must differ from its image, got {image!r} for both; name masks that lie among"
             f" the images by a path such as 'DIR/{STEM}_mask.png'"
         )
+    return Pair(name, image, mask, {} if list(files) == [""] else files)
 
 
-def _check_used(pairs: list[Pair], masks: dict[str, str], *, alone: bool, labels: str) -> None:
-    used = {pair.name for pair in pairs}
-    lost = [] if alone else [path for name, path in masks.items() if name not in used]
-    if lost or not any(pair.mask for pair in pairs):
-        shown = ", ".join(map(repr, lost[:NAMED])) + (", …" if len(lost) > NAMED else "")
-        raise InputError(
-            "every mask must have an image with the same stem, got"
-            f" {len(lost) or 'no pair at all'}{' without: ' + shown if lost else ''} in {labels!r};"
-            f" where names differ, give a path such as 'DIR/{STEM}_mask.png'"
+def _unpaired(
+    source: str, labels: str, *, images: Images, masks: dict[str, str], lost: list[str]
+) -> InputError:
+    """Say which masks have no image, and which paths would pair the two sides."""
+    shown = ", ".join(map(repr, lost[:NAMED])) + (", …" if len(lost) > NAMED else "")
+    beyond_image = _rest(list(masks), list(images))
+    beyond_mask = _rest(list(images), list(masks))
+    if beyond_image and Path(source).is_dir():
+        suffix = Path(next(iter(images[next(iter(masks)) + beyond_image].values()))).suffix
+        path = f"{Path(source) / STEM}{beyond_image}{suffix}"
+        inner = labels if STEM in labels else f"{Path(labels) / STEM}{Path(lost[0]).suffix}"
+        advice = f"'{path}' --labels '{inner}'"
+    elif beyond_mask and Path(labels).is_dir():
+        suffix = Path(masks[next(iter(images)) + beyond_mask]).suffix
+        advice = f"--labels '{Path(labels) / STEM}{beyond_mask}{suffix}'"
+    else:
+        advice = f"a path such as 'DIR/{STEM}_mask.png', on either side"
+    return InputError(
+        "every mask must have an image with the same stem, got"
+        f" {len(lost) or 'no pair at all'}{' without: ' + shown if lost else ''} in {labels!r};"
+        f" where names differ, give {advice}"
+    )
+
+
+def _rest(short: list[str], long: list[str]) -> str:
+    """Find what all short names lack to be among the long ones; nothing where they differ."""
+    first = short[0] if short else ""
+    rests = [name.removeprefix(first) for name in long if first and name.startswith(first)]
+    there = set(long)
+    fitting = [
+        rest
+        for rest in rests
+        if rest
+        and all(name + rest in there for name in short)
+        # What is called a mask is none of the images that are looked for.
+        and not (long is not short and LIKE_MASK.fullmatch(f"x{rest}") and len(rests) > 1)
+    ]
+    return fitting[0] if len(fitting) == 1 else ""
+
+
+def _remarks(pairs: Sequence[Pair]) -> list[str]:
+    """Say what looks like a mask or a channel and came in as an image, or did not."""
+    remarks = []
+    joined = [pair for pair in pairs if pair.channels]
+    if joined:
+        channels = ", ".join(joined[0].channels)
+        remarks.append(f"joined the files {channels} of each image as its channels")
+    beside = [p for p in pairs if not p.channels and _next_channel(p.image)]
+    if beside and all(NUMBERED.fullmatch(stem(pair.image)) for pair in pairs):
+        path = Path(beside[0].image)
+        remarks.append(
+            f"each file came in as an image, though {path.name!r} and"
+            f" {Path(str(_next_channel(str(path)))).name!r} may be channels of one; to join them,"
+            f" give '{path.parent / STEM}_{CHANNEL}{path.suffix}'"
         )
+    names = {stem(pair.image) for pair in pairs}
+    for pair in pairs:
+        match = None if pair.mask else LIKE_MASK.fullmatch(stem(pair.image))
+        if match and any(match[1] + more in names for more in ("", "_img", "_image", "_raw")):
+            path = Path(pair.image)
+            remarks.append(
+                f"{path.name!r} came in as an image, and may be the mask of {match[1]!r}; masks are"
+                f" named by --labels, such as '{path.parent / STEM}{match[2]}{path.suffix}'"
+            )
+            break
+    return remarks
+
+
+def _next_channel(image: str) -> str | None:
+    """Find the file beside one that ends in ``_0000`` that ends in ``_0001``."""
+    path = Path(image)
+    if not path.stem.endswith("_0000"):
+        return None
+    other = path.with_name(f"{path.stem[:-1]}1{path.suffix}")
+    return str(other) if other.is_file() else None

@@ -37,7 +37,16 @@ if TYPE_CHECKING:
     from unetkit.commands.train.output import TrainingOutput
     from unetkit.commands.train.plan import Plan
     from unetkit.geometry.sizes import SizeContract
-    from unetkit.options import BreakLock, Channels, Device, Opt, Overwrite, Precision, Seed
+    from unetkit.options import (
+        BreakLock,
+        Channels,
+        Device,
+        LabelName,
+        Opt,
+        Overwrite,
+        Precision,
+        Seed,
+    )
     from unetkit.storage.datasets import Dataset
     from unetkit.training.distributed import ProcessGroup
 
@@ -125,6 +134,7 @@ def train(
     freeze_encoder: Annotated[int, Opt(min=0, panel="Model")] = 0,
     seed: Seed = 0,
     channels: Channels = None,
+    labels: LabelName = None,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Annotated[int | None, Opt(min=0, default="by the machine", panel="Hardware")] = None,
@@ -181,6 +191,8 @@ def train(
         Same seed, same result: of the first weights, the split, the tiles and the drop-out.
     channels : str, optional
         Channels to use, in this order, by name or number: ``DAPI`` or ``0,2``.
+    labels : str, optional
+        Which labels to learn, by name, or ``NAME=classes`` for class maps of other writers.
     device : str
         Where the network runs: auto, cpu, cuda, cuda:1 or mps.
     precision : {"auto", "exact", "float32", "bfloat16", "float16"}
@@ -248,7 +260,8 @@ def train(
     if tensorboard is not None:
         check_tensorboard()
     start = None if init is None else open_start(init)
-    dataset = open_dataset(source, channels=channels)  # a missing input is told first
+    # A missing input is told first.
+    dataset = open_dataset(source, channels=channels, labels=labels)
     inputs = [source] if init is None else [source, init]
     if folds > 1:
         _check_all([path for path, _ in outputs], inputs, resume=resume, overwrite=overwrite)

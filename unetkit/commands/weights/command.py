@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from unetkit.arrays.weight_map import Preset
-    from unetkit.options import BreakLock, Opt, Overwrite, Preview, SchedulerName, Workers
+    from unetkit.options import (
+        BreakLock,
+        LabelName,
+        Opt,
+        Overwrite,
+        Preview,
+        SchedulerName,
+        Workers,
+    )
     from unetkit.storage.datasets import Dataset, Sample
 
 # Pixels a side of what a preview shows: a gap of one pixel is still seen.
@@ -67,6 +75,7 @@ def weights(
     w0: Annotated[float | None, Opt(default="by the preset")] = None,
     sigma: Annotated[float | str | None, Opt(default="by the preset")] = None,
     target: str = "foreground",
+    labels: LabelName = None,
     report: bool = False,
     preview: Preview = None,
     scheduler: SchedulerName = "threads",
@@ -97,6 +106,8 @@ def weights(
     target : str
         What the network will learn: foreground, foreground+boundary or boundary. Class maps are
         learned as they are.
+    labels : str, optional
+        Which labels to weight, by name, or ``NAME=classes`` for class maps of other writers.
     report : bool
         Also count objects, touching pairs and border pixels.
     preview : str, optional
@@ -140,7 +151,7 @@ def weights(
         raise UsageError("--resume and --overwrite exclude each other; give one of them")
     check_target(target)
     _numbers(preset, w0, sigma)
-    dataset = open_dataset(source)
+    dataset = open_dataset(source, labels=labels)
     labelled = _labelled(dataset, progress)
     target = _target(labelled, target)
     presets = [_numbers(preset, w0, sigma, sample) for sample in labelled]
@@ -157,11 +168,17 @@ def weights(
         each = zip(labelled, presets, partials, previous, strict=True)
         parts = [SampleWeights(*one) for one in each]
         run = Weighing(parts, target, workforce=workforce, stop=stop, progress=progress)
-        attributes = {"command": "weights", "preset": preset, "tolerance": TOLERANCE}
+        attributes: dict[str, Any] = {
+            "command": "weights",
+            "preset": preset,
+            "tolerance": TOLERANCE,
+        }
         attributes |= {"target": target, "unetkit_version": __version__}
+        if any(sample.chosen for sample in labelled):
+            attributes["labels"] = labelled[0].chosen
         done = run.make(attributes, report=report)
     if preview is not None:
-        _preview(preview, open_dataset(source)[labelled[0].name])
+        _preview(preview, open_dataset(source, labels=labels)[labelled[0].name])
     return WeightsReport(
         output=source,
         preset=preset,
