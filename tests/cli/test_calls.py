@@ -67,8 +67,8 @@ eval a.zarr b.zarr --truth t.zarr --labels cells --borders --tolerance 3 --boots
     --objects o.csv --report r.html --overwrite --resume --break-lock --axes zyx --scheduler sync
     --workers 2
 -> 'a.zarr', 'b.zarr', truth='t.zarr', labels='cells', borders=True, tolerance=3.0, bootstrap=10,
-    seed=4, objects='o.csv', report='r.html', overwrite=True, resume=True, break_lock=True, axes='zyx',
-    scheduler='sync', workers=2
+    seed=4, objects='o.csv', report='r.html', overwrite=True, resume=True, break_lock=True,
+    axes='zyx', scheduler='sync', workers=2
 
 measure a.zarr b.zarr --csv c.csv --labels cells --axes zyx --scheduler sync --workers 2 --overwrite
 -> 'a.zarr', 'b.zarr', csv='c.csv', labels='cells', axes='zyx', scheduler='sync', workers=2,
