@@ -58,7 +58,7 @@ EVAL = ["eval", "worse.zarr", "truth.zarr", "--quiet"]
         (
             [],
             [
-                "Not there: boundary_f, hausdorff95, surface_distance, v_rand, v_info",
+                "Not there: boundary_f, hausdorff95, surface_distance, foreground_boundary_f,",
                 "worked out with --borders.",
             ],
         ),

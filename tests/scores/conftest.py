@@ -9,18 +9,21 @@ from unetkit.scores import boundaries, isbi2012, table
 class Scored:
     """Works scores out for tests that know what they have to be."""
 
-    def outlines(self, truth, found, *, tolerance=2.0):
+    def outlines(self, truth, found, *, tolerance=2.0, instances=False):
         """Score the outlines of whole images."""
         inside = tuple(slice(0, n) for n in truth.shape)
-        return self.surfaces(boundaries.measure(truth, found, inside=inside), tolerance=tolerance)
+        found = boundaries.measure(truth, found, inside=inside, instances=instances)
+        return self.surfaces(found, tolerance=tolerance, instances=instances)
 
-    def surfaces(self, surfaces, *, units=1, tolerance=2.0):
+    def surfaces(self, surfaces, *, units=1, tolerance=2.0, instances=False):
         """Score what was measured of outlines."""
-        return overall(boundaries.outline_sums(surfaces, units=units, tolerance=tolerance))
+        return overall(
+            boundaries.outline_sums(surfaces, units=units, tolerance=tolerance, instances=instances)
+        )
 
     def thin(self, plain, thinned=None):
-        """Score thin borders by the tables of their pieces, thinned or not."""
-        errors = np.zeros(1), np.array([plain.pixels])
+        """Score thin borders by the tables of their pieces, thinned or not; nothing is split."""
+        errors = np.zeros(1), np.zeros(1)
         sums = isbi2012.plane_sums([plain], [thinned or plain], errors)
         return overall({name: (np.arange(one.shape[1]), one) for name, one in sums.items()})
 

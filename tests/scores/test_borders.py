@@ -63,19 +63,28 @@ def test_by_hand_a_merger_halves_what_pairs_share(scored):
     assert scores["isbi_pixel"] == 0
 
 
-def test_borders_are_thinned_to_one_pixel(scored):
-    thin = isbi2012.thin(TRUTH)
-    assert (thin == 0).sum(axis=1).max() == 1
-    assert thin.max() == 2
-    assert scored.thin(from_labels(thin, thin))["v_rand"] == 1
+def test_borders_of_the_proposal_are_thinned_by_flooding():
+    # Flooded from both sides: what meets in the middle of three columns is a line.
+    mask = np.ones((4, 7), bool)
+    mask[:, 2:5] = False
+    assert isbi2012.watershed(mask).tolist() == [[1, 1, 1, 0, 2, 2, 2]] * 4
+    # Of two columns each goes to its side, but for the one that sees the other basin by then.
+    assert (isbi2012.watershed(TRUTH != 0) > 0).all(axis=1).sum() == 0
+    assert isbi2012.watershed(TRUTH != 0).max() == 2
+    # Without foreground all is one basin, and so it is without borders.
+    assert isbi2012.watershed(mask & False).tolist() == isbi2012.watershed(mask | True).tolist()
 
 
-def test_a_border_of_another_width_costs_nothing_once_thinned(scored):
-    wide = TRUTH.copy()
-    wide[:, 2] = 0
-    plain = from_labels(TRUTH, wide)
-    thinned = from_labels(isbi2012.thin(TRUTH), isbi2012.thin(wide))
-    assert scored.thin(plain, thinned)["v_rand"] > scored.thin(plain)["v_rand"]
+def test_the_truth_keeps_its_borders_and_the_proposal_pays_for_none(scored):
+    narrow = np.ones((8, 8), bool)
+    narrow[:, 4] = False
+    wide = TRUTH != 0
+    wide[:, 2] = False
+    for mask in (narrow, wide, TRUTH != 0):
+        table = from_labels(TRUTH, isbi2012.watershed(mask))
+        assert scored.thin(table)["v_rand"] == scored.thin(table)["v_info"] == 1
+    # Were it not thinned, a wide border would cost pairs.
+    assert scored.thin(from_labels(TRUTH, isbi2012.pieces(wide)))["v_rand"] < 1
 
 
 def test_touching_objects_stay_apart():
@@ -83,7 +92,7 @@ def test_touching_objects_stay_apart():
     assert isbi2012.pieces(isbi2012.interior(touching)).max() == 2
     noise = ndimage.gaussian_filter(np.random.default_rng(0).random((40, 40)), 2)
     labels = ndimage.label(noise > 0.5)[0]
-    assert isbi2012.thin(labels).max() == labels.max()
+    assert isbi2012.watershed(isbi2012.interior(labels)).max() == labels.max()
 
 
 # Two cells of 6 x 3 and 6 x 2 with a border of one pixel between them.
@@ -106,9 +115,10 @@ def test_a_bridge_is_one_merger_however_wide():
     found = CELLS.copy()
     found[3, 4] = True  # flipping it joins the two cells
     assert count(found) == (0, 1)
-    found[2:5, 4] = True  # the border can give way up to one pixel, which stays
+    found[2:5, 4] = True
     assert count(found) == (0, 1)
-    assert [part.tolist() for part in warping_errors(CELLS, found).by_block(None)] == [[1], [64]]
+    # The challenge's score counts its pixels.
+    assert [part.tolist() for part in warping_errors(CELLS, found).by_block(None)] == [[3], [1]]
 
 
 def test_a_cut_is_one_split_however_long():
@@ -221,6 +231,43 @@ def test_perfect_empty_and_far(scored):
     far, near = np.zeros((2, 300), bool)[:, None]
     far[0, 0], near[0, 299] = True, True
     assert scored.outlines(far, near)["hausdorff95"] is None
+
+
+@pytest.mark.parametrize("count", [21, 41, 101])
+def test_only_the_next_rank_is_too_far_to_be_known(scored, count):
+    # 95 % of the way between the least and the largest of 21 is the 20th itself.
+    truth, found = np.zeros((2, count // 20 * 20 + 1, 400), bool)
+    truth[:, 0] = True
+    found[: count - count // 20, 0] = True
+    found[count - count // 20 :, 399] = True
+    value = scored.outlines(truth, found)["hausdorff95"]
+    assert value is not None
+    assert value < 256
+
+
+def test_a_class_that_one_side_lacks_is_not_left_out(scored):
+    truth = np.zeros((20, 20), np.uint8)
+    truth[2:8, 2:8], truth[12:18, 12:18] = 1, 2
+    scores = scored.outlines(truth, np.where(truth == 1, 1, 0))
+    assert scores == {"boundary_f": 0.5, "hausdorff95": None, "surface_distance": None}
+
+
+def test_outlines_between_touching_instances_count(scored):
+    truth = np.zeros((20, 41), np.uint8)
+    truth[5:15, 1:20], truth[5:15, 20:40] = 1, 2
+    fused = (truth != 0).astype(np.uint8)
+    scores = scored.outlines(truth, fused, instances=True, tolerance=1)
+    assert [scores[f"foreground_{n}"] for n in ("boundary_f", "hausdorff95")] == [1, 0]
+    # The two columns where the cells meet are missed, but for their ends.
+    edge = 2 * 39 + 2 * 8
+    recall = (edge + 4) / (edge + 16)
+    assert scores["boundary_f"] == pytest.approx(2 * recall / (1 + recall))
+    assert min(scores["hausdorff95"], scores["surface_distance"]) > 0
+    assert scored.outlines(truth, truth, instances=True)["hausdorff95"] == 0
+    # Where nothing touches, both are the same.
+    apart = np.where(np.arange(41) == 20, 0, truth)
+    scores = scored.outlines(apart, np.roll(apart, 1, axis=0), instances=True)
+    assert scores["surface_distance"] == scores["foreground_surface_distance"] > 0
 
 
 def test_what_the_annotation_leaves_out_has_no_outline():

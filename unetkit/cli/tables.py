@@ -287,9 +287,13 @@ _BORDERS = (
     "boundary_f",
     "hausdorff95",
     "surface_distance",
+    "foreground_boundary_f",
+    "foreground_hausdorff95",
+    "foreground_surface_distance",
     "v_rand",
     "v_info",
     "warping_error",
+    "warping_lines",
     "isbi_rand",
     "isbi_pixel",
 )

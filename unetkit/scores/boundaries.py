@@ -30,6 +30,8 @@ _SIDE = 2**17
 _LABEL = 2 * _SIDE
 _UNIT = 2**38
 _TRUE, _PRED = 0, 1
+# What all outlines of instances together have for a label; that of their foreground is 1.
+_INSTANCES = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,7 @@ def measure(
     found: Array,
     *,
     inside: tuple[slice, slice],
+    instances: bool = False,
     counted: Array | None = None,
     blocks: SpatialBlocks | None = None,
     origin: tuple[int, int] = (0, 0),
@@ -77,8 +80,11 @@ def measure(
     Parameters
     ----------
     truth, found : ndarray of bool or int, shape (Y, X)
-        Foreground or classes of the block and `REACH` pixels around it; 0 outside the image. Each
+        Instances or classes of the block and `REACH` pixels around it; 0 outside the image. Each
         class has an outline of its own.
+    instances : bool
+        Whether these are instances: all their outlines count as one, also where two touch, and
+        beside it stands the outline of the foreground.
     inside : tuple of slice
         The block in these arrays.
     counted : ndarray of bool, shape (Y, X), optional
@@ -88,24 +94,43 @@ def measure(
     origin : tuple of int
         Row and column of the block in the image.
     """
-    parts = []
-    for label in np.union1d(truth[inside], found[inside]):
-        if not label:
+    sides = [(_outline(truth), _outline(found))] if instances else []
+    labels = [_INSTANCES] if instances else []
+    if instances:
+        truth, found = truth != 0, found != 0
+    for label in np.union1d(truth[inside], found[inside]).tolist():
+        if label:
+            labels.append(int(label))
+            sides.append((_outline(truth == label), _outline(found == label)))
+    parts: list[tuple[int, Array, Array]] = []
+    for n, (label, pair) in enumerate(zip(labels, sides, strict=True)):
+        if n and instances and all(map(np.array_equal, pair, sides[0])):
+            # Nothing touches: both outlines are one.
+            parts += [(label, unit, rest) for _, unit, rest in parts]
             continue
-        edges = []
-        for side in (truth, found):
-            own = side == label
-            edge = own & ~ndimage.binary_erosion(own)
-            edges.append(edge if counted is None else edge & counted)
+        edges = pair if counted is None else [edge & counted for edge in pair]
         for number, (edge, other) in enumerate((edges, edges[::-1])):
             y, x, squared = _squared(edge, other, inside)
-            units = 0 if blocks is None else blocks.at(y + origin[0], x + origin[1])
-            keys = units * _UNIT + int(label) * _LABEL + number * _SIDE + squared
-            parts.append(Surfaces(keys, np.ones(len(keys), np.int64)))
-    return merge(parts)
+            units = 0 * y if blocks is None else blocks.at(y + origin[0], x + origin[1])
+            parts.append((label, units * _UNIT, number * _SIDE + squared))
+    return merge(
+        Surfaces(unit + label * _LABEL + rest, np.ones(len(rest), np.int64))
+        for label, unit, rest in parts
+    )
 
 
-def outline_sums(surfaces: Surfaces, *, units: int, tolerance: float) -> dict[str, Columns]:
+def _outline(labels: Array) -> Array:
+    """Mark pixels of objects that meet another object, the background or the end by an edge."""
+    around = np.pad(labels, 1)
+    edge = np.zeros(labels.shape, bool)
+    for y, x in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        edge |= around[y : y + labels.shape[0], x : x + labels.shape[1]] != labels
+    return np.asarray(edge & (labels != 0))
+
+
+def outline_sums(
+    surfaces: Surfaces, *, units: int, tolerance: float, instances: bool = False
+) -> dict[str, Columns]:
     """Take the sums by unit that the scores of outlines are made of.
 
     Parameters
@@ -115,12 +140,24 @@ def outline_sums(surfaces: Surfaces, *, units: int, tolerance: float) -> dict[st
         How many there are.
     tolerance : float
         Of `boundary_f`, in pixels.
+    instances : bool
+        Whether these are of instances, see `measure`.
 
     Returns
     -------
     dict of str to Columns
-        `boundary_f`, `hausdorff95`, `surface_distance`.
+        `boundary_f`, `hausdorff95`, `surface_distance`; of instances also those of their
+        foreground, `foreground_boundary_f` and so on.
     """
+    if instances:
+        whole = surfaces.keys % _UNIT >= _LABEL
+        parts = [
+            outline_sums(
+                Surfaces(surfaces.keys[own], surfaces.counts[own]), units=units, tolerance=tolerance
+            )
+            for own in (~whole, whole)
+        ]
+        return parts[0] | {f"foreground_{name}": one for name, one in parts[1].items()}
     unit, rest = np.divmod(surfaces.keys, _UNIT)
     label, squared = rest // _LABEL, rest % _SIDE
     side = rest // _SIDE % 2
@@ -158,42 +195,51 @@ def boundary_f(keys: Array, sums: Array) -> Array:
 
 
 def surface_distance(keys: Array, sums: Array) -> Array:
-    """Take the mean distance of both outlines together, class by class."""
+    """Take the mean distance of both outlines together, class by class.
+
+    A class that one side lacks is infinitely far, not left out.
+    """
     distance, far, true, pred = _by_label(sums)
-    there = (far == 0) & (true > 0) & (pred > 0)
+    near = (far == 0) & (true > 0) & (pred > 0)
     every = true + pred
-    return mean_where(np.divide(distance, every, out=0 * every, where=every > 0), there)
+    means = np.divide(distance, every, out=np.full(np.shape(every), np.nan), where=near)
+    return mean_where(means, every > 0)
 
 
 def hausdorff95(keys: Array, sums: Array) -> Array:
-    """Take the larger 95th percentile of the distances of either outline, class by class."""
-    found = []
+    """Take the larger 95th percentile of the distances of either outline, class by class.
+
+    A class that one side lacks is infinitely far, not left out.
+    """
+    found, there = [], []
     for label in np.unique(keys // _LABEL):
         sides = [label * _LABEL + n * _SIDE for n in (_TRUE, _PRED)]
         chosen = [(keys >= first) & (keys < first + _SIDE) for first in sides]
-        ends = [_percentile(keys[own] % _SIDE, sums[..., own], 0.95) for own in chosen]
+        ends = [_percentile95(keys[own] % _SIDE, sums[..., own]) for own in chosen]
         found.append(np.maximum(*ends))
-    nothing = np.full((*sums.shape[:-1], 1), np.nan)
-    values = np.stack(found, axis=-1) if found else nothing
-    return mean_where(values, np.isfinite(values))
+        there.append(sums[..., chosen[0] | chosen[1]].sum(axis=-1) > 0)
+    if not found:
+        return np.full(sums.shape[:-1], np.nan)
+    return mean_where(np.stack(found, axis=-1), np.stack(there, axis=-1))
 
 
-def _percentile(squared: Array, counts: Array, share: float) -> Array:
-    """Find the distance below which a share of a histogram lies, between two linearly."""
+def _percentile95(squared: Array, counts: Array) -> Array:
+    """Find the distance below which 95 % of a histogram lie, between two linearly."""
     if not len(squared):
         return np.full(counts.shape[:-1], np.nan)
     running = np.cumsum(counts, axis=-1)
     count = running[..., -1]
-    place = share * (count - 1)
-    below = np.floor(np.maximum(place, 0))
+    # In whole numbers: at 20 of 21 no share of the next is taken, which may be too far to be known.
+    below, rest = np.divmod(95 * np.maximum(count - 1, 0), 100)
     distance = np.where(squared > FARTHEST**2, np.nan, np.sqrt(squared))
 
     def at(rank: Array) -> Array:
         passed = (running <= rank[..., None]).sum(axis=-1)
         return np.asarray(distance[np.minimum(passed, len(squared) - 1)])
 
-    low, high = at(below), at(np.clip(np.minimum(below + 1, count - 1), 0, None))
-    return np.where(count > 0, low + (high - low) * (place - below), np.nan)
+    low = at(below)
+    high = np.where(rest > 0, at(below + (rest > 0)), low)
+    return np.where(count > 0, low + (high - low) * rest / 100, np.nan)
 
 
 def _by_label(sums: Array) -> Array:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import njit
 from scipy import ndimage
-from skimage.morphology import skeletonize
 
 from unetkit.scores import contingency
-from unetkit.scores.sums import unit_of_segment
+from unetkit.scores.sums import mean_where, unit_of_segment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,33 +28,38 @@ Array = np.ndarray[Any, Any]
 LARGEST = 4096 * 4096
 # Those of the challenge for probability maps.
 THRESHOLDS = tuple(n / 10 for n in range(10))
-# How far lines are carried on outside the image before they are thinned; our own choice.
-FARTHEST = 256
+# Scores that are averaged over planes.
+BY_PLANE = ("v_rand", "v_info")
 
 
-def thin(labels: Array) -> Array:
-    """Thin the borders between objects to one pixel, and number what they part.
+def watershed(mask: Array) -> Array:
+    """Thin the borders of a proposal to lines by flooding them from the pieces that they part.
 
-    Borders are what is 0 and what parts two touching objects; thinning keeps their topology.
+    Vincent and Soille's flooding of the binary border map in the order that the challenge's
+    program takes: column by column, each pixel once, by edges. Without foreground the whole image
+    is one basin.
 
     Parameters
     ----------
-    labels : ndarray of int, shape (Y, X)
+    mask : ndarray of bool, shape (Y, X)
+        What is not border.
 
     Returns
     -------
     ndarray of int32, shape (Y, X)
-        Pieces numbered from 1; 0 on the borders.
+        Basins numbered from 1; 0 on the lines, which need not be one pixel wide everywhere.
 
     References
     ----------
-    Arganda-Carreras et al. (2015), Front. Neuroanat. 9:142.
+    Arganda-Carreras et al. (2015), Front. Neuroanat. 9:142; Trainable Segmentation,
+    `getMaximalVRandAfterThinning`.
     """
-    border = ~interior(labels)
-    # Thinning shortens the ends of lines, so lines go on outside the image by their width.
-    beyond = min(int(ndimage.distance_transform_edt(border).max(initial=0)), FARTHEST) + 2
-    thinned = skeletonize(np.pad(border, beyond, mode="edge"))
-    return pieces(~thinned[beyond:-beyond, beyond:-beyond])
+    if not mask.any():
+        return np.ones(mask.shape, np.int32)
+    basins = np.pad(np.where(mask, pieces(mask), _DRY), 1, constant_values=_OUTSIDE)
+    rows, columns = np.nonzero(basins.T == _DRY)[::-1]
+    _flood(basins, rows, columns)
+    return basins[1:-1, 1:-1].copy()
 
 
 def interior(labels: Array) -> Array:
@@ -90,32 +94,47 @@ def pieces(mask: Array) -> Array:
 
 
 _EIGHT = np.ones((3, 3), bool)
+# Of pixels that no basin has reached: not yet seen, waiting for their turn, and beyond the image.
+_DRY, _WAITING, _OUTSIDE = -1, -2, -3
 # The eight neighbours in circular order, edge neighbours at even places.
 _DY = np.array([-1, -1, 0, 1, 1, 1, 0, -1])
 _DX = np.array([0, 1, 1, 1, 0, -1, -1, -1])
+# The edge neighbours in the order in which the challenge's program looks at them.
+_NEAR_Y, _NEAR_X = np.array([0, -1, 0, 1]), np.array([-1, 0, 1, 0])
+_MERGER, _SPLIT = 1, 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Topology:
-    """Errors that no motion of borders mends, each connected line of pixels counted once.
+    """Pixels that part one true object or join several, which no motion of borders mends.
 
     Attributes
     ----------
-    splits, mergers : int
-        Lines of pixels that part one true object, or join several.
-    pixels : int
-        Of the image.
-    places : tuple of (int, int)
-        Row and column of the first pixel of each line.
+    y, x : ndarray of int, shape (N,)
+        Row and column of each.
+    split : ndarray of bool, shape (N,)
+        Whether it parts one object; the others join several.
+    first : ndarray of bool, shape (N,)
+        Whether it is the first of its connected line: 4-connected where it parts, else 8-connected.
     """
 
-    splits: int
-    mergers: int
-    pixels: int
-    places: tuple[tuple[int, int], ...] = ()
+    y: Array
+    x: Array
+    split: Array
+    first: Array
+
+    @property
+    def splits(self) -> int:
+        """How many lines part an object."""
+        return int((self.first & self.split).sum())
+
+    @property
+    def mergers(self) -> int:
+        """How many lines join objects."""
+        return int((self.first & ~self.split).sum())
 
     def by_block(self, blocks: SpatialBlocks | None) -> tuple[Array, Array]:
-        """Count errors where they begin, and pixels.
+        """Count pixels where they are, and lines where they begin.
 
         Parameters
         ----------
@@ -126,10 +145,10 @@ class Topology:
         -------
         tuple of ndarray, shape (U,)
         """
-        if blocks is None:
-            return np.array([self.splits + self.mergers]), np.array([self.pixels])
-        y, x = np.array(self.places, int).reshape(-1, 2).T
-        return np.bincount(blocks.at(y, x), minlength=blocks.count), blocks.areas
+        count = 1 if blocks is None else blocks.count
+        at = 0 * self.y if blocks is None else blocks.at(self.y, self.x)
+        pixels, lines = (np.bincount(part, minlength=count) for part in (at, at[self.first]))
+        return pixels, lines
 
 
 def warp(truth: Array, found: Array, *, certainty: Array | None = None) -> Array:
@@ -167,11 +186,10 @@ def warp(truth: Array, found: Array, *, certainty: Array | None = None) -> Array
 
 
 def warping_errors(truth: Array, found: Array, *, certainty: Array | None = None) -> Topology:
-    """Count the splits and mergers that are left after warping the truth to a proposal.
+    """Find the splits and mergers that are left after warping the truth to a proposal.
 
-    A line of pixels that share an error counts once. A mismatch joins objects where it is
-    background with several objects around it; it parts one where it is foreground whose removal
-    leaves several pieces around it.
+    A mismatch joins objects where it is background with several objects around it; it parts one
+    where it is foreground whose removal leaves several pieces around it.
 
     Parameters
     ----------
@@ -186,17 +204,54 @@ def warping_errors(truth: Array, found: Array, *, certainty: Array | None = None
     objects = np.pad(ndimage.label(warped)[0], 1)
     y, x = np.nonzero(warped != found.astype(bool))
     kinds = _classify(objects, y + 1, x + 1)
-    marks = np.zeros(warped.shape, np.uint8)
-    marks[y, x] = kinds
-    mergers, splits = (_first_pixels(ndimage.label(marks == kind, _EIGHT)[0]) for kind in (1, 2))
-    return Topology(len(splits), len(mergers), warped.size, (*splits, *mergers))
+    y, x, kinds = y[kinds > 0], x[kinds > 0], kinds[kinds > 0]
+    first = np.zeros(len(kinds), bool)
+    for kind, structure in ((_MERGER, _EIGHT), (_SPLIT, None)):
+        (own,) = np.nonzero(kinds == kind)
+        marks = np.zeros(warped.shape, bool)
+        marks[y[own], x[own]] = True
+        lines = ndimage.label(marks, structure)[0][y[own], x[own]]
+        first[own[np.unique(lines, return_index=True)[1]]] = True
+    return Topology(y, x, kinds == _SPLIT, first)
 
 
-def _first_pixels(lines: Array) -> list[tuple[int, int]]:
-    """Find row and column of the first pixel of each numbered line."""
-    y, x = np.nonzero(lines)
-    _, first = np.unique(lines[y, x], return_index=True)
-    return list(zip(y[first].tolist(), x[first].tolist(), strict=True))
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def _flood(basins: Array, ys: Array, xs: Array) -> None:
+    """Give the dry pixels, in order, to basins or to the lines (0) between them.
+
+    A pixel that is wetted by a line alone belongs to a basin that it meets thereafter, as long as
+    no two basins have met since.
+    """
+    queue = np.empty((len(ys), 2), np.int32)
+    tail = 0
+    for n in range(len(ys)):
+        for k in range(4):
+            if basins[ys[n] + _NEAR_Y[k], xs[n] + _NEAR_X[k]] > 0:
+                queue[tail, 0], queue[tail, 1] = ys[n], xs[n]
+                tail += 1
+                break
+    for n in range(tail):
+        basins[queue[n, 0], queue[n, 1]] = _WAITING
+    by_line, head = False, 0
+    while head < tail:
+        y, x = queue[head, 0], queue[head, 1]
+        head += 1
+        for k in range(4):
+            to_y, to_x = y + _NEAR_Y[k], x + _NEAR_X[k]
+            own, near = basins[y, x], basins[to_y, to_x]
+            if near > 0:
+                if own == _WAITING or (own == 0 and by_line):
+                    basins[y, x] = near
+                elif own > 0 and own != near:
+                    basins[y, x] = 0
+                    by_line = False
+            elif near == 0 and own == _WAITING:
+                basins[y, x] = 0
+                by_line = True
+            elif near == _DRY:
+                basins[to_y, to_x] = _WAITING
+                queue[tail, 0], queue[tail, 1] = to_y, to_x
+                tail += 1
 
 
 @njit(cache=True)  # type: ignore[untyped-decorator]
@@ -244,9 +299,9 @@ def _classify(objects: Array, ys: Array, xs: Array) -> Array:
                 several = True
             first = first or near
         if objects[y, x] == 0:
-            kinds[n] = 1 if several else 0
+            kinds[n] = _MERGER if several else 0
         elif several or _parts(objects, seen, queue, y, x, 4 * n + 4):
-            kinds[n] = 2
+            kinds[n] = _SPLIT
     return kinds
 
 
@@ -306,28 +361,29 @@ def plane_sums(
     Parameters
     ----------
     plain, thinned : sequence of Contingency
-        Of its pieces as they are and thinned, one table a unit.
+        Of the truth's pieces and those of the proposal, as they are and thinned, one table a unit.
     errors : tuple of ndarray, shape (U,)
-        Errors of topology and pixels, as `Topology.by_block` has them.
+        Pixels and lines of errors of topology, as `Topology.by_block` has them.
 
     Returns
     -------
     dict of str to ndarray of float64, shape (U, M)
-        By score; planes of one image add up.
+        By score; but for those of `BY_PLANE`, planes add up.
     """
     joined, single = _pieces(plain), _pieces(thinned)
     unit, table = contingency.stack(plain)
     true, pred = table.true != 0, table.pred != 0
-    in_both, in_true, in_pred = (
+    in_both, in_true, in_pred, pixels = (
         np.bincount(unit[chosen], table.counts[chosen], minlength=len(plain))
-        for chosen in (true & pred, true, pred)
+        for chosen in (true & pred, true, pred, table.counts > 0)
     )
     shared = single["both2"] + single["border"]
     pairs = [joined[f"{name}2"] - joined[name] for name in ("both", "true", "pred")]
     return {
         "v_rand": _stack(2 * shared, single["true2"] + single["pred2"] + single["border"]),
         "v_info": _stack(*(single[n] for n in ("count", "both_bits", "true_bits", "pred_bits"))),
-        "warping_error": _stack(*errors),
+        "warping_error": _stack(errors[0], pixels, in_pred),
+        "warping_lines": _stack(errors[1], in_pred),
         "isbi_rand": _stack(pairs[1] + pairs[2] - 2 * pairs[0], pairs[1] + pairs[2]),
         "isbi_pixel": _stack(in_true + in_pred - 2 * in_both, in_true + in_pred),
     }
@@ -366,13 +422,31 @@ def _pieces(units: Sequence[Contingency]) -> dict[str, Array]:
 
 
 def v_info(keys: Array, sums: Array) -> Array:
-    """Take 2 I / (H + H) of entropies, each the logarithm of all less the mean of the own."""
-    count, both, true, pred = np.moveaxis(sums, -1, 0)
+    """Take the mean over planes of 2 I / (H + H).
+
+    Each entropy is the logarithm of all less the mean of the own; two sides of one segment each
+    agree.
+    """
+    planes = sums.reshape(*sums.shape[:-1], -1, 4)
+    count, both, true, pred = np.moveaxis(planes, -1, 0)
     there = count > 0
     share = np.divide(1, count, out=np.zeros(np.shape(count)), where=there)
     logarithm = np.log2(np.maximum(count, 1))
     whole = 2 * logarithm - (true + pred) * share
     joint = logarithm - both * share
-    nothing = np.where(there, 1.0, np.nan)
-    known = there & (whole > 0)
-    return np.asarray(np.divide(2 * (whole - joint), whole, out=nothing, where=known))
+    agreed = np.ones(np.shape(whole))
+    shares = np.divide(2 * (whole - joint), whole, out=agreed, where=there & (whole > 0))
+    return mean_where(shares, there)
+
+
+def warping_error(keys: Array, sums: Array) -> Array:
+    """Take the share of pixels that part or join objects; without foreground there is none."""
+    errors, pixels, found = np.moveaxis(sums, -1, 0)
+    nothing = np.full(np.shape(errors), np.nan)
+    return np.asarray(np.divide(errors, pixels, out=nothing, where=found > 0))
+
+
+def warping_lines(keys: Array, sums: Array) -> Array:
+    """Count the lines that part or join objects; without foreground there are none to count."""
+    lines, found = np.moveaxis(sums, -1, 0)
+    return np.where(found > 0, lines, np.nan)

@@ -130,6 +130,13 @@ def mean_ratio(keys: Array, sums: Array) -> Array:
     return np.asarray(np.maximum(_divide(added, there.sum(axis=-1)), 0))
 
 
+def precision(keys: Array, sums: Array) -> Array:
+    """Take the mean of shared / predicted pixels over labels; 0 for one that is wholly missed."""
+    shared, pred, true = _by_image(sums, 3)
+    shares = np.divide(shared, pred, out=np.zeros(np.shape(pred)), where=pred > 0)
+    return mean_where(shares, pred + true > 0)
+
+
 def detection(keys: Array, sums: Array) -> Array:
     """Take 1 - cost of mending / cost of adding every object; at worst all are added."""
     cost, nothing = np.moveaxis(sums, -1, 0)
@@ -237,18 +244,20 @@ def pixel_sums(units: Sequence[Contingency], labels: Iterable[int]) -> dict[str,
 
     every, right = add(np.ones(len(table), bool)), add(table.true == table.pred)
     found = {"pixel_error": columns(every - right, every), "accuracy": columns(right, every)}
-    terms: dict[str, list[Array]] = {"dice": [], "iou": [], "precision": [], "recall": []}
-    keys = []
+    terms: dict[str, list[Array]] = {"dice": [], "iou": [], "recall": []}
+    keys, shares = [], []
     for label in labels:
         in_true, in_pred = table.true == label, table.pred == label
         both, true, pred = add(in_true & in_pred), add(in_true), add(in_pred)
         terms["dice"] += [2 * both, true + pred]
         terms["iou"] += [both, true + pred - both]
-        terms["precision"] += [both, pred]
+        shares += [both, pred, true]
         terms["recall"] += [both, true]
         keys += [2 * label, 2 * label + 1]
     if keys:
         found |= {name: (np.array(keys), columns(*sums)[1]) for name, sums in terms.items()}
+        threes = 3 * np.repeat(keys[::2], 3) // 2 + np.tile(np.arange(3), len(keys) // 2)
+        found["precision"] = threes, columns(*shares)[1]
     return found
 
 

@@ -89,6 +89,7 @@ _ISBI = "ISBI 2012 segmentation challenge, "
 _NO_LABEL = "where neither truth nor prediction has the label"
 _NO_OBJECT = "where neither side has an object"
 _NO_TRUE_PIXEL = "where no true object has a pixel"
+_NOTHING = "where nothing is predicted"
 
 
 _objects = partial(Score, of=OBJECTS)
@@ -97,6 +98,40 @@ _counts = partial(Score, of=OBJECTS, range=_UP, best=None, formula=sums.count)
 _bits = partial(Score, of=SEGMENTS, range=_UP, best=0, formula=sums.information)
 _distance = partial(Score, of=BORDERS, range=_UP, best=0)
 _borders = partial(Score, of=BORDERS)
+
+
+def _outlines(prefix: str, of: str) -> tuple[Score, ...]:
+    """Tell the scores of the outlines of objects, touching ones too, or of their foreground."""
+    return (
+        # The harmonic mean of the shares of the predicted and of the true outline.
+        _borders(
+            f"{prefix}boundary_f",
+            f"Measure how much of both outlines {of} lies within `tolerance` pixels of the other, "
+            "0 to 1 (best).",
+            "where neither side has an outline",
+            "Csurka et al. (2013), BMVC, What is a good evaluation measure for semantic "
+            "segmentation?",
+            boundaries.boundary_f,
+        ),
+        # The larger of the two directions.
+        _distance(
+            f"{prefix}hausdorff95",
+            f"Measure the distance that 95 % of either outline {of} keep to the other, in pixels, "
+            "0 best.",
+            "where a side has no outline, or the distance is above 256 pixels",
+            "Taha and Hanbury (2015), BMC Medical Imaging 15:29.",
+            boundaries.hausdorff95,
+        ),
+        _distance(
+            f"{prefix}surface_distance",
+            f"Measure the mean distance of all outline pixels {of} to the other outline, in "
+            "pixels, 0 best.",
+            "where a side has no outline, or a pixel of it is farther than 256 pixels",
+            "Heimann et al. (2009), IEEE Transactions on Medical Imaging 28:1251.",
+            boundaries.surface_distance,
+        ),
+    )
+
 
 # In the order of the report.
 SCORES: tuple[Score, ...] = (
@@ -126,8 +161,10 @@ SCORES: tuple[Score, ...] = (
     ),
     Score(
         "precision",
-        "Measure the share of the predicted pixels of a label that are right, from 0 to 1 (best).",
-        "where nothing is predicted",
+        "Measure the share of the predicted pixels of a label that are right, from 0 to 1 (best); "
+        "a label that is wholly missed has 0.",
+        _NO_LABEL,
+        formula=sums.precision,
     ),
     Score(
         "recall",
@@ -221,49 +258,42 @@ SCORES: tuple[Score, ...] = (
         "without pixels",
         _MEILA,
     ),
-    # The harmonic mean of the shares of the predicted and of the true outline.
-    _borders(
-        "boundary_f",
-        "Measure how much of both outlines lies within `tolerance` pixels of the other, "
-        "0 to 1 (best).",
-        "where neither side has an outline",
-        "Csurka et al. (2013), BMVC, What is a good evaluation measure for semantic segmentation?",
-        boundaries.boundary_f,
+    *(
+        score
+        for prefix, of in (("", "of objects, or of each class"), ("foreground_", "of foreground"))
+        for score in _outlines(prefix, of)
     ),
-    # The larger of the two directions.
-    _distance(
-        "hausdorff95",
-        "Measure the distance that 95 % of either outline keep to the other, in pixels, 0 best.",
-        "where a side has no outline, or the distance is above 256 pixels",
-        "Taha and Hanbury (2015), BMC Medical Imaging 15:29.",
-        boundaries.hausdorff95,
-    ),
-    _distance(
-        "surface_distance",
-        "Measure the mean distance of all outline pixels to the other outline, in pixels, 0 best.",
-        "where a side has no outline, or a pixel of it is farther than 256 pixels",
-        "Heimann et al. (2009), IEEE Transactions on Medical Imaging 28:1251.",
-        boundaries.surface_distance,
-    ),
-    # Of thinned labels, over the pixels of true objects; a predicted border pixel is a segment of
-    # its own: 2 sum p_ij^2 / (sum s_i^2 + sum t_j^2), and 2 I(S; T) / (H(S) + H(T)).
+    # Over the pixels of the truth's pieces as they are, the prediction's borders thinned by a
+    # watershed; a predicted border pixel is a segment of its own. The mean over planes of
+    # 2 sum p_ij^2 / (sum s_i^2 + sum t_j^2), and of 2 I(S; T) / (H(S) + H(T)).
     _borders(
         "v_rand",
-        "Measure how the pixel pairs of truth and prediction agree, from 0 to 1 (best).",
+        "Measure how the pixel pairs of truth and thinned prediction agree, from 0 to 1 (best).",
         _NO_TRUE_PIXEL,
-        f"{_ARGANDA}, equation 4 with alpha = 0.5.",
+        f"{_ARGANDA}, equation 4 with alpha = 0.5 (V_Rand thinned of the ISBI 2012 board).",
     ),
     _borders(
         "v_info",
-        "Measure the information that truth and prediction share, from 0 to 1 (best).",
+        "Measure the information that truth and thinned prediction share, from 0 to 1 (best).",
         _NO_TRUE_PIXEL,
-        f"{_ARGANDA}, equation 7 with alpha = 0.5.",
+        f"{_ARGANDA}, equation 7 with alpha = 0.5 (V_Info thinned of the ISBI 2012 board).",
         isbi2012.v_info,
     ),
-    _distance(
+    # Planes of which nothing is predicted count their pixels; without any there is no score.
+    _borders(
         "warping_error",
-        "Splits and mergers a pixel that are left after warping the truth to the prediction.",
-        reference=f"Jain et al. (2010), CVPR; {_ISBI}warping error.",
+        "Share of pixels that split or merge objects after warping the truth to the prediction.",
+        _NOTHING,
+        f"Jain et al. (2010), CVPR; {_ISBI}warping error (clusterByError = false).",
+        isbi2012.warping_error,
+        best=0,
+    ),
+    _distance(
+        "warping_lines",
+        "Splits and mergers after warping the truth to the prediction, a line of pixels as one.",
+        _NOTHING,
+        "Jain et al. (2010), CVPR; Trainable Segmentation, clusterByError = true.",
+        isbi2012.warping_lines,
     ),
     # Pairs with a predicted border pixel are never joined, and foreground is what is not border.
     # The challenge took the minimum of both over thresholds.
@@ -395,9 +425,13 @@ class Scores:
     boundary_f: float | None = None
     hausdorff95: float | None = None
     surface_distance: float | None = None
+    foreground_boundary_f: float | None = None
+    foreground_hausdorff95: float | None = None
+    foreground_surface_distance: float | None = None
     v_rand: float | None = None
     v_info: float | None = None
     warping_error: float | None = None
+    warping_lines: float | None = None
     isbi_rand: float | None = None
     isbi_pixel: float | None = None
     classes: tuple[ClassScores, ...] = ()

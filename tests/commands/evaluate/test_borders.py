@@ -5,6 +5,8 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 from scipy import ndimage
+from skimage.filters import gaussian
+from skimage.io import imread
 
 from unetkit.commands.evaluate import counting
 from unetkit.commands.evaluate.command import evaluate
@@ -26,6 +28,13 @@ def cells(shift=0):
     return labels
 
 
+def thinned_rand(truth, found):
+    """Take V_rand of one plane, of which 0 is border."""
+    table = from_labels(isbi2012.pieces(truth != 0), isbi2012.watershed(found != 0))
+    part, whole = isbi2012.plane_sums([table], [table], (np.zeros(1),) * 2)["v_rand"][0]
+    return part / whole
+
+
 @pytest.fixture
 def stores(write):
     return write("p.zarr", {"a": cells(1)}), write("t.zarr", {"a": cells()})
@@ -35,10 +44,7 @@ def test_scores_are_those_of_the_whole(stores):
     whole = evaluate(*stores, borders=True, scheduler="sync").overall
     # Cells that are a pixel to the right are the same cells.
     assert (whole.hausdorff95, whole.boundary_f, whole.warping_error) == (1, 1, 0)
-    pieces = [isbi2012.thin(one) for one in (cells(), cells(1))]
-    table = from_labels(*pieces)
-    part, everything = isbi2012.plane_sums([table], [table], (np.zeros(1), np.ones(1)))["v_rand"][0]
-    assert whole.v_rand == part / everything
+    assert whole.v_rand == thinned_rand(cells(), cells(1))
     # Chunks are as large as the image, so that blocks are half of that.
     options = EvaluateOptions(borders=True, runner=Runner("sync", block_side=8))
     with stoppable() as stop, ExitStack() as stack:
@@ -74,14 +80,22 @@ def test_ignored_pixels_count_for_nothing(write):
     found = write("p.zarr", {"a": broken})
     assert evaluate(found, truth, borders=True, scheduler="sync").overall.warping_error == 0
     plain = write("u.zarr", {"a": cells()})
-    assert evaluate(found, plain, borders=True, scheduler="sync").overall.warping_error == 1 / 3600
+    overall = evaluate(found, plain, borders=True, scheduler="sync").overall
+    assert (overall.warping_error, overall.warping_lines) == (1 / 3600, 1)
+    # An error elsewhere is one of the pixels that are annotated.
+    ignore[...] = 0
+    ignore[40:] = 1
+    part = write("v.zarr", {"a": cells()}, ignore=ignore)
+    assert evaluate(found, part, borders=True, scheduler="sync").overall.warping_error == 1 / 2400
 
 
 def test_an_image_that_is_too_large_has_no_scores_of_whole_planes(stores, monkeypatch):
     monkeypatch.setattr(isbi2012, "LARGEST", 100)
     pairs = match_samples(*stores).pairs
     found = counting.border_sums(
-        counting.count_borders(pairs, "instances", Runner("sync"), thin=True), tolerance=2
+        counting.count_borders(pairs, "instances", Runner("sync"), thin=True),
+        "instances",
+        tolerance=2,
     )
     assert "v_rand" not in found
     assert found["boundary_f"].overall() == 1
@@ -104,11 +118,9 @@ def maps(write):
 def test_two_classes_are_cells_and_borders(maps):
     *urls, found, truth = maps
     overall = evaluate(*urls, borders=True, scheduler="sync").overall
-    thinned = from_labels(isbi2012.thin(truth), isbi2012.thin(found))
-    by_plane = isbi2012.plane_sums([thinned], [thinned], (np.zeros(1), np.ones(1)))
-    part, whole = by_plane["v_rand"][0]
-    assert overall.v_rand == part / whole < 1
-    assert overall.warping_error == 1 / 1600
+    assert overall.v_rand == thinned_rand(truth, found) < 1
+    # The border is broken over six pixels, which are one line.
+    assert (overall.warping_error, overall.warping_lines) == (6 / 1600, 1)
     inside = (slice(0, 40), slice(0, 40))
     outlines = boundaries.measure(truth, found, inside=inside)
     sums = score_sums(boundaries.outline_sums(outlines, units=1, tolerance=2))
@@ -134,20 +146,88 @@ def test_a_part_has_a_key_of_its_own(maps):
     assert len({part.key for part in parts}) == 2
 
 
-def test_real_membranes_score_best_at_a_threshold_between(write, test_data):
-    from skimage.io import imread
+def reference_maps(images, masks):
+    """Draw the proposals for which Trainable Segmentation's numbers are known, by slice."""
+    for number, (image, mask) in enumerate(zip(images, masks, strict=True), start=16):
+        smooth, plain = gaussian(image, 2), mask.astype(float)
 
-    truth = (imread(min((test_data / "isbi2012_em" / "masks").glob("*.png"))) > 127)[:256, :256]
-    noise = np.random.default_rng(0).normal(0, 10, truth.shape)
-    chance = np.clip(ndimage.gaussian_filter(truth * 255.0, 2) + noise, 0, 255).astype(np.uint8)
+        def noise(sigma, number=number, shape=mask.shape):
+            return gaussian(np.random.default_rng(number).standard_normal(shape), sigma)
+
+        yield (
+            (smooth - smooth.min()) / (smooth.max() - smooth.min()),
+            np.clip(gaussian(plain, 2.0) + 0.12 * noise(3) * 10, 0, 1),
+            np.clip(gaussian(plain, 1.2) + 0.05 * noise(2) * 8, 0, 1),
+        )
+
+
+def scored_map(write, truth, chance, name="p.zarr"):
+    """Score a map of cells, (Z, Y, X), against planes of cells (1) and membranes (0)."""
     names = ("membrane", "cell")
-    wanted = write("t.zarr", {"a": truth.astype(np.uint8)}, kind="classes", class_names=names)
-    both = {"image": np.stack([255 - chance, chance]), "labels": (chance > 127).astype(np.uint8)}
-    made = {"channel_names": names, "attributes": {"prediction": {}, "scale": 1 / 255}}
-    found = write("p.zarr", {"a": both}, kind="classes", **made)
-    report = evaluate(found, wanted, borders=True, scheduler="sync")
+    wanted = write(f"t.{name}", {"a": truth.astype(np.uint8)}, kind="classes", class_names=names)
+    both = {"image": np.stack([1 - chance, chance]), "labels": (chance > 0.5).astype(np.uint8)}
+    made = {"channel_names": names, "attributes": {"prediction": {}}}
+    found = write(name, {"a": both}, kind="classes", **made)
+    return evaluate(found, wanted, borders=True, bootstrap=0, scheduler="sync")
+
+
+# By proposal: V_rand, V_info and warping error with their thresholds, and what 2012 had.
+REFERENCE = {
+    0: ((0.7603, 0.5), (0.8932, 0.4), (0.0, 0.9), 0.416267, 0.105448),
+    1: ((0.9965, 0.7), (0.9966, 0.7), (8.0109e-05, 0.7), 0.0497564, 0.0209220),
+    2: ((1.0, 0.3), (1.0, 0.3), (0.0, 0.3), 6.8183e-05, 0.00426588),
+}
+# Of all slices at a threshold: pixels and lines of mergers and splits.
+LINES = {
+    0: {0.3: (2208 + 600, 223 + 38), 0.5: (9 + 2168, 3 + 98)},
+    1: {0.3: (900, 140), 0.5: (39 + 5, 10 + 1), 0.7: (21, 4)},
+    2: {0.3: (0, 0)},
+}
+
+
+@pytest.mark.parametrize("proposal", REFERENCE)
+def test_real_membranes_have_the_numbers_of_the_board(write, test_data, proposal):
+    paths = [test_data / "isbi2012_em" / "{}" / f"{n}.png" for n in range(16, 20)]
+    images, masks = ([imread(str(p).format(k)) for p in paths] for k in ("images", "masks"))
+    masks = [mask > 0 for mask in masks]
+    maps = [drawn[proposal] for drawn in reference_maps(images, masks)]
+    truth, chance = (np.stack(one)[:, :256, :256] for one in (masks, maps))
+    report = scored_map(write, truth, chance.astype(np.float32))
     rows = {row["threshold"]: row for row in report.sweep}
-    assert report.overall.v_rand == max(row["v_rand"] for row in rows.values())
-    assert report.overall.isbi_rand == min(row["isbi_rand"] for row in rows.values())
-    assert report.overall.v_rand > 0.9 > rows[0.1]["v_rand"]
-    assert 0 < report.overall.warping_error < rows[0.1]["warping_error"]
+    *best, rand, pixel = REFERENCE[proposal]
+    for name, (value, threshold) in zip(("v_rand", "v_info", "warping_error"), best, strict=True):
+        tolerance = {"abs": 1e-8 if name == "warping_error" else 1e-4}
+        assert getattr(report.overall, name) == pytest.approx(value, **tolerance), name
+        assert rows[threshold][name] == pytest.approx(value, **tolerance), name
+    assert report.overall.isbi_rand == pytest.approx(rand, rel=1e-5)
+    assert report.overall.isbi_pixel == pytest.approx(pixel, rel=1e-5)
+    for threshold, (pixels, lines) in LINES[proposal].items():
+        row = rows[threshold]
+        assert (round(row["warping_error"] * truth.size), row["warping_lines"]) == (pixels, lines)
+
+
+def test_drawn_membranes_have_the_numbers_of_the_board(write):
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 64, (3, 12, 2))
+    y, x = np.mgrid[:64, :64]
+    cell_y, cell_x = np.moveaxis(points[:, None, None], -1, 0)
+    away = np.sort(np.hypot(y[..., None] - cell_y, x[..., None] - cell_x))
+    truth = away[..., 1] - away[..., 0] > 2.5
+    blurred = ndimage.gaussian_filter(truth.astype(float), (0, 1.5, 1.5))
+    noise = ndimage.gaussian_filter(rng.standard_normal(truth.shape), (0, 2, 2))
+    report = scored_map(write, truth, np.clip(blurred + noise, 0, 1).astype(np.float32))
+    overall = report.overall
+    # Stored when the code had Trainable Segmentation's numbers of the real slices above.
+    assert overall.v_rand == pytest.approx(0.97634, abs=1e-4)
+    row = {row["threshold"]: row for row in report.sweep}[0.5]
+    assert row["v_rand"] == pytest.approx(0.72905, abs=1e-4)
+    assert row["v_info"] == pytest.approx(0.85458, abs=1e-4)
+    assert (round(row["warping_error"] * truth.size), row["warping_lines"]) == (53, 14)
+
+
+def test_a_map_without_foreground_at_some_threshold_is_not_best_there(write):
+    # Above 0.5 nothing is found: nothing splits or merges, and nothing is right.
+    report = scored_map(write, (cells() != 0)[None], np.full((1, 60, 60), 0.5, np.float32))
+    rows = {row["threshold"]: row for row in report.sweep}
+    assert rows[0.5]["warping_error"] is rows[0.5]["warping_lines"] is None
+    assert report.overall.warping_error == rows[0.4]["warping_error"] > 0

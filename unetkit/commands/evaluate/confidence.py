@@ -89,7 +89,7 @@ def units_of(
     found = class_sums(units) if kind == "classes" else instance_sums(units)
     found = {name: sums for name, sums in found.items() if SCORES_BY_NAME[name].best is not None}
     if borders:
-        found |= border_sums(borders, tolerance=tolerance, units=blocks)
+        found |= border_sums(borders, kind, tolerance=tolerance, units=blocks)
     side = None if blocks is None else blocks.side
     return Units(found, "image" if blocks is None else "square", len(units), side, None)
 
@@ -104,7 +104,10 @@ def confidence_intervals(units: Units, *, resamples: int, seed: int) -> Confiden
         seed=seed,
         level=bootstrap.LEVEL,
         intervals={
-            name: bootstrap.interval(sums, resamples=resamples, seed=seed)
+            # A score that is not there has no interval, even if most resamples have one.
+            name: None
+            if sums.overall() is None
+            else bootstrap.interval(sums, resamples=resamples, seed=seed)
             for name, sums in (units.sums or {}).items()
             if resamples
         },

@@ -14,13 +14,14 @@ from unetkit.engine.block_io import blocks_of
 from unetkit.engine.jobs import run_jobs
 from unetkit.progress import SILENT, Progress
 from unetkit.scores import boundaries, contingency, isbi2012, table, threshold_curve
-from unetkit.scores.sums import best_of
+from unetkit.scores.sums import Sums, best_of, mean_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from unetkit.commands.evaluate.samples import Pair, ProbabilityMap
     from unetkit.scores.contingency import Contingency
+    from unetkit.scores.sums import Formula
     from unetkit.scores.table import ScoreSums
     from unetkit.scores.units import SpatialBlocks
     from unetkit.storage.planes import PlaneArray
@@ -168,7 +169,7 @@ class ThresholdedPlane:
     """
 
     plain: Contingency
-    thinned: Contingency
+    thinned: Contingency  # the proposal's side alone is thinned
     topology: isbi2012.Topology
 
 
@@ -201,8 +202,6 @@ def _measure(block: BorderBlock, rows: tuple[int, int]) -> boundaries.Surfaces:
         read_around(side, block.plane, rows, block.columns, reach=reach)
         for side in (block.truth, block.prediction)
     )
-    if block.instances:
-        truth, found = truth != 0, found != 0
     counted = None
     if block.ignore is not None:
         counted = read_around(block.ignore, block.plane, rows, block.columns, reach=reach) == 0
@@ -211,6 +210,7 @@ def _measure(block: BorderBlock, rows: tuple[int, int]) -> boundaries.Surfaces:
         truth,
         found,
         inside=(slice(reach, reach + height), slice(reach, reach + width)),
+        instances=block.instances,
         counted=counted,
         blocks=block.units,
         origin=(rows[0], block.columns[0]),
@@ -222,7 +222,7 @@ def _score_plane(block: BorderBlock) -> dict[float | None, ThresholdedPlane]:
     box = (block.plane, 0, block.truth.height, 0, block.truth.width)
     ignore = None if block.ignore is None else block.ignore.read(*box) != 0
     truth = isbi2012.interior(block.truth.read(*box))
-    pieces, thinned = isbi2012.pieces(truth), isbi2012.thin(truth)  # the same for any threshold
+    pieces = isbi2012.pieces(truth)  # the same for any threshold
     tables = partial(_tables(block.units), ignore=ignore)
 
     def compare(mask: Array, certainty: Array | None = None) -> ThresholdedPlane:
@@ -230,7 +230,7 @@ def _score_plane(block: BorderBlock) -> dict[float | None, ThresholdedPlane]:
         found = mask if ignore is None else np.where(ignore, truth, mask)
         return ThresholdedPlane(
             plain=tables(pieces, isbi2012.pieces(mask)),
-            thinned=tables(thinned, isbi2012.thin(mask)),
+            thinned=tables(pieces, isbi2012.watershed(mask)),
             topology=isbi2012.warping_errors(truth, found, certainty=certainty),
         )
 
@@ -259,16 +259,30 @@ class Borders:
             self.planes.setdefault(threshold, {})[plane] = found
 
     def sums(self, threshold: float | None, units: SpatialBlocks | None) -> dict[str, Array]:
-        """Add up the planes of a threshold, in whatever order they came, as one or by block."""
-        added: dict[str, Array] = {}
+        """Add up the planes of a threshold, in whatever order they came, as one or by block.
+
+        Of scores that are averaged over planes, each plane has columns of its own by block, and
+        score and number of planes of the image as one.
+        """
+        found: dict[str, list[Array]] = {}
         for _, plane in sorted(self.planes[threshold].items()):
-            plain, thinned = (
-                [one] if units is None else one.parts(units.count)
-                for one in (plane.plain, plane.thinned)
-            )
-            found = isbi2012.plane_sums(plain, thinned, plane.topology.by_block(units))
-            added = {name: part + added.get(name, 0) for name, part in found.items()}
-        return added
+            tables = (plane.plain, plane.thinned)
+            plain, thinned = ([t] if units is None else t.parts(units.count) for t in tables)
+            parts = isbi2012.plane_sums(plain, thinned, plane.topology.by_block(units))
+            for name, sums in parts.items():
+                found.setdefault(name, []).append(sums)
+        if units is None:
+            for name in isbi2012.BY_PLANE:
+                values = [_formula(name)(np.arange(s.shape[1]), s[0]) for s in found[name]]
+                found[name] = [np.array([[v, 1.0]]) for v in values if np.isfinite(v)]
+                found[name] += [np.zeros((1, 2))]
+            return {name: np.sum(parts, axis=0) for name, parts in found.items()}
+        return {
+            name: np.concatenate(parts, axis=1)
+            if name in isbi2012.BY_PLANE
+            else np.sum(parts, axis=0)
+            for name, parts in found.items()
+        }
 
 
 def count_borders(
@@ -293,7 +307,11 @@ def count_borders(
 
 
 def border_sums(
-    several: Sequence[Borders], *, tolerance: float, units: SpatialBlocks | None = None
+    several: Sequence[Borders],
+    kind: str,
+    *,
+    tolerance: float,
+    units: SpatialBlocks | None = None,
 ) -> ScoreSums:
     """Take the sums of every score of borders, by sample, or by block of a single one.
 
@@ -308,6 +326,7 @@ def border_sums(
             boundaries.merge(outlines),
             units=len(several) if units is None else units.count,
             tolerance=tolerance,
+            instances=kind == "instances",
         )
     )
     choices = [_at(several, threshold, units) for threshold in thresholds(several)]
@@ -323,7 +342,18 @@ def _at(
     """Take the sums of thin borders at one threshold."""
     samples = [one.sums(threshold, units) for one in several]
     added = {name: np.concatenate([one[name] for one in samples]) for name in samples[0]}
-    return table.score_sums({n: (np.arange(sums.shape[1]), sums) for n, sums in added.items()})
+    return {
+        name: Sums(
+            np.arange(sums.shape[1]),
+            sums,
+            mean_ratio if units is None and name in isbi2012.BY_PLANE else _formula(name),
+        )
+        for name, sums in added.items()
+    }
+
+
+def _formula(name: str) -> Formula:
+    return table.SCORES_BY_NAME[name].formula
 
 
 def thresholds(several: Sequence[Borders]) -> list[float | None]:

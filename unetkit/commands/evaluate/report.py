@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unetkit.scores.table import Scores
 
 # Those that take whole planes.
-_THIN = ("v_rand", "v_info", "warping_error", "isbi_rand", "isbi_pixel")
+_THIN = ("v_rand", "v_info", "warping_error", "warping_lines", "isbi_rand", "isbi_pixel")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class UndefinedReasons:
             return f"scores of {score.of} are for instances, and the truth has classes"
         if score.of == table.BORDERS and not self.borders:
             return "scores of borders are worked out with --borders"
+        if self.kind == "classes" and score.name.startswith("foreground_"):
+            return "outlines of the foreground are for instances; each class has its own"
         if score.name in _THIN:
             if not self.thin:
                 return "thin borders are for instances and for maps of two classes"

@@ -131,7 +131,7 @@ def _scores(
             scores = table.score_classes(part, matched.class_names)
         else:
             scores = table.score_instances(part)
-        sums = border_sums(own, tolerance=tolerance) if own else {}
+        sums = border_sums(own, matched.kind, tolerance=tolerance) if own else {}
         values: dict[str, Any] = {name: one.overall() for name, one in sums.items()}
         return replace(scores, **values)
 
