@@ -173,7 +173,9 @@ def test_channels_are_chosen_by_name_before_number():
     assert channel_numbers("0", names, of="a") == [1]
     assert channel_numbers("GFP, 1", names, of="a") == [2, 0]
     assert channel_numbers("2", names, of="a") == [2]
-    for wrong in ("3", "gfp", "", "-1", "GFP,", "²"):
+    assert channel_numbers("gfp", names, of="a") == [2]
+    assert channel_numbers("a,A", ["A", "a"], of="a") == [1, 0]
+    for wrong in ("3", "gfb", "", "-1", "GFP,", "²"):
         with pytest.raises(UsageError, match=r"it has channels 0 \(1\), 1 \(0\), 2 \(GFP\)"):
             channel_numbers(wrong, names, of="a")
     # A number alone would read as how many there are.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from unetkit.storage.images import (
     bare_image,
     choose_channels,
     choose_labels,
+    find_channels,
     kind_of,
     node_at,
     ome_image,
@@ -33,7 +35,7 @@ from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import base_name, exists, inside, is_segment, join
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from unetkit.storage.ome import OmeVersion
     from unetkit.storage.planes import PlaneArray
@@ -328,6 +330,7 @@ def open_dataset(
     axes: str | None = None,
     channels: str | None = None,
     labels: str | None = None,
+    trained: str | None = None,
     mixed: bool = False,
 ) -> Dataset:
     """Open a dataset; an image, a stack or a bare array counts as one too.
@@ -342,6 +345,9 @@ def open_dataset(
         Which channels, in which order: `0,2` or `DAPI,GFP`; numbers are those of the first sample.
     labels : str, optional
         Which labels, by name; `NAME=classes` where they are no instances.
+    trained : str, optional
+        The channels that a model was trained on, which are found by name where `channels` says
+        nothing else.
     mixed : bool
         Whether samples may differ in their channel counts, or be none at all.
 
@@ -364,6 +370,9 @@ def open_dataset(
     refuse_incomplete(url)
     node = node_at(url)
     kind = kind_of(node)
+    chosen = partial(find_channels, trained=trained)
+    if channels is not None:
+        chosen = partial(choose_channels, channels=channels)
     if isinstance(node, ArrayNode):
         images = [bare_image(node, axes=axes)]
     elif kind == "image":
@@ -376,7 +385,7 @@ def open_dataset(
     samples = _listed(node) if kind == "dataset" else alone
     if labels is not None:
         samples = _labelled(samples, labels)
-    samples = _channels(_aligned(samples), channels, url=url, mixed=mixed)
+    samples = _channels(_aligned(samples), chosen, url=url, mixed=mixed)
     return Dataset(url, kind, samples, provenance_marks(node))
 
 
@@ -466,12 +475,10 @@ def in_order(image: Image, names: Sequence[str]) -> Image:
 
 
 def _channels(
-    samples: tuple[Sample, ...], channels: str | None, *, url: str, mixed: bool
+    samples: tuple[Sample, ...], chosen: Callable[[Image], Image], *, url: str, mixed: bool
 ) -> tuple[Sample, ...]:
     """Choose channels in every sample, and make sure that they have equally many."""
-    samples = tuple(
-        replace(sample, image=choose_channels(sample.image, channels)) for sample in samples
-    )
+    samples = tuple(replace(sample, image=chosen(sample.image)) for sample in samples)
     if mixed:
         return samples
     if not samples:

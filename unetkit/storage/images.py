@@ -300,16 +300,42 @@ def choose_channels(image: Image, channels: str | None) -> Image:
     return replace(image, data=image.data.pick(numbers), channel_names=names)
 
 
+def find_channels(image: Image, trained: str | None) -> Image:
+    """Return the image with the channels that a model was `trained` on, in that order.
+
+    They are found by name; in an image whose channels have no names they are where they are.
+    """
+    if trained is None:
+        return image
+    numbers = all(word.strip().isdecimal() for word in trained.split(","))
+    bare = image.channel_names == tuple(map(str, range(len(image.channel_names))))
+    if bare and not numbers:
+        return image
+    try:
+        return choose_channels(image, trained)
+    except UsageError as error:
+        raise InputError(
+            f"{base_name(image.url)} must have the channels that the model was trained on, got"
+            f" {', '.join(image.channel_names)} where it was trained on {trained}; if they go by"
+            " other names, say which with --channels, in that order"
+        ) from error
+
+
 def channel_numbers(channels: str, names: Sequence[str], *, of: str) -> list[int]:
     """Turn what `--channels` names into numbers; a name counts before a number.
 
-    >>> channel_numbers("GFP,0", ["DAPI", "GFP"], of="slide.zarr")
+    Capitals make a difference only where two names differ in nothing else.
+
+    >>> channel_numbers("gfp,0", ["DAPI", "GFP"], of="slide.zarr")
     [1, 0]
     """
     numbers: list[int] = []
+    plain = [name.casefold() for name in names]
     for word in (word.strip() for word in channels.split(",")):
         if word in names:
             number = list(names).index(word)
+        elif plain.count(word.casefold()) == 1:
+            number = plain.index(word.casefold())
         elif word.isdecimal() and int(word) < len(names):
             number = int(word)
         else:

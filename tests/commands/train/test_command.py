@@ -12,11 +12,13 @@ from safetensors import safe_open
 
 from unetkit.arrays.intensities import Typical
 from unetkit.commands.augment.command import augment
+from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.train.command import FoldsReport, train
 from unetkit.commands.weights.command import weights
 from unetkit.errors import InputError, NonFiniteError, OutputError, UnetkitError, UsageError
 from unetkit.models.model_file import load
 from unetkit.storage.datasets import DatasetWriter
+from unetkit.storage.images import open_image
 
 TINY = ("depth=1", "width=2")
 
@@ -421,3 +423,82 @@ def test_the_model_knows_what_its_images_looked_like(kit, here):
     assert header.intensities is not None
     known = Typical.from_dict(header.intensities)
     assert 0 <= known.quantiles[0][0] < known.quantiles[0][-1] <= 1
+
+
+def store_channels(url, *orders, shape=(40, 44)):
+    """Store samples, or an image, whose two channels come in other orders."""
+    pictures = {}
+    rng = np.random.default_rng(0)
+    labels = np.zeros(shape, np.uint8)
+    labels[5:20, 5:20], labels[24:36, 22:40] = 1, 2
+    pictures["DAPI"] = (200 * (labels > 0) + rng.integers(0, 20, shape)).astype(np.uint8)
+    pictures["Tubulin"] = rng.integers(0, 255, shape).astype(np.uint8)
+    writer = DatasetWriter(str(url))
+    for number, order in enumerate(orders):
+        image = np.stack([pictures[name.split("/")[-1]] for name in order])
+        names = tuple(name.split("/")[0] for name in order)
+        named = names if all(names) else ()
+        writer.add(f"s{number}", image, axes="cyx", channel_names=named, labels=labels)
+    writer.finish()
+    return str(url)
+
+
+ONE, OTHER = ("DAPI", "Tubulin"), ("Tubulin", "DAPI")
+PREDICT = {"precision": "exact", "scheduler": "sync", "device": "cpu"}
+
+
+@pytest.mark.parametrize("channels", [None, "dapi", "Tubulin,DAPI"])
+def test_channels_are_found_by_name(kit, here, channels):
+    store_channels("data.zarr", ONE, OTHER, ONE)
+    store_channels("same.zarr", ONE, ONE, ONE)
+    watching = kit.watching()
+    run(channels=channels, progress=watching)
+    assert any("taken by name, as" in note for note in watching.notes)
+    run("same.zarr", channels=channels, output="same.safetensors")
+    one, same = (load(path) for path in ("model.safetensors", "same.safetensors"))
+    kept = {None: "DAPI,Tubulin", "dapi": "DAPI"}.get(channels, channels)
+    assert one.header.channels == same.header.channels == kept
+    for name, tensor in one.module.state_dict().items():
+        assert (tensor == same.module.state_dict()[name]).all()
+    found = []
+    others = ("dapi/DAPI", "TUBULIN/Tubulin"), ("/DAPI", "/Tubulin")
+    for number, order in enumerate((ONE, OTHER, *others)):
+        if order[0].startswith("/") and channels:
+            continue  # its channels have no names that could be chosen from
+        slide = store_channels(f"slide{number}.zarr", order)
+        made = tile_predict(f"{slide}/s0", **PREDICT, output=f"p{number}.zarr").output
+        found.append(kit.read(open_image(made).data))
+    assert all((each == found[0]).all() for each in found)
+    # The control: by position it is another image.
+    swapped = {None: "1,0", "dapi": "1"}.get(channels, "0,1")
+    tile_predict("slide0.zarr/s0", channels=swapped, **PREDICT, output="swapped.zarr")
+    assert (kit.read(open_image("swapped.zarr").data) != found[0]).any()
+    store_channels("actin.zarr", ("Actin/DAPI", "Tubulin"))
+    words = rf"got Actin, Tubulin where it was trained on {kept};.*--channels"
+    with pytest.raises(InputError, match=words):
+        tile_predict("actin.zarr/s0", **PREDICT, output="actin.prediction.zarr")
+
+
+def test_channels_that_mean_different_things_are_not_mixed(kit, here):
+    # A number is that of the first sample, and means its name.
+    store_channels("data.zarr", ONE, OTHER)
+    store_channels("same.zarr", ONE, ONE)
+    made = {}
+    for source in ("data.zarr", "same.zarr"):
+        run(source, channels="1", overwrite=True)
+        made[source] = load("model.safetensors")
+        assert made[source].header.channels == "Tubulin"
+    one, same = (model.module.state_dict() for model in made.values())
+    assert all((one[name] == same[name]).all() for name in one)
+    store_channels("other.zarr", ONE, ("Actin/DAPI", "Tubulin"))
+    with pytest.raises(InputError, match="the same channels, got DAPI, Tubulin in 's0' and Actin"):
+        run("other.zarr")
+    run("other.zarr", channels="Tubulin", overwrite=True)
+    # Who says by number what has other names means the numbers.
+    run("other.zarr", channels="0", overwrite=True)
+    assert load("model.safetensors").header.channels == "0"
+    store_channels("some.zarr", ONE, ("/DAPI", "/Tubulin"))
+    watching = kit.watching()
+    run("some.zarr", overwrite=True, progress=watching)
+    assert any("taken by their order" in note for note in watching.notes)
+    assert load("model.safetensors").header.channels is None

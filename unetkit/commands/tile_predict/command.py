@@ -411,7 +411,7 @@ def tile_predict(
         dry_run=dry_run,
     )
     header = read_header(models)
-    dataset = open_dataset(source, axes=axes, channels=channels or header.channels)
+    dataset = open_dataset(source, axes=axes, channels=channels, trained=header.channels)
     if pixel_size is not None:
         dataset = dataset.with_pixel_size(parse_pixel_size(pixel_size))
     options.check_fit(header, dataset)

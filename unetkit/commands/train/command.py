@@ -13,7 +13,7 @@ import torch
 from unetkit.commands.train.callbacks import check_tensorboard
 from unetkit.commands.train.initial_weights import adapt, open_start, target_of
 from unetkit.commands.train.output import claim_output
-from unetkit.commands.train.plan import TrainOptions, choose_task, make_plan
+from unetkit.commands.train.plan import TrainOptions, check_channels, choose_task, make_plan
 from unetkit.commands.train.report import TrainingDescription, TrainReport
 from unetkit.commands.train.run import TrainingRun
 from unetkit.errors import UsageError
@@ -262,6 +262,7 @@ def train(
     start = None if init is None else open_start(init)
     # A missing input is told first.
     dataset = open_dataset(source, channels=channels, labels=labels)
+    check_channels(dataset, channels, progress)
     inputs = [source] if init is None else [source, init]
     if folds > 1:
         _check_all([path for path, _ in outputs], inputs, resume=resume, overwrite=overwrite)

@@ -18,6 +18,7 @@ from unetkit.geometry.tiles import Tile, cover
 from unetkit.models import hardware
 from unetkit.models.build import models, parse_options
 from unetkit.options import complete, options_of
+from unetkit.storage.datasets import are_named
 from unetkit.training.recipes import RECIPES, Recipe, choose_recipe
 from unetkit.training.sampler import ClassCounts
 from unetkit.training.split import Origin
@@ -247,6 +248,42 @@ class LearningTask:
                 if counts.sum() > counts[self.background]:
                     return True
         return False
+
+
+def check_channels(dataset: Dataset, channels: str | None, progress: Progress) -> None:
+    """Make sure that a channel is the same in all samples, and say where its place is not.
+
+    `channels` is what was asked for, which `open_dataset` has done, by name where it could.
+    """
+    first, other = dataset.samples[0], _otherwise_named(dataset)
+    names = first.image.channel_names
+    if len({sample.data.picked for sample in dataset.samples}) > 1:
+        progress.note(f"Channels are taken by name, as {', '.join(names)}: their order differs.")
+    if other is None or channels is not None or first.data.channel_count == 1:
+        return
+    others = other.image.channel_names
+    got = f"{', '.join(names)} in {first.name!r} and {', '.join(others)} in {other.name!r}"
+    if are_named(names) and are_named(others):
+        raise InputError(
+            f"samples to train on must have the same channels, got {got}; choose those that mean"
+            " the same with --channels"
+        )
+    progress.note(f"Channels are taken by their order, since not all have names: {got}.")
+
+
+def _otherwise_named(dataset: Dataset) -> Sample | None:
+    """Return a sample whose channels have other names than those of the first one."""
+    names = dataset.samples[0].image.channel_names
+    return next((one for one in dataset.samples if one.image.channel_names != names), None)
+
+
+def channels_of(dataset: Dataset, channels: str | None) -> str | None:
+    """Name the channels that are learned from, for the model file, or say what was asked for."""
+    names = dataset.samples[0].image.channel_names
+    written = ",".join(names)
+    if are_named(names) and _otherwise_named(dataset) is None and written.count(",") < len(names):
+        return written
+    return channels
 
 
 def choose_task(dataset: Dataset, target: str | None, progress: Progress) -> LearningTask:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from unetkit.commands.train.plan import channels_of
 from unetkit.models.model_header import ModelHeader
 from unetkit.storage.urls import base_name
 from unetkit.training.run_folder import log_of
@@ -79,7 +80,7 @@ class TrainingDescription:
             target=self.task.target,
             contract=self.contract,
             normalization=self.plan.normalization,
-            channels=self.plan.channels,
+            channels=channels_of(self.dataset, self.plan.channels),
             pixel_size=first.image.pixel_size,
             intensities=self.intensities,
             scores=dict(scores),
