@@ -25,6 +25,33 @@ def test_equal_channels_are_one_and_colours_are_refused():
         one_channel(mask, name="a.png")
 
 
+DRAWN = np.array([[0, 0, 7], [3, 7, 7]])
+OPAQUE = (DRAWN > 0) * 255
+
+
+@pytest.mark.parametrize(
+    ("grey", "alpha", "expected"),
+    [
+        (DRAWN, np.full_like(DRAWN, 255), DRAWN),
+        (DRAWN, np.zeros_like(DRAWN), DRAWN),
+        (DRAWN, OPAQUE, DRAWN),
+        (np.full_like(DRAWN, 255), OPAQUE, OPAQUE),
+        (np.zeros_like(DRAWN), OPAQUE, OPAQUE),
+        (np.where(DRAWN, 9, 200), OPAQUE, OPAQUE),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alpha_is_the_mask_where_it_alone_differs(grey, alpha, expected, channels):
+    mask = np.stack([*[grey] * channels, alpha])
+    assert np.array_equal(one_channel(mask, name="a.png", alpha=True), expected)
+
+
+def test_greys_and_alpha_that_say_different_things_are_refused():
+    for alpha in (OPAQUE[::-1], OPAQUE // np.arange(1, 4)):
+        with pytest.raises(LabelError, match="in greys or in alpha, got both in 'a'"):
+            one_channel(np.stack([DRAWN, alpha]), name="a", alpha=True)
+
+
 @pytest.mark.parametrize(
     ("values", "dtype", "expected"),
     [

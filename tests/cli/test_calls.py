@@ -16,10 +16,10 @@ from unetkit.options import parameters_of
 CALLS = """
 import s3://a/b c.zarr --labels masks/{stem}_m.png --kind classes --classes background,axon
     --ignore 255 --connected-components --axes zyx --channels DAPI,2 --pixel-size 0.25um --append
-    --overwrite
+    --overwrite --require-complete-input
 -> 's3://a/b', 'c.zarr', labels='masks/{stem}_m.png', kind='classes', classes='background,axon',
     ignore=255, connected_components=True, axes='zyx', channels='DAPI,2', pixel_size='0.25um',
-    append=True, overwrite=True
+    append=True, overwrite=True, require_complete_input=True
 
 augment a.zarr b.zarr --copies 3 --grid 5 --sigma 2.5um --shift 0 --rotation 90 --no-flips --grey
     0.5 --allow-folds --replay b.zarr/a-aug001 --seed 7 --preview a.png --scheduler local:2

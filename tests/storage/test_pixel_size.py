@@ -20,6 +20,7 @@ from unetkit.storage.pixel_size import in_pixels, micrometres, parse_pixel_size,
         ("0.5,0.25", {"y": 0.5, "x": 0.25}),
         ("50nm, 4nm, 4nm", {"z": 0.05, "y": 0.004, "x": 0.004}),
         ("0.001mm", {"y": 1.0, "x": 1.0}),
+        ("4Å", {"y": 0.0004, "x": 0.0004}),
     ],
 )
 def test_what_a_user_types(text, expected):
@@ -33,7 +34,8 @@ def test_what_is_no_size(text):
 
 
 def test_units_of_files():
-    assert micrometres(2, "\\u00B5m") == 2
+    assert micrometres(2, "\\u00B5m") == micrometres(20000, "\u00c5") == 2
+    assert micrometres(20000, "\u212b") == micrometres(20000, "\\u00C5") == 2
     assert micrometres(2, "inch") is None
     assert micrometres(math.nan, "um") is None
     assert micrometres(0, "um") is None

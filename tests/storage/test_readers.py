@@ -1,11 +1,13 @@
 """PNG and JPEG of every mode, and what readers hand out: planes, strips, stored types."""
 
+import os
 import zlib
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from unetkit.errors import InputError, MissingError, UsageError
@@ -95,6 +97,26 @@ def test_a_grey_palette_is_greys_either_way(tmp_path):
         assert np.array_equal(file.load(), (GREY % 2) * 200)
 
 
+def test_labels_that_a_palette_shows_alike_stay_apart(tmp_path):
+    palette = Image.fromarray(GREY % 4).convert("P")
+    palette.putpalette([0, 0, 0] + [255, 255, 255] * 3)
+    path = str(tmp_path / "a.png")
+    palette.save(path, transparency=0)
+    assert np.array_equal(open_file(path).load(), (GREY % 4 > 0) * 255)
+    labels = open_file(path, labels=True)
+    assert np.array_equal(labels.load(), GREY % 4)
+    assert "indices" in labels.remarks[0]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_labels_keep_their_alpha(tmp_path, channels, deep):
+    pixels = DEEP[..., :channels] if deep else (DEEP[..., :channels] >> 8).astype(np.uint8)
+    file = open_file(encode(tmp_path / "a.png", pixels), labels=True)
+    assert (file.axes, file.alpha, file.alpha_dropped) == ("cyx", True, False)
+    assert np.array_equal(file.load(), np.moveaxis(pixels, -1, 0))
+
+
 def test_jpeg_is_lossy_whatever_its_name(tmp_path):
     path = save(tmp_path / "a.jpg", RGB)
     assert open_file(path).lossy
@@ -111,14 +133,46 @@ def test_colours_of_print_are_refused(tmp_path):
         open_file(str(path))
 
 
-def test_an_orientation_is_told_and_not_applied(tmp_path):
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_an_orientation_is_told_and_not_applied(tmp_path, suffix):
     exif = Image.Exif()
     exif[readers.ORIENTATION] = 6
-    path = save(tmp_path / "a.jpg", RGB, exif=exif)
+    path = save(tmp_path / f"a.{suffix}", RGB, exif=exif)
     file = open_file(path)
     assert file.shape == (3, 11, 13)
     assert "orientation" in file.remarks[0]
-    assert not open_file(save(tmp_path / "b.jpg", RGB)).remarks
+    assert file.turned
+    assert not open_file(save(tmp_path / f"b.{suffix}", RGB)).remarks
+
+
+SMOOTH = np.broadcast_to(np.arange(0, 240, dtype=np.uint8)[:, None, None], (240, 300, 3))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"quality": 100, "subsampling": 0},
+        {"progressive": True},
+        {"subsampling": 2, "restart_marker_blocks": 3},
+        {"optimize": True, "comment": "a"},
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_damaged_data_of_a_jpeg_are_said(tmp_path, options, channels):
+    pixels = np.ascontiguousarray(SMOOTH[..., 0] if channels == 1 else SMOOTH)
+    path = Path(save(tmp_path / "a.jpg", pixels, **options))
+    whole = path.read_bytes()
+    for tail in (b"", bytes(64), b"some words"):
+        path.write_bytes(whole + tail)
+        assert open_file(str(path)).remarks == ()
+    before = open_file(str(path)).load()
+    data = bytearray(whole)
+    data[len(data) // 2 : len(data) // 2 + 64] = RNG.bytes(64)
+    path.write_bytes(data)
+    file = open_file(str(path))
+    assert not np.array_equal(file.load(), before)
+    assert "damaged data" in file.remarks[0]
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
@@ -250,3 +304,17 @@ def test_decoders_errors_become_one_sentence():
         raise UsageError("kept")
     with pytest.raises(MemoryError), reading("a.png"):
         raise MemoryError
+
+
+@pytest.mark.parametrize("suffix", ["tf2", "tf8", "btf", "BTF"])
+def test_big_tiff_by_the_names_of_ome(tmp_path, suffix):
+    path = tmp_path / f"a.ome.{suffix}"
+    tifffile.imwrite(path, GREY, bigtiff=True, ome=True)
+    assert np.array_equal(open_file(str(path)).load(), GREY)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+def test_a_pipe_is_not_waited_for(tmp_path, suffix):
+    os.mkfifo(tmp_path / f"a.{suffix}")
+    with pytest.raises(InputError, match="got a folder, pipe or device"):
+        open_file(str(tmp_path / f"a.{suffix}"))

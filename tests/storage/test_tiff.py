@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from collections import Counter
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
-from unetkit.errors import InputError
+from unetkit.errors import InputError, LabelError
 from unetkit.storage.readers import open_file
 from unetkit.storage.tiff import Bands, open_tiff
 
@@ -180,7 +182,7 @@ def test_cut_between_two_pages(tmp_path, options):
     path.write_bytes(path.read_bytes()[:end])
     assert tifffile.imread(path).shape[0] in (5, 50)
     for axes in ("zyx", None):
-        with pytest.raises(InputError, match="all the pages it speaks of"):
+        with pytest.raises(InputError, match=r"all that it speaks of, got \d pages"):
             open_tiff(str(path), axes=axes)
 
 
@@ -303,3 +305,254 @@ def test_sizes_and_names_of_ome_and_imagej(tmp_path, options, metadata, names):
 )
 def test_neither_other_units_nor_printing_nor_damage_give_a_pixel_size(tmp_path, options):
     assert open_tiff(save(tmp_path / "a.tif", STACK[0, 0], **options)).pixel_size is None
+
+
+PLANES = RNG.integers(1, 4000, (3, 20, 30), dtype=np.uint16)
+OME = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="{uuid}">{inside}</OME>'
+PIXELS = (
+    '<Image ID="Image:{k}"><Pixels DimensionOrder="XYCZT" Type="uint16" SizeX="30" SizeY="20"'
+    ' SizeC="{c}" SizeZ="{z}" SizeT="1">{inside}</Pixels></Image>'
+)
+PLANE = (
+    '<TiffData FirstC="{c}" IFD="{ifd}" PlaneCount="{count}">'
+    '<UUID FileName="{name}">{uuid}</UUID></TiffData>'
+)
+
+
+def uuid(k):
+    return f"urn:uuid:0000000{k}-0000-4000-8000-000000000000"
+
+
+def one_image(places):
+    """Return metadata of one image whose channels lie at (file, page)."""
+    lines = [
+        PLANE.format(c=c, ifd=ifd, count=1, name=f"s{k}.ome.tif", uuid=uuid(k))
+        for c, (k, ifd) in enumerate(places)
+    ]
+    return PIXELS.format(k=0, c=len(places), z=1, inside="".join(lines))
+
+
+def write_set(folder, contents, inside, *, options=({},), binary_only=()):
+    """Write files of a set: the pages of each, and what all say or that another one says it."""
+    for k, pages in enumerate(contents):
+        said = inside
+        if k in binary_only:
+            said = f'<BinaryOnly MetadataFile="s0.ome.tif" UUID="{uuid(0)}"/>'
+        save(
+            folder / f"s{k}.ome.tif",
+            pages,
+            metadata=None,
+            description=OME.format(uuid=uuid(k), inside=said),
+            **options[k % len(options)],
+        )
+    return [str(folder / f"s{k}.ome.tif") for k in range(len(contents))]
+
+
+SETS = [
+    ({},),
+    ({"compression": "zlib"},),
+    ({"compression": "lzw", "tile": (16, 16)}, {"byteorder": ">"}, {"rowsperstrip": 7}),
+]
+
+
+@pytest.mark.parametrize("options", SETS)
+@pytest.mark.parametrize("binary_only", [(), (1, 2)])
+def test_each_plane_of_a_set_comes_from_its_own_file(tmp_path, options, binary_only):
+    inside = one_image([(0, 0), (1, 0), (2, 0)])
+    contents = [plane[None] for plane in PLANES]
+    paths = write_set(tmp_path, contents, inside, options=options, binary_only=binary_only)
+    for path in paths:
+        file = open_tiff(path)
+        assert np.array_equal(file.load(), PLANES)
+        assert set(file.files) == set(paths) - {path}
+        back = np.concatenate([block for *_, block in file.strips(6)], axis=1)
+        assert np.array_equal(back, PLANES)
+
+
+def test_a_plane_on_a_later_page_of_another_file(tmp_path):
+    contents = [PLANES[:1], np.stack([PLANES[0], PLANES[2], PLANES[1]])]
+    paths = write_set(tmp_path, contents, one_image([(0, 0), (1, 2), (1, 1)]))
+    assert np.array_equal(open_tiff(paths[0]).load(), PLANES)
+
+
+def test_an_image_of_its_own_in_each_file_of_a_set(tmp_path):
+    # A plate: every file tells of all images.
+    planes = [
+        PLANE.format(c=0, ifd=0, count=1, name=f"s{k}.ome.tif", uuid=uuid(k)) for k in range(3)
+    ]
+    inside = "".join(PIXELS.format(k=k, c=1, z=1, inside=line) for k, line in enumerate(planes))
+    for path, plane in zip(write_set(tmp_path, PLANES, inside), PLANES, strict=True):
+        file = open_tiff(path)
+        assert np.array_equal(file.load(), plane)
+        assert (file.files, file.remarks) == ((), ())
+
+
+@pytest.mark.parametrize("binary_only", [(), (1, 2)])
+def test_a_file_that_is_absent_from_a_set_is_named(tmp_path, binary_only):
+    inside = one_image([(0, 0), (1, 0), (2, 0)])
+    contents = [plane[None] for plane in PLANES]
+    paths = write_set(tmp_path, contents, inside, binary_only=binary_only)
+    Path(paths[0]).unlink()
+    with pytest.raises(InputError, match=r"s0\.ome\.tif.*copy the whole set into one folder"):
+        open_tiff(paths[2])
+
+
+@pytest.mark.parametrize("name", ["../s1.ome.tif", "/etc/passwd", "pipe"])
+def test_a_set_reaches_for_no_file_elsewhere(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    inside = one_image([(0, 0), (1, 0)]).replace("s1.ome.tif", name)
+    (path,) = write_set(tmp_path, PLANES[:1], inside)
+    with pytest.raises(InputError, match="1 of 1 absent"):
+        open_tiff(path)
+
+
+def test_files_of_a_set_that_differ_are_refused(tmp_path):
+    paths = write_set(tmp_path, [PLANES[0], PLANES[1, :10]], one_image([(0, 0), (1, 0)]))
+    with pytest.raises(InputError, match="planes of one size and type"):
+        open_tiff(paths[0])
+
+
+@pytest.mark.parametrize(
+    "inside", ["", "<TiffData/>", '<TiffData IFD="0" PlaneCount="1000000000"/>']
+)
+@pytest.mark.parametrize("z", [3, 10**4, 10**9])
+def test_planes_that_metadata_promise_and_no_page_holds(tmp_path, inside, z):
+    described = PIXELS.format(k=0, c=1, z=z, inside=inside)
+    (path,) = write_set(tmp_path, PLANES[:1], described)
+    with pytest.raises(InputError, match=f"got 1 of {z} planes"):
+        open_tiff(path)
+
+
+def with_tags(path, **tags):
+    """Overwrite tags of the first page."""
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        for name, value in tags.items():
+            tif.pages[0].tags[name].overwrite(value)
+    return str(path)
+
+
+HUGE = {"ImageWidth": 10**6, "ImageLength": 10**6, "RowsPerStrip": 10**6}
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "jpeg"])
+@pytest.mark.parametrize(
+    "tags",
+    [HUGE, {**HUGE, "RowsPerStrip": 20}, {"ImageDepth": 10**6}, {**HUGE, "ImageDepth": 10**6}],
+)
+def test_a_small_file_that_claims_much_is_refused_before_it_is_read(tmp_path, compression, tags):
+    path = tmp_path / "a.tif"
+    deep = "ImageDepth" in tags
+    pixels = np.zeros((2, 20, 30) if deep else (20, 30), np.uint8)
+    save(path, pixels, compression=compression, rowsperstrip=20, volumetric=deep)
+    with_tags(path, **tags)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="must hold"):
+            open_tiff(str(path))
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("tag", ["StripOffsets", "StripByteCounts"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_strip_that_is_absent(tmp_path, tag, compression):
+    path = save(tmp_path / "a.tif", STACK[0, 0], rowsperstrip=10, compression=compression)
+    with tifffile.TiffFile(path) as tif:
+        values = list(tif.pages[0].tags[tag].value)
+    file = open_tiff(with_tags(path, **{tag: [*values[:2], 0, *values[3:]]}))
+    assert (file.absent, file.parts) == (1, 5)
+    expected = STACK[0, 0].copy()
+    expected[20:30] = 0
+    assert np.array_equal(file.load(), expected)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_file_without_a_single_strip_is_refused(tmp_path, compression):
+    path = save(tmp_path / "a.tif", STACK[0, 0], compression=compression)
+    with pytest.raises(InputError, match="got none of 1 tiles or strips"):
+        open_tiff(with_tags(path, StripOffsets=0))
+
+
+@pytest.mark.parametrize("imagej", [True, False])
+def test_a_lookup_table_of_imagej_is_no_colour(tmp_path, imagej):
+    table = np.stack([np.arange(255, -1, -1, dtype=np.uint16) * 257] * 3)
+    options = {"metadata": None, "description": "ImageJ=1.54f\nimages=1\n"} if imagej else {}
+    path = save(tmp_path / "a.tif", RGB[..., 0], photometric="palette", colormap=table, **options)
+    file = open_tiff(path)
+    assert file.axes == "yx"
+    # Any other palette of greys gives its greys.
+    assert np.array_equal(file.load(), RGB[..., 0] if imagej else 255 - RGB[..., 0])
+    assert ("lookup table" in str(file.remarks)) is imagej
+
+
+CELL = np.zeros((20, 30), bool)
+CELL[5:9, 4:20] = True
+
+
+@pytest.mark.parametrize(
+    ("write", "inverted"),
+    [
+        (lambda path: tifffile.imwrite(path, CELL), False),
+        (lambda path: tifffile.imwrite(path, CELL, metadata=None), False),
+        (lambda path: tifffile.imwrite(path, CELL, photometric="minisblack"), False),
+        (lambda path: Image.fromarray(CELL).save(path), False),
+        (lambda path: Image.fromarray(CELL).save(path, tiffinfo={262: 0}), True),
+        (lambda path: Image.fromarray(CELL).save(path, compression="group4"), False),
+        (
+            lambda path: Image.fromarray(CELL).save(path, compression="group4", tiffinfo={262: 0}),
+            True,
+        ),
+    ],
+)
+def test_objects_of_a_yes_no_mask_whoever_wrote_it(tmp_path, write, inverted):
+    path = str(tmp_path / "a.tif")
+    write(path)
+    file = open_tiff(path, labels=True)
+    assert np.array_equal(file.load(), CELL)
+    assert ("as viewers show them" in str(file.remarks)) is inverted
+
+
+def test_more_bits_that_are_said_to_be_inverted(tmp_path):
+    path = str(tmp_path / "a.tif")
+    tifffile.imwrite(path, RGB[..., 0], photometric="miniswhite", software="", metadata=None)
+    with pytest.raises(LabelError, match="PhotometricInterpretation 0"):
+        open_tiff(path, labels=True)
+    text = "ImageJ=1.54f\nimages=1\n"
+    tifffile.imwrite(
+        path, RGB[..., 0], photometric="miniswhite", software="", metadata=None, description=text
+    )
+    assert np.array_equal(open_tiff(path, labels=True).load(), RGB[..., 0])
+
+
+def test_labels_keep_their_alpha(tmp_path):
+    path = save(
+        tmp_path / "a.tif", RGB[..., :2], extrasamples=["unassalpha"], planarconfig="contig"
+    )
+    file = open_tiff(path, labels=True)
+    assert (file.axes, file.alpha, file.alpha_dropped) == ("cyx", True, False)
+    assert np.array_equal(file.load(), np.moveaxis(RGB[..., :2], -1, 0))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "resolution", "expected"),
+    [
+        # FileOpener of ImageJ: only "um" makes a resolution by the centimetre one in micrometres.
+        ({"unit": "um"}, (40000, 20000), {"y": 0.5, "x": 0.25}),
+        ({"unit": "cm"}, (4, 2), {"y": 5000, "x": 2500}),
+        ({"unit": "mm", "yunit": "um"}, (4000, 2), {"y": 0.5, "x": 0.25}),
+        ({"unit": "\\u00C5", "yunit": "nm"}, (0.0004, 0.002), {"y": 0.5, "x": 0.25}),
+    ],
+)
+def test_units_of_imagej(tmp_path, metadata, resolution, expected):
+    options = {"imagej": True, "resolution": resolution, "metadata": metadata}
+    unit = 3 if "yunit" not in metadata else 1
+    path = save(tmp_path / "a.tif", STACK[0, 0], resolutionunit=unit, **options)
+    assert open_tiff(path).pixel_size == expected
+
+
+def test_an_angstrom_of_ome(tmp_path):
+    sizes = {f"PhysicalSize{axis}": 2500 for axis in "XY"}
+    units = {f"PhysicalSize{axis}Unit": "\u00c5" for axis in "XY"}
+    path = save(tmp_path / "a.ome.tif", STACK[0, 0], ome=True, metadata={**sizes, **units})
+    assert open_tiff(path).pixel_size == {"y": 0.25, "x": 0.25}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LARGEST_ID = 2**32 - 1
 
 
-def one_channel(mask: NDArray[Any], *, name: str) -> NDArray[Any]:
+def one_channel(mask: NDArray[Any], *, name: str, alpha: bool = False) -> NDArray[Any]:
     """Take the single channel of a mask, or one of several that are all equal.
 
     Parameters
@@ -30,6 +30,9 @@ def one_channel(mask: NDArray[Any], *, name: str) -> NDArray[Any]:
         Pixels of a mask file, channels first.
     name : str
         Of the mask, for messages.
+    alpha : bool
+        Whether the last channel is alpha. It is left out where it says nothing that the others do
+        not, and is the mask itself where all that can be seen is of one colour.
 
     Returns
     -------
@@ -38,8 +41,12 @@ def one_channel(mask: NDArray[Any], *, name: str) -> NDArray[Any]:
     Raises
     ------
     LabelError
-        If the channels differ.
+        If the channels differ, or colours and alpha say different things.
     """
+    if alpha:
+        mask, seen = mask[:-1], mask[-1]
+        if seen.size and seen.min() < seen.max():
+            return _beside_alpha(mask, seen, name=name)
     if any(not np.array_equal(mask[0], other) for other in mask[1:]):
         raise LabelError(
             f"mask must hold one number a pixel, got different colours in {name!r};"
@@ -47,6 +54,23 @@ def one_channel(mask: NDArray[Any], *, name: str) -> NDArray[Any]:
         )
     first: NDArray[Any] = mask[0]
     return first
+
+
+def _beside_alpha(mask: NDArray[Any], alpha: NDArray[Any], *, name: str) -> NDArray[Any]:
+    clear = alpha == 0
+    if (
+        mask.min() < mask.max()
+        and not mask[:, clear].any()
+        and (clear | (alpha == alpha.max())).all()
+    ):
+        return one_channel(mask, name=name)
+    seen = mask[:, ~clear]
+    if (seen == seen[:, :1]).all():
+        return alpha
+    raise LabelError(
+        f"mask must be drawn in greys or in alpha, got both in {name!r}; save it without"
+        " transparency"
+    )
 
 
 def whole_numbers(mask: NDArray[Any], *, name: str, ignore: int | None = None) -> NDArray[Any]:

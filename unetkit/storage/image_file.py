@@ -48,10 +48,21 @@ class ImageFile:
         One name a channel, or none at all.
     alpha_dropped : bool
         Whether the file has an alpha channel, which is not among the channels.
+    alpha : bool
+        Whether the last channel is alpha, as it is kept of labels, where it may be the mask.
+    turned : bool
+        Whether the file says that its pixels are to be shown turned or mirrored, which they are
+        not here.
     lossy : bool
         Whether the pixels were compressed with loss, so that they can't be labels.
     remarks : tuple of str
         What a user should know, each as the end of the sentence "3 files ...".
+    files : tuple of str
+        The other files that its pixels come from: those of its set.
+    absent : int
+        How many tiles or strips were never written, and read as 0.
+    parts : int
+        How many tiles or strips the file speaks of.
     """
 
     path: str
@@ -62,8 +73,13 @@ class ImageFile:
     pixel_size: dict[str, float] | None = None
     channel_names: tuple[str, ...] = ()
     alpha_dropped: bool = False
+    alpha: bool = False
+    turned: bool = False
     lossy: bool = False
     remarks: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    absent: int = 0
+    parts: int = 0
 
     def size(self, axis: str) -> int:
         """Return the size along an axis; 1 where the file has no such axis."""
@@ -163,6 +179,9 @@ def joined(files: Sequence[ImageFile], names: Sequence[str]) -> ImageFile:
         strips=strips,
         channel_names=() if all(map(str.isdecimal, names)) else tuple(names),
         alpha_dropped=any(file.alpha_dropped for file in files),
+        turned=any(file.turned for file in files),
+        absent=sum(file.absent for file in files),
+        parts=sum(file.parts for file in files),
         lossy=any(file.lossy for file in files),
         remarks=tuple(dict.fromkeys(remark for file in files for remark in file.remarks)),
     )

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 Kind = Literal["dataset", "image", "stack", "array"]
 
 # What people hand in where a store is wanted; `unetkit import` says itself which of these it reads.
-IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".jp2")
+# What an import reads without a plugin.
+IMAGE_SUFFIXES = (".tif", ".tiff", ".tf2", ".tf8", ".btf", ".png", ".jpg", ".jpeg")
 
 
 def detect(url: str) -> Kind:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # One of each unit in micrometres, as people and image files write it.
 MICROMETRES = {
     "pm": 1e-6,
+    "\u00c5": 1e-4,  # the letter, as OME writes an ångström
+    "\u212b": 1e-4,  # the sign
+    "angstrom": 1e-4,
     "nm": 1e-3,
     "um": 1.0,
     "µm": 1.0,  # the micro sign
@@ -46,7 +49,9 @@ def micrometres(value: float, unit: str) -> float | None:
     >>> micrometres(250, "nm")
     0.25
     """
-    factor = MICROMETRES.get(unit.strip().replace("\\u00B5", "µ"))
+    # ImageJ escapes letters beyond ASCII.
+    plain = re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), unit.strip())
+    factor = MICROMETRES.get(plain)
     if factor is None or not math.isfinite(value) or value <= 0:
         return None
     return float(f"{value * factor:.12g}")
@@ -73,7 +78,7 @@ def parse_pixel_size(text: str) -> dict[str, float]:
 
 
 def _length(text: str) -> float | None:
-    match = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([a-zµμ]*)\s*", text)
+    match = re.fullmatch(r"\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([a-zµμ\u00c5\u212b]*)\s*", text)
     try:
         return micrometres(float(match[1]), match[2] or "um") if match else None
     except ValueError:

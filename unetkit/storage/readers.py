@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 READERS = Registry("unetkit.readers", noun="reader")
 
+# The names that the documentation of OME-TIFF gives to BigTIFF.
+SAME = {".tf2": ".tif", ".tf8": ".tif", ".btf": ".tif"}
 JPEG = b"\xff\xd8\xff"
 # Our own choice: PNG and JPEG have to be decoded whole. 4 GiB is a square of 65,536 grey pixels;
 # what is larger belongs in a tiled TIFF, and what is small and claims more is a bomb.
@@ -38,7 +40,8 @@ GREY, COLOUR = ("1", "L", "LA", "I;16", "I;16B", "I"), ("RGB", "RGBA")
 
 def suffixes() -> tuple[str, ...]:
     """Return the suffixes that can be read, such as ``.png``, without importing a reader."""
-    return tuple(f".{name.rpartition('/')[2].lower()}" for name in READERS.names())
+    named = tuple(f".{name.rpartition('/')[2].lower()}" for name in READERS.names())
+    return (*named, *(suffix for suffix, same in SAME.items() if same in named))
 
 
 def open_file(path: str, *, axes: str | None = None, labels: bool = False) -> ImageFile:
@@ -71,7 +74,11 @@ def open_file(path: str, *, axes: str | None = None, labels: bool = False) -> Im
             f"image file must end in one of {', '.join(suffixes())}, got {path!r};"
             " save it as TIFF or PNG"
         )
-    reader = READERS.get(suffix[1:])
+    if Path(path).exists() and not Path(path).is_file():
+        raise InputError(
+            f"image file must be a file, got a folder, pipe or device at {path!r}; name a file"
+        )
+    reader = READERS.get(SAME.get(suffix, suffix)[1:])
     image: ImageFile = reader(path, axes=axes and check_axes(axes), labels=labels)
     return image if labels else image.stored()
 
@@ -79,9 +86,10 @@ def open_file(path: str, *, axes: str | None = None, labels: bool = False) -> Im
 def open_picture(path: str, *, axes: str | None = None, labels: bool = False) -> ImageFile:
     """Look into a PNG or JPEG, whichever of the two the bytes are.
 
-    Grey, colours and palettes of 1 to 16 bits. A palette of greys gives its greys; any other gives
-    its colours, or as labels its indices. Alpha is dropped. An EXIF orientation is not applied,
-    because masks are drawn on, and other tools read, the pixels as they are stored.
+    Grey, colours and palettes of 1 to 16 bits. A palette of greys gives its greys, as labels only
+    where each is there once; any other gives its colours, or as labels its indices. Alpha is
+    dropped, but not of labels. An EXIF orientation is not applied, because masks are drawn on, and
+    other tools read, the pixels as they are stored.
 
     Parameters
     ----------
@@ -100,30 +108,55 @@ def open_picture(path: str, *, axes: str | None = None, labels: bool = False) ->
     with reading(path), _open(path) as picture:
         _check(picture, path)
         mode, deep = picture.mode, _is_deep(picture)
-        grey = mode in GREY or (mode == "P" and (labels or _is_grey(picture)))
+        greys = mode == "P" and _is_grey(picture, labels=labels)
+        grey = mode in GREY or (mode == "P" and (labels or greys))
         grey = grey or (deep and str(picture.tile[0].args).startswith("LA"))
-        alpha = mode in ("LA", "RGBA") or (mode == "P" and "transparency" in picture.info)
+        alpha = mode in ("LA", "RGBA") or (deep and "A" in str(picture.tile[0].args))
+        clear = mode == "P" and not labels and "transparency" in picture.info
         lossy = isinstance(picture, JpegImageFile)
-        turned = lossy and picture.getexif().get(ORIENTATION, 1) != 1
+        turned = picture.getexif().get(ORIENTATION, 1) != 1
         width, height = picture.size
         dtype = np.dtype("uint16" if deep or mode.startswith("I") else "uint8")
-    shape = (height, width) if grey else (3, height, width)
-    own = "yx" if grey else "cyx"
+    channels = (1 if grey else 3) + (alpha and labels)
+    shape = (height, width) if channels == 1 else (channels, height, width)
+    own = "yx" if channels == 1 else "cyx"
     if axes is not None and not labels and set(axes) != set(own):
         raise InputError(
             f"axes must be those of the picture {path!r}, {own}, got {axes!r}; leave them out"
         )
+    remarks = {
+        "carry an EXIF orientation, which was not applied": turned,
+        "carry a palette, whose indices came in": labels and mode == "P" and not greys,
+        "hold damaged data, so that some pixels are not those that were saved": lossy
+        and not labels
+        and _is_damaged(path),
+    }
     return ImageFile(
         path,
         own,
         shape,
         dtype,
         partial(_strips, path, labels),
-        channel_names=() if grey else NAMES[3],
-        alpha_dropped=alpha,
+        channel_names=NAMES.get(channels, ()),
+        alpha_dropped=clear or (alpha and not labels),
+        alpha=alpha and labels,
+        turned=turned,
         lossy=lossy,
-        remarks=("carry an EXIF orientation, which was not applied",) if turned else (),
+        remarks=tuple(remark for remark, there in remarks.items() if there),
     )
+
+
+def _is_damaged(path: str) -> bool:
+    """Tell whether the data of a JPEG are not what an encoder writes.
+
+    libjpeg fills in what it can't decode and says so to nobody; libjxl packs a JPEG anew only if
+    it understands every bit of it.
+    """
+    try:
+        imagecodecs.jpegxl_encode_jpeg(Path(path).read_bytes())
+    except imagecodecs.JpegxlError:
+        return True
+    return False
 
 
 def _open(path: str) -> PngImageFile | JpegImageFile:
@@ -157,9 +190,11 @@ def _is_deep(picture: PngImageFile | JpegImageFile) -> bool:
     return bool(picture.tile) and picture.tile[0].args in ("RGB;16B", "RGBA;16B", "LA;16B")
 
 
-def _is_grey(picture: Image) -> bool:
+def _is_grey(picture: Image, *, labels: bool) -> bool:
     colours = np.asarray(picture.getpalette(), dtype=np.uint8).reshape(-1, 3)
-    return bool((colours == colours[:, :1]).all())
+    grey = bool((colours == colours[:, :1]).all())
+    # Labels that a palette shows alike stay apart.
+    return grey and not (labels and np.unique(colours[:, 0]).size < len(colours))
 
 
 def _strips(path: str, labels: bool, height: int) -> Iterator[Strip]:
@@ -173,15 +208,14 @@ def _pixels(path: str, labels: bool) -> NDArray[Any]:
     with _open(path) as picture:
         if _is_deep(picture):
             pixels = imagecodecs.png_decode(Path(path).read_bytes())
-        elif picture.mode == "P" and labels and not _is_grey(picture):
-            pixels = np.asarray(picture)
         elif picture.mode == "P":
+            greys = _is_grey(picture, labels=labels)
             colours = np.asarray(picture.convert("RGB"))
-            pixels = colours[..., :1] if labels or _is_grey(picture) else colours
+            pixels = colours[..., :1] if greys else np.asarray(picture) if labels else colours
         else:
             pixels = np.asarray(picture)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    colours_kept = 1 if pixels.shape[2] < 3 else 3
+    kept = pixels.shape[2] if labels else 1 if pixels.shape[2] < 3 else 3
     dtype = np.uint16 if pixels.dtype.itemsize > 1 else np.uint8
-    return np.moveaxis(pixels[..., :colours_kept], -1, 0).astype(dtype, copy=False)
+    return np.moveaxis(pixels[..., :kept], -1, 0).astype(dtype, copy=False)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import struct
-from dataclasses import dataclass
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 
-from unetkit.errors import InputError
+from unetkit.errors import InputError, LabelError
 from unetkit.storage.image_file import AXES, ImageFile, Strip, reading
 from unetkit.storage.pixel_size import micrometres
 
@@ -28,7 +31,7 @@ LOSSY = {6, 7, 33003, 33005, 33007, 34892}
 
 
 class Bands:
-    """The rows of an open series, each tile or strip of the file decoded once while in use."""
+    """The rows of an open series, each tile or strip of its files decoded once while in use."""
 
     def __init__(self, series: Any, path: str) -> None:
         self.series = series
@@ -36,9 +39,12 @@ class Bands:
         page = series.keyframe
         self.whole: NDArray[Any] | None = None
         self.leading = series.shape[: len(series.shape) - len(page.shape)]
-        if series.dataoffset is not None:
+        if series.dataoffset and page.is_memmappable:
             # Uncompressed and in one piece: the file is the array.
-            self.whole = tifffile.memmap(path, series=0, mode="r").reshape(series.shape)
+            dtype = series.dtype.newbyteorder(page.parent.byteorder)
+            self.whole = np.memmap(
+                path, dtype, mode="r", offset=series.dataoffset, shape=tuple(series.shape)
+            )
         elif (
             page.shaped[1] != 1
             or math.prod(self.leading) != len(series.pages)
@@ -48,6 +54,7 @@ class Bands:
             self.whole = series.asarray().reshape(series.shape)
         self.segments: dict[tuple[int, int], Any] = {}
         self.last: tuple[Any, NDArray[Any]] | None = None
+        self.other: Any = None  # the one further file of a set that is open
 
     def read(self, pick: tuple[int | slice, ...]) -> NDArray[Any]:
         """Read rows (Y, X) of one channel of one plane.
@@ -69,13 +76,14 @@ class Bands:
         return np.asarray(self.last[1][tuple(inside)])
 
     def _rows(self, number: int, rows: slice) -> NDArray[Any]:
-        page, key = self.series.pages[number], self.series.keyframe
+        page = self.series.pages[number]
+        # Each file of a set has its own compression and byte order.
+        key = page.keyframe
         samples, _, _, width, depth = key.shaped
         shape = list(key.shape)
         shape[key.axes.index("Y")] = rows.stop - rows.start
-        if page is None:
-            return np.zeros(shape, dtype=self.series.dtype)
-        if page.is_memmappable:
+        self._open(page)
+        if key.is_memmappable and _in_one_piece(page):
             whole = page.asarray(out="memmap").reshape(key.shaped)
             return np.asarray(whole[:, 0, rows]).reshape(shape)
         band = np.zeros((samples, rows.stop - rows.start, width, depth), dtype=self.series.dtype)
@@ -94,21 +102,34 @@ class Bands:
     def _segment(self, page: Any, number: int, index: int) -> Any:
         if (number, index) in self.segments:
             return self.segments[number, index]
-        key, file = self.series.keyframe, page.parent.filehandle
+        key, file = page.keyframe, page.parent.filehandle
         offset, count = page.dataoffsets[index], page.databytecounts[index]
         data = None
-        if count:
+        if offset and count:
             file.seek(offset)
             data = file.read(count)
             if len(data) < count:
-                raise InputError(
-                    f"TIFF must hold all its pixels, got {len(data)} of {count} bytes of a part of"
-                    f" {self.path!r}; it was cut short: copy it again"
-                )
+                raise _cut_short(f"{len(data)} of {count} bytes of a part", self.path)
         tables = {}
         if int(key.compression) in LOSSY:
             tables = {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader}
         return key.decode(data, index, **tables)
+
+    def _open(self, page: Any) -> None:
+        """Open the file of a page; of the further files of a set, one at a time."""
+        file = page.parent.filehandle
+        if file.closed:
+            if self.other is not None:
+                self.other.close()
+            file.open()
+            self.other = file
+
+
+def _in_one_piece(page: Any) -> bool:
+    # tifffile judges a page by the first one that is like it.
+    offsets, counts = page.dataoffsets, page.databytecounts
+    ends = zip(offsets, counts, offsets[1:], strict=False)
+    return bool(offsets[0]) and all(offset + n == following for offset, n, following in ends)
 
 
 def _touched(key: Any, rows: slice) -> Iterator[int]:
@@ -174,13 +195,16 @@ def _imagej_sizes(tif: Any) -> dict[str, float | None]:
     if unit in PRINTING:
         return {}
     tags = tif.series[0].keyframe.tags
+    # ImageJ takes such a resolution for one a centimetre, whatever the unit that it then names.
+    factor = 1e4 if unit == "um" and int(tags.valueof("ResolutionUnit", 1)) == 3 else 1
     sizes: dict[str, float | None] = {}
     for axis in "yx":
         tag = tags.get(f"{axis.upper()}Resolution")
         # Pixels per unit, as a fraction.
         pixels, units = tag.value if tag is not None else (0, 0)
-        sizes[axis] = _number(units / pixels if pixels else None, unit)
-    sizes["z"] = _number(notes.get("spacing"), unit)
+        own = str(notes.get("yunit", unit)) if axis == "y" else unit
+        sizes[axis] = _number(units / pixels * factor if pixels else None, own)
+    sizes["z"] = _number(notes.get("spacing"), str(notes.get("zunit", unit)))
     return sizes
 
 
@@ -191,9 +215,19 @@ def _number(value: Any, unit: str) -> float | None:
         return None
 
 
-# tifffile tells a log of every oddity; without a handler Python would print it on stderr. What
-# matters of it is checked here.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
+class _Heard(logging.Handler):
+    """What tifffile tells its log of, kept for the thread that reads.
+
+    Without a handler Python would print it on stderr.
+    """
+
+    kept = threading.local()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        getattr(self.kept, "words", []).append(record.getMessage())
+
+
+logging.getLogger("tifffile").addHandler(_Heard())
 
 PHOTOMETRIC = ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE", "YCBCR")
 ALPHA = {1, 2}  # associated and unassociated
@@ -206,7 +240,9 @@ class Layout:
     letters: str  # the meaning of every dimension of the series, in its order
     shape: tuple[int, ...]
     channels: int  # that are kept; an alpha channel after them is not
-    colours: NDArray[np.uint8] | None = None  # (3, N), where the pixels are indices into a palette
+    # (1 or 3, N), where the pixels are indices into a palette
+    colours: NDArray[np.uint8] | None = None
+    inverted: bool = False  # of one bit, which stands for its opposite
 
     def size(self, letter: str) -> int:
         """Return the size along an axis, 1 where there is none."""
@@ -216,8 +252,9 @@ class Layout:
 def open_tiff(path: str, *, axes: str | None = None, labels: bool = False) -> ImageFile:
     """Look into a TIFF, OME-TIFF or ImageJ TIFF; its first series and full size count.
 
-    Strips and tiles, every compression of imagecodecs, 1 to 64 bits, BigTIFF. Pixels come as
-    stored, also where the file says that 0 is white. Alpha is dropped.
+    Strips and tiles, every compression of imagecodecs, 1 to 64 bits, BigTIFF; a set of OME-TIFFs
+    from each page's own file. Pixels come as stored, also where the file says that 0 is white, but
+    for yes/no labels that stand for their opposites. Alpha is dropped, but not of labels.
 
     Parameters
     ----------
@@ -231,29 +268,31 @@ def open_tiff(path: str, *, axes: str | None = None, labels: bool = False) -> Im
     Raises
     ------
     InputError
-        If it is damaged or cut short, has pages whose meaning nobody says, or has colours that
-        are neither grey nor RGB.
+        If it is damaged or cut short, lacks planes or files that it speaks of, has pages whose
+        meaning nobody says, or has colours that are neither grey nor RGB.
     """
-    with reading(path), tifffile.TiffFile(path) as tif:
+    with _opened(path) as tif:
         _check_whole(tif, path)
         series = tif.series[0]
+        absent, parts, files = _held(series, path)
         page = series.keyframe
         if page.photometric.name not in PHOTOMETRIC:
             raise InputError(
                 f"TIFF must be grey, RGB or of a palette, got {page.photometric.name} in {path!r};"
                 " save it as RGB"
             )
-        layout = _layout(series, _letters(series, path, axes=axes, labels=labels), labels)
-        alpha = layout.channels < layout.size("c")
+        layout, alpha = _layout(tif, _letters(series, path, axes=axes, labels=labels), labels)
+        dropped = alpha and not labels
         dtype = np.dtype(np.uint8) if layout.colours is not None else series.dtype.newbyteorder("=")
         names = channel_names(tif, layout.channels if "c" in layout.letters else 0)
         sizes = pixel_size(tif)
         lossy = int(page.compression) in LOSSY
-        remarks = _remarks(tif, page)
-    channels = 3 if layout.colours is not None else layout.channels
+        remarks, turned = _remarks(tif, layout, labels=labels, path=path)
+        layout = replace(layout, inverted=remarks[:1] == (INVERTED,))
+    channels = layout.channels if layout.colours is None else len(layout.colours)
     # One channel beside a dropped alpha is a grey image.
-    own = [a for a in AXES if a in layout.letters and (a != "c" or channels > 1 or not alpha)]
-    if layout.colours is not None:
+    own = [a for a in AXES if a in layout.letters and (a != "c" or channels > 1 or not dropped)]
+    if channels > 1 and "c" not in own:
         own = [a for a in AXES if a in layout.letters or a == "c"]
     shape = tuple(channels if axis == "c" else layout.size(axis) for axis in own)
     if not all(shape):
@@ -266,9 +305,138 @@ def open_tiff(path: str, *, axes: str | None = None, labels: bool = False) -> Im
         partial(_strips, path, layout),
         pixel_size=sizes,
         channel_names=names if len(names) == channels else (),
-        alpha_dropped=alpha,
+        alpha_dropped=dropped,
+        alpha=alpha and labels,
+        turned=turned,
         lossy=lossy,
         remarks=remarks,
+        files=files,
+        absent=absent,
+        parts=parts,
+    )
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tifffile.TiffFile]:
+    """Open a TIFF so that its first series is the first that it has pixels of."""
+    with reading(path):
+        xml = None
+        with tifffile.TiffFile(path) as tif:
+            if tif.is_ome:
+                xml = _own_metadata(tif, path)
+            if xml is None:
+                yield tif
+                return
+        with tifffile.TiffFile(path, omexml=xml) as tif:
+            yield tif
+
+
+def _own_metadata(tif: tifffile.TiffFile, path: str) -> str | None:
+    """Return OME-XML of the first image that a file has pixels of; None where its own does.
+
+    A file of a set speaks of images that lie in other files, or only of the file that does. What
+    the metadata promise is looked for here, before tifffile makes room for it.
+    """
+    try:
+        root = ElementTree.fromstring(tif.ome_metadata or "")
+    except (ElementTree.ParseError, ValueError):
+        return None
+    told = root.find("{*}BinaryOnly")
+    if told is not None:
+        own = root.get("UUID")
+        root = ElementTree.fromstring(_text_beside(path, told.get("MetadataFile", "")))
+        root.attrib.pop("UUID", None)
+        if own is not None:
+            root.set("UUID", own)
+    images = root.findall("{*}Image")
+    kept = next((image for image in images if _has_pixels(image, root, path)), None)
+    if kept is None and images:
+        kept = images[0]
+    if kept is None:
+        return None
+    _check_promised(kept, root, tif, path=path)
+    if told is None and len(images) == 1:
+        return None
+    for image in images:
+        if image is not kept:
+            root.remove(image)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _text_beside(path: str, name: str) -> str:
+    place = _beside(path, name)
+    if place is None:
+        raise InputError(
+            f"TIFF must lie beside {name!r}, which describes it, got no such file beside {path!r};"
+            " copy the whole set into one folder"
+        )
+    if place.suffix.lower() in (".ome", ".xml"):
+        return place.read_text(encoding="utf-8")
+    with tifffile.TiffFile(place) as tif:
+        return tif.ome_metadata or ""
+
+
+def _beside(path: str, name: str) -> Path | None:
+    """Return the file of this name in the folder of another, None where there is none."""
+    place = Path(path).parent / name
+    # What a file says never leads out of its folder, nor into a pipe.
+    return place if name == place.name and place.is_file() else None
+
+
+def _file_named(data: ElementTree.Element) -> tuple[str | None, str]:
+    """Return the UUID and the name of the file that holds the planes of a TiffData."""
+    uuid = data.find("{*}UUID")
+    return (None, "") if uuid is None else (uuid.text, uuid.get("FileName", ""))
+
+
+def _is_own(data: ElementTree.Element, root: ElementTree.Element, path: str) -> bool:
+    uuid, name = _file_named(data)
+    return uuid is None or uuid == root.get("UUID") or name.lower() == Path(path).name.lower()
+
+
+def _has_pixels(image: ElementTree.Element, root: ElementTree.Element, path: str) -> bool:
+    return any(_is_own(data, root, path) for data in image.iterfind("{*}Pixels/{*}TiffData"))
+
+
+def _check_promised(
+    image: ElementTree.Element, root: ElementTree.Element, tif: tifffile.TiffFile, *, path: str
+) -> None:
+    pixels = image.find("{*}Pixels")
+    listed = [] if pixels is None else pixels.findall("{*}TiffData")
+    if pixels is None:
+        return
+    others = {_file_named(data)[1] for data in listed if not _is_own(data, root, path)}
+    lost = sorted(name for name in others if _beside(path, name) is None)
+    if lost:
+        raise InputError(
+            f"TIFF must lie beside the other files of its set, got {len(lost)} of {len(others)}"
+            f" absent beside {path!r}, such as {lost[0]!r}; copy the whole set into one folder"
+        )
+    held = 0 if listed else len(tif.pages)
+    for data in listed:
+        place = None if _is_own(data, root, path) else _beside(path, _file_named(data)[1])
+        given = data.get("PlaneCount", data.get("NumPlanes", "1" if "IFD" in data.attrib else None))
+        # A page takes more than 64 bytes.
+        most = len(tif.pages) if place is None else place.stat().st_size // 64
+        if place is not None and given is None:
+            most = _pages_of(place)
+        held += max(0, min(int(given or most), most - int(data.get("IFD", 0))))
+    page = tif.pages.first
+    held *= page.samplesperpixel * page.imagedepth
+    promised = math.prod(int(pixels.get(f"Size{axis}", 1)) for axis in "ZCT")
+    if held < promised:
+        raise _cut_short(f"{held} of {promised} planes", path)
+
+
+def _pages_of(path: Path) -> int:
+    with tifffile.TiffFile(path) as tif:
+        return len(tif.pages)
+
+
+def _cut_short(what: str, path: str) -> InputError:
+    return InputError(
+        f"TIFF must hold all that it speaks of, got {what} in {path!r}; it was cut short, or is"
+        " one file of a set: copy it again, with all its files"
     )
 
 
@@ -281,11 +449,78 @@ def _check_whole(tif: tifffile.TiffFile, path: str) -> None:
     file.seek(tags * form.tagsize, 1)
     (following,) = struct.unpack(form.offsetformat, file.read(form.offsetsize))
     promised = (tif.imagej_metadata or {}).get("images", 1) if tif.is_imagej else 1
-    if following or (promised > 1 and tif.series[0].kind != "imagej"):
+    heard: list[str] = []
+    _Heard.kept.words = heard
+    kind = tif.series[0].kind
+    _Heard.kept.words = []
+    if following or (promised > 1 and kind != "imagej"):
+        raise _cut_short(f"{len(tif.pages)} pages", path)
+    # Sets of other kinds than OME are known to tifffile alone.
+    if any("Stack series is missing" in word or "NDTiff.index not" in word for word in heard):
+        raise _cut_short("some of its files", path)
+
+
+# Our own choice: what claims to be this much larger than its file, and needs more than
+# this much memory, is no image. Blank pages of a fax come near the first.
+BLOWN_UP, WORTH_A_LOOK = 2**16, 2**28
+
+
+def _held(series: Any, path: str) -> tuple[int, int, tuple[str, ...]]:
+    """Count the tiles and strips that were never written, and all; name the other files.
+
+    Planes that are absent, and what lies beyond the end of its file, are refused.
+    """
+    page = series.keyframe
+    if series.dataoffset:
+        end = series.dataoffset + math.prod(series.shape) * series.dtype.itemsize
+        if end > page.parent.filehandle.size:
+            raise _cut_short(f"{page.parent.filehandle.size} of {end} bytes", path)
+        return 0, math.prod(page.chunked), ()
+    pages = [series.pages[number] for number in range(len(series.pages))]
+    there = [page for page in pages if page is not None]
+    planes = math.prod(series.shape) // max(page.size, 1)
+    if len(there) < max(planes, 1):
+        raise _cut_short(f"{len(there)} of {planes} planes", path)
+    absent = parts = claimed = 0
+    for page in there:
+        none, count = _parts_of(page, series, path=path)
+        absent, parts = absent + none, parts + count
+        key = page.keyframe
+        claimed += (count - none) * math.prod(key.chunks) * series.dtype.itemsize
+    files = {page.parent.filehandle.path: page.parent.filehandle.size for page in there}
+    if claimed > max(WORTH_A_LOOK, BLOWN_UP * sum(files.values())):
         raise InputError(
-            f"TIFF must hold all the pages it speaks of, got {len(tif.pages)} in {path!r};"
-            " it was cut short: copy it again"
+            f"TIFF must hold the pixels that it claims, got {claimed} bytes of them in {path!r};"
+            " it may be damaged: save or copy it again"
         )
+    if absent == parts:
+        raise _cut_short(f"none of {parts} tiles or strips", path)
+    own = str(Path(path).resolve())
+    return absent, parts, tuple(sorted(f for f in files if str(Path(f).resolve()) != own))
+
+
+def _parts_of(page: Any, series: Any, *, path: str) -> tuple[int, int]:
+    key, size = page.keyframe, page.parent.filehandle.size
+    if key.shaped != series.keyframe.shaped or key.dtype != series.keyframe.dtype:
+        raise InputError(
+            "TIFF must have planes of one size and type, got"
+            f" {key.shape} of {key.dtype} and {series.keyframe.shape} of {series.keyframe.dtype} in"
+            f" {path!r}; import them apart"
+        )
+    offsets = np.asarray(page.dataoffsets, dtype=np.uint64)
+    counts = np.asarray(page.databytecounts, dtype=np.uint64)
+    parts = math.prod(key.chunked)
+    if key.is_memmappable and _in_one_piece(page):
+        if int(offsets[0]) + key.nbytes > size:
+            raise _cut_short(f"{size} of {int(offsets[0]) + key.nbytes} bytes", path)
+        return 0, parts
+    if min(offsets.size, counts.size) < parts:
+        raise _cut_short(f"{min(offsets.size, counts.size)} of {parts} tiles or strips", path)
+    offsets, counts = offsets[:parts], counts[:parts]
+    written = (offsets > 0) & (counts > 0)
+    if (offsets + counts)[written].max(initial=0) > size:
+        raise _cut_short(f"{size} of {(offsets + counts)[written].max()} bytes", path)
+    return parts - int(np.count_nonzero(written)), parts
 
 
 def _letters(series: Any, path: str, *, axes: str | None, labels: bool) -> str:
@@ -308,34 +543,72 @@ def _letters(series: Any, path: str, *, axes: str | None, labels: bool) -> str:
     return letters
 
 
-def _layout(series: Any, letters: str, labels: bool) -> Layout:
+def _layout(tif: tifffile.TiffFile, letters: str, labels: bool) -> tuple[Layout, bool]:
+    """Say where the pixels are, and whether the last channel is alpha, which labels keep."""
+    series = tif.series[0]
     page = series.keyframe
     at = series.axes.find("S")
     channels = series.shape[letters.index("c")] if "c" in letters else 1
     extra = [int(kind) for kind in page.extrasamples]
-    if at >= 0 and letters[at] == "c" and extra and extra[-1] in ALPHA:
-        channels -= 1
+    alpha = bool(at >= 0 and letters[at] == "c" and extra and extra[-1] in ALPHA)
     colours = None
-    if page.photometric.name == "PALETTE" and page.colormap is not None and not labels:
+    # A lookup table of ImageJ colours greys for the eye only.
+    if page.colormap is not None and page.photometric.name == "PALETTE":
         colours = (page.colormap >> 8).astype(np.uint8)
-    return Layout(letters, tuple(series.shape), channels, colours)
+        if labels or tif.is_imagej:
+            colours = None
+        elif (colours == colours[:1]).all():
+            colours = colours[:1]
+    return Layout(letters, tuple(series.shape), channels - (alpha and not labels), colours), alpha
 
 
-def _remarks(tif: tifffile.TiffFile, page: Any) -> tuple[str, ...]:
+INVERTED = "say that 0 is white, and came in as viewers show them"
+
+
+def _remarks(
+    tif: tifffile.TiffFile, layout: Layout, *, labels: bool, path: str
+) -> tuple[tuple[str, ...], bool]:
+    """Say what a user should know, and whether the pixels are to be shown turned."""
+    page = tif.series[0].keyframe
     remarks = []
-    if len(tif.series) > 1:
-        remarks.append("hold more than one series, of which the first came in")
     if page.photometric.name == "MINISWHITE":
-        remarks.append("say that 0 is white; their pixels came in as stored")
+        # The tag alone does not tell what an object is: these two write it over pixels in which
+        # objects are not 0, Pillow and libtiff over their opposites.
+        kept = not labels or tif.is_imagej or tif.is_shaped or "tifffile" in page.software
+        if not kept and page.bitspersample != 1:
+            raise LabelError(
+                "mask must say that 0 is black, got the tag PhotometricInterpretation 0 (0 is"
+                f" white) in {path!r}; save it as PNG"
+            )
+        stored = "say that 0 is white; their pixels came in as stored"
+        remarks.append(stored if kept else INVERTED)
+    if tif.is_ome and tif.series[0].kind not in ("ome", "mmstack"):
+        remarks.append("carry OME metadata that could not be used")
+    elif len(tif.series) > 1 or _images(tif) > 1:
+        remarks.append("hold more than one series, of which the first came in")
+    if page.photometric.name == "PALETTE" and layout.colours is None:
+        what = "a palette, whose indices" if labels else "a lookup table, without which the pixels"
+        remarks.append(f"carry {what} came in")
     orientation = page.tags.get("Orientation")
-    if orientation is not None and orientation.value != 1:
+    turned = orientation is not None and orientation.value != 1
+    if turned:
         remarks.append("carry an orientation, which was not applied")
-    return tuple(remarks)
+    return tuple(remarks), turned
+
+
+def _images(tif: tifffile.TiffFile) -> int:
+    """Count the images of which a file's own metadata say that it has pixels."""
+    description = tif.pages.first.description
+    if not tif.is_ome or description.count("<Image") + description.count(":Image") < 2:
+        return 1
+    root = ElementTree.fromstring(description)
+    path = tif.filehandle.path
+    return sum(_has_pixels(image, root, path) for image in root.iterfind("{*}Image"))
 
 
 def _strips(path: str, layout: Layout, height: int) -> Iterator[Strip]:
     rows = layout.size("y")
-    with reading(path), tifffile.TiffFile(path) as tif:
+    with _opened(path) as tif:
         bands = Bands(tif.series[0], path)
         for t, z in product(range(layout.size("t")), range(layout.size("z"))):
             plane = t * layout.size("z") + z
@@ -347,4 +620,6 @@ def _strips(path: str, layout: Layout, height: int) -> Iterator[Strip]:
                     for c in range(layout.channels)
                 ]
                 block = np.stack([bands.read(pick) for pick in picks])
+                if layout.inverted:
+                    block = ~block
                 yield plane, y0, block if layout.colours is None else layout.colours[:, block[0]]

@@ -175,6 +175,100 @@ def test_alpha_is_dropped_and_said_once(folder, run):
     assert open_dataset(str(folder / "data.zarr"))["a"].data.channels is None
 
 
+def lay_set(folder, *, masks=()):
+    """Lay out a set of two OME-TIFFs, one channel each, and what belongs to it."""
+    tiff = (
+        '<TiffData FirstC="{c}" IFD="0" PlaneCount="1"><UUID FileName="s_C{c}.ome.tif">'
+        "urn:uuid:0000000{c}</UUID></TiffData>"
+    )
+    planes = [grey(), grey()]
+    (folder / "set").mkdir()
+    for c, plane in enumerate(planes):
+        xml = (
+            f'<OME xmlns="a" UUID="urn:uuid:0000000{c}"><Image><Pixels DimensionOrder="XYCZT"'
+            ' Type="uint8" SizeX="30" SizeY="20" SizeC="2" SizeZ="1" SizeT="1">'
+            f"{tiff.format(c=0)}{tiff.format(c=1)}</Pixels></Image></OME>"
+        )
+        path = folder / "set" / f"s_C{c}.ome.tif"
+        tifffile.imwrite(path, plane, description=xml, metadata=None)
+        if c in masks:
+            save(folder / "drawn" / f"s_C{c}.png", cells())
+    return np.stack(planes)
+
+
+@pytest.mark.parametrize("masks", [(), (0,), (1,)])
+def test_a_folder_of_a_set_is_one_sample(folder, masks):
+    planes = lay_set(folder, masks=masks)
+    save(folder / "set" / "z.png", RNG.integers(0, 256, (9, 9, 3), dtype=np.uint8))
+    out = str(folder / "data.zarr")
+    labels = str(folder / "drawn") if masks else None
+    report = import_images(str(folder / "set"), out, labels=labels, channels="0,1")
+    assert (report.samples, report.labelled) == (2, len(masks))
+    sample = open_dataset(out).samples[0]
+    assert sample.name == f"s_C{max(masks, default=0)}"
+    assert sample.image.attributes["source_set"] == ["s_C0.ome.tif", "s_C1.ome.tif"]
+    assert np.array_equal(whole(sample.data), planes)
+
+
+def test_two_masks_for_one_set_are_refused(folder):
+    lay_set(folder, masks=(0, 1))
+    with pytest.raises(InputError, match="files of one set must have one mask"):
+        import_images(str(folder / "set"), str(folder / "x"), labels=str(folder / "drawn"))
+
+
+def punch(path, pixels):
+    """Save a TIFF of which one strip was never written."""
+    tifffile.imwrite(path, pixels, rowsperstrip=5, compression="zlib")
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tag = tif.pages[0].tags["StripOffsets"]
+        tag.overwrite([*tag.value[:-1], 0])
+    return str(path)
+
+
+@pytest.mark.parametrize("holed", ["image", "mask"])
+def test_strips_that_are_absent_are_counted_said_and_refused(folder, holed):
+    image, mask = str(folder / "images" / "a.png"), str(folder / "masks" / "a.png")
+    if holed == "image":
+        image = punch(folder / "hole.tif", grey())
+    else:
+        mask = punch(folder / "hole.tif", cells())
+    out, told = str(folder / "data.zarr"), Told()
+    with pytest.raises(InputError, match=r"all of its 4 tiles or strips, got 1 absent .*hole\.tif"):
+        import_images(image, out, labels=mask, require_complete_input=True)
+    assert not (folder / "data.zarr").exists()
+    report = import_images(image, out, labels=mask, progress=told)
+    assert report.absent_parts == 1
+    words = f"1 {holed} such as .*hole.tif': 1 tile or strip of 4 were never written"
+    assert any(re.match(words, note) for note in told.notes)
+    found = open_dataset(out).samples[0].image
+    noted = found.attributes if holed == "image" else found.label_attributes["instances"]
+    assert noted["absent_parts"] == {"absent": 1, "of": 4}
+
+
+def test_what_a_reader_remarks_about_a_mask_is_said(folder, run):
+    picture = Image.fromarray(cells().astype(np.uint8) % 3).convert("P")
+    picture.putpalette([0, 0, 0] + [255, 255, 255] * 2)
+    picture.save(folder / "masks" / "a.png")
+    alpha = np.zeros((20, 30, 4), np.uint8)
+    alpha[..., 3] = (cells() > 0) * 255
+    save(folder / "masks" / "b.png", alpha)
+    told = Told()
+    run(kind="classes", classes="none,one,two,all,seven", progress=told)
+    assert "1 mask: carry a palette, whose indices came in" in told.notes
+    assert any(note.startswith("1 mask: have an alpha channel") for note in told.notes)
+    first, second, _ = open_dataset(str(folder / "data.zarr")).samples
+    assert np.array_equal(whole(first.labels()), cells() % 256 % 3)
+    assert np.array_equal(whole(second.labels()) > 0, cells() > 0)
+
+
+def test_a_mask_that_was_drawn_upright(folder, run):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(grey(30, 20)).save(folder / "images" / "a.png", exif=exif)
+    with pytest.raises(InputError, match=r"a\.png' carries an orientation, which is not applied"):
+        run()
+
+
 def test_channels_are_chosen_and_ordered(folder, run):
     colours = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
     for name in "abc":

@@ -39,6 +39,7 @@ class ImportReport:
     skipped_other: int = 0  # files that are no images
     skipped_known: int = 0  # images that the dataset has already
     alpha_dropped: int = 0  # images with an alpha channel
+    absent_parts: int = 0  # tiles and strips that TIFFs speak of and do not hold
     kind: str | None = None  # of the labels
     mapping: dict[str, int] = field(default_factory=dict)  # from value in the masks to class
     class_names: tuple[str, ...] = ()
@@ -63,8 +64,8 @@ def notes(
         said.append(f"skipped {_many(report.skipped_other, 'file')} of other kinds")
     if report.alpha_dropped:
         said.append(f"dropped the alpha channel of {_many(report.alpha_dropped, 'image')}")
-    for remark, count in Counter(r for file in files for r in file.remarks).items():
-        said.append(f"{_many(count, 'image')}: {remark}")
+    for noun, opened in (("image", files), ("mask", tuple(rules.files.values()))):
+        said += _remarks(noun, opened)
     if asked and report.unlabelled:
         said.append(f"{_many(report.unlabelled, 'image')} without a mask came in unlabelled")
     if rules.kind == "classes" and report.mapping:
@@ -90,8 +91,24 @@ def _classes(report: ImportReport) -> str:
     return ", ".join(listed)
 
 
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def _remarks(noun: str, files: Sequence[ImageFile]) -> list[str]:
+    """Say what readers remarked, each with the number of files."""
+    said = []
+    holed = [file for file in files if file.absent]
+    if holed:
+        said.append(
+            f"{_many(len(holed), noun)} such as {holed[0].path!r}:"
+            f" {_many(sum(file.absent for file in holed), 'tile or strip', 'tiles or strips')} of"
+            f" {sum(file.parts for file in holed):,} were never written and came in as 0"
+        )
+    remarks = [remark for file in files for remark in file.remarks]
+    remarks += ["have an alpha channel, which counts where colours don't" for f in files if f.alpha]
+    said += [f"{_many(count, noun)}: {remark}" for remark, count in Counter(remarks).items()]
+    return said
+
+
+def _many(count: int, noun: str, plural: str = "") -> str:
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 KINDS = ("instances", "classes")
@@ -110,6 +127,7 @@ def import_images(
     axes: str | None = None,
     channels: Channels = None,
     pixel_size: Annotated[str | None, Opt(default="from the file")] = None,
+    require_complete_input: bool = False,
     append: Annotated[bool, Opt(panel="Output")] = False,
     overwrite: Overwrite = False,
     progress: Progress = SILENT,
@@ -147,6 +165,9 @@ def import_images(
     pixel_size : str, optional
         Micrometres a pixel: ``0.25``, ``250nm``, or y,x as ``0.5,0.25``; left out, what the
         metadata of OME or ImageJ say.
+    require_complete_input : bool
+        Refuse a TIFF that lacks a tile or strip that it speaks of; else it comes in as 0, and the
+        output tells of it. Absent planes and files of a set are always refused.
     append : bool
         Add to a dataset that is there; images that it has already are skipped.
     overwrite : bool
@@ -175,12 +196,14 @@ def import_images(
     pairs, found = pair_files(source, labels)
     here = DatasetOutput(output, append=append, overwrite=overwrite)
     here.check(pairs)
-    files = _open_all(pairs, axes=axes and check_axes(axes), channels=channels, size=size)
+    pairs, files = _open_all(pairs, axes=axes and check_axes(axes), channels=channels, size=size)
     if append:
         rules = here.check_appended(files, rules, labelled=labels is not None)
     masks = [(p.mask, f) for p, f in zip(pairs, files, strict=True) if p.mask]
     if masks:
         rules = survey(masks, rules, known=here.known, progress=progress)
+    if require_complete_input:
+        _check_complete((*files, *rules.files.values()))
     remarks = [*found.remarks, *here.remarks(files)]
     known = len(pairs)
     if append:
@@ -212,6 +235,7 @@ def _report(output: str, files: Sequence[ImageFile], rules: MaskRules | None) ->
         output=output,
         samples=len(files),
         alpha_dropped=sum(file.alpha_dropped for file in files),
+        absent_parts=sum(f.absent for f in (*files, *(rules.files.values() if rules else ()))),
         kind=rules.kind if rules else None,
         mapping={str(value): number for value, number in rules.mapping.items()} if rules else {},
         class_names=rules.class_names if rules else (),
@@ -286,19 +310,27 @@ def _open_all(
     axes: str | None,
     channels: str | None,
     size: dict[str, float] | None,
-) -> list[ImageFile]:
-    files = []
+) -> tuple[list[Pair], list[ImageFile]]:
+    kept: list[Pair] = []
+    files: list[ImageFile] = []
+    sets: dict[str, int] = {}  # which of them a further file of its set belongs to
     for pair in pairs:
+        place = str(Path(pair.image).resolve())
+        if place in sets:
+            kept[sets[place]] = _one_of_set(kept[sets[place]], pair)
+            continue
         if pair.channels:
             parts = [open_file(path, axes=axes) for path in pair.channels.values()]
             file = joined(parts, list(pair.channels))
         else:
             file = open_file(pair.image, axes=axes)
+        sets.update((str(Path(other).resolve()), len(kept)) for other in file.files)
         if channels is not None:
             numbers = channel_numbers(channels, file.channels, of=pair.image)
             file = file.pick(numbers) if "c" in file.axes else file
         sizes = {**(file.pixel_size or {}), **(size or {})}
         known = {axis: sizes[axis] for axis in file.axes if axis in sizes}
+        kept.append(pair)
         files.append(replace(file, pixel_size=known or None))
     first = files[0]
     for file in files:
@@ -308,7 +340,27 @@ def _open_all(
                 f" and {file.size('c')} in {file.path!r}; choose some with --channels, or import"
                 " them apart"
             )
-    return files
+    return kept, files
+
+
+def _one_of_set(first: Pair, further: Pair) -> Pair:
+    """Choose the file that stands for a set: the one with the mask, or else the first."""
+    if first.mask and further.mask:
+        raise InputError(
+            f"files of one set must have one mask, got {first.mask!r} for {first.image!r} and"
+            f" {further.mask!r} for {further.image!r}; remove one"
+        )
+    return further if further.mask else first
+
+
+def _check_complete(files: Sequence[ImageFile]) -> None:
+    for file in files:
+        if file.absent:
+            raise InputError(
+                f"TIFF must hold all of its {file.parts} tiles or strips, got {file.absent} absent"
+                f" in {file.path!r}; copy it again, or leave out --require-complete-input if they"
+                " are empty"
+            )
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,7 @@ def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: Ma
         at = file.axes.find("c")
         _check_differs(image[None] if at < 0 else np.moveaxis(image, at, 0), drawn, pair)
         numbers, ignored = make_labels(drawn, rules)
-        notes = {"source": Path(str(pair.mask)).name}
+        notes = {"source": Path(str(pair.mask)).name, **_absent(rules.files.get(str(pair.mask)))}
         if rules.ignore is not None:
             notes["ignore_value"] = rules.ignore
         if rules.split:
@@ -272,7 +272,16 @@ def _provenance(file: ImageFile, pair: Pair) -> dict[str, Any]:
         notes["source_files"] = [Path(path).name for path in pair.channels.values()]
     if file.alpha_dropped:
         notes["alpha_dropped"] = True
+    notes.update(_absent(file))
+    if file.files:
+        notes["source_set"] = sorted(Path(other).name for other in (file.path, *file.files))
     return notes
+
+
+def _absent(file: ImageFile | None) -> dict[str, Any]:
+    if file is None or not file.absent:
+        return {}
+    return {"absent_parts": {"absent": file.absent, "of": file.parts}}
 
 
 def _version() -> dict[str, str]:

@@ -35,13 +35,11 @@ class MaskRules:
     class_names: tuple[str, ...] = ()  # by default their values
     ignored: int = 0  # pixels
     empty: bool = False  # no objects, or less than two classes
+    files: dict[str, ImageFile] = field(default_factory=dict)  # the masks, opened
 
 
-def read_mask(path: str, image: ImageFile, *, ignore: int | None = None) -> NDArray[Any]:
-    """Read the numbers of a mask as drawn, with its image's axes without c.
-
-    One that is of another size, compressed with loss, coloured or not of whole numbers is refused.
-    """
+def open_mask(path: str, image: ImageFile) -> ImageFile:
+    """Look into a mask; one that is of another size or was compressed with loss is refused."""
     wanted = image.axes.replace("c", "")
     # Pages of a mask mean what those of its image mean, where the mask does not say it.
     file = open_file(path, axes=wanted, labels=True)
@@ -58,15 +56,34 @@ def read_mask(path: str, image: ImageFile, *, ignore: int | None = None) -> NDAr
             )
     sizes = [(f.size("y"), f.size("x")) for f in (file, image)]
     if sizes[0] != sizes[1]:
+        turned = [f.path for f in (image, file) if f.turned and sizes[0] == sizes[1][::-1]]
         raise InputError(
             "mask must be as high and wide as its image, got"
             f" {sizes[0][0]} x {sizes[0][1]} in {path!r} for"
             f" {sizes[1][0]} x {sizes[1][1]} in {image.path!r}"
+            + "".join(
+                f"; {name!r} carries an orientation, which is not applied: save it as it is to be"
+                " shown, without one"
+                for name in turned[:1]
+            )
         )
+    return file
+
+
+def read_mask(path: str, image: ImageFile, *, ignore: int | None = None) -> NDArray[Any]:
+    """Read the numbers of a mask as drawn, with its image's axes without c.
+
+    One that does not fit, is coloured or not of whole numbers is refused.
+    """
+    return _numbers(open_mask(path, image), image, ignore)
+
+
+def _numbers(file: ImageFile, image: ImageFile, ignore: int | None) -> NDArray[Any]:
     pixels = file.load()
     channels = np.moveaxis(pixels, file.axes.index("c"), 0) if "c" in file.axes else pixels[None]
-    numbers = whole_numbers(one_channel(channels, name=path), name=path, ignore=ignore)
-    return numbers.reshape([image.size(axis) for axis in wanted])
+    drawn = one_channel(channels, name=file.path, alpha=file.alpha)
+    numbers = whole_numbers(drawn, name=file.path, ignore=ignore)
+    return numbers.reshape([image.size(axis) for axis in image.axes if axis != "c"])
 
 
 def survey(
@@ -83,23 +100,26 @@ def survey(
     seen = MaskSurvey(ignore=rules.ignore)
     instances = rules.kind == "instances"
     progress.start("looking at the masks", total=len(masks))
+    files = {}
     for path, image in masks:
         progress.advance()
-        drawn = read_mask(path, image, ignore=rules.ignore)
+        files[path] = open_mask(path, image)
+        drawn = _numbers(files[path], image, rules.ignore)
         seen.add(path, drawn, pieces=instances and not rules.split)
+    rules = replace(rules, files=files, ignored=seen.ignored)
     if instances:
         if rules.split:
             seen.check_binary()
         else:
             seen.check_instances()
-        return replace(rules, ignored=seen.ignored, empty=not any(seen.found))
+        return replace(rules, empty=not any(seen.found))
     if rules.ranges:
         mapping = _joined_classes(seen.found, rules)
     else:
         mapping = _known_classes(seen, known) if known else seen.classes(rules.names)
     names = rules.names or tuple(str(value) for value in sorted(mapping))
     empty = len(set(mapping.values())) < 2
-    return replace(rules, mapping=mapping, class_names=names, ignored=seen.ignored, empty=empty)
+    return replace(rules, mapping=mapping, class_names=names, empty=empty)
 
 
 def _known_classes(seen: MaskSurvey, known: dict[int, int]) -> dict[int, int]:
