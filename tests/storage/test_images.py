@@ -12,6 +12,7 @@ from unetkit.errors import InputError, LabelError, MissingError, UsageError
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image, create_labels, create_weights
 from unetkit.storage.images import channel_numbers, detect, open_image
+from unetkit.storage.pyramids import thumbnail
 
 
 def test_what_was_written_reads_back(tmp_path):
@@ -70,7 +71,8 @@ def test_a_folder_of_images_names_the_import_line(tmp_path):
     [
         *((name, rf"unetkit import .*{name} c\.zarr") for name in ("c.tif", "c.PNG", "c.jpeg")),
         ("model.safetensors", "model file"),
-        ("slide.zarr.zip", "zip file"),
+        ("slide.zarr.zip", "zip file; unpack it"),
+        ("slide.ozx", "zip file; unpack it"),
         ("notes.txt", "got a file"),
     ],
 )
@@ -93,6 +95,61 @@ def test_other_folders_get_one_sentence(tmp_path):
         zarr.create_group(str(tmp_path / key), attributes=attributes)
         with pytest.raises(InputError, match="collection of images; name one"):
             detect(str(tmp_path / key))
+
+
+def lay_collection(folder, kind, there):
+    """Write a plate, a well or a series, with images in the places of `there`."""
+    url = str(folder / f"{kind}.ome.zarr")
+    documents = {
+        "plate": {"": {"plate": {"wells": [{"path": "A/1"}, {"path": "B/2"}]}}},
+        "well": {"": {"well": {"images": [{"path": "0"}, {"path": "7"}]}}},
+        "series": {"": {"bioformats2raw.layout": 3}, "/OME": {"series": ["one", "two"]}},
+        "unlisted": {"": {"bioformats2raw.layout": 3}},
+    }[kind]
+    if kind == "plate":
+        documents |= {f"/{well}": documents_of_well for well, documents_of_well in WELLS.items()}
+    for place, document in documents.items():
+        zarr.create_group(f"{url}{place}", zarr_format=2, attributes=document, overwrite=False)
+    for place in there:
+        create_image(f"{url}/{place}", shape=(8, 8), axes="yx", dtype="u1", ome_version="0.4")
+    return url
+
+
+WELLS = {name: {"well": {"images": [{"path": "0"}]}} for name in ("A/1", "B/2")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "there"),
+    [
+        ("plate", ["A/1/0"]),
+        ("plate", ["B/2/0"]),
+        ("well", ["7"]),
+        ("series", ["two"]),
+        ("unlisted", ["0"]),
+        ("plate", []),
+    ],
+)
+def test_the_advice_for_a_collection_names_an_image_that_opens(kind, there, tmp_path):
+    url = lay_collection(tmp_path, kind, there)
+    with pytest.raises(InputError, match="got a collection of images; name one") as caught:
+        open_image(url)
+    named = str(caught.value).rpartition(" such as ")[2] if there else None
+    assert named == (f"{url}/{there[0]}" if there else None)
+    if named:
+        assert open_image(named).data.shape == (8, 8)
+
+
+def test_labels_of_one_z_stand_for_every_z(tmp_path):
+    url = str(tmp_path / "stack.zarr")
+    create_image(url, shape=(3, 40, 30), axes="zyx", dtype="u1")
+    labels = create_labels(url, "instances", shape=(1, 40, 30), axes="zyx", dtype="u2")
+    content = np.arange(1200, dtype=np.uint16).reshape(40, 30)
+    labels.write(0, 0, 0, content)
+    found = open_image(url).labels["instances"]
+    assert (found.planes, found.shape) == (3, (3, 40, 30))
+    for plane in range(3):
+        np.testing.assert_array_equal(found.read(plane, 0, 40, 0, 30), content)
+        np.testing.assert_array_equal(thumbnail(found, plane, side=20), content[::2, ::2])
 
 
 def version_4(folder, array, axes):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from unetkit.storage.nodes import (
     read_node,
     replace_attributes,
 )
+from unetkit.storage.planes import plane_array
 
 V2: dict[str, Any] = {
     "zarr_format": 2,
@@ -79,6 +82,8 @@ def test_both_formats_are_read(tmp_path):
     [
         [{"name": "numcodecs.pickle"}],
         [{"name": "from_somewhere"}],
+        [{"name": "numcodecs.json2"}],
+        [{"name": "numcodecs.zlib.pickle"}],
         [{"name": "sharding_indexed", "configuration": {"codecs": [{"name": "pickle"}]}}],
         [],
         "bytes",
@@ -88,6 +93,64 @@ def test_both_formats_are_read(tmp_path):
 def test_unknown_codecs_of_format_3_are_refused(codecs, tmp_path):
     with pytest.raises(InputError, match="codecs"):
         read_node(store(tmp_path, v3(codecs=codecs)))
+
+
+@pytest.mark.parametrize("name", ["Zlib", "LZ4", "Zstd", "LZMA", "BZ2", "GZip", "Blosc"])
+def test_what_zarr_2_compresses_with_is_read_in_zarr_3(name, tmp_path):
+    url, array = str(tmp_path / "a"), np.arange(64, dtype=np.uint16).reshape(8, 8)
+    with warnings.catch_warnings(action="ignore"):
+        codecs = import_module("zarr.codecs.numcodecs")
+        chosen = [codecs.Shuffle(elementsize=2), getattr(codecs, name)()]
+        zarr.create_array(url, data=array, chunks=(4, 4), compressors=chosen)
+    node = read_node(url)
+    assert isinstance(node, ArrayNode)
+    found = plane_array(node, axes="yx", has_channels=False).read(0, 0, 8, 0, 8)
+    np.testing.assert_array_equal(found, array)
+
+
+def sharded(shard, inner, *, before=()):
+    part = {
+        "chunk_shape": inner,
+        "codecs": [{"name": "bytes"}],
+        "index_codecs": [{"name": "crc32c"}],
+    }
+    codecs = [*before, {"name": "sharding_indexed", "configuration": part}]
+    grid = {"name": "regular", "configuration": {"chunk_shape": shard}}
+    return v3(shape=[2**15, 2**15], chunk_grid=grid, codecs=codecs)
+
+
+def test_the_chunks_in_a_shard_are_what_must_fit_into_memory(tmp_path):
+    node = read_node(store(tmp_path, sharded([2**15, 2**15], [2**7, 2**8])))
+    assert isinstance(node, ArrayNode)
+    assert (node.chunks, node.read_chunks) == ((2**15, 2**15), (2**7, 2**8))
+    # Blocks for statistics do not take in whole shards either.
+    boxes = plane_array(node, axes="yx", has_channels=False).boxes
+    assert max((y1 - y0) * (x1 - x0) for _, y0, y1, x0, x1 in boxes) == 512 * 512
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (sharded([2**15, 2**15], [2**15, 2**15]), "1 GiB"),
+        (sharded([2**15, 2**15], [2**7, 2**7], before=[{"name": "transpose"}]), "1 GiB"),
+        (sharded([2**15, 2**15], [1, 1]), "at most 2.22 chunks"),
+        (sharded([2**15, 2**15], [100, 2**7]), "divide the shards"),
+        (sharded([2**15, 2**15], [2**7]), "one whole number above 0 for each axis"),
+        (sharded([2**15, 2**15], None), "one whole number above 0 for each axis|1 GiB"),
+    ],
+)
+def test_shards_that_can_not_be_read_in_parts_are_refused(document, words, tmp_path):
+    with pytest.raises(InputError, match=words):
+        read_node(store(tmp_path, document))
+
+
+@pytest.mark.parametrize("deep", ["[", '{"a":'])
+def test_a_document_that_is_nested_deep_is_refused(deep, tmp_path):
+    shut = {"[": "]", '{"a":': "}"}[deep]
+    text = '{"zarr_format": 3, "node_type": "group", "attributes": {"a": %s}}'
+    (tmp_path / "zarr.json").write_text(text % f"{deep * 500}1{shut * 500}")
+    with pytest.raises(InputError, match="more than 100 levels"):
+        read_node(str(tmp_path))
 
 
 @pytest.mark.parametrize(

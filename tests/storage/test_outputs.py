@@ -233,6 +233,12 @@ def test_an_input_without_a_name_or_inside_a_store_needs_one_for_the_output(tmp_
     DatasetWriter(str(tmp_path / "data.zarr"))
     with pytest.raises(UsageError, match="inside a store"):
         output_name(str(tmp_path / "data.zarr" / "a01"), ".prediction.zarr")
+    for document in (".zgroup", ".zattrs", ".zarray"):
+        (tmp_path / document / "plain").mkdir(parents=True)
+        (tmp_path / document / document).touch()
+        for inner in ("0", "plain/0"):
+            with pytest.raises(UsageError, match="inside a store"):
+                output_name(str(tmp_path / document / inner), ".prediction.zarr")
 
 
 def test_work_that_needs_a_disk_is_done_on_one():

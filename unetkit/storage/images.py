@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from unetkit.errors import InputError, LabelError, UsageError
 from unetkit.storage.image_file import AXES, are_axes
 from unetkit.storage.journal import Journal
-from unetkit.storage.nodes import ArrayNode, GroupNode, read_node
+from unetkit.storage.nodes import UNFIT, ArrayNode, GroupNode, read_node
 from unetkit.storage.ome import (
     Multiscale,
     Placement,
@@ -34,12 +35,15 @@ from unetkit.storage.urls import (
     is_segment,
     join,
     missing,
+    read,
     stem,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# Wells of a plate that are looked into for an image to be named.
+LOOKED_AT = 20
 Kind = Literal["dataset", "image", "stack", "array"]
 
 # What people hand in where a store is wanted; `unetkit import` says itself which of these it reads.
@@ -82,16 +86,40 @@ def kind_of(node: ArrayNode | GroupNode) -> Kind:
         return "image"
     if isinstance(read_node(join(node.url, "images")), ArrayNode):
         return "stack"
-    collection = ome(node)
-    if any(key in collection for key in ("plate", "well", "bioformats2raw.layout")):
+    if any(key in ome(node) for key in ("plate", "well", "bioformats2raw.layout")):
+        first = _first_image(node)
         raise InputError(
             f"{node.url} must be one image or a dataset, got a collection of images; "
-            f"name one of its images, such as {join(node.url, '0')}"
+            f"name one of its images{f', such as {first}' if first else ''}"
         )
     raise InputError(
         f"{node.url} must be a dataset, an OME-Zarr image, a stack with an array 'images' or an "
         "array, got another Zarr group; name what lies inside it, or run 'unetkit import'"
     )
+
+
+def _first_image(node: GroupNode) -> str | None:
+    """Find an image of a plate, a well or a series, by their own lists; None without one."""
+    collection = ome(node)
+    paths: list[Any] = []
+    with suppress(*UNFIT):
+        if "plate" in collection:
+            paths = [well["path"] for well in collection["plate"]["wells"]]
+        elif "well" in collection:
+            paths = [image["path"] for image in collection["well"]["images"]]
+        else:
+            listing = read_node(join(node.url, "OME"))
+            series = ome(listing).get("series") if isinstance(listing, GroupNode) else None
+            paths = series if isinstance(series, list) else ["0", "1"]
+    for path in paths[:LOOKED_AT]:
+        with suppress(InputError):
+            below = read_node(inside(node.url, path, what="an image's path"))
+            if isinstance(below, GroupNode):
+                is_image = read_multiscale(below) is not None
+                found = below.url if is_image else _first_image(below)
+                if found is not None:
+                    return found
+    return None
 
 
 def _no_store(url: str) -> InputError:
@@ -118,9 +146,15 @@ def _no_store(url: str) -> InputError:
         return InputError(
             f"{url} must be a Zarr store, got a model file; name it with --model where one is read"
         )
-    if path.suffix == ".zip":
+    if path.suffix in (".zip", ".ozx") or _begins_with(url, b"PK\x03\x04"):
         return InputError(f"{url} must be a Zarr store in a folder, got a zip file; unpack it")
     return InputError(f"{url} must be a Zarr store, got a file; run 'unetkit import' with an image")
+
+
+def _begins_with(url: str, start: bytes) -> bool:
+    with suppress(OSError):
+        return Path(url).is_file() and read(url, stop=len(start)) == start
+    return False
 
 
 LABELS = ("instances", "classes", "ignore")
@@ -274,7 +308,7 @@ def _part(url: str, data: PlaneArray, *, kinds: str) -> tuple[PlaneArray, dict[s
     node = node_at(url)
     if not isinstance(node, GroupNode):
         raise InputError(f"{url} must be an OME-Zarr image, got a bare array; import it again")
-    part = _level_0(_multiscale(node), has_channels=False)
+    part = _level_0(_multiscale(node), has_channels=False).over(data)
     check_part(part, data, kinds=kinds)
     return part, provenance_marks(node)
 

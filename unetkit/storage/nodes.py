@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import warnings
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,17 +63,20 @@ CODECS_V2 = (
     "zstd|gzip|zlib|bz2|lzma|lz4|blosc|delta|shuffle|crc32|crc32c|adler32|fletcher32|"
     "fixedscaleoffset|bitround|packbits"
 )
+# A chunk that is decoded whole; in a shard each chunk is read by itself, by way of an index.
+SHARD_CHUNKS_LIMIT = 2**22
 
 
 @dataclass(frozen=True)
 class ArrayNode:
-    """What the metadata of an array says, checked; `chunks` is the unit that is stored whole."""
+    """What the metadata of an array says, checked; `chunks` are stored whole, as shards are."""
 
     url: str
     zarr_format: Literal[2, 3]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     chunks: tuple[int, ...]
+    read_chunks: tuple[int, ...]  # what is decoded whole: the chunks inside of a shard
     dimension_names: tuple[str, ...] | None
     attributes: dict[str, Any]
     version: int
@@ -149,10 +153,15 @@ def _object(value: object, url: str, what: str) -> dict[str, Any]:
     return value
 
 
-def _refusal(url: str, what: str, rule: str, value: object) -> InputError:
-    return InputError(
-        f"{what} of {url} must {rule}, got {value!r:.100}; import the data again from the original"
-    )
+def _refusal(
+    url: str,
+    what: str,
+    rule: str,
+    value: object,
+    *,
+    remedy: str = "write the store again from the original",
+) -> InputError:
+    return InputError(f"{what} of {url} must {rule}, got {value!r:.100}; {remedy}")
 
 
 def _array(
@@ -168,15 +177,26 @@ def _array(
         if grid.get("name") != "regular":
             raise _refusal(url, "chunk_grid", "be regular", grid.get("name"))
         chunks = _object(grid.get("configuration"), url, "chunk_grid").get("chunk_shape")
+        inner = _inner_chunks(document["codecs"]) or chunks
         names = document.get("dimension_names")
     else:
         _check_codecs_v2(url, document)
         chunks, names = document.get("chunks"), attributes.get("_ARRAY_DIMENSIONS")
-    shape, chunks = _sizes(url, document.get("shape"), chunks, itemsize=dtype.itemsize)
+        inner = chunks
+    shape, chunks, inner = _sizes(
+        url, document.get("shape"), chunks, inner, itemsize=dtype.itemsize
+    )
     named = None
     if isinstance(names, list) and len(names) == len(shape):
         named = tuple(map(str, names))
-    return ArrayNode(url, 3 if v3 else 2, shape, dtype, chunks, named, attributes, version)
+    return ArrayNode(url, 3 if v3 else 2, shape, dtype, chunks, inner, named, attributes, version)
+
+
+def _inner_chunks(codecs: list[dict[str, Any]]) -> Any:
+    """Return the shape of the chunks in a shard; behind another codec a shard is decoded whole."""
+    if len(codecs) != 1 or codecs[0].get("name") != "sharding_indexed":
+        return None
+    return codecs[0]["configuration"].get("chunk_shape")
 
 
 def _check_codecs_v3(url: str, codecs: object) -> None:
@@ -184,8 +204,9 @@ def _check_codecs_v3(url: str, codecs: object) -> None:
         raise _refusal(url, "codecs", "be a list", codecs)
     for codec in codecs:
         name = codec.get("name") if isinstance(codec, dict) else codec
-        if not _among(name, CODECS):
-            raise _refusal(url, "codecs", f"be among {CODECS.replace('|', ', ')}", name)
+        if not _among(name, rf"{CODECS}|numcodecs\.({CODECS_V2})"):
+            rule = f"be among {CODECS.replace('|', ', ')} or those that Zarr 2 knows"
+            raise _refusal(url, "codecs", rule, name, remedy="store it again with one of them")
         if name == "sharding_indexed":
             inner = _object(codec.get("configuration"), url, "sharding_indexed")
             _check_codecs_v3(url, inner.get("codecs"))
@@ -200,7 +221,8 @@ def _check_codecs_v2(url: str, document: dict[str, Any]) -> None:
         kind = codec.get("id") if isinstance(codec, dict) else codec
         if kind is not None and not _among(kind, CODECS_V2):
             rule = f"be among {CODECS_V2.replace('|', ', ')}"
-            raise _refusal(url, "compressor and filters", rule, kind)
+            remedy = "store it again with one of them"
+            raise _refusal(url, "compressor and filters", rule, kind, remedy=remedy)
 
 
 def _among(name: object, allowed: str) -> bool:
@@ -208,22 +230,27 @@ def _among(name: object, allowed: str) -> bool:
 
 
 def _sizes(
-    url: str, shape: Any, chunks: Any, *, itemsize: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    url: str, shape: Any, chunks: Any, inner: Any, *, itemsize: int
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Judge shape and chunks, so that no loop over chunks and no chunk can exhaust the machine."""
     if not _is_ints(shape, least=0) or len(shape) > DIMENSIONS_LIMIT:
         raise _refusal(url, "shape", f"be at most {DIMENSIONS_LIMIT} whole numbers", shape)
     if 0 in shape:
         raise _refusal(url, "shape", "have no axis of size 0", shape)
-    if not _is_ints(chunks, least=1) or len(chunks) != len(shape):
-        raise _refusal(url, "chunks", "be one whole number above 0 for each axis", chunks)
+    for part in (chunks, inner):
+        if not _is_ints(part, least=1) or len(part) != len(shape):
+            raise _refusal(url, "chunks", "be one whole number above 0 for each axis", part)
+    if any(whole % part for whole, part in zip(chunks, inner, strict=True)):
+        raise _refusal(url, "chunks", f"divide the shards of {chunks}", inner)
+    if math.prod(chunks) // math.prod(inner) > SHARD_CHUNKS_LIMIT:
+        raise _refusal(url, "shards", "hold at most 2^22 chunks", f"{chunks} of {inner}")
     if math.prod(shape) > ELEMENTS_LIMIT:
         raise _refusal(url, "shape", "hold at most 2^62 values", shape)
-    if math.prod(chunks) * itemsize > CHUNK_BYTES_LIMIT:
-        raise _refusal(url, "chunks", "hold at most 1 GiB each", chunks)
+    if math.prod(inner) * itemsize > CHUNK_BYTES_LIMIT:
+        raise _refusal(url, "chunks", "hold at most 1 GiB each", inner)
     if math.prod(-(-n // c) for n, c in zip(shape, chunks, strict=True)) > CHUNK_COUNT_LIMIT:
         raise _refusal(url, "chunks", "be at most 2^26 in number", f"{chunks} for shape {shape}")
-    return tuple(shape), tuple(chunks)
+    return tuple(shape), tuple(chunks), tuple(inner)
 
 
 def _is_ints(value: Any, *, least: int) -> bool:
@@ -240,7 +267,10 @@ def opened(
     same place is never mistaken for the one that was there before.
     """
     try:
-        array = zarr.open_array(url, mode=mode, zarr_format=zarr_format)
+        with warnings.catch_warnings():
+            # It is the reader's right to take what Zarr 2 takes, and nothing that a user can mend.
+            warnings.filterwarnings("ignore", "Numcodecs codecs")
+            array = zarr.open_array(url, mode=mode, zarr_format=zarr_format)
     except Exception as error:  # zarr and its codecs raise a zoo of types here
         raise InputError(f"{url} must be an array that zarr can open, got: {error}") from error
     if array.shards and is_read_only(url):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from unetkit.errors import InputError, OutputError, ResourceError, UsageError
 from unetkit.storage import atomic, urls
 from unetkit.storage.atomic import (
+    DOCUMENTS,
     check_parent,
     half_removed,
     make_folder,
@@ -224,7 +225,8 @@ def output_name(url_in: str, suffix: str) -> str:
     if is_remote(url_in) or name in ("", ".", ".."):
         raise UsageError(f"output must be named for the input {url_in}; add -o NAME{suffix}")
     parent = clean[: len(clean) - len(name)]
-    if Path(join(parent or ".", "zarr.json")).is_file():
+    around = [Path(join(parent or ".")).absolute(), *Path(join(parent or ".")).absolute().parents]
+    if any((folder / name).is_file() for folder in around for name in DOCUMENTS):
         raise UsageError(f"output must be named for {url_in}, inside a store; add -o NAME{suffix}")
     return f"{parent}{stem(clean)}{suffix}"
 

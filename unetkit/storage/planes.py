@@ -54,6 +54,9 @@ class PlaneArray:
     chunks: tuple[int, ...]  # what is stored whole, along each axis: the least that is written
     has_channels: bool  # images read as (C, Y, X), also without a c axis; all else as (Y, X)
     picked: tuple[int, ...] | None = None  # the chosen channels, in order
+    # What is decoded whole, where it is less than what is stored whole: the chunks inside shards.
+    read_chunks: tuple[int, ...] | None = None
+    repeated: str = ""  # the axes along which what is stored once stands for the whole image
     item: int | None = None  # the place along a leading axis that is not among `axes`, in a stack
     zarr_format: Literal[2, 3] = 3
     version: int = 0  # checksum of the metadata that was judged
@@ -98,6 +101,15 @@ class PlaneArray:
     def with_absolute_url(self) -> PlaneArray:
         """Name the array so that a worker with another working folder finds it too."""
         return replace(self, url=urls.absolute(self.url))
+
+    def over(self, image: PlaneArray) -> PlaneArray:
+        """Return labels as those of every t and z of an image where they are stored once."""
+        once = [a for a in "tz" if a in self.axes and self.size(a) == 1 < image.size(a)]
+        shape = [
+            image.size(axis) if axis in once else size
+            for axis, size in zip(self.axes, self.shape, strict=True)
+        ]
+        return replace(self, shape=tuple(shape), repeated="".join(once))
 
     def pick(self, channels: Sequence[int]) -> PlaneArray:
         """Return the same array with these channels only, in this order."""
@@ -161,7 +173,8 @@ class PlaneArray:
     @property
     def boxes(self) -> list[Box]:
         """What `blocks` reads: all, or an evenly spaced choice."""
-        high, wide = (chunk * -(-BLOCK_SIDE // chunk) for chunk in self.chunk)
+        sizes = dict(zip(self.axes, self.read_chunks or self.chunks, strict=True))
+        high, wide = (sizes[axis] * -(-BLOCK_SIDE // sizes[axis]) for axis in "yx")
         rows, columns = -(-self.height // high), -(-self.width // wide)
         total = self.planes * rows * columns
         kept = total
@@ -203,6 +216,7 @@ class PlaneArray:
         channels: Any = 0
         if self.has_channels:
             channels = slice(None) if self.picked is None else list(self.picked)
+        t, z = (0 if axis in self.repeated else n for axis, n in (("t", t), ("z", z)))
         where = {"t": t, "z": z, "y": rows, "x": columns, "c": channels}
         chosen = tuple(where[axis] for axis in self.axes)
         return chosen if self.item is None else (self.item, *chosen)
@@ -216,7 +230,7 @@ class PlaneArray:
         return np.ascontiguousarray(block, dtype=self.dtype)
 
     def _check_writable(self, y0: int, y1: int, x0: int, x1: int) -> None:
-        if self.picked is not None or self.item is not None:
+        if self.picked is not None or self.item is not None or self.repeated:
             raise ValueError(f"{self.url} must be written whole, not by chosen channels or items")
         (high, wide), ends = self.chunk, (self.height, self.width)
         for start, stop, step, end in ((y0, y1, high, ends[0]), (x0, x1, wide, ends[1])):
@@ -253,6 +267,7 @@ def plane_array(
         dtype=np.dtype(np.uint8) if node.dtype.kind == "b" else node.dtype.newbyteorder("="),
         chunks=node.chunks[skip:],
         has_channels=has_channels,
+        read_chunks=node.read_chunks[skip:],
         item=item,
         zarr_format=node.zarr_format,
         version=node.version,

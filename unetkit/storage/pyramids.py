@@ -211,7 +211,8 @@ def _levels(data: PlaneArray) -> list[PlaneArray]:
         plane_array(array_below(path), axes=data.axes, has_channels=data.has_channels)
         for path in multiscale.paths
     ]
-    return [replace(level, picked=data.picked) for level in opened]
+    levels = [level.over(data) for level in opened] if data.repeated else opened
+    return [replace(level, picked=data.picked) for level in levels]
 
 
 def _reduced(level: PlaneArray, plane: int, *, factor: int) -> Array:
