@@ -62,7 +62,10 @@ EVAL = ["eval", "worse.zarr", "truth.zarr", "--quiet"]
                 "worked out with --borders.",
             ],
         ),
-        (["--truth", "truth.zarr"], ["p (Holm)", "0.031"]),  # 2 of 2^6 exchanges
+        (
+            ["--truth", "truth.zarr"],  # 2 of 2^6 exchanges
+            ["p (Holm)", "0.031", "With 6 images no p (Holm) can be below 0.03125."],
+        ),
     ],
 )
 def test_intervals_reasons_and_comparisons_are_shown(stores, typed, options, words):
@@ -71,6 +74,26 @@ def test_intervals_reasons_and_comparisons_are_shown(stores, typed, options, wor
     assert "--borders" not in options or "Not there" not in out
     if "--truth" in options:
         assert len(json.loads(typed([*EVAL, *options, "--json"]).out)["predictions"]) == 2
+
+
+def test_predictions_without_any_object_are_compared(imported, tmp_path, monkeypatch, typed):
+    imported("nothing", **{str(n): np.zeros((30, 40), np.uint8) for n in range(6)})
+    monkeypatch.chdir(tmp_path)
+    out = typed(["eval", "nothing.zarr", "nothing.zarr", "--truth", "nothing.zarr", "-q"]).out
+    # Two scores of the shown ones apply to nothing, and have no p.
+    rows = [line.split() for line in out.splitlines() if "nothing.zarr  nothing.zarr" in line]
+    assert {row[0]: row[-1] for row in rows}["pq"] == "-"
+
+
+def test_a_mean_says_what_it_leaves_out(stores, imported, typed):
+    imported("one", **{str(n): np.zeros((30, 40), np.uint8) for n in range(6)})
+    out = typed(["eval", "one.zarr", "truth.zarr", "--borders", "-q"]).out
+    assert "samples, the others have none" not in out  # none of them has a score
+    blank = {str(n): np.zeros((30, 40), np.uint8) for n in range(6)}
+    blank["3"][4:14, 4:14] = 1
+    imported("two", **blank)
+    out = typed(["eval", "two.zarr", "truth.zarr", "--borders", "-q"]).out
+    assert "The mean is of 1 of 6 samples, the others have none:" in out
 
 
 def test_a_bound_that_does_not_hold_is_code_7_after_the_scores(stores, typed):

@@ -302,7 +302,21 @@ def test_an_onnx_model_is_known_by_its_last_properties(tmp_path):
     assert not written_by_unetkit(str(path))
 
 
-HOSTILE = ["=cmd|x", "+1", "-2", "@x", "\tq", "\rz", "a,b", 'say "x"', "two\nlines", "plain"]
+HOSTILE = [
+    "=cmd|x",
+    "'=cmd|x",
+    "''=cmd|x",
+    "'",
+    "+1",
+    "-2",
+    "@x",
+    "\tq",
+    "\rz",
+    "a,b",
+    'say "x"',
+    "two\nlines",
+    "plain",
+]
 
 
 def test_text_never_begins_a_formula_numbers_stay_and_what_is_not_there_is_empty(tmp_path):
@@ -315,6 +329,7 @@ def test_text_never_begins_a_formula_numbers_stay_and_what_is_not_there_is_empty
         assert name.removeprefix("'") == text
         assert number == "-1.5"
     write_csv(str(path), ("a", "b", "c"), [(None, float("nan"), 0.1)])
+    assert len({name for name, _ in rows}) == len(HOSTILE)
     assert path.read_text() == "a,b,c\n,,0.1\n"
 
 

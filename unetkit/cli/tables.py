@@ -187,7 +187,7 @@ _SCORES: dict[str, list[tuple[str, Callable[[Document], object]]]] = {
         ("average precision, mean of 0.5 to 0.95", itemgetter("average_precision")),
         ("SEG", itemgetter("seg")),
         *_PIXELS,
-        ("adapted Rand error", itemgetter("adapted_rand_error")),
+        ("adapted Rand error, for membranes", itemgetter("adapted_rand_error")),
         ("variation of information", itemgetter("voi")),
         ("objects predicted", itemgetter("objects_predicted")),
         ("objects in the truth", itemgetter("objects_true")),
@@ -309,12 +309,32 @@ def evaluated(document: Document) -> list[RenderableType]:
     borders = [{"score of borders": n, "": value(v)} for n, v in found.items() if v is not None]
     if borders:
         parts += ["", table(borders)]
-    return [*parts, "", *_missing(document["overall"]["reasons"]), *_certain(document["certainty"])]
+    return [
+        *parts,
+        "",
+        *_left_out(document),
+        *_missing(document["overall"]["reasons"]),
+        *_certain(document["certainty"]),
+    ]
 
 
 def listed(rows: Sequence[Document]) -> list[RenderableType]:
     """Lay out which scores there are."""
     return [table(rows, columns=("name", "range", "best", "definition"))]
+
+
+def _left_out(document: Document) -> list[RenderableType]:
+    """Say which means are of fewer than all samples."""
+    samples = len(document["samples"])
+    names: dict[int, list[str]] = {}
+    for name, count in document["mean"].get("left_out", {}).items():
+        names.setdefault(count, []).append(name)
+    lines = [
+        f"The mean is of {samples - count} of {samples} samples, the others have none: "
+        f"{', '.join(found)}."
+        for count, found in sorted(names.items())
+    ]
+    return [Text(safe(line), style="dim") for line in lines]
 
 
 def _missing(reasons: Mapping[str, str]) -> list[RenderableType]:
@@ -352,11 +372,20 @@ def _compared(document: Document) -> list[RenderableType]:
     tests = [_test(row) for row in document["comparisons"] if row["score"] in SHOWN]
     if not tests:
         return [*parts, Text(safe(f"No comparison: {document['reason'] or 'nothing applies'}."))]
-    return [*parts, table(tests)]
+    parts.append(table(tests))
+    pairs = len(document["predictions"]) * (len(document["predictions"]) - 1) // 2
+    # Holm's correction multiplies the least p by the number of pairs.
+    least = min(1.0, pairs * (document["smallest_p"] or 0))
+    if least > 0.03:
+        certainty = document["predictions"][0]["certainty"]
+        units = f"{certainty['units']} {certainty['unit']}s"
+        parts.append(Text(f"With {units} no p (Holm) can be below {least:.4g}."))
+    return parts
 
 
 def _test(row: Document) -> Document:
     low, high = row["interval"] or (None, None)
+    p = row["p_holm"]
     return {
         "score": row["score"],
         "first": row["first"],
@@ -365,5 +394,5 @@ def _test(row: Document) -> Document:
         "from": low,
         "to": high,
         # Three digits are shown, and no difference is certain.
-        "p (Holm)": "< 0.001" if row["p_holm"] < 0.0005 else row["p_holm"],
+        "p (Holm)": "< 0.001" if p is not None and p < 0.0005 else p,
     }

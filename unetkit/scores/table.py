@@ -231,7 +231,8 @@ SCORES: tuple[Score, ...] = (
     # image. This is scikit-image's, which has no number either where there is no pair.
     Score(
         "adapted_rand_error",
-        "Measure 1 - F of the pixel pairs that lie in one object, from 0 (best) to 1.",
+        "Measure 1 - F of the pixel pairs that lie in one object, from 0 (best) to 1; for "
+        "membranes, as all missed pixels count as one object.",
         "where neither side joins two pixels of true objects",
         f"{_ARGANDA}.",
         sums.adapted_rand_error,

@@ -233,8 +233,9 @@ def output_name(url_in: str, suffix: str) -> str:
 
 Cell = str | int | float | None
 
-# What a spreadsheet takes for the start of a formula (OWASP, CSV injection).
-_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
+# What a spreadsheet takes for the start of a formula (OWASP, CSV injection), and the apostrophe
+# that leads it, so that no two texts become one.
+_TRIGGERS = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def check_file(path: str, *, overwrite: bool, begins: str) -> None:
@@ -255,7 +256,8 @@ def check_file(path: str, *, overwrite: bool, begins: str) -> None:
 def write_csv(path: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Write a table whole or not at all; empty cells are what is not there.
 
-    Text that would begin a formula is led by an apostrophe; numbers stay numbers.
+    Text that would begin a formula, or begins with an apostrophe, is led by an apostrophe;
+    numbers stay numbers.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")

@@ -105,6 +105,31 @@ def test_no_interval_is_invented(write):
     assert "fewer than 16 squares" in evaluate(small, small, scheduler="sync").certainty.reason
 
 
+def test_a_score_that_is_not_there_has_no_interval(compared):
+    truth = {f"s{n}": labels(n) for n in range(10)}
+    found = truth | {"s3": 0 * labels(3)}
+    report = compared(found, truth, borders=True, scheduler="sync")
+    document = report.to_dict()
+    assert document["overall"]["surface_distance"] is None
+    assert document["certainty"]["intervals"]["surface_distance"] is None
+    assert document["mean"]["surface_distance"] == 0
+    # Found nothing in one of ten: no distance, nothing matched, no topology to compare.
+    left_out = document["mean"]["left_out"]
+    assert (left_out["surface_distance"], left_out["sq"], left_out["warping_error"]) == (1, 1, 1)
+    assert "dice" not in left_out
+    assert document["mean"]["precision"] == 0.9
+
+
+@pytest.mark.parametrize(("count", "least"), [(5, 1 / 16), (8, 1 / 128), (14, 1e-4)])
+def test_the_least_p_of_few_images_is_said(spoil, write, count, least):
+    truth = write("t.zarr", [labels(n) for n in range(count)])
+    others = write("p.zarr", [np.roll(labels(n), 2, axis=1) for n in range(count)])
+    report = evaluate(others, truth, truth=truth, scheduler="sync", bootstrap=10)
+    assert report.to_dict()["smallest_p"] == pytest.approx(least)
+    dice = next(row for row in report.comparisons if row.score == "dice")
+    assert least <= dice.p * (1 + 1e-9) <= 3 * least
+
+
 def rows_of(report):
     """Give everything but how many blocks there were."""
     return {**report.to_dict(), "tiles_total": 0}

@@ -134,6 +134,13 @@ def test_real_masks_agree_with_scikit_image(test_data, compared):
     assert 0.5 < overall.average_precision_at["0.50"] <= 1
 
 
+def test_a_class_that_is_wholly_missed_counts(compared):
+    truth = np.repeat([0, 1, 2, 2], 4).reshape(4, 4).astype(np.uint8)
+    overall = compared(np.where(truth == 2, 0, truth), truth, kind="classes").overall
+    assert [one.precision for one in overall.classes] == [1 / 3, 1, 0]
+    assert (overall.precision, overall.recall, overall.dice) == (0.5, 0.5, 0.5)
+
+
 @pytest.mark.parametrize(
     ("truth", "found", "expected"),
     [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unetkit.commands.evaluate.object_errors import counts, largest_errors
 from unetkit.errors import CheckError, UsageError
-from unetkit.scores import isbi2012, table
+from unetkit.scores import bootstrap, isbi2012, table
 from unetkit.storage.pyramids import block_mean, downscale_factor, downscaled, every_second
 from unetkit.views.page import overlay
 
@@ -69,7 +69,7 @@ def undefined_reasons(
 
 
 # The version of the report; `unetkit/data/eval.schema.json` describes it.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,10 @@ class EvaluateReport:
         """Give plain values that strict JSON can hold; a score that is not there is None.
 
         `reasons` says why, by score; those of a sample only where they are not those overall.
+        The mean says of each score how many samples have none and are `left_out` of it.
         """
         overall = self.reasons.of(self.overall)
+        samples = [{"name": name, **one.to_dict()} for name, one in self.samples.items()]
 
         def own(scores: Scores) -> dict[str, str]:
             reasons = self.reasons.of(scores)
@@ -113,10 +115,14 @@ class EvaluateReport:
             "truth": self.truth,
             "kind": self.kind,
             "overall": {**self.overall.to_dict(), "reasons": overall},
-            "mean": {**self.mean.to_dict(), "reasons": self.reasons.of(self.mean)},
+            "mean": {
+                **self.mean.to_dict(),
+                "reasons": self.reasons.of(self.mean),
+                "left_out": _left_out(samples),
+            },
             "samples": [
-                {"name": name, **one.to_dict(), "reasons": own(one)}
-                for name, one in self.samples.items()
+                document | {"reasons": own(one)}
+                for document, one in zip(samples, self.samples.values(), strict=True)
             ],
             "certainty": self.certainty.to_dict(),
             "sweep": list(self.sweep),
@@ -146,6 +152,15 @@ class EvaluateReport:
                 )
 
 
+def _left_out(samples: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Count the samples that a mean leaves out, of each score that others have."""
+    found = {
+        score.name: sum(table.value_of(score.name, one) is None for one in samples)
+        for score in table.SCORES
+    }
+    return {name: count for name, count in found.items() if 0 < count < len(samples)}
+
+
 @dataclass(frozen=True)
 class CompareReport:
     """Several predictions of one truth, side by side."""
@@ -154,6 +169,18 @@ class CompareReport:
     reports: tuple[EvaluateReport, ...]
     comparisons: tuple[Comparison, ...]  # of every two, in every score that has intervals
     reason: str | None  # why there are none
+
+    @property
+    def smallest_p(self) -> float | None:
+        """The least p that so few units can give.
+
+        Of all 2^n exchanges, none and all leave as large a difference; of those at random, none.
+        """
+        if not self.comparisons:
+            return None
+        units = self.reports[0].certainty.units
+        every = 2.0**units
+        return 2 / every if every <= bootstrap.EXCHANGES else 1 / (bootstrap.EXCHANGES + 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values that strict JSON can hold."""
@@ -166,6 +193,7 @@ class CompareReport:
                 row | {"interval": None if row["interval"] is None else list(row["interval"])}
                 for row in rows
             ],
+            "smallest_p": self.smallest_p,
             "reason": self.reason,
         }
 
