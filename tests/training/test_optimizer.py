@@ -103,6 +103,42 @@ def test_few_steps_need_no_pace():
     assert run(Schedule(5, budget=None, validation=1, clock=clock), clock, took=[0.1] * 5) is None
 
 
+PACES = {
+    "steady": lambda share: 1.0,
+    "busy": lambda share: 1.0 if share < 0.3 else 3.0,
+    "idle": lambda share: 1.0 if share < 0.3 else 0.3,
+    "busy at the end": lambda share: 1.0 if share < 0.9 else 3.0,
+    "idle at the end": lambda share: 1.0 if share < 0.8 else 0.5,
+    "by turns": lambda share: 3.0 if int(share * 7) % 2 else 1.0,
+}
+
+
+@pytest.mark.parametrize("validation", [0.2, 3.0])
+@pytest.mark.parametrize("pace", PACES)
+def test_a_budget_is_kept_whatever_else_the_machine_does(pace, validation):
+    spent = {}
+    for replans in (True, False):
+        clock, budget, step = Clock(), 120, 0
+        schedule = Schedule(1000, budget=budget, validation=2, replans=replans, clock=clock)
+        while True:
+            slow = PACES[pace]((clock.now - 100) / budget)
+            if step and schedule.is_time_to_validate(step):
+                schedule.begin_validation()
+                clock.now += validation * slow
+                schedule.replan(step)
+            if step >= schedule.steps:
+                break
+            schedule.begin_step()
+            clock.now += 0.1 * slow
+            step += 1
+            if not schedule.found(step) and schedule.is_over():
+                schedule.steps = step
+        spent[replans] = (clock.now - 100) / budget
+    assert 0.9 < spent[True] < 1.1
+    if pace in ("busy", "idle"):
+        assert not 0.9 < spent[False] < 1.1
+
+
 @settings(max_examples=50, deadline=None)
 @given(seconds=st.floats(0.5, 30), budget=st.floats(1, 1000), validation=st.floats(0, 50))
 def test_a_budget_becomes_steps_that_fit_into_it(seconds, budget, validation):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unetkit.errors import StoppedError, UsageError
@@ -64,8 +65,8 @@ class Checkpointer:
         position = Position()
         if self._start is not None:
             trainer.restore(self._start)
-            schedule.restore(self._start.facts["pace"])
             position = Position.from_dict(self._start.facts["position"])
+            schedule.restore({**self._start.facts["pace"], "step": position.step})
         trainer.remember(self._start or self._copy(trainer, schedule, position))
         return position
 
@@ -111,6 +112,9 @@ class Callback:
     def planned(self, step: int, *, steps: int, seconds_a_step: float) -> None:
         """Hear, after some steps, how many there will be and how long one takes."""
 
+    def replanned(self, step: int, *, steps: int) -> None:
+        """Hear after a validation that there will be another number of steps."""
+
     def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
         """Hear of a finished step, counted from 1; no loss: it was skipped."""
 
@@ -149,12 +153,14 @@ def fit(
     checkpointer: Checkpointer | None = None,
     group: ProcessGroup = SINGLE,
     accumulate: int = 1,
+    start_counts: bool = False,
 ) -> TrainingResult:
     """Train a network in place, and hand the best one to the callback.
 
-    `batches` begin with the first step that is still to be made; `accumulate` is the number of
-    parts in which each is computed. Where the callback ends it, the state is kept. A NonFiniteError
-    tells of a loss that was not finite in ten steps in a row, and again after going back.
+    With `start_counts` that may be the network before its first step. `batches` begin with the
+    first step that is still to be made; `accumulate` is the number of parts in which each is
+    computed. Where the callback ends it, the state is kept. A NonFiniteError tells of a loss that
+    was not finite in ten steps in a row, and again after going back.
     """
     if schedule.steps < 1:
         raise UsageError(f"steps must be at least 1, got {schedule.steps}; leave it out for 1000")
@@ -162,11 +168,17 @@ def fit(
     checkpointer = checkpointer or Checkpointer(group=group)
     at = checkpointer.begin(trainer, schedule)
     patience = PATIENCE if recipe.schedule == "constant" else math.inf
+    judge = partial(_validate, network, at, validate=validate, callback=callback, group=group)
     try:
+        if start_counts and at.step == 0 and at.best is None:
+            judge()
         while True:
             if at.step > at.validated and schedule.is_time_to_validate(at.step):
+                schedule.begin_validation()
                 with trainer.average.inside(network):
-                    _validate(network, at, validate=validate, callback=callback, group=group)
+                    judge()
+                if _replanned(schedule, at.step, group):
+                    callback.replanned(at.step, steps=schedule.steps)
             if at.step >= schedule.steps or at.since_best >= patience:
                 break
             checkpointer.follow(trainer, schedule, at)
@@ -178,6 +190,8 @@ def fit(
             if _measured(schedule, at.step, group):
                 seconds = schedule.seconds_a_step or 0.0
                 callback.planned(at.step, steps=schedule.steps, seconds_a_step=seconds)
+            elif schedule.replans and group.first([schedule.is_over()])[0]:
+                schedule.steps = at.step
             if sound and trainer.restored:
                 callback.on_restore(at.step)
             callback.stepped(at.step, loss=loss, rate=rate)
@@ -214,6 +228,17 @@ def _validate(
     callback.validated(at.step, found, better=better)
     if better:
         callback.kept(at.step, network, found)
+
+
+def _replanned(schedule: Schedule, step: int, group: ProcessGroup) -> bool:
+    """Plan the rest anew where that is wanted; what the first process finds holds for all."""
+    if not schedule.replans:
+        return False
+    before = schedule.steps
+    schedule.replan(step)
+    (steps,) = group.first([schedule.steps])
+    schedule.steps = int(steps)
+    return schedule.steps != before
 
 
 def _measured(schedule: Schedule, step: int, group: ProcessGroup) -> bool:

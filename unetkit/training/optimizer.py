@@ -81,7 +81,8 @@ class Schedule:
 
     `budget` is in seconds from now on; with one, `steps` are a first guess. What a `validation`
     costs is in steps: counted in pixels and not measured in seconds, so that a slower machine does
-    not keep another network.
+    not keep another network. With `replans` a budget is looked at again after every validation,
+    since machines become busy and idle; the bits of the result then depend on the clock.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Schedule:
         *,
         budget: float | None,
         validation: float,
+        replans: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.steps = steps
@@ -100,6 +102,12 @@ class Schedule:
         self._clock = clock
         self._began = self._last = clock()
         self._times: list[float] = []
+        self.replans = replans and budget is not None
+        """Whether the number of steps may change after it was found."""
+        # When and at which step the last validation ended, when this one began, and what one takes.
+        self._marked = self._began, 0
+        self._validating = self._began
+        self._cost = 0.0
 
     def begin_step(self) -> None:
         """Start measuring a step."""
@@ -120,7 +128,40 @@ class Schedule:
             left = (self._budget * (1 - RESERVE) - (now - self._began)) / self.seconds_a_step
             # The last validation may come on top of the others' share.
             self.steps = step + max(0, math.floor((left - self._validation) * (1 - SHARE)))
+        self._marked = now, step
         return True
+
+    def begin_validation(self) -> None:
+        """Start measuring a validation."""
+        self._validating = self._clock()
+
+    def replan(self, step: int) -> bool:
+        """Fit the steps that are left into the time that is left; a validation has just ended.
+
+        Says whether that was done; near the end it is not, since more steps would be too few to
+        learn anything.
+        """
+        if not self.replans or self.seconds_a_step is None or self._budget is None:
+            return False
+        now, (then, before) = self._clock(), self._marked
+        self._cost = now - self._validating
+        pace = (self._validating - then) / (step - before) if step > before else 0.0
+        self._marked = now, step
+        left = self._time_left(now)
+        if step >= self.steps and left < self._budget * RESERVE:
+            return False
+        each = max(pace, 1e-6) + self._cost / self._interval
+        self.steps = step + max(0, math.floor((left - self._cost) / each))
+        return True
+
+    def is_over(self) -> bool:
+        """Say whether a validation is all that there is still time for."""
+        if not self.replans or self.seconds_a_step is None:
+            return False
+        return self._time_left(self._clock()) < self._cost
+
+    def _time_left(self, now: float) -> float:
+        return (self._budget or math.inf) * (1 - RESERVE) - (now - self._began)
 
     def settle(self, steps: int, seconds_a_step: float | None) -> None:
         """Take what another one found."""
@@ -137,10 +178,13 @@ class Schedule:
     def restore(self, found: Mapping[str, Any]) -> None:
         """Go on from what `to_dict` returned, with what is left of the budget."""
         self.settle(found["steps"], found["seconds_a_step"])
-        self._began = self._clock() - found["seconds"]
+        now = self._clock()
+        self._began, self._marked = now - found["seconds"], (now, found.get("step", 0))
 
     def is_time_to_validate(self, step: int) -> bool:
         """Say whether a validation follows this step; one always follows the last."""
-        often = self.steps // VALIDATIONS
-        rarest = math.ceil(self._validation / SHARE)
-        return step >= self.steps or step % max(1, often, rarest) == 0
+        return step >= self.steps or step % self._interval == 0
+
+    @property
+    def _interval(self) -> int:
+        return max(1, self.steps // VALIDATIONS, math.ceil(self._validation / SHARE))

@@ -145,7 +145,7 @@ class RunFolder:
         state = self.states.load(note) if self.resumes else None
         if state is None:
             return None
-        if state.facts["position"]["best_step"]:
+        if state.facts["position"]["best"] is not None:
             self._check_best(state)
         return state
 
@@ -197,7 +197,7 @@ class RunFolder:
 
         The one before stays under another name as long as a state knows it as its best.
         """
-        if self._best_step:
+        if self._best_checksum is not None:
             _link(Path(self.best), self._best_of(self._best_step))
         write_bytes(self.best, content)
         self._best_step, self._best_checksum = step, _checksum(content)

@@ -502,3 +502,25 @@ def test_channels_that_mean_different_things_are_not_mixed(kit, here):
     run("some.zarr", overwrite=True, progress=watching)
     assert any("taken by their order" in note for note in watching.notes)
     assert load("model.safetensors").header.channels is None
+
+
+def test_a_start_that_no_step_improves_is_kept(kit, here):
+    kit.cells(here / "data.zarr", count=3)
+    first = run(steps=40, options=("depth=1", "width=8", "dropout=0"), output="first.safetensors")
+    assert first.score > 0
+    ruin = {"init": "first.safetensors", "options": (), "recipe_set": ("learning_rate=10",)}
+    watching = kit.watching()
+    report = run(**ruin, progress=watching)
+    assert (report.best_step, report.score) == (0, pytest.approx(first.score, abs=1e-3))
+    assert "No step did better than first.safetensors, which is kept." in watching.notes
+    one, other = (load(path).module.state_dict() for path in ("first.safetensors", report.output))
+    assert all((one[name] == other[name]).all() for name in one)
+    # A training that is stopped still knows its start.
+    with pytest.raises(KeyboardInterrupt):
+        run(**ruin, output="again.safetensors", progress=kit.watching(at=12, act=interrupt))
+    run(**ruin, output="again.safetensors", resume=True)
+    assert Path("again.safetensors").read_bytes() == Path(report.output).read_bytes()
+
+
+def interrupt():
+    raise KeyboardInterrupt

@@ -109,7 +109,7 @@ class MainCallback(Callback):
         self._began -= earlier["seconds"]
         self._smooth, self._score = earlier["smooth"], earlier["score"]
         self._steps, self._done = state.facts["pace"]["steps"], state.facts["position"]["step"]
-        self._kept = state.facts["position"]["best_step"] > 0
+        self._kept = state.facts["position"]["best"] is not None
         self._progress.start("training", total=self._steps)
         self._progress.advance(min(self._done, self._steps - 1), status=self._status())
 
@@ -139,6 +139,13 @@ class MainCallback(Callback):
                 f"A narrower network is quicker and may score less: with --set width={NARROW} it "
                 f"would take about {sooner}."
             )
+
+    def replanned(self, step: int, *, steps: int) -> None:
+        """Let the bar and the log know."""
+        self._steps = steps
+        self._run_folder.write(event="planned", step=step, steps=steps)
+        self._progress.start("training", total=max(steps, 1))
+        self._progress.advance(min(step, steps))
 
     def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
         """Write a line now and then, move the bar, and end where a signal came."""

@@ -172,12 +172,13 @@ def train(
     steps : int
         Updates of the network.
     time_budget : str, optional
-        As many steps as fit, by the pace of the first 20: ``90s``, ``20m``, ``1h``.
+        As many steps as fit: ``90s``, ``20m``, ``1h``; planned by the pace of the first 20 steps,
+        and anew after each validation, unless the precision is exact.
     target : str, optional
         What to learn: foreground, foreground+boundary, boundary or classes.
     init : str, optional
         A model file to begin with, also for other channels or classes: its first and last layer
-        are adapted.
+        are adapted. It is kept where no step does better.
     folds : int
         Train K models, each with another part held out: ``STEM.fold1.safetensors``, ...; a time
         budget is shared by them.

@@ -71,6 +71,8 @@ class TrainingRun:
             result, total = self._train(network, progress, began=began, kept=kept)
             if result.stopped_early:
                 progress.note(f"Ended after {result.steps} steps: the score did not rise any more.")
+            if self.facts.start is not None and result.best_step == 0:
+                progress.note(f"No step did better than {self.facts.start.path}, which is kept.")
         return report(
             self.facts,
             result,
@@ -111,6 +113,8 @@ class TrainingRun:
                 plan.steps,
                 budget=None if plan.budget is None else plan.budget - (time.monotonic() - began),
                 validation=validator.pixels_read / (PASSES * sampler.pixels_read),
+                # "exact" promises the same bits on every run.
+                replans=plan.precision != "exact",
             )
             batches = stack.enter_context(sampler.batches(workers=plan.workers, start=first))
             result = fit(
@@ -124,6 +128,7 @@ class TrainingRun:
                 checkpointer=self._checkpointer(callback, kept),
                 group=self.group,
                 accumulate=plan.accumulate,
+                start_counts=facts.start is not None,
             )
             if isinstance(callback, MainCallback) and self.output.run_folder is not None:
                 callback.ended(result)
