@@ -3,16 +3,20 @@
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from itertools import permutations
+from pathlib import Path
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
+import zarr.codecs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.errors import InputError, UsageError
-from unetkit.storage import planes
+from unetkit.storage import nodes, planes
 from unetkit.storage.nodes import ArrayNode, create_array, is_absent, read_node
 from unetkit.storage.planes import PlaneArray, plane_array
 
@@ -263,3 +267,91 @@ def test_many_pixels_are_sampled_evenly_and_the_same_way_each_time(tmp_path):
     assert len(set(boxes)) == len(boxes)
     assert {plane for plane, *_ in boxes} == {0, 1, 2}
     assert all(y0 % 512 == 0 and x0 % 512 == 0 for _, y0, _, x0, _ in boxes)
+
+
+@pytest.mark.parametrize("shards", [None, (4, 64, 64)])
+@pytest.mark.parametrize("picked", [[1], [3, 0], [2, 2, 1]])
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_picked_channels_of_shards_and_of_chunks_with_several(tmp_path, picked, channels, shards):
+    array = np.arange(4 * 64 * 50, dtype=np.uint16).reshape(4, 64, 50)
+    node = stored(tmp_path, array, chunks=(channels, 16, 16), shards=shards)
+    data = plane_array(node, axes="cyx", has_channels=True).pick(picked)
+    np.testing.assert_array_equal(data.read(0, 3, 61, 5, 50), array[picked, 3:61, 5:50])
+
+
+def test_a_large_chunk_is_decoded_once_for_the_parts_that_lie_in_it(tmp_path, monkeypatch):
+    array = np.random.default_rng(0).integers(0, 9, (2, 3000, 2500), np.uint8)
+    node = stored(tmp_path, array, chunks=(1, 2100, 2100))
+    data = plane_array(node, axes="zyx", has_channels=False)
+    decoded = []
+    decode = nodes.decode_within
+    monkeypatch.setattr(
+        nodes, "decode_within", lambda *args: decoded.append(args[2]) or decode(*args)
+    )
+    for y in range(0, 3000, 500):
+        for x in range(0, 2500, 500):
+            y0, x0 = max(0, y - 50), max(0, x - 50)
+            part = data.read(1, y0, y + 500, x0, x + 500)
+            np.testing.assert_array_equal(part, array[1, y0 : y + 500, x0 : x + 500])
+    # A box that is most of a chunk at the edge of the image may be read at once.
+    assert len(decoded) <= 8
+    assert planes.reading_bytes(data) > 2100 * 2100
+    # What is written anew at the same place is not mistaken for what was there.
+    zarr.open_array(node.url, mode="r+")[1, :100, :100] = 77
+    assert (data.read(1, 0, 100, 0, 100) == 77).all()
+
+
+def zstd_of_unknown_length(data):
+    """Make a frame of one raw block whose header says no length (RFC 8878)."""
+    return b"\x28\xb5\x2f\xfd\x00\x58" + (1 | len(data) << 3).to_bytes(3, "little") + data
+
+
+HUGE = 2**26
+BOMBS = {
+    ("zstd", 3): lambda: numcodecs.Zstd().encode(bytes(HUGE)),
+    ("gzip", 3): lambda: numcodecs.GZip(9).encode(bytes(HUGE)),
+    ("blosc", 3): lambda: numcodecs.Blosc().encode(bytes(HUGE)),
+    ("lz4", 2): lambda: numcodecs.LZ4().encode(bytes(HUGE)),
+    ("zlib", 3): lambda: numcodecs.Zlib(9).encode(bytes(HUGE)),
+    ("zlib", 2): lambda: numcodecs.Zlib(9).encode(bytes(HUGE)),
+    ("bz2", 2): lambda: numcodecs.BZ2(9).encode(bytes(HUGE)),
+    ("blosc", 2): lambda: numcodecs.Blosc().encode(bytes(HUGE)),
+    ("zstd of unknown length", 3): lambda: zstd_of_unknown_length(bytes(2**17)),
+}
+COMPRESSORS = {
+    ("zstd", 3): zarr.codecs.ZstdCodec(),
+    ("gzip", 3): zarr.codecs.GzipCodec(),
+    ("blosc", 3): zarr.codecs.BloscCodec(),
+    ("lz4", 2): numcodecs.LZ4(),
+    ("zlib", 3): {"name": "numcodecs.zlib", "configuration": {}},
+    ("zlib", 2): numcodecs.Zlib(),
+    ("bz2", 2): numcodecs.BZ2(),
+    ("blosc", 2): numcodecs.Blosc(),
+    ("zstd of unknown length", 3): zarr.codecs.ZstdCodec(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs")
+@pytest.mark.parametrize("kind", BOMBS, ids=str)
+def test_a_chunk_that_claims_more_than_declared_is_refused_before_it_is_decoded(tmp_path, kind):
+    array = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    node = stored(
+        tmp_path, array, chunks=(8, 8), zarr_format=kind[1], compressors=COMPRESSORS[kind]
+    )
+    data = plane_array(node, axes="yx", has_channels=False)
+    np.testing.assert_array_equal(data.read(0, 0, 8, 0, 8), array)
+    chunk = Path(node.url, "c/0/0" if kind[1] == 3 else "0.0")
+    chunk.write_bytes(BOMBS[kind]())
+    tracemalloc.start()
+    with pytest.raises(InputError, match="restore it from the original"):
+        data.read(0, 0, 8, 0, 8)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+def test_a_chunk_whose_frame_says_no_length_is_read(tmp_path):
+    array = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    node = stored(tmp_path, array, chunks=(8, 8), compressors=zarr.codecs.ZstdCodec())
+    Path(node.url, "c/0/0").write_bytes(zstd_of_unknown_length(array.tobytes()))
+    data = plane_array(node, axes="yx", has_channels=False)
+    np.testing.assert_array_equal(data.read(0, 0, 8, 0, 8), array)

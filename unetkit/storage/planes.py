@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,10 +16,10 @@ from unetkit.errors import InputError, UsageError
 from unetkit.storage import urls
 from unetkit.storage.nodes import fill_of, is_absent, opened, refuse_links
 from unetkit.storage.retry import read_failure, retrying
-from unetkit.storage.urls import storing
+from unetkit.storage.urls import is_remote, join, storing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import zarr
 
@@ -133,9 +138,8 @@ class PlaneArray:
         selection = self._selection(plane, slice(y0, y1), slice(x0, x1))
         array = self._open("r")
         refuse_links(array, selection, url=self.url)
-        view = array if self.picked is None else array.oindex
         try:
-            block = retrying(lambda: view[selection])
+            block = retrying(lambda: self._load(array, selection))
         except Exception as error:  # codecs raise a zoo of types, with no chunk in their words
             raise read_failure(array, selection, error, url=self.url, axes=self.axes) from error
         return self._arranged(np.asarray(block))
@@ -221,6 +225,28 @@ class PlaneArray:
         chosen = tuple(where[axis] for axis in self.axes)
         return chosen if self.item is None else (self.item, *chosen)
 
+    def _load(self, array: zarr.Array[Any], selection: tuple[Any, ...]) -> np.ndarray[Any, Any]:
+        """Read a selection by slices alone: zarr gathers lists through tables of all pixels."""
+        if self.picked is None or "c" not in self.axes:
+            return _read_shared(array, selection, url=self.url)
+        at = self.axes.index("c") + len(array.shape) - len(self.axes)
+        # Channels that are decoded together are read together.
+        groups: dict[int, list[int]] = {}
+        for place, channel in enumerate(self.picked):
+            groups.setdefault(channel // array.chunks[at], []).append(place)
+        found: list[Any] = [None] * len(self.picked)
+        kept = sum(not isinstance(where, int) for where in selection[:at])
+        for places in groups.values():
+            chosen = [self.picked[place] for place in places]
+            low, high = min(chosen), max(chosen) + 1
+            part = (*selection[:at], slice(low, high), *selection[at + 1 :])
+            block = np.moveaxis(_read_shared(array, part, url=self.url), kept, 0)
+            for place in places:
+                found[place] = block[self.picked[place] - low]
+        return (
+            found[0][(slice(None),) * kept + (None,)] if len(found) == 1 else np.stack(found, kept)
+        )
+
     def _arranged(self, block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         kept = "cyx" if self.has_channels else "yx"
         order = [axis for axis in self.axes if axis in kept]
@@ -253,6 +279,124 @@ class PlaneArray:
         if self.dtype.kind == "f":
             return block.astype(self.dtype)
         raise InputError(f"values of {self.url} must fit {self.dtype}, got {block.dtype}")
+
+
+# Chunks from this size on, in bytes, are decoded once for all tiles that lie in them: our choice,
+# above what this library writes. Of them so much is kept, and the last one in any case.
+SHARED_FROM, KEPT_BYTES = 2**22, 2**28
+
+
+class _DecodedChunks:
+    """The large chunks that were asked for last, as long as they are stored as they were."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Any, np.ndarray[Any, Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(
+        self, key: Any, decode: Callable[[], np.ndarray[Any, Any]], *, size: int
+    ) -> np.ndarray[Any, Any]:
+        """Return a chunk of `size` bytes; one is decoded at a time. Nobody may write into it."""
+        with self._lock:
+            if key not in self._kept:
+                room = max(0, KEPT_BYTES - size)
+                while sum(block.nbytes for block in self._kept.values()) > room:
+                    self._kept.popitem(last=False)
+                self._kept[key] = decode()
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+
+# Those of this process.
+_DECODED = _DecodedChunks()
+
+
+def _read_shared(
+    array: zarr.Array[Any], selection: tuple[Any, ...], *, url: str
+) -> np.ndarray[Any, Any]:
+    """Read a selection of slices and whole numbers; a large chunk that it is a part of is kept."""
+    spans = [
+        range(where, where + 1) if isinstance(where, int) else range(size)[where]
+        for where, size in zip(selection, array.shape, strict=True)
+    ]
+    places = [
+        range(span[0] // unit, span[-1] // unit + 1)
+        for span, unit in zip(spans, array.chunks, strict=True)
+    ]
+    touched = math.prod(map(len, places)) * math.prod(array.chunks)
+    if _chunk_bytes(array) < SHARED_FROM or 2 * math.prod(map(len, spans)) > touched:
+        return np.asarray(array[selection])
+    result = np.empty([len(span) for span in spans], array.dtype)
+    for place in itertools.product(*places):
+        _put_chunk(result, spans, array, place, url=url)
+    return result[tuple(0 if isinstance(where, int) else slice(None) for where in selection)]
+
+
+def _put_chunk(
+    result: np.ndarray[Any, Any],
+    spans: Sequence[range],
+    array: zarr.Array[Any],
+    place: tuple[int, ...],
+    *,
+    url: str,
+) -> None:
+    """Copy what a chunk has of the box of `spans` to its place in `result`."""
+    whole = tuple(
+        slice(p * unit, min((p + 1) * unit, size))
+        for p, unit, size in zip(place, array.chunks, array.shape, strict=True)
+    )
+    parts = tuple(
+        slice(max(span[0], box.start), min(span[-1] + 1, box.stop))
+        for span, box in zip(spans, whole, strict=True)
+    )
+    state = _state_of(array, place, url=url)
+    if state is None:
+        block = np.asarray(array[parts])
+    else:
+        kept = _DECODED.get(
+            (url, place, state), lambda: np.asarray(array[whole]), size=_chunk_bytes(array)
+        )
+        block = kept[_moved(parts, [box.start for box in whole])]
+    result[_moved(parts, [span[0] for span in spans])] = block
+
+
+def _moved(parts: Sequence[slice], origin: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(
+        slice(part.start - first, part.stop - first)
+        for part, first in zip(parts, origin, strict=True)
+    )
+
+
+def _chunk_bytes(array: zarr.Array[Any]) -> int:
+    return math.prod(map(min, array.chunks, array.shape)) * int(array.dtype.itemsize)
+
+
+def _state_of(array: zarr.Array[Any], place: tuple[int, ...], *, url: str) -> Any:
+    """Return what tells a stored chunk from a later one at its place; None where nothing does."""
+    units = array.shards or array.chunks
+    shard = tuple(p * c // u for p, c, u in zip(place, array.chunks, units, strict=True))
+    key = join(url, array.metadata.encode_chunk_key(shard))
+    try:
+        if is_remote(url):
+            filesystem, path = urls.file_system(key)
+            entry = filesystem.info(path)
+            marks = [entry.get(name) for name in ("ETag", "LastModified", "mtime", "created")]
+            return (entry.get("size"), *map(str, marks)) if any(marks) else None
+        found = Path(key).stat()
+    except Exception:  # reading it says what is wrong
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def reading_bytes(data: PlaneArray) -> int:
+    """Return what a process takes to read parts of an array: chunks that it keeps and decodes."""
+    array = opened(data.url, zarr_format=data.zarr_format, version=data.version)
+    chunk = _chunk_bytes(array)
+    if chunk < SHARED_FROM:
+        return 0
+    kept = min(math.prod(array.shape) * array.dtype.itemsize, max(KEPT_BYTES, chunk))
+    # As it is stored, as it is decoded, and as it is laid out.
+    return kept + 2 * chunk
 
 
 def plane_array(

@@ -18,6 +18,7 @@ from unetkit.machine import free_memory, held_memory
 from unetkit.models import hardware
 from unetkit.models.cost import largest_tensor, run_layers
 from unetkit.progress import format_bytes
+from unetkit.storage.planes import reading_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -192,7 +193,8 @@ def memory_for(
     pixel = network + beside * (parallelism.jobs or parallelism.networks)
     # Of a block that is blended only what the network sees is there several times.
     extra = (one + 4 * channels) * parallelism.networks if blend else pixel
-    base = held * (1 + parallelism.processes) + BESIDE
+    reading = max(reading_bytes(sample.data) for sample in samples)
+    base = (held + reading) * (1 + parallelism.processes) + BESIDE
     return Memory(limit, base, pixel, extra_bytes=extra, batch=batch)
 
 
