@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unetkit.storage.planes import PlaneArray
 
 # What a group's attributes say that is told elsewhere.
-TOLD = ("schema", "kind", "samples", "channel_names")
+TOLD = ("schema", "kind", "samples", "channel_names", "empty_chunks")
 
 
 def info(source: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import math
@@ -16,7 +17,8 @@ import numpy as np
 
 from unetkit.errors import InputError, UnavailableError
 from unetkit.storage.atomic import DOCUMENTS, write_text
-from unetkit.storage.nodes import ArrayNode, opened, read_node
+from unetkit.storage.nodes import ArrayNode, GroupNode, opened, read_node
+from unetkit.storage.ome import provenance_marks
 from unetkit.storage.retry import retrying
 from unetkit.storage.urls import (
     base_name,
@@ -31,6 +33,8 @@ from unetkit.storage.urls import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    import zarr
 
     from unetkit.storage.planes import PlaneArray
 
@@ -179,6 +183,8 @@ def _bytes(url: str) -> bytes | None:
 
 # So many absent chunks are named; a sparse slide may lack millions.
 NAMED = 10_000
+# Of so many chunks an image says which ones are empty.
+MAPPED = 2**23
 
 
 @dataclass(frozen=True)
@@ -190,11 +196,12 @@ class ChunkInventory:
     absent: tuple[str, ...]  # the keys of the others, in order, the first 10,000
     size: int  # bytes of those that are there
     state: int  # changes when one of them is written again, comes or goes
+    empty: int = 0  # those that its writer knew as nothing but background
 
     @property
     def missing(self) -> int:
-        """How many chunks are absent."""
-        return self.total - self.stored
+        """How many chunks are absent and not known as empty."""
+        return self.total - self.stored - self.empty
 
     def to_dict(self) -> dict[str, int]:
         """Return what tells this state of the array from any other."""
@@ -209,6 +216,46 @@ def inventory(data: PlaneArray) -> ChunkInventory | None:
     """
     if is_read_only(data.url):
         return None
+    array, grid, there, (size, state) = _look(data)
+    known = there | _known_as_empty(data.url, len(there))
+    absent = np.unravel_index(np.flatnonzero(~known)[:NAMED], grid)
+    places = zip(*(column.tolist() for column in absent), strict=True)
+    names = tuple(map(array.metadata.encode_chunk_key, places))
+    stored = int(there.sum())
+    return ChunkInventory(len(there), stored, names, size, state, int(known.sum()) - stored)
+
+
+def empty_chunks(data: PlaneArray) -> str | None:
+    """Return a map of the chunks that a new array lacks, since they hold nothing but background.
+
+    Its image keeps it as `empty_chunks`, so that what is lost later is told from what was empty.
+    None where all chunks are there.
+    """
+    *_, there, _ = _look(data)
+    if there.all() or len(there) > MAPPED:
+        return None
+    return base64.b64encode(zlib.compress(np.packbits(~there).tobytes())).decode("ascii")
+
+
+def _known_as_empty(url: str, count: int) -> np.ndarray[Any, Any]:
+    """Read the map that `empty_chunks` made of the largest level of an image."""
+    nothing = np.zeros(count, bool)
+    parent, _, name = url.rpartition("/")
+    node = read_node(parent) if parent and name == "0" else None
+    text = provenance_marks(node).get("empty_chunks") if isinstance(node, GroupNode) else None
+    if not isinstance(text, str):
+        return nothing
+    try:
+        packed = zlib.decompressobj().decompress(base64.b64decode(text), count // 8 + 1)
+        return np.unpackbits(np.frombuffer(packed, np.uint8), count=count).astype(bool)
+    except (ValueError, zlib.error):
+        return nothing
+
+
+def _look(
+    data: PlaneArray,
+) -> tuple[zarr.Array[Any], tuple[int, ...], np.ndarray[Any, Any], tuple[int, int]]:
+    """Return an array, its grid, which of its chunks are there, and their bytes and state."""
     array = opened(data.url, zarr_format=data.zarr_format, version=data.version)
     units = array.shards or array.chunks
     grid = tuple(-(-n // unit) for n, unit in zip(array.shape, units, strict=True))
@@ -226,10 +273,7 @@ def inventory(data: PlaneArray) -> ChunkInventory | None:
         size += length
         # A sum, so that the order of the listing does not matter.
         state += zlib.crc32(f"{name} {length} {stamp}".encode())
-    absent = np.unravel_index(np.flatnonzero(~there)[:NAMED], grid)
-    places = zip(*(column.tolist() for column in absent), strict=True)
-    names = tuple(map(array.metadata.encode_chunk_key, places))
-    return ChunkInventory(len(there), int(there.sum()), names, size, state % 2**63)
+    return array, grid, there, (size, state % 2**63)
 
 
 def _pattern(encode: Any, ndim: int) -> re.Pattern[str]:

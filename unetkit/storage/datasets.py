@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.errors import InputError, LabelError, MissingError, OutputError, UsageError
+from unetkit.storage.chunks import empty_chunks
 from unetkit.storage.image_file import are_axes
 from unetkit.storage.image_writer import (
     create_image,
@@ -181,6 +182,8 @@ def write_sample(
         attributes=attributes,
     )
     _fill(array, image, axes=axes)
+    if (empty := empty_chunks(array)) is not None:
+        update_attributes(url, empty_chunks=empty)
     same: dict[str, Any] = {"shape": shape, "axes": plain}
     if labels is not None:
         own = {**(label_attributes or {})}

@@ -9,9 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 
 from unetkit.cli.app import main
+from unetkit.commands.info import info
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.plan import count_missing_chunks, missing_chunks
 from unetkit.errors import InputError, OutputError, ResourceError
@@ -50,6 +53,27 @@ def test_a_complete_input_is_silent(kit, slide):
     assert (report.input_chunks, report.input_chunks_absent) == (4, 0)
     assert not any("absent" in note for note in watch.notes)
     assert not Path(report.output, ".unetkit", "absent-input.jsonl").exists()
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_empty_chunks_of_an_import_are_known_as_empty_and_lost_ones_are_not(
+    single, kit, slide, capsys
+):
+    """Fluorescence has black corners, whose chunks are never stored."""
+    image = np.zeros((1100, 600), np.uint8)
+    image[600:, :300] = np.random.default_rng(0).integers(1, 255, (500, 300))
+    Path("scans").mkdir()
+    tifffile.imwrite("scans/a.tif", image)
+    assert main(["import", "scans/a.tif" if single else "scans", "dark.zarr"]) == 0
+    assert "empty_chunks" not in json.dumps(info("dark.zarr"))
+    report = tile_predict("dark.zarr", **TILED, require_complete_input=True, dry_run=True)
+    assert (report.input_chunks, report.input_chunks_absent) == (6, 0)
+    place = Path("dark.zarr", *([] if single else ["a"]), "0", "c")
+    assert sorted(str(path.relative_to(place)) for path in place.rglob("*/*")) == ["1/0", "2/0"]
+    (place / "1" / "0").unlink()
+    words = ["tile-predict", "dark.zarr", "--require-complete-input", "--device", "cpu"]
+    assert main(words) == 3
+    assert "must have all of its 6 chunks, got 1 absent, such as c/1/0" in capsys.readouterr().err
 
 
 def test_a_complete_input_may_be_required(kit, torn, capsys):

@@ -10,8 +10,9 @@ import numpy as np
 
 from unetkit.commands.import_images.masks import MaskRules, make_labels, named_by, read_mask
 from unetkit.errors import InputError, OutputError, UsageError
+from unetkit.storage.chunks import empty_chunks
 from unetkit.storage.datasets import Dataset, DatasetWriter, open_dataset, order_remark
-from unetkit.storage.image_writer import create_image
+from unetkit.storage.image_writer import create_image, update_attributes
 from unetkit.storage.outputs import check_output, discard, staged
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import exists, join
@@ -143,6 +144,8 @@ class DatasetOutput:
             for plane, y0, block in file.strips(CHUNK):
                 data.write(plane, y0, 0, block)
                 progress.advance()
+            if (empty := empty_chunks(data)) is not None:
+                update_attributes(partial, empty_chunks=empty)
             add_pyramid(partial)
 
     def write_dataset(
