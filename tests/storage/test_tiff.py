@@ -413,7 +413,13 @@ def test_files_of_a_set_that_differ_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "inside", ["", "<TiffData/>", '<TiffData IFD="0" PlaneCount="1000000000"/>']
+    "inside",
+    [
+        "",
+        "<TiffData/>",
+        '<TiffData FirstZ="1" IFD="0"/>' * 9,
+        '<TiffData IFD="0" PlaneCount="1000000000"/>',
+    ],
 )
 @pytest.mark.parametrize("z", [3, 10**4, 10**9])
 def test_planes_that_metadata_promise_and_no_page_holds(tmp_path, inside, z):
@@ -556,3 +562,16 @@ def test_an_angstrom_of_ome(tmp_path):
     units = {f"PhysicalSize{axis}Unit": "\u00c5" for axis in "XY"}
     path = save(tmp_path / "a.ome.tif", STACK[0, 0], ome=True, metadata={**sizes, **units})
     assert open_tiff(path).pixel_size == {"y": 0.25, "x": 0.25}
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("shape", [(6, 20, 30), (10**6, 20, 30), (2, 3, 20, 30)])
+def test_pages_that_tifffile_wrote_down_and_no_page_holds(tmp_path, shape, compression):
+    options = {"metadata": None, "compression": compression}
+    said = f'{{"shape": {list(shape)}}}'
+    path = save(tmp_path / "a.tif", PLANES[0], description=said, **options)
+    with pytest.raises(InputError, match="must hold all that it speaks of"):
+        open_tiff(path)
+    # A program that changes the size keeps the words.
+    path = save(tmp_path / "a.tif", PLANES[0, :10], description=said, **options)
+    assert open_tiff(path).shape == (10, 30)

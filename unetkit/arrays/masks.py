@@ -73,6 +73,43 @@ def _beside_alpha(mask: NDArray[Any], alpha: NDArray[Any], *, name: str) -> NDAr
     )
 
 
+def join_pages(pages: NDArray[Any], *, name: str) -> NDArray[Any]:
+    """Give objects that are drawn on a page each their numbers.
+
+    Parameters
+    ----------
+    pages : ndarray of int, shape (N, Y, X)
+        Each with one number besides 0, or none.
+    name : str
+        Of the mask, for messages.
+
+    Returns
+    -------
+    ndarray of int, shape (Y, X)
+        The place of the page that each pixel is drawn on, from 1; 0 where it is on none.
+
+    Raises
+    ------
+    LabelError
+        If a page holds several numbers, or a pixel is drawn on several pages.
+
+    Examples
+    --------
+    >>> join_pages(np.array([[[255, 0, 0]], [[0, 0, 255]]]), name="a")
+    array([[1, 0, 2]], dtype=uint8)
+    """
+    joined = np.zeros(pages.shape[1:], dtype=smallest_dtype(len(pages)))
+    for number, page in enumerate(pages, start=1):
+        drawn = page != 0
+        if np.unique(page[drawn]).size > 1 or joined[drawn].any():
+            raise LabelError(
+                "mask with more pages than its image must have an object a page, apart from all"
+                f" others, got other pages in {name!r}; save one page with a number for each object"
+            )
+        joined[drawn] = number
+    return joined
+
+
 def whole_numbers(mask: NDArray[Any], *, name: str, ignore: int | None = None) -> NDArray[Any]:
     """Return a mask as integers, with its numbers kept.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import struct
@@ -412,15 +413,18 @@ def _check_promised(
             f"TIFF must lie beside the other files of its set, got {len(lost)} of {len(others)}"
             f" absent beside {path!r}, such as {lost[0]!r}; copy the whole set into one folder"
         )
-    held = 0 if listed else len(tif.pages)
+    pages: set[tuple[str, int]] = set()  # a page that stands for several planes holds one
     for data in listed:
-        place = None if _is_own(data, root, path) else _beside(path, _file_named(data)[1])
+        name = "" if _is_own(data, root, path) else _file_named(data)[1]
+        place = _beside(path, name) if name else None
         given = data.get("PlaneCount", data.get("NumPlanes", "1" if "IFD" in data.attrib else None))
         # A page takes more than 64 bytes.
         most = len(tif.pages) if place is None else place.stat().st_size // 64
         if place is not None and given is None:
             most = _pages_of(place)
-        held += max(0, min(int(given or most), most - int(data.get("IFD", 0))))
+        first = int(data.get("IFD", 0))
+        pages.update((name, n) for n in range(first, min(first + int(given or most), most)))
+    held = len(pages) if listed else len(tif.pages)
     page = tif.pages.first
     held *= page.samplesperpixel * page.imagedepth
     promised = math.prod(int(pixels.get(f"Size{axis}", 1)) for axis in "ZCT")
@@ -453,11 +457,23 @@ def _check_whole(tif: tifffile.TiffFile, path: str) -> None:
     _Heard.kept.words = heard
     kind = tif.series[0].kind
     _Heard.kept.words = []
-    if following or (promised > 1 and kind != "imagej"):
+    if following or (promised > 1 and kind != "imagej") or _are_fewer(tif):
         raise _cut_short(f"{len(tif.pages)} pages", path)
     # Sets of other kinds than OME are known to tifffile alone.
     if any("Stack series is missing" in word or "NDTiff.index not" in word for word in heard):
         raise _cut_short("some of its files", path)
+
+
+def _are_fewer(tif: tifffile.TiffFile) -> bool:
+    """Tell whether tifffile wrote a longer series of such pages; other programs keep its words."""
+    page = tif.pages.first
+    try:
+        shape = json.loads(page.shaped_description or "{}").get("shape", ())
+    except ValueError:
+        return False
+    before = len(shape) - len(page.shape)
+    alike = tuple(shape[max(before, 0) :]) == page.shape
+    return bool(alike and math.prod(shape) > math.prod(tif.series[0].shape))
 
 
 # Our own choice: what claims to be this much larger than its file, and needs more than
@@ -534,6 +550,9 @@ def _letters(series: Any, path: str, *, axes: str | None, labels: bool) -> str:
             )
         return axes
     letters: str = own if "c" in own else own.replace("s", "c")
+    if labels and letters[:-2] in ("q", "i"):
+        # Pages of objects, or of planes: that is judged where the image is known.
+        letters = f"z{letters[1:]}"
     if set(letters) - set(AXES) or len(set(letters)) < len(letters):
         raise InputError(
             f"TIFF with dimensions {series.shape} must say what they mean, got {series.axes} in"

@@ -61,6 +61,20 @@ def test_pages_of_a_mask_are_those_of_its_image(tmp_path):
     )
 
 
+def test_a_page_an_object(tmp_path):
+    pages = np.stack([k == CELLS for k in (1, 2, 3, 7)]) * np.uint8(255)
+    flat = image(tmp_path, 3, 4)
+    path = mask(tmp_path, pages, "a.tif")
+    assert np.array_equal(read_mask(path, flat), np.where(CELLS < 4, CELLS, 0))
+    rules = survey([(path, flat)], MaskRules())
+    assert "a page for each object" in rules.files[path].remarks[0]
+    for bad in (pages | pages[:1], pages - (np.arange(4) == 1).astype(np.uint8) * (pages > 0)):
+        with pytest.raises(LabelError, match="an object a page, apart from all others"):
+            read_mask(mask(tmp_path, bad, "a.tif"), flat)
+    with pytest.raises(InputError, match=r"got 4 along z in .* for 2"):
+        read_mask(path, image(tmp_path, 2, 3, 4))
+
+
 def test_jpeg_is_refused(tmp_path):
     with pytest.raises(LabelError, match="without loss, got a JPEG"):
         read_mask(mask(tmp_path, CELLS.astype(np.uint8), "a.jpg"), image(tmp_path, 3, 4))

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.arrays.instances import components
-from unetkit.arrays.masks import MaskSurvey, one_channel, split_ignore, to_classes, whole_numbers
+from unetkit.arrays.masks import (
+    MaskSurvey,
+    join_pages,
+    one_channel,
+    split_ignore,
+    to_classes,
+    whole_numbers,
+)
 from unetkit.errors import InputError, LabelError
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.readers import open_file
@@ -48,8 +55,12 @@ def open_mask(path: str, image: ImageFile) -> ImageFile:
             f"mask must be saved without loss, got a JPEG in {path!r}, whose values are not those"
             " that were drawn; save it as PNG or TIFF"
         )
+    paged = image.planes == 1 and file.axes == "zyx"
+    if paged and file.planes > 1:
+        remark = "have a page for each object, which were numbered in their order"
+        file = replace(file, remarks=(*file.remarks, remark))
     for axis in dict.fromkeys(wanted + file.axes):
-        if axis in "tz" and file.size(axis) != image.size(axis):
+        if axis in "tz" and file.size(axis) != image.size(axis) and not paged:
             raise InputError(
                 f"mask must have the planes of its image, got {file.size(axis)} along {axis} in"
                 f" {path!r} for {image.size(axis)} in {image.path!r}"
@@ -83,6 +94,8 @@ def _numbers(file: ImageFile, image: ImageFile, ignore: int | None) -> NDArray[A
     channels = np.moveaxis(pixels, file.axes.index("c"), 0) if "c" in file.axes else pixels[None]
     drawn = one_channel(channels, name=file.path, alpha=file.alpha)
     numbers = whole_numbers(drawn, name=file.path, ignore=ignore)
+    if file.planes > image.planes:
+        numbers = join_pages(numbers, name=file.path)
     return numbers.reshape([image.size(axis) for axis in image.axes if axis != "c"])
 
 
