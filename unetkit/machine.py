@@ -6,35 +6,78 @@ import math
 import os
 from pathlib import Path
 
-# Where the kernel says what a container may use (version 2 of control groups).
-CONTAINER = Path("/sys/fs/cgroup")
+# Where the kernel says which control group a process is in, and what groups may use.
+OWN_GROUP, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
-def processor_count(container: Path = CONTAINER) -> int:
-    """Count the processors that this process may use: its affinity and its container's quota."""
+def processor_count(container: Path = GROUPS, own: Path = OWN_GROUP) -> int:
+    """Count the processors that this process may use: its affinity and the quotas of its groups.
+
+    A batch job's limit may lie on any group above its own, of version 1 or 2.
+    """
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    try:
-        share, period = (container / "cpu.max").read_text("ascii").split()
-        return min(count, max(1, math.ceil(int(share) / int(period))))
-    except (OSError, ValueError):
-        return count
+    for group in _groups("cpu", container, own):
+        quota, _, period = _text(group / "cpu.max").partition(" ")
+        quota = quota or _text(group / "cpu.cfs_quota_us")
+        period = period or _text(group / "cpu.cfs_period_us")
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            count = min(count, max(1, math.ceil(int(quota) / int(period))))
+    return count
 
 
-def free_memory(container: Path = CONTAINER) -> int:
-    """Return the bytes that are free on this machine and within the container's limit."""
+def free_memory(container: Path = GROUPS, own: Path = OWN_GROUP) -> int:
+    """Return the bytes that are free on this machine and within the limits of its groups."""
     # Loaded where it is used: counting processors needs none of it.
     import psutil  # type: ignore[import-untyped]
 
     # Unlike the free pages it counts the file cache, which gives way.
     free = int(psutil.virtual_memory().available)
+    for group in _groups("memory", container, own):
+        for limit, used, cache in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            most, taken = _text(group / limit), _text(group / used)
+            if most.isdecimal() and taken.isdecimal():
+                given = _file_cache(_text(group / "memory.stat"), cache)
+                free = min(free, max(0, int(most) - int(taken) + min(given, int(taken))))
+    return free
+
+
+def _groups(controller: str, container: Path, own: Path) -> list[Path]:
+    """List the folders of this process's groups and of all above them, to the mount."""
+    found = [container, container / controller]
+    for line in _text(own).splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = container / controllers if controllers else container
+        # Inside a container the path may be that of the machine, of which only the end is there.
+        place = Path(path.lstrip("/"))
+        for above in (place, *place.parents):
+            found += [root / above, *([] if controllers else [container / "unified" / above])]
+            if controllers:
+                found.append(container / controller / above)
+    return list(dict.fromkeys(found))
+
+
+def _text(path: Path) -> str:
     try:
-        limit = int((container / "memory.max").read_text("ascii"))
-        return min(free, max(0, limit - int((container / "memory.current").read_text("ascii"))))
+        return path.read_text("ascii").strip()
     except (OSError, ValueError):
-        return free
+        return ""
+
+
+def _file_cache(statistics: str, name: str) -> int:
+    """Return the bytes of files that the kernel keeps and gives up before it refuses memory."""
+    for line in statistics.splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.isdecimal():
+            return int(value)
+    return 0
 
 
 def held_memory() -> int:

@@ -233,3 +233,25 @@ def test_what_a_block_tells_is_as_large_as_its_faces_and_objects():
     # A view of a face would hold on to all pixels of its block.
     assert not any(np.shares_memory(part, labels) for part in parts)
     assert np.shares_memory(labels[0], labels)
+
+
+@pytest.mark.parametrize("distance", [1, 2, 3, 5])
+@pytest.mark.parametrize("dtype", ["u1", "u4", "u8", "i4", ">i8"])
+def test_objects_grow_to_the_nearest_of_the_lowest_id(distance, dtype):
+    rng = np.random.default_rng(distance)
+    labels = (rng.integers(1, 90, (40, 33)) * (rng.random((40, 33)) < 0.03)).astype(dtype)
+    within = rng.random(labels.shape) < 0.8
+    expected = labels.copy()
+    places = np.argwhere(labels)
+    for y, x in np.argwhere((labels == 0) & within):
+        squared = ((places - (y, x)) ** 2).sum(axis=1)
+        if squared.min() <= distance**2:
+            nearest = places[squared == squared.min()]
+            expected[y, x] = labels[tuple(nearest.T)].min()
+    grown = grow(labels, distance=distance, within=within)
+    np.testing.assert_array_equal(grown, expected)
+    assert grown.dtype == labels.dtype
+    signed = -labels.astype("i8")
+    np.testing.assert_array_equal(
+        grow(signed, distance=distance) != 0, grow(labels, distance=distance) != 0
+    )
