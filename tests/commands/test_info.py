@@ -51,7 +51,7 @@ def test_a_dataset(tmp_path):
         "shape": [5, 4],
         "dtype": "uint8",
         "chunks": [5, 4],
-        "channels": ["0"],
+        "channels": [],
         "pixel_size": {"y": 0.5, "x": 0.5},
         "levels": 1,
         "labels": "instances",
@@ -114,6 +114,7 @@ def model(folder):
         normalization="percentile",
         scores={"ap50": 0.75},
         provenance={"data": "data.zarr"},
+        intensities={"quantiles": [list(range(33))], "spread": [0.1]},
         parameters=4,
     )
     save_file({"w": np.zeros(4, np.float32)}, path, metadata={"unetkit": header.to_json()})
@@ -132,6 +133,8 @@ def test_a_model_file(tmp_path):
         "target": "foreground",
         "scores": {"ap50": 0.75},
         "provenance": {"data": "data.zarr"},
+        # Not all the quantiles, which nobody reads.
+        "intensities": {"lowest": [0], "median": [16], "highest": [32], "spread": [0.1]},
     }
     assert {key: found[key] for key in wanted} == wanted
     assert found["contract"]["margin"] == 92

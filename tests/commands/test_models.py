@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -95,3 +97,13 @@ def test_a_model_file_whose_plugin_is_gone_says_what_to_install(small_model, lay
     for look in (show_model, check_model):
         with pytest.raises(ResourceError, match=r"needs model 'good' of good-nets 1\.2, which"):
             look(str(path))
+
+
+def test_the_list_takes_no_torch():
+    code = (
+        "import sys; from unetkit.cli.app import main; main(['models', '--json'])\n"
+        "print([name for name in ('torch', 'numba', 'zarr') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+    assert '"unet"' in done.stdout

@@ -69,6 +69,26 @@ def test_each_broken_plugin_has_its_error_and_harms_no_other(lay, monkeypatch, c
     assert capfd.readouterr() == ("", "")
 
 
+OWN = """
+from torch import nn
+from unetkit import SizeContract
+
+class Mine(nn.Module):
+    def __init__(self, in_channels, classes, filters):
+        super().__init__()
+        self.contract = SizeContract(step=1, minimum=3, margin=1, halo=0, exact=True)
+        self.layer = nn.Sequential(
+            nn.Conv2d(in_channels, filters, 3), nn.LeakyReLU(0.1), nn.Conv2d(filters, classes, 1)
+        )
+
+    def forward(self, image):
+        return self.layer(image)
+
+def build(*, in_channels: int, classes: int, filters: int = 4) -> Mine:
+    return Mine(in_channels, classes, filters)
+"""
+
+
 def test_a_new_package_passes_its_own_test_as_generated(tmp_path):
     folder = tmp_path / "unetkit-shallow"
     report = new_plugin(str(folder))
@@ -85,15 +105,19 @@ def test_a_new_package_passes_its_own_test_as_generated(tmp_path):
         if path.is_file()
         for word in ("DISTRIBUTION", "MODULE", "MODEL", "UNETKIT")
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    for own in (None, OWN):
+        if own is not None:
+            # The network becomes one's own, with other options, and the test still holds.
+            (folder / "src" / "unetkit_shallow" / "__init__.py").write_text(own)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_shipped_linter_finds_nothing_in_a_new_package(tmp_path):

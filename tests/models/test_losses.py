@@ -108,6 +108,18 @@ def test_dice_and_jaccard_are_one_minus_the_overlap_of_probabilities():
     assert [f.item() for f in found] == pytest.approx(expected, rel=1e-4)
 
 
+def test_focal_is_that_of_the_soft_max():
+    logits, target, weights = draw()
+    weights[0, 2:] = 0
+    chosen = np.take_along_axis(log_softmax(logits, axis=1), target[:, None], axis=1)[:, 0]
+    each = -((1 - np.exp(chosen)) ** 2) * chosen
+    expected = np.mean([each[k][weights[k] > 0].mean() for k in (0, 1)])
+    assert one("focal", (logits, target, weights)).item() == pytest.approx(expected, rel=1e-5)
+    # As any function of the soft-max it knows no common offset of all logits.
+    moved = one("focal", (logits + 3, target, weights)).item()
+    assert moved == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("text", ["unet+0.5*dice", "lovasz", "ce+focal"])
 def test_the_parts_of_a_batch_sum_up_to_its_loss(text):
     logits, target, weights = draw()

@@ -76,7 +76,24 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
 def _model(source: str) -> dict[str, Any]:
     header = read_header(source)
     size = bytes_on_disk(source)
-    return _plain({"source": source, "kind": "model", **header.to_dict(), "bytes": size})
+    told = {**header.to_dict(), "intensities": _shortened(header.intensities)}
+    return _plain({"source": source, "kind": "model", **told, "bytes": size})
+
+
+def _shortened(intensities: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Say of the many quantiles of each channel the lowest, the middle one and the highest."""
+    rows = (intensities or {}).get("quantiles")
+    if not isinstance(rows, list) or not all(isinstance(row, list) and row for row in rows):
+        return intensities
+    rest = {name: value for name, value in (intensities or {}).items() if name != "quantiles"}
+    ends = {"lowest": 0, "median": 0.5, "highest": 1}
+    few = {key: [row[round(at * (len(row) - 1))] for row in rows] for key, at in ends.items()}
+    return {**few, **rest}
+
+
+def _channels(image: Image) -> list[str]:
+    """Name the channels; a grey image without a name has none to tell."""
+    return [] if image.channel_names == ("0",) else list(image.channel_names)
 
 
 def _dataset(source: str) -> dict[str, Any]:
@@ -99,7 +116,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
         "name": sample.name,
         "source": sample.source,
         **_array(sample.data),
-        "channels": list(image.channel_names),
+        "channels": _channels(image),
         "pixel_size": image.pixel_size,
         "levels": image.levels,
         "labels": kind,
@@ -113,7 +130,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
 def _image(image: Image) -> dict[str, Any]:
     return {
         **_array(image.data),
-        "channels": list(image.channel_names),
+        "channels": _channels(image),
         "pixel_size": image.pixel_size,
         "levels": image.levels,
         "labels": {

@@ -22,19 +22,23 @@ _BY_REGION: dict[str, tuple[str, dict[str, float]]] = {
     "dice": ("DiceLoss", {}),
     "jaccard": ("JaccardLoss", {}),
     "tversky": ("TverskyLoss", {"alpha": 0.3, "beta": 0.7}),
-    "focal": ("FocalLoss", {}),
     "lovasz": ("LovaszLoss", {}),
 }
-LOSSES = ("unet", "ce", *_BY_REGION)
+LOSSES = ("unet", "ce", "dice", "jaccard", "tversky", "focal", "lovasz")
+# How much the pixels count less that are right already, as Lin et al. (2017) found best.
+GAMMA = 2
+_BY_TILE = ("focal", *_BY_REGION)
 
 
 @dataclass(frozen=True)
 class Loss:
     """A sum of losses, each with a factor.
 
-    ``unet`` is the weighted cross-entropy of the paper and ``ce`` the same without weights. All
-    others come from segmentation-models-pytorch and are the mean over the tiles of a batch, so
-    that it makes no difference in how many parts a batch is computed. Weights say how much a pixel
+    ``unet`` is the weighted cross-entropy of the paper and ``ce`` the same without weights.
+    ``focal`` is that of Lin et al. (2017) with one soft-max in place of a sigmoid for each class,
+    (1 - p)^2 times the cross-entropy, and without their balance of classes. The others come from
+    segmentation-models-pytorch. These and ``focal`` are the mean over the tiles of a batch, so that
+    it makes no difference in how many parts a batch is computed. Weights say how much a pixel
     counts in ``unet``; a pixel of weight 0 counts in none of them.
     """
 
@@ -66,7 +70,7 @@ class Loss:
             )
         values = []
         for factor, name in self.terms:
-            if name in _BY_REGION:
+            if name in _BY_TILE:
                 share = 1.0 if tiles is None else logits.shape[0] / tiles
                 values.append(factor * share * _by_tile(name, logits, target, weights))
             else:
@@ -147,10 +151,16 @@ def _by_tile(name: str, logits: Tensor, target: Tensor, weights: Tensor) -> Tens
         if bool(counts.any()):
             # One row: some of them want a picture.
             row, classes = tile[:, counts][None, :, None], truth[counts][None, None]
-            values.append(_loaded(name)(row, classes).sum())
+            found = _focal(row, classes) if name == "focal" else _loaded(name)(row, classes)
+            values.append(found.sum())
         else:
             values.append(tile.sum() * 0)
     return torch.stack(values).mean()
+
+
+def _focal(logits: Tensor, classes: Tensor) -> Tensor:
+    entropy = functional.cross_entropy(logits, classes, reduction="none")
+    return ((1 - torch.exp(-entropy)) ** GAMMA * entropy).mean()
 
 
 @cache

@@ -362,3 +362,30 @@ def test_a_length_in_micrometres_needs_a_pixel_size_and_follows_it(tmp_path):
     with pytest.raises(InputError, match="must have a pixel size for a sigma in micrometres"):
         augment(bare, str(tmp_path / "none.zarr"), sigma="2um")
     assert not (tmp_path / "none.zarr").exists()
+
+
+def test_movements_that_are_weaker_than_asked_for_are_told(tmp_path):
+    class Notes:
+        def __init__(self):
+            self.notes = []
+
+        def __getattr__(self, name):
+            return self.notes.append if name == "note" else lambda *_, **__: None
+
+    found = {}
+    for side, sigma, more in ((64, 10, {}), (64, 1, {}), (64, 10, {"allow_folds": True})):
+        url = str(tmp_path / f"{side}-{sigma}-{len(more)}.zarr")
+        writer = DatasetWriter(url)
+        writer.add("a", np.zeros((side, side), np.uint8), axes="yx")
+        writer.finish()
+        notes, output = Notes(), url.replace(".zarr", ".more.zarr")
+        augment(url, output, copies=40, sigma=sigma, progress=notes, **more)
+        told = [note for note in notes.notes if "folded" in note]
+        copies = open_dataset(output).samples[1:]
+        grids = np.array([one.image.attributes["deformation"]["grid"] for one in copies])
+        found[side, sigma, len(more)] = told, float(np.sqrt(np.square(grids).mean()))
+    told, spread = found[64, 10, 0]
+    wanted = found[64, 10, 1][1]
+    assert spread < 0.98 * wanted
+    assert f"displacements are {spread / wanted:.0%} of what --sigma asks for" in told[0]
+    assert found[64, 1, 0][0] == found[64, 10, 1][0] == []

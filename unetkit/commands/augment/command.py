@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
+
 from unetkit.commands.augment.copies import (
     Copy,
     Strengths,
@@ -23,7 +25,7 @@ from unetkit.storage.pixel_size import recorded
 from unetkit.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from unetkit.options import Opt, Overwrite, Preview, SchedulerName, Seed, Workers
     from unetkit.storage.datasets import Dataset
@@ -153,6 +155,7 @@ def augment(
         else:
             jobs = replayed(replay, dataset, writer)
         _note(dataset, progress)
+        _note_folds(jobs, progress)
         progress.start("augmenting", total=len(jobs))
         run_jobs(
             make_copy,
@@ -203,6 +206,21 @@ def _note(dataset: Dataset, progress: Progress) -> None:
         progress.note(FIRST_USE)
 
 
+def _note_folds(jobs: Sequence[Copy], progress: Progress) -> None:
+    """Say where movements are weaker than asked for, since those that fold were drawn again."""
+    moved = [(job.deformation, job.folded) for job in jobs if job.deformation is not None]
+    again = sum(folded is not None for _, folded in moved)
+    if not again:
+        return
+    kept = np.mean([np.square(drawn.grid) for drawn, _ in moved])
+    asked = np.mean([np.square((folded or drawn).grid) for drawn, folded in moved])
+    progress.note(
+        f"{again} of {len(moved)} movements would have folded their image over itself and were"
+        f" drawn again: displacements are {np.sqrt(kept / asked):.0%} of what --sigma asks for."
+        " --allow-folds keeps them."
+    )
+
+
 def _provenance(**more: Any) -> dict[str, Any]:
     return {"command": "augment", "unetkit_version": __version__, **more}
 
@@ -225,4 +243,5 @@ def _copies(
                 appearance=appearance.to_dict(),
             )
             place = writer.reserve(name, source=sample.source)
-            yield Copy(sample, name, place, attributes, deformation, appearance)
+            folded = strengths.folded(seed, (index, number), sample)
+            yield Copy(sample, name, place, attributes, deformation, appearance, folded)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.arrays.appearance import Appearance, apply_appearance, draw_appearance
-from unetkit.arrays.deformation import SAMPLING, Deformation, draw_deformation, grid_lines, sampler
+from unetkit.arrays.deformation import (
+    SAMPLING,
+    Deformation,
+    draw_deformation,
+    folds,
+    grid_lines,
+    sampler,
+)
 from unetkit.arrays.targets import TARGETS, target_names
 from unetkit.arrays.weight_map import stored_balance, stored_preset
 from unetkit.engine.block_io import fit_image
@@ -51,6 +58,8 @@ class Copy:
     attributes: dict[str, Any]  # provenance of the copy
     deformation: Deformation | None = None  # None for the original
     appearance: Appearance | None = None
+    # What was drawn first, where the movement is another since that would fold the image.
+    folded: Deformation | None = None
 
 
 def make_copy(copy: Copy) -> None:
@@ -245,6 +254,13 @@ class Strengths:
             sigma=in_pixels(self.sigma, sample.image.pixel_size, name="sigma", sample=sample.name),
             shape=None if self.allow_folds else (sample.data.height, sample.data.width),
         )
+
+    def folded(self, seed: int, place: tuple[int, int], sample: Sample) -> Deformation | None:
+        """Return what is drawn first for a copy, where it would fold the image and is not taken."""
+        if self.allow_folds:
+            return None
+        drawn, _ = replace(self, allow_folds=True).draw(seed, place, sample)
+        return drawn if folds(drawn, (sample.data.height, sample.data.width)) else None
 
     def _draw(
         self,
