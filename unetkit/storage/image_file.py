@@ -63,6 +63,9 @@ class ImageFile:
         How many tiles or strips were never written, and read as 0.
     parts : int
         How many tiles or strips the file speaks of.
+    is_damaged : callable, optional
+        Looks at all data of the file and tells whether they are other than an encoder writes, where
+        decoding them does not. It may take longer than decoding does.
     """
 
     path: str
@@ -80,6 +83,7 @@ class ImageFile:
     files: tuple[str, ...] = ()
     absent: int = 0
     parts: int = 0
+    is_damaged: Callable[[], bool] | None = None
 
     def size(self, axis: str) -> int:
         """Return the size along an axis; 1 where the file has no such axis."""
@@ -182,6 +186,7 @@ def joined(files: Sequence[ImageFile], names: Sequence[str]) -> ImageFile:
         turned=any(file.turned for file in files),
         absent=sum(file.absent for file in files),
         parts=sum(file.parts for file in files),
+        is_damaged=lambda: any(file.is_damaged and file.is_damaged() for file in files),
         lossy=any(file.lossy for file in files),
         remarks=tuple(dict.fromkeys(remark for file in files for remark in file.remarks)),
     )

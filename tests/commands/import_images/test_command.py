@@ -261,6 +261,18 @@ def test_what_a_reader_remarks_about_a_mask_is_said(folder, run):
     assert np.array_equal(whole(second.labels()) > 0, cells() > 0)
 
 
+def test_damaged_data_of_a_jpeg_are_said(tmp_path):
+    for name in "ab":
+        save(tmp_path / "jpegs" / f"{name}.jpg", np.tile(np.arange(240, dtype=np.uint8), (240, 1)))
+    data = bytearray((tmp_path / "jpegs" / "b.jpg").read_bytes())
+    noise = np.random.default_rng(0).integers(0, 255, 64, dtype=np.uint8)
+    data[len(data) // 2 : len(data) // 2 + 64] = noise.tobytes()
+    (tmp_path / "jpegs" / "b.jpg").write_bytes(data)
+    told = Told()
+    import_images(str(tmp_path / "jpegs"), str(tmp_path / "data.zarr"), progress=told)
+    assert [note[:28] for note in told.notes] == ["1 image: hold damaged data, "]
+
+
 def test_a_mask_that_was_drawn_upright(folder, run):
     exif = Image.Exif()
     exif[0x0112] = 6

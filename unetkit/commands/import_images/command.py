@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +23,7 @@ from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.storage.readers import open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from unetkit.options import Channels, Opt, Overwrite
 
@@ -211,10 +213,12 @@ def import_images(
         pairs, files = [pairs[n] for n in new], [files[n] for n in new]
     known -= len(pairs)
     alone = labels is None and not append and Path(source).is_file()
-    if alone:
-        here.write_image(files[0], pairs[0], progress)
-    else:
-        here.write_dataset(pairs, files, rules, progress=progress)
+    with _damage(files) as damaged:
+        if alone:
+            here.write_image(files[0], pairs[0], progress)
+        else:
+            here.write_dataset(pairs, files, rules, progress=progress)
+        remarks += damaged()
     report = replace(
         _report(output, files, rules if masks else None),
         made="image" if alone else "dataset",
@@ -227,6 +231,23 @@ def import_images(
     for sentence in (*remarks, *notes(report, files, rules, asked=labels is not None)):
         progress.note(sentence)
     return report
+
+
+@contextmanager
+def _damage(files: Sequence[ImageFile]) -> Iterator[Callable[[], list[str]]]:
+    """Look for damaged data beside the writing, and return what says what was found."""
+    pool = ThreadPoolExecutor(max_workers=2)
+    checks = [pool.submit(file.is_damaged) for file in files if file.is_damaged]
+
+    def said() -> list[str]:
+        count = sum(check.result() for check in checks)
+        what = "hold damaged data, so that some pixels are not those that were saved"
+        return [f"{_many(count, 'image')}: {what}"] if count else []
+
+    try:
+        yield said
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _report(output: str, files: Sequence[ImageFile], rules: MaskRules | None) -> ImportReport:
