@@ -2,7 +2,7 @@
 
 Every command of the command line is a function of the same job here, with the same options:
 `import_images`, `augment`, `weights`, `train`, `tile_predict`, `evaluate`, `measure`,
-`export_prediction`, `info` and `demo`; `list_models`, `show_model`, `export_model`, `list_plugins`
+`export_prediction`, `info` and `demo`; `remove_samples` is `unetkit remove`; `list_models`, `show_model`, `export_model`, `list_plugins`
 and `new_plugin` are what
 `unetkit models` and `unetkit plugins` run, and `unetkit.testing` checks a model. `open_dataset` and
 `open_image` read what they write; `SizeContract` is what a model says of the sizes that it takes,
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unetkit.commands.evaluate.command import evaluate
     from unetkit.commands.export_model import export_model
     from unetkit.commands.export_prediction import export_prediction
-    from unetkit.commands.import_images.command import import_images
+    from unetkit.commands.import_images.command import import_images, remove_samples
     from unetkit.commands.info import info
     from unetkit.commands.measure import measure
     from unetkit.commands.models import list_models, show_model
@@ -52,6 +52,7 @@ __all__ = [
     "new_plugin",
     "open_dataset",
     "open_image",
+    "remove_samples",
     "show_model",
     "tile_predict",
     "train",
@@ -76,6 +77,7 @@ _HOMES = {
     "new_plugin": "unetkit.commands.plugins",
     "open_dataset": "unetkit.storage.datasets",
     "open_image": "unetkit.storage.images",
+    "remove_samples": "unetkit.commands.import_images.command",
     "show_model": "unetkit.commands.models",
     "tile_predict": "unetkit.commands.tile_predict.command",
     "train": "unetkit.commands.train.command",

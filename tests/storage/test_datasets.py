@@ -1,6 +1,7 @@
 """Datasets as they are built and read: samples with their parts, the list last, and stacks."""
 
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -9,7 +10,14 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unetkit.errors import InputError, LabelError, MissingError, OutputError, UsageError
+from unetkit.errors import (
+    InputError,
+    LabelError,
+    MissingError,
+    OutputError,
+    ResourceError,
+    UsageError,
+)
 from unetkit.storage.datasets import (
     DatasetWriter,
     label_dtype,
@@ -444,3 +452,54 @@ def test_a_stack_of_one_is_an_image_and_one_of_more_is_none(tmp_path):
     assert (image.name, image.data.shape) == ("0000", (2, 8, 6))
     with pytest.raises(InputError, match="a stack of 3"):
         open_image(stack(tmp_path / "three", {"images": IMAGES}))
+
+
+def viewed(url):
+    """List what napari's reader opens, which goes by the OME-XML, and hold the series to it."""
+    document = ElementTree.parse(f"{url}/OME/METADATA.ome.xml").getroot()
+    listed = [image.attrib["ID"].removeprefix("Image:") for image in document]
+    attributes = dict(zarr.open_group(f"{url}/OME", mode="r").attrs)
+    assert attributes.get("ome", attributes)["series"] == listed
+    for path, image in zip(listed, document, strict=True):
+        shape = zarr.open_array(f"{url}/{path}/0", mode="r").shape
+        (pixels,) = image
+        assert (int(pixels.attrib["SizeY"]), int(pixels.attrib["SizeX"])) == shape[-2:]
+    return listed
+
+
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+def test_viewers_find_the_samples_of_a_dataset(version, tmp_path):
+    url = str(tmp_path / "data.zarr")
+    writer = DatasetWriter(url, ome_version=version)
+    for name in ("a", "b 2"):
+        place = writer.reserve(name)
+        create_image(place, shape=(1, 4, 6), axes="cyx", dtype="f4", ome_version=version)
+    writer.finish()
+    assert viewed(url) == ["a", "b 2"]
+    if version == "0.5":  # of 0.4 it tells no version, which this layout does not have there
+        yaozarrs.validate_zarr_store(url)
+    root = dict(zarr.open_group(url, mode="r").attrs)
+    assert root.get("ome", root)["bioformats2raw.layout"] == 3
+    assert open_dataset(url).names == ("a", "b 2")
+    writer = DatasetWriter(url)
+    create_image(writer.reserve("c"), shape=(4, 6), axes="yx", dtype="u1", ome_version=version)
+    writer.finish()
+    writer.remove(["a"])
+    assert viewed(url) == ["b 2", "c"]
+
+
+def test_viewers_see_the_earlier_samples_where_the_list_can_not_be_written(tmp_path, faults):
+    url = dataset(tmp_path, a=1)
+    before = sorted(tmp_path.rglob("*"))
+    writer = DatasetWriter(url)
+    writer.add("b", PIXELS[0], axes="yx")
+    with faults.at("open", "data.zarr/.zarr.json", 28, times=1), pytest.raises(ResourceError):
+        writer.finish()
+    assert viewed(url) == ["a"]
+    assert [path for path in sorted(tmp_path.rglob("*")) if f"{url}/b" not in str(path)] == before
+
+
+@pytest.mark.parametrize("name", ["OME", "ome"])
+def test_no_sample_is_called_as_the_list_for_viewers(name, tmp_path):
+    with pytest.raises(InputError, match="must be a plain folder name"):
+        DatasetWriter(str(tmp_path / "data.zarr")).add(name, PIXELS[0], axes="yx")

@@ -120,6 +120,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
         "pixel_size": image.pixel_size,
         "levels": image.levels,
         "labels": kind,
+        "other_labels": list(image.other_labels),
         "classes": list(sample.class_names),
         "objects": told.get("objects"),
         "ignore": sample.ignore is not None,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from unetkit.errors import InputError, LabelError, MissingError, OutputError, UsageError
+from unetkit.storage.atomic import write_bytes, write_text
 from unetkit.storage.chunks import empty_chunks
 from unetkit.storage.image_file import are_axes
 from unetkit.storage.image_writer import (
@@ -29,11 +31,37 @@ from unetkit.storage.images import (
     refuse_incomplete,
     stack_images,
 )
-from unetkit.storage.nodes import ArrayNode, GroupNode, create_group, read_node
-from unetkit.storage.ome import FORMATS, SCHEMA, listed_samples, provenance_marks
+from unetkit.storage.nodes import (
+    ArrayNode,
+    GroupNode,
+    create_group,
+    read_node,
+    replace_attributes,
+)
+from unetkit.storage.ome import (
+    COLLECTION,
+    COLLECTION_XML,
+    FORMATS,
+    LAYOUT,
+    SCHEMA,
+    array_below,
+    collection_xml,
+    listed_samples,
+    ome_part,
+    provenance_marks,
+    read_multiscale,
+)
 from unetkit.storage.outputs import discard
 from unetkit.storage.pyramids import add_pyramid
-from unetkit.storage.urls import base_name, exists, inside, is_segment, join
+from unetkit.storage.urls import (
+    base_name,
+    exists,
+    files_below,
+    inside,
+    is_segment,
+    join,
+    read,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,7 +111,8 @@ class DatasetWriter:
         What an interrupted run left there, with its name in no list, is still there. `source` is
         what the sample was made from, itself where left out.
         """
-        if not is_segment(name) or name.startswith(".") or name == "zarr.json":
+        is_taken = name.lower() in ("zarr.json", COLLECTION.lower())
+        if not is_segment(name) or name.startswith(".") or is_taken:
             raise InputError(
                 f"a sample's name must be a plain folder name, got {name!r}; rename the file"
             )
@@ -135,8 +164,43 @@ class DatasetWriter:
         self._added.clear()
 
     def _list(self) -> None:
+        """List the samples, for viewers too; viewers see the earlier list where that fails."""
+        node = read_node(self.url)
+        if not isinstance(node, GroupNode):
+            raise InputError(f"{self.url} must be a dataset, got none there; check the path")
+        marks = provenance_marks(node)
         listed = [{"name": name, "source": source} for name, source in self._samples]
-        update_attributes(self.url, samples=listed)
+        document: dict[str, Any] = {"unetkit": {**marks, "samples": listed}}
+        if COLLECTION in self.names:  # of an earlier version
+            replace_attributes(self.url, document)
+            return
+        document |= ome_part(LAYOUT, zarr_format=node.zarr_format)
+        folder = join(self.url, COLLECTION)
+        before = {path: read(join(folder, path)) for path in files_below(folder)}
+        try:
+            self._list_for_viewers(folder, node.zarr_format)
+            replace_attributes(self.url, document)
+        except BaseException:
+            with suppress(Exception):
+                if not before:
+                    discard(folder)
+                for path, data in before.items():
+                    write_bytes(join(folder, path), data)
+            raise
+
+    def _list_for_viewers(self, folder: str, zarr_format: Literal[2, 3]) -> None:
+        images = []
+        for name in self.names:
+            group = read_node(join(self.url, name))
+            multiscale = read_multiscale(group) if isinstance(group, GroupNode) else None
+            if multiscale is not None:
+                images.append((name, name, multiscale, array_below(multiscale.paths[0])))
+        series = ome_part({"series": [name for name, *_ in images]}, zarr_format=zarr_format)
+        if read_node(folder) is None:
+            create_group(folder, series, zarr_format=zarr_format)
+        else:
+            replace_attributes(folder, series)
+        write_text(join(folder, COLLECTION_XML), collection_xml(images))
 
 
 def write_sample(

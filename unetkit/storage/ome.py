@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+from xml.etree import ElementTree  # only to write: nothing foreign is parsed
 
 from unetkit.errors import InputError, UsageError
 from unetkit.storage.image_file import are_axes
@@ -320,6 +321,38 @@ def multiscales(
     if placement.whole != Steps():
         document["coordinateTransformations"] = placement.whole.document(axes)
     return [document]
+
+
+# What a folder of images is called by viewers that know the layout of bioformats2raw, and where it
+# lists them: under `series`, and in OME-XML, which napari goes by.
+COLLECTION = "OME"
+COLLECTION_XML = "METADATA.ome.xml"
+LAYOUT = {"bioformats2raw.layout": 3}
+_XML = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+_XML_TYPES = {"float16": "float", "float32": "float", "float64": "double", "bool": "uint8"}
+
+
+def collection_xml(images: Sequence[tuple[str, str, Multiscale, ArrayNode]]) -> str:
+    """Describe images, each by its path, name, levels and largest level, in OME-XML.
+
+    References
+    ----------
+    OME-Zarr 0.5, "bioformats2raw.layout" (transitional); OME-XML of 2016-06.
+    """
+    root = ElementTree.Element("OME", {"xmlns": _XML})
+    for number, (path, name, multiscale, array) in enumerate(images):
+        # The number after the colon is the path, for those who know no list of series.
+        image = ElementTree.SubElement(root, "Image", {"ID": f"Image:{path}", "Name": name})
+        sizes = dict(zip(multiscale.axes, array.shape, strict=True))
+        kind = array.dtype.name
+        about = {"ID": f"Pixels:{number}", "DimensionOrder": "XYZCT"}
+        about["Type"] = _XML_TYPES.get(kind, kind if kind[-2:] != "64" else "double")
+        about |= {f"Size{axis}": str(sizes.get(axis.lower(), 1)) for axis in "XYZCT"}
+        for axis, size in (multiscale.pixel_size or {}).items():
+            about[f"PhysicalSize{axis.upper()}"] = repr(float(size))
+        pixels = ElementTree.SubElement(image, "Pixels", about)
+        ElementTree.SubElement(pixels, "MetadataOnly")
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=False)
 
 
 def omero(names: Sequence[str]) -> dict[str, Any]:

@@ -158,6 +158,8 @@ class DatasetOutput:
     ) -> None:
         """Write sample by sample; what is listed is complete."""
         progress.start("importing", total=len(pairs))
+        if self.append and not pairs:
+            return
         if self.append:
             self._add(DatasetWriter(self.url), pairs, files, rules=rules, progress=progress)
             return
@@ -198,7 +200,7 @@ def _is_same(sample: Sample, pair: Pair, file: ImageFile, *, rules: MaskRules) -
         sample.data.axes == file.axes
         and sample.data.shape == file.shape
         and sample.data.dtype == file.dtype
-        and sample.image.pixel_size == file.pixel_size
+        and file.pixel_size in (None, sample.image.pixel_size)
         and sample.image.channel_names == file.channels
     )
     if same and pair.mask:
