@@ -2,8 +2,8 @@
 
 Every command of the command line is a function of the same job here, with the same options:
 `import_images`, `augment`, `weights`, `train`, `tile_predict`, `evaluate`, `measure`,
-`export_prediction`, `info` and `demo`; `remove_samples` is `unetkit remove`; `list_models`, `show_model`, `export_model`, `list_plugins`
-and `new_plugin` are what
+`export_prediction`, `info` and `demo`; `remove_samples`, `list_models`, `show_model`,
+`export_model`, `list_plugins` and `new_plugin` are what `unetkit remove`,
 `unetkit models` and `unetkit plugins` run, and `unetkit.testing` checks a model. `open_dataset` and
 `open_image` read what they write; `SizeContract` is what a model says of the sizes that it takes,
 and `ImageFile` what a reader makes of an image file. Names load their module on first use.

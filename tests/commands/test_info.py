@@ -57,6 +57,7 @@ def test_a_dataset(tmp_path):
         "labels": "instances",
         "classes": [],
         "objects": 19,
+        "other_labels": [],
         "ignore": False,
         "weights": True,
     }

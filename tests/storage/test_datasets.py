@@ -499,7 +499,7 @@ def test_viewers_see_the_earlier_samples_where_the_list_can_not_be_written(tmp_p
     assert [path for path in sorted(tmp_path.rglob("*")) if f"{url}/b" not in str(path)] == before
 
 
-@pytest.mark.parametrize("name", ["OME", "ome"])
-def test_no_sample_is_called_as_the_list_for_viewers(name, tmp_path):
+@pytest.mark.parametrize("name", ["OME", "ome", "caf\udce9"])
+def test_no_sample_is_called_as_the_list_for_viewers_or_as_no_document_can_say(name, tmp_path):
     with pytest.raises(InputError, match="must be a plain folder name"):
         DatasetWriter(str(tmp_path / "data.zarr")).add(name, PIXELS[0], axes="yx")

@@ -112,7 +112,9 @@ class DatasetWriter:
         what the sample was made from, itself where left out.
         """
         is_taken = name.lower() in ("zarr.json", COLLECTION.lower())
-        if not is_segment(name) or name.startswith(".") or is_taken:
+        # A name of a file that is no UTF-8 comes with what no document can hold.
+        is_odd = name.startswith(".") or any("\ud800" <= letter <= "\udfff" for letter in name)
+        if not is_segment(name) or is_taken or is_odd:
             raise InputError(
                 f"a sample's name must be a plain folder name, got {name!r}; rename the file"
             )

@@ -718,6 +718,10 @@ def test_orders_of_channels_that_differ_are_told_and_kept(tmp_path, orders, said
     for name, channels in zip("ab", orders, strict=True):
         image = open_image(f"{out}/{name}")
         assert "".join(image.channel_names) == channels
+    if said is None or "orders" in said:
+        import_images(str(tmp_path), f"{out}2", channels="2")
+        values = [int(whole(s.data).max()) for s in open_dataset(f"{out}2").samples]
+        assert values == [3, 3]
     stack_of(tmp_path, "c", orders[1])
     import_images(str(tmp_path / "c.tif"), out, append=True, progress=(more := Told()))
     assert any("channels have" in note for note in more.notes) == (said is not None)

@@ -16,7 +16,7 @@ from unetkit.commands.import_images.masks import MaskRules, survey
 from unetkit.commands.import_images.pairing import Pair, pair_files
 from unetkit.errors import InputError, UsageError
 from unetkit.progress import SILENT, Progress
-from unetkit.storage.datasets import DatasetWriter
+from unetkit.storage.datasets import DatasetWriter, are_named
 from unetkit.storage.image_file import ImageFile, check_axes, joined
 from unetkit.storage.images import channel_numbers, detect
 from unetkit.storage.pixel_size import parse_pixel_size
@@ -335,6 +335,7 @@ def _open_all(
     kept: list[Pair] = []
     files: list[ImageFile] = []
     sets: dict[str, int] = {}  # which of them a further file of its set belongs to
+    names: tuple[str, ...] = ()  # of the first file's channels
     for pair in pairs:
         place = str(Path(pair.image).resolve())
         if place in sets:
@@ -346,8 +347,13 @@ def _open_all(
         else:
             file = open_file(pair.image, axes=axes)
         sets.update((str(Path(other).resolve()), len(kept)) for other in file.files)
+        names = names or file.channels
         if channels is not None:
-            numbers = channel_numbers(channels, file.channels, of=pair.image)
+            # Where images name the same channels, a number means that of the first image.
+            same = are_named(names) and sorted(names) == sorted(file.channels)
+            numbers = channel_numbers(channels, names if same else file.channels, of=pair.image)
+            if same:
+                numbers = [file.channels.index(names[number]) for number in numbers]
             file = file.pick(numbers) if "c" in file.axes else file
         sizes = {**(file.pixel_size or {}), **(size or {})}
         known = {axis: sizes[axis] for axis in file.axes if axis in sizes}
