@@ -202,6 +202,14 @@ def test_what_no_second_run_could_mend_leaves_nothing(stores):
     assert not Path(PARTIAL).exists()
 
 
+def test_counts_of_another_version_are_not_added_to(cut_short, stores, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(cached_counts, "COUNTS", 1)
+        cut_short(*stores, resume=True, after=3)
+    with pytest.raises(OutputError, match="of the same evaluation"):
+        evaluate(*stores, resume=True, **WORK)
+
+
 def test_several_predictions_each_keep_their_own(cut_short, stores):
     both = (stores[0], write("q.zarr", 3))
     expected = evaluate(*both, truth=stores[1], **WORK)
