@@ -302,7 +302,7 @@ def tile_predict(
     skip_below : float, optional
         Leave out tiles that are darker than this everywhere.
     mask : str, optional
-        An image of any scale over the whole source; tiles in which it is 0 are left out.
+        A Zarr image of any scale over the whole source; tiles in which it is 0 are left out.
     require_complete_input : bool
         Refuse an image of which a chunk is absent; else it reads as the fill value, and the output
         lists it.
