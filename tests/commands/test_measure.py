@@ -108,3 +108,14 @@ def test_images_of_other_channels_are_not_measured_into_one_table(tmp_path):
     with pytest.raises(InputError, match="DAPI, actin in 'a'; DAPI, tubulin in 'b'; measure those"):
         measure(writer.url, writer.url)
     assert not (tmp_path / "p.objects.csv").exists()
+
+
+def test_a_grey_image_needs_no_number_of_its_channel(tmp_path):
+    writer = DatasetWriter(str(tmp_path / "p.zarr"))
+    writer.add("a", IMAGE[0], axes="yx", labels=LABELS[0].astype(np.uint16))
+    writer.finish()
+    place = str(tmp_path / "p.zarr")
+    (row, *_) = rows_of(measure(place, place, scheduler="sync").output)
+    assert {"mean", "min", "max"} <= row.keys()
+    assert float(row["mean"]) == pytest.approx(IMAGE[0][LABELS[0] == 1].mean(), rel=1e-4)
+    assert not any(name.endswith("_0") for name in row)

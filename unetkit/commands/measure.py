@@ -158,8 +158,10 @@ def _channels(pictures: Mapping[str, Image | None]) -> tuple[str, ...]:
 
 
 def _named(column: str, channels: Sequence[str]) -> str:
-    """Put a channel's name for its number."""
+    """Put a channel's name for its number; a grey image without a name needs neither."""
     what, _, number = column.partition("_")
+    if number == "0" and tuple(channels) == ("0",):
+        return what
     if number.isdigit() and int(number) < len(channels):
         return f"{what}_{channels[int(number)]}"
     return column
