@@ -122,7 +122,8 @@ def test_a_wheel_of_it_is_installed_used_and_uninstalled(lab):
     assert "shallow" not in run(*unetkit, "models", cwd=lab).stdout
     gone = run(*unetkit, "tile-predict", "slide.zarr", "-o", "again.zarr", cwd=lab, code=5)
     assert "needs model 'shallow' of unetkit-shallow 0.1.0" in gone.stderr
-    assert "pip install 'unetkit-shallow==0.1.0'" in gone.stderr
+    # No command that a file could have written.
+    assert "pip install" not in gone.stderr
     assert run(
         *unetkit, "train", "data.zarr", "--model", "shallow", "-o", "m.safetensors", cwd=lab, code=2
     )

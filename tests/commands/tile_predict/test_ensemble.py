@@ -57,8 +57,11 @@ def test_a_file_is_named_once(slide, capsys):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"classes": ("background", "cell")}, "same classes, got background, foreground in one"),
-        ({"target": "boundary"}, "same target, got foreground in one.* and boundary in other"),
+        (
+            {"classes": ("a", "b"), "target": "classes"},
+            "same classes, got background, foreground in one",
+        ),
+        ({"target": "classes"}, "same target, got foreground in one.* and classes in other"),
         ({"channels": 2}, "same number of channels, got 1 in one.* and 2 in other"),
         ({"chosen": "DAPI"}, "same choice of channels, got None in one.* and DAPI in other"),
     ],

@@ -57,7 +57,7 @@ class Screen:
 
 def description(plan):
     network = build_model("unet", in_channels=1, classes=2, options=plan.options)
-    image = SimpleNamespace(pixel_size=None)
+    image = SimpleNamespace(pixel_size=None, channel_names=("0",))
     first = SimpleNamespace(data=SimpleNamespace(channel_count=1), image=image)
     task: Any = SimpleNamespace(
         target="foreground", class_names=("background", "foreground"), score="AP"
