@@ -1,5 +1,6 @@
 """Files appear whole and follow no planted link; what killed jobs left goes, and nothing else."""
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -18,6 +19,8 @@ from unetkit.storage.atomic import (
     write_json,
     write_text,
 )
+from unetkit.storage.nodes import plain
+from unetkit.storage.urls import is_segment
 
 
 def names(folder):
@@ -170,3 +173,12 @@ def test_a_link_is_removed_and_not_what_it_names(tmp_path):
     link.symlink_to(tmp_path / "kept")
     remove(link)
     assert files(tmp_path) == {"kept/a"}
+
+
+def test_a_name_that_is_no_utf_8_can_be_written_of(tmp_path):
+    name = os.fsdecode(b"sl\xffide")
+    write_json(str(tmp_path / "a.json"), plain({"source": name, name: 1}))
+    write_json(str(tmp_path / "b.json"), {"source": name})
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"source": "sl?ide", "sl?ide": 1}
+    assert json.loads((tmp_path / "b.json").read_bytes()) == {"source": "sl?ide"}
+    assert not is_segment(name)

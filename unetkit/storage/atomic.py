@@ -45,8 +45,8 @@ def write_bytes(path: str, data: bytes) -> None:
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a text file in UTF-8, as `write_bytes` does."""
-    write_bytes(path, text.encode())
+    """Write a text file in UTF-8, as `write_bytes` does; of a name that is none, what can be."""
+    write_bytes(path, text.encode(errors="replace"))
 
 
 def write_json(path: str, value: Any) -> None:

@@ -445,16 +445,17 @@ def plain(value: Any) -> Any:
     zarr keeps a value that it could not write in memory and fails on every later write.
     """
     if isinstance(value, dict) or hasattr(value, "items"):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {plain(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
+    if value is None or isinstance(value, int):
         return value
-    return str(value)
+    # The name of a file need not be text.
+    return str(value).encode(errors="replace").decode()
 
 
 def digest_documents(folder: str) -> dict[str, str]:

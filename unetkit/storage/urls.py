@@ -261,7 +261,10 @@ def copy(source: str, target: str, relative: Sequence[str]) -> None:
             )
 
 
-_BAD_SEGMENT = re.compile(r"[\x00-\x1f\x7f-\x9f/\\]|^\.{0,2}$|^__|^~|^[a-zA-Z][a-zA-Z0-9+.-]*:")
+_BAD_SEGMENT = re.compile(
+    # Control signs, what no UTF-8 can hold, and what leads elsewhere.
+    r"[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\]|^\.{0,2}$|^__|^~|^[a-zA-Z][a-zA-Z0-9+.-]*:"
+)
 
 
 def join(url: str, *names: str) -> str:
@@ -307,6 +310,11 @@ def is_segment(name: object) -> bool:
     return isinstance(name, str) and len(name) <= 255 and not _BAD_SEGMENT.search(name)
 
 
+def resolved(path: str) -> Path:
+    """Follow the links of a path; one that leads in a loop is left as it is, to fail when read."""
+    return Path(os.path.realpath(path))
+
+
 def inside(url: str, relative: object, *, what: str) -> str:
     """Join a path that was read from metadata, and make sure that it stays below `url`.
 
@@ -316,8 +324,7 @@ def inside(url: str, relative: object, *, what: str) -> str:
     whole = join(url, *(str(segment) for segment in segments))
     escapes = not all(is_segment(segment) for segment in segments)
     if not escapes and not is_remote(url):
-        root = Path(url).resolve()
-        escapes = not Path(whole).resolve().is_relative_to(root)
+        escapes = not resolved(whole).is_relative_to(resolved(url))
     if escapes:
         raise InputError(
             f"{what} in the metadata of {url} must be a path inside it, got {relative!r:.100}; "
@@ -386,7 +393,7 @@ def collide(first: str, second: str) -> bool:
     if is_remote(first) or is_remote(second):
         words = [f"{url.rstrip('/')}/" for url in (first, second)]
         return words[0].startswith(words[1]) or words[1].startswith(words[0])
-    one, other = Path(first).resolve(), Path(second).resolve()
+    one, other = resolved(first), resolved(second)
     return _identity(one) in _above(other) or _identity(other) in _above(one)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from unetkit.commands.train.command import train
+from unetkit.commands.train.page import _events
 from unetkit.errors import StoppedError
 from unetkit.storage.outputs import written_by_unetkit
 
@@ -162,3 +163,8 @@ def test_a_browser_opens_it_at_a_phones_width_and_asks_no_network(here, scheme):
     assert pictures >= 3
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
     assert all(name.startswith("data:") for name in loaded)
+
+
+def test_a_line_of_the_log_that_was_cut_is_left_out():
+    events = list(_events('{"event": "step", "step": 1}\n3\n{}\n{"event": "st'))
+    assert events == [{"event": "step", "step": 1}]

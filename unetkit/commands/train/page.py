@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from unetkit.views.page import page, png_uri
 from unetkit.views.pictures import small_picture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from unetkit.commands.train.report import TrainingDescription
     from unetkit.commands.train.validation import ValidationPicture
@@ -64,7 +65,7 @@ class TrainingPage(Callback):
         write_bytes(str(self._pictures / f"{name}.png"), content)
 
     def _write(self, *, running: bool) -> None:
-        lines = [json.loads(line) for line in self._log.read_text("utf-8").splitlines()]
+        lines = list(_events(self._log.read_text("utf-8", errors="replace")))
         write_text(self._path, page(self._contents(lines, running=running), template=PAGE))
 
     def _contents(self, lines: list[dict[str, Any]], *, running: bool) -> dict[str, Any]:
@@ -126,3 +127,12 @@ class TrainingPage(Callback):
                 if data is not None
             ],
         }
+
+
+def _events(log: str) -> Iterator[dict[str, Any]]:
+    """Read the lines of a log; a job that was killed may have left one of them cut off."""
+    for line in log.splitlines():
+        with suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict) and "event" in event:
+                yield event
