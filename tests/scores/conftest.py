@@ -23,9 +23,10 @@ class Scored:
 
     def thin(self, plain, thinned=None):
         """Score thin borders by the tables of their pieces, thinned or not; nothing is split."""
-        errors = np.zeros(1), np.zeros(1)
-        sums = isbi2012.plane_sums([plain], [thinned or plain], errors)
-        return overall({name: (np.arange(one.shape[1]), one) for name, one in sums.items()})
+        one = np.ones((1, 1), bool)
+        errors = isbi2012.warping_errors(one, one)
+        sums = isbi2012.plane_sums(plain, thinned or plain, errors)
+        return overall({name: (np.arange(len(one)), one[None]) for name, one in sums.items()})
 
 
 def overall(columns):

@@ -5,7 +5,9 @@ import pytest
 from scipy import stats
 
 from unetkit.scores import bootstrap
-from unetkit.scores.sums import Sums, mean_ratio
+from unetkit.scores.contingency import Contingency, apart
+from unetkit.scores.sums import Sums, count, mean_ratio
+from unetkit.scores.table import instance_sums
 
 
 def scores(seed, units=30, gain=0.0):
@@ -19,8 +21,9 @@ def made(by_unit):
     return Sums(np.arange(by_unit.shape[1]), by_unit, mean_ratio)
 
 
-def test_the_interval_is_that_of_scipy():
+def test_the_interval_is_that_of_scipy_widened():
     shares = scores(0)
+    level = 1 - 2 * stats.norm.cdf(np.sqrt(30 / 29) * stats.t.ppf(0.025, 29))
 
     def ratio(parts, wholes, axis):
         return parts.sum(axis=axis) / wholes.sum(axis=axis)
@@ -30,6 +33,7 @@ def test_the_interval_is_that_of_scipy():
         ratio,
         paired=True,
         method="percentile",
+        confidence_level=level,
         n_resamples=5000,
         vectorized=True,
     ).confidence_interval
@@ -60,7 +64,7 @@ def test_the_test_is_the_exact_permutation_test_of_scipy():
 def test_equal_predictions_do_not_differ_and_unlike_ones_do():
     same = scores(3)
     assert bootstrap.permutation_test(same, same, seed=0) == 1
-    assert bootstrap.difference_interval(same, same, resamples=100, seed=0) == (0, 0)
+    assert bootstrap.difference_interval(same, same, resamples=100, seed=0) is None
     better = scores(3, gain=0.2)
     assert bootstrap.permutation_test(better, same, seed=0) == 1 / (bootstrap.EXCHANGES + 1)
 
@@ -69,6 +73,59 @@ def test_a_score_that_never_applies_has_neither():
     nothing = made(np.zeros((6, 2)))
     assert bootstrap.interval(nothing, resamples=50, seed=0) is None
     assert bootstrap.permutation_test(nothing, nothing, seed=0) is None
+
+
+def counts(*found):
+    return Sums(np.arange(1), np.array(found, float)[:, None], count)
+
+
+def test_rare_events_of_few_images_are_not_taken_for_never():
+    low, high = bootstrap.interval(counts(0, 0, 0, 0, 0), resamples=50, seed=0)
+    assert (low, high) == (0, pytest.approx(-np.log(0.025)))
+    low, high = bootstrap.interval(counts(1, 1, 1, 1, 0), resamples=50, seed=0)
+    assert low <= stats.chi2.ppf(0.025, 8) / 2
+    assert high >= stats.chi2.ppf(0.975, 10) / 2
+    # Images that differ more than chance has it are as uncertain as they differ.
+    low, high = bootstrap.interval(counts(0, 0, 0, 0, 500), resamples=500, seed=0)
+    assert low == 0
+    assert high > 1000
+
+
+def test_alike_images_do_not_say_how_far_others_differ():
+    assert bootstrap.interval(made(np.ones((6, 2))), resamples=50, seed=0) is None
+
+
+def image(rng):
+    """Draw the table of an image: objects that are found by chance, some well, and false ones."""
+    number = 1 + rng.poisson(rng.gamma(3, 8))
+    good, sizes = rng.beta(8, 2), rng.integers(80, 400, number)
+    iou = np.where(rng.random(number) < good, rng.beta(9, 2, number) / 2 + 0.5, 0)
+    both = np.round(sizes * 2 * iou / (1 + iou)).astype(int)
+    false = rng.integers(80, 400, rng.poisson(number * (1 - good) / 2))
+    ids = np.arange(1, number + 1)
+    more = number + 1 + np.arange(len(false))
+    true = np.concatenate([ids, ids, 0 * ids, 0 * more, [0]])
+    pred = np.concatenate([ids, 0 * ids, ids, more, [0]])
+    pixels = np.concatenate([both, sizes - both, (sizes - both) * (both > 0), false, [60000]])
+    return Contingency(0 * true, *(part.astype(np.uint64) for part in (true, pred)), pixels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("images", "least"), [(5, 0.90), (8, 0.92), (20, 0.92)])
+def test_intervals_hold_the_score_of_the_population(images, least):
+    rng = np.random.default_rng(0)
+    sums = instance_sums(apart(image(rng) for _ in range(4000)))
+    drawn = [rng.integers(0, 4000, images) for _ in range(2000)]
+    for name in ("average_precision_50", "pq", "seg", "dice"):
+        whole = sums[name]
+        found = [
+            bootstrap.interval(
+                Sums(whole.keys, whole.by_unit[units], whole.formula), resamples=1000, seed=n
+            )
+            for n, units in enumerate(drawn)
+        ]
+        held = np.mean([i is not None and i[0] <= whole.overall() <= i[1] for i in found])
+        assert least <= held <= 0.98, name
 
 
 def test_holm_by_hand():

@@ -75,21 +75,6 @@ def test_images_kept_apart_come_back_as_parts():
     assert [(t.image.tolist(), t.images) for t in apart([a, b])] == [([0, 0], 2), ([1], 2)]
     origin, entries = stack(apart([a, b]))
     assert origin.tolist() == entries.image.tolist() == [0, 0, 1]
-    assert [rows(part) for part in pool([a, b]).parts(2)] == [rows(a), rows(b)]
-    assert [len(part) for part in merge([a]).parts(1)] == [2]
-
-
-def test_blocks_of_several_planes_come_back_as_planes():
-    a = from_labels(np.array([[1, 0]]), np.array([[1, 1]]))
-    b = from_labels(*np.ones((2, 1, 3), int))
-    # Two planes of two blocks each: a and b, then b and a.
-    table = pool([a, b, b, a])
-    assert [(part.image.tolist(), part.images) for part in table.parts(2)] == [
-        ([0, 0, 1], 2),
-        ([0, 1, 1], 2),
-    ]
-    whole = table.joined(2)
-    assert (whole.images, whole.counts.tolist()) == (2, [1, 4, 1, 4])
 
 
 def test_foreground_is_any_label_but_zero():

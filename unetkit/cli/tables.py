@@ -356,8 +356,7 @@ def _certain(certainty: Document) -> list[RenderableType]:
         return [Text(safe(f"No intervals: {certainty['reason'] or 'nothing applies'}."))]
     percent = f"{certainty['level']:.0%}"
     rows = [{f"{percent} interval": n, "from": i[0], "to": i[1]} for n, i in found.items()]
-    squares = f"squares of {certainty['square']} pixels" if certainty["square"] else "images"
-    return [table(rows), Text(f"From {certainty['units']} {squares}, resampled.")]
+    return [table(rows), Text(f"From {certainty['units']} images, resampled.")]
 
 
 def _compared(document: Document) -> list[RenderableType]:

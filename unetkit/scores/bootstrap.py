@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import special
 
-from unetkit.scores.sums import aligned
+from unetkit.scores.sums import aligned, count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,11 @@ _ROWS_AT_A_TIME = 256
 
 
 def interval(sums: Sums, *, resamples: int, seed: int) -> tuple[float, float] | None:
-    """Find the middle 95 % of a score over resampled units.
+    """Find a 95 % interval of a score of all images of which these are a sample, by resampling.
+
+    Percentiles of few units are too narrow, by the factor that Student's t is wider than the
+    normal and by the root of n / (n - 1): they are taken as much farther out. A count is also as
+    uncertain as one of rare events, so that none of them in few images isn't taken for never.
 
     Parameters
     ----------
@@ -39,20 +44,29 @@ def interval(sums: Sums, *, resamples: int, seed: int) -> tuple[float, float] | 
     Returns
     -------
     tuple of float, or None
-        The 2.5th and 97.5th percentile of the resampled score; None where it applies to no
-        resample.
+        None where the score applies to no resample, and where all are alike: how far images
+        differ was not seen.
 
     References
     ----------
-    Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
+    Hesterberg (2015), The American Statistician 69:371, expanded percentiles.
+    Garwood (1936), Biometrika 28:437, rare events.
     """
-    return _middle(_resampled(sums, resamples=resamples, seed=seed))
+    drawn = _resampled(sums, resamples=resamples, seed=seed)
+    found = _middle(drawn, len(sums.by_unit))
+    if sums.formula is not count or not len(drawn):
+        return found
+    seen = float(sums.by_unit.sum())
+    edge = (1 - LEVEL) / 2
+    low = special.chdtri(2 * seen, 1 - edge) / 2 if seen else 0.0
+    high = special.chdtri(2 * seen + 2, edge) / 2
+    return min([low, *(found or ())]), max([high, *(found or ())])
 
 
 def difference_interval(
     first: Sums, second: Sums, *, resamples: int, seed: int
 ) -> tuple[float, float] | None:
-    """Find the middle 95 % of the difference of a score between two predictions of the same units.
+    """Find a 95 % interval of the difference of a score between two predictions of the same units.
 
     Parameters
     ----------
@@ -61,7 +75,7 @@ def difference_interval(
         As for `interval`; both predictions are resampled alike.
     """
     drawn = [_resampled(side, resamples=resamples, seed=seed) for side in (first, second)]
-    return _middle(drawn[0] - drawn[1])
+    return _middle(drawn[0] - drawn[1], len(first.by_unit))
 
 
 def permutation_test(first: Sums, second: Sums, *, seed: int) -> float | None:
@@ -143,11 +157,12 @@ def _resampled(sums: Sums, *, resamples: int, seed: int) -> Array:
     return np.concatenate(found) if found else np.empty(0)
 
 
-def _middle(values: Array) -> tuple[float, float] | None:
-    """Give the middle 95 % of the values that are there."""
+def _middle(values: Array, units: int) -> tuple[float, float] | None:
+    """Give the middle 95 % of the values that are there, widened for few units."""
     there = values[np.isfinite(values)]
-    if not len(there):
+    if not len(there) or there.min() == there.max():
         return None
-    edge = 50 * (1 - LEVEL)
+    far = np.sqrt(units / (units - 1)) * special.stdtrit(units - 1, (1 - LEVEL) / 2)
+    edge = 100 * special.ndtr(far)
     low, high = np.percentile(there, [edge, 100 - edge])
     return float(low), float(high)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from unetkit.scores.sums import Columns
-    from unetkit.scores.units import SpatialBlocks
 
 Array = np.ndarray[Any, Any]
 
@@ -76,8 +75,6 @@ def measure(
     inside: tuple[slice, slice],
     instances: bool = False,
     counted: Array | None = None,
-    blocks: SpatialBlocks | None = None,
-    origin: tuple[int, int] = (0, 0),
 ) -> Surfaces:
     """Measure the outlines of a block.
 
@@ -93,10 +90,6 @@ def measure(
         The block in these arrays.
     counted : ndarray of bool, shape (Y, X), optional
         Where outlines count; left out, everywhere.
-    blocks : SpatialBlocks, optional
-        Tell these apart, each as a unit.
-    origin : tuple of int
-        Row and column of the block in the image.
     """
     sides = [(_outline(truth), _outline(found))] if instances else []
     labels = [_INSTANCES] if instances else []
@@ -106,20 +99,17 @@ def measure(
         if label:
             labels.append(int(label))
             sides.append((_outline(truth == label), _outline(found == label)))
-    parts: list[tuple[int, Array, Array]] = []
+    parts: list[tuple[int, Array]] = []
     for n, (label, pair) in enumerate(zip(labels, sides, strict=True)):
         if n and instances and all(map(np.array_equal, pair, sides[0])):
             # Nothing touches: both outlines are one.
-            parts += [(label, unit, rest) for _, unit, rest in parts]
+            parts += [(label, rest) for _, rest in parts]
             continue
         edges = pair if counted is None else [edge & counted for edge in pair]
         for number, (edge, other) in enumerate((edges, edges[::-1])):
-            y, x, squared = _squared(edge, other, inside)
-            units = 0 * y if blocks is None else blocks.at(y + origin[0], x + origin[1])
-            parts.append((label, units * _UNIT, number * _SIDE + squared))
+            parts.append((label, number * _SIDE + _squared(edge, other, inside)))
     return merge(
-        Surfaces(unit + label * _LABEL + rest, np.ones(len(rest), np.int64))
-        for label, unit, rest in parts
+        Surfaces(label * _LABEL + rest, np.ones(len(rest), np.int64)) for label, rest in parts
     )
 
 
@@ -251,16 +241,16 @@ def _by_label(sums: Array) -> Array:
     return np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 4), -1, 0)
 
 
-def _squared(edge: Array, other: Array, inside: tuple[slice, slice]) -> tuple[Array, Array, Array]:
-    """Give row, column and squared distance to the other outline of each pixel of an outline."""
+def _squared(edge: Array, other: Array, inside: tuple[slice, slice]) -> Array:
+    """Give the squared distance to the other outline of each pixel of an outline."""
     own = edge[inside]
     y, x = np.nonzero(own)
     if not len(y) or not other.any():
-        return y, x, np.full(len(y), FARTHEST**2 + 1)
+        return np.full(len(y), FARTHEST**2 + 1)
     there = np.argwhere(other)
     if len(there) > other.size // _DENSE:
         distance = ndimage.distance_transform_edt(~other)[inside][own]
-        return y, x, np.minimum(np.rint(distance**2).astype(np.int64), FARTHEST**2 + 1)
+        return np.minimum(np.rint(distance**2).astype(np.int64), FARTHEST**2 + 1)
     places = np.stack([y + (inside[0].start or 0), x + (inside[1].start or 0)], axis=1)
     tree = cKDTree(there, balanced_tree=False, compact_nodes=False)
     nearest = tree.query(places, distance_upper_bound=FARTHEST + 1)[1]
@@ -268,7 +258,7 @@ def _squared(edge: Array, other: Array, inside: tuple[slice, slice]) -> tuple[Ar
     found = nearest < len(there)
     squared = np.full(len(y), FARTHEST**2 + 1)
     squared[found] = ((there[nearest[found]] - places[found]) ** 2).sum(axis=1)
-    return y, x, np.minimum(squared, FARTHEST**2 + 1)
+    return np.asarray(np.minimum(squared, FARTHEST**2 + 1))
 
 
 def _reduce(keys: Array, counts: Array) -> Surfaces:

@@ -7,7 +7,6 @@ does not know: which score needs what, and where blocks lie.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,34 +65,6 @@ class Contingency:
         sizes = np.zeros(int(new.sum()), np.int64)
         np.add.at(sizes, row, self.counts)
         return Segments(image=self.image[order][new], ids=ids[order][new], sizes=sizes, row=row)
-
-    def parts(self, blocks: int) -> list[Contingency]:
-        """Give one table for each block of images whose blocks are told apart here.
-
-        Parameters
-        ----------
-        blocks : int
-            How many each image has: the first ones here are those of the first image.
-
-        Returns
-        -------
-        list of Contingency
-            An id means the same object in all of them.
-        """
-        image, block = np.divmod(self.image, blocks)
-        order = np.argsort(block, kind="stable")
-        edges = np.searchsorted(block[order], np.arange(blocks + 1)).tolist()
-        return [
-            Contingency(
-                image[at], self.true[at], self.pred[at], self.counts[at], self.images // blocks
-            )
-            for at in (order[start:stop] for start, stop in pairwise(edges))
-        ]
-
-    def joined(self, blocks: int) -> Contingency:
-        """Give the table of whole images of one whose `blocks` are told apart, see `parts`."""
-        whole = (self.image // blocks, self.true, self.pred, self.counts)
-        return _reduce(whole, images=self.images // blocks)
 
     def foreground(self) -> Contingency:
         """Give the table of the two classes background (label 0) and foreground (any other)."""

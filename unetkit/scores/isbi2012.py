@@ -13,14 +13,10 @@ import numpy as np
 from numba import njit
 from scipy import ndimage
 
-from unetkit.scores import contingency
-from unetkit.scores.sums import mean_where, unit_of_segment
+from unetkit.scores.sums import mean_where
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from unetkit.scores.contingency import Contingency
-    from unetkit.scores.units import SpatialBlocks
 
 Array = np.ndarray[Any, Any]
 
@@ -132,23 +128,6 @@ class Topology:
     def mergers(self) -> int:
         """How many lines join objects."""
         return int((self.first & ~self.split).sum())
-
-    def by_block(self, blocks: SpatialBlocks | None) -> tuple[Array, Array]:
-        """Count pixels where they are, and lines where they begin.
-
-        Parameters
-        ----------
-        blocks : SpatialBlocks or None
-            None is the image as one.
-
-        Returns
-        -------
-        tuple of ndarray, shape (U,)
-        """
-        count = 1 if blocks is None else blocks.count
-        at = 0 * self.y if blocks is None else blocks.at(self.y, self.x)
-        pixels, lines = (np.bincount(part, minlength=count) for part in (at, at[self.first]))
-        return pixels, lines
 
 
 def warp(truth: Array, found: Array, *, certainty: Array | None = None) -> Array:
@@ -351,74 +330,52 @@ def _parts(objects: Array, seen: Array, queue: Array, y: int, x: int, mark: int)
     return False
 
 
-def plane_sums(
-    plain: Sequence[Contingency],
-    thinned: Sequence[Contingency],
-    errors: tuple[Array, Array],
-) -> dict[str, Array]:
+def plane_sums(plain: Contingency, thinned: Contingency, topology: Topology) -> dict[str, Array]:
     """Take the sums of one plane.
 
     Parameters
     ----------
-    plain, thinned : sequence of Contingency
-        Of the truth's pieces and those of the proposal, as they are and thinned, one table a unit.
-    errors : tuple of ndarray, shape (U,)
-        Pixels and lines of errors of topology, as `Topology.by_block` has them.
+    plain, thinned : Contingency
+        Of the truth's pieces and those of the proposal, as they are and thinned.
+    topology : Topology
 
     Returns
     -------
-    dict of str to ndarray of float64, shape (U, M)
+    dict of str to ndarray of float64, shape (M,)
         By score; but for those of `BY_PLANE`, planes add up.
     """
     joined, single = _pieces(plain), _pieces(thinned)
-    unit, table = contingency.stack(plain)
-    true, pred = table.true != 0, table.pred != 0
-    in_both, in_true, in_pred, pixels = (
-        np.bincount(unit[chosen], table.counts[chosen], minlength=len(plain))
-        for chosen in (true & pred, true, pred, table.counts > 0)
-    )
+    true, pred = plain.true != 0, plain.pred != 0
+    in_both, in_true, in_pred = (plain.counts[chosen].sum() for chosen in (true & pred, true, pred))
     shared = single["both2"] + single["border"]
     pairs = [joined[f"{name}2"] - joined[name] for name in ("both", "true", "pred")]
-    return {
-        "v_rand": _stack(2 * shared, single["true2"] + single["pred2"] + single["border"]),
-        "v_info": _stack(*(single[n] for n in ("count", "both_bits", "true_bits", "pred_bits"))),
-        "warping_error": _stack(errors[0], pixels, in_pred),
-        "warping_lines": _stack(errors[1], in_pred),
-        "isbi_rand": _stack(pairs[1] + pairs[2] - 2 * pairs[0], pairs[1] + pairs[2]),
-        "isbi_pixel": _stack(in_true + in_pred - 2 * in_both, in_true + in_pred),
+    found = {
+        "v_rand": (2 * shared, single["true2"] + single["pred2"] + single["border"]),
+        "v_info": tuple(single[n] for n in ("true", "both_bits", "true_bits", "pred_bits")),
+        "warping_error": (len(topology.y), plain.pixels, in_pred),
+        "warping_lines": (topology.first.sum(), in_pred),
+        "isbi_rand": (pairs[1] + pairs[2] - 2 * pairs[0], pairs[1] + pairs[2]),
+        "isbi_pixel": (in_true + in_pred - 2 * in_both, in_true + in_pred),
     }
+    return {name: np.array(sums, float) for name, sums in found.items()}
 
 
-def _stack(*columns: Array) -> Array:
-    return np.stack(columns, axis=-1).astype(float)
-
-
-def _pieces(units: Sequence[Contingency]) -> dict[str, Array]:
+def _pieces(table: Contingency) -> dict[str, Any]:
     """Measure the pieces on the pixels of true objects; predicted border is single pixels."""
-    whole = contingency.merge(units)
-    counts = whole.counts.astype(float)
-    hit = (whole.true != 0) & (whole.pred != 0)
-    true, pred = whole.segments("true"), whole.segments("pred")
-    true_unit, pred_unit = (unit_of_segment(units, side) for side in ("true", "pred"))
-    sizes = np.bincount(pred.row[hit], counts[hit], minlength=len(pred.ids))
-    unit, table = contingency.stack(units)
-    border = (table.true != 0) & (table.pred == 0)
-    objects = true.ids != 0
+    counts = table.counts.astype(float)
+    hit = (table.true != 0) & (table.pred != 0)
+    true, pred = table.segments("true"), table.segments("pred")
     parts = {
-        "both": (true_unit[true.row[hit]], counts[hit]),
-        "true": (true_unit[objects], true.sizes[objects].astype(float)),
-        "pred": (pred_unit, sizes),
+        "both": counts[hit],
+        "true": true.sizes[true.ids != 0].astype(float),
+        "pred": np.bincount(pred.row[hit], counts[hit], minlength=len(pred.ids)),
     }
-
-    def add(at: Array, values: Array) -> Array:
-        return np.bincount(at, values, minlength=len(units))
-
-    found = {"border": add(unit[border], table.counts[border].astype(float))}
-    for name, (at, values) in parts.items():
-        found[name] = add(at, values)
-        found[f"{name}2"] = add(at, values**2)
-        found[f"{name}_bits"] = add(at, values * np.log2(np.maximum(values, 1)))
-    return found | {"count": found["true"]}
+    found = {"border": counts[(table.true != 0) & (table.pred == 0)].sum()}
+    for name, sizes in parts.items():
+        found[name] = sizes.sum()
+        found[f"{name}2"] = (sizes**2).sum()
+        found[f"{name}_bits"] = (sizes * np.log2(np.maximum(sizes, 1))).sum()
+    return found
 
 
 def v_info(keys: Array, sums: Array) -> Array:

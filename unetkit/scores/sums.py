@@ -1,6 +1,6 @@
 """Sums that scores are made of, unit by unit, and the formulas that make scores of them.
 
-A unit is an image, or a block of one: the table of it, in a list. What this module does not know:
+A unit is a sample: the table of its image or images, in a list. What this module does not know:
 what scores are called and which are best. The score of any choice of units is the formula of the
 sum over these units.
 """
@@ -18,7 +18,7 @@ from unetkit.scores import contingency, matching
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from unetkit.scores.contingency import Contingency
+    from unetkit.scores.contingency import Contingency, Segments
 
 Array = np.ndarray[Any, Any]
 # Takes the keys of the columns, shape (M,), and sums, shape (..., M); returns shape (...), NaN
@@ -132,7 +132,7 @@ def mean_ratio(keys: Array, sums: Array) -> Array:
 
 def precision(keys: Array, sums: Array) -> Array:
     """Take the mean of shared / predicted pixels over labels; 0 for one that is wholly missed."""
-    shared, pred, true = _by_image(sums, 3)
+    shared, pred, true = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 3), -1, 0)
     shares = np.divide(shared, pred, out=np.zeros(np.shape(pred)), where=pred > 0)
     return mean_where(shares, pred + true > 0)
 
@@ -145,35 +145,24 @@ def detection(keys: Array, sums: Array) -> Array:
 
 def rand(keys: Array, sums: Array) -> Array:
     """Take the share of pixel pairs that agree; pairs are ordered, as each counts twice."""
-    pixels, true, pred, joint, ground_true, ground_pred, empty = _by_image(sums, 7)
-    every = pixels.sum(axis=-1)
-    pairs = every * (every - 1)
-    parted = true + ground_true**2 + pred + ground_pred**2 - 2 * (joint + empty**2)
-    differing = parted.sum(axis=-1)
-    return _divide(pairs - differing, pairs)
+    pixels, true, pred, joint = np.moveaxis(sums, -1, 0)
+    pairs = pixels * (pixels - 1)
+    return _divide(pairs - (true + pred - 2 * joint), pairs)
 
 
 def adapted_rand_error(keys: Array, sums: Array) -> Array:
     """Take 1 - F of the pairs of two pixels, so that none is paired with itself."""
-    both, true, pred, missed, pixels = _by_image(sums, 5)
-    joined = 0.5 * (true - pixels) + 0.5 * (pred + missed**2 - pixels)
-    agreed = _divide((both - pixels).sum(axis=-1), joined.sum(axis=-1))
-    return np.asarray(np.clip(1 - agreed, 0, None))
+    both, true, pred, pixels = np.moveaxis(sums, -1, 0)
+    joined = 0.5 * (true - pixels) + 0.5 * (pred - pixels)
+    return np.asarray(np.clip(1 - _divide(both - pixels, joined), 0, None))
 
 
-def information(keys: Array, sums: Array, *, directions: int = 1) -> Array:
+def information(keys: Array, sums: Array) -> Array:
     """Add up the conditional entropies in bits of one direction, or of both."""
-    terms = _by_image(sums.reshape(*sums.shape[:-1], directions, -1), 5)
-    pixels, known, ground, shared, empty = terms
-    bits = (known + _surprise(ground) - shared - _surprise(empty)).sum(axis=-1)
+    pixels, *bits = np.moveaxis(sums, -1, 0)
     # Sums of logarithms leave 1e-16 where segments agree, on either side of 0.
-    each = np.round(np.clip(_divide(bits, pixels.sum(axis=-1)), 0, None), 12)
-    return np.asarray(each.sum(axis=-1))
-
-
-def _by_image(sums: Array, count: int) -> Array:
-    """Put `count` columns first, that each image has of its own; images are last."""
-    return np.moveaxis(sums.reshape(*sums.shape[:-1], -1, count), -1, 0)
+    each = [np.round(np.clip(_divide(part, pixels), 0, None), 12) for part in bits]
+    return np.asarray(np.sum(each, axis=0))
 
 
 def mean_where(values: Array, there: Array) -> Array:
@@ -201,31 +190,12 @@ def columns(*sums: Array) -> Columns:
     return np.arange(len(sums)), np.stack(sums, axis=-1).astype(float)
 
 
-def unit_of_segment(units: Sequence[Contingency], side: str) -> Array:
-    """Find the unit of each segment: the one that has most of it.
-
-    Parameters
-    ----------
-    units : sequence of Contingency
-    side : {"true", "pred"}
-
-    Returns
-    -------
-    ndarray of int64, shape (S,)
-        By segment of the units as one table; the first unit where two have as much.
-    """
+def _units_of_segments(units: Sequence[Contingency], side: Segments) -> Array:
+    """Find the unit of each segment: that of its image."""
     unit, table = contingency.stack(units)
-    image, ids = table.image, table.true if side == "true" else table.pred
-    order = np.lexsort((unit, ids, image))
-    image, ids, unit = image[order], ids[order], unit[order]
-    starts = np.flatnonzero(contingency.changes(image, ids, unit))
-    image, ids, unit = image[starts], ids[starts], unit[starts]
-    sizes = np.add.reduceat(table.counts[order], starts) if len(starts) else starts
-    # The last of a segment is where it belongs.
-    order = np.lexsort((-unit, sizes, ids, image))
-    last = np.roll(contingency.changes(image[order], ids[order]), -1)
-    own: Array = unit[order][last]
-    return own
+    of_image = np.zeros(table.images, np.int64)
+    of_image[table.image] = unit
+    return np.asarray(of_image[side.image])
 
 
 def pixel_sums(units: Sequence[Contingency], labels: Iterable[int]) -> dict[str, Columns]:
@@ -262,10 +232,10 @@ def pixel_sums(units: Sequence[Contingency], labels: Iterable[int]) -> dict[str,
 
 
 def object_sums(units: Sequence[Contingency]) -> dict[str, Columns]:
-    """Take the sums of every score of objects, each of which counts where most of it lies."""
+    """Take the sums of every score of objects."""
     pairs = matching.overlaps(contingency.merge(units))
     true, pred = matching.errors(pairs)
-    true_unit, pred_unit = (unit_of_segment(units, side) for side in ("true", "pred"))
+    true_unit, pred_unit = (_units_of_segments(units, side) for side in (pairs.true, pairs.pred))
 
     def add(at: Array, weights: Array | None = None) -> Array:
         return _add(at, weights, len(units))
@@ -280,7 +250,6 @@ def object_sums(units: Sequence[Contingency]) -> dict[str, Columns]:
     total, well = add(at[above], iou[above]), add(at[above])
     covered = pairs.columns[covers]
     detected = add(pred_unit[np.unique(covered)])
-    # Further objects that a predicted one covers count where that one lies.
     cost = (
         SPLIT_COST * (add(pred_unit[covered]) - detected)
         + MISS_COST * (n_true - add(at[covers]))
@@ -309,67 +278,35 @@ def segment_sums(units: Sequence[Contingency]) -> dict[str, Columns]:
     """Take the sums of every score of segments, of which the background of an image is one."""
     whole = contingency.merge(units)
     true, pred = whole.segments("true"), whole.segments("pred")
-    true_unit, pred_unit = (unit_of_segment(units, side) for side in ("true", "pred"))
-    unit, entries = contingency.stack(units)
-    # Of blocks of one image the background is a segment that no unit has for itself.
-    held = np.unique(np.stack([entries.image, unit]), axis=1)[0]
-    spread = len(held) > len(np.unique(held))
-    images = whole.images if spread else 1
-    ground_true, ground_pred = ((ids == 0) & spread for ids in (whole.true, whole.pred))
-    void = ground_true & ground_pred
-    at_true = np.where(ground_true, pred_unit[pred.row], true_unit[true.row])
-    at_pred = np.where(ground_pred, true_unit[true.row], pred_unit[pred.row])
-    counts = whole.counts.astype(float)
+    true_unit, pred_unit = (_units_of_segments(units, side) for side in (true, pred))
+    counts, at = whole.counts.astype(float), true_unit[true.row]
 
-    def add(at: Array, image: Array, values: Array, chosen: Array) -> Array:
-        places = at[chosen] * images + (image[chosen] if spread else 0)
-        return _add(places, values[chosen], len(units) * images).reshape(len(units), images)
+    def add(at: Array, values: Array) -> Array:
+        return _add(at, values, len(units))
 
-    def pairs(at: Array, values: Array, chosen: Array) -> Array:
-        return add(at, whole.image, values, chosen)
+    def bits(segments: Segments) -> Array:
+        return add(at, counts * np.log2(segments.sizes[segments.row] / counts))
 
-    nothing = (entries.true == 0) & (entries.pred == 0) & spread
-    empty = add(unit, entries.image, entries.counts.astype(float), nothing)
-    pixels, ground, squares, bits = [], [], [], []
-    for at, own, segments, home in (
-        (at_true, ground_true, true, true_unit),
-        (at_pred, ground_pred, pred, pred_unit),
-    ):
-        sizes = segments.sizes.astype(float)
-        pixels.append(pairs(at, counts, ~void) + empty)
-        ground.append(pairs(at, counts, own & ~void) + empty)
-        kept = (segments.ids != 0) | (not spread)
-        squares.append(add(home, segments.image, sizes**2, kept))
-        known = pairs(at, counts * np.log2(sizes[segments.row] / counts), ~own)
-        shared = pairs(at, _surprise(counts), own & ~void)
-        bits.append([known, ground[-1], shared, empty])
-    joint = pairs(at_true, counts**2, ~void)
-    inside = whole.true != 0
-    missed = inside & (whole.pred == 0) & spread
+    pixels, inside = add(at, counts), whole.true != 0
+    squares = [
+        add(home, side.sizes.astype(float) ** 2)
+        for home, side in ((true_unit, true), (pred_unit, pred))
+    ]
+    objects = true.ids != 0
     overlap = np.bincount(pred.row[inside], counts[inside], minlength=len(pred.ids))
-    kept_true, kept_pred = true.ids != 0, (pred.ids != 0) | (not spread)
+    split, merge = bits(true), bits(pred)
     return {
-        "rand": _grouped([pixels[0], *squares, joint, *ground, empty]),
-        "adapted_rand_error": _grouped(
-            [
-                pairs(at_true, counts**2, inside),
-                add(true_unit, true.image, true.sizes.astype(float) ** 2, kept_true),
-                add(pred_unit, pred.image, overlap**2, kept_pred),
-                pairs(at_true, counts, missed),
-                pairs(at_true, counts, inside),
-            ]
+        "rand": columns(pixels, *squares, add(at, counts**2)),
+        "adapted_rand_error": columns(
+            add(at[inside], counts[inside] ** 2),
+            add(true_unit[objects], true.sizes[objects].astype(float) ** 2),
+            add(pred_unit, overlap**2),
+            add(at[inside], counts[inside]),
         ),
-        "voi": _grouped([pixels[0], *bits[0]], [pixels[1], *bits[1]]),
-        "voi_split": _grouped([pixels[0], *bits[0]]),
-        "voi_merge": _grouped([pixels[1], *bits[1]]),
+        "voi": columns(pixels, split, merge),
+        "voi_split": columns(pixels, split),
+        "voi_merge": columns(pixels, merge),
     }
-
-
-def _grouped(*groups: Sequence[Array]) -> Columns:
-    """Set the columns of each image, shape (U, I) each, side by side, group after group."""
-    parts = [np.stack(group, axis=-1) for group in groups]
-    sums = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
-    return np.arange(sums.shape[1]), sums.astype(float)
 
 
 def _add(at: Array, weights: Array | None, units: int) -> Array:
@@ -377,10 +314,6 @@ def _add(at: Array, weights: Array | None, units: int) -> Array:
     if units > 1:
         return np.bincount(at, weights, minlength=units)
     return np.array([len(at) if weights is None else weights.sum()])
-
-
-def _surprise(counts: Array) -> Array:
-    return np.asarray(counts * np.log2(np.maximum(counts, 1)))
 
 
 def _divide(part: Array, whole: Array) -> Array:

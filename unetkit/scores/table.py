@@ -245,7 +245,6 @@ SCORES: tuple[Score, ...] = (
         "Variation of information: voi_split + voi_merge, in bits.",
         "without pixels",
         _MEILA,
-        formula=partial(sums.information, directions=2),
     ),
     _bits(
         "voi_split",
@@ -347,7 +346,7 @@ def instance_sums(units: Sequence[Contingency]) -> ScoreSums:
     Parameters
     ----------
     units : sequence of Contingency
-        Images, or blocks of one: an object belongs to the block that has most of it.
+        Samples; those of several images have them numbered, see `contingency.apart`.
     """
     pixels = sums.pixel_sums([unit.foreground() for unit in units], [1])
     return score_sums(pixels | sums.object_sums(units) | sums.segment_sums(units))

@@ -15,7 +15,6 @@ from unetkit.commands.evaluate.command import evaluate
 from unetkit.engine import block_io
 from unetkit.errors import InputError, OutputError, ResourceError, StoppedError
 from unetkit.scores import boundaries, contingency, isbi2012
-from unetkit.scores.units import SpatialBlocks
 from unetkit.storage import journal, outputs
 from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.lock import locked
@@ -235,14 +234,12 @@ def test_results_come_back_as_they_were():
         cached_counts.unpack({"kind": "Popen", "parts": {}}, {})
 
 
-def test_names_of_what_is_kept_are_those_of_earlier_versions():
+def test_names_of_what_is_kept_stay():
     block = {"sample": 0, "plane": 2, "instances": True}
     block |= dict.fromkeys(("prediction", "truth", "ignore"))
-    units = SpatialBlocks(128, 512, 640)
-    kept = counting.Block(**block, units=units, rows=(0, 512), columns=(512, 640))
-    assert kept.key == "count 0 2 (0, 512) (512, 640) Squares(side=128, height=512, width=640)"
-    whole = counting.BorderBlock(**block, units=None)
-    assert whole.key == "borders 0 2 None (0, 0) None"
+    kept = counting.Block(**block, rows=(0, 512), columns=(512, 640))
+    assert kept.key == "count 0 2 (0, 512) (512, 640)"
+    assert counting.BorderBlock(**block).key == "borders 0 2 None (0, 0)"
     nothing = contingency.merge([])
     plane = counting.ThresholdedPlane(nothing, nothing, isbi2012.Topology(*np.zeros((4, 0))))
     tree = cached_counts.pack({None: plane}, {})

@@ -8,13 +8,10 @@ from scipy import ndimage
 from skimage import metrics as skimage_metrics
 from skimage.segmentation import relabel_sequential
 
-from unetkit.commands.evaluate import counting
 from unetkit.commands.evaluate.command import evaluate
 from unetkit.engine import block_io
 from unetkit.scores import contingency
-from unetkit.scores.table import score_instances, value_of
-from unetkit.scores.units import SpatialBlocks
-from unetkit.storage.datasets import open_dataset
+from unetkit.scores.table import score_instances
 from unetkit.storage.image_writer import create_image, create_labels
 
 
@@ -86,17 +83,13 @@ def test_overall_is_pooled_and_the_mean_stands_beside_it(compared):
     assert report.overall.objects_true == 16
 
 
-@pytest.mark.parametrize("shape", [(3, 40, 50), (2, 300, 520)])  # without and with squares
-def test_planes_are_scored_one_by_one_and_pooled(compared, shape):
-    truth, found = (np.stack([cells(s, shape[1:]) for s in range(k, k + shape[0])]) for k in (0, 9))
+def test_planes_are_scored_one_by_one_and_pooled(compared):
+    truth, found = (np.stack([cells(s, (40, 50)) for s in range(k, k + 3)]) for k in (0, 9))
     found = np.where(found % 5 == 0, truth, found + 40)
     report = compared(found, truth)
     planes = [contingency.from_labels(*pair) for pair in zip(truth, found, strict=True)]
     assert report.overall == score_instances(contingency.pool(planes))
     assert report.overall.objects_true == sum(len(np.unique(plane)) - 1 for plane in truth)
-    for name, interval in report.certainty.intervals.items():
-        value = value_of(name, report.overall.to_dict())
-        assert value is None or interval[0] <= value <= interval[1], name
 
 
 def test_new_ids_in_every_plane_cost_nothing(compared):
@@ -174,22 +167,3 @@ def test_seventy_thousand_objects_are_told_apart(compared):
     assert precision == overall.seg == overall.recall == 1 - lost / count
     assert overall.objects_matched == count - lost
     assert overall.det == pytest.approx(1 - lost / count)
-
-
-def columns(table):
-    return [c.tolist() for c in (table.image, table.true, table.pred, table.counts)]
-
-
-@pytest.mark.parametrize("side", [16, 512])
-def test_units_do_not_depend_on_blocks(write, side):
-    truth, found = np.random.default_rng(0).integers(0, 5, size=(2, 70, 90)).astype(np.uint8)
-    dataset = open_dataset(write("d.zarr", {"truth": truth, "found": found}))
-    pairs = [(dataset["found"], dataset["truth"])]
-    runner = counting.Runner("sync", block_side=side)
-    tiled = counting.count(pairs, "instances", runner, units=SpatialBlocks(32, 70, 90))[0].table
-    boxes = [np.s_[y : y + 32, x : x + 32] for y in (0, 32, 64) for x in (0, 32, 64)]
-    expected = contingency.pool(contingency.from_labels(truth[b], found[b]) for b in boxes)
-    assert tiled.images == len(boxes)
-    assert columns(tiled) == columns(expected)
-    whole = counting.count(pairs, "instances", runner)[0].table
-    assert columns(tiled.joined(9)) == columns(whole)

@@ -113,7 +113,6 @@ def cached_counts(
     prediction: str,
     matched: MatchedSamples,
     *,
-    settings: dict[str, Any],
     resume: bool,
     break_lock: bool,
     stop: Stop,
@@ -121,8 +120,8 @@ def cached_counts(
 ) -> Iterator[CachedCounts]:
     """Save the results of blocks beside the prediction, or here if it lies elsewhere.
 
-    They depend on what is compared and on the settings. At the end nothing is left, but after an
-    end from outside, such as a signal.
+    They depend on what is compared. At the end nothing is left, but after an end from outside,
+    such as a signal.
     """
     jobs = sum(a.planes * len(blocks_of(a)) for a in _compared(matched))
     if not resume and jobs < SAVE_MIN_BLOCKS:
@@ -140,7 +139,7 @@ def cached_counts(
         if not alone:
             yield CachedCounts(None, stop)
             return
-        now = _fingerprint(matched, settings)
+        now = _fingerprint(matched)
         before = making.begun() if resume else None
         if before is not None:
             before.check(
@@ -174,8 +173,8 @@ def _compared(matched: MatchedSamples) -> list[Any]:
     return [ours.image.labels[matched.kind] for ours, _ in matched.pairs]
 
 
-def _fingerprint(matched: MatchedSamples, settings: dict[str, Any]) -> dict[str, Any]:
-    """Say what the results of blocks depend on: settings, and what both sides hold by now."""
+def _fingerprint(matched: MatchedSamples) -> dict[str, Any]:
+    """Say what the results of blocks depend on: what both sides hold by now."""
     sides: dict[str, Any] = {}
     for ours, theirs in matched.pairs:
         arrays = {
@@ -196,7 +195,7 @@ def _fingerprint(matched: MatchedSamples, settings: dict[str, Any]) -> dict[str,
             if array is not None
         }
     about = {"unetkit": __version__, "counts": COUNTS, "kind": matched.kind}
-    return {**about, **settings, "samples": sides}
+    return {**about, "samples": sides}
 
 
 def _key(job: Any) -> str:

@@ -61,7 +61,7 @@ def evaluate(
     tolerance : float
         How far outlines may lie apart for ``boundary_f``, in pixels.
     bootstrap : int
-        Resamples for the intervals: of images, or of squares of a single large image.
+        Resamples of images for the intervals, which need five images.
     seed : int
         Same seed, same intervals.
     objects : str, optional

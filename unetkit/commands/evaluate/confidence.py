@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from unetkit.scores.contingency import Contingency
     from unetkit.scores.sums import Sums
     from unetkit.scores.table import ScoreSums
-    from unetkit.scores.units import SpatialBlocks
 
 # With fewer images resampling says little; our own choice.
 LEAST_IMAGES = 5
@@ -27,9 +26,8 @@ LEAST_IMAGES = 5
 class ConfidenceIntervals:
     """Intervals of the overall scores."""
 
-    unit: str | None  # what was resampled, `image` or `square` of one image, if anything could be
+    unit: str | None  # what was resampled: `image`, if anything could be
     units: int
-    square: int | None  # the side of a square in pixels
     resamples: int
     seed: int
     level: float  # the share of resampled scores that an interval holds
@@ -60,9 +58,7 @@ class Units:
     """The sums of one prediction, unit by unit; None where there are too few."""
 
     sums: ScoreSums | None
-    unit: str | None
     count: int
-    square: int | None
     reason: str | None
 
 
@@ -70,36 +66,29 @@ def units_of(
     tables: Sequence[Contingency],
     kind: str,
     *,
-    blocks: SpatialBlocks | None,
     borders: Sequence[Borders] = (),
     tolerance: float = 2.0,
 ) -> Units:
-    """Take the sums of an evaluation by image, or by block of a single one.
+    """Take the sums of an evaluation by image; tables and borders are one a sample.
 
-    Tables and borders are one a sample; of a single one its `blocks` are told apart in them.
+    Places of one image are alike and say little of another: of one slide there is no interval.
     """
-    if len(tables) == 1 and blocks is None:
-        return Units(
-            None, None, 1, None, "one image of fewer than 16 squares of 128 pixels says nothing"
-        )
-    if 1 < len(tables) < LEAST_IMAGES:
+    if len(tables) < LEAST_IMAGES:
         reason = f"intervals need {LEAST_IMAGES} images or more, got {len(tables)}"
-        return Units(None, None, len(tables), None, reason)
-    units = tables[0].parts(blocks.count) if blocks else contingency.apart(tables)
+        return Units(None, len(tables), reason)
+    units = contingency.apart(tables)
     found = class_sums(units) if kind == "classes" else instance_sums(units)
     found = {name: sums for name, sums in found.items() if SCORES_BY_NAME[name].best is not None}
     if borders:
-        found |= border_sums(borders, kind, tolerance=tolerance, units=blocks)
-    side = None if blocks is None else blocks.side
-    return Units(found, "image" if blocks is None else "square", len(units), side, None)
+        found |= border_sums(borders, kind, tolerance=tolerance)
+    return Units(found, len(units), None)
 
 
 def confidence_intervals(units: Units, *, resamples: int, seed: int) -> ConfidenceIntervals:
     """Draw the intervals of every score that has sums; 0 resamples draw none."""
     return ConfidenceIntervals(
-        unit=units.unit,
+        unit=None if units.sums is None else "image",
         units=units.count,
-        square=units.square,
         resamples=resamples,
         seed=seed,
         level=bootstrap.LEVEL,

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from unetkit.scores.contingency import Contingency
     from unetkit.scores.sums import Formula
     from unetkit.scores.table import ScoreSums
-    from unetkit.scores.units import SpatialBlocks
     from unetkit.storage.planes import PlaneArray
 
 Array = np.ndarray[Any, Any]
@@ -57,7 +56,6 @@ class Block:
     prediction: PlaneArray
     truth: PlaneArray
     ignore: PlaneArray | None
-    units: SpatialBlocks | None  # what is told apart
     instances: bool
     probabilities: ProbabilityMap | None = None
     rows: tuple[int, int] | None = None  # None for the whole plane
@@ -66,8 +64,7 @@ class Block:
     @property
     def key(self) -> str:
         """What tells it from the others of an evaluation, in results that are kept."""
-        units = str(self.units).replace("SpatialBlocks", "Squares")
-        return f"{self.kept_as} {self.sample} {self.plane} {self.rows} {self.columns} {units}"
+        return f"{self.kept_as} {self.sample} {self.plane} {self.rows} {self.columns}"
 
 
 @dataclass(frozen=True)
@@ -80,16 +77,14 @@ class BorderBlock(Block):
 B = TypeVar("B", bound=Block)
 
 
-def _planes(
-    make: type[B], pairs: Sequence[Pair], kind: str, units: SpatialBlocks | None
-) -> Iterator[B]:
+def _planes(make: type[B], pairs: Sequence[Pair], kind: str) -> Iterator[B]:
     """List the planes of all pairs of samples."""
     for number, (prediction, truth) in enumerate(pairs):
         sides = prediction.image.labels[kind], truth.image.labels[kind]
         ignore = truth.image.labels.get("ignore")
         probabilities = probability_map(prediction.image, kind)
         for plane in range(sides[0].planes):
-            yield make(number, plane, *sides, ignore, units, kind == "instances", probabilities)
+            yield make(number, plane, *sides, ignore, kind == "instances", probabilities)
 
 
 def _cut(plane: B, side: int | None) -> Iterator[B]:
@@ -102,7 +97,7 @@ def _cut(plane: B, side: int | None) -> Iterator[B]:
 class Counted:
     """What a block or a sample holds; results that are kept have these names."""
 
-    table: Contingency  # one image a plane, or where units are told apart one a plane and unit
+    table: Contingency  # one image a plane
     chances: Array | None  # of a probability map, as `threshold_curve.count` has it
 
 
@@ -112,13 +107,8 @@ def count_block(block: Block) -> Counted:
     box = (block.plane, *rows, *block.columns)
     found, wanted = block.prediction.read(*box), block.truth.read(*box)
     ignore = None if block.ignore is None else block.ignore.read(*box)
-    origin = (rows[0], block.columns[0])
-    part = _tables(block.units, origin)(wanted, found, ignore=ignore)
-    counted = replace(
-        part,
-        image=part.image + block.plane * part.images,
-        images=block.truth.planes * part.images,
-    )
+    part = contingency.from_labels(wanted, found, ignore=ignore)
+    counted = replace(part, image=part.image + block.plane, images=block.truth.planes)
     probabilities, chances = block.probabilities, None
     if probabilities is not None:
         chances = threshold_curve.count(
@@ -130,20 +120,8 @@ def count_block(block: Block) -> Counted:
     return Counted(counted, chances)
 
 
-def _tables(
-    units: SpatialBlocks | None, origin: tuple[int, int] = (0, 0)
-) -> Callable[..., Contingency]:
-    return contingency.from_labels if units is None else partial(units.tables, origin=origin)
-
-
-def count(
-    pairs: Sequence[Pair],
-    kind: str,
-    runner: Runner,
-    *,
-    units: SpatialBlocks | None = None,
-) -> list[Counted]:
-    """Sum the blocks of each pair of samples in bounded memory, with `units` told apart."""
+def count(pairs: Sequence[Pair], kind: str, runner: Runner) -> list[Counted]:
+    """Sum the blocks of each pair of samples in bounded memory."""
     sums = [contingency.ContingencySums() for _ in pairs]
     chances: list[Any] = [None for _ in pairs]
 
@@ -154,7 +132,7 @@ def count(
             chances[block.sample] = result.chances + (0 if before is None else before)
         runner.progress.advance()
 
-    planes = partial(_planes, Block, pairs, kind, units)
+    planes = partial(_planes, Block, pairs, kind)
     total = sum(len(blocks_of(plane.prediction, runner.block_side)) for plane in planes())
     runner.progress.start("score", total=total)
     runner(count_block, (b for plane in planes() for b in _cut(plane, runner.block_side)), add)
@@ -163,10 +141,7 @@ def count(
 
 @dataclass(frozen=True)
 class ThresholdedPlane:
-    """What one threshold finds in one plane: label pairs as they are and thinned, and topology.
-
-    Blocks are told apart as images of the tables, where there are any.
-    """
+    """What one threshold finds in one plane: label pairs as they are and thinned, and topology."""
 
     plain: Contingency
     thinned: Contingency  # the proposal's side alone is thinned
@@ -174,15 +149,10 @@ class ThresholdedPlane:
 
 
 def border_blocks(
-    pairs: Sequence[Pair],
-    kind: str,
-    *,
-    thin: bool,
-    side: int | None = None,
-    units: SpatialBlocks | None = None,
+    pairs: Sequence[Pair], kind: str, *, thin: bool, side: int | None = None
 ) -> Iterator[BorderBlock]:
     """Cut every pair into blocks and, for `thin` borders, into planes that are not too large."""
-    for plane in _planes(BorderBlock, pairs, kind, units):
+    for plane in _planes(BorderBlock, pairs, kind):
         yield from _cut(replace(plane, probabilities=None), side)
         if thin and plane.prediction.height * plane.prediction.width <= isbi2012.LARGEST:
             yield plane
@@ -212,8 +182,6 @@ def _measure(block: BorderBlock, rows: tuple[int, int]) -> boundaries.Surfaces:
         inside=(slice(reach, reach + height), slice(reach, reach + width)),
         instances=block.instances,
         counted=counted,
-        blocks=block.units,
-        origin=(rows[0], block.columns[0]),
     )
 
 
@@ -223,7 +191,7 @@ def _score_plane(block: BorderBlock) -> dict[float | None, ThresholdedPlane]:
     ignore = None if block.ignore is None else block.ignore.read(*box) != 0
     truth = isbi2012.interior(block.truth.read(*box))
     pieces = isbi2012.pieces(truth)  # the same for any threshold
-    tables = partial(_tables(block.units), ignore=ignore)
+    tables = partial(contingency.from_labels, ignore=ignore)
 
     def compare(mask: Array, certainty: Array | None = None) -> ThresholdedPlane:
         # What the annotation says nothing about is no error of topology.
@@ -258,41 +226,23 @@ class Borders:
         for threshold, found in result.items():
             self.planes.setdefault(threshold, {})[plane] = found
 
-    def sums(self, threshold: float | None, units: SpatialBlocks | None) -> dict[str, Array]:
-        """Add up the planes of a threshold, in whatever order they came, as one or by block.
+    def sums(self, threshold: float | None) -> dict[str, Array]:
+        """Add up the planes of a threshold, in whatever order they came.
 
-        Of scores that are averaged over planes, each plane has columns of its own by block, and
-        score and number of planes of the image as one.
+        Of scores that are averaged over planes there are the sum over planes and their number.
         """
         found: dict[str, list[Array]] = {}
         for _, plane in sorted(self.planes[threshold].items()):
-            tables = (plane.plain, plane.thinned)
-            plain, thinned = ([t] if units is None else t.parts(units.count) for t in tables)
-            parts = isbi2012.plane_sums(plain, thinned, plane.topology.by_block(units))
+            parts = isbi2012.plane_sums(plane.plain, plane.thinned, plane.topology)
             for name, sums in parts.items():
                 found.setdefault(name, []).append(sums)
-        if units is None:
-            for name in isbi2012.BY_PLANE:
-                values = [_formula(name)(np.arange(s.shape[1]), s[0]) for s in found[name]]
-                found[name] = [np.array([[v, 1.0]]) for v in values if np.isfinite(v)]
-                found[name] += [np.zeros((1, 2))]
-            return {name: np.sum(parts, axis=0) for name, parts in found.items()}
-        return {
-            name: np.concatenate(parts, axis=1)
-            if name in isbi2012.BY_PLANE
-            else np.sum(parts, axis=0)
-            for name, parts in found.items()
-        }
+        for name in isbi2012.BY_PLANE:
+            values = [_formula(name)(np.arange(len(s)), s) for s in found[name]]
+            found[name] = [np.array([v, 1.0]) for v in values if np.isfinite(v)] + [np.zeros(2)]
+        return {name: np.sum(parts, axis=0) for name, parts in found.items()}
 
 
-def count_borders(
-    pairs: Sequence[Pair],
-    kind: str,
-    runner: Runner,
-    *,
-    thin: bool,
-    units: SpatialBlocks | None = None,
-) -> list[Borders]:
+def count_borders(pairs: Sequence[Pair], kind: str, runner: Runner, *, thin: bool) -> list[Borders]:
     """Sum the outlines, and if 0 is a border the `thin` borders, of each pair of samples."""
     found = [Borders() for _ in pairs]
 
@@ -300,53 +250,42 @@ def count_borders(
         found[block.sample].add(block.plane, result)
         runner.progress.advance()
 
-    blocks = partial(border_blocks, pairs, kind, thin=thin, side=runner.block_side, units=units)
+    blocks = partial(border_blocks, pairs, kind, thin=thin, side=runner.block_side)
     runner.progress.start("score borders", total=sum(1 for _ in blocks()))
     runner(score_borders, blocks(), add)
     return found
 
 
-def border_sums(
-    several: Sequence[Borders],
-    kind: str,
-    *,
-    tolerance: float,
-    units: SpatialBlocks | None = None,
-) -> ScoreSums:
-    """Take the sums of every score of borders, by sample, or by block of a single one.
+def border_sums(several: Sequence[Borders], kind: str, *, tolerance: float) -> ScoreSums:
+    """Take the sums of every score of borders, by sample.
 
     Scores of thin borders are the best over thresholds; they are not there for images that are too
     large, or where not every sample has the same thresholds.
     """
-    outlines = [one.outlines for one in several]
-    if units is None:
-        outlines = [part.in_unit(n) for n, part in enumerate(outlines)]
     found = table.score_sums(
         boundaries.outline_sums(
-            boundaries.merge(outlines),
-            units=len(several) if units is None else units.count,
+            boundaries.merge(one.outlines.in_unit(n) for n, one in enumerate(several)),
+            units=len(several),
             tolerance=tolerance,
             instances=kind == "instances",
         )
     )
-    choices = [_at(several, threshold, units) for threshold in thresholds(several)]
+    choices = [_at(several, threshold) for threshold in thresholds(several)]
     for name in choices[0] if choices else ():
         highest = not table.SCORES_BY_NAME[name].lower_is_better
         found[name] = best_of([choice[name] for choice in choices], highest=highest)
     return found
 
 
-def _at(
-    several: Sequence[Borders], threshold: float | None, units: SpatialBlocks | None = None
-) -> ScoreSums:
+def _at(several: Sequence[Borders], threshold: float | None) -> ScoreSums:
     """Take the sums of thin borders at one threshold."""
-    samples = [one.sums(threshold, units) for one in several]
-    added = {name: np.concatenate([one[name] for one in samples]) for name in samples[0]}
+    samples = [one.sums(threshold) for one in several]
+    added = {name: np.stack([one[name] for one in samples]) for name in samples[0]}
     return {
         name: Sums(
             np.arange(sums.shape[1]),
             sums,
-            mean_ratio if units is None and name in isbi2012.BY_PLANE else _formula(name),
+            mean_ratio if name in isbi2012.BY_PLANE else _formula(name),
         )
         for name, sums in added.items()
     }

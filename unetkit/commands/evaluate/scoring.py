@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from unetkit.commands.evaluate.counting import Runner, border_sums, count, count
 from unetkit.commands.evaluate.report import EvaluateReport, undefined_reasons
 from unetkit.commands.evaluate.samples import match_samples, probability_map
 from unetkit.scores import contingency, table, threshold_curve
-from unetkit.scores.units import spatial_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,13 +64,10 @@ def score_prediction(
         progress.note(
             f"{truth} was taken for the truth, but is a prediction; the prediction stands first."
         )
-    alone = matched.pairs[0][1].image.labels[matched.kind] if len(matched.pairs) == 1 else None
-    blocks = None if alone is None else spatial_blocks(alone.height, alone.width)
     kept = stack.enter_context(
         cached_counts(
             prediction,
             matched,
-            settings={"squares": None if blocks is None else asdict(blocks)},
             resume=options.resume,
             break_lock=options.break_lock,
             stop=stop,
@@ -79,21 +75,13 @@ def score_prediction(
         )
     )
     runner = replace(options.runner, run=kept.run)
-    counted = count(matched.pairs, matched.kind, runner, units=blocks)
-    tables = [one.table.joined(1 if blocks is None else blocks.count) for one in counted]
+    counted = count(matched.pairs, matched.kind, runner)
+    tables = [one.table for one in counted]
     thin = matched.kind == "instances" or _is_two(matched, tables)
     borders = (
-        count_borders(matched.pairs, matched.kind, runner, thin=thin, units=blocks)
-        if options.borders
-        else []
+        count_borders(matched.pairs, matched.kind, runner, thin=thin) if options.borders else []
     )
-    units = units_of(
-        [one.table for one in counted],
-        matched.kind,
-        blocks=blocks,
-        borders=borders,
-        tolerance=options.tolerance,
-    )
+    units = units_of(tables, matched.kind, borders=borders, tolerance=options.tolerance)
     overall, samples = _scores(matched, tables, borders, tolerance=options.tolerance)
     maps = sum(one.chances is not None for one in counted)
     report = EvaluateReport(
