@@ -107,7 +107,9 @@ def image(rng):
     true = np.concatenate([ids, ids, 0 * ids, 0 * more, [0]])
     pred = np.concatenate([ids, 0 * ids, ids, more, [0]])
     pixels = np.concatenate([both, sizes - both, (sizes - both) * (both > 0), false, [60000]])
-    return Contingency(0 * true, *(part.astype(np.uint64) for part in (true, pred)), pixels)
+    there = pixels > 0
+    true, pred = (part[there].astype(np.uint64) for part in (true, pred))
+    return Contingency(np.zeros(len(true), int), true, pred, pixels[there])
 
 
 @pytest.mark.slow
