@@ -17,7 +17,6 @@ MOST_FILES, LONG = 165, 700
 ROOMS = {
     "zarr": ["storage/*"],
     "numcodecs": ["storage/*"],
-    "yaozarrs": ["storage/*"],
     "tifffile": ["storage/*"],
     "imagecodecs": ["storage/*"],
     "fsspec": ["storage/urls.py"],
