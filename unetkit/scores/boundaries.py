@@ -250,7 +250,7 @@ def _squared(edge: Array, other: Array, inside: tuple[slice, slice]) -> Array:
     there = np.argwhere(other)
     if len(there) > other.size // _DENSE:
         distance = ndimage.distance_transform_edt(~other)[inside][own]
-        return np.minimum(np.rint(distance**2).astype(np.int64), FARTHEST**2 + 1)
+        return np.asarray(np.minimum(np.rint(distance**2).astype(np.int64), FARTHEST**2 + 1))
     places = np.stack([y + (inside[0].start or 0), x + (inside[1].start or 0)], axis=1)
     tree = cKDTree(there, balanced_tree=False, compact_nodes=False)
     nearest = tree.query(places, distance_upper_bound=FARTHEST + 1)[1]
