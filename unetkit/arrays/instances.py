@@ -32,6 +32,9 @@ class BlockSummary:
     bottom: Array
     left: Array
     right: Array
+    # int64, shape (count,): the pixels of each object that lie where objects are wanted, where
+    # not all are.
+    wanted: Array | None = None
 
     @property
     def count(self) -> int:
@@ -40,7 +43,14 @@ class BlockSummary:
 
 
 def summarize(
-    labels: Array, count: int, *, y0: int, x0: int, width: int, start: int = 0
+    labels: Array,
+    count: int,
+    *,
+    y0: int,
+    x0: int,
+    width: int,
+    start: int = 0,
+    where: Array | None = None,
 ) -> BlockSummary:
     """Report a labelled block's objects: their sizes, first pixels, and ids along its faces.
 
@@ -56,19 +66,26 @@ def summarize(
         Width of the whole plane, in pixels.
     start : int
         Raster index of the plane's first pixel: plane number times height times width.
+    where : ndarray of bool, shape (Y, X), optional
+        Objects that have no pixel in it, in any block, are not wanted.
 
     Returns
     -------
     BlockSummary
     """
     y, x = np.divmod(first_pixels(labels, count), labels.shape[1])
+
+    def pixels(ids: Array) -> Array:
+        return np.bincount(ids.ravel(), minlength=count + 1)[1:].astype(np.int64)
+
     return BlockSummary(
-        sizes=np.bincount(labels.ravel(), minlength=count + 1)[1:].astype(np.int64),
+        sizes=pixels(labels),
         first=start + (y + y0) * width + (x + x0),
         top=labels[0].copy(),
         bottom=labels[-1].copy(),
         left=labels[:, 0].copy(),
         right=labels[:, -1].copy(),
+        wanted=None if where is None else pixels(labels[where]),
     )
 
 
@@ -200,7 +217,7 @@ def merge(
     pairs : iterable of ndarray of int, shape (P, 2)
         Provisional ids (block offset + own id) that are one object.
     min_size : int
-        Objects with fewer pixels are left out.
+        Objects with fewer pixels are left out, as are those without a pixel that is wanted.
 
     Returns
     -------
@@ -217,7 +234,14 @@ def merge(
     if total:
         np.add.at(sizes, root, np.concatenate([s.sizes for s in blocks]))
         np.minimum.at(first, root, np.concatenate([s.first for s in blocks]))
-    kept = np.flatnonzero(sizes >= min_size)
+    wanted = np.zeros(groups, np.int64)
+    if total:
+        np.add.at(
+            wanted,
+            root,
+            np.concatenate([s.sizes if s.wanted is None else s.wanted for s in blocks]),
+        )
+    kept = np.flatnonzero((sizes >= min_size) & (wanted > 0))
     kept = kept[np.argsort(first[kept])]
     final = np.zeros(groups, id_dtype(len(kept)))
     final[kept] = np.arange(1, len(kept) + 1)

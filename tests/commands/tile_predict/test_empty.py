@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from unetkit.commands.tile_predict import skipping
 from unetkit.commands.tile_predict.command import tile_predict
-from unetkit.errors import OutputError, UsageError
+from unetkit.errors import InputError, OutputError, UsageError
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
 
@@ -56,18 +58,34 @@ def test_dark_tiles_are_left_out_and_the_others_stay(half):
     assert not foreground[~kept].any()
 
 
-def test_a_coarse_mask_says_where_to_look(half):
+def test_a_coarse_mask_says_where_to_look(half, monkeypatch):
+    monkeypatch.setattr(skipping, "REACH", 5)
     mask = np.zeros((1, 4, 5), np.uint8)
-    # One of 4 x 5 pixels: rows 32 to 48, columns 12 to 24, which two tiles touch.
+    # One of 4 x 5 pixels: rows 32 to 48, columns 12 to 24; six tiles have pixels within reach.
     mask[0, 2, 1] = 1
     create_image("mask.zarr", shape=(4, 5), axes="yx", dtype="u1").write(0, 0, 0, mask)
-    report = tile_predict(half, **TILED, mask="mask.zarr", output="some.zarr")
-    assert report.tiles_left_out == 14
-    assert {"half/0/8", "half/0/9"}.isdisjoint(listed("some.zarr"))
-    tile_predict(half, **TILED, output="all.zarr")
-    whole, part = read("all.zarr", "classes"), read("some.zarr", "classes")
-    np.testing.assert_array_equal(part[32:48, :32], whole[32:48, :32])
-    assert not part[:32].any()
+    asked: dict[str, Any] = {**TILED, "precision": "exact", "grow": 0}
+    report = tile_predict(half, **asked, mask="mask.zarr", output="16.zarr", audit=4)
+    assert report.tiles_left_out == 10
+    assert tile_predict(half, **asked, mask="mask.zarr", dry_run=True).tiles_left_out == 10
+    assert {"half/0/8", "half/0/9"}.isdisjoint(listed("16.zarr"))
+    tile_predict(half, **asked, output="all.zarr")
+    near, inside = np.zeros((2, 64, 60), bool)
+    near[27:53, 7:29] = True
+    inside[32:48, 12:24] = True
+    whole = read("all.zarr", "classes")
+    np.testing.assert_array_equal(read("16.zarr", "classes"), np.where(near, whole, 0))
+    # Of the objects there those that touch the mask, and no tile size makes others of them.
+    objects, _ = ndimage.label(np.where(near, whole, 0))
+    touching = np.isin(objects, np.unique(objects[inside & (objects > 0)]))
+    found = read("16.zarr", "instances")
+    np.testing.assert_array_equal(found > 0, touching)
+    assert 0 < touching.sum() < (objects > 0).sum()
+    for tile in (32, 64):
+        output = f"{tile}.zarr"
+        tile_predict(half, **{**asked, "tile": tile}, mask="mask.zarr", output=output)
+        for name in ("probabilities", "classes", "instances"):
+            np.testing.assert_array_equal(read(output, name), read("16.zarr", name))
 
 
 def test_what_an_earlier_run_left_out_is_listed_too(kit, half):
@@ -90,6 +108,12 @@ def test_a_mask_must_fit(kit, half):
     kit.image(Path("deep.zarr"), (3, 8, 8), axes="zyx", dtype="u1")
     with pytest.raises(UsageError, match="mask must have 1 plane or 1"):
         tile_predict(half, mask="deep.zarr")
+    kit.image(Path("flat.zarr"), (16, 64), dtype="u1")
+    with pytest.raises(InputError, match="mask must have the proportions of the image, 64 x 60"):
+        tile_predict(half, mask="flat.zarr")
+    for shape in [(64, 60), (8, 8), (7, 6), (128, 120)]:
+        kit.image(Path(f"{shape[0]}.zarr"), shape, dtype="u1")
+        assert tile_predict(half, mask=f"{shape[0]}.zarr", dry_run=True).tiles_left_out == 0
 
 
 def test_the_background_of_the_target_boundary_is_its_second_class(kit, half):

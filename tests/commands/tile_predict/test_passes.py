@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from unetkit.arrays import normalization
-from unetkit.commands.tile_predict import averaging, blocks
+from unetkit.commands.tile_predict import averaging, blocks, skipping
 from unetkit.commands.tile_predict.averaging import LEAST_WEIGHT
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.errors import OutputError
@@ -292,6 +292,7 @@ def test_resuming_gives_the_bytes_of_one_run(kit, slide, monkeypatch, options):
 @pytest.mark.parametrize("options", LOOKS)
 def test_what_is_left_out_changes_nothing_elsewhere(kit, slide, monkeypatch, options):
     monkeypatch.setattr(averaging, "BLEND_TILES", 2)
+    monkeypatch.setattr(skipping, "REACH", 3)
     model = kit.model(Path("padded.safetensors"), depth=1, name="keras-unet")
     asked: dict[str, Any] = {"model": model, "tile": 8, **EXACT, **options}
     data = create_image("mask.zarr", shape=(4, 4), axes="yx", dtype="u1", chunk=4)

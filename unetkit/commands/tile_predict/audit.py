@@ -156,6 +156,8 @@ def audit_window(job: AuditJob) -> Compared:
     asked = np.ones(classes.shape, bool)
     for empty in job.left_out:
         asked[_within(empty, tile)] = False
+    if task.mask is not None:
+        asked &= task.mask.near(job.plane, tile)
     # A GPU promises the same bits for tiles of the same size only, and a window is smaller.
     exact = inference.precision == "exact" and inference.device == "cpu"
     tolerance = 0.0 if exact else CLOSE * max(largest)

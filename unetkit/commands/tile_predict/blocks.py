@@ -212,19 +212,30 @@ def _read(job: TileJob) -> _Read | TileDone | None:
 
 
 def _store(one: _Read, found: Result, *, copied: bool) -> TileDone:
+    mask = one.job.task.mask
+    if mask is not None:
+        # What is beyond must not depend on where tiles end.
+        near = mask.near(one.job.plane, one.job.tile)
+        if not near.all():
+            empty = _background(one.job)
+            found = (np.where(near, found[0], empty[0]), np.where(near, found[1], empty[1]))
     _write(one.job, found)
     return TileDone(tile_checksum(one.job), one.filled, copied)
 
 
 def _left_out(job: TileJob) -> TileDone:
     """Store background without a look at the network."""
+    _write(job, _background(job))
+    return TileDone(tile_checksum(job), 0, left_out=True)
+
+
+def _background(job: TileJob) -> Result:
     task = job.task
     kinds = (task.probabilities.dtype, task.classes.dtype)
     # Objects of the target `boundary` are what is inside, its first class.
     background = 0 if task.positive else 1
     classes = task.probabilities.channel_count
-    _write(job, background_result(job.tile, classes=classes, background=background, kinds=kinds))
-    return TileDone(tile_checksum(job), 0, left_out=True)
+    return background_result(job.tile, classes=classes, background=background, kinds=kinds)
 
 
 def _write(job: TileJob, found: Result) -> None:

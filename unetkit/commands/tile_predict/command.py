@@ -6,6 +6,8 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from unetkit.arrays.instances import has_instances
+from unetkit.commands.tile_predict import skipping
 from unetkit.commands.tile_predict.blocks import inference_config
 from unetkit.commands.tile_predict.ensemble import (
     find_models,
@@ -145,7 +147,7 @@ OF_PLAN = (
 )
 
 
-def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
+def planned(plan: Plan, output: str, *, device: str, dry_run: bool) -> PredictionReport:
     """Tell what a plan would do."""
     chunks, absent = missing_chunks(plan.inventories)
     return PredictionReport(
@@ -153,7 +155,7 @@ def planned(plan: Plan, output: str, *, device: str) -> PredictionReport:
         tiles_reused=0,
         retries=0,
         tiles_constant=0,
-        tiles_left_out=0,
+        tiles_left_out=plan.outside_mask if dry_run else 0,
         output=output,
         device=device,
         input_chunks=chunks,
@@ -302,7 +304,8 @@ def tile_predict(
     skip_below : float, optional
         Leave out tiles that are darker than this everywhere.
     mask : str, optional
-        A Zarr image of any scale over the whole source; tiles in which it is 0 are left out.
+        A Zarr image of any scale over the whole source, other than 0 where to look. Objects that
+        touch it stay whole, up to 256 pixels beyond it; others are left out.
     require_complete_input : bool
         Refuse an image of which a chunk is absent; else it reads as the fill value, and the output
         lists it.
@@ -415,7 +418,9 @@ def tile_predict(
     if pixel_size is not None:
         dataset = dataset.with_pixel_size(parse_pixel_size(pixel_size))
     options.check_fit(header, dataset)
-    places = None if mask is None else open_mask(mask, dataset)
+    # Without objects there is nothing to follow beyond the mask.
+    reach = skipping.REACH if has_instances(header.target) else 0
+    places = None if mask is None else open_mask(mask, dataset, reach=reach)
     partial.check_writable()
     if overview is not None:
         check_overview(overview, inputs=partial.inputs, overwrite=overwrite or resume)
@@ -451,7 +456,7 @@ class _Job:
         """Settle the plan and, unless it was only to be told, carry it out."""
         earlier = partial.recheck()
         plan = self._plan(partial, scheduler, earlier)
-        report = planned(plan, partial.output, device=self.device)
+        report = planned(plan, partial.output, device=self.device, dry_run=partial.dry_run)
         self._note(plan, report)
         if partial.dry_run:
             return report
@@ -492,6 +497,11 @@ class _Job:
         """Say what will be done, and what about the images or the disk may be in its way."""
         note = self.progress.note
         note(f"{summary(plan)} on {self.device}")
+        if plan.mask is not None and plan.mask.reach:
+            note(
+                "objects that touch the mask stay whole, up to "
+                f"{plan.mask.reach} pixels beyond it; the others are left out"
+            )
         # Of several models the first, which has learned from what the others have.
         check_input_shift(
             plan.model.header,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unetkit.arrays.instances import LabelMapping
+    from unetkit.commands.tile_predict.skipping import Mask
     from unetkit.engine.pools import Scheduler
     from unetkit.geometry.tiles import Cover, Tile
     from unetkit.storage.planes import PlaneArray
@@ -44,6 +45,7 @@ class LabelJob:
     target: str
     plane: int
     block: Tile
+    mask: Mask | None = None  # objects that do not touch it are not wanted
 
 
 def label_block(job: LabelJob) -> BlockSummary:
@@ -52,9 +54,18 @@ def label_block(job: LabelJob) -> BlockSummary:
     classes = job.classes.read(job.plane, block.y0, block.y1, block.x0, block.x1)
     labels, count = components(foreground_of(classes, job.target))
     write_tile(job.provisional, job.plane, block, labels[np.newaxis])
+    where = None
+    if job.mask is not None:
+        where = job.mask.inside(job.plane, block.y0, block.y1, block.x0, block.x1)
     height, width = job.classes.height, job.classes.width
     return summarize(
-        labels, count, y0=block.y0, x0=block.x0, width=width, start=job.plane * height * width
+        labels,
+        count,
+        y0=block.y0,
+        x0=block.x0,
+        width=width,
+        start=job.plane * height * width,
+        where=where,
     )
 
 
@@ -108,12 +119,14 @@ def number_objects(
     min_size: int,
     scheduler: Scheduler,
     advance: Callable[[], None],
+    mask: Mask | None = None,
 ) -> int:
     """Find, number and grow the objects of an image of any size; return how many there are.
 
     `provisional` takes each block's own ids and is of no use afterwards; `create` makes the array
     for the instances once their type is known. Objects of fewer than `min_size` pixels, before
-    they grow, are left out. `advance` is called twice a block.
+    they grow, are left out, and those that do not touch the `mask`. `advance` is called twice a
+    block.
     """
     summaries: dict[tuple[int, int], BlockSummary] = {}
 
@@ -122,7 +135,7 @@ def number_objects(
         advance()
 
     labelled = (
-        LabelJob(classes, provisional, target, plane, block)
+        LabelJob(classes, provisional, target, plane, block, mask)
         for plane in range(classes.planes)
         for block in blocks
     )

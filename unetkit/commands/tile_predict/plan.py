@@ -282,6 +282,19 @@ class Plan:
         return sum(sample.data.planes * len(self.tiles(sample)) for sample in self.samples)
 
     @property
+    def outside_mask(self) -> int:
+        """How many of them have nothing within reach of the mask."""
+        mask = self.mask
+        if mask is None:
+            return 0
+        return sum(
+            not mask.covers(plane, tile)
+            for sample in self.samples
+            for plane in range(sample.data.planes)
+            for tile in self.tiles(sample)
+        )
+
+    @property
     def passes(self) -> int:
         """How often networks are run, over all tiles, symmetries, models and windows."""
         passes = self.averaging.passes
@@ -330,7 +343,7 @@ class Plan:
             "tile": self.tile,
             "overlap": common_value([member.overlap for member in self.averaging.members]),
             **{name: self.settled(name) for name in OF_PIXELS},
-            "mask": None if self.mask is None else self.mask.checksum,
+            "mask": None if self.mask is None else [self.mask.checksum, self.mask.reach],
             "input": {
                 sample.name: {
                     "axes": sample.data.axes,

@@ -218,6 +218,7 @@ class PredictionRun:
                 min_size=self.plan.options.min_size,
                 scheduler=self.scheduler,
                 advance=self._advance,
+                mask=self._mask(),
             )
         self.store.discard_work()
         return count

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from scipy import ndimage
 
-from unetkit.errors import UsageError
+from unetkit.errors import InputError, UsageError
 from unetkit.storage.images import open_image
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     from unetkit.storage.planes import PlaneArray
 
 
+# Objects that touch a mask are followed so far beyond it, in pixels: our choice, wider than cells.
+# It does not depend on the tile, so that the result does not.
+REACH = 256
+
+
 @dataclass(frozen=True)
 class Mask:
     """Where to look: other than 0 where there is something, over the whole image, at any scale."""
@@ -31,21 +37,42 @@ class Mask:
     height: int  # of the image, in pixels
     width: int
     checksum: int  # of the mask's pixels
+    reach: int  # pixels around it that are looked at too
 
     def covers(self, plane: int, tile: Tile) -> bool:
-        """Tell whether any pixel of the mask that touches a write box is set."""
-        high, wide = self.data.height, self.data.width
+        """Tell whether a write box has pixels within reach of the mask."""
+        return bool(self.near(plane, tile).any())
+
+    def near(self, plane: int, tile: Tile) -> NDArray[np.bool_]:
+        """Mark the pixels of a write box that are within reach of the mask along y and x."""
+        y0, x0 = max(0, tile.y0 - self.reach), max(0, tile.x0 - self.reach)
+        y1, x1 = min(self.height, tile.y1 + self.reach), min(self.width, tile.x1 + self.reach)
+        found = self.inside(plane, y0, y1, x0, x1)
+        if found.any():
+            for axis in (0, 1):
+                size = 2 * self.reach + 1
+                found = ndimage.maximum_filter1d(found, size, axis=axis, mode="constant")
+        return found[tile.y0 - y0 : tile.y1 - y0, tile.x0 - x0 : tile.x1 - x0]
+
+    def inside(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.bool_]:
+        """Mark the pixels of a box of the image that lie in the mask."""
+        rows = _scaled(y0, y1, self.data.height, self.height)
+        columns = _scaled(x0, x1, self.data.width, self.width)
         box = self.data.read(
-            plane if self.data.planes > 1 else 0,
-            tile.y0 * high // self.height,
-            -(-tile.y1 * high // self.height),
-            tile.x0 * wide // self.width,
-            -(-tile.x1 * wide // self.width),
+            plane if self.data.planes > 1 else 0, rows[0], rows[-1], columns[0], columns[-1]
         )
-        return bool(box.any())
+        found = (box != 0).any(axis=0)
+        found = np.logical_or.reduceat(found, np.subtract(rows[:-1], rows[0]), axis=0)
+        return np.logical_or.reduceat(found, np.subtract(columns[:-1], columns[0]), axis=1)
 
 
-def open_mask(url: str, dataset: Dataset) -> Mask:
+def _scaled(start: int, stop: int, size: int, length: int) -> list[int]:
+    """Return where each of the pixels of an image begins in a mask, and where the last ends."""
+    places = [at * size // length for at in range(start, stop)]
+    return [*places, max(places[-1] + 1, min(size, stop * size // length))]
+
+
+def open_mask(url: str, dataset: Dataset, *, reach: int) -> Mask:
     """Open the mask of an image; it must be meant for a single one and fit its planes."""
     if len(dataset.samples) > 1:
         raise UsageError(
@@ -58,10 +85,17 @@ def open_mask(url: str, dataset: Dataset) -> Mask:
             f"mask must have 1 plane or {image.planes} as the image, got {data.planes} in {url}; "
             "give it one plane for all"
         )
+    high, wide = data.height, data.width
+    # A scale that rounds, as levels of a pyramid do, makes a mask a pixel longer or shorter.
+    if abs(high * image.width - wide * image.height) > image.width + image.height:
+        raise InputError(
+            f"mask must have the proportions of the image, {image.height} x {image.width} pixels, "
+            f"got {high} x {wide} in {url}; draw it over the whole image, at any scale"
+        )
     checksum = 0
     for block in data.blocks():
         checksum = zlib.crc32(block.tobytes(), checksum)
-    return Mask(data, image.height, image.width, checksum)
+    return Mask(data, image.height, image.width, checksum, reach)
 
 
 def is_background(raw: NDArray[Any], tile: Tile, limit: float | None) -> bool:
