@@ -31,7 +31,7 @@ class Memory:
     """An array of planes, (P, Y, X) or (P, C, Y, X), that notes which boxes are read."""
 
     array: np.ndarray
-    boxes: list[tuple[int, ...]] = field(default_factory=list)
+    boxes: list = field(default_factory=list)
 
     @property
     def height(self):
@@ -64,13 +64,7 @@ def class_counts(target, weights, *, side=25):
     return ClassCounts(np.array(boxes), np.array(counts))
 
 
-def sample(
-    image,
-    *,
-    target=None,
-    weights=None,
-    **more,
-):
+def sample(image, *, target=None, weights=None, **more):
     """Make a sample of one plane from an image (C, Y, X); its target is the image's brightness."""
     target = (image[0] > 0.5).astype(np.uint8) if target is None else target
     weights = np.ones(target.shape, np.float32) if weights is None else weights

@@ -40,7 +40,7 @@ def test_any_box_is_what_a_direct_read_gives(kit):
 @settings(max_examples=60, deadline=None)
 @given(wanted=st.lists(st.integers(0, 6), max_size=40), room=st.integers(1, 5))
 def test_the_blocks_that_were_used_last_stay_within_the_budget(wanted, room):
-    loads: list[int] = []
+    loads = []
 
     class Strip:
         height, width, planes = 4, 7 * BLOCK, 1
@@ -51,7 +51,7 @@ def test_the_blocks_that_were_used_last_stay_within_the_budget(wanted, room):
 
     strip = Strip()
     cache = BlockCache(budget=room * 4 * BLOCK)
-    expected: list[int] = []
+    expected = []
     held: OrderedDict[int, None] = OrderedDict()
     for block in wanted:
         if block not in held:
@@ -70,7 +70,7 @@ def test_a_huge_plane_is_read_in_blocks(kit):
         planes = 1
 
         def __init__(self):
-            self.areas: list[int] = []
+            self.areas = []
 
         def read(self, plane, y0, y1, x0, x1):
             self.areas.append((y1 - y0) * (x1 - x0))
@@ -84,9 +84,7 @@ def test_a_huge_plane_is_read_in_blocks(kit):
     assert max(huge.areas) <= BLOCK**2
 
 
-def test_arrays_are_told_apart_also_when_one_takes_the_place_of_another(
-    kit,
-):
+def test_arrays_are_told_apart_also_when_one_takes_the_place_of_another(kit):
     cache = BlockCache()
     for value in range(20):
         # Without a hold on it, the next array could get the id of this one.

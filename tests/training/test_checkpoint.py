@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -42,7 +40,7 @@ def states(tmp_path):
 
 
 def heard(states):
-    notes: list[str] = []
+    notes = []
     return states.load(notes.append), notes
 
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -82,8 +80,7 @@ def train(folder, name, *, processes=1, **environment):
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, object] = json.loads((folder / name).read_text())
-    return found
+    return json.loads((folder / name).read_text())
 
 
 def test_two_processes_equal_one_in_float64(tmp_path):
@@ -130,7 +127,7 @@ def test_alone_nothing_is_exchanged():
 
 
 def test_the_end_waits_until_what_was_sent_is_let_go(monkeypatch):
-    held: list[torch.Tensor] = []
+    held = []
     tensor = torch.arange(3.0)
     # Other tests of this process may have sent something.
     distributed._settle()

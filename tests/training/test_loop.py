@@ -1,7 +1,4 @@
-from __future__ import annotations
-
 from itertools import count
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +14,13 @@ class Diary(Callback):
     """A callback that remembers."""
 
     def __init__(self):
-        self.planned_steps: list[int] = []
-        self.steps: list[int] = []
-        self.losses: list[float | None] = []
-        self.rates: list[float] = []
-        self.returns: list[int] = []
-        self.validations: list[tuple[int, bool]] = []
-        self.kept_weights: dict[int, np.ndarray] = {}
+        self.planned_steps = []
+        self.steps = []
+        self.losses = []
+        self.rates = []
+        self.returns = []
+        self.validations = []
+        self.kept_weights = {}
 
     def planned(self, step, *, steps, seconds_a_step):
         assert seconds_a_step > 0
@@ -44,16 +41,7 @@ class Diary(Callback):
         self.kept_weights[step] = network.weight.detach().numpy().copy()
 
 
-def train(
-    kit,
-    *,
-    steps=20,
-    scores=None,
-    validation=0.0,
-    budget=None,
-    batches=None,
-    **recipe,
-):
+def train(kit, *, steps=20, scores=None, validation=0.0, budget=None, batches=None, **recipe):
     """Train the smallest network, with scores as they are given, or those of its own loss."""
     network, diary = kit.Dots(), Diary()
     listed = iter(scores or ())
@@ -134,9 +122,7 @@ def test_the_average_is_what_is_validated_and_kept(kit):
     assert not np.array_equal(diary.kept_weights[3], network.weight.detach().numpy())
 
 
-def test_training_at_a_constant_rate_ends_early_when_nothing_becomes_better(
-    kit,
-):
+def test_training_at_a_constant_rate_ends_early_when_nothing_becomes_better(kit):
     scores = [Validation(0.5, loss=1), Validation(0.6, loss=1), *[Validation(0.3, loss=0)] * 9]
     outcome, diary, _ = train(kit, steps=100, scores=scores, schedule="constant")
     assert outcome.stopped_early
@@ -156,7 +142,7 @@ def test_the_last_step_is_no_early_end(kit):
 
 
 def test_statistics_stay_as_they_are_in_the_last_steps(kit):
-    seen: list[float] = []
+    seen = []
 
     class Watched(torch.nn.BatchNorm2d):
         def forward(self, input):  # noqa: A002
@@ -230,7 +216,7 @@ class Memory:
     def __init__(self, *due):
         self.due = due
         self.calls = 0
-        self.contents: list[bytes] = []
+        self.contents = []
 
     def is_due(self):
         self.calls += 1
@@ -252,7 +238,7 @@ class Stop(Callback):
 
     def __init__(self, at=0):
         self.at = at
-        self.told: list[tuple[Any, ...]] = []
+        self.told = []
 
     def stepped(self, step, *, loss, rate):
         self.told.append((step, loss, rate))
@@ -269,14 +255,7 @@ class Stop(Callback):
         self.told.append(("kept", step))
 
 
-def train_from(
-    kit,
-    callback,
-    checkpointer,
-    *,
-    start=0,
-    **recipe,
-):
+def train_from(kit, callback, checkpointer, *, start=0, **recipe):
     network = kit.Dots()
 
     def validate(network):

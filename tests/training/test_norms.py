@@ -63,9 +63,7 @@ def test_shared_normalization_predicts_as_that_of_torch():
     "options", [{}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}], ids=str
 )
 @pytest.mark.usefixtures("group_of_one")
-def test_shared_normalization_of_one_process_learns_as_that_of_torch(
-    options,
-):
+def test_shared_normalization_of_one_process_learns_as_that_of_torch(options):
     torch.manual_seed(0)
     own, shared = (nn.Sequential(nn.BatchNorm2d(3, **options)).double() for _ in "ab")
     share_statistics(shared, ProcessGroup(0, 2))

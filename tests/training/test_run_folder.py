@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -151,7 +149,7 @@ def test_one_that_was_killed_before_its_first_state_begins_anew(output, tmp_path
     fail(place)
     assert Path(place.best).exists() == had_a_model
     again = RunFolder(output, inputs=[], overwrite=False, resume=True)
-    notes: list[str] = []
+    notes = []
     assert (again.resumes, again.begins_anew, again.load(notes.append)) == (False, True, None)
     (note,) = notes
     assert note.endswith(

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import islice
 
@@ -24,16 +22,7 @@ def noise(*shape, seed=0):
     return np.random.default_rng(seed).random(shape, dtype=np.float32)
 
 
-def sampler(
-    kit,
-    samples,
-    *,
-    contract=VALID,
-    regions=None,
-    seed=0,
-    group=SINGLE,
-    **recipe,
-):
+def sampler(kit, samples, *, contract=VALID, regions=None, seed=0, group=SINGLE, **recipe):
     whole = [Region(n, 0, 0, m.image.height, m.image.width) for n, m in samples.items()]
     return Sampler(
         samples,
@@ -108,7 +97,7 @@ def test_every_pixel_of_the_image_is_learned_from(kit, contract):
     ids = np.arange(15 * 16).reshape(15, 16).astype(np.uint8)
     image = kit.sample(noise(1, 15, 16), target=ids)
     one = sampler(kit, {"a": image}, contract=contract, flips=True)
-    seen: set[int] = set()
+    seen = set()
     for step in range(60):
         _, classes, weights, _ = one.draw(step, 0)
         seen |= set(classes[weights > 0].tolist())
@@ -145,9 +134,7 @@ def test_image_target_and_weights_move_together(kit):
     assert apart > 20
 
 
-def test_nothing_outside_the_region_and_nothing_ignored_is_learned_from(
-    kit,
-):
+def test_nothing_outside_the_region_and_nothing_ignored_is_learned_from(kit):
     # Class 1 is right where it counts; 2 lies outside of the region, 3 is ignored.
     target = np.full((64, 64), 2, np.uint8)
     target[10:50, 12:40] = 1

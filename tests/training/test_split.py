@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from itertools import pairwise
 
 import pytest
@@ -12,7 +10,7 @@ from unetkit.training.split import Fold, Origin, Region, split
 
 def origin(name, *, source=None, **more):
     facts = {"augmented": False, "height": 100, "width": 120} | more
-    return Origin(name, source or name, **facts)  # type: ignore[arg-type]
+    return Origin(name, source or name, **facts)
 
 
 def many(count, *, copies=0):
@@ -142,7 +140,7 @@ def test_what_cannot_be_split_is_refused(origins, words):
 )
 def test_folds_hold_out_every_source_once(sources, copies, seed, data):
     count = data.draw(st.integers(2, sources))
-    held: list[str] = []
+    held = []
     for number in range(1, count + 1):
         parts = split(many(sources, copies=copies), gap=92, seed=seed, fold=Fold(number, count))
         learned = {name.split("-")[0] for name in names(parts.train)}

@@ -26,9 +26,7 @@ def image(*shape):
     return np.zeros((1, *shape), np.float32)
 
 
-def test_rare_classes_are_met_as_often_as_others_anywhere_in_the_tile(
-    kit,
-):
+def test_rare_classes_are_met_as_often_as_others_anywhere_in_the_tile(kit):
     target = np.zeros((90, 90), np.uint8)
     target[:, 60:] = 1
     target[40, 30] = 2  # a single pixel in eight thousand

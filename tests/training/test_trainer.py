@@ -220,7 +220,7 @@ def test_weights_that_ran_away_are_taken_back(kit):
 
 
 def test_drop_out_is_a_function_of_the_step(kit):
-    class Dropping(kit.Dots):  # type: ignore[name-defined]
+    class Dropping(kit.Dots):
         def forward(self, images):
             return torch.nn.functional.dropout(super().forward(images), training=self.training)
 

@@ -1,10 +1,7 @@
 """Tiles that a network sees at once are what each would be alone, whatever comes in between."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +20,7 @@ from unetkit.storage.image_writer import create_image
 from unetkit.storage.journal import Journal
 from unetkit.storage.outputs import partial_url
 
-TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "skip_below": 5.0}
+TILED = {"tile": 16, "precision": "exact", "skip_below": 5.0}
 
 
 @pytest.fixture
@@ -144,7 +141,7 @@ def power_cut_after(count, monkeypatch):
 @pytest.mark.parametrize("after", [1, 4, 23, 51])
 def test_resuming_looks_at_whole_batches_again(kit, many, monkeypatch, after, scheduler):
     told_apart(monkeypatch)
-    asked: dict[str, Any] = {"scheduler": scheduler, "batch": 3, **TILED}
+    asked = {"scheduler": scheduler, "batch": 3, **TILED}
     tile_predict(many, output="whole.zarr", **asked)
     # What shows here whether tiles were together with the same others.
     tile_predict(many, output="2.zarr", **(asked | {"batch": 2}))
@@ -159,7 +156,7 @@ def test_resuming_looks_at_whole_batches_again(kit, many, monkeypatch, after, sc
 
 
 def test_a_damaged_tile_alone_is_written_again(kit, slide, monkeypatch):
-    asked: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync", "batch": 3}
+    asked = {"tile": 16, "precision": "exact", "scheduler": "sync", "batch": 3}
     told_apart(monkeypatch)
     tile_predict(slide, output="whole.zarr", **asked)
     with monkeypatch.context() as patch:
@@ -219,7 +216,7 @@ def test_too_little_memory_halves_the_batch(
 ):
     kit.model(Path("model.safetensors"), depth=1, name="keras-unet")
     batch_limit.cache_clear()
-    asked: dict[str, Any] = {"scheduler": scheduler, "batch": batch, **TILED, **options}
+    asked = {"scheduler": scheduler, "batch": batch, **TILED, **options}
     tile_predict(many, output="whole.zarr", **asked)
     batch_limit.cache_clear()
     seen, progress = watched(monkeypatch, short_above(2)), kit.watching()
@@ -232,7 +229,7 @@ def test_too_little_memory_halves_the_batch(
 
 def test_too_little_memory_for_one_tile_ends_it(kit, many, monkeypatch):
     batch_limit.cache_clear()
-    tried: list[int] = []
+    tried = []
 
     def fail(batch):
         tried.append(len(batch))
@@ -247,7 +244,7 @@ def test_too_little_memory_for_one_tile_ends_it(kit, many, monkeypatch):
 
 
 def test_what_is_wrong_otherwise_is_not_tried_again(many, monkeypatch):
-    tried: list[int] = []
+    tried = []
 
     def fail(batch):
         tried.append(len(batch))
@@ -260,7 +257,7 @@ def test_what_is_wrong_otherwise_is_not_tried_again(many, monkeypatch):
 
 
 def test_batches_are_named_by_their_ends():
-    task: Any = SimpleNamespace(name="a")
+    task = SimpleNamespace(name="a")
     jobs = [TileJob(task, 0, tile) for tile in cover(40, 40, tile=16)]
     found = [str(TileBatch(some)) for some in batches(jobs, 4)]
     assert found[:2] == ["tiles a/0/0 to a/0/3", "tiles a/0/4 to a/0/7"]

@@ -1,14 +1,11 @@
 """A real Dask scheduler with workers of its own, one of which is killed in mid-run."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import pytest
 
@@ -16,7 +13,7 @@ from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.errors import ResourceError
 
 LOOPBACK = ("--host", "127.0.0.1", "--no-dashboard")
-TILED: dict[str, Any] = {"tile": 16, "precision": "exact"}
+TILED = {"tile": 16, "precision": "exact"}
 
 
 @contextmanager

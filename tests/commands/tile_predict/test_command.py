@@ -1,10 +1,7 @@
 """Whatever the tiles and the scheduler: the same bytes as one pass."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +15,7 @@ from unetkit.storage.images import open_image
 from unetkit.storage.lock import lock_path
 from unetkit.storage.outputs import partial_url
 
-EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
+EXACT = {"precision": "exact", "probabilities": "float32"}
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +37,7 @@ def shared(tmp_path_factory):
 @example(height=1, width=40, tile=16, scheduler="threads", norm="none")
 @example(height=5, width=1, tile=64, scheduler="sync", norm="batch")
 @example(height=67, width=49, tile=16, scheduler="threads", norm="batch")
-def test_tiles_equal_one_pass_to_the_bit(
-    kit,
-    shared,
-    height,
-    width,
-    tile,
-    scheduler,
-    norm,
-):
+def test_tiles_equal_one_pass_to_the_bit(kit, shared, height, width, tile, scheduler, norm):
     model = kit.model(shared / f"{norm}.safetensors", norm=norm)
     source, image = kit.image(
         shared / f"{len(list(shared.iterdir()))}.zarr", (height, width), seed=height
@@ -105,7 +94,7 @@ def test_planes_are_predicted_one_by_one_and_ids_run_on(kit, tmp_path):
     assert report.objects == highest
 
 
-TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
+TILED = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 
 
 def test_an_existing_output_is_kept(kit, slide):
@@ -132,7 +121,7 @@ def test_the_output_must_lie_apart_from_the_input(kit, slide):
     assert kit.contents(slide) == before
 
 
-BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
+BAD = [
     ({"tile": 18}, UsageError, "tile must be a multiple of 4 for model 'unet', got 18"),
     ({"tile": 0}, UsageError, "tile must be a multiple of 4"),
     ({"overlap": 19}, UsageError, "overlap must be at least 20 for model 'unet', got 19"),

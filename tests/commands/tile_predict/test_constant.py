@@ -1,9 +1,6 @@
 """Tiles of one value cost nothing, and are what they would be if they were computed."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +11,7 @@ from unetkit.commands.tile_predict.skipping import ConstantTiles, constant_value
 from unetkit.engine import block_io
 from unetkit.storage.image_writer import create_image
 
-TILED: dict[str, Any] = {"tile": 16, "scheduler": "sync"}
+TILED = {"tile": 16, "scheduler": "sync"}
 
 
 @pytest.fixture(autouse=True)

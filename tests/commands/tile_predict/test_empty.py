@@ -1,10 +1,7 @@
 """What is left out is background, is listed, and changes nothing elsewhere."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +13,7 @@ from unetkit.errors import InputError, OutputError, UsageError
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
 
-TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
+TILED = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 
 
 @pytest.fixture

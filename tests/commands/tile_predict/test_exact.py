@@ -19,16 +19,7 @@ def shared(tmp_path_factory):
     return tmp_path_factory.mktemp("shared")
 
 
-def check(
-    kit,
-    shared,
-    *,
-    shape,
-    depth,
-    tile,
-    chunk,
-    scheduler,
-):
+def check(kit, shared, *, shape, depth, tile, chunk, scheduler):
     """Predict noise of a shape in tiles of at least `tile` steps, and compare with one pass."""
     model = shared / f"depth{depth}.safetensors"
     if not model.exists():
@@ -68,11 +59,11 @@ SHARED = HealthCheck.function_scoped_fixture
 @example(shape=(91, 5), depth=4, tile=1, chunk=32, scheduler="threads")
 @example(shape=(293, 211), depth=3, tile=3, chunk=32, scheduler="sync")
 def test_tiles_equal_one_pass(kit, shared, **case):
-    check(kit, shared, **case)  # type: ignore[arg-type]
+    check(kit, shared, **case)
 
 
 @pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[SHARED, HealthCheck.too_slow])
 @given(**CASES)
 def test_tiles_equal_one_pass_in_many_cases(kit, shared, **case):
-    check(kit, shared, **case)  # type: ignore[arg-type]
+    check(kit, shared, **case)

@@ -1,13 +1,10 @@
 """A slide that was copied in part does not pass for one with empty places, nor another for it."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +19,7 @@ from unetkit.storage import retry
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 
-TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
+TILED = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 
 
 @pytest.fixture

@@ -10,9 +10,7 @@ from unetkit.arrays.normalization import fit
 from unetkit.cli.app import main
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.train.command import train
-from unetkit.engine.input_shift import (
-    typical_of,
-)
+from unetkit.engine.input_shift import typical_of
 from unetkit.models.model_file import load, to_bytes
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 

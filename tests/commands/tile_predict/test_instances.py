@@ -1,9 +1,6 @@
 """Instances do not depend on blocks."""
 
-from __future__ import annotations
-
 import tempfile
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,16 +22,11 @@ from unetkit.geometry.tiles import cover
 from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.images import open_image
 
-EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
+EXACT = {"precision": "exact", "probabilities": "float32"}
 
 
 @pytest.mark.parametrize(("target", "positive"), [("foreground", 1), ("boundary", 0)])
-def test_the_threshold_is_about_the_objects(
-    kit,
-    tmp_path,
-    target,
-    positive,
-):
+def test_the_threshold_is_about_the_objects(kit, tmp_path, target, positive):
     model = kit.model(tmp_path / "model.safetensors", target=target)
     source, image = kit.image(tmp_path / "slide.zarr", (40, 40))
     report = tile_predict(source, model=model, threshold=0.45, min_size=5, grow=2, **EXACT)

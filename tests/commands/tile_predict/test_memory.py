@@ -1,13 +1,10 @@
 """A prediction says how much memory it takes, and keeps to what it is given."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -41,7 +38,7 @@ def test_amounts_are_powers_of_1024():
 def test_a_network_takes_what_its_width_and_precision_take():
     def per_pixel(width, precision="auto"):
         network = unet.build(in_channels=1, classes=2, depth=2, width=width).eval()
-        contract: SizeContract = network.contract
+        contract = network.contract
         return resources.network_bytes(
             network, in_channels=1, contract=contract, precision=precision
         )
@@ -102,7 +99,7 @@ def test_more_jobs_take_more(slide):
 @pytest.mark.parametrize("merge", ["crop", "gaussian"])
 def test_a_batch_takes_more(kit, slide, merge):
     kit.model(Path("model.safetensors"), depth=1, name="keras-unet")
-    asked: dict[str, Any] = {"tile": 16, "merge": merge, "scheduler": "sync", "dry_run": True}
+    asked = {"tile": 16, "merge": merge, "scheduler": "sync", "dry_run": True}
     peaks = [tile_predict(slide, batch=n, **asked).memory_peak for n in (1, 1000, 2000)]
     assert peaks[0] < peaks[1] < peaks[2]
     free = held_memory() + resources.BESIDE + 2**21
@@ -215,7 +212,7 @@ def test_memory_that_runs_out_ends_in_a_sentence_and_loses_no_tile(kit, tmp_path
     assert any("--resume" in note for note in notes)
     assert not Path("wide.prediction.zarr").exists()
     # The same work where there is memory comes to its end, and to the same bytes.
-    options: dict[str, Any] = {"tile": 600, "precision": "float32", "scheduler": "sync"}
+    options = {"tile": 600, "precision": "float32", "scheduler": "sync"}
     report = tile_predict("wide.zarr", resume=True, **options)
     assert (report.tiles_total, report.tiles_reused) == (2, 1)
     tile_predict("wide.zarr", output="whole.zarr", **options)

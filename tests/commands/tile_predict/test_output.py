@@ -1,11 +1,8 @@
 """What lies on disk is valid, and says what it is."""
 
-from __future__ import annotations
-
 import json
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +19,7 @@ from unetkit.storage.nodes import GroupNode, read_node
 from unetkit.storage.ome import ome
 from unetkit.storage.outputs import partial_url
 
-EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
+EXACT = {"precision": "exact", "probabilities": "float32"}
 
 
 def test_a_dataset_gives_a_dataset_with_the_same_names(kit, tmp_path):

@@ -1,7 +1,5 @@
 """Workers times threads is the number of cores."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -57,7 +55,7 @@ def test_several_threads_feed_a_gpu(scheduler, workers, expected):
 def test_the_work_of_any_size_follows_from_three(name):
     options = {"smp-unet": {"encoder": "mobilenet_v2"}}.get(name, {"width": 4})
     network = build_model(name, in_channels=3, classes=2, options=options).eval()
-    contract: SizeContract = network.contract
+    contract = network.contract
     work = resources.work_of(network, in_channels=3, contract=contract)
     for steps in (4, 9):
         size = contract.minimum + steps * contract.step
@@ -97,7 +95,7 @@ def test_seconds_are_in_proportion_to_work(kit, slide):
 
 def test_a_small_memory_is_not_filled_to_find_the_pace(kit, slide, monkeypatch):
     model = load_model("model.safetensors", device="cpu")
-    sizes: list[int] = []
+    sizes = []
     real = hardware.forward
 
     def forward(module, batch, *, precision):

@@ -1,9 +1,6 @@
 """Turned, blended and several at once: always what whole passes over the image give."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +18,7 @@ from unetkit.models import hardware, model_file
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
 
-EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
+EXACT = {"precision": "exact", "probabilities": "float32"}
 
 # Each way of laying a square upon itself as NumPy does it, and back, in the order of `TURNS`.
 FLIPS = [(), (2,), (1,), (1, 2)]
@@ -222,12 +219,7 @@ def test_blending_is_no_crop(kit, slide):
 
 
 @pytest.mark.parametrize("options", [{"tta": "rotations"}, {"merge": "gaussian"}])
-def test_tiles_of_one_value_are_what_they_would_be_if_computed(
-    kit,
-    tmp_path,
-    monkeypatch,
-    options,
-):
+def test_tiles_of_one_value_are_what_they_would_be_if_computed(kit, tmp_path, monkeypatch, options):
     monkeypatch.setattr(averaging, "BLEND_TILES", 2)
     model = kit.model(tmp_path / "padded.safetensors", depth=1, name="keras-unet", method="none")
     data = create_image(str(tmp_path / "s.zarr"), shape=(150, 130), axes="yx", dtype="u1", chunk=50)
@@ -256,7 +248,7 @@ def test_other_processes_give_the_same_bytes(kit, tmp_path):
         kit.model(tmp_path / f"{n}.safetensors", depth=1, seed=n, name="keras-unet") for n in (1, 2)
     ]
     source, _ = kit.image(tmp_path / "slide.zarr", (70, 50))
-    options: dict[str, Any] = {"tta": "flips", "merge": "gaussian", "workers": 1}
+    options = {"tta": "flips", "merge": "gaussian", "workers": 1}
     outputs = [str(tmp_path / f"{scheduler}.out.zarr") for scheduler in ("sync", "processes")]
     for output in outputs:
         scheduler = Path(output).name.partition(".")[0]
@@ -266,14 +258,14 @@ def test_other_processes_give_the_same_bytes(kit, tmp_path):
     assert kit.differing(*outputs) == []
 
 
-LOOKS: list[dict[str, Any]] = [{"tta": "rotations"}, {"merge": "gaussian"}]
+LOOKS = [{"tta": "rotations"}, {"merge": "gaussian"}]
 
 
 @pytest.mark.parametrize("options", LOOKS)
 def test_resuming_gives_the_bytes_of_one_run(kit, slide, monkeypatch, options):
     monkeypatch.setattr(averaging, "BLEND_TILES", 2)
     models = [kit.model(Path(f"{n}.st"), depth=1, seed=n, name="keras-unet") for n in (1, 2)]
-    asked: dict[str, Any] = {"model": models, "tile": 8, "scheduler": "sync", **EXACT, **options}
+    asked = {"model": models, "tile": 8, "scheduler": "sync", **EXACT, **options}
     whole = tile_predict(slide, output="whole.zarr", **asked)
 
     def stop():
@@ -294,7 +286,7 @@ def test_what_is_left_out_changes_nothing_elsewhere(kit, slide, monkeypatch, opt
     monkeypatch.setattr(averaging, "BLEND_TILES", 2)
     monkeypatch.setattr(skipping, "REACH", 3)
     model = kit.model(Path("padded.safetensors"), depth=1, name="keras-unet")
-    asked: dict[str, Any] = {"model": model, "tile": 8, **EXACT, **options}
+    asked = {"model": model, "tile": 8, **EXACT, **options}
     data = create_image("mask.zarr", shape=(4, 4), axes="yx", dtype="u1", chunk=4)
     mask = np.array([[1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]], np.uint8)
     data.write(0, 0, 0, mask[None])
@@ -312,7 +304,7 @@ def test_what_is_left_out_changes_nothing_elsewhere(kit, slide, monkeypatch, opt
 def test_a_plan_says_what_averages_cost(kit, slide):
     model = kit.model(Path("padded.safetensors"), depth=1, name="keras-unet")
     notes = kit.watching()
-    asked: dict[str, Any] = {"model": model, "tile": 8, "dry_run": True}
+    asked = {"model": model, "tile": 8, "dry_run": True}
     plain = tile_predict(slide, **asked)
     assert (plain.cost_factor, plain.models, plain.tta, plain.merge) == (1, 1, "none", "crop")
     turned_plan = tile_predict(slide, tta="rotations", progress=notes, **asked)

@@ -1,11 +1,8 @@
 """What a plan settles, and what it refuses."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +16,7 @@ from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 
 ONE = Parallelism(1, networks=1, threads=None, concurrency=1)
-EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
+EXACT = {"precision": "exact", "probabilities": "float32"}
 
 
 def test_other_channels_than_the_model_s_are_named(kit, slide):

@@ -1,11 +1,8 @@
 """What a prediction says of itself is enough to make it again."""
 
-from __future__ import annotations
-
 import hashlib
 import shlex
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +13,7 @@ from unetkit.storage.images import open_image
 
 
 def told(output):
-    found: dict[str, Any] = open_image(output).attributes["prediction"]
-    return found
+    return open_image(output).attributes["prediction"]
 
 
 @pytest.mark.parametrize(

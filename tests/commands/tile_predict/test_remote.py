@@ -1,7 +1,5 @@
 """Predictions from and to a real S3 server and a website: the same bytes, resumable, never half."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -10,7 +8,6 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +32,7 @@ from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 from unetkit.storage.outputs import partial_url
 
-OPTIONS: dict[str, Any] = {"tile": 16, "precision": "exact"}
+OPTIONS = {"tile": 16, "precision": "exact"}
 
 
 def upload(folder, url):
@@ -72,8 +69,7 @@ def alike(one, other, *, but=()):
 def here(slide, kit):
     """Predict on this machine; everything that is made elsewhere must equal it."""
     output = tile_predict(slide, **OPTIONS).output
-    found: dict[str, bytes] = kit.contents(output)
-    return found
+    return kit.contents(output)
 
 
 @pytest.mark.usefixtures("here")

@@ -1,10 +1,7 @@
 """Whatever interrupts it: the same bytes as one run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +12,7 @@ from unetkit.errors import OutputError, UsageError
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.outputs import partial_url
 
-TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
+TILED = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 
 
 def fail_after(count, error, monkeypatch):

@@ -1,7 +1,5 @@
 """A run ends at a tile boundary, nothing of it is lost, and each chunk is written once."""
 
-from __future__ import annotations
-
 import math
 import os
 import signal
@@ -9,7 +7,6 @@ from collections import Counter
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zarr
@@ -24,7 +21,7 @@ from unetkit.storage import nodes
 from unetkit.storage.images import open_image
 from unetkit.storage.planes import PlaneArray
 
-TILED: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
+TILED = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +41,7 @@ def test_a_signal_ends_it_between_tiles(kit, slide, number, code):
 class Watched(WrapperStore[LocalStore]):
     """A folder as zarr sees it, which writes down what is done to chunks, in order."""
 
-    seen: list[tuple[str, str, str]] = []  # noqa: RUF012
+    seen = []  # noqa: RUF012
 
     def _note(self, what, key):
         if not key.endswith((".json", ".zarray", ".zgroup", ".zattrs")):
@@ -71,7 +68,7 @@ def watched(monkeypatch):
 
     def watching(url, *, mode, zarr_format):
         store = Watched(LocalStore(url, read_only=mode == "r"))
-        return plainly(store, mode=mode, zarr_format=zarr_format)  # type: ignore[arg-type]
+        return plainly(store, mode=mode, zarr_format=zarr_format)
 
     nodes.opened.cache_clear()
     monkeypatch.setattr(nodes.zarr, "open_array", watching)
@@ -129,12 +126,7 @@ def test_each_chunk_is_set_once_and_none_is_read_while_its_array_is_written(
         assert early == set(), name
 
 
-def test_a_chunk_that_tiles_share_would_be_noticed(
-    kit,
-    tmp_path,
-    watched,
-    monkeypatch,
-):
+def test_a_chunk_that_tiles_share_would_be_noticed(kit, tmp_path, watched, monkeypatch):
     # Without the guards: chunks of two tiles a side, and nothing that refuses a part of one.
     monkeypatch.setattr(Plan, "chunk", property(lambda plan: 2 * plan.tile))
     monkeypatch.setattr(PlaneArray, "_check_writable", lambda *_: None)
@@ -203,13 +195,7 @@ def test_tiles_chunks_and_workers_make_no_difference(kit, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_all_of_them_together_make_no_difference(
-    kit,
-    tmp_path,
-    monkeypatch,
-    workers,
-    scheduler,
-):
+def test_all_of_them_together_make_no_difference(kit, tmp_path, monkeypatch, workers, scheduler):
     model = kit.model(tmp_path / "model.safetensors")
     first = cut(kit, tmp_path, 32)
     alone = predicted(kit, model, first, str(tmp_path / "alone.zarr"), tile=160, scheduler="sync")

@@ -73,7 +73,7 @@ def test_mirrored_reading_keeps_the_phase(step, least, margin, halo, extra, tile
 
 @pytest.mark.parametrize("tta", ["none", "flips"])
 def test_a_tile_is_read_once_for_all_looks(tta):
-    averaging = Averaging((member(), member(PADDED)), tile=384, tta=tta)  # type: ignore[arg-type]
+    averaging = Averaging((member(), member(PADDED)), tile=384, tta=tta)
     assert averaging.size == 572
     (first, *_) = tiles = averaging.tiles(1000, 700)
     assert len(tiles) == 6
@@ -114,7 +114,7 @@ def test_what_blending_costs():
 )
 def test_a_read_box_holds_every_look(tile, length, tta, merge):
     odd = SizeContract(step=8, minimum=21, margin=2, halo=8)
-    averaging = Averaging((member(PADDED), member(odd, 18)), tile, tta, merge)  # type: ignore[arg-type]
+    averaging = Averaging((member(PADDED), member(odd, 18)), tile, tta, merge)
     for box in averaging.tiles(length, 1):
         for one in averaging.members:
             for origin in averaging.windows(one, box.y0, box.y1, length=length):

@@ -1,9 +1,6 @@
 """A tile that is not finite is never written as background."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +12,7 @@ from unetkit.models import model_file
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
 
-EXACT: dict[str, Any] = {"precision": "exact", "probabilities": "float32"}
+EXACT = {"precision": "exact", "probabilities": "float32"}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -1,11 +1,8 @@
 """The automatic tile is the one with which the whole is done first, found at little cost."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +27,7 @@ class Machine:
 
     def __init__(self, side, *, reckoned, real):
         self.side, self.reckoned, self.real = side, reckoned, real
-        self.tried: list[int] = []
+        self.tried = []
 
     def count(self, tile):
         return len(cover(self.side, self.side, tile=tile))
@@ -57,7 +54,7 @@ def test_a_short_job_is_not_measured():
 
 def test_a_single_large_tile_is_not_worth_the_memory_that_it_touches_first():
     machine = Machine(2048, reckoned=1.0, real={})
-    machine.estimate = lambda tile: 0.35 * tile**2 / 1e6  # type: ignore[method-assign]
+    machine.estimate = lambda tile: 0.35 * tile**2 / 1e6
     assert machine.choose().tile == 512
     # Among several it does not count for as much as context that is computed twice.
     assert Machine(4096, reckoned=0.5, real={}).choose().tile == 2048
@@ -140,13 +137,13 @@ def test_tiles_and_passes_are_those_of_all_planes(kit, slide):
     ],
 )
 def test_what_comes_into_question_fits(shapes, max_size, expected):
-    plan: Any = SimpleNamespace(
+    plan = SimpleNamespace(
         model=SimpleNamespace(header=SimpleNamespace(contract=CLASSIC)),
         overlap=92,
         options=PredictOptions(),
         samples=[SimpleNamespace(data=SimpleNamespace(height=y, width=x)) for y, x in shapes],
     )
-    memory: Any = SimpleNamespace(largest=max_size)
+    memory = SimpleNamespace(largest=max_size)
     assert candidates(plan, memory) == expected
 
 
@@ -180,7 +177,7 @@ def test_a_gpu_sees_several_small_tiles_at_once(
 
 
 def test_what_is_chosen_for_a_gpu_is_done_and_kept(kit, slide, monkeypatch):
-    asked: dict[str, Any] = {"tile": 16, "precision": "exact", "scheduler": "sync"}
+    asked = {"tile": 16, "precision": "exact", "scheduler": "sync"}
     assert tile_predict(slide, output="alone.zarr", **asked).batch == 1
     with monkeypatch.context() as patch:
         # The network computes here all the same.

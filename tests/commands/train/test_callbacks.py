@@ -1,12 +1,9 @@
-from __future__ import annotations
-
 import json
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -40,8 +37,8 @@ class Screen:
     """A progress that remembers everything."""
 
     def __init__(self):
-        self.stages: list[list[Any]] = []
-        self.notes: list[str] = []
+        self.stages = []
+        self.notes = []
         self.status = ""
 
     def start(self, what, *, total):
@@ -59,10 +56,10 @@ def description(plan):
     network = build_model("unet", in_channels=1, classes=2, options=plan.options)
     image = SimpleNamespace(pixel_size=None, channel_names=("0",))
     first = SimpleNamespace(data=SimpleNamespace(channel_count=1), image=image)
-    task: Any = SimpleNamespace(
+    task = SimpleNamespace(
         target="foreground", class_names=("background", "foreground"), score="AP"
     )
-    dataset: Any = SimpleNamespace(url="data.zarr", samples=[first])
+    dataset = SimpleNamespace(url="data.zarr", samples=[first])
     return TrainingDescription(
         plan, dataset, task=task, parts=Split((), ()), contract=network.contract
     )

@@ -1,7 +1,4 @@
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -78,7 +75,7 @@ def test_equally_many_classes_of_other_names_begin_by_chance(start):
 def test_channels_and_classes_of_networks_of_others_are_found_too(kit, tmp_path):
     first = Path(kit.model(tmp_path / "first.safetensors"))
     header = load(str(first)).header
-    options: dict[str, Any] = {"encoder": "tu-test_resnet", "encoder_weights": "none", "width": 8}
+    options = {"encoder": "tu-test_resnet", "encoder_weights": "none", "width": 8}
     torch.manual_seed(0)
     old = build_model("smp-unet", in_channels=1, classes=2, options=options).eval()
     start = Start("old", header, old.state_dict(), "0")

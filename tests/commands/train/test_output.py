@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -7,7 +5,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,7 +27,7 @@ class Crashing:
 
     def __init__(self, after=None):
         self.left, self.stage = after, ""
-        self.notes: list[str] = []
+        self.notes = []
 
     def start(self, what, *, total):
         self.stage = what
@@ -63,7 +60,7 @@ def here(kit, tmp_path, monkeypatch):
 
 
 def run(**changes):
-    usual: dict[str, Any] = {"options": OPTIONS, "steps": 20, "device": "cpu"}
+    usual = {"options": OPTIONS, "steps": 20, "device": "cpu"}
     return train("data.zarr", **{**usual, "precision": "float32", **changes})
 
 

@@ -1,10 +1,7 @@
-from __future__ import annotations
-
 import json
 import os
 import shutil
 import signal
-from typing import Any
 
 import pytest
 
@@ -17,8 +14,7 @@ from unetkit.storage.outputs import written_by_unetkit
 def contents(page):
     text = page.read_text()
     data = text.split('id="data">', 1)[1].split("</script>", 1)[0]
-    found: dict[str, Any] = json.loads(data)
-    return found
+    return json.loads(data)
 
 
 @pytest.fixture
@@ -68,7 +64,7 @@ def test_no_name_can_become_part_of_the_page(here):
 
 
 def test_it_can_be_read_while_it_runs_and_after_a_stop(here):
-    seen: list[dict[str, Any]] = []
+    seen = []
     page = here / "model.train" / "training.html"
 
     class Looking:

@@ -17,9 +17,7 @@ def test_a_plan_holds_every_option_of_the_model(plan):
     }
 
 
-def test_options_of_a_recipe_hold_for_networks_that_have_them_and_are_not_told_otherwise(
-    plan,
-):
+def test_options_of_a_recipe_hold_for_networks_that_have_them_and_are_not_told_otherwise(plan):
     assert plan(options=("norm=none",)).options["norm"] == "none"
     assert plan(recipe="paper").options["norm"] == "none"
     assert plan(recipe="paper").options["dropout"] == 0.5

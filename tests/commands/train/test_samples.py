@@ -16,21 +16,14 @@ from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.image_writer import update_attributes
 
 
-def prepare(
-    url,
-    target=None,
-    *,
-    balance=1.0,
-    nonfinite="error",
-    progress=SILENT,
-):
+def prepare(url, target=None, *, balance=1.0, nonfinite="error", progress=SILENT):
     task = choose_task(open_dataset(url), target, SILENT)
     return training_samples(
         task,
         [sample.name for sample in task.samples],
         balance=balance,
         normalization="percentile",
-        nonfinite=nonfinite,  # type: ignore[arg-type]
+        nonfinite=nonfinite,
         progress=progress,
     )
 

@@ -1,7 +1,4 @@
-from __future__ import annotations
-
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -51,7 +48,7 @@ def validator(
     if regions is None:
         sizes = ((s.name, s.data.height, s.data.width) for s in task.samples)
         regions = [Region(name, 0, 0, height, width) for name, height, width in sizes]
-    description: Any = SimpleNamespace(
+    description = SimpleNamespace(
         task=task,
         contract=contract,
         parts=Split((), tuple(regions)),
