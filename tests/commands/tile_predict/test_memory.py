@@ -1,8 +1,5 @@
 """A prediction says how much memory it takes, and keeps to what it is given."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +28,7 @@ def test_what_is_no_amount_is_refused(text):
 
 
 def test_amounts_are_powers_of_1024():
+    assert parse_size("1300M") == 1300 * 2**20
     assert [parse_size(t) for t in ("1k", "1KB", "1 KiB", "1024", "1024B")] == [1024] * 5
     assert parse_size("0.5T") == 2**39
 
@@ -128,37 +126,6 @@ def test_memory_for_no_tile_at_all_is_refused(slide, capsys):
     assert not Path("slide.prediction.zarr").exists()
 
 
-PROGRAM = """
-import sys
-from pathlib import Path
-from unetkit.commands.tile_predict.command import tile_predict
-report = tile_predict("big.zarr", max_memory=sys.argv[1], precision=sys.argv[2])
-status = Path("/proc/self/status").read_text()
-peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-print(peak, report.memory_limit, report.memory_peak, report.tile)
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc tells the peak")
-def test_a_run_keeps_to_what_it_was_given(kit, tmp_path):
-    kit.model(tmp_path / "model.safetensors", channels=3, depth=4, width=16)
-    kit.image(tmp_path / "big.zarr", (3, 700, 650), axes="cyx", dtype="u1")
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "1300M", "float32"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    peak, limit, expected, tile = map(int, run.stdout.split())
-    assert limit == 1300 * 2**20
-    assert peak <= limit
-    assert peak <= expected
-    assert tile >= 16
-
-
 SHORT = """
 import resource, sys
 from pathlib import Path
@@ -195,18 +162,13 @@ except ResourceError as error:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc tells the size")
-def test_memory_that_runs_out_ends_in_a_sentence_and_loses_no_tile(kit, tmp_path, monkeypatch):
+def test_memory_that_runs_out_ends_in_a_sentence_and_loses_no_tile(
+    kit, tmp_path, monkeypatch, run_program
+):
     monkeypatch.chdir(tmp_path)
     kit.model(tmp_path / "model.safetensors", width=16)
     kit.image(tmp_path / "wide.zarr", (300, 1200))
-    run = subprocess.run(
-        [sys.executable, "-c", SHORT],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 5, run.stdout + run.stderr
+    run = run_program(SHORT, code=5)
     *notes, sentence = run.stdout.splitlines()
     assert "smaller --tile, a lower --max-memory" in sentence
     assert any("--resume" in note for note in notes)
