@@ -1,12 +1,10 @@
-"""Whatever the tiles and the scheduler: the same bytes as one pass."""
+"""What a prediction gives, what it keeps, what it refuses, and what a plan tells of it."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
 from unetkit.arrays import instances
 from unetkit.commands.tile_predict.command import tile_predict
@@ -16,42 +14,6 @@ from unetkit.storage.lock import lock_path
 from unetkit.storage.outputs import partial_url
 
 EXACT = {"precision": "exact", "probabilities": "float32"}
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """Return a folder that the examples of one test share."""
-    return tmp_path_factory.mktemp("shared")
-
-
-@settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    height=st.integers(1, 70),
-    width=st.integers(1, 70),
-    tile=st.sampled_from([16, 64]),
-    scheduler=st.sampled_from(["sync", "threads"]),
-    norm=st.sampled_from(["none", "batch"]),
-)
-@example(height=1, width=40, tile=16, scheduler="threads", norm="none")
-@example(height=5, width=1, tile=64, scheduler="sync", norm="batch")
-@example(height=67, width=49, tile=16, scheduler="threads", norm="batch")
-def test_tiles_equal_one_pass_to_the_bit(kit, shared, height, width, tile, scheduler, norm):
-    model = kit.model(shared / f"{norm}.safetensors", norm=norm)
-    source, image = kit.image(
-        shared / f"{len(list(shared.iterdir()))}.zarr", (height, width), seed=height
-    )
-    report = tile_predict(source, model=model, tile=tile, scheduler=scheduler, **EXACT)
-    made = open_image(report.output)
-    expected = kit.one_pass(model, image[0])
-    np.testing.assert_array_equal(kit.read(made.data), expected)
-    classes = (expected[1] >= 0.5).astype(np.uint8)
-    np.testing.assert_array_equal(kit.read(made.labels["classes"]), classes)
-    found = instances.instances(classes, "foreground", distance=1)
-    np.testing.assert_array_equal(kit.read(made.labels["instances"]), found)
-    assert report.objects == found.max()
-    assert report.tiles_total == -(-height // tile) * -(-width // tile)
 
 
 def test_the_test_image_has_objects_across_tiles(kit, tmp_path):
@@ -64,15 +26,19 @@ def test_the_test_image_has_objects_across_tiles(kit, tmp_path):
     assert report.objects > 3
 
 
-@pytest.mark.parametrize("scheduler", ["processes", "local:1"])
-def test_other_processes_give_the_same_bytes(kit, tmp_path, scheduler):
-    model = kit.model(tmp_path / "model.safetensors")
-    source, _ = kit.image(tmp_path / "slide.zarr", (40, 50))
+@pytest.mark.parametrize(
+    ("scheduler", "options"),
+    [("local:1", {}), ("processes", {"tta": "flips", "merge": "gaussian"})],
+)
+def test_other_processes_give_the_same_bytes(kit, tmp_path, scheduler, options):
+    models = [
+        kit.model(tmp_path / f"{n}.safetensors", depth=1, seed=n, name="keras-unet") for n in (1, 2)
+    ]
+    source, _ = kit.image(tmp_path / "slide.zarr", (70, 50))
     here, there = str(tmp_path / "here.zarr"), str(tmp_path / "there.zarr")
+    asked = {"model": models, "tile": 8, "workers": 1, **EXACT, **options}
     for output, name in ((here, "sync"), (there, scheduler)):
-        tile_predict(
-            source, model=model, output=output, tile=32, scheduler=name, workers=1, **EXACT
-        )
+        tile_predict(source, output=output, scheduler=name, **asked)
     assert kit.differing(here, there) == []
 
 
@@ -127,10 +93,25 @@ BAD = [
     ({"overlap": 19}, UsageError, "overlap must be at least 20 for model 'unet', got 19"),
     ({"threshold": 1.5}, UsageError, "threshold must lie between 0 and 1"),
     ({"grow": -1}, UsageError, "grow must be at least 0"),
-    ({"min_size": -1}, UsageError, "min_size must be at least 0"),
+    ({"min_size": -1}, UsageError, "min_size must be at least 0 pixels, got -1"),
+    ({"audit": -1}, UsageError, "audit must be at least 0 windows, got -1"),
+    ({"batch": 0}, UsageError, "batch must be at least 1 tile, got 0"),
+    ({"max_memory": "much"}, UsageError, "max-memory must be an amount"),
+    ({"tta": "mirror"}, UsageError, "tta must be one of none, flips, rotations, got 'mirror'"),
+    ({"merge": "mean"}, UsageError, "merge must be crop or gaussian, got 'mean'"),
+    (
+        {"ome_version": "0.3"},
+        UsageError,
+        r"ome-version must be one of 0\.5, 0\.4, got '0",
+    ),
+    ({"resume": True, "overwrite": True}, UsageError, "resume must be given without overwrite"),
     ({"probabilities": "u2"}, UsageError, "probabilities must be uint8 or float32"),
     ({"precision": "double"}, UsageError, "precision must be one of auto"),
-    ({"nonfinite": "skip"}, UsageError, "nonfinite must be error or fill"),
+    (
+        {"nonfinite": "skip"},
+        UsageError,
+        "nonfinite must be error or fill, got 'skip'; leave",
+    ),
     ({"scheduler": "thread"}, UsageError, "did you mean 'threads'"),
     ({"channels": "DAPI"}, UsageError, "channels must be among"),
     ({"device": "tpu"}, UsageError, "device must be"),

@@ -25,9 +25,12 @@ from unetkit.storage.images import open_image
 EXACT = {"precision": "exact", "probabilities": "float32"}
 
 
-@pytest.mark.parametrize(("target", "positive"), [("foreground", 1), ("boundary", 0)])
-def test_the_threshold_is_about_the_objects(kit, tmp_path, target, positive):
-    model = kit.model(tmp_path / "model.safetensors", target=target)
+@pytest.mark.parametrize(
+    ("target", "names", "positive"),
+    [("foreground", ("background", "foreground"), 1), ("boundary", ("inside", "boundary"), 0)],
+)
+def test_the_threshold_is_about_the_objects(kit, tmp_path, target, names, positive):
+    model = kit.model(tmp_path / "model.safetensors", target=target, classes=names)
     source, image = kit.image(tmp_path / "slide.zarr", (40, 40))
     report = tile_predict(source, model=model, threshold=0.45, min_size=5, grow=2, **EXACT)
     made = open_image(report.output)

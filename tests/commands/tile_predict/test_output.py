@@ -1,6 +1,8 @@
-"""What lies on disk is valid, and says what it is."""
+"""What lies on disk is valid, shows itself, and says what it is and how to make it again."""
 
+import hashlib
 import json
+import shlex
 import zlib
 from pathlib import Path
 
@@ -8,7 +10,9 @@ import numpy as np
 import pytest
 import yaozarrs
 import zarr
+from PIL import Image
 
+from unetkit.cli.app import main
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.output import output_of
 from unetkit.commands.verify import verify
@@ -18,6 +22,8 @@ from unetkit.storage.images import open_image
 from unetkit.storage.nodes import GroupNode, read_node
 from unetkit.storage.ome import ome
 from unetkit.storage.outputs import partial_url
+from unetkit.storage.pyramids import add_pyramid
+from unetkit.views.overview import draw_overview
 
 EXACT = {"precision": "exact", "probabilities": "float32"}
 
@@ -119,11 +125,6 @@ def test_a_prediction_for_older_viewers_holds_the_same(kit, tmp_path, kind):
         tile_predict(source, model=model, output=made["0.4"], precision="exact", resume=True)
 
 
-def test_an_unknown_version_is_refused(slide):
-    with pytest.raises(UsageError, match=r"ome-version must be one of 0\.5, 0\.4"):
-        tile_predict(slide, ome_version="0.3")
-
-
 def test_the_output_lies_beside_the_source(slide):
     assert output_of(slide, None) == "slide.prediction.zarr"
     assert output_of(slide, "other.zarr") == "other.zarr"
@@ -137,7 +138,7 @@ def test_a_prediction_lies_where_its_image_lies(version, kit, tmp_path):
     url = str(tmp_path / "slide.ome.zarr")
     units = {"t": "second", "x": "parsec"}
     kinds = {"t": "time", "c": "channel"}
-    axes: list[dict[str, Any]] = [{"name": a, "type": kinds.get(a, "space")} for a in "tcyx"]
+    axes = [{"name": a, "type": kinds.get(a, "space")} for a in "tcyx"]
     for axis in axes:
         axis |= {"unit": units[axis["name"]]} if axis["name"] in units else {}
     placed = [
@@ -163,3 +164,107 @@ def test_a_prediction_lies_where_its_image_lies(version, kit, tmp_path):
             assert made_steps == [
                 {"type": s["type"], s["type"]: [s[s["type"]][i] for i in kept]} for s in wanted
             ]
+
+
+def told(output):
+    return open_image(output).attributes["prediction"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"tile": 16, "precision": "exact", "grow": 3, "min_size": 4, "threshold": 0.4},
+        {"tta": "flips", "probabilities": "float32", "ome_version": "0.4", "max_memory": "4G"},
+        {"skip_below": 5.0, "mask": "where.zarr", "nonfinite": "fill", "channels": "0"},
+    ],
+)
+def test_the_command_makes_the_same_bytes_again(slide, kit, options):
+    kit.image(Path("where.zarr"), (32, 30), dtype="u1")
+    output = tile_predict(slide, **options).output
+    before = kit.contents(output)
+    words = shlex.split(told(output)["command"])
+    assert words[:3] == ["unetkit", "tile-predict", slide]
+    Path(output).rename("kept.zarr")
+    assert main([*words[1:], "--quiet"]) == 0
+    assert kit.contents(output) == before
+
+
+def test_files_are_named_without_their_folders(tmp_path, kit):
+    (tmp_path / "private").mkdir()
+    model = kit.model(tmp_path / "private" / "a model.safetensors")
+    source, _ = kit.image(tmp_path / "private" / "slide.zarr", (30, 30))
+    output = tile_predict(source, model=model, tile=16, precision="exact").output
+    found = told(output)
+    assert found["command"] == (
+        "unetkit tile-predict slide.zarr --model 'a model.safetensors' --tile 16 --precision exact "
+        "--batch 1"
+    )
+    assert found["model_sha256"] == hashlib.sha256(Path(model).read_bytes()).hexdigest()
+    assert found["versions"].keys() == {"python", "torch", "numpy", "zarr"}
+    assert found["versions"]["numpy"] == np.__version__
+    assert "private" not in str(found)
+
+
+def test_several_models_are_all_named(tmp_path, kit):
+    models = [kit.model(tmp_path / f"{seed}.safetensors", seed=seed) for seed in (2, 3)]
+    source, _ = kit.image(tmp_path / "slide.zarr", (30, 30))
+    found = told(tile_predict(source, model=models, tile=16).output)
+    assert "--model 2.safetensors --model 3.safetensors" in found["command"]
+    assert len(set(found["model_sha256"])) == 2
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_a_prediction_draws_its_overview(slide):
+    report = tile_predict(slide, tile=16, overview="look.png")
+    first = pixels("look.png")
+    assert len(np.unique(first.reshape(-1, 3), axis=0)) > 50
+    again = tile_predict(slide, tile=16, resume=True, overview="look.png")
+    assert again.status == "nothing to do"
+    np.testing.assert_array_equal(pixels("look.png"), first)
+    with pytest.raises(OutputError, match=r"look\.png must not exist yet"):
+        tile_predict(slide, tile=16, output="b.zarr", overview="look.png")
+    assert not Path("b.zarr").exists()
+    assert Path(report.output).exists()
+
+
+def test_a_name_that_is_no_png_is_refused_before_the_work(slide):
+    with pytest.raises(UsageError, match=r"overview must be a \.png file"):
+        tile_predict(slide, overview="look.jpg")
+    with pytest.raises(OutputError, match="must lie apart"):
+        tile_predict(slide, overview=f"{slide}/look.png")
+    assert not Path("slide.prediction.zarr").exists()
+
+
+def test_a_dry_run_draws_nothing(slide):
+    tile_predict(slide, dry_run=True, overview="look.png")
+    assert not Path("look.png").exists()
+
+
+def test_every_sample_of_a_dataset_is_shown(tmp_path, kit):
+    model = kit.model(tmp_path / "model.safetensors")
+    source, path = kit.cells(tmp_path / "data.zarr", count=3), str(tmp_path / "look.png")
+    tile_predict(source, model=model, overview=path)
+    four = str(tmp_path / "one.png")
+    alone = kit.cells(tmp_path / "one.zarr", count=1)
+    tile_predict(alone, model=model, overview=four)
+    assert pixels(path).shape[1] > pixels(path).shape[0] / 2
+    assert pixels(path).shape != pixels(four).shape
+
+
+def test_a_slide_s_overview_reads_its_small_levels_only(tmp_path, kit):
+    model = kit.model(tmp_path / "model.safetensors")
+    source, _ = kit.image(tmp_path / "slide.zarr", (2060, 40))
+    add_pyramid(source)
+    output = tile_predict(source, model=model).output
+    for level in (f"{source}/0", f"{output}/labels/instances/0"):
+        for chunk in Path(level, "c").rglob("*"):
+            if chunk.is_file():
+                chunk.write_bytes(b"damaged")
+    path = str(tmp_path / "look.png")
+    draw_overview(path, open_dataset(source), open_dataset(output))
+    assert pixels(path).shape[0] > 1030

@@ -1,4 +1,4 @@
-"""Turned, blended and several at once: always what whole passes over the image give."""
+"""Plain, turned, blended and several at once: always what whole passes over the image give."""
 
 from pathlib import Path
 
@@ -8,17 +8,20 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from unetkit.arrays import normalization
+from unetkit.arrays import instances, normalization
+from unetkit.cli.app import main
 from unetkit.commands.tile_predict import averaging, blocks, skipping
 from unetkit.commands.tile_predict.averaging import LEAST_WEIGHT
 from unetkit.commands.tile_predict.command import tile_predict
-from unetkit.errors import OutputError
+from unetkit.errors import OutputError, UsageError
 from unetkit.geometry.tiles import mirror
 from unetkit.models import hardware, model_file
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
 
 EXACT = {"precision": "exact", "probabilities": "float32"}
+
+LOOKS = [{"tta": "rotations"}, {"merge": "gaussian"}]
 
 # Each way of laying a square upon itself as NumPy does it, and back, in the order of `TURNS`.
 FLIPS = [(), (2,), (1,), (1, 2)]
@@ -68,51 +71,76 @@ def whole_passes(model, image, tta):
     return np.asarray(total / np.float32(len(ways)))
 
 
+# More tiles would show nothing new, and take long.
+MOST_TILES_A_SIDE = 4
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """Return a folder that the examples of one test share."""
     return tmp_path_factory.mktemp("shared")
 
 
-@settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    height=st.integers(1, 60),
-    width=st.integers(1, 60),
-    tile=st.sampled_from([16, 32]),
-    tta=st.sampled_from(["flips", "rotations"]),
-    name=st.sampled_from(["unet", "keras-unet"]),
-)
-@example(height=37, width=50, tile=16, tta="rotations", name="unet")
-@example(height=1, width=23, tile=16, tta="rotations", name="unet")
-@example(height=33, width=18, tile=16, tta="flips", name="keras-unet")
-def test_turned_tiles_equal_the_turned_whole_pass_to_the_bit(
-    kit,
-    shared,
-    height,
-    width,
-    tile,
-    tta,
-    name,
-):
-    model = kit.model(shared / f"{name}.safetensors", name=name)
+def check(kit, shared, *, shape, network, depth, tta, tile, chunk, scheduler):
+    """Predict noise of a shape in tiles of at least `tile` steps, and compare with whole passes."""
+    name, norm = network
+    place = shared / f"{name}{norm}{depth}.safetensors"
+    model = kit.model(place, name=name, norm=norm, depth=depth)
+    step = 2**depth
+    side = step * max(tile, -(-max(shape) // (step * MOST_TILES_A_SIDE)))
     place = shared / f"{len(list(shared.iterdir()))}.zarr"
-    source, image = kit.image(place, (height, width), seed=height)
-    report = tile_predict(source, model=model, tile=tile, tta=tta, scheduler="sync", **EXACT)
+    source, image = kit.image(place, shape, chunk=chunk, seed=shape[0])
+    report = tile_predict(source, model=model, tile=side, tta=tta, scheduler=scheduler, **EXACT)
     made = open_image(report.output)
     expected = whole_passes(model, image[0], tta)
+    if tta == "none" and name == "unet":
+        np.testing.assert_array_equal(expected, kit.one_pass(model, image[0]))
     np.testing.assert_array_equal(kit.read(made.data), expected)
-    np.testing.assert_array_equal(kit.read(made.labels["classes"]), expected[1] >= 0.5)
+    classes = (expected[1] >= 0.5).astype(np.uint8)
+    np.testing.assert_array_equal(kit.read(made.labels["classes"]), classes)
+    found = instances.instances(classes, "foreground", distance=1)
+    np.testing.assert_array_equal(kit.read(made.labels["instances"]), found)
+    assert report.objects == found.max()
+    assert report.tiles_total == -(-shape[0] // side) * -(-shape[1] // side)
 
 
-def test_the_classic_depth_is_exact_too(kit, tmp_path):
-    model = kit.model(tmp_path / "deep.safetensors", depth=4)
-    source, image = kit.image(tmp_path / "slide.zarr", (70, 41))
-    report = tile_predict(source, model=model, tile=32, tta="rotations", **EXACT)
-    assert report.read == 32 + 2 * 92 + 4
-    made = kit.read(open_image(report.output).data)
-    np.testing.assert_array_equal(made, whole_passes(model, image[0], "rotations"))
+CASES = {
+    "shape": st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    "network": st.sampled_from([("unet", "none"), ("unet", "batch"), ("keras-unet", None)]),
+    "depth": st.integers(1, 4),
+    "tta": st.sampled_from(["none", "flips", "rotations"]),
+    "tile": st.integers(1, 5),
+    "chunk": st.sampled_from([7, 32, 100, 512]),
+    "scheduler": st.sampled_from(["sync", "threads"]),
+}
+SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
+
+def case(*values):
+    return example(**dict(zip(CASES, values, strict=True)))
+
+
+@settings(max_examples=5, suppress_health_check=SHARED)
+@given(**CASES)
+@case((1, 1), ("unet", "none"), 4, "none", 1, 7, "sync")
+@case((1, 300), ("unet", "none"), 2, "none", 1, 100, "threads")
+@case((5, 1), ("unet", "batch"), 2, "none", 4, 32, "sync")
+@case((67, 49), ("unet", "batch"), 2, "none", 4, 32, "threads")
+@case((91, 5), ("unet", "batch"), 4, "none", 1, 32, "threads")
+@case((293, 211), ("unet", "none"), 3, "none", 3, 32, "sync")
+@case((37, 50), ("unet", "none"), 2, "rotations", 4, 32, "sync")
+@case((1, 23), ("unet", "batch"), 2, "rotations", 4, 32, "sync")
+@case((70, 41), ("unet", "none"), 4, "rotations", 2, 32, "threads")
+@case((33, 18), ("keras-unet", None), 2, "flips", 4, 32, "sync")
+def test_tiles_equal_whole_passes_to_the_bit(kit, shared, **asked):
+    check(kit, shared, **asked)
+
+
+@pytest.mark.slow
+@settings(max_examples=150, suppress_health_check=SHARED)
+@given(**CASES)
+def test_tiles_equal_whole_passes_in_many_cases(kit, shared, **asked):
+    check(kit, shared, **asked)
 
 
 def test_turns_matter(kit, slide):
@@ -206,7 +234,7 @@ def test_blocks_equal_windows_added_up_over_the_whole_image(
     np.testing.assert_allclose(made.sum(axis=0), 1, atol=1e-5)
 
 
-def test_blending_is_no_crop(kit, slide):
+def test_blending_is_no_crop_and_wants_windows_that_overlap(kit, slide):
     model = kit.model(Path("padded.safetensors"), depth=1, name="keras-unet")
     cropped, mixed = (
         kit.read(open_image(report.output).data)
@@ -216,9 +244,13 @@ def test_blending_is_no_crop(kit, slide):
         ]
     )
     assert 1e-6 < np.abs(cropped - mixed).max() < 0.5
+    for models in (["model.safetensors"], [model, "model.safetensors"]):
+        with pytest.raises(UsageError, match="merge must be crop for models without a halo"):
+            tile_predict(slide, model=models, merge="gaussian")
+    assert main(["tile-predict", slide, "--merge", "gaussian"]) == 2
 
 
-@pytest.mark.parametrize("options", [{"tta": "rotations"}, {"merge": "gaussian"}])
+@pytest.mark.parametrize("options", LOOKS)
 def test_tiles_of_one_value_are_what_they_would_be_if_computed(kit, tmp_path, monkeypatch, options):
     monkeypatch.setattr(averaging, "BLEND_TILES", 2)
     model = kit.model(tmp_path / "padded.safetensors", depth=1, name="keras-unet", method="none")
@@ -243,36 +275,14 @@ def test_tiles_of_one_value_are_what_they_would_be_if_computed(kit, tmp_path, mo
     assert kit.differing(found[0].output, found[1].output) == []
 
 
-def test_other_processes_give_the_same_bytes(kit, tmp_path):
-    models = [
-        kit.model(tmp_path / f"{n}.safetensors", depth=1, seed=n, name="keras-unet") for n in (1, 2)
-    ]
-    source, _ = kit.image(tmp_path / "slide.zarr", (70, 50))
-    options = {"tta": "flips", "merge": "gaussian", "workers": 1}
-    outputs = [str(tmp_path / f"{scheduler}.out.zarr") for scheduler in ("sync", "processes")]
-    for output in outputs:
-        scheduler = Path(output).name.partition(".")[0]
-        tile_predict(
-            source, model=models, output=output, tile=8, scheduler=scheduler, **EXACT, **options
-        )
-    assert kit.differing(*outputs) == []
-
-
-LOOKS = [{"tta": "rotations"}, {"merge": "gaussian"}]
-
-
 @pytest.mark.parametrize("options", LOOKS)
-def test_resuming_gives_the_bytes_of_one_run(kit, slide, monkeypatch, options):
+def test_resuming_gives_the_bytes_of_one_run(kit, slide, monkeypatch, cut_off, options):
     monkeypatch.setattr(averaging, "BLEND_TILES", 2)
     models = [kit.model(Path(f"{n}.st"), depth=1, seed=n, name="keras-unet") for n in (1, 2)]
     asked = {"model": models, "tile": 8, "scheduler": "sync", **EXACT, **options}
     whole = tile_predict(slide, output="whole.zarr", **asked)
 
-    def stop():
-        raise OSError("power cut")
-
-    with pytest.raises(OSError, match="power cut"):
-        tile_predict(slide, progress=kit.watching(at=5, act=stop), **asked)
+    cut_off(slide, at=5, **asked)
     for change in ({"tta": "flips"}, {"model": models[:1]}):
         with pytest.raises(OutputError, match="same settings"):
             tile_predict(slide, resume=True, **(asked | change))

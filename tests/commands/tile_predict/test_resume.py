@@ -6,46 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unetkit.commands.tile_predict import blocks, run
 from unetkit.commands.tile_predict.command import tile_predict
-from unetkit.errors import OutputError, UsageError
+from unetkit.errors import OutputError
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.outputs import partial_url
 
 TILED = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 
 
-def fail_after(count, error, monkeypatch):
-    """Let the run fail once `count` tiles are done."""
-    real, done = blocks.predict_batch, []
-
-    def predict_batch(batch):
-        if len(done) >= count:
-            raise error
-        done.extend(batch.jobs)
-        return real(batch)
-
-    monkeypatch.setattr(run, "predict_batch", predict_batch)
-
-
-def interrupted(kit, slide, monkeypatch, *, after=6):
-    """Return the partial of a run that failed after some tiles."""
-    progress = kit.watching()
-    with monkeypatch.context() as patch:
-        fail_after(after, OSError("power cut"), patch)
-        with pytest.raises(OSError, match="power cut"):
-            tile_predict(slide, **TILED, progress=progress)
+@pytest.fixture
+def partial(slide, cut_off):
+    """Return the partial of a run that was cut off after six of its sixteen tiles."""
+    progress = cut_off(slide, at=6, **TILED)
     assert not Path("slide.prediction.zarr").exists()
     assert any("--resume" in note for note in progress.notes)
     return partial_url("slide.prediction.zarr")
-
-
-def test_resuming_gives_the_bytes_of_one_run(kit, slide, monkeypatch):
-    interrupted(kit, slide, monkeypatch)
-    report = tile_predict(slide, **TILED, resume=True)
-    assert (report.tiles_total, report.tiles_reused) == (16, 6)
-    tile_predict(slide, **TILED, output="whole.prediction.zarr")
-    assert kit.differing("slide.prediction.zarr", "whole.prediction.zarr") == []
 
 
 def test_resuming_after_the_tiles_gives_the_same_bytes(kit, slide, monkeypatch):
@@ -65,8 +40,7 @@ def test_resuming_after_the_tiles_gives_the_same_bytes(kit, slide, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [b"", b"rubbish", None])
-def test_a_damaged_tile_is_done_again(kit, slide, monkeypatch, damage):
-    partial = interrupted(kit, slide, monkeypatch)
+def test_a_damaged_tile_is_done_again(kit, slide, partial, damage):
     chunk = Path(partial, "0", "c", "0", "0", "2")
     if damage is None:
         chunk.unlink()
@@ -92,15 +66,18 @@ def test_resuming_nothing_starts_afresh(slide):
     assert (report.status, report.tiles_reused) == ("done", 0)
 
 
-def test_automatic_choices_are_taken_over(kit, slide, monkeypatch):
-    interrupted(kit, slide, monkeypatch)
+@pytest.mark.usefixtures("partial")
+def test_automatic_choices_are_taken_over_and_give_the_bytes_of_one_run(kit, slide):
     report = tile_predict(slide, resume=True, scheduler="sync")
-    assert (report.tile, report.precision, report.tiles_reused) == (16, "exact", 6)
+    assert (report.tile, report.precision) == (16, "exact")
+    assert (report.tiles_total, report.tiles_reused) == (16, 6)
+    tile_predict(slide, **TILED, output="whole.prediction.zarr")
+    assert kit.differing("slide.prediction.zarr", "whole.prediction.zarr") == []
 
 
 @pytest.mark.parametrize("stored", [{"tile": 7}, {"batch": -1}, {"precision": "half"}])
-def test_choices_that_no_run_can_have_made_are_not_taken_over(kit, slide, monkeypatch, stored):
-    place = Path(interrupted(kit, slide, monkeypatch), ".unetkit", "fingerprint.json")
+def test_choices_that_no_run_can_have_made_are_not_taken_over(slide, partial, stored):
+    place = Path(partial, ".unetkit", "fingerprint.json")
     older = {k: v for k, v in json.loads(place.read_text()).items() if k != "checksum"}
     place.write_text(json.dumps(older | stored))
     with pytest.raises(OutputError, match=f"{next(iter(stored))}: .* before"):
@@ -108,11 +85,11 @@ def test_choices_that_no_run_can_have_made_are_not_taken_over(kit, slide, monkey
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_other_settings_are_not_mixed(kit, slide, monkeypatch, finished):
+def test_other_settings_are_not_mixed(kit, slide, cut_off, finished):
     if finished:
         tile_predict(slide, **TILED)
     else:
-        interrupted(kit, slide, monkeypatch)
+        cut_off(slide, at=6, **TILED)
     with pytest.raises(OutputError, match="tile: 16 before, 32 now"):
         tile_predict(slide, **{**TILED, "tile": 32}, resume=True)
     with pytest.raises(OutputError, match=r"threshold: 0.5 before, 0.4 now"):
@@ -129,21 +106,16 @@ def test_other_settings_are_not_mixed(kit, slide, monkeypatch, finished):
         tile_predict(slide, **TILED, resume=True)
 
 
-def test_without_resume_an_unfinished_run_is_neither_mixed_nor_lost(kit, slide, monkeypatch):
-    interrupted(kit, slide, monkeypatch)
+@pytest.mark.usefixtures("partial")
+def test_without_resume_an_unfinished_run_is_neither_mixed_nor_lost(slide):
     with pytest.raises(OutputError, match="--resume goes on with them, --overwrite starts afresh"):
         tile_predict(slide, **TILED)
     assert tile_predict(slide, **TILED, resume=True).tiles_reused > 0
 
 
-def test_overwrite_starts_an_unfinished_run_afresh(kit, slide, monkeypatch):
-    interrupted(kit, slide, monkeypatch)
+@pytest.mark.usefixtures("partial")
+def test_overwrite_starts_an_unfinished_run_afresh(kit, slide):
     progress = kit.watching()
     report = tile_predict(slide, **TILED, overwrite=True, progress=progress)
     assert report.tiles_reused == 0
     assert any("afresh" in note for note in progress.notes)
-
-
-def test_resume_and_overwrite_exclude_each_other(slide):
-    with pytest.raises(UsageError, match="resume must be given without overwrite"):
-        tile_predict(slide, resume=True, overwrite=True)

@@ -1,5 +1,6 @@
-"""The automatic tile is the one with which the whole is done first, found at little cost."""
+"""A plan settles the tile: the one with which the whole is done first, found at little cost."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,13 @@ from unetkit.commands.tile_predict import command, resources
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.ensemble import Ensemble, load_ensemble
 from unetkit.commands.tile_predict.plan import Plan, PredictOptions
-from unetkit.commands.tile_predict.resources import Memory, Throughput, TileSize, candidates
+from unetkit.commands.tile_predict.resources import (
+    Memory,
+    Parallelism,
+    Throughput,
+    TileSize,
+    candidates,
+)
 from unetkit.geometry.sizes import SizeContract
 from unetkit.geometry.tiles import cover
 from unetkit.storage.datasets import open_dataset
@@ -231,3 +238,45 @@ def test_the_tile_is_kept_by_whoever_goes_on(slide, monkeypatch):
     again = tile_predict(slide, resume=True)
     assert (again.status, again.tile) == ("nothing to do", first.tile)
     assert tile_predict(slide, dry_run=True).tile == 16
+
+
+def planned(source, **options):
+    ensemble = load_ensemble(["model.safetensors"], device="cpu")
+    one = Parallelism(1, networks=1, threads=None, concurrency=1)
+    return command.make_plan(
+        ensemble, open_dataset(source), PredictOptions(**options), parallelism=one
+    )
+
+
+@pytest.mark.parametrize(
+    ("tile", "chunk"), [(16, 16), (1024, 1024), (1040, 520), (2048, 1024), (3072, 1024)]
+)
+def test_chunks_are_parts_of_a_tile(kit, slide, tile, chunk):
+    plan = planned(slide, tile=tile)
+    assert plan.chunk == chunk
+    (sample,) = plan.samples
+    assert plan.blocks(sample).tile % chunk == 0
+    assert plan.tiles_total == len(plan.tiles(sample))
+
+
+def test_a_fingerprint_changes_with_all_that_decides_about_pixels(kit, slide):
+    before = planned(slide, precision="float32").fingerprint()
+    assert planned(slide, precision="float32").fingerprint() == before
+    for change in (
+        {"tile": 16},
+        {"overlap": 24},
+        {"precision": "exact"},
+        {"batch": 2},
+        {"probabilities": "float32"},
+        {"threshold": 0.4},
+        {"grow": 2},
+        {"min_size": 3},
+        {"nonfinite": "fill"},
+    ):
+        assert planned(slide, **({"precision": "float32"} | change)).fingerprint() != before
+    json.dumps(before, allow_nan=False)
+
+
+def test_an_automatic_tile_is_the_image_rounded_up(kit, slide):
+    kit.image(Path("odd.zarr"), (61, 45))
+    assert planned("odd.zarr").tile == 64
