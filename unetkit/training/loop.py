@@ -191,6 +191,8 @@ def fit(
                 seconds = schedule.seconds_a_step or 0.0
                 callback.planned(at.step, steps=schedule.steps, seconds_a_step=seconds)
             elif schedule.replans and group.first([schedule.is_over()])[0]:
+                if schedule.steps > at.step:
+                    callback.replanned(at.step, steps=at.step)
                 schedule.steps = at.step
             if sound and trainer.restored:
                 callback.on_restore(at.step)

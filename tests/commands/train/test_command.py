@@ -173,9 +173,10 @@ def test_the_loss_and_the_recipe_that_were_used_stand_in_the_model(kit, here):
 def test_a_budget_replaces_the_steps(kit, here):
     kit.cells(here / "data.zarr")
     report = run(steps=10**7, time_budget="3s")
-    (planned,) = [row["steps"] for row in log() if row["event"] == "planned"]
-    assert report.steps == planned or report.stopped_early
-    assert load(report.output).header.provenance["steps"] == planned
+    planned = [row["steps"] for row in log() if row["event"] == "planned"]
+    assert report.steps == planned[-1] or report.stopped_early
+    # A model says how many steps were planned when it was kept.
+    assert load(report.output).header.provenance["steps"] in planned
 
 
 def test_channels_are_chosen_and_remembered(here):
