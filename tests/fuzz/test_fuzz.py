@@ -278,3 +278,11 @@ def test_one_damaged_file_is_read_or_refused(kind, seeds, tmp_path, monkeypatch,
     found = [one_case(kind, number, seeds, tmp_path / f"{number}", capsys) for number in numbers]
     wrong = [text for text in found if text]
     assert not wrong, f"{len(wrong)} of {len(found)} cases\n" + "\n".join(wrong)
+
+
+def test_the_judge_sees_each_fault():
+    before, after = {"a": "1"}, {"a": "2", "b": "1"}
+    assert judge(3, "error: a must be b", before, before) == judge(0, "", before, after) == []
+    assert judge("KeyError: 'a'", "", before, before) == ["exit code KeyError: 'a'"]
+    assert judge(1, "Traceback (most recent", before, before) == ["exit code 1", "a traceback"]
+    assert judge(3, "", before, after) == ["made or changed ['a', 'b']"]
