@@ -1,6 +1,6 @@
 """Whatever is wrong with one file, a command works or refuses in one sentence and changes nothing.
 
-    UNETKIT_FUZZ_CASES=5000 UNETKIT_FUZZ_SEED=1 python -m pytest -n 0 tests/fuzz
+    UNETKIT_FUZZ_CASES=5000 UNETKIT_FUZZ_SEED=1 python -m pytest -n 0 -m slow tests/fuzz
 
 Each case damages one file of a kind and runs one command on it; a failure says how to replay it.
 """
@@ -24,6 +24,8 @@ from PIL import Image
 
 from unetkit import errors
 from unetkit.cli.app import main
+
+pytestmark = pytest.mark.slow
 
 ARCHIVE = Path(__file__).parents[1] / "golden" / "golden.tar.xz"
 CASES = int(os.environ.get("UNETKIT_FUZZ_CASES", "300"))
@@ -265,7 +267,8 @@ def one_case(kind, number, seeds, folder, capsys):
     shutil.rmtree(folder)
     if not wrong:
         return None
-    replay = f"UNETKIT_FUZZ_SEED={SEED} UNETKIT_FUZZ_CASE={number} pytest -n 0 tests/fuzz -k {kind}"
+    chosen = f"UNETKIT_FUZZ_SEED={SEED} UNETKIT_FUZZ_CASE={number}"
+    replay = f"{chosen} pytest -n 0 -m slow tests/fuzz -k {kind}"
     where = path.relative_to(folder)
     end = " | ".join(told.strip().splitlines()[-2:])
     return f"{'; '.join(wrong)}\n  {where}: {done}\n  {command}\n  {end[:600]}\n  {replay}"
