@@ -170,12 +170,14 @@ class Weighing:
             if part.previous is not None:
                 part.previous.check(part.fingerprint(settings, balance))
         left = [p for p in self._parts if p.previous is None or not p.previous.finished]
+        # Outside of what removes its work after an error: what can't be read is refused and stays.
+        begun = {id(part): part.array(settings) for part in left if part.previous is not None}
         arrays: list[PlaneArray] = []
         journals: dict[str, Journal] = {}
         with ExitStack() as stack:
             for part in left:
                 journal = stack.enter_context(part.partial.opened(fresh=part.previous is None))
-                arrays.append(part.array(settings))
+                arrays.append(begun.get(id(part)) or part.array(settings))
                 part.partial.write_fingerprint(part.fingerprint(settings, balance))
                 journals[arrays[-1].url] = journal
             return self._weigh(self._tiles(left, arrays).tiles(balance), journals)
