@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {"geometry": 0, "arrays": 1, "scores": 1, "storage": 1, "models": 2, "views": 2}
 FLOORS |= {"engine": 3, "training": 3, "commands": 4, "cli": 5}
 BASE = {"errors", "kernel_cache", "machine", "progress", "registry", "options", "version"}
-MOST_FILES, LONG = 165, 700
+MOST_FILES, LONG = 175, 700
 ROOMS = {
     "zarr": ["storage/*"],
     "numcodecs": ["storage/*"],
@@ -146,7 +146,7 @@ def test_the_package_keeps_the_rules_of_the_house():
             },
             "cycle",
         ),
-        ({f"arrays/a{number}.py": "" for number in range(166)}, "at most 165 files, got 166"),
+        ({f"arrays/a{number}.py": "" for number in range(176)}, "at most 175 files, got 176"),
     ],
 )
 def test_a_package_that_breaks_a_rule_is_found(sources, words):
