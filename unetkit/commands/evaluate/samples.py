@@ -132,7 +132,7 @@ def _check_pixel_size(predicted: Sample, true: Sample) -> None:
             raise InputError(
                 f"pixels of prediction {predicted.name!r} and truth {true.name!r} must be of one "
                 f"size, got {found[axis]:.4g} and {wanted[axis]:.4g} micrometres in {axis}; "
-                "import the truth with the --pixel-size of the image"
+                "run 'unetkit import' for the truth with the --pixel-size of the image"
             )
 
 
@@ -152,9 +152,11 @@ def _class_names(pairs: Sequence[Pair], progress: Progress) -> tuple[str, ...]:
     wanted = next((b.class_names for _, b in pairs if b.class_names), ())
     if found and wanted and found != wanted:
         if sorted(found) == sorted(wanted):
+            # By value, since a name alone would go to whatever value stands in its place.
+            told = ",".join(f"{wanted.index(name)}={name}" for name in found)
             raise InputError(
                 f"classes of prediction and truth must be in one order, got {', '.join(found)} and "
-                f"{', '.join(wanted)}; import the truth with --classes {','.join(found)}"
+                f"{', '.join(wanted)}; run 'unetkit import' for the truth with --classes {told}"
             )
         progress.note(
             f"Classes are compared by number: the prediction calls them {', '.join(found)}, "

@@ -323,7 +323,7 @@ def _class_names(samples: tuple[Sample, ...]) -> tuple[str, ...]:
         if sample.class_names != first.class_names:
             raise InputError(
                 "samples to train on must have the same names of classes, got "
-                f"{_listed(first)} and {_listed(sample)}; import the masks again with --classes"
+                f"{_listed(first)} and {_listed(sample)}; run 'unetkit import' again with --classes"
             )
     return first.class_names
 
@@ -348,7 +348,7 @@ def _counted(task: LearningTask, progress: Progress) -> LearningTask:
     if highest >= len(names):
         raise InputError(
             f"classes must have a name each, got class {highest} beside {len(names)} names; "
-            "import the masks again with --classes"
+            "run 'unetkit import' again with --classes"
         )
     counts = tuple(tuple(row) for row in found[:, : len(names)].tolist())
     cut = tuple(ClassCounts(one.boxes, one.counts[:, : len(names)].copy()) for one in class_counts)
