@@ -9,6 +9,7 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
+import dask
 import pytest
 from dask.callbacks import Callback
 
@@ -172,7 +173,9 @@ def test_the_job_of_a_killed_worker_is_done_elsewhere(tmp_path, name, deaths):
     for number in range(deaths):
         (tmp_path / str(number)).touch()
     jobs = [Job(number, str(tmp_path)) for number in range(8)]
-    assert sorted(results(die_at_three, jobs, scheduler=name, workers=2)) == list(range(8))
+    # However soon the user's own settings of dask have it give up a worker that starts again.
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1 ms"}):
+        assert sorted(results(die_at_three, jobs, scheduler=name, workers=2)) == list(range(8))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -181,10 +184,8 @@ def test_a_job_that_kills_every_worker_is_named(tmp_path, name):
     for number in range(9):
         (tmp_path / str(number)).touch()
     jobs, done = [Job(number, str(tmp_path)) for number in range(8)], []
-    # A cluster blames every job that its dead worker held, the one behind it in the queue too.
-    blamed = "[34]" if name.startswith("local") else "3"
-    message = rf"3 in a row were killed at .*number={blamed}"
-    with pytest.raises(ResourceError, match=message) as caught:
+    # Its worker had the job behind it in hand too, which is not to blame.
+    with pytest.raises(ResourceError, match=r"3 in a row were killed at .*number=3") as caught:
         run_jobs(
             die_at_three, jobs, scheduler=name, workers=1, on_done=lambda _, got: done.append(got)
         )

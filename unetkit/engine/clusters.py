@@ -8,18 +8,26 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from contextlib import ExitStack
+import time
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster, as_completed, wait
-from distributed.client import FutureCancelledError
+from distributed import Client, KilledWorker, LocalCluster, wait
 from distributed.comm import CommClosedError
 
 from unetkit.engine.pools import RETRIES, SAFE_PATH, Scheduler, lost_worker
-from unetkit.errors import InputError, UnavailableError, UsageError
+from unetkit.errors import (
+    InputError,
+    ResourceError,
+    UnavailableError,
+    UnetkitError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +39,10 @@ R = TypeVar("R")
 CONNECT_SECONDS = 5.0
 # Starting worker processes means importing Python there, which can be slow on a network disk.
 START_SECONDS = 60.0
+# How often it is asked whether a cluster has workers while jobs take their time, and how long it
+# may have none, such as while one that was killed starts again.
+LOOK_SECONDS = 5.0
+DESERTED_SECONDS = 60.0
 # The allocator keeps large blocks in one of glibc's heaps only (models.hardware), and a worker has
 # threads before it has anything to compute; so it starts with one.
 ONE_HEAP = "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX"
@@ -53,38 +65,118 @@ def run_jobs(
 ) -> None:
     """Run `function` on every job: see `jobs.run_jobs`.
 
-    One job more than there are workers is in flight, so that none waits for the next. Dask's
-    callbacks say nothing about a cluster, hence the futures.
+    One job more than there are workers is in flight, so that none waits for the next.
     """
-    client = scheduler.client
-    running: dict[Any, J] = {}
-    lost: J | None = None
-
-    def submit(job: J) -> Any:
-        future = client.submit(function, job, pure=False)
-        running[future] = job
-        return future
-
+    flight = _Flight(function, scheduler)
     try:
-        flight = as_completed(
-            [submit(job) for job in itertools.islice(jobs, scheduler.workers + 1)]
-        )
-        for future in flight:
-            lost = running[future]
-            result = future.result()
-            job = running.pop(future)
-            if on_done is not None:
-                on_done(job, result)
-            for following in itertools.islice(jobs, 1):
-                flight.add(submit(following))
-    except KilledWorker as error:
-        raise lost_worker(scheduler.name, lost) from error
-    except (FutureCancelledError, CommClosedError) as error:
-        message = f"scheduler '{scheduler.name}' must stay reachable, but it went away"
-        raise UnavailableError(f"{message}; run the command again when it is back") from error
+        while True:
+            # Every job that a dead worker held is a suspect; which one killed it shows alone.
+            if not flight.suspects:
+                for job in itertools.islice(jobs, scheduler.workers + 1 - len(flight.running)):
+                    flight.add(job)
+            elif not flight.running:
+                flight.add(*flight.suspects.pop())
+            if not flight.running:
+                return
+            for job, result in flight.landed():
+                if on_done is not None:
+                    on_done(job, result)
+    except (CancelledError, CommClosedError) as error:
+        raise _gone(scheduler) from error
     finally:
-        if client.status == "running":
-            wait(list(running))
+        flight.end()
+
+
+class _Flight:
+    """The jobs that a cluster has in hand; dask's callbacks say nothing about it, hence futures."""
+
+    def __init__(self, function: Callable[[Any], Any], scheduler: Scheduler) -> None:
+        self._function = function
+        self._scheduler = scheduler
+        self._client = scheduler.client
+        self._deserted: float | None = None  # since when there has been no worker
+        # Each with the number of workers that have died at it so far.
+        self.running: dict[Any, tuple[Any, int]] = {}
+        self.suspects: list[tuple[Any, int]] = []
+
+    def add(self, job: Any, deaths: int = 0) -> None:
+        """Hand a job over; one at which a worker died must be the only one."""
+        future = self._client.submit(self._function, job, pure=False)
+        self.running[future] = job, deaths
+
+    def landed(self) -> Iterator[tuple[Any, Any]]:
+        """Wait for the next jobs that are done, and yield each with its result."""
+        self._wait("FIRST_COMPLETED")
+        for future in [one for one in self.running if one.done()]:
+            job, deaths = self.running[future]
+            try:
+                result = future.result(timeout=LOOK_SECONDS)
+            except KilledWorker as error:
+                alone, deaths = deaths > 0, deaths + error.allowed_failures + 1
+                if alone and deaths > RETRIES:
+                    raise lost_worker(self._scheduler.name, job, deaths=deaths) from error
+                del self.running[future]
+                self.suspects.append((job, deaths))
+                # The least suspect comes first, so that none is named while others may be done.
+                self.suspects.sort(key=itemgetter(1), reverse=True)
+            except TimeoutError:
+                if future.status == "error":
+                    raise  # the job's own
+                # The worker died that had the result, and the job is done once more.
+                self._check_workers()
+            else:
+                del self.running[future]
+                yield job, result
+
+    def end(self) -> None:
+        """Let what runs come to its end, or take it back where nobody is left to run it."""
+        try:
+            while self.running and self._client.status == "running" and self._client.nthreads():
+                with suppress(TimeoutError):
+                    wait(list(self.running), timeout=LOOK_SECONDS)
+                    return
+            self._client.cancel(list(self.running))
+        except (OSError, CancelledError):
+            return  # the cluster is gone, and with it what ran there
+
+    def _wait(self, what: str) -> None:
+        while True:
+            try:
+                wait(list(self.running), timeout=LOOK_SECONDS, return_when=what)
+            except TimeoutError:
+                self._check_workers()
+            else:
+                return
+
+    def _check_workers(self) -> None:
+        """End the run where no worker has been left for long: a job would wait for ever."""
+        now = time.monotonic()
+        if self._client.nthreads():
+            self._deserted = None
+        elif self._deserted is None:
+            self._deserted = now
+        elif now - self._deserted >= DESERTED_SECONDS:
+            raise _deserted(self._scheduler)
+
+
+def _gone(scheduler: Scheduler) -> UnavailableError:
+    return UnavailableError(
+        f"scheduler '{scheduler.name}' must stay reachable, but it went away; "
+        "run the command again when it is back"
+    )
+
+
+def _deserted(scheduler: Scheduler) -> UnetkitError:
+    """Return the error where workers went and none came back; those of elsewhere still may."""
+    rule = f"scheduler '{scheduler.name}' must have a worker, but "
+    if scheduler.name.startswith("local:"):
+        return ResourceError(
+            f"{rule}all were killed and none came back within {DESERTED_SECONDS:.0f} seconds; "
+            "use fewer --workers, or --scheduler threads"
+        )
+    return UnavailableError(
+        f"{rule}had none for {DESERTED_SECONDS:.0f} seconds; run the command again when it has"
+    )
 
 
 def ask_workers(
@@ -93,11 +185,8 @@ def ask_workers(
     """Call `look` on every worker; return what each found, or raised, by its address."""
     try:
         found: dict[str, Any] = scheduler.client.run(look, on_error="return")
-    except (OSError, FutureCancelledError, CommClosedError) as error:
-        raise UnavailableError(
-            f"scheduler '{scheduler.name}' must stay reachable, but it went away; "
-            "run the command again when it is back"
-        ) from error
+    except (OSError, CancelledError) as error:
+        raise _gone(scheduler) from error
     return found
 
 
@@ -107,7 +196,14 @@ def start(name: str, workers: int | None) -> Scheduler:
     if not count.isdecimal() or int(count) < 1:
         raise UsageError(f"scheduler local:N must have N of at least 1, got '{name}'; use local:2")
     with ExitStack() as resources:
-        settings = {"distributed.scheduler.allowed-failures": RETRIES, ONE_HEAP: 1, SAFE: 1}
+        settings = {
+            # Jobs are tried again here, where each can be alone.
+            "distributed.scheduler.allowed-failures": 0,
+            # A worker that takes longer to start again would be given up without a word.
+            "distributed.deploy.lost-worker-timeout": "1 day",
+            ONE_HEAP: 1,
+            SAFE: 1,
+        }
         resources.enter_context(dask.config.set(settings))
         try:
             cluster = resources.enter_context(

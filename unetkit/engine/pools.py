@@ -111,10 +111,10 @@ def _follow_parent() -> None:
         os._exit(1)
 
 
-def lost_worker(name: str, job: object) -> ResourceError:
+def lost_worker(name: str, job: object, *, deaths: int = RETRIES + 1) -> ResourceError:
     """Return the error for a job at which one worker after the other died."""
     return ResourceError(
-        f"every worker of scheduler '{name}' must stay alive, but {RETRIES + 1} in a row were "
+        f"every worker of scheduler '{name}' must stay alive, but {deaths} in a row were "
         f"killed at {job!s:.200}, perhaps for want of memory; use fewer --workers or a smaller "
         "--tile"
     )
