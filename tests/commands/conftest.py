@@ -32,6 +32,7 @@ def tiny_model(
     chosen=None,
     name="unet",
     norm=None,
+    decision=None,
 ):
     """Write a network; with this seed its classes are mixed over an image of noise."""
     options: dict[str, Any] = {"depth": depth, "width": width}
@@ -67,6 +68,7 @@ def tiny_model(
         contract=contract,
         normalization=method,
         channels=chosen,
+        decision=decision,
     )
     write_bytes(str(path), model_file.to_bytes(network, header))
     return str(path)

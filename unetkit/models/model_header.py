@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from unetkit.errors import InputError, MissingError, UnavailableError, UsageError
 from unetkit.geometry.sizes import SizeContract
+from unetkit.models.decision import Decision
 from unetkit.registry import Registry, is_distribution_name
 from unetkit.storage import urls
 from unetkit.storage.urls import is_remote
@@ -108,6 +109,7 @@ class ModelHeader:
     pixel_size: dict[str, float] | None = None
     intensities: dict[str, Any] | None = None
     scores: dict[str, Any] = field(default_factory=dict)  # reached on the validation images
+    decision: Decision | None = None  # how to make classes and objects of what it says
     provenance: dict[str, Any] = field(default_factory=dict)  # data, recipe, versions
     # Who offers the model, how many numbers were learned, and which; filled in on writing.
     distribution: str = ""
@@ -128,7 +130,8 @@ class ModelHeader:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict that JSON can hold."""
-        return {**asdict(self), "class_names": list(self.class_names)}
+        decision = None if self.decision is None else self.decision.to_dict()
+        return {**asdict(self), "class_names": list(self.class_names), "decision": decision}
 
     def to_json(self) -> str:
         """Return the header as strict JSON, without NaN, the same text for the same header."""
@@ -154,7 +157,7 @@ class ModelHeader:
         if schema != SCHEMA:
             raise InputError(f"the header must be of schema {SCHEMA}, got {schema!r:.80}")
         # Files from before these were kept do without.
-        stored = {"intensities": None, "checksum": "", **stored}
+        stored = {"intensities": None, "checksum": "", "decision": None, **stored}
         if set(stored) != {f.name for f in fields(cls)}:
             odd = sorted(set(stored) ^ {f.name for f in fields(cls)})
             raise InputError(f"the header must have all its fields and no other, got {odd!r:.200}")
@@ -162,7 +165,9 @@ class ModelHeader:
             if not holds(stored[name]):
                 raise InputError(f"{name} of the header is unfit, got {stored[name]!r:.200}")
         contract = SizeContract.from_dict(stored["contract"])
-        header = cls(**{**stored, "contract": contract})
+        decision = stored["decision"]
+        decision = None if decision is None else Decision.from_dict(decision)
+        header = cls(**{**stored, "contract": contract, "decision": decision})
         return replace(header, class_names=tuple(header.class_names))
 
 
@@ -282,6 +287,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "pixel_size": _are_sizes,
     "intensities": _is(dict | None),
     "scores": _is(dict),
+    "decision": _is(dict | None),
     "provenance": _is(dict),
     "distribution": lambda value: value == "" or is_distribution_name(value),
     "version": _is(str),

@@ -38,6 +38,7 @@ from unetkit.engine.schedulers import open_scheduler
 from unetkit.engine.signals import stoppable
 from unetkit.errors import CheckError, NonFiniteError, StoppedError, UsageError
 from unetkit.models import hardware
+from unetkit.models.decision import Decision
 from unetkit.progress import SILENT, format_bytes
 from unetkit.storage import outputs
 from unetkit.storage.datasets import open_dataset
@@ -88,6 +89,10 @@ class PredictionReport:
     precision: str
     device: str
     batch: int  # tiles, or windows of a block that is blended, that the network was to see at once
+    threshold: float  # how classes and objects are decided
+    grow: int
+    min_size: int
+    decision: dict[str, Any] | None  # that of the model, which the three above may override
     classes: tuple[str, ...]  # in the order of the channels of the output
     objects: int | None  # in all samples; None where the target has none
     samples: int
@@ -131,6 +136,20 @@ def summary(plan: Plan) -> str:
     return f"{text}, averaged over {' and '.join(parts)} at {plan.cost_factor:.1f} times the work"
 
 
+def decided_by(plan: Plan) -> str | None:
+    """Say in one sentence how classes and objects are decided, where the model has a say in it."""
+    decision = plan.model.header.decision
+    if decision is None:
+        return None
+    asked = {name: plan.settled(name) for name in decision.numbers}
+    other = {name: value for name, value in asked.items() if value != decision.numbers[name]}
+    text = f"the model decides with {decision}"
+    if other:
+        text += f"; asked for instead: {Decision(**other)}"
+    # Where it was not fitted as a whole, this says what is taken.
+    return text if decision.score is not None else f"{text}; {decision.reason}"
+
+
 # What the report tells of a plan under the plan's own names.
 OF_PLAN = (
     "tiles_total",
@@ -138,6 +157,9 @@ OF_PLAN = (
     "overlap",
     "precision",
     "batch",
+    "threshold",
+    "grow",
+    "min_size",
     "tta",
     "merge",
     "cost_factor",
@@ -150,6 +172,7 @@ OF_PLAN = (
 def planned(plan: Plan, output: str, *, device: str, dry_run: bool) -> PredictionReport:
     """Tell what a plan would do."""
     chunks, absent = missing_chunks(plan.inventories)
+    decision = plan.model.header.decision
     return PredictionReport(
         **{name: plan.settled(name) for name in OF_PLAN},
         tiles_reused=0,
@@ -161,6 +184,7 @@ def planned(plan: Plan, output: str, *, device: str, dry_run: bool) -> Predictio
         input_chunks=chunks,
         input_chunks_absent=absent,
         read=plan.size,
+        decision=None if decision is None else decision.to_dict(),
         classes=plan.model.header.class_names,
         objects=None,
         samples=len(plan.samples),
@@ -239,9 +263,13 @@ def tile_predict(
     tta: Annotated[Literal["none", "flips", "rotations"], Opt(panel="Tiles")] = "none",
     merge: Annotated[Literal["crop", "gaussian"], Opt(panel="Tiles")] = "crop",
     probabilities: Annotated[Literal["uint8", "float32"], Opt(panel="Result")] = "uint8",
-    threshold: Annotated[float, Opt(min=0, max=1, panel="Result")] = 0.5,
-    grow: Annotated[int, Opt(min=0, panel="Result")] = 1,
-    min_size: Annotated[int, Opt(min=0, panel="Result")] = 0,
+    threshold: Annotated[
+        float | None, Opt(min=0, max=1, default="by the model, else 0.5", panel="Result")
+    ] = None,
+    grow: Annotated[int | None, Opt(min=0, default="by the model, else 1", panel="Result")] = None,
+    min_size: Annotated[
+        int | None, Opt(min=0, default="by the model, else 0", panel="Result")
+    ] = None,
     skip_below: Annotated[float | None, Opt(panel="Tiles")] = None,
     mask: Annotated[str | None, Opt(panel="Tiles")] = None,
     require_complete_input: Annotated[bool, Opt(panel="Tiles")] = False,
@@ -295,11 +323,12 @@ def tile_predict(
         blended depends on the tile.
     probabilities : {"uint8", "float32"}
         How class probabilities are stored; uint8 holds 0 to 255.
-    threshold : float
-        Probability from which it is foreground, with two classes.
-    grow : int
+    threshold : float, optional
+        Probability from which it is foreground, with two classes. This and the next two are fitted
+        by training, or by ``unetkit tune``, and remembered by the model.
+    grow : int, optional
         Pixels by which objects grow into the gaps that were cut between them for training.
-    min_size : int
+    min_size : int, optional
         Drop objects of fewer pixels than this, before they grow.
     skip_below : float, optional
         Leave out tiles that are darker than this everywhere.
@@ -383,15 +412,15 @@ def tile_predict(
     """
     began = time.monotonic()
     hardware.tune_allocator()
+    decisive = {"threshold": threshold, "grow": grow, "min_size": min_size}
+    asked: dict[str, Any] = {name: one for name, one in decisive.items() if one is not None}
     options = PredictOptions(
         tile=tile,
         overlap=overlap,
         precision=precision,
         batch=batch,
         probabilities=probabilities,
-        threshold=threshold,
-        grow=grow,
-        min_size=min_size,
+        **asked,
         nonfinite=nonfinite,
         max_memory=max_memory,
         skip_below=skip_below,
@@ -418,6 +447,7 @@ def tile_predict(
     if pixel_size is not None:
         dataset = dataset.with_pixel_size(parse_pixel_size(pixel_size))
     options.check_fit(header, dataset)
+    options = options.decided(header, asked=asked)
     # Without objects there is nothing to follow beyond the mask.
     reach = skipping.REACH if has_instances(header.target) else 0
     places = None if mask is None else open_mask(mask, dataset, reach=reach)
@@ -497,6 +527,8 @@ class _Job:
         """Say what will be done, and what about the images or the disk may be in its way."""
         note = self.progress.note
         note(f"{summary(plan)} on {self.device}")
+        if told := decided_by(plan):
+            note(told)
         if plan.mask is not None and plan.mask.reach:
             note(
                 "objects that touch the mask stay whole, up to "

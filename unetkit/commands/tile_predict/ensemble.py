@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from unetkit.arrays.instances import has_instances
 from unetkit.commands.tile_predict.averaging import Averaging, EnsembleMember
 from unetkit.engine.pools import worker_number
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models import hardware, model_file, model_header
 from unetkit.models.convolutions import fuse
+from unetkit.models.decision import default_decision, joint_decision
 from unetkit.storage import urls
 from unetkit.storage.urls import absolute
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from unetkit.commands.tile_predict.averaging import Merge, Tta
+    from unetkit.models.decision import Decision
     from unetkit.models.model_file import LoadedModel
     from unetkit.models.model_header import ModelHeader
     from unetkit.progress import Progress
@@ -230,7 +233,18 @@ def common_header(paths: Sequence[str], headers: Sequence[ModelHeader]) -> Model
                     f"models that are averaged must have the same {words}, got {_said(ours)} in "
                     f"{paths[0]} and {_said(theirs)} in {path}; leave one of them out"
                 )
-    return replace(first, contract=joint_contract([header.contract for header in headers]))
+    return replace(
+        first,
+        contract=joint_contract([header.contract for header in headers]),
+        decision=joint_decision(
+            [header.decision for header in headers], usual=usual_decision(first)
+        ),
+    )
+
+
+def usual_decision(header: ModelHeader) -> Decision:
+    """Return the decision of a model that brings none."""
+    return default_decision(classes=len(header.class_names), objects=has_instances(header.target))
 
 
 def _said(value: object) -> str:

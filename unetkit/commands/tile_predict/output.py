@@ -50,6 +50,7 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
     where several were averaged.
     """
     chunks, absent = missing_chunks(plan.inventories)
+    decision = plan.model.header.decision
     return {
         "unetkit": __version__,
         "command": command_of(plan, origin=origin),
@@ -62,6 +63,7 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
         "model_sha256": common_value([model.sha256 for model in plan.model.models]),
         "target": plan.model.header.target,
         **{name: _settled(plan, name) for name in TOLD},
+        **({} if decision is None else {"decision": decision.to_dict()}),
         "input_chunks": chunks,
         "input_chunks_absent": absent,
     }
@@ -76,9 +78,12 @@ def command_of(plan: Plan, *, origin: str) -> str:
     words = ["unetkit", "tile-predict", base_name(origin)]
     for path in plan.model.paths:
         words += ["--model", base_name(path)]
+    # A model that brings a decision may be fitted anew, which must not change what this makes.
+    decided = plan.model.header.decision.numbers if plan.model.header.decision else {}
     for field in fields(PredictOptions):
         value = getattr(plan if field.name in SETTLED else plan.options, field.name)
-        if field.name in SETTLED or (field.name not in UNSAID and value != field.default):
+        usual = value == field.default and field.name not in decided
+        if field.name in SETTLED or not (usual or field.name in UNSAID):
             words += [f"--{field.name.replace('_', '-')}", str(value)]
     picked = plan.samples[0].data.picked
     if picked is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from unetkit.commands.tile_predict.averaging import SYMMETRIES, Merge, Tta
-from unetkit.commands.tile_predict.ensemble import common_value
+from unetkit.commands.tile_predict.ensemble import common_value, usual_decision
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Cover, cover
 from unetkit.models import hardware
@@ -22,7 +22,7 @@ from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.commands.tile_predict.averaging import Averaging
@@ -101,7 +101,8 @@ class PredictOptions:
                 )
         if not 0 < self.threshold < 1:
             raise UsageError(
-                f"threshold must lie between 0 and 1, got {self.threshold}; leave it out to use 0.5"
+                f"threshold must lie between 0 and 1, got {self.threshold}; leave it out for the"
+                " model's own"
             )
         if self.max_memory is not None:
             parse_size(self.max_memory)
@@ -137,6 +138,13 @@ class PredictOptions:
                 f"threshold must be left out for a model of {len(header.class_names)} classes, got "
                 f"{self.threshold}; the most probable class is taken"
             )
+
+    def decided(self, header: ModelHeader, *, asked: Collection[str]) -> PredictOptions:
+        """Take threshold, least size and growth of the model where they were not asked for."""
+        own: dict[str, Any] = header.decision.numbers if header.decision else {}
+        # A number that the target has no choice of decides nothing.
+        taken = (own.keys() & usual_decision(header).numbers) - set(asked)
+        return replace(self, **{name: own[name] for name in taken})
 
     def settled_before(
         self, earlier: PreviousRun | None, *, header: ModelHeader, sha256: str

@@ -1,0 +1,133 @@
+"""How probabilities become classes and objects: the numbers that are chosen, and how well they did.
+
+What this module does not know: networks, and how a decision is found.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from unetkit.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Threshold, least size and growth, with the scores they were chosen by.
+
+    A number is None where the target has no such choice: no threshold where there are more than
+    two classes, no objects in a class map.
+    """
+
+    threshold: float | None = None  # probability from which it is foreground
+    min_size: int | None = None  # objects of fewer pixels, before they grow, are dropped
+    grow: int | None = None  # pixels
+    # Mean average precision over IoU 0.5 to 0.95 for instances, mean Dice for classes; None where
+    # nothing was fitted.
+    score: float | None = None
+    default_score: float | None = None
+    images: int = 0  # that it was fitted on
+    objects: int | None = None  # that they hold
+    reason: str = ""  # why it is this one, in words
+    # Checksums of the weights of the networks whose probabilities it was fitted to, in order.
+    models: tuple[str, ...] = ()
+
+    @property
+    def numbers(self) -> dict[str, float | int]:
+        """What is decided, by the name of the option that overrides it."""
+        found = {name: getattr(self, name) for name in NUMBERS}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def __str__(self) -> str:
+        """Say it in words, for a sentence.
+
+        >>> str(Decision(threshold=0.45, min_size=30, grow=1))
+        'threshold 0.45, min size 30, grow 1'
+        """
+        told = (f"{name.replace('_', ' ')} {value:g}" for name, value in self.numbers.items())
+        return ", ".join(told)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return {**asdict(self), "models": list(self.models)}
+
+    @classmethod
+    def from_dict(cls, stored: Any) -> Decision:
+        """Rebuild what `to_dict` returned, if names and values are those of a decision."""
+        names = {each.name for each in fields(cls)}
+        if not isinstance(stored, dict) or not stored.keys() <= names:
+            raise InputError(
+                f"a decision must hold {', '.join(sorted(names))}, got {stored!r:.200}"
+            )
+        for name, value in stored.items():
+            if not _CHECKS[name](value):
+                raise InputError(f"{name} of the decision is unfit, got {value!r:.200}")
+        return cls(**{**stored, "models": tuple(stored.get("models", ()))})
+
+
+NUMBERS = ("threshold", "min_size", "grow")
+
+
+def default_decision(*, classes: int, objects: bool) -> Decision:
+    """Return what holds where nobody has fitted anything, for so many classes, with objects or not.
+
+    >>> default_decision(classes=2, objects=True).numbers
+    {'threshold': 0.5, 'min_size': 0, 'grow': 1}
+    >>> default_decision(classes=3, objects=False).numbers
+    {}
+    """
+    return Decision(
+        threshold=0.5 if classes == 2 else None,
+        min_size=0 if objects else None,
+        grow=1 if objects else None,
+    )
+
+
+def joint_decision(decisions: Sequence[Decision | None], *, usual: Decision) -> Decision | None:
+    """Return the decision of networks whose probabilities are averaged; None where none has one.
+
+    Where they differ and were not fitted together, it is the middle of each number; `usual` stands
+    for those that have none.
+    """
+    if not any(decisions):
+        return None
+    each = [usual if one is None else one for one in decisions]
+    if all(one.numbers == each[0].numbers for one in each):
+        return each[0]
+    middle: dict[str, Any] = {
+        name: type(value)(round(median(one.numbers.get(name, value) for one in each), 3))
+        for name, value in usual.numbers.items()
+    }
+    reason = (
+        "the models' own decisions differ and were not fitted together, so that the middle of each"
+        " number is taken; 'unetkit tune' fits them together"
+    )
+    return replace(usual, **middle, reason=reason)
+
+
+def _is_real(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and math.isfinite(value))
+
+
+def _is_count(value: Any) -> bool:
+    return value is None or (type(value) is int and 0 <= value < 2**31)
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "threshold": lambda value: value is None or (type(value) is float and 0 < value < 1),
+    "min_size": _is_count,
+    "grow": _is_count,
+    "score": _is_real,
+    "default_score": _is_real,
+    "images": lambda value: value is not None and _is_count(value),
+    "objects": _is_count,
+    "reason": lambda value: isinstance(value, str),
+    "models": lambda value: (
+        isinstance(value, list) and all(isinstance(name, str) for name in value)
+    ),
+}
