@@ -14,6 +14,8 @@ from unetkit.models.inference import (
     logits_of,
     predict_array,
     share,
+    stored,
+    stored_and_classes,
     tile_gap,
     to_classes,
     to_probabilities,
@@ -130,6 +132,41 @@ def test_classes_are_the_most_probable():
     np.testing.assert_array_equal(to_classes(two, threshold=0.6), [[0, 0, 1]])
     np.testing.assert_array_equal(to_classes(two, threshold=0.6, positive=0), [[0, 1, 1]])
     assert to_classes(np.zeros((300, 1, 1), np.float32)).dtype == np.uint16
+
+
+def test_by_default_what_is_stored_decides_as_the_probability_does():
+    near = np.float32(0.5) + np.arange(-2000, 2000, dtype=np.float32) * np.spacing(np.float32(0.25))
+    probable = np.stack([1 - near, near])
+    kept = stored(probable[:, None], np.dtype("uint8"))
+    np.testing.assert_array_equal(to_classes(kept)[0], near >= 0.5)
+    assert kept.dtype == np.uint8
+
+
+@pytest.mark.parametrize("threshold", [0.001, 0.2, 1 / 3, 0.6, 0.601, 0.999])
+@pytest.mark.parametrize("positive", [0, 1])
+def test_what_is_stored_decides_about_two_classes(threshold, positive):
+    one = np.linspace(0, 1, 5001, dtype=np.float32)[None]
+    probable = np.stack([1 - one, one])
+    exact, classes = stored_and_classes(
+        probable, np.dtype("float32"), threshold=threshold, positive=positive
+    )
+    chosen = exact[positive] >= np.float32(threshold)
+    np.testing.assert_array_equal(classes, np.where(chosen, positive, 1 - positive))
+    kept, rounded = stored_and_classes(
+        probable, np.dtype("uint8"), threshold=threshold, positive=positive
+    )
+    chosen = kept[positive] / 255 >= threshold
+    np.testing.assert_array_equal(rounded, np.where(chosen, positive, 1 - positive))
+    # Half of a stored step decides otherwise than the probability itself, and no more.
+    others = classes != rounded
+    assert (np.abs(probable[positive] - threshold)[others] <= 0.5001 / 255).all()
+
+
+def test_the_most_probable_of_several_leads_by_less_than_is_stored():
+    probable = np.array([0.333, 0.334, 0.333], np.float32)[:, None, None]
+    kept, classes = stored_and_classes(probable, np.dtype("uint8"), threshold=0.5, positive=1)
+    assert len(np.unique(kept)) == 1
+    assert classes == 1
 
 
 def test_whole_pass_is_one_pass_over_the_mirrored_image(tiles_differ):

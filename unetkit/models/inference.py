@@ -99,16 +99,16 @@ def to_probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
 
 
 def to_classes(
-    probabilities: NDArray[np.float32], *, threshold: float = 0.5, positive: int = 1
+    probabilities: NDArray[Any], *, threshold: float = 0.5, positive: int = 1
 ) -> NDArray[Any]:
     """Choose a class for each pixel of probabilities (K, Y, X), as uint8, or uint16 above 256.
 
     Of several that are equally probable the lowest is chosen; of two classes `positive`, where it
-    is at least as probable as `threshold`.
+    is at least as probable as `threshold`. Probabilities may be stored ones of two classes.
     """
     dtype = np.min_scalar_type(len(probabilities) - 1)
     if len(probabilities) == 2:
-        chosen = probabilities[positive] >= threshold
+        chosen = probabilities[positive] >= lowest_stored(threshold, probabilities.dtype)
         return np.asarray(np.where(chosen, positive, 1 - positive), dtype)
     return np.asarray(probabilities.argmax(axis=0), dtype)
 
@@ -116,6 +116,30 @@ def to_classes(
 def stored(probabilities: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return probabilities as an array of `dtype` holds them; uint8 counts 255ths."""
     return np.rint(probabilities * 255).astype(dtype) if dtype == np.uint8 else probabilities
+
+
+def lowest_stored(threshold: float, dtype: np.dtype[Any]) -> float:
+    """Return the lowest value of an array of `dtype` that stands for at least a probability.
+
+    >>> lowest_stored(0.6, np.dtype("uint8")), lowest_stored(0.6, np.dtype("float32"))
+    (153, 0.6)
+    """
+    if dtype != np.uint8:
+        return threshold
+    return int(np.searchsorted(np.arange(256) / 255, threshold))
+
+
+def stored_and_classes(
+    probabilities: NDArray[np.float32], dtype: np.dtype[Any], *, threshold: float, positive: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return what is stored of probabilities (K, Y, X): in `dtype`, and the classes.
+
+    Of two classes it is decided by what is stored, so that it can be decided again; the most
+    probable of several may lead by less than is stored.
+    """
+    kept = stored(probabilities, dtype)
+    judged = kept if len(kept) == 2 else probabilities
+    return kept, to_classes(judged, threshold=threshold, positive=positive)
 
 
 def predict_array(

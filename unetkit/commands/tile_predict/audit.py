@@ -14,7 +14,7 @@ from unetkit.commands.tile_predict.precision import FLIPS
 from unetkit.engine.jobs import run_jobs
 from unetkit.errors import CheckError
 from unetkit.geometry.tiles import Tile
-from unetkit.models.inference import check_finite, stored, to_classes
+from unetkit.models.inference import check_finite, lowest_stored, stored, stored_and_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -151,7 +151,8 @@ def audit_window(job: AuditJob) -> Compared:
     shape = (task.data.height, task.data.width)
     predictor = replace(inference.predictor(), on_logits=on_logits)
     (again,) = predictor.probabilities([ReadBox(blocks, tile, shape)])
-    classes = to_classes(again, threshold=task.threshold, positive=task.positive)
+    kind = task.probabilities.dtype
+    _, classes = stored_and_classes(again, kind, threshold=task.threshold, positive=task.positive)
     box = (job.plane, tile.y0, tile.y1, tile.x0, tile.x1)
     asked = np.ones(classes.shape, bool)
     for empty in job.left_out:
@@ -163,7 +164,7 @@ def audit_window(job: AuditJob) -> Compared:
     tolerance = 0.0 if exact else CLOSE * max(largest)
     gap = _gap(task.probabilities.read(*box), again, exact=exact) * asked
     flipped = (task.classes.read(*box) != classes) & asked
-    lead = _lead(again, threshold=task.threshold, positive=task.positive)
+    lead = _lead(again, kind, threshold=task.threshold, positive=task.positive)
     return Compared(
         pixels=int(asked.sum()),
         largest_difference=float(gap.max(initial=0)),
@@ -185,11 +186,14 @@ def _gap(there: NDArray[Any], again: NDArray[np.float32], *, exact: bool) -> NDA
 
 
 def _lead(
-    probabilities: NDArray[np.float32], *, threshold: float, positive: int
+    probabilities: NDArray[np.float32], kind: np.dtype[Any], *, threshold: float, positive: int
 ) -> NDArray[np.float32]:
-    """Return by how much the class of each pixel wins."""
+    """Return by how much the class of each pixel wins; `kind` is the type of stored ones."""
     if len(probabilities) == 2:
-        return np.asarray(np.abs(probabilities[positive] - np.float32(threshold)))
+        # What is stored as uint8 is rounded before it is decided about.
+        lowest = lowest_stored(threshold, kind)
+        edge = (lowest - 0.5) / 255 if kind == np.uint8 else lowest
+        return np.asarray(np.abs(probabilities[positive] - np.float32(edge)))
     second, first = np.partition(probabilities, -2, axis=0)[-2:]
     return np.asarray(first - second)
 

@@ -26,7 +26,7 @@ from unetkit.commands.tile_predict.skipping import (
 from unetkit.engine.block_io import write_tile
 from unetkit.errors import NonFiniteError, OutOfMemoryError
 from unetkit.models import hardware
-from unetkit.models.inference import enough_memory, stored, to_classes
+from unetkit.models.inference import enough_memory, stored_and_classes
 from unetkit.storage.chunks import box_checksum
 from unetkit.storage.retry import count_attempts
 
@@ -268,8 +268,8 @@ def _compute(varied: Sequence[_Read], *, batch: int) -> Iterator[Result]:
 
 
 def _as_stored(task: ImageTask, probabilities: NDArray[np.float32]) -> Result:
-    classes = to_classes(probabilities, threshold=task.threshold, positive=task.positive)
-    return stored(probabilities, task.probabilities.dtype), classes
+    kind = task.probabilities.dtype
+    return stored_and_classes(probabilities, kind, threshold=task.threshold, positive=task.positive)
 
 
 def _copy(one: _Read, *, batch: int) -> tuple[Result, bool]:

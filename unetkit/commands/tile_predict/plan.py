@@ -343,6 +343,12 @@ class Plan:
         """Return what an option is in this plan, whether it was asked for or chosen."""
         return getattr(self if hasattr(self, name) else self.options, name)
 
+    @property
+    def _decided_by_stored(self) -> bool:
+        """Whether earlier commits would have decided otherwise, by what was not rounded yet."""
+        rounded = self.options.probabilities == "uint8" and self.options.threshold != 0.5
+        return rounded and len(self.model.header.class_names) == 2
+
     def fingerprint(self) -> dict[str, Any]:
         """Return all that decides about the pixels, as JSON can hold it."""
         return {
@@ -351,6 +357,7 @@ class Plan:
             "tile": self.tile,
             "overlap": common_value([member.overlap for member in self.averaging.members]),
             **{name: self.settled(name) for name in OF_PIXELS},
+            **({"decided_by": "stored"} if self._decided_by_stored else {}),
             "mask": None if self.mask is None else [self.mask.checksum, self.mask.reach],
             "input": {
                 sample.name: {
