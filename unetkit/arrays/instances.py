@@ -13,10 +13,13 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from unetkit.arrays.watershed import OPPOSITE, flows_together
 from unetkit.errors import LabelError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from unetkit.arrays.watershed import Shore, Side
 
 Array = np.ndarray[Any, Any]
 
@@ -35,6 +38,8 @@ class BlockSummary:
     # int64, shape (count,): the pixels of each object that lie where objects are wanted, where
     # not all are.
     wanted: Array | None = None
+    # By side, where floods came from, if a watershed parted the objects.
+    shores: Mapping[Side, Shore] | None = None
 
     @property
     def count(self) -> int:
@@ -51,6 +56,7 @@ def summarize(
     width: int,
     start: int = 0,
     where: Array | None = None,
+    shores: Mapping[Side, Shore] | None = None,
 ) -> BlockSummary:
     """Report a labelled block's objects: their sizes, first pixels, and ids along its faces.
 
@@ -68,6 +74,8 @@ def summarize(
         Raster index of the plane's first pixel: plane number times height times width.
     where : ndarray of bool, shape (Y, X), optional
         Objects that have no pixel in it, in any block, are not wanted.
+    shores : dict of Shore, optional
+        Where floods came from, as `watershed` gives it; left out, objects that touch are one.
 
     Returns
     -------
@@ -86,23 +94,26 @@ def summarize(
         left=labels[:, 0].copy(),
         right=labels[:, -1].copy(),
         wanted=None if where is None else pixels(labels[where]),
+        shores=shores,
     )
 
 
-def touching(face: Array, other: Array) -> Array:
+def touching(face: Array, other: Array, *, where: Array | bool = True) -> Array:
     """List which ids meet across the face between two blocks.
 
     Parameters
     ----------
     face, other : ndarray of int, shape (N,)
         Ids along the last line of one block and the first line of the next.
+    where : ndarray of bool, shape (N,), optional
+        Where to look; left out, everywhere.
 
     Returns
     -------
     ndarray of int64, shape (P, 2)
         Each meeting pair once.
     """
-    return np.unique(_met(face, other, where=True).astype(np.int64), axis=0)
+    return np.unique(_met(face, other, where=where).astype(np.int64), axis=0)
 
 
 def neighbours(
@@ -271,9 +282,18 @@ def _grid_pairs(
     beside = np.stack([numbers[:, :, :-1], numbers[:, :, 1:]], axis=-1).reshape(-1, 2)
     below = np.stack([numbers[:, :-1], numbers[:, 1:]], axis=-1).reshape(-1, 2)
     for a, b in beside.tolist():
-        yield touching(summaries[a].right, summaries[b].left) + offsets[[a, b]]
+        yield _across(summaries[a], summaries[b], "right") + offsets[[a, b]]
     for a, b in below.tolist():
-        yield touching(summaries[a].bottom, summaries[b].top) + offsets[[a, b]]
+        yield _across(summaries[a], summaries[b], "bottom") + offsets[[a, b]]
+
+
+def _across(one: BlockSummary, other: BlockSummary, side: Side) -> Array:
+    """List the ids that are one object across the face between a block and the next."""
+    beyond = OPPOSITE[side]
+    faces: tuple[Array, Array] = getattr(one, side), getattr(other, beyond)
+    if one.shores is None or other.shores is None:
+        return touching(*faces)
+    return touching(*faces, where=flows_together(one.shores[side], other.shores[beyond]))
 
 
 # Which class of a target holds the objects, and into which class they may grow (None: anywhere).

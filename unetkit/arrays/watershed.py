@@ -1,0 +1,392 @@
+"""A seeded watershed, by blocks of an image, that parts it as one of the whole image does.
+
+Water rises from the seeds. Along a path it *arrives* at a pixel at (level, steps): the highest
+pixel that it had to pass, and how many steps it took since it first stood so high; the earlier of
+two arrivals is the lower pair, and seeds come before all else, the lowest first. A pixel's arrival
+is the earliest over all paths, and it belongs to the neighbour that was reached first, of several
+the first in raster order. So nothing but pixels decides. Where no heights are equal, and none is
+lower than a seed, the parts are those of scikit-image; on flat ground floods meet half-way in both,
+and what is equally near goes by pixels here, by the order of seeds there.
+
+Blocks know no more of each other than the arrivals along their faces, and are flooded again until
+these stay. That is exact, without any halo: a step never makes an arrival earlier, so that a block
+given arrivals of real paths around it computes the earliest ones of the paths that it was told of.
+They only become earlier from round to round, and when nothing changes, every pixel has the
+earliest arrival by way of any neighbour. Were one later than on its best path, the first such
+pixel of that path would have a neighbour that is right, and could not be late.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numba
+import numpy as np
+
+from unetkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Array = np.ndarray[Any, Any]
+Side = Literal["top", "left", "right", "bottom"]
+OPPOSITE: dict[Side, Side] = {"top": "bottom", "left": "right", "right": "left", "bottom": "top"}
+
+# An arrival is level * 2^48 + steps. Seeds are there before the water rises, at their height less
+# 256; an object without a seed is never reached; what is no object lets nothing pass.
+STEPS = np.int64(48)
+BEFORE = np.int64(-256)
+BARRIER = np.int64(np.iinfo(np.int64).max)
+UNREACHED = np.int64(BARRIER - 1)
+HIGHEST = 255
+
+
+@dataclass(frozen=True)
+class Shore:
+    """What a flooded block tells along one of its faces.
+
+    Attributes
+    ----------
+    arrival : ndarray of int64, shape (N,)
+        When the water arrived at each pixel; later ones for no seed in reach, and for no object.
+    from_beyond : ndarray of bool, shape (N,)
+        Whether it came across the face, so that the pixel belongs to the one beyond.
+    """
+
+    arrival: Array
+    from_beyond: Array
+
+
+@dataclass(frozen=True)
+class Basins:
+    """A flooded block.
+
+    Attributes
+    ----------
+    labels : ndarray of uint32, shape (Y, X)
+        Its own numbers of what belongs together inside it, in raster order; 0 is background.
+    count : int
+        The highest of them.
+    shores : dict of Shore
+        By side.
+    """
+
+    labels: Array
+    count: int
+    shores: Mapping[Side, Shore]
+
+
+def check_seed_level(seed_level: float) -> None:
+    """Refuse what is no probability at which an object is sure."""
+    if not 0 < seed_level <= 1:
+        raise UsageError(
+            f"seed-level must be above 0 and at most 1, got {seed_level}; "
+            f"leave it out to use {SEED_LEVEL}"
+        )
+
+
+# Our choice by measurement: see docs/predict.md.
+SEED_LEVEL = 0.9
+
+
+def ground(probability: Array, seed_level: float = SEED_LEVEL) -> tuple[Array, Array]:
+    """Turn the probability of objects into heights, and find the seeds.
+
+    Parameters
+    ----------
+    probability : ndarray of uint8 or float, shape (Y, X)
+        255ths, or from 0 to 1; both give the same.
+    seed_level : float
+        Seeds are pixels of at least this probability, to the next 255th.
+
+    Returns
+    -------
+    heights : ndarray of uint8, shape (Y, X)
+        Low where objects are sure.
+    seeds : ndarray of bool, shape (Y, X)
+
+    Raises
+    ------
+    UsageError
+        If `seed_level` is no probability.
+    """
+    check_seed_level(seed_level)
+    if probability.dtype != np.uint8:
+        probability = np.rint(probability * 255).astype(np.uint8)
+    return HIGHEST - probability, probability >= round(seed_level * 255)
+
+
+def watershed(
+    heights: Array, mask: Array, seeds: Array, *, around: Mapping[Side, Array] | None = None
+) -> Basins:
+    """Part the objects of a block where the floods of two seeds meet.
+
+    An object without a seed stays whole, and so does one with a single seed. Neighbours are the
+    four pixels beside each, as for `components`.
+
+    Parameters
+    ----------
+    heights : ndarray of uint8, shape (Y, X)
+        Where water stands last it parts: 255 less the probability of objects.
+    mask : ndarray of bool, shape (Y, X)
+        The pixels of objects.
+    seeds : ndarray of bool, shape (Y, X)
+        Connected ones are one seed; those outside the mask do not count.
+    around : dict of ndarray of int64, optional
+        By side, the arrivals along the face of the block beyond, where there is one.
+
+    Returns
+    -------
+    Basins
+
+    Examples
+    --------
+    Two seeds with a bridge between them:
+
+    >>> heights = np.array([[0, 0, 9, 9, 9, 0]], np.uint8)
+    >>> watershed(heights, heights < 10, heights < 1).labels
+    array([[1, 1, 1, 1, 2, 2]], dtype=uint32)
+    """
+    arrival = _flooded(heights, mask, seeds, around or {})
+    origin = _origins(arrival.reshape(-1), arrival.shape[1])
+    place = np.arange(arrival.size).reshape(arrival.shape)
+    into = origin.reshape(arrival.shape)
+    shores = {
+        side: Shore(arrival[_line(side, 1)].copy(), into[_line(side, 1)] == place[_line(side, 0)])
+        for side in OPPOSITE
+    }
+    labels, count = _numbered(origin, arrival.shape)
+    return Basins(labels[1:-1, 1:-1], count, shores)
+
+
+def arrivals(
+    heights: Array, mask: Array, seeds: Array, *, around: Mapping[Side, Array] | None = None
+) -> dict[Side, Array]:
+    """Give the arrivals along the faces of a block, as `watershed` finds them; takes less time.
+
+    Parameters
+    ----------
+    heights, mask, seeds, around
+        As for `watershed`.
+
+    Returns
+    -------
+    dict of ndarray of int64
+        By side.
+    """
+    arrival = _flooded(heights, mask, seeds, around or {})
+    return {side: arrival[_line(side, 1)].copy() for side in OPPOSITE}
+
+
+class Tides:
+    """What the blocks of a grid know of one another while they are flooded, round by round.
+
+    Parameters
+    ----------
+    grid : tuple of int
+        (planes, rows of blocks, blocks in a row); blocks are numbered in that order.
+
+    Attributes
+    ----------
+    outdated : list of int
+        Blocks for which it matters what has become known since they were flooded; at first all.
+    """
+
+    def __init__(self, grid: tuple[int, int, int]) -> None:
+        self._grid = grid
+        self._lines: dict[int, Mapping[Side, Array]] = {}
+        self._known: dict[int, dict[Side, Array]] = {}
+        self.outdated = list(range(math.prod(grid)))
+
+    def around(self, number: int) -> dict[Side, Array]:
+        """Give the arrivals beyond the faces of a block, as they are known by now.
+
+        Parameters
+        ----------
+        number : int
+            The block.
+
+        Returns
+        -------
+        dict of ndarray of int64
+            By side, as `watershed` takes them.
+        """
+        _, rows, columns = self._grid
+        plane, place = divmod(number, rows * columns)
+        row, column = divmod(place, columns)
+        places: dict[Side, tuple[int, int]] = {
+            "top": (row - 1, column),
+            "left": (row, column - 1),
+            "right": (row, column + 1),
+            "bottom": (row + 1, column),
+        }
+        found: dict[Side, Array] = {}
+        for side, (y, x) in places.items():
+            beyond = (plane * rows + y) * columns + x
+            if 0 <= y < rows and 0 <= x < columns and beyond in self._lines:
+                found[side] = self._lines[beyond][OPPOSITE[side]]
+        return found
+
+    def flood(self, found: Mapping[int, Mapping[Side, Array]]) -> None:
+        """Take note of a round, and see what is outdated by it.
+
+        Parameters
+        ----------
+        found : dict
+            Of each block that was flooded with what `around` gave, the arrivals along its faces.
+        """
+        self._known |= {number: self.around(number) for number in found}
+        self._lines |= found
+        self.outdated = [number for number in self._lines if self._is_outdated(number)]
+
+    def _is_outdated(self, number: int) -> bool:
+        known, lines = self._known[number], self._lines[number]
+        return any(
+            _is_news(lines[side], known.get(side), now) for side, now in self.around(number).items()
+        )
+
+
+def _is_news(own: Array, known: Array | None, now: Array) -> bool:
+    """Tell whether other arrivals beyond a face change anything on this side of it."""
+    # What is not earlier beyond than here comes from here, and a seed from nowhere.
+    before = own if known is None else np.minimum(known, own)
+    return bool(((np.minimum(now, own) != before) & (own >= 0)).any())
+
+
+def flows_together(one: Shore, other: Shore) -> Array:
+    """Tell at which pixels of a face both sides are one object.
+
+    Parameters
+    ----------
+    one, other : Shore
+        Of the two blocks, along the face between them.
+
+    Returns
+    -------
+    ndarray of bool, shape (N,)
+    """
+    seeds = (one.arrival < 0) & (other.arrival < 0)
+    unreached = (one.arrival == UNREACHED) & (other.arrival == UNREACHED)
+    return np.asarray(one.from_beyond | other.from_beyond | seeds | unreached)
+
+
+def _line(side: Side, depth: int) -> tuple[slice | int, slice | int]:
+    """Index the line along a side, so deep below the edge of an array with a rim of one pixel."""
+    inner = slice(1, -1)
+    lines: dict[Side, tuple[slice | int, slice | int]] = {
+        "top": (depth, inner),
+        "left": (inner, depth),
+        "right": (inner, -1 - depth),
+        "bottom": (-1 - depth, inner),
+    }
+    return lines[side]
+
+
+def _flooded(heights: Array, mask: Array, seeds: Array, around: Mapping[Side, Array]) -> Array:
+    """Return arrivals of shape (Y + 2, X + 2); the rim shows what is beyond the faces."""
+    height, width = mask.shape
+    arrival = np.full((height + 2, width + 2), BARRIER)
+    arrival[1:-1, 1:-1][mask] = UNREACHED
+    sown = mask & seeds
+    arrival[1:-1, 1:-1][sown] = BEFORE + heights[sown]
+    for side, line in around.items():
+        # What waits beyond for water has none to give, and is not this block's to flood.
+        arrival[_line(side, 0)] = np.where(line == UNREACHED, BARRIER, line)
+    rim = np.ones(arrival.shape, bool)
+    rim[1:-1, 1:-1] = False
+    flat = arrival.reshape(-1)
+    later = np.flatnonzero(rim & (arrival >= 0) & (arrival < UNREACHED))
+    later = later[np.argsort(flat[later])]
+    springs = np.concatenate([np.flatnonzero(flat < 0), later])
+    _flood(flat, np.pad(heights, 1).reshape(-1), width + 2, springs)
+    return arrival
+
+
+@numba.njit(nogil=True, cache=True)
+def _flood(arrival, heights, width, springs):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Reach each pixel once, in the order of arrival: a queue a level, `springs` in between."""
+    following = np.empty(arrival.size, np.int32)
+    first, last = np.full(256, -1, np.int32), np.full(256, -1, np.int32)
+    beside, size, spring = (-width, -1, 1, width), arrival.size, 0
+    for level in range(256):
+        while True:
+            i = first[level]
+            beyond = arrival[springs[spring]] if spring < springs.size else BARRIER
+            if beyond >> STEPS <= level and (i < 0 or beyond <= arrival[i]):
+                i, spring = springs[spring], spring + 1
+            elif i < 0:
+                break
+            else:
+                first[level] = following[i]
+            for k in range(4):
+                j = i + beside[k]
+                if j < 0 or j >= size or arrival[j] != UNREACHED:
+                    continue
+                queue = heights[j]
+                if arrival[i] < 0 or queue > level:
+                    arrival[j] = np.int64(queue) << STEPS
+                else:
+                    queue = level
+                    arrival[j] = arrival[i] + 1
+                following[j] = -1
+                if first[queue] < 0:
+                    first[queue] = j
+                else:
+                    following[last[queue]] = j
+                last[queue] = j
+
+
+@numba.njit(nogil=True, cache=True)
+def _origins(arrival, width):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Name the pixel that each belongs to; of seeds and of what is never reached an earlier one.
+
+    Beyond the faces, and where no object is, it is -1.
+    """
+    origin = np.full(arrival.size, -1, np.int32)
+    for i in range(width + 1, arrival.size - width - 1):
+        if i % width == 0 or i % width == width - 1 or arrival[i] == BARRIER:
+            continue
+        origin[i] = i
+        if arrival[i] < 0 or arrival[i] == UNREACHED:
+            for j in (i - width, i - 1):
+                if origin[j] >= 0 and (arrival[j] == arrival[i] or max(arrival[i], arrival[j]) < 0):
+                    one, other = _source(origin, i), _source(origin, j)
+                    origin[max(one, other)] = min(one, other)
+            continue
+        for j in (i - width, i - 1, i + 1, i + width):
+            if arrival[j] < arrival[origin[i]]:
+                origin[i] = j
+    return origin
+
+
+@numba.njit(nogil=True, cache=True)
+def _source(origin, i):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Follow origins to the end, and shorten the way for the next one."""
+    while origin[i] != i and origin[origin[i]] >= 0:
+        if origin[origin[origin[i]]] >= 0:
+            origin[i] = origin[origin[i]]
+        i = origin[i]
+    return i
+
+
+@numba.njit(nogil=True, cache=True)
+def _number(origin, labels):  # type: ignore[no-untyped-def]  # pragma: no cover
+    count = 0
+    numbers = np.zeros(origin.size, np.uint32)
+    for i in range(origin.size):
+        if origin[i] >= 0:
+            source = _source(origin, i)
+            if numbers[source] == 0:
+                count += 1
+                numbers[source] = count
+            labels[i] = numbers[source]
+    return count
+
+
+def _numbered(origin: Array, shape: tuple[int, ...]) -> tuple[Array, int]:
+    """Give one number to all that has one source, in raster order."""
+    labels = np.zeros(origin.size, np.uint32)
+    count = _number(origin, labels)
+    return labels.reshape(shape), count
