@@ -19,6 +19,7 @@ Every message reads: what must hold, what was got, what would do.
 from __future__ import annotations
 
 import re
+import shlex
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -38,6 +39,20 @@ def without_secrets(text: str) -> str:
     'simplecache::http://host/a.zarr must exist'
     """
     return URL.sub(lambda found: SECRETS.sub("", found[0]), text)
+
+
+def command_line(*words: str) -> str:
+    """Say what to type, for between single marks, hence in double ones where a word needs some.
+
+    >>> print(command_line("import", "my cells.tif", "cells.zarr"))
+    unetkit import "my cells.tif" cells.zarr
+    """
+
+    def quoted(word: str) -> str:
+        safest = shlex.quote(word)
+        return safest if safest == word or set(word) & set('"$`\\!') else f'"{word}"'
+
+    return " ".join(["unetkit", *map(quoted, words)])
 
 
 class UnetkitError(Exception):

@@ -39,19 +39,26 @@ class Message:
         return f"{self.module}.py:{self.line}: {self.text}"
 
 
+@cache
 def messages():
     """Find them all, but for docstrings, flags by themselves and what declares an option."""
+    return tuple(_messages())
+
+
+def _messages():
     for path in sorted((ROOT / "unetkit").rglob("*.py")):
         tree = ast.parse(path.read_text())
         apart = {part for node in ast.walk(tree) for part in _no_messages(node)}
+        module = path.relative_to(ROOT / "unetkit").with_suffix("").as_posix()
         for node in ast.walk(tree):
+            if getattr(getattr(node, "func", None), "id", "") == "command_line":
+                yield Message(module, node.lineno, f"'unetkit {node.args[0].value} {{}}'")
             if node in apart or not isinstance(node, ast.Constant | ast.JoinedStr):
                 continue
             parts = node.values if isinstance(node, ast.JoinedStr) else [node]
             text = "".join(p.value if _is_text(p) else "{}" for p in parts)
             flag = re.fullmatch(rf"{OPTION.pattern}( [a-z]+)?|--\{{\}}.*", text)
             if not flag and (OPTION.search(text) or COMMAND.search(text) or EXTRA.search(text)):
-                module = path.relative_to(ROOT / "unetkit").with_suffix("").as_posix()
                 yield Message(module, node.lineno, text)
 
 

@@ -1,6 +1,7 @@
 """PNG and JPEG of every mode, and what readers hand out: planes, strips, stored types."""
 
 import os
+import struct
 import zlib
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from unetkit.errors import InputError, MissingError, UsageError
 from unetkit.storage import readers
-from unetkit.storage.image_file import ImageFile, check_axes, reading
+from unetkit.storage.image_file import PNG_SIGNATURE, ImageFile, check_axes, reading
 from unetkit.storage.readers import open_file, suffixes
 
 RNG = np.random.default_rng(0)
@@ -95,6 +96,35 @@ def test_a_grey_palette_is_greys_either_way(tmp_path):
         file = open_file(path, labels=labels)
         assert file.axes == "yx"
         assert np.array_equal(file.load(), (GREY % 2) * 200)
+        assert file.remarks == ("carry a palette, whose greys came in",)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_greys_of_few_bits_come_as_stored(tmp_path, bits, labels):
+    values = (np.arange(120).reshape(10, 12) % 2**bits).astype(np.uint8)
+    rows = np.unpackbits(values[..., None], axis=-1)[..., 8 - bits :].reshape(10, -1)
+    lines = b"".join(b"\0" + np.packbits(row).tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", 12, 10, bits, 0, 0, 0, 0)
+    path = tmp_path / "a.png"
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    path.write_bytes(
+        PNG_SIGNATURE
+        + b"".join(
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in parts
+        )
+    )
+    assert np.array_equal(open_file(str(path), labels=labels).load(), values)
+
+
+def test_a_second_picture_of_a_file_is_not_dropped_without_a_word(tmp_path):
+    path = str(tmp_path / "a.png")
+    frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    file = open_file(path)
+    assert np.array_equal(file.load(), GREY)
+    assert file.remarks == ("hold more than one picture, of which the first came in",)
 
 
 def test_labels_that_a_palette_shows_alike_stay_apart(tmp_path):

@@ -238,6 +238,7 @@ def export_prediction(
         Opt(default="instances, else classes"),
     ] = None,
     labels: LabelName = None,
+    axes: str | None = None,
     overwrite: Overwrite = False,
     progress: Progress = SILENT,
 ) -> ExportReport:
@@ -261,6 +262,9 @@ def export_prediction(
         What is written; probabilities as TIFF only.
     labels : str, optional
         Which labels, by name, where other writers named them; ``NAME=classes`` for class maps.
+    axes : str, optional
+        Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
+        say.
     overwrite : bool
         Replace an earlier result of unetkit.
     progress : Progress
@@ -283,15 +287,13 @@ def export_prediction(
     """
     if to not in SUFFIXES:
         raise UsageError(f"to must be one of {', '.join(SUFFIXES)}, got {to!r}")
-    dataset = open_dataset(prediction, labels=labels, mixed=True)
+    dataset = open_dataset(prediction, axes=axes, labels=labels, mixed=True)
     alone = dataset.kind in ("image", "array")
     target = output or output_name(prediction, SUFFIXES[to] if alone else f"-{to}")
     check_local(target)
     if alone:
         _check_suffix(target, to)
     exports = [_Export(sample, to, _layer(sample, to, layer)) for sample in dataset.samples]
-    if not exports:
-        raise InputError(f"{prediction} must hold a sample to be exported, got none")
     features = 0
     with staged(target, inputs=[prediction], overwrite=overwrite) as partial:
         if not alone:
@@ -335,9 +337,10 @@ def _layer(sample: Sample, to: Format, wanted: Layer | None) -> Layer:
         sample.labels()
     if layer is None or layer not in there:
         found = ", ".join(there) or "no labels"
+        remedy = f"use --layer {there[0]}" if there else "name a prediction, or what has labels"
         raise InputError(
             f"sample {sample.name!r} must have {layer or 'labels'} to be exported, got {found}; "
-            "name a prediction, or another --layer"
+            f"{remedy}"
         )
     if layer == "probabilities" and to != "tiff":
         raise UsageError(f"probabilities must be exported to tiff, got {to!r}; use --to tiff")

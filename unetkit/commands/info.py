@@ -97,7 +97,7 @@ def _channels(image: Image) -> list[str]:
 
 
 def _dataset(source: str) -> dict[str, Any]:
-    dataset = open_dataset(source, mixed=True)
+    dataset = open_dataset(source, mixed=True, empty=True)
     return {
         "kind": dataset.kind,
         "count": len(dataset.samples),

@@ -127,7 +127,7 @@ def measure(
 
 def _open(url: str, axes: str | None, labels: str | None = None) -> Dataset:
     axes = axes if detect(url) in ("stack", "array") else None
-    return open_dataset(url, axes=axes, labels=labels)
+    return open_dataset(url, axes=axes, labels=labels, mixed=True)
 
 
 def _image_of(sample: Sample, pictures: Dataset | None, *, alone: bool) -> Image | None:
@@ -149,6 +149,9 @@ def _channels(pictures: Mapping[str, Image | None]) -> tuple[str, ...]:
     """Name the channels, which are of one order already where all have the same names."""
     names = {key: image.channel_names for key, image in pictures.items() if image is not None}
     remark = order_remark(names)
+    counts = sorted({len(channels) for channels in names.values()})
+    if remark is None and len(counts) > 1:
+        remark = f"{' and '.join(map(str, counts))} channels"
     if remark is not None:
         raise InputError(
             f"images must name the same channels to be measured into one table, got {remark};"

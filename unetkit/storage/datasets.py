@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from unetkit.errors import InputError, LabelError, MissingError, OutputError, UsageError
+from unetkit.errors import (
+    InputError,
+    LabelError,
+    MissingError,
+    OutputError,
+    UsageError,
+    command_line,
+)
 from unetkit.storage.atomic import write_bytes, write_text
 from unetkit.storage.chunks import empty_chunks
 from unetkit.storage.image_file import are_axes
@@ -401,6 +408,7 @@ def open_dataset(
     labels: str | None = None,
     trained: str | None = None,
     mixed: bool = False,
+    empty: bool = False,
 ) -> Dataset:
     """Open a dataset; an image, a stack or a bare array counts as one too.
 
@@ -418,7 +426,9 @@ def open_dataset(
         The channels that a model was trained on, which are found by name where `channels` says
         nothing else.
     mixed : bool
-        Whether samples may differ in their channel counts, or be none at all.
+        Whether samples may differ in their channel counts.
+    empty : bool
+        Whether there may be none at all.
 
     Returns
     -------
@@ -454,6 +464,8 @@ def open_dataset(
     samples = _listed(node) if kind == "dataset" else alone
     if labels is not None:
         samples = _labelled(samples, labels)
+    if not (samples or empty):
+        raise InputError(f"{url} must hold at least one sample, got none; import images")
     samples = _channels(_aligned(samples), chosen, url=url, mixed=mixed)
     return Dataset(url, kind, samples, provenance_marks(node))
 
@@ -468,7 +480,7 @@ def _listed(node: ArrayNode | GroupNode) -> tuple[Sample, ...]:
         if group is None:
             raise MissingError(
                 f"sample {name!r} of {node.url} must be there, got none; take it off the list with "
-                f"'unetkit remove {node.url} {name}', or restore it"
+                f"'{command_line('remove', node.url, name)}', or restore it"
             )
         if not isinstance(group, GroupNode) or kind_of(group) != "image":
             raise InputError(
@@ -548,12 +560,8 @@ def _channels(
 ) -> tuple[Sample, ...]:
     """Choose channels in every sample, and make sure that they have equally many."""
     samples = tuple(replace(sample, image=chosen(sample.image)) for sample in samples)
-    if mixed:
-        return samples
-    if not samples:
-        raise InputError(f"{url} must hold at least one sample, got none; import images")
-    first = samples[0]
-    for sample in samples:
+    for sample in samples if not mixed else ():
+        first = samples[0]
         if sample.data.channel_count != first.data.channel_count:
             raise InputError(
                 f"samples of {url} must have equally many channels, got "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unetkit.errors import InputError, LabelError, UsageError
+from unetkit.errors import InputError, LabelError, UsageError, command_line
 from unetkit.storage.image_file import AXES, are_axes
 from unetkit.storage.journal import Journal
 from unetkit.storage.nodes import UNFIT, ArrayNode, GroupNode, read_node
@@ -126,7 +126,7 @@ def _no_store(url: str) -> InputError:
     """Say why something is no store, and what would make it one."""
     if not exists(url):
         return missing(url)
-    line = f"'unetkit import {url} {stem(url) or 'data'}.zarr'"
+    line = command_line("import", url, f"{stem(url) or 'data'}.zarr")
     if is_remote(url):
         return InputError(f"{url} must be a Zarr store, got none there; check the URL")
     path = Path(url)
@@ -135,13 +135,13 @@ def _no_store(url: str) -> InputError:
         if pictures:
             return InputError(
                 f"{url} must be a Zarr store, got a folder of {len(pictures)} image files; "
-                f"run {line}"
+                f"run '{line}'"
             )
         return InputError(f"{url} must be a Zarr store, got a folder without one; check the path")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         name = base_name(url)
-        line = f"'unetkit import {url} {name.removesuffix(path.suffix)}.zarr'"
-        return InputError(f"{url} must be a Zarr store, got an image file; run {line}")
+        line = command_line("import", url, f"{name.removesuffix(path.suffix)}.zarr")
+        return InputError(f"{url} must be a Zarr store, got an image file; run '{line}'")
     if path.suffix == ".safetensors":
         return InputError(
             f"{url} must be a Zarr store, got a model file; name it with --model where one is read"

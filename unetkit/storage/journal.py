@@ -200,7 +200,7 @@ class Journal:
     def _unreadable(self, got: str) -> OutputError:
         return OutputError(
             f"{join(self.folder, FINGERPRINT)} must say what was begun as it was written, got"
-            f" {got}; bring it back, or start afresh with --overwrite"
+            f" {got}; bring it back, or start afresh with --overwrite, without --resume"
         )
 
     def record(self, key: str, *, checksum: int | None) -> None:

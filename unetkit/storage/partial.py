@@ -98,7 +98,7 @@ class Partial:
             raise OutputError(
                 f"{self.folder} must hold what a run that was stopped had written, got another"
                 f" {' and another '.join(changed[:5])}; bring it back, or start afresh with"
-                " --overwrite"
+                " --overwrite, without --resume"
             )
         return PreviousRun(self.folder, False, fingerprint)
 

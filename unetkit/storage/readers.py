@@ -39,6 +39,8 @@ ORIENTATION = 0x0112  # the EXIF tag
 NAMES = {1: (), 3: ("red", "green", "blue")}
 # Bytes a pixel that decoding takes at most, by Pillow's mode.
 GREY, COLOUR = ("1", "L", "LA", "I;16", "I;16B", "I"), ("RGB", "RGBA")
+# Pillow spreads greys of 2 and 4 bits over 8; pixels come in as they are stored.
+SPREAD = {"L;2": 85, "L;4": 17}
 
 
 def suffixes() -> tuple[str, ...]:
@@ -117,6 +119,8 @@ def open_picture(path: str, *, axes: str | None = None, labels: bool = False) ->
         alpha = mode in ("LA", "RGBA") or (deep and "A" in str(picture.tile[0].args))
         clear = mode == "P" and not labels and "transparency" in picture.info
         lossy = isinstance(picture, JpegImageFile)
+        told = _palette_remark(picture, labels=labels) if mode == "P" else ""
+        frames = getattr(picture, "n_frames", 1)
         turned = picture.getexif().get(ORIENTATION, 1) != 1
         width, height = picture.size
         dtype = np.dtype("uint16" if deep or mode.startswith("I") else "uint8")
@@ -129,7 +133,8 @@ def open_picture(path: str, *, axes: str | None = None, labels: bool = False) ->
         )
     remarks = {
         "carry an EXIF orientation, which was not applied": turned,
-        "carry a palette, whose indices came in": labels and mode == "P" and not greys,
+        "hold more than one picture, of which the first came in": frames > 1,
+        f"carry a palette, whose {told} came in": told,
     }
     return ImageFile(
         path,
@@ -198,6 +203,14 @@ def _is_grey(picture: Image, *, labels: bool) -> bool:
     return grey and not (labels and np.unique(colours[:, 0]).size < len(colours))
 
 
+def _palette_remark(picture: Image, *, labels: bool) -> str:
+    """Name what of a palette comes in; nothing where its greys are its indices."""
+    if not _is_grey(picture, labels=labels):
+        return "indices" if labels else "colours"
+    greys = (picture.getpalette() or [])[::3]
+    return "" if greys == list(range(len(greys))) else "greys"
+
+
 def _strips(path: str, labels: bool, height: int) -> Iterator[Strip]:
     with reading(path):
         pixels = _pixels(path, labels)
@@ -214,7 +227,9 @@ def _pixels(path: str, labels: bool) -> NDArray[Any]:
             colours = np.asarray(picture.convert("RGB"))
             pixels = colours[..., :1] if greys else np.asarray(picture) if labels else colours
         else:
+            spread = SPREAD.get(picture.tile[0].args, 1) if picture.tile else 1
             pixels = np.asarray(picture)
+            pixels = pixels if spread == 1 else pixels // spread
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     kept = pixels.shape[2] if labels else 1 if pixels.shape[2] < 3 else 3

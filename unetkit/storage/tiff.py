@@ -608,6 +608,9 @@ def _remarks(
     if page.photometric.name == "PALETTE" and layout.colours is None:
         what = "a palette, whose indices" if labels else "a lookup table, without which the pixels"
         remarks.append(f"carry {what} came in")
+    elif layout.colours is not None and not np.array_equal(layout.colours[0], np.arange(256)):
+        what = "greys" if len(layout.colours) == 1 else "colours"
+        remarks.append(f"carry a palette, whose {what} came in")
     orientation = page.tags.get("Orientation")
     turned = orientation is not None and orientation.value != 1
     if turned:

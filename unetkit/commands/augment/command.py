@@ -61,6 +61,7 @@ def augment(
     grey: Annotated[float, Opt(min=0, panel="Change")] = 0.1,
     allow_folds: Annotated[bool, Opt(panel="Change")] = False,
     replay: Annotated[str | None, Opt(metavar="SAMPLE")] = None,
+    axes: str | None = None,
     seed: Seed = 0,
     preview: Preview = None,
     scheduler: SchedulerName = "threads",
@@ -106,6 +107,9 @@ def augment(
         Keep movements that fold an image over itself; else others are drawn in their place.
     replay : str, optional
         Make one copy again from its record: ``more.zarr/NAME-aug001``.
+    axes : str, optional
+        Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
+        say.
     seed : int
         Same seed, same result, whatever the workers.
     preview : str, optional
@@ -142,7 +146,7 @@ def augment(
     length = recorded(sigma, name="sigma")
     strengths = Strengths(grid, length, shift, rotation, flips, grey, allow_folds)
     _check(copies, seed, strengths)
-    dataset = open_dataset(source)
+    dataset = open_dataset(source, axes=axes, mixed=True)
     if replay is None:
         _check_names(dataset, copies)
     if preview is not None:
@@ -166,7 +170,7 @@ def augment(
         )
         writer.finish()
     if preview is not None:
-        write_preview(preview, source=dataset, output=open_dataset(output), copies=jobs)
+        write_preview(preview, source=dataset, output=open_dataset(output, mixed=True), copies=jobs)
     copies = sum(job.deformation is not None for job in jobs)
     return AugmentReport(output, len(jobs) - copies, copies, seed, preview)
 

@@ -25,7 +25,7 @@ from unetkit.commands.import_images.command import import_images
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.train.command import train
 from unetkit.commands.weights.command import weights
-from unetkit.errors import InputError, UsageError
+from unetkit.errors import InputError, UsageError, command_line
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.atomic import make_folder, write_bytes, write_json
 from unetkit.storage.datasets import open_dataset
@@ -275,7 +275,7 @@ def _instances(url: str) -> npt.NDArray[np.integer]:
 def _weights(url: str) -> npt.NDArray[np.floating]:
     plane = open_dataset(url).samples[0].weights
     if plane is None:
-        raise InputError(f"{url} must have weights, got none; run 'unetkit weights {url}'")
+        raise InputError(f"{url} must have weights, got none; run '{command_line('weights', url)}'")
     return plane.read(0, 0, plane.height, 0, plane.width)
 
 

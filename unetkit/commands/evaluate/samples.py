@@ -72,7 +72,7 @@ def match_samples(
 def _open(url: str, axes: str | None, labels: str | None = None) -> Dataset:
     """Open one side; an OME-Zarr image names its axes itself, whatever the other side needs."""
     axes = axes if detect(url) in ("stack", "array") else None
-    return open_dataset(url, axes=axes, labels=labels)
+    return open_dataset(url, axes=axes, labels=labels, mixed=True)
 
 
 def _kind_of(truth: Dataset, labelled: Sequence[Sample]) -> str:

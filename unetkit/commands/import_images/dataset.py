@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.commands.import_images.masks import MaskRules, make_labels, named_by, read_mask
-from unetkit.errors import InputError, OutputError, UsageError
+from unetkit.errors import InputError, OutputError, UsageError, command_line
 from unetkit.storage.chunks import empty_chunks
 from unetkit.storage.datasets import Dataset, DatasetWriter, open_dataset, order_remark
 from unetkit.storage.image_writer import create_image, update_attributes
@@ -122,7 +122,7 @@ class DatasetOutput:
                 raise OutputError(
                     f"samples must have new names, got {pair.name!r}, which {self.url} has with"
                     " other pixels, sizes or labels; rename the file, or take the sample out first:"
-                    f" 'unetkit remove {self.url} {pair.name}'"
+                    f" '{command_line('remove', self.url, pair.name)}'"
                 )
         return found
 

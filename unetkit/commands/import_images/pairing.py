@@ -8,6 +8,7 @@ import unicodedata
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from unetkit.errors import InputError, MissingError, UsageError
@@ -252,10 +253,10 @@ def _unpaired(
         suffix = Path(next(iter(images[next(iter(masks)) + beyond_image].values()))).suffix
         path = f"{Path(source) / STEM}{beyond_image}{suffix}"
         inner = labels if STEM in labels else f"{Path(labels) / STEM}{Path(lost[0]).suffix}"
-        advice = f"'{path}' --labels '{inner}'"
+        advice = f"{quote(path)} --labels {quote(inner)}"
     elif beyond_mask and Path(labels).is_dir():
         suffix = Path(masks[next(iter(images)) + beyond_mask]).suffix
-        advice = f"--labels '{Path(labels) / STEM}{beyond_mask}{suffix}'"
+        advice = f"--labels {quote(f'{Path(labels) / STEM}{beyond_mask}{suffix}')}"
     else:
         advice = f"a path such as 'DIR/{STEM}_mask.png', on either side"
     return InputError(
@@ -294,7 +295,7 @@ def _remarks(pairs: Sequence[Pair]) -> list[str]:
         remarks.append(
             f"each file came in as an image, though {path.name!r} and"
             f" {Path(str(_next_channel(str(path)))).name!r} may be channels of one; to join them,"
-            f" give '{path.parent / STEM}_{CHANNEL}{path.suffix}'"
+            f" give {quote(f'{path.parent / STEM}_{CHANNEL}{path.suffix}')}"
         )
     names = {stem(pair.image) for pair in pairs}
     for pair in pairs:
@@ -303,7 +304,8 @@ def _remarks(pairs: Sequence[Pair]) -> list[str]:
             path = Path(pair.image)
             remarks.append(
                 f"{path.name!r} came in as an image, and may be the mask of {match[1]!r}; masks are"
-                f" named by --labels, such as '{path.parent / STEM}{match[2]}{path.suffix}'"
+                f" named by --labels, such as"
+                f" {quote(f'{path.parent / STEM}{match[2]}{path.suffix}')}"
             )
             break
     return remarks

@@ -135,6 +135,7 @@ def train(
     seed: Seed = 0,
     channels: Channels = None,
     labels: LabelName = None,
+    axes: str | None = None,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Annotated[int | None, Opt(min=0, default="by the machine", panel="Hardware")] = None,
@@ -194,6 +195,9 @@ def train(
         Channels to use, in this order, by name or number: ``DAPI`` or ``0,2``.
     labels : str, optional
         Which labels to learn, by name, or ``NAME=classes`` for class maps of other writers.
+    axes : str, optional
+        Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
+        say.
     device : str
         Where the network runs: auto, cpu, cuda, cuda:1 or mps.
     precision : {"auto", "exact", "float32", "bfloat16", "float16"}
@@ -262,7 +266,7 @@ def train(
         check_tensorboard()
     start = None if init is None else open_start(init)
     # A missing input is told first.
-    dataset = open_dataset(source, channels=channels, labels=labels)
+    dataset = open_dataset(source, axes=axes, channels=channels, labels=labels)
     check_channels(dataset, channels, progress)
     inputs = [source] if init is None else [source, init]
     if folds > 1:

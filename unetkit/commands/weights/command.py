@@ -14,6 +14,7 @@ from unetkit.errors import InputError, UsageError
 from unetkit.kernel_cache import FIRST_USE, is_compiled
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.datasets import open_dataset
+from unetkit.storage.images import detect
 from unetkit.storage.outputs import check_output
 from unetkit.storage.partial import Partial
 from unetkit.storage.pixel_size import pixel_of, recorded, split_length
@@ -151,7 +152,8 @@ def weights(
         raise UsageError("--resume and --overwrite exclude each other; give one of them")
     check_target(target)
     _numbers(preset, w0, sigma)
-    dataset = open_dataset(source, labels=labels)
+    _check_kind(source)
+    dataset = open_dataset(source, labels=labels, mixed=True)
     labelled = _labelled(dataset, progress)
     target = _target(labelled, target)
     presets = [_numbers(preset, w0, sigma, sample) for sample in labelled]
@@ -178,7 +180,7 @@ def weights(
             attributes["labels"] = labelled[0].chosen
         done = run.make(attributes, report=report)
     if preview is not None:
-        _preview(preview, open_dataset(source, labels=labels)[labelled[0].name])
+        _preview(preview, open_dataset(source, labels=labels, mixed=True)[labelled[0].name])
     return WeightsReport(
         output=source,
         preset=preset,
@@ -216,13 +218,16 @@ def _numbers(
     return choose_preset(name, w0=w0).measured(number, pixel)
 
 
-def _labelled(dataset: Dataset, progress: Progress) -> list[Sample]:
-    if dataset.kind == "stack":
-        # Its weights would be one array that all samples share, and no job owns.
+def _check_kind(source: str) -> None:
+    """Refuse a stack, whose weights would be one array that all samples share, and no job owns."""
+    if detect(source) == "stack":
         raise InputError(
-            f"{dataset.url} must be a dataset or an OME-Zarr image to get weights beside its "
+            f"{source} must be a dataset or an OME-Zarr image to get weights beside its "
             "labels, got a stack of arrays; 'unetkit augment' makes a dataset of it"
         )
+
+
+def _labelled(dataset: Dataset, progress: Progress) -> list[Sample]:
     labelled = [sample for sample in dataset.samples if sample.label_kind is not None]
     if not labelled:
         # The error that any sample without labels gives.
