@@ -227,7 +227,7 @@ def _pixels(path: str, labels: bool) -> NDArray[Any]:
             colours = np.asarray(picture.convert("RGB"))
             pixels = colours[..., :1] if greys else np.asarray(picture) if labels else colours
         else:
-            spread = SPREAD.get(picture.tile[0].args, 1) if picture.tile else 1
+            spread = SPREAD.get(str(picture.tile[0].args), 1) if picture.tile else 1
             pixels = np.asarray(picture)
             pixels = pixels if spread == 1 else pixels // spread
     if pixels.ndim == 2:

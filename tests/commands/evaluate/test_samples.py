@@ -120,7 +120,7 @@ def test_a_stack_needs_its_axes_and_the_prediction_does_not(place, write):
         (
             {"a": {"labels": SQUARE, "kind": "classes", "class_names": ("cell", "nothing")}},
             {"a": {"labels": SQUARE, "kind": "classes", "class_names": ("nothing", "cell")}},
-            "got cell, nothing and nothing, cell; .*--classes 1=cell,0=nothing",
+            "got cell, nothing and nothing, cell; give the masks .* 0 to cell, 1 to nothing",
         ),
     ],
 )

@@ -152,11 +152,11 @@ def _class_names(pairs: Sequence[Pair], progress: Progress) -> tuple[str, ...]:
     wanted = next((b.class_names for _, b in pairs if b.class_names), ())
     if found and wanted and found != wanted:
         if sorted(found) == sorted(wanted):
-            # By value, since a name alone would go to whatever value stands in its place.
-            told = ",".join(f"{wanted.index(name)}={name}" for name in found)
+            numbers = ", ".join(f"{number} to {name}" for number, name in enumerate(found))
             raise InputError(
                 f"classes of prediction and truth must be in one order, got {', '.join(found)} and "
-                f"{', '.join(wanted)}; run 'unetkit import' for the truth with --classes {told}"
+                f"{', '.join(wanted)}; give the masks of the truth the prediction's numbers,"
+                f" {numbers}, and import them again"
             )
         progress.note(
             f"Classes are compared by number: the prediction calls them {', '.join(found)}, "
