@@ -141,6 +141,28 @@ def test_what_is_finished_is_nothing_to_do_for_resume_and_refused_without():
     assert Journal("out.zarr").read_fingerprint() == {"sigma": 6.0}
 
 
+def test_what_was_begun_to_replace_another_goes_on_beside_it():
+    make()
+    stop(overwrite=True, sigma=6.0)
+    assert Journal("out.zarr").read_fingerprint() == {"sigma": 5.0}
+    with pytest.raises(OutputError, match=r"sigma: 6\.0 before, 5\.0 now"):
+        make(resume=True)
+    make(resume=True, sigma=6.0)
+    assert Journal("out.zarr").read_fingerprint() == {"sigma": 6.0}
+    assert files() == {"out.zarr"}
+
+
+def test_what_was_not_begun_to_replace_another_never_does():
+    stop(sigma=6.0)
+    # Someone puts another result in the place meanwhile.
+    Path(partial().folder).rename("aside")
+    make()
+    Path("aside").rename(partial().folder)
+    with pytest.raises(OutputError, match=r"out\.zarr must .* got sigma: 5\.0 before, 6\.0 now"):
+        make(resume=True, sigma=6.0)
+    assert Journal("out.zarr").read_fingerprint() == {"sigma": 5.0}
+
+
 def look(**options):
     making = partial(**options)
     with making.locked():

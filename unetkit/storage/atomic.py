@@ -44,6 +44,28 @@ def write_bytes(path: str, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def share_file(source: str, target: str, *, content: bytes) -> None:
+    """Let a file that nobody writes into be at another place too; elsewhere its content is copied.
+
+    It may be torn when the power goes, as a chunk may that was just written.
+    """
+    if is_remote(target):
+        urls.write(target, content)
+        return
+    place = Path(target)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        # Of a link the file that it leads to is not ours to share.
+        if not is_remote(source) and not Path(source).is_symlink():
+            with suppress(OSError):
+                os.link(source, place)
+                return
+        place.write_bytes(content)
+    except OSError as error:
+        raise ResourceError(f"{target} must be writable, got: {error}") from error
+
+
 def write_text(path: str, text: str) -> None:
     """Write a text file in UTF-8, as `write_bytes` does; of a name that is none, what can be."""
     write_bytes(path, text.encode(errors="replace"))

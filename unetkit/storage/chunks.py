@@ -11,12 +11,12 @@ import re
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
 from unetkit.errors import InputError, UnavailableError
-from unetkit.storage.atomic import DOCUMENTS, write_text
+from unetkit.storage.atomic import DOCUMENTS, share_file, write_text
 from unetkit.storage.nodes import ArrayNode, GroupNode, opened, read_node
 from unetkit.storage.ome import provenance_marks
 from unetkit.storage.retry import retrying
@@ -32,7 +32,7 @@ from unetkit.storage.urls import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import zarr
 
@@ -51,6 +51,20 @@ def box_checksum(
     inside a chunk it also tells when a chunk is absent or another's. With `start`, the checksum of
     one box, it becomes one of several boxes.
     """
+    checksum = start
+    for key in _box_keys(data, plane, rows=(y0, y1), columns=(x0, x1)):
+        stored = _bytes(join(data.url, key))
+        # A chunk of nothing but background is not stored at all.
+        length = -1 if stored is None else len(stored)
+        checksum = zlib.crc32(f"{key} {length} ".encode(), checksum)
+        checksum = zlib.crc32(stored or b"", checksum)
+    return checksum
+
+
+def _box_keys(
+    data: PlaneArray, plane: int, *, rows: tuple[int, int], columns: tuple[int, int]
+) -> Iterator[str]:
+    """Yield the keys of the chunks that a box of a plane touches."""
     array = opened(data.url, zarr_format=data.zarr_format, version=data.version)
     t, z = divmod(plane, data.size("z"))
     sizes = dict(zip(data.axes, data.chunks, strict=True))
@@ -58,18 +72,11 @@ def box_checksum(
         "t": range(t, t + 1),
         "z": range(z, z + 1),
         "c": range(-(-data.size("c") // sizes.get("c", 1))),
-        "y": range(y0 // sizes["y"], -(-y1 // sizes["y"])),
-        "x": range(x0 // sizes["x"], -(-x1 // sizes["x"])),
+        "y": range(rows[0] // sizes["y"], -(-rows[1] // sizes["y"])),
+        "x": range(columns[0] // sizes["x"], -(-columns[1] // sizes["x"])),
     }
-    checksum = start
     for place in itertools.product(*(where[axis] for axis in data.axes)):
-        key = array.metadata.encode_chunk_key(place)
-        stored = _bytes(join(data.url, key))
-        # A chunk of nothing but background is not stored at all.
-        length = -1 if stored is None else len(stored)
-        checksum = zlib.crc32(f"{key} {length} ".encode(), checksum)
-        checksum = zlib.crc32(stored or b"", checksum)
-    return checksum
+        yield array.metadata.encode_chunk_key(place)
 
 
 def list_stored(folder: str) -> Iterator[dict[str, Any]]:
@@ -133,30 +140,51 @@ def write_list(folder: str, path: str) -> None:
     write_text(path, "".join(json.dumps(entry) + "\n" for entry in list_stored(folder)))
 
 
+# The length and the checksum of each file, by its path inside the folder.
+ChunkList: TypeAlias = "dict[str, tuple[int, int]]"
+
+
+def read_list(path: str) -> ChunkList:
+    """Read what `write_list` wrote."""
+    found: ChunkList = {}
+    for number, line in enumerate(read(path).splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            name = join(entry["array"], entry["key"]).removeprefix("./")
+            found[name] = entry["length"], entry["crc32"]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(
+                f"line {number} of {path} must name a chunk, got {line!r:.80}; predict again"
+            ) from error
+    return found
+
+
 def damages(folder: str, path: str) -> Iterator[tuple[str, str]]:
     """Compare a folder with the list of what was in it.
 
     Nothing is decoded: the stored bytes are what was published, or they are not. Yields the path
     of each chunk or document inside the folder, and what is wrong with it: "" where nothing is.
     """
-    names, wanted = [], []
-    for number, line in enumerate(read(path).splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            name = join(entry["array"], entry["key"]).removeprefix("./")
-            length, checksum = entry["length"], entry["crc32"]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(
-                f"line {number} of {path} must name a chunk, got {line!r:.80}; predict again"
-            ) from error
-        names.append(name)
-        wanted.append((inside(folder, name, what="the list of chunks"), length, checksum))
-    yield from zip(names, _concurrently(_damage, wanted), strict=True)
-    listed = set(names)
+    listed = read_list(path)
+    wanted = [
+        (inside(folder, name, what="the list of chunks"), *told) for name, told in listed.items()
+    ]
+    yield from zip(listed, _concurrently(_damage, wanted), strict=True)
     for entry in list_stored(folder):
         name = join(entry["array"], entry["key"]).removeprefix("./")
         if name not in listed:
             yield name, "was not there when it was published"
+
+
+def check_documents(folder: str, listed: ChunkList) -> None:
+    """Make sure that the metadata documents below a folder are as they were listed."""
+    names = [name for name in listed if base_name(name) in DOCUMENTS]
+    wanted = [(inside(folder, name, what="the list of chunks"), *listed[name]) for name in names]
+    for name, problem in zip(names, _concurrently(_damage, wanted), strict=True):
+        if problem:
+            raise InputError(
+                f"{folder} must be as it was published, got one where {name} {problem}"
+            )
 
 
 def _damage(wanted: tuple[str, int, int]) -> str:
@@ -172,6 +200,52 @@ def _damage(wanted: tuple[str, int, int]) -> str:
     if len(stored) != length:
         return f"is {len(stored)} bytes long instead of {length}"
     return "" if zlib.crc32(stored) == checksum else "has other bytes"
+
+
+def same_documents(first: str, second: str) -> bool:
+    """Tell whether two arrays have the same metadata, so that chunks mean the same in both."""
+    return all(_bytes(join(first, name)) == _bytes(join(second, name)) for name in DOCUMENTS)
+
+
+@dataclass(frozen=True)
+class PublishedChunks:
+    """The chunks of a box of a finished array, as they were when it was published."""
+
+    url: str  # of the array
+    wanted: Mapping[str, tuple[int, int] | None]  # by their keys; None for one that was not stored
+
+    @classmethod
+    def of_box(
+        cls,
+        data: PlaneArray,
+        plane: int,
+        *,
+        rows: tuple[int, int],
+        columns: tuple[int, int],
+        listed: ChunkList,
+        name: str,
+    ) -> Self:
+        """Look a box up in a list in which the array has a `name`."""
+        keys = _box_keys(data, plane, rows=rows, columns=columns)
+        return cls(data.url, {key: listed.get(join(name, key)) for key in keys})
+
+    def share(self, url: str) -> bool:
+        """Let an array with the same documents have them too; False if any is another by now.
+
+        Files are linked, where the disk can do so, and take no more room.
+        """
+        for key, told in self.wanted.items():
+            try:
+                stored = _bytes(join(self.url, key))
+            except UnavailableError:
+                raise
+            except OSError:
+                return False
+            if (stored and (len(stored), zlib.crc32(stored))) != told:
+                return False
+            if stored is not None:
+                share_file(join(self.url, key), join(url, key), content=stored)
+        return True
 
 
 def _bytes(url: str) -> bytes | None:

@@ -61,7 +61,7 @@ def refuse_incomplete(url: str) -> None:
     """Refuse to read the folder in which an output is still being made, or was when it ended."""
     name = base_name(url)
     if name.startswith(".") and name.endswith(".unetkit-partial") and exists(url):
-        parts = len(Journal(url).done())
+        parts = sum(not key.startswith("//") for key in Journal(url).done())
         raise InputError(
             f"{url} must be a finished output, got an incomplete one with {parts} parts done; run "
             "the command that writes it again, where it has it with --resume"

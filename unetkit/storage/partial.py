@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 Choice = TypeVar("Choice", int, str)
 Errors = tuple[type[BaseException], ...]
 
+# Said in the journal of what was begun to take the place of a finished output; no part has such a
+# name.
+REPLACES = "//replaces"
+
 # After these the work itself is sound, and going on with it is worth while.
 RESUMABLE: Errors = (StoppedError, ResourceError, UnavailableError)
 
@@ -112,12 +116,30 @@ class Partial:
         return None
 
     def _find_previous(self) -> PreviousRun | None:
-        if outputs.is_there(self.output):
-            fingerprint = Journal(self.output).read_fingerprint()
-            if fingerprint is not None:
-                return PreviousRun(self.output, True, fingerprint)
-        outputs.check_output(self.output, inputs=self.inputs)
+        replaces = self._replaces()
+        finished = None if replaces else self.finished()
+        if finished is not None:
+            return finished
+        outputs.check_output(self.output, inputs=self.inputs, overwrite=replaces)
         return self.begun()
+
+    def finished(self) -> PreviousRun | None:
+        """Return what is published in the output's place; None where nothing of ours is."""
+        if not outputs.is_there(self.output):
+            return None
+        fingerprint = Journal(self.output).read_fingerprint()
+        return None if fingerprint is None else PreviousRun(self.output, True, fingerprint)
+
+    def replaced(self) -> PreviousRun | None:
+        """Return the finished output whose place is to be taken, where it says what it is."""
+        try:
+            return self.finished()
+        except OutputError:
+            return None
+
+    def _replaces(self) -> bool:
+        """Tell whether what was begun was allowed to take the place of what is there."""
+        return REPLACES in Journal(self.folder).done()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -180,7 +202,10 @@ class Partial:
         if self.begun() is None:
             sync_documents(self.folder)
             documents = digest_documents(self.folder)
-            Journal(self.folder).write_fingerprint(fingerprint, documents=documents)
+            with Journal(self.folder) as journal:
+                journal.write_fingerprint(fingerprint, documents=documents)
+                if self.overwrite and outputs.is_there(self.output):
+                    journal.record(REPLACES, checksum=None)
 
     def discard(self) -> None:
         """Remove all that is done."""
@@ -190,7 +215,8 @@ class Partial:
         if not publish:
             self.discard()
             return
-        outputs.publish(self.folder, self.output, overwrite=self.overwrite)
+        overwrite = self.overwrite or self._replaces()
+        outputs.publish(self.folder, self.output, overwrite=overwrite)
         # Last, so that no moment is without a record of what is done.
         Journal(self.output).discard()
 

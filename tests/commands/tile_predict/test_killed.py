@@ -146,28 +146,31 @@ print(steps)
 print(bad)
 """
 
-# Only what happens once the new output is complete can touch the earlier one.
+# The earlier one is there at every step until the new one is whole, and may be gone on with.
 REPLACED = """
-assert end(start("earlier.zarr", threshold=0.4)) == 0
-assert end(start("whole.zarr", step=10**9)) == 0
-earlier, whole, steps = contents("earlier.zarr"), contents("whole.zarr"), Path("steps").read_text()
-bad = []
+first, every, earlier = int(sys.argv[2]), int(sys.argv[3]), {sys.argv[4]: 2}
+assert end(start("earlier.zarr", **earlier)) == 0
+os.system("cp -r earlier.zarr whole.zarr")
+assert end(start("whole.zarr", step=10**9, overwrite=True)) == 0
+earlier, whole = contents("earlier.zarr"), contents("whole.zarr")
+steps, bad = int(Path("steps").read_text()), []
 assert earlier != whole
-for step in range(int(steps) - 30, int(steps) + 100):
-    os.system("cp -r earlier.zarr killed.zarr")
-    if end(start("killed.zarr", step=step, overwrite=True)) == 0:
+for step in range(first if first >= 0 else steps + first, steps + 100, every):
+    os.system("rm -rf whole.zarr && cp -r earlier.zarr whole.zarr")
+    if end(start("whole.zarr", step=step, overwrite=True)) == 0:
         break
-    found = contents("killed.zarr")
+    found = contents("whole.zarr")
     if found not in ({}, earlier) and found.keys() - {".unetkit/journal.txt"} != whole.keys():
         bad.append((step, "neither the one nor the other"))
-    if end(start("killed.zarr", overwrite=True)) != 0:
+    # Before anything was begun there is nothing to go on with.
+    if end(start("whole.zarr", resume=True)) != 0 and end(start("whole.zarr", overwrite=True)) != 0:
         bad.append((step, "can't be done again"))
-    elif contents("killed.zarr") != whole or beside():
+    elif contents("whole.zarr") != whole or beside():
         bad.append((step, f"other bytes, or {beside()}"))
-    os.system("rm -rf killed.zarr")
+    os.system("rm -rf whole.zarr")
     for path in beside():
         os.system(f"rm -rf {path}")
-print(step - int(steps) + 30)
+print(step)
 print(bad)
 """
 
@@ -202,10 +205,17 @@ def test_an_end_before_every_step_changes_no_byte(run, end):
 
 
 @pytest.mark.slow
-def test_an_end_before_every_step_of_a_replacement_loses_neither(run):
-    steps, bad = run(REPLACED)
+@pytest.mark.parametrize(("first", "otherwise"), [("-30", "batch"), ("0", "grow")])
+def test_an_end_before_every_step_of_a_replacement_loses_neither(run, first, otherwise):
+    steps, bad = run(REPLACED, "small.zarr", first, "1", otherwise)
     assert bad == "[]"
-    assert steps > 40
+    assert steps > 100
+
+
+def test_an_end_before_some_steps_of_another_decision_loses_neither(run):
+    steps, bad = run(REPLACED, "small.zarr", "3", "40", "grow")
+    assert bad == "[]"
+    assert steps > 80
 
 
 # What is taken away, with what end, and what happens then.

@@ -12,10 +12,12 @@ from unetkit.commands.tile_predict.blocks import inference_config
 from unetkit.commands.tile_predict.ensemble import (
     find_models,
     load_ensemble,
+    read_ensemble,
     read_header,
     torch_threads,
 )
 from unetkit.commands.tile_predict.environment import compare_workers, environment_of
+from unetkit.commands.tile_predict.finished import find_finished, plan_like
 from unetkit.commands.tile_predict.output import PredictionStore, output_of
 from unetkit.commands.tile_predict.plan import (
     Plan,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from unetkit.commands.tile_predict.ensemble import Ensemble
+    from unetkit.commands.tile_predict.finished import FinishedPrediction
     from unetkit.commands.tile_predict.resources import Parallelism
     from unetkit.commands.tile_predict.skipping import Mask
     from unetkit.engine.pools import Scheduler
@@ -75,6 +78,8 @@ class PredictionReport:
     output: str
     tiles_total: int
     tiles_reused: int  # by an earlier run
+    # Whose probabilities the finished prediction has that is replaced, so that no network is asked.
+    tiles_taken_over: int
     retries: int  # how often a disk or a network refused for a moment
     tiles_constant: int  # of one value, copied from another tile of that value
     # By `skip_below` or `mask`; `.unetkit/left-out.jsonl` in the output lists SAMPLE/PLANE/TILE.
@@ -176,6 +181,7 @@ def planned(plan: Plan, output: str, *, device: str, dry_run: bool) -> Predictio
     return PredictionReport(
         **{name: plan.settled(name) for name in OF_PLAN},
         tiles_reused=0,
+        tiles_taken_over=0,
         retries=0,
         tiles_constant=0,
         tiles_left_out=plan.outside_mask if dry_run else 0,
@@ -189,7 +195,7 @@ def planned(plan: Plan, output: str, *, device: str, dry_run: bool) -> Predictio
         objects=None,
         samples=len(plan.samples),
         filled=0,
-        models=len(plan.model.models),
+        models=len(plan.model.files),
         context_share=plan.wasted,
         disk_free=outputs.free_bytes(output),
         expected_seconds=plan.seconds,
@@ -485,9 +491,12 @@ class _Job:
     def run(self, partial: Partial, scheduler: Scheduler) -> PredictionReport:
         """Settle the plan and, unless it was only to be told, carry it out."""
         earlier = partial.recheck()
-        plan = self._plan(partial, scheduler, earlier)
+        finished = self._finished(partial, scheduler, earlier)
+        plan = finished.plan if finished else self._plan(partial, scheduler, earlier)
         report = planned(plan, partial.output, device=self.device, dry_run=partial.dry_run)
-        self._note(plan, report)
+        if finished is not None:
+            report = replace(report, tiles_taken_over=report.tiles_total)
+        self._note(plan, report, finished)
         if partial.dry_run:
             return report
         if earlier is not None and earlier.finished:
@@ -501,19 +510,51 @@ class _Job:
         )
         with stoppable() as stop, making as journal:
             run = PredictionRun(
-                plan, store, inference, scheduler, stop=stop, progress=self.progress
+                *(plan, store, inference, scheduler),
+                stop=stop,
+                progress=self.progress,
+                finished=finished,
             )
             outcome = run.run(journal)
         return replace(report, **outcome.to_dict(), status="done")
 
-    def _plan(self, partial: Partial, scheduler: Scheduler, earlier: PreviousRun | None) -> Plan:
-        """Load the networks, make sure that all workers can, and settle the plan."""
-        fused = self.options.precision != "exact"
-        ensemble = load_ensemble(self.models, device=self.device, fused=fused)
+    def _finished(
+        self, partial: Partial, scheduler: Scheduler, earlier: PreviousRun | None
+    ) -> FinishedPrediction | None:
+        """Find out whether what is to be replaced has the probabilities that are wanted."""
+        resumed = earlier is not None and not earlier.finished
+        previous = partial.replaced() if partial.overwrite or resumed else None
+        if previous is None:
+            return None
+        ensemble = read_ensemble(self.models)
+        samples = self.dataset.samples
+        plan = plan_like(previous, ensemble, samples, self.options, mask=self.mask)
+        if plan is None:
+            return None
+        found, reasons = find_finished(previous, plan, as_dataset=self.dataset.kind in DATASETS)
+        if reasons:
+            self.progress.note(
+                f"{previous.place} is predicted anew, and not only decided again, since it differs "
+                f"otherwise: {'; '.join(reasons[:2])}"
+            )
+        if found is not None and earlier is not None:
+            earlier.check(plan.fingerprint())
+        if found is not None:
+            self._compare_workers(partial, scheduler, ensemble)
+        return found
+
+    def _compare_workers(self, partial: Partial, scheduler: Scheduler, ensemble: Ensemble) -> None:
+        """Make sure that all workers can do what this process can."""
         if not partial.dry_run:
-            headers = [model.header for model in ensemble.models]
+            headers = [file.header for file in ensemble.files]
             needed = environment_of(self.models, headers, self.dataset, partial_url=partial.folder)
             compare_workers(scheduler, needed)
+
+    def _plan(self, partial: Partial, scheduler: Scheduler, earlier: PreviousRun | None) -> Plan:
+        """Load the networks, and settle the plan."""
+        fused = self.options.precision != "exact"
+        ensemble = load_ensemble(self.models, device=self.device, fused=fused)
+        self._compare_workers(partial, scheduler, ensemble)
         return make_plan(
             ensemble,
             self.dataset,
@@ -523,10 +564,12 @@ class _Job:
             mask=self.mask,
         )
 
-    def _note(self, plan: Plan, report: PredictionReport) -> None:
+    def _note(
+        self, plan: Plan, report: PredictionReport, finished: FinishedPrediction | None
+    ) -> None:
         """Say what will be done, and what about the images or the disk may be in its way."""
         note = self.progress.note
-        note(f"{summary(plan)} on {self.device}")
+        note(str(finished) if finished else f"{summary(plan)} on {self.device}")
         if told := decided_by(plan):
             note(told)
         if plan.mask is not None and plan.mask.reach:

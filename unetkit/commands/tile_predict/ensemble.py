@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import threading
@@ -121,17 +122,26 @@ SHARED = {
 
 
 @dataclass(frozen=True)
+class ModelFile:
+    """What a plan must know of a model file."""
+
+    header: ModelHeader
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Ensemble:
     """One network, or several whose probabilities are averaged."""
 
     paths: tuple[str, ...]  # the model files, as any process finds them
-    models: tuple[LoadedModel, ...]  # in the order in which they are added up
+    files: tuple[ModelFile, ...]  # in the order in which they are added up
     header: ModelHeader  # of the first; its contract is the one that all of them keep
+    models: tuple[LoadedModel, ...] = ()  # the networks of the files, where they were loaded
 
     @property
     def sha256(self) -> str:
         """The hash of the model file; those of several with `+` between them."""
-        return "+".join(model.sha256 for model in self.models)
+        return "+".join(file.sha256 for file in self.files)
 
     @property
     def device(self) -> torch.device:
@@ -141,13 +151,13 @@ class Ensemble:
     @property
     def names(self) -> str:
         """The registry names; once where all have the same."""
-        names = dict.fromkeys(model.header.full_name for model in self.models)
+        names = dict.fromkeys(file.header.full_name for file in self.files)
         return ", ".join(names)
 
     @property
     def methods(self) -> tuple[str, ...]:
         """How each of the networks wants its input normalized."""
-        return tuple(model.header.normalization for model in self.models)
+        return tuple(file.header.normalization for file in self.files)
 
     def averaging(
         self, tile: int, *, overlap: int | None, tta: Tta = "none", merge: Merge = "crop"
@@ -156,11 +166,11 @@ class Ensemble:
         members = [
             EnsembleMember(
                 path=path,
-                sha256=model.sha256,
-                contract=model.header.contract,
-                overlap=model.header.contract.overlap(overlap, model=model.header.model),
+                sha256=file.sha256,
+                contract=file.header.contract,
+                overlap=file.header.contract.overlap(overlap, model=file.header.model),
             )
-            for path, model in zip(self.paths, self.models, strict=True)
+            for path, file in zip(self.paths, self.files, strict=True)
         ]
         return Averaging(tuple(members), tile, tta, merge)
 
@@ -214,12 +224,24 @@ def read_header(paths: Sequence[str]) -> ModelHeader:
 def load_ensemble(paths: Sequence[str], *, device: str, fused: bool = True) -> Ensemble:
     """Load the networks of an ensemble onto a device, ready to predict; see `load_model`."""
     models = tuple(load_model(path, device=device, keep=len(paths), fused=fused) for path in paths)
+    files = [ModelFile(model.header, model.sha256) for model in models]
+    return replace(_ensemble(paths, files), models=models)
+
+
+def read_ensemble(paths: Sequence[str]) -> Ensemble:
+    """Read what a plan must know of the networks of an ensemble, without loading them."""
+    files = []
+    for path in paths:
+        with model_header.open_model(path) as stream:
+            sha256 = hashlib.sha256(stream.read()).hexdigest()
+        files.append(ModelFile(model_header.read_header(path), sha256))
+    return _ensemble(paths, files)
+
+
+def _ensemble(paths: Sequence[str], files: Sequence[ModelFile]) -> Ensemble:
+    header = common_header(paths, [file.header for file in files])
     # A worker may have another working folder.
-    return Ensemble(
-        tuple(map(urls.absolute, paths)),
-        models,
-        common_header(paths, [model.header for model in models]),
-    )
+    return Ensemble(tuple(map(urls.absolute, paths)), tuple(files), header)
 
 
 def common_header(paths: Sequence[str], headers: Sequence[ModelHeader]) -> ModelHeader:

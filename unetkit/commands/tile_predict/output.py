@@ -59,8 +59,8 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
             **{name: version(name) for name in PACKAGES},
         },
         "source": base_name(origin),
-        "model": common_value([model.header.full_name for model in plan.model.models]),
-        "model_sha256": common_value([model.sha256 for model in plan.model.models]),
+        "model": common_value([file.header.full_name for file in plan.model.files]),
+        "model_sha256": common_value([file.sha256 for file in plan.model.files]),
         "target": plan.model.header.target,
         **{name: _settled(plan, name) for name in TOLD},
         **({} if decision is None else {"decision": decision.to_dict()}),
@@ -218,13 +218,14 @@ class PredictionStore:
             add_pyramid(output.place, rebuild=True)
             advance()
 
-    def complete(self, *, audit: dict[str, Any] | None = None) -> None:
+    def complete(self, **noted: dict[str, Any] | None) -> None:
         """Add the list of samples, and of chunks, which takes the place of the journal.
 
-        What an audit found is noted in every image.
+        What is `noted`, such as what an audit found, is added to the provenance of every image.
         """
-        if audit is not None:
-            found = {**provenance(self.plan, origin=self.origin), "audit": audit}
+        known = {name: value for name, value in noted.items() if value is not None}
+        if known:
+            found = {**provenance(self.plan, origin=self.origin), **known}
             for output in self.outputs():
                 update_attributes(output.place, prediction=found)
         if self.as_dataset:

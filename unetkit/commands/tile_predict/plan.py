@@ -170,6 +170,7 @@ class PredictOptions:
 
 
 ABSENT_LIST = "absent-input.jsonl"
+LEFT_OUT_LIST = "left-out.jsonl"
 NO_INVENTORY = ChunkInventory(0, 0, (), 0, 0)
 
 

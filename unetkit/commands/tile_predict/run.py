@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from unetkit.arrays.instances import has_instances
@@ -17,8 +18,9 @@ from unetkit.commands.tile_predict.blocks import (
     predict_batch,
     tile_checksum,
 )
+from unetkit.commands.tile_predict.finished import TakeOverJob, take_over
 from unetkit.commands.tile_predict.instances import number_objects
-from unetkit.commands.tile_predict.plan import ABSENT_LIST, list_absent
+from unetkit.commands.tile_predict.plan import ABSENT_LIST, LEFT_OUT_LIST, list_absent
 from unetkit.engine.jobs import run_jobs
 from unetkit.storage.atomic import write_text
 from unetkit.storage.journal import FOLDER
@@ -28,7 +30,8 @@ from unetkit.storage.urls import join
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from unetkit.commands.tile_predict.blocks import InferenceConfig
+    from unetkit.commands.tile_predict.blocks import InferenceConfig, TileDone
+    from unetkit.commands.tile_predict.finished import FinishedPrediction
     from unetkit.commands.tile_predict.output import PredictionStore, SampleOutput
     from unetkit.commands.tile_predict.plan import Plan
     from unetkit.commands.tile_predict.skipping import Mask
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 
 # No sample can be named so: a name has no slash.
 LEFT_OUT = "//left out/"
-LEFT_OUT_LIST = "left-out.jsonl"
+TAKEN_OVER = "//taken over/"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class PredictionResult:
     """What came of a run."""
 
     tiles_reused: int  # done by an earlier run
+    tiles_taken_over: int  # of which a finished prediction has the probabilities
     objects: int | None  # in all samples; None where the target has none
     filled: int  # NaN and Inf values that were read as 0
     retries: int  # how often a disk or a network refused for a moment
@@ -69,6 +73,7 @@ class PredictionRun:
     scheduler: Scheduler
     stop: Stop
     progress: Progress
+    finished: FinishedPrediction | None = None  # has the probabilities of the plan
     retries: int = field(default=0, init=False)
     batch: int = field(init=False)
 
@@ -81,7 +86,8 @@ class PredictionRun:
         tasks = [self._task(output) for output in outputs]
         self.store.partial.write_fingerprint(self.plan.fingerprint())
         self._list_absent()
-        reused, filled, constant = self._predict(tasks, journal)
+        there, taken = self._take_over(tasks, journal)
+        reused, filled, constant = self._predict(tasks, journal, there=there)
         left_out = self._list_left_out(journal)
         objects = None
         if has_instances(self.plan.model.header.target):
@@ -91,9 +97,10 @@ class PredictionRun:
         self.progress.start("smaller levels", total=len(outputs))
         self.store.add_pyramids(advance=self._advance)
         audited = self._audit(tasks, left_out) if self.plan.options.audit else None
-        self.store.complete(audit=audited)
+        self.store.complete(audit=audited, probabilities_from=self._taken_from(journal))
         return PredictionResult(
-            reused, objects, filled, self.retries, constant, len(left_out), audited
+            *(reused - taken, taken, objects, filled),
+            *(self.retries, constant, len(left_out), audited),
         )
 
     def _task(self, output: SampleOutput) -> ImageTask:
@@ -116,15 +123,77 @@ class PredictionRun:
         mask = self.plan.mask
         return None if mask is None else replace(mask, data=mask.data.with_absolute_url())
 
-    def _predict(self, tasks: list[ImageTask], journal: Journal) -> tuple[int, int, int]:
+    def _take_over(self, tasks: list[ImageTask], journal: Journal) -> tuple[frozenset[str], int]:
+        """Stage 1 of what is decided again: every tile that the finished prediction has.
+
+        Tells which tiles are there, with those of earlier runs, and how many were taken.
+        """
+        if self.finished is None:
+            return frozenset(), 0
+        finished, record = self.finished, TAKEN_OVER + json.dumps(self.finished.record)
+        arrays = {task.name: finished.arrays(task) for task in tasks}
+        self.progress.start("decide again", total=self.plan.tiles_total)
+        there: set[str] = set()
+        taken = 0
+
+        def left() -> Iterator[TakeOverJob]:
+            for job in self._tile_jobs(tasks):
+                if journal.is_done(job.key, partial(tile_checksum, job)):
+                    there.add(job.key)
+                    self._advance()
+                else:
+                    probabilities, classes = arrays[job.task.name]
+                    yield TakeOverJob(
+                        job,
+                        finished.chunks(probabilities, job),
+                        finished.chunks(classes, job),
+                        left_out=job.key in finished.left_out,
+                    )
+
+        def finish(one: TakeOverJob, result: TileDone | None) -> None:
+            nonlocal taken
+            if result is not None:
+                if not taken:
+                    journal.record(record, checksum=None)
+                taken += 1
+                there.add(one.job.key)
+                self._record(journal, one.job, result)
+            self._advance()
+
+        run_jobs(take_over, left(), scheduler=self.scheduler, on_done=finish)
+        if lost := self.plan.tiles_total - len(there):
+            self.progress.note(
+                f"{lost} {'tile' if lost == 1 else 'tiles'} of {finished.url} can't be used, since "
+                "they are not as they were published, and are predicted anew"
+            )
+        return frozenset(there), taken
+
+    @staticmethod
+    def _record(journal: Journal, job: TileJob, one: TileDone) -> None:
+        if one.left_out:
+            journal.record(LEFT_OUT + job.key, checksum=None)
+        journal.record(job.key, checksum=one.checksum)
+
+    @staticmethod
+    def _taken_from(journal: Journal) -> dict[str, Any] | None:
+        """Return what is known of where probabilities are from, in this run or an earlier one."""
+        found = (key for key in journal.done() if key.startswith(TAKEN_OVER))
+        text = next(found, None)
+        return None if text is None else json.loads(text.removeprefix(TAKEN_OVER))
+
+    def _predict(
+        self, tasks: list[ImageTask], journal: Journal, *, there: frozenset[str]
+    ) -> tuple[int, int, int]:
         """Stage 1: every tile that is not done, or no longer as it was written."""
         total = self.plan.tiles_total
+        if len(there) == total:
+            return total, 0, 0
         self.progress.start("predict", total=total)
         reused, done, filled, constant = 0, 0, 0, 0
 
         def known(job: TileJob) -> TileJob:
             nonlocal reused
-            if not journal.is_done(job.key, lambda: tile_checksum(job)):
+            if job.key not in there and not journal.is_done(job.key, lambda: tile_checksum(job)):
                 return job
             reused += 1
             self.progress.advance()
@@ -140,9 +209,7 @@ class PredictionRun:
             nonlocal done, filled, constant
             new = [(job, one) for job, one in zip(batch.jobs, result.tiles, strict=True) if one]
             for job, one in new:
-                if one.left_out:
-                    journal.record(LEFT_OUT + job.key, checksum=None)
-                journal.record(job.key, checksum=one.checksum)
+                self._record(journal, job, one)
                 filled += one.filled
                 constant += one.constant
             done += len(new)
