@@ -12,7 +12,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {"geometry": 0, "arrays": 1, "scores": 1, "storage": 1, "models": 2, "views": 2}
 FLOORS |= {"engine": 3, "training": 3, "commands": 4, "cli": 5}
-BASE = {"errors", "kernel_cache", "machine", "progress", "registry", "options", "version"}
+BASE = {
+    "errors",
+    "kernel_cache",
+    "machine",
+    "progress",
+    "registry",
+    "options",
+    "signals",
+    "version",
+}
 MOST_FILES, LONG = 175, 700
 ROOMS = {
     "zarr": ["storage/*"],

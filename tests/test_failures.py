@@ -3,6 +3,9 @@
 import hashlib
 import re
 import shutil
+import signal
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +144,54 @@ def test_one_sentence_the_right_code_nothing_created_nothing_lost(
     assert re.search(words, captured.err), captured.err
     assert last.startswith("error: ")
     assert snapshot(lab) == before
+
+
+class _Ending:
+    """Sends a signal to this process when a file is opened while something is held in a folder."""
+
+    folder: Path | None = None
+
+    def __call__(self, event, arguments):
+        if event != "open" or self.folder is None:
+            return
+        if any(
+            path.name.endswith((".lock", ".unetkit-partial")) for path in self.folder.rglob("*")
+        ):
+            self.folder = None
+            signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def ending():
+    """Return what ends a command; a hook can't be taken away again."""
+    hook = _Ending()
+    sys.addaudithook(hook)
+    return hook
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "import images/ --labels masks/ out.zarr",
+        "augment data.zarr more.zarr --copies 1",
+        "tile-predict slide.zarr --precision float32",
+        "weights data.zarr",
+        "train data.zarr -o new.safetensors --set width=2 --set depth=4 --steps 1",
+        "eval data.zarr data.zarr --resume",
+    ],
+)
+def test_a_signal_before_the_work_begins_lets_go_of_what_is_held(command, lab, capsys, ending):
+    before = snapshot(lab)
+    ending.folder = lab
+    assert main([*command.split(), "-q"]) == 143
+    assert ending.folder is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch("error: .*got (SIGTERM|a signal).*", line)
+    left = snapshot(lab)
+    assert not [name for name in left if name.endswith(".lock")]
+    assert {name: left[name] for name in before} == before
+    resume = ["--resume"] * ("--resume" in line and "--resume" not in command)
+    assert main([*command.split(), "-q", *resume]) == 0
 
 
 def test_without_a_model_file_the_option_is_named(lab, capsys):

@@ -33,7 +33,7 @@ def end_worker(number):
 def hurried(monkeypatch):
     """Let a run soon notice that it has no worker any more."""
     monkeypatch.setattr(clusters, "LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(clusters, "DESERTED_SECONDS", 0.5)
+    monkeypatch.setattr(clusters, "DESERTED_SECONDS", {"here": 0.5, "elsewhere": 0.5})
 
 
 def test_a_run_whose_workers_all_died_and_stay_away_is_to_be_tried_again(hurried):

@@ -15,7 +15,7 @@ import pytest
 
 from unetkit.errors import OutputError, ResourceError
 from unetkit.storage import urls
-from unetkit.storage.lock import Holder, lock_path, locked
+from unetkit.storage.lock import FIRST_NAMESPACE, lock_path, locked
 
 
 @pytest.fixture
@@ -140,11 +140,118 @@ def test_another_process_is_seen_until_it_is_killed(partial):
         pass
 
 
-def test_a_job_elsewhere_may_be_alive_and_a_folder_that_is_not_there_is_named(tmp_path):
-    assert Holder("elsewhere", dead_pid(), "", "").is_alive
-    assert not Holder(platform.node(), dead_pid(), "", "").is_alive
+def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ResourceError, match="must be writable"), locked(str(tmp_path / "a/b")):
         pass
+
+
+CONTAINER = "4026532999"
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="no /proc tells of containers")
+@pytest.mark.parametrize(
+    ("changes", "dead"),
+    [
+        ({"namespace": CONTAINER, "disk": ""}, False),
+        ({"namespace": CONTAINER, "boot": "another"}, False),
+        ({"namespace": CONTAINER, "boot": "another", "host": "elsewhere"}, False),
+        # Of this boot and on this disk: nobody keeps the file locked any more.
+        ({"namespace": CONTAINER}, True),
+        ({"namespace": CONTAINER, "host": "elsewhere"}, True),
+        ({"namespace": FIRST_NAMESPACE, "boot": "another"}, True),
+    ],
+)
+def test_what_cannot_be_seen_from_here_is_not_taken_for_dead(partial, changes, dead):
+    with locked(partial):
+        own = json.loads(Path(lock_path(partial)).read_bytes())
+    boot, _, start = own["birth"].partition(" ")
+    if (dead and not own["disk"]) or own["namespace"] != FIRST_NAMESPACE:
+        pytest.skip("the temporary files lie on a network disk, or this is a container")
+    changed = {**own, "pid": dead_pid(), "birth": f"{changes.pop('boot', boot)} {start}", **changes}
+    path = leave(partial, **changed)
+    if dead:
+        with locked(partial):
+            pass
+        return
+    with pytest.raises(OutputError, match="one job at a time"), locked(partial):
+        pass
+    assert json.loads(path.read_bytes()) == changed
+
+
+TRY = """
+import sys
+from unetkit.errors import OutputError
+from unetkit.storage.lock import locked
+try:
+    with locked(sys.argv[1]):
+        print("at work", flush=True)
+        sys.stdin.read()
+except OutputError as error:
+    print(error, flush=True)
+"""
+
+
+def test_a_job_in_another_container_is_seen(partial):
+    unshare = ["unshare", "--pid", "--fork", "--kill-child"]
+    try:
+        subprocess.run([*unshare, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no other PID namespace can be made here")
+    inside = [*unshare, sys.executable, "-c", TRY, partial]
+    with locked(partial):
+        done = subprocess.run(inside, input="", text=True, capture_output=True, check=True)
+        assert "one job at a time" in done.stdout
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(inside, **pipes) as process:
+        assert process.stdout.readline() == "at work\n"
+        with pytest.raises(OutputError, match="of another container"), locked(partial):
+            pass
+        process.kill()
+        process.stdout.read()  # to its end, which comes with that of the child
+    with locked(partial):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("job", "lives", "dead"),
+    [("slurm here 7", 0, True), ("slurm here 7", 1, False), ("slurm there 7", 0, False)],
+)
+def test_a_requeued_job_takes_over_what_its_earlier_life_left(
+    partial, monkeypatch, job, lives, dead
+):
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "here")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    leave(partial, host="elsewhere", job=job, lives=lives)
+    if dead:
+        with locked(partial):
+            assert json.loads(Path(lock_path(partial)).read_bytes())["lives"] == 1
+        return
+    with pytest.raises(OutputError, match="on host elsewhere"), locked(partial):
+        pass
+
+
+STOPPED = """
+import signal, sys
+from unetkit.errors import StoppedError
+from unetkit.storage.lock import locked
+from unetkit.storage.outputs import staged
+holding = locked if sys.argv[2] == "locked" else staged
+try:
+    with holding(sys.argv[1]):
+        signal.raise_signal(signal.SIGTERM)
+except StoppedError as error:
+    print(error, error.exit_code)
+"""
+
+
+@pytest.mark.parametrize("what", ["locked", "staged"])
+def test_a_signal_ends_what_is_held(tmp_path, what):
+    line = [sys.executable, "-c", STOPPED, str(tmp_path / "out.zarr"), what]
+    done = subprocess.run(line, text=True, capture_output=True, check=True)
+    expected = "the work must go on to its end, got SIGTERM; give the same command again 143\n"
+    assert done.stdout == expected
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_store_has_one_job_at_a_time_too(bucket):

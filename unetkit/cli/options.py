@@ -23,6 +23,7 @@ import unetkit.options
 import unetkit.progress
 from unetkit.cli import console
 from unetkit.options import Option, parameters_of
+from unetkit.signals import interruptible
 
 # What the command line adds to the functions.
 Json = Annotated[
@@ -52,13 +53,13 @@ class Call:
     def __call__(self, *, quiet: bool = True) -> Any:
         """Run it, and show how far it is unless `quiet`."""
         module, _, name = self.function.partition(":")
-        function = getattr(import_module(module), name)
-        signature = inspect.signature(function)
         values = {
             name: tuple(self.given[name] or ()) if option.is_many else self.given[name]
             for name, option in self.options.items()
         }
-        with console.progress(quiet=quiet) as progress:
+        with interruptible(), console.progress(quiet=quiet) as progress:
+            function = getattr(import_module(module), name)
+            signature = inspect.signature(function)
             if "progress" in signature.parameters:
                 values["progress"] = progress
             bound = inspect.BoundArguments(signature, OrderedDict(values))

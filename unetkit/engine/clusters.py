@@ -25,7 +25,6 @@ from unetkit.errors import (
     InputError,
     ResourceError,
     UnavailableError,
-    UnetkitError,
     UsageError,
 )
 
@@ -40,9 +39,9 @@ CONNECT_SECONDS = 5.0
 # Starting worker processes means importing Python there, which can be slow on a network disk.
 START_SECONDS = 60.0
 # How often it is asked whether a cluster has workers while jobs take their time, and how long it
-# may have none, such as while one that was killed starts again.
+# may have none: here while one that was killed starts again, elsewhere while others are queued.
 LOOK_SECONDS = 5.0
-DESERTED_SECONDS = 60.0
+DESERTED_SECONDS = {"here": START_SECONDS, "elsewhere": 900.0}
 # The allocator keeps large blocks in one of glibc's heaps only (models.hardware), and a worker has
 # threads before it has anything to compute; so it starts with one.
 ONE_HEAP = "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX"
@@ -155,8 +154,8 @@ class _Flight:
             self._deserted = None
         elif self._deserted is None:
             self._deserted = now
-        elif now - self._deserted >= DESERTED_SECONDS:
-            raise _deserted(self._scheduler)
+        else:
+            _check_deserted(self._scheduler, now - self._deserted)
 
 
 def _gone(scheduler: Scheduler) -> UnavailableError:
@@ -166,16 +165,19 @@ def _gone(scheduler: Scheduler) -> UnavailableError:
     )
 
 
-def _deserted(scheduler: Scheduler) -> UnetkitError:
-    """Return the error where workers went and none came back; those of elsewhere still may."""
+def _check_deserted(scheduler: Scheduler, seconds: float) -> None:
+    """End a run that has had no worker for some time; those of elsewhere may still come."""
+    is_here = scheduler.name.startswith("local:")
+    if seconds < DESERTED_SECONDS["here" if is_here else "elsewhere"]:
+        return
     rule = f"scheduler '{scheduler.name}' must have a worker, but "
-    if scheduler.name.startswith("local:"):
-        return ResourceError(
-            f"{rule}all were killed and none came back within {DESERTED_SECONDS:.0f} seconds; "
-            "use fewer --workers, or --scheduler threads"
+    if is_here:
+        raise ResourceError(
+            f"{rule}all were killed and none came back within {seconds:.0f} seconds; use fewer "
+            "--workers, or --scheduler threads"
         )
-    return UnavailableError(
-        f"{rule}had none for {DESERTED_SECONDS:.0f} seconds; run the command again when it has"
+    raise UnavailableError(
+        f"{rule}had none for {seconds / 60:.0f} minutes; run the command again when it has one"
     )
 
 

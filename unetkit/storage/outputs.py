@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unetkit.errors import InputError, OutputError, ResourceError, UsageError
+from unetkit.signals import interruptible
 from unetkit.storage import atomic, urls
 from unetkit.storage.atomic import (
     DOCUMENTS,
@@ -164,11 +165,12 @@ def staged(url: str, *, inputs: Sequence[str] = (), overwrite: bool = False) -> 
         # have many ways to fail then.
         make_folder(partial)
         Path(partial).rmdir()
-    try:
-        yield partial
-        publish(partial, url, overwrite=overwrite)
-    finally:
-        discard(partial)
+    with interruptible():
+        try:
+            yield partial
+            publish(partial, url, overwrite=overwrite)
+        finally:
+            discard(partial)
 
 
 def publish(partial: str, url: str, *, overwrite: bool) -> None:

@@ -13,10 +13,10 @@ from unetkit.commands.evaluate.command import evaluate
 from unetkit.commands.evaluate.counting import Runner
 from unetkit.commands.evaluate.samples import match_samples
 from unetkit.commands.evaluate.scoring import EvaluateOptions, score_prediction
-from unetkit.engine.signals import stoppable
 from unetkit.scores import boundaries, isbi2012
 from unetkit.scores.contingency import from_labels
 from unetkit.scores.table import score_sums
+from unetkit.signals import stoppable
 
 
 def cells(shift=0):

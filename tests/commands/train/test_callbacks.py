@@ -20,10 +20,10 @@ from unetkit.commands.train.callbacks import (
 from unetkit.commands.train.command import train
 from unetkit.commands.train.report import TrainingDescription
 from unetkit.commands.train.validation import ValidationPicture
-from unetkit.engine.signals import Stop
 from unetkit.errors import ResourceError, StoppedError
 from unetkit.models.build import build_model
 from unetkit.models.model_file import load
+from unetkit.signals import Stop
 from unetkit.training.checkpoint import Validation
 from unetkit.training.distributed import SINGLE, ProcessGroup
 from unetkit.training.loop import TrainingResult

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from unetkit.commands.evaluate.samples import MatchedSamples
-    from unetkit.engine.signals import Stop
     from unetkit.progress import Progress
+    from unetkit.signals import Stop
 
 J = TypeVar("J")
 R = TypeVar("R")

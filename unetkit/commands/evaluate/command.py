@@ -10,9 +10,9 @@ from unetkit.commands.evaluate.confidence import compare
 from unetkit.commands.evaluate.counting import Runner
 from unetkit.commands.evaluate.report import CompareReport, EvaluateReport, contents
 from unetkit.commands.evaluate.scoring import EvaluateOptions, ScoredPrediction, score_prediction
-from unetkit.engine.signals import stoppable
 from unetkit.errors import UsageError
 from unetkit.progress import SILENT, Progress
+from unetkit.signals import stoppable
 from unetkit.storage.atomic import write_text
 from unetkit.storage.outputs import check_file, write_csv
 from unetkit.views.page import BEGINS, page

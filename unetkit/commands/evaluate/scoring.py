@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from unetkit.commands.evaluate.confidence import Units
     from unetkit.commands.evaluate.counting import Borders, Counted
     from unetkit.commands.evaluate.samples import MatchedSamples
-    from unetkit.engine.signals import Stop
     from unetkit.scores.contingency import Contingency
     from unetkit.scores.table import Scores
+    from unetkit.signals import Stop
 
 
 @dataclass(frozen=True, kw_only=True)

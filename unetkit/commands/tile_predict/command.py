@@ -37,11 +37,11 @@ from unetkit.commands.tile_predict.run import PredictionRun
 from unetkit.commands.tile_predict.skipping import open_mask
 from unetkit.engine.input_shift import check_input_shift
 from unetkit.engine.schedulers import open_scheduler
-from unetkit.engine.signals import stoppable
 from unetkit.errors import CheckError, NonFiniteError, StoppedError, UsageError
 from unetkit.models import hardware
 from unetkit.models.decision import Decision
 from unetkit.progress import SILENT, format_bytes
+from unetkit.signals import stoppable
 from unetkit.storage import outputs
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.partial import Partial

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from unetkit.commands.tile_predict.plan import Plan
     from unetkit.commands.tile_predict.skipping import Mask
     from unetkit.engine.pools import Scheduler
-    from unetkit.engine.signals import Stop
     from unetkit.progress import Progress
+    from unetkit.signals import Stop
     from unetkit.storage.journal import Journal
 
 # No sample can be named so: a name has no slash.

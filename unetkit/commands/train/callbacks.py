@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from unetkit.commands.train.report import TrainingDescription
     from unetkit.commands.train.validation import ValidationPicture
-    from unetkit.engine.signals import Stop
     from unetkit.progress import Progress
+    from unetkit.signals import Stop
     from unetkit.training.checkpoint import Checkpoint, Validation
     from unetkit.training.distributed import ProcessGroup
     from unetkit.training.loop import TrainingResult

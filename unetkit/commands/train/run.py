@@ -13,7 +13,7 @@ from unetkit.commands.train.page import TrainingPage
 from unetkit.commands.train.report import TrainReport, report
 from unetkit.commands.train.samples import intensity_summary, training_samples
 from unetkit.commands.train.validation import Validator
-from unetkit.engine.signals import stoppable
+from unetkit.signals import stoppable
 from unetkit.training.block_cache import BlockCache
 from unetkit.training.freezing import unfreeze_after
 from unetkit.training.loop import Callback, Checkpointer, fit
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from unetkit.commands.train.output import TrainingOutput
     from unetkit.commands.train.report import TrainingDescription
-    from unetkit.engine.signals import Stop
     from unetkit.progress import Progress
+    from unetkit.signals import Stop
     from unetkit.training.distributed import ProcessGroup
     from unetkit.training.loop import TrainingResult
     from unetkit.training.sampler import TrainingSample

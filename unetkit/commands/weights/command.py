@@ -9,10 +9,10 @@ from unetkit.arrays.targets import TARGETS, check_target
 from unetkit.arrays.weight_map import TOLERANCE, choose_preset
 from unetkit.commands.weights.run import SampleWeights, Weighing, alone
 from unetkit.engine.schedulers import open_scheduler
-from unetkit.engine.signals import stoppable
 from unetkit.errors import InputError, UsageError
 from unetkit.kernel_cache import FIRST_USE, is_compiled
 from unetkit.progress import SILENT, Progress
+from unetkit.signals import stoppable
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import detect
 from unetkit.storage.outputs import check_output

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from unetkit.arrays.weight_map import Preset
     from unetkit.engine.pools import Scheduler
-    from unetkit.engine.signals import Stop
     from unetkit.progress import Progress
+    from unetkit.signals import Stop
     from unetkit.storage.datasets import Sample
     from unetkit.storage.journal import Journal
     from unetkit.storage.partial import Partial, PreviousRun

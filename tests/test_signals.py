@@ -3,9 +3,9 @@ import threading
 
 import pytest
 
-from unetkit.engine import signals
-from unetkit.engine.signals import Stop, stoppable
+from unetkit import signals
 from unetkit.errors import StoppedError
+from unetkit.signals import Stop, stoppable
 
 
 def work_through(reached, number, *, times):

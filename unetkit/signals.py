@@ -1,4 +1,4 @@
-"""Stop at a safe place when the system or the user asks for it; it does not know what is safe."""
+"""Stop in good order when the system or the user asks for it; it does not know what is safe."""
 
 from __future__ import annotations
 
@@ -61,5 +61,44 @@ def stoppable(*, patient: bool = False) -> Iterator[Stop]:
     before = {number: signal.signal(number, remember) for number in heeded}
     try:
         yield stop
+    finally:
+        restore()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let a signal that would end the process end a `with` block as Ctrl-C does.
+
+    What is held there, such as a lock, is let go of on the way out, which ends in a StoppedError.
+    As in `stoppable` the second signal acts as it would outside, and only the main thread hears.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        restore()
+        came.append(number)
+        raise KeyboardInterrupt
+
+    def restore() -> None:
+        for number in deadly:
+            signal.signal(number, signal.SIG_DFL)
+
+    # Ctrl-C is not among them.
+    deadly = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
+    try:
+        for number in deadly:
+            signal.signal(number, interrupt)
+        yield
+    except BaseException as error:
+        if not came:
+            raise
+        name = signal.Signals(came[0]).name
+        raise StoppedError(
+            f"the work must go on to its end, got {name}; give the same command again",
+            signal=came[0],
+        ) from error
     finally:
         restore()
