@@ -21,6 +21,7 @@ import tifffile
 from unetkit.errors import InputError, LabelError
 from unetkit.storage.image_file import AXES, ImageFile, Strip, reading
 from unetkit.storage.pixel_size import micrometres
+from unetkit.storage.urls import resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -511,8 +512,8 @@ def _held(series: Any, path: str) -> tuple[int, int, tuple[str, ...]]:
         )
     if absent == parts:
         raise _cut_short(f"none of {parts} tiles or strips", path)
-    own = str(Path(path).resolve())
-    return absent, parts, tuple(sorted(f for f in files if str(Path(f).resolve()) != own))
+    own = resolved(path)
+    return absent, parts, tuple(sorted(file for file in files if resolved(file) != own))
 
 
 def _parts_of(page: Any, series: Any, *, path: str) -> tuple[int, int]:

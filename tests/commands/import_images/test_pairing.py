@@ -51,6 +51,23 @@ def test_nothing_there(tmp_path, source):
         find_files(str(tmp_path / source))
 
 
+@pytest.mark.parametrize("target", ["a.png", "nothing.png"])
+@pytest.mark.parametrize("masks", [None, "masks", "masks/{stem}.png"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path, target, masks):
+    images = touch(tmp_path / "images", "b.png")
+    touch(tmp_path / "masks", "b.png")
+    (images / "a.png").symlink_to(target)
+    with pytest.raises(MissingError, match=r"a link that leads nowhere at .*a\.png"):
+        paired(images, masks and tmp_path / masks)
+
+
+def test_a_link_that_leads_nowhere_among_masks_is_named(tmp_path):
+    touch(tmp_path / "images", "a.png")
+    (touch(tmp_path / "masks") / "a.png").symlink_to("a.png")
+    with pytest.raises(MissingError, match="masks must exist, got a link that leads nowhere"):
+        paired(tmp_path / "images", tmp_path / "masks")
+
+
 def test_no_image_among_the_files(tmp_path):
     touch(tmp_path, "a.txt")
     with pytest.raises(InputError, match="got none among the 1 files"):

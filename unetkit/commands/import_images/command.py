@@ -21,6 +21,7 @@ from unetkit.storage.image_file import ImageFile, check_axes, joined
 from unetkit.storage.images import channel_numbers, detect
 from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.storage.readers import open_file
+from unetkit.storage.urls import resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -334,10 +335,10 @@ def _open_all(
 ) -> tuple[list[Pair], list[ImageFile]]:
     kept: list[Pair] = []
     files: list[ImageFile] = []
-    sets: dict[str, int] = {}  # which of them a further file of its set belongs to
+    sets: dict[Path, int] = {}  # which of them a further file of its set belongs to
     names: tuple[str, ...] = ()  # of the first file's channels
     for pair in pairs:
-        place = str(Path(pair.image).resolve())
+        place = resolved(pair.image)
         if place in sets:
             kept[sets[place]] = _one_of_set(kept[sets[place]], pair)
             continue
@@ -346,7 +347,7 @@ def _open_all(
             file = joined(parts, list(pair.channels))
         else:
             file = open_file(pair.image, axes=axes)
-        sets.update((str(Path(other).resolve()), len(kept)) for other in file.files)
+        sets.update((resolved(other), len(kept)) for other in file.files)
         names = names or file.channels
         if channels is not None:
             # Where images name the same channels, a number means that of the first image.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from unetkit.errors import InputError, MissingError, UsageError
 from unetkit.storage.readers import suffixes
-from unetkit.storage.urls import is_remote
+from unetkit.storage.urls import is_remote, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,6 +94,11 @@ def _sorted_out(source: str, paths: list[str], *, what: str) -> FoundFiles:
             f"{what} must be files that end in {', '.join(readable)}, got none among the"
             f" {len(paths)} files of {source!r}; name the folder that holds them"
         )
+    for path in map(Path, files):
+        if path.is_symlink() and not path.exists():
+            raise MissingError(
+                f"{what} must exist, got a link that leads nowhere at '{path}'; remove or mend it"
+            )
     return FoundFiles(files, len(paths) - len(visible), other)
 
 
@@ -156,11 +161,11 @@ def _fitting(images: Images, source: str, labels: str) -> tuple[Images, dict[str
     if STEM in labels:
         matching = _matching(labels, what="labels")
         by_stem: dict[str, str] = {name: path for name, _, path in matching}
-        drawn = {Path(path).resolve() for path in by_stem.values()}
+        drawn = set(map(resolved, by_stem.values()))
         images = {
             name: files
             for name, files in images.items()
-            if drawn.isdisjoint(Path(path).resolve() for path in files.values())
+            if drawn.isdisjoint(map(resolved, files.values()))
         }
         masks = [by_stem]
     else:
