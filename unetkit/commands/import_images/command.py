@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from unetkit.commands.import_images.dataset import DatasetOutput
 from unetkit.commands.import_images.masks import MaskRules, survey
 from unetkit.commands.import_images.pairing import Pair, pair_files
+from unetkit.commands.import_images.shapes import pair_shapes, shape_notes, survey_shapes
 from unetkit.errors import InputError, UsageError
 from unetkit.progress import SILENT, Progress
+from unetkit.storage.annotations import annotation_files
 from unetkit.storage.datasets import DatasetWriter, are_named
 from unetkit.storage.image_file import ImageFile, check_axes, joined
 from unetkit.storage.images import channel_numbers, detect
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from unetkit.options import Channels, Opt, Overwrite
+    from unetkit.storage.annotations import Drawing
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def notes(
         said += _remarks(noun, opened)
     if asked and report.unlabelled:
         said.append(f"{_many(report.unlabelled, 'image')} without a mask came in unlabelled")
-    if rules.kind == "classes" and report.mapping:
+    if rules.kind == "classes" and report.mapping and not rules.canvases:
         said.append(f"values in the masks became classes: {_classes(report)}")
     if rules.empty:
         what = "foreground" if rules.kind == "instances" else "second class"
@@ -127,6 +130,10 @@ def import_images(
     classes: Annotated[str | None, Opt(panel="Labels")] = None,
     ignore: Annotated[int | None, Opt(panel="Labels")] = None,
     connected_components: Annotated[bool, Opt(panel="Labels")] = False,
+    outlines: Annotated[
+        Literal["corners", "centres"] | None, Opt(panel="Labels", default="as the format has it")
+    ] = None,
+    overlaps: Annotated[Literal["later", "smaller", "refuse"], Opt(panel="Labels")] = "later",
     axes: str | None = None,
     channels: Channels = None,
     pixel_size: Annotated[str | None, Opt(default="from the file")] = None,
@@ -149,17 +156,25 @@ def import_images(
         The Zarr to write; it appears complete or not at all.
     labels : str, optional
         Masks: a folder with files of the same stems, one file, or a pattern such as
-        ``DIR/{stem}_mask.png``. Images without a mask come in unlabelled.
+        ``DIR/{stem}_mask.png``; or outlines: a GeoJSON file of one image, or a folder with one an
+        image. Images without either come in unlabelled.
     kind : {"instances", "classes"}
-        What a mask's values are: one id an object, or one value a class.
+        What a mask's values are: one id an object, or one value a class. An outline is an object
+        each, or of the class that it names.
     classes : str, optional
         Class names in the order of their values: ``background,myelin,axon``; or with the values
-        that join to each: ``0=background,127-130=myelin,233-255=axon``.
+        that join to each: ``0=background,127-130=myelin,233-255=axon``. Of outlines the first is
+        what lies in none.
     ignore : int, optional
         The mask value of pixels that nobody judged, such as 255 or -1; they become background and
         a mask of their own.
     connected_components : bool
         Number the separate pieces of a yes/no mask; touching objects become one.
+    outlines : {"corners", "centres"}, optional
+        Where outlines are counted from: the outer corner of the first pixel, or its centre, the
+        outline included, as OpenCV and Cellpose write it into formats of either kind.
+    overlaps : {"later", "smaller", "refuse"}
+        Which shape stays where outlines overlap, or none.
     axes : str, optional
         Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
         say.
@@ -193,17 +208,27 @@ def import_images(
         If the output is there, or a sample of this name is.
     """
     rules = _rules(labels, kind, classes, ignore=ignore, split=connected_components)
+    rules = replace(rules, outlines=outlines, overlaps=overlaps)
     if append and overwrite:
         raise UsageError("append must come without overwrite, got both; leave one out")
     size = parse_pixel_size(pixel_size) if pixel_size is not None else None
-    pairs, found = pair_files(source, labels)
+    drawn = annotation_files(labels, beside=source) if labels is not None else []
+    pairs, found = pair_files(source, None if drawn else labels)
+    drawings: dict[str, Drawing] = {}
+    if drawn:
+        pairs, drawings, remarks = pair_shapes(pairs, drawn, rules, progress=progress)
+        found = replace(found, remarks=(*found.remarks, *remarks))
     here = DatasetOutput(output, append=append, overwrite=overwrite)
     here.check(pairs)
     pairs, files = _open_all(pairs, axes=axes and check_axes(axes), channels=channels, size=size)
     if append:
         rules = here.check_appended(files, rules, labelled=labels is not None)
     masks = [(p.mask, f) for p, f in zip(pairs, files, strict=True) if p.mask]
-    if masks:
+    if drawn:
+        drawn_of = zip(pairs, files, strict=True)
+        there = [(p.name, drawings[p.name], f) for p, f in drawn_of if p.name in drawings]
+        rules = survey_shapes(there, rules)
+    elif masks:
         rules = survey(masks, rules, known=here.known, progress=progress)
     if require_complete_input:
         _check_complete((*files, *rules.files.values()))
@@ -229,6 +254,7 @@ def import_images(
         skipped_other=len(found.other),
         skipped_known=known,
     )
+    remarks += shape_notes(rules, list(drawings.values()))
     for sentence in (*remarks, *notes(report, files, rules, asked=labels is not None)):
         progress.note(sentence)
     return report

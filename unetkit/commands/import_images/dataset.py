@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.commands.import_images.masks import MaskRules, make_labels, named_by, read_mask
+from unetkit.commands.import_images.shapes import check_overlaps
 from unetkit.errors import InputError, OutputError, UsageError, command_line
 from unetkit.storage.chunks import empty_chunks
 from unetkit.storage.datasets import Dataset, DatasetWriter, open_dataset, order_remark
-from unetkit.storage.image_writer import create_image, update_attributes
+from unetkit.storage.image_writer import create_image, create_labels, update_attributes
 from unetkit.storage.outputs import check_output, discard, staged
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import exists, join
 from unetkit.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -141,11 +142,7 @@ class DatasetOutput:
                 name=pair.name,
             )
             progress.start("importing", total=file.planes * -(-file.size("y") // CHUNK))
-            for plane, y0, block in file.strips(CHUNK):
-                data.write(plane, y0, 0, block)
-                progress.advance()
-            if (empty := empty_chunks(data)) is not None:
-                update_attributes(partial, empty_chunks=empty)
+            _write_strips(partial, data, file, progress.advance)
             add_pyramid(partial)
 
     def write_dataset(
@@ -179,7 +176,10 @@ class DatasetOutput:
         before = writer.names
         try:
             for pair, file in zip(pairs, files, strict=True):
-                _add_sample(writer, pair, file, rules=rules)
+                if pair.name in rules.canvases:
+                    _add_drawn(writer, pair, file, rules=rules)
+                else:
+                    _add_sample(writer, pair, file, rules=rules)
                 progress.advance(status=pair.name)
             writer.finish()
         except BaseException:
@@ -203,7 +203,12 @@ def _is_same(sample: Sample, pair: Pair, file: ImageFile, *, rules: MaskRules) -
         and file.pixel_size in (None, sample.image.pixel_size)
         and sample.image.channel_names == file.channels
     )
-    if same and pair.mask:
+    if same and pair.name in rules.canvases:
+        painted = rules.canvases[pair.name].load()
+        same = rules.kind in sample.image.labels and _holds(
+            sample.labels(rules.kind), painted.reshape(_plain_shape(file)), file
+        )
+    elif same and pair.mask:
         numbers, ignored = make_labels(read_mask(pair.mask, file, ignore=rules.ignore), rules)
         same = (
             rules.kind in sample.image.labels
@@ -227,6 +232,54 @@ def _holds(stored: PlaneArray, pixels: NDArray[Any], file: ImageFile) -> bool:
         )
         for number, plane in enumerate(planes if stored.has_channels else planes[:, 0])
     )
+
+
+def _plain_shape(file: ImageFile) -> list[int]:
+    return [file.size(axis) for axis in file.axes if axis != "c"]
+
+
+def _write_strips(
+    url: str, data: PlaneArray, file: ImageFile, advance: Callable[[], None] = lambda: None
+) -> None:
+    """Write an image strip by strip, each as high as a chunk."""
+    for plane, y0, block in file.strips(CHUNK):
+        data.write(plane, y0, 0, block)
+        advance()
+    if (empty := empty_chunks(data)) is not None:
+        update_attributes(url, empty_chunks=empty)
+
+
+def _add_drawn(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: MaskRules) -> None:
+    """Write an image strip by strip, and paint its shapes block by block."""
+    canvas = rules.canvases[pair.name]
+    place = writer.reserve(pair.name)
+    if exists(place):
+        discard(place)
+    data = create_image(
+        place,
+        shape=file.shape,
+        axes=file.axes,
+        dtype=file.dtype,
+        channel_names=file.channel_names,
+        pixel_size=file.pixel_size,
+        attributes=_provenance(file, pair),
+    )
+    _write_strips(place, data, file)
+    notes: dict[str, Any] = {"source": Path(str(pair.mask)).name, "overlaps": rules.overlaps}
+    if rules.kind == "classes":
+        notes["mapping"] = {str(value): number for value, number in rules.mapping.items()}
+        notes["class_names"] = list(rules.class_names)
+    labels = create_labels(
+        place,
+        rules.kind,
+        shape=_plain_shape(file),
+        axes=file.axes.replace("c", ""),
+        dtype=canvas.dtype,
+        attributes=notes,
+    )
+    canvas.write(labels)
+    if rules.overlaps == "refuse":
+        check_overlaps(canvas, str(pair.mask))
 
 
 def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: MaskRules) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -43,6 +43,10 @@ class MaskRules:
     ignored: int = 0  # pixels
     empty: bool = False  # no objects, or less than two classes
     files: dict[str, ImageFile] = field(default_factory=dict)  # the masks, opened
+    # Of shapes instead of masks:
+    outlines: Literal["corners", "centres"] | None = None  # where their points are counted from
+    overlaps: str = "later"  # which shape stays, or refuse
+    canvases: dict[str, Any] = field(default_factory=dict)  # by image, from `shapes`, filled in too
 
 
 def open_mask(path: str, image: ImageFile) -> ImageFile:

@@ -1,0 +1,317 @@
+"""Shapes for an import: which image each belongs to, what it becomes, and what can't be right."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unetkit.arrays.masks import LARGEST_ID, smallest_dtype
+from unetkit.arrays.polygons import Painter, joined, self_crossings
+from unetkit.commands.import_images.pairing import Pair, stem
+from unetkit.errors import InputError, LabelError, UsageError
+from unetkit.progress import SILENT, Progress
+from unetkit.storage.annotations import base, read_annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from unetkit.arrays.polygons import Polygons
+    from unetkit.commands.import_images.masks import MaskRules
+    from unetkit.storage.annotations import Drawing, Shape
+    from unetkit.storage.image_file import ImageFile
+    from unetkit.storage.planes import PlaneArray
+
+BACKGROUND = "background"
+NAMED = 3  # how many names a message lists
+BLOCK = 2048  # pixels along the side of what is painted in one go
+# Our own choice: a hand that draws along the image's border strays by so many pixels.
+STRAY = 1
+
+
+@dataclass
+class Canvas:
+    """The shapes of one image, ready to be painted, and what painting them told."""
+
+    height: int
+    width: int
+    polygons: list[Polygons]  # of each plane
+    values: list[NDArray[Any]]  # what its shapes become
+    by_size: bool = False  # whether smaller ones stay, instead of later ones
+    painters: list[Painter] = field(default_factory=list)
+
+    def write(self, labels: PlaneArray) -> None:
+        """Paint into stored labels, block by block; where no shape is nothing is written."""
+        for plane, y0, y1, x0, x1 in labels.chunk_boxes(BLOCK):
+            if plane == len(self.painters):
+                self.painters.append(self._painter(plane))
+            block = self.painters[plane].paint(y0, y1, x0, x1)
+            if block is not None:
+                labels.write(plane, y0, x0, block.astype(labels.dtype, copy=False))
+
+    def load(self) -> NDArray[Any]:
+        """Paint all planes (N, Y, X) at once."""
+        size = (self.height, self.width)
+        painted = [self._painter(n).paint(0, size[0], 0, size[1]) for n in range(len(self.values))]
+        return np.stack([np.zeros(size, self.dtype) if one is None else one for one in painted])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The smallest that holds what shapes become."""
+        return smallest_dtype(max((int(v.max(initial=0)) for v in self.values), default=0))
+
+    def _painter(self, plane: int) -> Painter:
+        polygons, values = self.polygons[plane], self.values[plane]
+        order = None
+        if self.by_size:
+            sizes = Painter(polygons, values)
+            for y in range(0, self.height, BLOCK):
+                for x in range(0, self.width, BLOCK):
+                    sizes.paint(y, min(y + BLOCK, self.height), x, min(x + BLOCK, self.width))
+            order = np.empty(len(values), np.int64)
+            order[np.argsort(-sizes.drawn, kind="stable")] = np.arange(len(values))
+        return Painter(polygons, values, order)
+
+
+def pair_shapes(
+    pairs: Sequence[Pair], files: Sequence[str], rules: MaskRules, *, progress: Progress = SILENT
+) -> tuple[list[Pair], dict[str, Drawing], list[str]]:
+    """Read files of shapes, and give each image the shapes that are its.
+
+    They go by the names of images that a file holds, else by its own name; one file that names
+    none belongs to the only image.
+    """
+    by_file = {base(path): pair for pair in pairs for path in pair.files}
+    by_stem = {key: pair for pair in pairs for key in (stem(pair.image), pair.name)}
+    found: dict[str, Drawing] = {}
+    lost: list[str] = []
+    progress.start("reading the shapes", total=len(files))
+    for path in files:
+        drawings = read_annotations(path, outlines=rules.outlines)
+        for drawing in drawings:
+            names = [base(drawing.image)] if drawing.image else []
+            names += [Path(path).name, Path(path).stem] if len(drawings) == 1 else []
+            fitting = [by_file.get(name) or by_stem.get(stem(name)) for name in names]
+            pair = next(filter(None, fitting), None)
+            if pair is None and len(pairs) == len(files) == 1 and drawing.image is None:
+                pair = pairs[0]
+            if pair is None:
+                lost.append(drawing.image or Path(path).name)
+                continue
+            if pair.name in found:
+                raise InputError(
+                    f"an image must have one set of shapes, got {found[pair.name].path!r} and"
+                    f" {path!r} for {pair.image!r}; remove one"
+                )
+            found[pair.name] = drawing
+        progress.advance()
+    shown = ", ".join(map(repr, lost[:NAMED])) + (", …" if len(lost) > NAMED else "")
+    if not found:
+        raise InputError(
+            f"annotations must name images that are there, got {shown} for"
+            f" {Path(pairs[0].image).name!r}{' and others' if len(pairs) > 1 else ''}; rename them"
+            " alike"
+        )
+    remarks = [f"left out the shapes of {len(lost):,} other images: {shown}"] if lost else []
+    drawn = [
+        replace(pair, mask=found[pair.name].path) if pair.name in found else pair for pair in pairs
+    ]
+    return drawn, found, remarks
+
+
+def survey_shapes(
+    drawings: Sequence[tuple[str, Drawing, ImageFile]], rules: MaskRules
+) -> MaskRules:
+    """Judge the shapes of all images, by name, and decide what each becomes."""
+    if rules.ranges or rules.ignore is not None or rules.split:
+        raise UsageError(
+            "shapes must come without --ignore, --connected-components and values in --classes, got"
+            " one of them; those are for masks"
+        )
+    for _, drawing, image in drawings:
+        _check_size(drawing, image)
+        _check_places(drawing, image)
+    names: tuple[str, ...] = ()
+    number: Callable[[Shape], int] | None = None
+    if rules.kind == "classes":
+        names = rules.names or _class_names([drawing for _, drawing, _ in drawings])
+        numbers = {one: position for position, one in enumerate(names)}
+        for _, drawing, _ in drawings:
+            _check_classes(drawing, numbers)
+        number = lambda shape: numbers[str(shape.label)]  # noqa: E731 - one of two ways
+    canvases = {name: _canvas(d, image, rules, number) for name, d, image in drawings}
+    values = {int(v) for c in canvases.values() for plane in c.values for v in np.unique(plane)}
+    return replace(
+        rules,
+        class_names=names,
+        mapping={position: position for position in range(len(names))},
+        canvases=canvases,
+        empty=not values - {0},
+    )
+
+
+def _canvas(
+    drawing: Drawing,
+    image: ImageFile,
+    rules: MaskRules,
+    number: Callable[[Shape], int] | None,
+) -> Canvas:
+    planes = [_plane(shape, drawing, image) for shape in drawing.shapes]
+    values = (
+        _instance_numbers(drawing, planes) if number is None else list(map(number, drawing.shapes))
+    )
+    on_centres = [drawing.convention == "centres" and not s.is_mask for s in drawing.shapes]
+    canvas = Canvas(image.size("y"), image.size("x"), [], [], rules.overlaps == "smaller")
+    for plane in range(image.planes):
+        chosen = [n for n, own in enumerate(planes) if own in (plane, None)]
+        parts = [drawing.shapes[n].parts for n in chosen]
+        polygons = joined(parts, [on_centres[n] for n in chosen])
+        for shape, x, y in self_crossings(polygons)[:1]:
+            crossed = _of(drawing, drawing.shapes[chosen[int(shape)]])
+            raise LabelError(
+                f"outlines must not cross themselves, got {crossed} crossing itself at x {x:.1f},"
+                f" y {y:.1f}; draw it anew"
+            )
+        canvas.polygons.append(polygons)
+        canvas.values.append(np.array([values[n] for n in chosen], np.uint32))
+    return canvas
+
+
+def _plane(shape: Shape, drawing: Drawing, image: ImageFile) -> int | None:
+    """Say on which plane of an image a shape lies; None for each of them."""
+    if image.planes == 1 and (shape.plane is None or shape.plane == (0, 0)):
+        return 0
+    if shape.plane is None:
+        raise LabelError(
+            f"shapes must say their plane where the image has {image.planes}, got none of"
+            f" {_of(drawing, shape)}"
+        )
+    t, z = shape.plane
+    if not (0 <= t < image.size("t") and 0 <= z < image.size("z")):
+        raise LabelError(
+            f"shapes must lie in one of the image's planes, got t {t}, z {z} of"
+            f" {_of(drawing, shape)}; {Path(image.path).name!r} has {image.planes}"
+        )
+    return t * image.size("z") + z
+
+
+def _instance_numbers(drawing: Drawing, planes: Sequence[int | None]) -> list[int]:
+    """Take objects' names for their numbers, where these are different; else count."""
+    names = [shape.name for shape in drawing.shapes]
+    if all(re.fullmatch(r"[1-9]\d{0,9}", name) for name in names):
+        numbers = list(map(int, names))
+        if max(numbers, default=0) <= LARGEST_ID:
+            counts = Counter(zip(numbers, planes, strict=True))
+            if max(counts.values(), default=1) == 1:
+                return numbers
+    return list(range(1, len(names) + 1))
+
+
+def _of(drawing: Drawing, shape: Shape) -> str:
+    """Name a shape for a message."""
+    number = next(n for n, other in enumerate(drawing.shapes, start=1) if other is shape)
+    called = shape.name or shape.label
+    return f"shape {number}{f' ({called!r})' if called else ''} of {Path(drawing.path).name!r}"
+
+
+def _class_names(drawings: Sequence[Drawing]) -> tuple[str, ...]:
+    found = {shape.label for drawing in drawings for shape in drawing.shapes if shape.label}
+    return (BACKGROUND, *sorted(found - {BACKGROUND}))
+
+
+def _check_classes(drawing: Drawing, numbers: dict[str, int]) -> None:
+    for shape in drawing.shapes:
+        if shape.label not in numbers:
+            named = f"the class {shape.label!r}" if shape.label else "no class"
+            raise LabelError(
+                f"shapes must be of the classes {', '.join(numbers)}, got {named} of"
+                f" {_of(drawing, shape)}; name it in --classes, or set it"
+            )
+
+
+def _check_size(drawing: Drawing, image: ImageFile) -> None:
+    size = (image.size("y"), image.size("x"))
+    if drawing.size not in (None, size):
+        high, wide = drawing.size or size
+        raise LabelError(
+            f"annotations must be of an image as high and wide, got {high} x {wide} in"
+            f" {drawing.path!r} for {size[0]} x {size[1]} in {image.path!r}"
+            + ("; its sides are swapped" if (wide, high) == size else "")
+        )
+
+
+def _check_places(drawing: Drawing, image: ImageFile) -> None:
+    """Refuse shapes outside of the image; those that reach over its border are cut off."""
+    if not drawing.shapes:
+        return
+    size = np.array([image.size("x"), image.size("y")])
+    polygons = joined([shape.parts for shape in drawing.shapes], [False] * len(drawing.shapes))
+    boxes, owner = polygons.boxes, polygons.shapes
+    far = boxes[:, 2:].max(axis=0)
+    if (far > size + STRAY).any() and (far <= size[::-1]).all():
+        raise LabelError(
+            f"shapes must lie inside of their image, got x to {far[0]:g} and y to {far[1]:g} in"
+            f" {drawing.path!r} for {image.path!r}, {size[0]} wide and {size[1]} high; x and y may"
+            " be swapped"
+        )
+    inside = ((boxes[:, :2] < size) & (boxes[:, 2:] > 0)).all(axis=1)
+    # A point or line has no extent, but a place.
+    touched = np.zeros(len(drawing.shapes), bool)
+    np.logical_or.at(touched, owner, inside | ((boxes[:, :2] >= 0) & (boxes[:, 2:] < size)).all(1))
+    for lost in np.flatnonzero(~touched)[:1]:
+        shape = drawing.shapes[lost]
+        raise LabelError(
+            f"shapes must lie inside of their image, got {_of(drawing, shape)} outside of"
+            f" {image.path!r}, {size[0]} wide and {size[1]} high; is it another image's, or of"
+            " another scale?"
+        )
+
+
+def shape_notes(rules: MaskRules, drawings: Sequence[Drawing]) -> list[str]:
+    """Say what painting told, of all images together."""
+    said = []
+    empty = sum(drawing.empty for drawing in drawings)
+    flat = sum((drawing.flat for drawing in drawings), Counter[str]())
+    painters = [painter for canvas in rules.canvases.values() for painter in canvas.painters]
+    unseen = sum(int((painter.drawn == 0).sum()) for painter in painters)
+    hidden = sum(int(((p.drawn > 0) & (p.kept == 0)).sum()) for p in painters)
+    overlapping = sum(int(painter.overlapping[0]) for painter in painters)
+    if empty:
+        said.append(f"{_many(empty, 'object')} had an empty outline and came in as nothing")
+    if unseen:
+        said.append(f"{_many(unseen, 'shape')} held no pixel's centre and came in as nothing")
+    if flat:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(flat.items()))
+        said.append(f"left out what has no area: {kinds}")
+    if overlapping:
+        rule = "the smaller shape" if rules.overlaps == "smaller" else "the later shape"
+        said.append(
+            f"{_many(overlapping, 'pixel')} lay in several shapes and went to {rule}; --overlaps"
+            " chooses another rule"
+        )
+    if hidden:
+        said.append(f"{_many(hidden, 'shape')} lay wholly below others and came in as nothing")
+    return said
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun if count == 1 else noun + 's'}"
+
+
+def check_overlaps(canvas: Canvas, path: str) -> None:
+    """Refuse shapes that overlap, where they must not."""
+    for plane, painter in enumerate(canvas.painters):
+        count, first, second = painter.overlapping.tolist()
+        if count:
+            values = canvas.values[plane]
+            raise LabelError(
+                f"shapes must not overlap with --overlaps refuse, got {count:,} pixels in several"
+                f" of {path!r}, such as of the shapes that become {values[first]} and"
+                f" {values[second]}; draw them apart, or choose later or smaller"
+            )
