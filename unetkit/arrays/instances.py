@@ -13,7 +13,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from unetkit.arrays.watershed import OPPOSITE, flows_together
+from unetkit.arrays.watershed import OPPOSITE, flows_together, ground, watershed
 from unetkit.errors import LabelError, UsageError
 
 if TYPE_CHECKING:
@@ -309,6 +309,22 @@ def has_instances(target: str) -> bool:
     return target in SEEDS
 
 
+def object_class(target: str) -> int:
+    """Give the class that objects are, of two the one that a threshold is about.
+
+    Parameters
+    ----------
+    target : str
+        What the network learned.
+
+    Returns
+    -------
+    int
+        0 for `boundary`, whose objects are what is inside; else 1.
+    """
+    return SEEDS[target][0] if target in SEEDS else 1
+
+
 def foreground_of(class_map: Array, target: str) -> Array:
     """Mark the pixels that belong to objects: foreground, interior or inside.
 
@@ -351,7 +367,14 @@ def growth_of(class_map: Array, target: str) -> Array | None:
     return None if area is None else np.asarray(class_map == area)
 
 
-def instances(class_map: Array, target: str, *, min_size: int = 0, distance: int = 1) -> Array:
+def instances(
+    class_map: Array,
+    target: str,
+    *,
+    min_size: int = 0,
+    distance: int = 1,
+    parted: tuple[Array, int] | None = None,
+) -> Array:
     """Find, number and grow the objects of a class map that fits in memory.
 
     Parameters
@@ -364,16 +387,49 @@ def instances(class_map: Array, target: str, *, min_size: int = 0, distance: int
         Objects with fewer pixels, before they grow, are left out.
     distance : int
         How far objects grow, in pixels.
+    parted : tuple of ndarray and int, optional
+        Labels and count of objects that `separate` found; left out, those of `components`.
 
     Returns
     -------
     ndarray of uint32, shape (Y, X)
         The same ids that a tiled prediction gives.
     """
-    labels, count = components(foreground_of(class_map, target))
+    labels, count = parted or components(foreground_of(class_map, target))
     summary = summarize(labels, count, y0=0, x0=0, width=labels.shape[1])
     kept = merge_across_blocks([summary], grid=(1, 1, 1), min_size=min_size).lookup(0)[labels]
     return grow(kept, distance=distance, within=growth_of(class_map, target))
+
+
+def separate(
+    probability: Array, mask: Array, *, seed_level: float, seed_size: int
+) -> tuple[Array, int]:
+    """Part objects by a seeded watershed of their probability, in an image that fits in memory.
+
+    Parameters
+    ----------
+    probability : ndarray of uint8 or float, shape (Y, X)
+        255ths, or from 0 to 1.
+    mask : ndarray of bool, shape (Y, X)
+        The pixels of objects.
+    seed_level : float
+        Seeds are at least so probable.
+    seed_size : int
+        Seeds have at least so many pixels; what has none of them stays whole.
+
+    Returns
+    -------
+    labels : ndarray of uint32, shape (Y, X)
+        Ids in raster order; 0 is background.
+    count : int
+        How many objects there are.
+    """
+    heights, seeds = ground(probability, seed_level)
+    numbers, count = components(seeds & mask)
+    large = np.bincount(numbers.ravel(), minlength=count + 1) >= seed_size
+    large[0] = False
+    basins = watershed(heights, mask, large[numbers])
+    return basins.labels, basins.count
 
 
 def components(mask: Array) -> tuple[Array, int]:

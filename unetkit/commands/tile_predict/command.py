@@ -38,6 +38,7 @@ from unetkit.commands.tile_predict.skipping import open_mask
 from unetkit.engine.input_shift import check_input_shift
 from unetkit.engine.schedulers import open_scheduler
 from unetkit.errors import CheckError, NonFiniteError, StoppedError, UsageError
+from unetkit.kernel_cache import FIRST_USE, is_compiled
 from unetkit.models import hardware
 from unetkit.models.decision import Decision
 from unetkit.progress import SILENT, format_bytes
@@ -276,6 +277,9 @@ def tile_predict(
     min_size: Annotated[
         int | None, Opt(min=0, default="by the model, else 0", panel="Result")
     ] = None,
+    separate: Annotated[Literal["components", "watershed"], Opt(panel="Result")] = "components",
+    seed_level: Annotated[float | None, Opt(min=0, max=1, default="0.9", panel="Result")] = None,
+    seed_size: Annotated[int | None, Opt(min=0, default="20", panel="Result")] = None,
     skip_below: Annotated[float | None, Opt(panel="Tiles")] = None,
     mask: Annotated[str | None, Opt(panel="Tiles")] = None,
     require_complete_input: Annotated[bool, Opt(panel="Tiles")] = False,
@@ -336,6 +340,13 @@ def tile_predict(
         Pixels by which objects grow into the gaps that were cut between them for training.
     min_size : int, optional
         Drop objects of fewer pixels than this, before they grow.
+    separate : {"components", "watershed"}
+        What is one object: all that touches, or what a watershed of the probabilities floods from
+        one seed, which parts cells that touch.
+    seed_level : float, optional
+        Probability from which pixels are seeds of a watershed; what has none of them stays whole.
+    seed_size : int, optional
+        Pixels that a seed has at least.
     skip_below : float, optional
         Leave out tiles that are darker than this everywhere.
     mask : str, optional
@@ -419,6 +430,7 @@ def tile_predict(
     began = time.monotonic()
     hardware.tune_allocator()
     decisive = {"threshold": threshold, "grow": grow, "min_size": min_size}
+    decisive |= {"seed_level": seed_level, "seed_size": seed_size}
     asked: dict[str, Any] = {name: one for name, one in decisive.items() if one is not None}
     options = PredictOptions(
         tile=tile,
@@ -427,6 +439,7 @@ def tile_predict(
         batch=batch,
         probabilities=probabilities,
         **asked,
+        separate=separate,
         nonfinite=nonfinite,
         max_memory=max_memory,
         skip_below=skip_below,
@@ -454,6 +467,7 @@ def tile_predict(
         dataset = dataset.with_pixel_size(parse_pixel_size(pixel_size))
     options.check_fit(header, dataset)
     options = options.decided(header, asked=asked)
+    options.check_separation(header, asked=asked)
     # Without objects there is nothing to follow beyond the mask.
     reach = skipping.REACH if has_instances(header.target) else 0
     places = None if mask is None else open_mask(mask, dataset, reach=reach)
@@ -570,6 +584,8 @@ class _Job:
         """Say what will be done, and what about the images or the disk may be in its way."""
         note = self.progress.note
         note(str(finished) if finished else f"{summary(plan)} on {self.device}")
+        if self.options.separate == "watershed" and not is_compiled("watershed"):
+            note(FIRST_USE)
         if told := decided_by(plan):
             note(told)
         if plan.mask is not None and plan.mask.reach:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # What a fingerprint says of how pixels are decided about, and beside that of what is made of them
 # or noted. All else is about probabilities, also what is not known here.
 OF_CLASSES = frozenset({"threshold", "decided_by"})
-DECIDED = OF_CLASSES | {"grow", "min_size", "pixel_size"}
+DECIDED = OF_CLASSES | {"grow", "min_size", "pixel_size", "separate", "seed_level", "seed_size"}
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 Three stages: each block numbers its own objects; what touches across block faces becomes one
 object, and objects are numbered in t, z, y, x order; each block writes its final ids, grown.
+Where a watershed parts objects, blocks are flooded before that until their floods agree.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,15 +22,17 @@ from unetkit.arrays.instances import (
     merge_across_blocks,
     summarize,
 )
+from unetkit.arrays.watershed import Tides, arrivals, ground, watershed
 from unetkit.engine.block_io import write_tile
 from unetkit.engine.jobs import run_jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from unetkit.arrays.instances import LabelMapping
+    from unetkit.arrays.watershed import Side
     from unetkit.commands.tile_predict.skipping import Mask
     from unetkit.engine.pools import Scheduler
     from unetkit.geometry.tiles import Cover, Tile
@@ -47,26 +50,88 @@ class LabelJob:
     block: Tile
     mask: Mask | None = None  # objects that do not touch it are not wanted
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """The plane, and the block's place in it."""
+        return self.plane, self.block.index
+
+    @property
+    def box(self) -> tuple[int, int, int, int, int]:
+        """What is read of an array."""
+        block = self.block
+        return self.plane, block.y0, block.y1, block.x0, block.x1
+
+    def foreground(self) -> NDArray[np.bool_]:
+        """Read which pixels are objects."""
+        return foreground_of(self.classes.read(*self.box), self.target)
+
+    def summary(self, labels: NDArray[Any], count: int, **told: Any) -> BlockSummary:
+        """Report what the neighbours must know of labels of the block."""
+        y0, x0 = self.block.y0, self.block.x0
+        height, width = self.classes.height, self.classes.width
+        start = self.plane * height * width
+        return summarize(labels, count, y0=y0, x0=x0, width=width, start=start, **told)
+
+    def store(self, labels: NDArray[Any], count: int, **told: Any) -> BlockSummary:
+        """Write the block's own ids, and report what its neighbours must know of them."""
+        write_tile(self.provisional, self.plane, self.block, labels[np.newaxis])
+        where = None if self.mask is None else self.mask.inside(*self.box)
+        return self.summary(labels, count, where=where, **told)
+
 
 def label_block(job: LabelJob) -> BlockSummary:
-    """Find a block's own objects, and report what its neighbours must know of them."""
-    block = job.block
-    classes = job.classes.read(job.plane, block.y0, block.y1, block.x0, block.x1)
-    labels, count = components(foreground_of(classes, job.target))
-    write_tile(job.provisional, job.plane, block, labels[np.newaxis])
-    where = None
-    if job.mask is not None:
-        where = job.mask.inside(job.plane, block.y0, block.y1, block.x0, block.x1)
-    height, width = job.classes.height, job.classes.width
-    return summarize(
-        labels,
-        count,
-        y0=block.y0,
-        x0=block.x0,
-        width=width,
-        start=job.plane * height * width,
-        where=where,
-    )
+    """Find a block's own objects: what touches is one."""
+    return job.store(*components(job.foreground()))
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Where the heights and the seeds of a watershed come from."""
+
+    probabilities: PlaneArray  # is read
+    positive: int  # the channel of objects
+    seed_level: float  # seeds are at least so probable
+    seed_size: int  # and have at least so many pixels
+
+
+@dataclass(frozen=True)
+class FloodJob:
+    """One block whose objects a watershed parts."""
+
+    job: LabelJob
+    separation: Separation
+    # Which of the block's seeds are large enough; None where all are.
+    sown: NDArray[np.bool_] | None = None
+    around: Mapping[Side, NDArray[np.int64]] = field(default_factory=dict)  # as for `watershed`
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The plane, and the block's place in it."""
+        return self.job.place
+
+    def grounds(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Read heights, objects and seeds, as a watershed takes them."""
+        mask = self.job.foreground()
+        probability = self.separation.probabilities.read(*self.job.box)[self.separation.positive]
+        heights, seeds = ground(probability, self.separation.seed_level)
+        seeds &= mask
+        return heights, mask, seeds if self.sown is None else self.sown[components(seeds)[0]]
+
+
+def find_seeds(job: FloodJob) -> BlockSummary:
+    """Report a block's seeds of any size; nothing is written."""
+    return job.job.summary(*components(job.grounds()[2]))
+
+
+def flood_block(job: FloodJob) -> dict[Side, NDArray[np.int64]]:
+    """Report when floods arrive along a block's faces; nothing is written."""
+    return arrivals(*job.grounds(), around=job.around)
+
+
+def part_block(job: FloodJob) -> BlockSummary:
+    """Find a block's own objects: what belongs to one seed is one."""
+    basins = watershed(*job.grounds(), around=job.around)
+    return job.job.store(basins.labels, basins.count, shores=basins.shores)
 
 
 @dataclass(frozen=True)
@@ -108,6 +173,104 @@ def number_block(job: NumberJob) -> None:
     write_tile(objects.instances, job.plane, block, inner)
 
 
+def stages(blocks: Cover, separation: Separation | None) -> int:
+    """Say how often `number_objects` goes through the blocks of a plane."""
+    if separation is None:
+        return 2
+    return 2 + (separation.seed_size > 1) + (len(blocks) > 1)
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """The blocks of an image whose objects are being found."""
+
+    classes: PlaneArray
+    provisional: PlaneArray
+    blocks: Cover
+    target: str
+    scheduler: Scheduler
+    advance: Callable[..., None]
+    mask: Mask | None = None
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Planes, rows of blocks, blocks in a row."""
+        return self.classes.planes, self.blocks.rows, self.blocks.columns
+
+    def components(self) -> list[BlockSummary]:
+        """Take what touches for one object."""
+        return list(self._run(label_block, self._job, self._all).values())
+
+    def basins(self, separation: Separation) -> list[BlockSummary]:
+        """Part objects by a watershed; blocks are done again until their floods agree."""
+        job = self._flood_jobs(separation)
+        tides = Tides(self.grid)
+        if len(self.blocks) > 1:
+            tides.flood(self._run(flood_block, job, self._all))
+        summaries: dict[int, BlockSummary] = {}
+        left: Iterable[int] = self._all
+        while left:
+            found = self._run(
+                part_block,
+                lambda number: replace(job(number), around=tides.around(number)),
+                left,
+                again=bool(summaries),
+            )
+            summaries |= found
+            tides.flood(
+                {
+                    number: {side: shore.arrival for side, shore in (one.shores or {}).items()}
+                    for number, one in found.items()
+                }
+            )
+            left = tides.outdated
+        return [summaries[number] for number in self._all]
+
+    @property
+    def _all(self) -> range:
+        return range(self.classes.planes * len(self.blocks))
+
+    def _job(self, number: int) -> LabelJob:
+        plane, index = divmod(number, len(self.blocks))
+        block = self.blocks[index]
+        return LabelJob(self.classes, self.provisional, self.target, plane, block, self.mask)
+
+    def _flood_jobs(self, separation: Separation) -> Callable[[int], FloodJob]:
+        """Return what makes the job of a block, with those of its seeds that are large enough."""
+
+        def bare(number: int) -> FloodJob:
+            return FloodJob(self._job(number), separation)
+
+        if separation.seed_size <= 1:
+            return bare
+        seeds = merge_across_blocks(
+            list(self._run(find_seeds, bare, self._all).values()),
+            grid=self.grid,
+            min_size=separation.seed_size,
+        )
+        return lambda number: replace(bare(number), sown=seeds.lookup(number) > 0)
+
+    def _run(
+        self,
+        function: Callable[[Any], Any],
+        job: Callable[[int], Any],
+        numbers: Iterable[int],
+        *,
+        again: bool = False,
+    ) -> dict[int, Any]:
+        """Run a function on the jobs of blocks; give what it returns, in the order of numbers."""
+        found: dict[int, Any] = {}
+
+        def keep(job: LabelJob | FloodJob, result: Any) -> None:
+            plane, index = job.place
+            found[plane * len(self.blocks) + index] = result
+            # What is done again was counted before.
+            self.advance(*[0] * again)
+
+        run_jobs(function, map(job, numbers), scheduler=self.scheduler, on_done=keep)
+        return dict(sorted(found.items()))
+
+
 def number_objects(
     classes: PlaneArray,
     provisional: PlaneArray,
@@ -118,33 +281,20 @@ def number_objects(
     grow: int,
     min_size: int,
     scheduler: Scheduler,
-    advance: Callable[[], None],
+    advance: Callable[..., None],
     mask: Mask | None = None,
+    separation: Separation | None = None,
 ) -> int:
     """Find, number and grow the objects of an image of any size; return how many there are.
 
     `provisional` takes each block's own ids and is of no use afterwards; `create` makes the array
     for the instances once their type is known. Objects of fewer than `min_size` pixels, before
-    they grow, are left out, and those that do not touch the `mask`. `advance` is called twice a
-    block.
+    they grow, are left out, and those that do not touch the `mask`. `advance` is called `stages`
+    times a block, and with 0 for what is done again.
     """
-    summaries: dict[tuple[int, int], BlockSummary] = {}
-
-    def keep(job: LabelJob, summary: BlockSummary) -> None:
-        summaries[job.plane, job.block.index] = summary
-        advance()
-
-    labelled = (
-        LabelJob(classes, provisional, target, plane, block, mask)
-        for plane in range(classes.planes)
-        for block in blocks
-    )
-    run_jobs(label_block, labelled, scheduler=scheduler, on_done=keep)
-    joined = merge_across_blocks(
-        [summaries[place] for place in sorted(summaries)],
-        grid=(classes.planes, blocks.rows, blocks.columns),
-        min_size=min_size,
-    )
+    found = Labelling(classes, provisional, blocks, target, scheduler, advance, mask)
+    summaries = found.components() if separation is None else found.basins(separation)
+    joined = merge_across_blocks(summaries, grid=found.grid, min_size=min_size)
     objects = Objects(classes, provisional, create(joined.ids.dtype), target, grow)
     run_jobs(
         number_block,

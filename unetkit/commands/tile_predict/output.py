@@ -63,6 +63,7 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
         "model_sha256": common_value([file.sha256 for file in plan.model.files]),
         "target": plan.model.header.target,
         **{name: _settled(plan, name) for name in TOLD},
+        **plan.options.separation,
         **({} if decision is None else {"decision": decision.to_dict()}),
         "input_chunks": chunks,
         "input_chunks_absent": absent,

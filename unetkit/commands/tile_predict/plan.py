@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from unetkit.arrays.instances import has_instances
+from unetkit.arrays.watershed import SEED_LEVEL, SEED_SIZE, check_seed_level
 from unetkit.commands.tile_predict.averaging import SYMMETRIES, Merge, Tta
 from unetkit.commands.tile_predict.ensemble import common_value, usual_decision
 from unetkit.errors import InputError, UsageError
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.partial import PreviousRun
 
+Separate = Literal["components", "watershed"]
 PRECISIONS = ("auto", *hardware.PRECISIONS)
 # What each of these options may be, how that is said, and what leaving it out means.
 CHOICES: tuple[tuple[str, Sequence[str], str, str], ...] = (
@@ -40,6 +43,7 @@ CHOICES: tuple[tuple[str, Sequence[str], str, str], ...] = (
     ("precision", PRECISIONS, f"one of {', '.join(PRECISIONS)}", "for auto"),
     ("tta", tuple(SYMMETRIES), f"one of {', '.join(SYMMETRIES)}", "for none"),
     ("merge", ("crop", "gaussian"), "crop or gaussian", "to crop"),
+    ("separate", ("components", "watershed"), "components or watershed", "for components"),
     ("ome_version", tuple(FORMATS), f"one of {', '.join(FORMATS)}", "for 0.5"),
 )
 
@@ -75,6 +79,9 @@ class PredictOptions:
     threshold: float = 0.5
     grow: int = 1
     min_size: int = 0
+    separate: Separate = "components"
+    seed_level: float = SEED_LEVEL
+    seed_size: int = SEED_SIZE
     nonfinite: Literal["error", "fill"] = "error"
     max_memory: str | None = None
     skip_below: float | None = None
@@ -112,7 +119,9 @@ class PredictOptions:
             raise UsageError(
                 f"batch must be at least 1 tile, got {self.batch}; leave it out to choose by device"
             )
-        for name, unit in {"audit": "windows", "grow": "pixels", "min_size": "pixels"}.items():
+        check_seed_level(self.seed_level)
+        pixels = dict.fromkeys(("grow", "min_size", "seed_size"), "pixels")
+        for name, unit in {"audit": "windows", **pixels}.items():
             if (value := getattr(self, name)) < 0:
                 raise UsageError(f"{name} must be at least 0 {unit}, got {value}; use 0 for none")
 
@@ -138,6 +147,33 @@ class PredictOptions:
                 f"threshold must be left out for a model of {len(header.class_names)} classes, got "
                 f"{self.threshold}; the most probable class is taken"
             )
+
+    def check_separation(self, header: ModelHeader, *, asked: Collection[str]) -> None:
+        """Refuse a watershed that has nothing to part, or numbers of one that is not asked for."""
+        if self.separate == "components":
+            for name in sorted({"seed_level", "seed_size"} & set(asked)):
+                raise UsageError(
+                    f"{name.replace('_', '-')} must be left out where what touches is one object, "
+                    f"got {getattr(self, name)}; add --separate watershed"
+                )
+            return
+        if not has_instances(header.target):
+            raise UsageError(
+                f"separate must be components for a model of {header.target}, which finds no "
+                "objects, got watershed; leave it out"
+            )
+        if len(header.class_names) == 2 and self.seed_level <= self.threshold:
+            raise UsageError(
+                f"seed-level must be above the threshold of {self.threshold:g}, got "
+                f"{self.seed_level:g}; name a higher --seed-level or a lower --threshold"
+            )
+
+    @property
+    def separation(self) -> dict[str, Any]:
+        """How a watershed parts objects; empty where none does, as in earlier versions."""
+        if self.separate == "components":
+            return {}
+        return {name: getattr(self, name) for name in ("separate", "seed_level", "seed_size")}
 
     def decided(self, header: ModelHeader, *, asked: Collection[str]) -> PredictOptions:
         """Take threshold, least size and growth of the model where they were not asked for."""
@@ -359,6 +395,7 @@ class Plan:
             "overlap": common_value([member.overlap for member in self.averaging.members]),
             **{name: self.settled(name) for name in OF_PIXELS},
             **({"decided_by": "stored"} if self._decided_by_stored else {}),
+            **self.options.separation,
             "mask": None if self.mask is None else [self.mask.checksum, self.mask.reach],
             "input": {
                 sample.name: {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from unetkit.arrays.instances import has_instances
+from unetkit.arrays.instances import has_instances, object_class
 from unetkit.commands.tile_predict.audit import audit
 from unetkit.commands.tile_predict.blocks import (
     BatchDone,
@@ -19,7 +19,7 @@ from unetkit.commands.tile_predict.blocks import (
     tile_checksum,
 )
 from unetkit.commands.tile_predict.finished import TakeOverJob, take_over
-from unetkit.commands.tile_predict.instances import number_objects
+from unetkit.commands.tile_predict.instances import Separation, number_objects, stages
 from unetkit.commands.tile_predict.plan import ABSENT_LIST, LEFT_OUT_LIST, list_absent
 from unetkit.engine.jobs import run_jobs
 from unetkit.storage.atomic import write_text
@@ -112,8 +112,7 @@ class PredictionRun:
             classes=output.classes(),
             normalizations=output.normalizations,
             threshold=self.plan.options.threshold,
-            # Objects of the target `boundary` are what is inside, its first class.
-            positive=0 if self.plan.model.header.target == "boundary" else 1,
+            positive=object_class(self.plan.model.header.target),
             nonfinite=self.plan.options.nonfinite,
             skip_below=self.plan.options.skip_below,
             mask=self._mask(),
@@ -267,13 +266,14 @@ class PredictionRun:
     def _find_instances(self, outputs: tuple[SampleOutput, ...]) -> int:
         """Stages 2 to 4 for each sample; they are short beside the first and begin anew."""
         covers = [self.plan.blocks(output.sample) for output in outputs]
+        separations = [self._separation(output) for output in outputs]
         parts = sum(
-            2 * len(blocks) * output.sample.data.planes
-            for blocks, output in zip(covers, outputs, strict=True)
+            stages(blocks, separation) * len(blocks) * output.sample.data.planes
+            for blocks, separation, output in zip(covers, separations, outputs, strict=True)
         )
         self.progress.start("number objects", total=parts)
         count = 0
-        for blocks, output in zip(covers, outputs, strict=True):
+        for blocks, separation, output in zip(covers, separations, outputs, strict=True):
             classes = output.classes()
             count += number_objects(
                 classes,
@@ -284,13 +284,25 @@ class PredictionRun:
                 grow=self.plan.options.grow,
                 min_size=self.plan.options.min_size,
                 scheduler=self.scheduler,
-                advance=self._advance,
+                advance=lambda *parts: self._advance("all tiles", *parts),
                 mask=self._mask(),
+                separation=separation,
             )
         self.store.discard_work()
         return count
 
-    def _advance(self, reached: str = "all tiles") -> None:
-        self.progress.advance()
+    def _separation(self, output: SampleOutput) -> Separation | None:
+        options = self.plan.options
+        if options.separate == "components":
+            return None
+        return Separation(
+            output.probabilities(),
+            positive=object_class(self.plan.model.header.target),
+            seed_level=options.seed_level,
+            seed_size=options.seed_size,
+        )
+
+    def _advance(self, reached: str = "all tiles", parts: int = 1) -> None:
+        self.progress.advance(parts)
         rule, number = "prediction must go on to its end", self.stop.signal
         self.stop.check(stop_message(rule, number, f" after {reached}"))
