@@ -1,6 +1,8 @@
 """A prediction of an image unlike those of the training is warned of, or refused."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +51,21 @@ def test_a_prediction_warns_or_refuses_and_its_sibling_passes(
     before = sorted(path.name for path in tmp_path.iterdir())
     assert main(["tile-predict", "turned.zarr", "--strict"]) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_warning_is_in_the_json_and_in_the_prediction(slide, capsys):
+    loaded = load("model.safetensors")
+    known = replace(loaded.header, pixel_size={"y": 0.5, "x": 0.5})
+    Path("model.safetensors").write_bytes(to_bytes(loaded.module, known))
+    assert main(["tile-predict", slide, "--json", "-q"]) == 0
+    told = capsys.readouterr()
+    (warning,) = json.loads(told.out)["warnings"]
+    assert told.err == ""
+    assert warning.startswith("'slide': the size of its pixels is unknown, where 0.5 micrometres")
+    attributes = json.loads(Path("slide.prediction.zarr/zarr.json").read_text())["attributes"]
+    assert attributes["unetkit"]["prediction"]["warnings"] == [warning]
+    assert main(["tile-predict", slide, "--json", "-o", "b.zarr", "--pixel-size", "0.5"]) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == []
 
 
 def cells(seed, strength=1.0):

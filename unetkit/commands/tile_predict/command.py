@@ -116,12 +116,13 @@ class PredictionReport:
     # None where another machine computes.
     expected_seconds: float | None
     audit: dict[str, Any] | None  # what a second look at some windows found, where asked for
+    warnings: tuple[str, ...]  # how images differ from what the model was trained on
     seconds: float
     status: Literal["done", "nothing to do", "planned"]
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return {**asdict(self), "classes": list(self.classes)}
+        return {**asdict(self), "classes": list(self.classes), "warnings": list(self.warnings)}
 
 
 def summary(plan: Plan) -> str:
@@ -201,6 +202,7 @@ def planned(plan: Plan, output: str, *, device: str, dry_run: bool) -> Predictio
         disk_free=outputs.free_bytes(output),
         expected_seconds=plan.seconds,
         audit=None,
+        warnings=(),
         seconds=0.0,
         status="planned",
     )
@@ -510,7 +512,8 @@ class _Job:
         report = planned(plan, partial.output, device=self.device, dry_run=partial.dry_run)
         if finished is not None:
             report = replace(report, tiles_taken_over=report.tiles_total)
-        self._note(plan, report, finished)
+        warnings = tuple(self._note(plan, report, finished))
+        plan, report = replace(plan, warnings=warnings), replace(report, warnings=warnings)
         if partial.dry_run:
             return report
         if earlier is not None and earlier.finished:
@@ -580,8 +583,11 @@ class _Job:
 
     def _note(
         self, plan: Plan, report: PredictionReport, finished: FinishedPrediction | None
-    ) -> None:
-        """Say what will be done, and what about the images or the disk may be in its way."""
+    ) -> list[str]:
+        """Say what will be done, and what about the images or the disk may be in its way.
+
+        Returned is how the images differ from those of the training.
+        """
         note = self.progress.note
         note(str(finished) if finished else f"{summary(plan)} on {self.device}")
         if self.options.separate == "watershed" and not is_compiled("watershed"):
@@ -594,7 +600,7 @@ class _Job:
                 f"{plan.mask.reach} pixels beyond it; the others are left out"
             )
         # Of several models the first, which has learned from what the others have.
-        check_input_shift(
+        warnings = check_input_shift(
             plan.model.header,
             plan.samples,
             [each[0] for each in plan.normalizations],
@@ -612,3 +618,4 @@ class _Job:
                 f"the output can take {format_bytes(report.output_bytes)}, and "
                 f"{format_bytes(report.disk_free)} are free on its disk"
             )
+        return warnings

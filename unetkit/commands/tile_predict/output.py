@@ -67,6 +67,7 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
         **({} if decision is None else {"decision": decision.to_dict()}),
         "input_chunks": chunks,
         "input_chunks_absent": absent,
+        **({"warnings": list(plan.warnings)} if plan.warnings else {}),
     }
 
 
