@@ -24,7 +24,8 @@ NAMED = 3  # how many files a message names
 NUMBERED = re.compile(r"(.+)_(\d{4})")
 # How masks that lie beside their images are called by the tools that write them.
 LIKE_MASK = re.compile(
-    r"(.+?)([ _.-](?:cp_)?(?:masks?|seg\w*|labels?|annot\w*|gt|flows?|outlines?))", re.IGNORECASE
+    r"(.+?)([ _.-](?:cp_)?(?:masks?|seg\w*|labels?|annot\w*|gt|flows?|outlines?)(?:-[\w-]+)?)",
+    re.IGNORECASE,
 )
 # The files of an image by channel, of its name; one without a channel's name is the whole image.
 Images = dict[str, dict[str, str]]

@@ -141,8 +141,13 @@ class Memory:
         raise ResourceError(
             f"memory must hold {what} of {tile} pixels, which takes "
             f"{format_bytes(self.peak(size))}, got {format_bytes(self.limit)}; {remedy}, or "
-            f"--max-memory {-(-self.peak(least) // 2**20)}M"
+            f"--max-memory {_enough(self.peak(least)) // 2**20}M"
         )
+
+
+def _enough(peak: int) -> int:
+    """Add what a process may hold more when it is started again: a hundredth and 64 MiB."""
+    return peak + peak // 100 + 2**26
 
 
 def largest_tile(max_size: int, *, contract: SizeContract, overlap: int) -> int:
