@@ -91,3 +91,38 @@ def test_a_warp_runs_and_keeps_its_code_where_it_is_told_to(tmp_path):
     )
     assert float(done.stdout) == 16
     assert list(tmp_path.rglob("warp_kernels.cubic*.nbi"))
+
+
+@pytest.mark.parametrize("temporary", [None, "."])
+def test_where_no_folder_can_be_written_to_nothing_is_kept(closed, monkeypatch, temporary):
+    def gettempdir():
+        if temporary is None:
+            raise FileNotFoundError("no usable temporary directory")
+        return str(closed)  # what Python takes for want of another
+
+    monkeypatch.setattr(kernel_cache.tempfile, "gettempdir", gettempdir)
+    monkeypatch.chdir(closed)
+    before = sorted(closed.iterdir())
+    kernel_cache.keep_compiled()
+    assert not kernel_cache.is_kept()
+    assert kernel_cache.note() == kernel_cache.NOT_KEPT
+    assert sorted(closed.iterdir()) == before
+
+
+def test_a_command_works_and_says_so_where_nothing_can_be_kept(tmp_path):
+    environment = {**os.environ, kernel_cache.VARIABLE: "/dev/null/no folder"}
+    words = ["-c", WARP], ["-m", "unetkit", "augment", "nothing.zarr", "more.zarr"]
+    warp, command = [
+        subprocess.run(
+            [sys.executable, *line],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+        )
+        for line in words
+    ]
+    assert float(warp.stdout) == 16
+    assert command.stderr.splitlines()[0] == kernel_cache.NOT_KEPT
+    assert command.returncode == 3

@@ -8,6 +8,10 @@ from pathlib import Path
 
 VARIABLE = "NUMBA_CACHE_DIR"
 FIRST_USE = "First use on this machine: compiling the inner loops takes some seconds, once."
+NOT_KEPT = (
+    "No folder can be written to in which compiled inner loops are kept, so that each run compiles"
+    f" them anew; {VARIABLE} names one."
+)
 PACKAGE = Path(__file__).parent
 
 
@@ -17,12 +21,26 @@ def keep_compiled() -> None:
     What lies there is run, so that the current folder has no say in it: left to itself, numba looks
     there for a file of settings. An absolute folder that the user named stays; else it is one
     beside the source, in the user's cache, or, where neither can be written to, as in a container
-    with a read-only home, one of this user's own among the temporary files.
+    with a read-only home, one of this user's own among the temporary files. Where there is none at
+    all nothing is kept.
     """
     if Path(os.environ.get(VARIABLE, "")).is_absolute():
         return
     usual = next((folder for folder in _usual_folders() if _writable(folder)), None)
-    os.environ[VARIABLE] = _private_folder() if usual is None else str(usual)
+    try:
+        os.environ[VARIABLE] = _private_folder() if usual is None else str(usual)
+    except OSError:
+        os.environ[VARIABLE] = os.devnull
+
+
+def is_kept() -> bool:
+    """Tell whether compiled code can be kept where `keep_compiled` said."""
+    return _writable(Path(os.environ.get(VARIABLE, os.devnull)))
+
+
+def note() -> str | None:
+    """Say what people should know, once anything is loaded that is compiled."""
+    return NOT_KEPT if VARIABLE in os.environ and not is_kept() else None
 
 
 def is_compiled(module: str) -> bool:
@@ -50,7 +68,10 @@ def _writable(folder: Path) -> bool:
 def _private_folder() -> str:
     """Return a folder that nobody else can write to: what lies in it is run."""
     user = os.getuid() if hasattr(os, "getuid") else os.getpid()
-    folder = Path(tempfile.gettempdir(), f"unetkit-compiled-{user}")
+    temporary = Path(tempfile.gettempdir())
+    if temporary == Path.cwd():  # what is taken where no other folder can be written to
+        raise PermissionError(temporary)
+    folder = temporary / f"unetkit-compiled-{user}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 
 from unetkit.errors import InputError, NonFiniteError, UsageError
+from unetkit.kernel_cache import is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -109,19 +110,19 @@ def _unkey(keys: NDArray[np.uint32]) -> NDArray[np.float32]:
     return bits.astype(np.uint32).view(np.float32)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _count(values, counts):  # type: ignore[no-untyped-def]  # pragma: no cover
     for value in values:
         counts[value] += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _count_high(keys, counts):  # type: ignore[no-untyped-def]  # pragma: no cover
     for key in keys:
         counts[key >> 16] += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _count_low(keys, upper, counts):  # type: ignore[no-untyped-def]  # pragma: no cover
     for key in keys:
         if key >> 16 == upper:

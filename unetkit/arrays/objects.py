@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from unetkit.kernel_cache import is_kept
+
 Array = np.ndarray[Any, Any]
 
 # An outline pixel is told by its neighbours, and its kind by theirs.
@@ -180,7 +182,7 @@ def _intensities(values: Array, places: Array, count: int) -> tuple[Array, Array
     return total, low, high
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=is_kept())  # type: ignore[untyped-decorator]
 def _sum(labels: Array, places: Array, count: int, at: Array) -> tuple[Array, Array]:
     """Go through a block pixel by pixel; `at` is its place in the plane, and in `labels`."""
     sums = np.zeros((count, _SUMS), np.int64)
@@ -206,7 +208,7 @@ def _sum(labels: Array, places: Array, count: int, at: Array) -> tuple[Array, Ar
     return sums, box
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=is_kept())  # type: ignore[untyped-decorator]
 def _on_outline(labels: Array, y: int, x: int) -> bool:
     """Whether a pixel has an edge neighbour outside its object."""
     own = labels[y, x]
@@ -216,7 +218,7 @@ def _on_outline(labels: Array, y: int, x: int) -> bool:
     return same < 4
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=is_kept())  # type: ignore[untyped-decorator]
 def _outline(labels: Array, y: int, x: int) -> int:
     """Tell how an outline pixel counts: 1, sqrt(2), (1 + sqrt(2)) / 2 as 1, 2, 3; others 0.
 

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numba import njit
 
+from unetkit.kernel_cache import is_kept
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -114,7 +116,7 @@ def _follow(laid: Ints, stride: int) -> tuple[Ints, Ints]:
     return np.searchsorted(start, start), following
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=is_kept())  # type: ignore[untyped-decorator]
 def _loops(corner: Ints, following: Ints) -> tuple[Ints, Ints]:
     """Walk along the edges, and cut off a loop wherever a walk comes back to a corner.
 

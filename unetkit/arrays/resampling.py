@@ -15,6 +15,7 @@ import numpy as np
 
 from unetkit.arrays import warp_kernels
 from unetkit.arrays.dtypes import cast, limits
+from unetkit.kernel_cache import is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def locate(motion, corner, frame, found, line):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Find where the pixels of a strip are taken from, to 1/65536 pixel.
 
@@ -60,7 +61,7 @@ def locate(motion, corner, frame, found, line):  # type: ignore[no-untyped-def] 
         inside[j, 0], inside[j, 1] = _places(start[j, 0], start[j, 1], frame, place[j])
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _places(starts_y, starts_x, frame, place):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Fill in where the pixels around the positions of a row begin, and return `inside` of it."""
     height, width, top, left = frame[0], frame[1], frame[2], frame[3]

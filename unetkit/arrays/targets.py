@@ -12,6 +12,7 @@ import numba
 import numpy as np
 
 from unetkit.errors import LabelError, UsageError
+from unetkit.kernel_cache import is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,7 +171,7 @@ def _classes(labels: NDArray[Any]) -> NDArray[np.uint8]:
     return labels.astype(np.uint8)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _cut(labels, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     height, width = labels.shape
     for y in range(height):
@@ -189,7 +190,7 @@ def _cut(labels, out):  # type: ignore[no-untyped-def]  # pragma: no cover
                     out[y, x] = 0
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _interior_and_boundary(labels, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     height, width = labels.shape
     for y in range(height):

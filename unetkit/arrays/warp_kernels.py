@@ -16,6 +16,8 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import types
 from numba.extending import intrinsic
 
+from unetkit.kernel_cache import is_kept
+
 _HALF = np.float32(0.5)
 _ONE = np.float32(1.0)
 _THREE_HALVES = np.float32(1.5)
@@ -23,7 +25,7 @@ _TWO = np.float32(2.0)
 _FIVE_HALVES = np.float32(2.5)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _mirror(i, n):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Return the coordinate within 0 to n - 1 that shows what lies at any coordinate."""
     last = np.int64(n - 1)
@@ -34,7 +36,7 @@ def _mirror(i, n):  # type: ignore[no-untyped-def]  # pragma: no cover
     return last - abs(last - abs(np.int64(i)) % (2 * last))
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _keys(part, j, taps):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Fill in the four weights of `resampling.keys_weights`, along y and x, for a row."""
     for axis in range(2):
@@ -113,7 +115,7 @@ def _copy_square(context, out, at, pixels, place, stride):  # type: ignore[no-un
     return signature, generate
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def cubic(array, where, room, limits, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Sample a strip of an array (C, Y, X), the window that is in memory, by 4 by 4 Keys taps.
 
@@ -144,7 +146,7 @@ def cubic(array, where, room, limits, out):  # type: ignore[no-untyped-def]  # p
             _across(sums, taps, limits, out, (c, first + j))
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _sum_mirrored(pixels, base, at, frame, weights, sums, to):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Do what `_sum_rows` does where some of the 4 by 4 pixels lie beyond the border."""
     _, wide, top, left, height, width = frame
@@ -163,7 +165,7 @@ def _sum_mirrored(pixels, base, at, frame, weights, sums, to):  # type: ignore[n
         sums[to + np.uintp(i)] = total
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _across(sums, taps, limits, out, row):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Combine the four column sums of each pixel, and store them in the dtype of the result."""
     c, y = row
@@ -177,7 +179,7 @@ def _across(sums, taps, limits, out, row):  # type: ignore[no-untyped-def]  # pr
             out[c, y, x] = min(max(np.floor(value + _HALF), limits[0]), limits[1])
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def nearest(array, where, near, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Sample a strip by the nearest pixel; `where` as for `cubic`, halves go to the later pixel.
 
@@ -204,7 +206,7 @@ def nearest(array, where, near, out):  # type: ignore[no-untyped-def]  # pragma:
             out[first + j, x] = pixels[np.uintp(at)]
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def linear(array, where, squares, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Sample a strip by the four pixels around each position; `where` as for `cubic`.
 
@@ -230,7 +232,7 @@ def linear(array, where, squares, out):  # type: ignore[no-untyped-def]  # pragm
             out[first + j, i] = (_ONE - right) * one + right * other
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _copy_mirrored(pixels, at, frame, squares, to):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Do what `_copy_square` does where some of the 2 by 2 pixels lie beyond the border."""
     _, wide, top, left, height, width = frame

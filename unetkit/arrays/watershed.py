@@ -26,6 +26,7 @@ import numba
 import numpy as np
 
 from unetkit.errors import UsageError
+from unetkit.kernel_cache import is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -304,7 +305,7 @@ def _flooded(heights: Array, mask: Array, seeds: Array, around: Mapping[Side, Ar
     return arrival
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _flood(arrival, heights, width, springs):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Reach each pixel once, in the order of arrival: a queue a level, `springs` in between."""
     following = np.empty(arrival.size, np.int32)
@@ -338,7 +339,7 @@ def _flood(arrival, heights, width, springs):  # type: ignore[no-untyped-def]  #
                 last[queue] = j
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _origins(arrival, width):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Name the pixel that each belongs to; of seeds and of what is never reached an earlier one.
 
@@ -361,7 +362,7 @@ def _origins(arrival, width):  # type: ignore[no-untyped-def]  # pragma: no cove
     return origin
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _source(origin, i):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Follow origins to the end, and shorten the way for the next one."""
     while origin[i] != i and origin[origin[i]] >= 0:
@@ -371,7 +372,7 @@ def _source(origin, i):  # type: ignore[no-untyped-def]  # pragma: no cover
     return i
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _number(origin, labels):  # type: ignore[no-untyped-def]  # pragma: no cover
     count = 0
     numbers = np.zeros(origin.size, np.uint32)

@@ -14,6 +14,7 @@ import numpy as np
 
 from unetkit.arrays.targets import integer_labels
 from unetkit.errors import UsageError
+from unetkit.kernel_cache import is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,7 +79,7 @@ def _short_ids(labels: NDArray[Any]) -> NDArray[np.int32]:
     return numbers[short.reshape(labels.shape)]
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _sweep(labels, limit, across, ids):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Store, for each pixel, how far in x the two nearest cells of its row are, and which."""
     height, width = labels.shape
@@ -118,7 +119,7 @@ def _sweep(labels, limit, across, ids):  # type: ignore[no-untyped-def]  # pragm
                 across[1, y, x], ids[1, y, x] = offset, far_id
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _add_terms(labels, rows, metric, terms, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     height, width = labels.shape
     pair, single, tolerance = terms
@@ -155,7 +156,7 @@ def _add_terms(labels, rows, metric, terms, out):  # type: ignore[no-untyped-def
                 out[y, x0 + i] = total
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _look_around(rows, piece, metric, found):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Find the squared distances of a piece of a row to the two nearest cells, row by row."""
     across, ids, height, width = rows
@@ -185,7 +186,7 @@ def _look_around(rows, piece, metric, found):  # type: ignore[no-untyped-def]  #
                     _compare(across, ids, (np.uintp(start), np.uintp(size)), (down, wide), found)
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=is_kept())
 def _compare(across, ids, where, metric, found):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Take over what is nearer in another row; nothing here depends on a branch."""
     start, size = where

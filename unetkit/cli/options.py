@@ -21,6 +21,7 @@ from typer.core import TyperCommand
 
 import unetkit.options
 import unetkit.progress
+from unetkit import kernel_cache
 from unetkit.cli import console
 from unetkit.options import Option, parameters_of
 from unetkit.signals import interruptible
@@ -60,6 +61,8 @@ class Call:
         with interruptible(), console.progress(quiet=quiet) as progress:
             function = getattr(import_module(module), name)
             signature = inspect.signature(function)
+            if (unkept := kernel_cache.note()) is not None:
+                progress.note(unkept)
             if "progress" in signature.parameters:
                 values["progress"] = progress
             bound = inspect.BoundArguments(signature, OrderedDict(values))

@@ -22,6 +22,8 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
+from unetkit.kernel_cache import is_kept
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -138,7 +140,7 @@ def _multiply_in_threads(
         list(pool.map(lambda start, stop: _multiply(padded, b, out, start, stop), starts, stops))
 
 
-@numba.njit(nogil=True, cache=True)  # without fastmath, which would reorder the sums
+@numba.njit(nogil=True, cache=is_kept())  # without fastmath, which would reorder the sums
 def _multiply(a, b, out, start, stop):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Write columns of ``a @ b`` to `out`, adding up from the first row of `b` to the last."""
     sums = np.empty((4, BLOCK), np.float32)

@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from scipy import ndimage
 
+from unetkit.kernel_cache import is_kept
 from unetkit.scores.sums import mean_where
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def warping_errors(truth: Array, found: Array, *, certainty: Array | None = None
     return Topology(y, x, kinds == _SPLIT, first)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=is_kept())  # type: ignore[untyped-decorator]
 def _flood(basins: Array, ys: Array, xs: Array) -> None:
     """Give the dry pixels, in order, to basins or to the lines (0) between them.
 
@@ -233,7 +234,7 @@ def _flood(basins: Array, ys: Array, xs: Array) -> None:
                 tail += 1
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=is_kept())  # type: ignore[untyped-decorator]
 def _runs(image: Array, y: int, x: int) -> int:
     """Count the 4-connected runs of foreground around a pixel that touch it by an edge.
 
@@ -251,7 +252,7 @@ def _runs(image: Array, y: int, x: int) -> int:
     return runs
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=is_kept())  # type: ignore[untyped-decorator]
 def _flip_simple(image: Array, ys: Array, xs: Array) -> int:
     """Flip, in order, the given pixels that are simple by then."""
     flipped = 0
@@ -263,7 +264,7 @@ def _flip_simple(image: Array, ys: Array, xs: Array) -> int:
     return flipped
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=is_kept())  # type: ignore[untyped-decorator]
 def _classify(objects: Array, ys: Array, xs: Array) -> Array:
     """Say of each mismatch whether it joins objects (1), parts one (2) or neither (0)."""
     kinds = np.zeros(len(ys), np.uint8)
@@ -284,7 +285,7 @@ def _classify(objects: Array, ys: Array, xs: Array) -> Array:
     return kinds
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=is_kept())  # type: ignore[untyped-decorator]
 def _parts(objects: Array, seen: Array, queue: Array, y: int, x: int, mark: int) -> bool:
     """Whether an object falls apart without one of its pixels.
 
