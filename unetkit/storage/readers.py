@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +152,14 @@ def open_picture(path: str, *, axes: str | None = None, labels: bool = False) ->
         remarks=tuple(remark for remark, there in remarks.items() if there),
         is_damaged=partial(_is_damaged, path) if lossy and width * height <= LOOKED_AT else None,
     )
+
+
+def decode_png(content: bytes, *, largest: int) -> NDArray[np.bool_]:
+    """Tell which pixels (Y, X) of a small grey PNG in memory are not 0."""
+    with PngImageFile(BytesIO(content)) as picture:
+        if math.prod(picture.size) > largest or picture.mode not in (*GREY, "P"):
+            raise ValueError(f"a mask must be a small grey PNG, got {picture.size}, {picture.mode}")
+        return np.asarray(picture) > 0
 
 
 def _is_damaged(path: str) -> bool:

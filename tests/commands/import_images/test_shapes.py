@@ -252,3 +252,24 @@ def test_images_with_outlines_are_added_to_a_dataset(nuclei):
     import_images(*again, labels=str(nuclei / "outlines"), append=True)
     found = labels_of(nuclei / "first.zarr")
     np.testing.assert_array_equal(found["b"], first["a"])
+
+
+def test_one_file_of_many_images_is_matched_by_the_names_that_it_holds(tmp_path):
+    (tmp_path / "images").mkdir()
+    for n, name in enumerate("abc"):
+        Image.fromarray(np.full(SHAPE, n, np.uint8)).save(tmp_path / f"images/{name}.png")
+    images = [{"id": n, "file_name": f"train/{name}.png"} for n, name in enumerate("bax")]
+    ring = [2, 2, 4, 2, 4, 4, 2, 4]
+    objects = [{"image_id": n, "category_id": 1, "segmentation": [ring]} for n in (0, 0, 2)]
+    document = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "n"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(document))
+    told = Watching()
+    source, out = str(tmp_path / "images"), str(tmp_path / "out.zarr")
+    import_images(source, out, labels=str(tmp_path / "coco.json"), progress=told)
+    # An image that is listed and has no object is background, one that is not is unlabelled.
+    assert {name: int(found.max()) for name, found in labels_of(out).items()} == {"a": 0, "b": 2}
+    assert "left out the shapes of 1 other images: 'train/x.png'" in told.notes
+    document["images"][0] |= {"height": 30, "width": 20}
+    (tmp_path / "coco.json").write_text(json.dumps(document))
+    with pytest.raises(LabelError, match=r"30 x 20 .* for 20 x 30 .*; its sides are swapped"):
+        import_images(source, out, labels=str(tmp_path / "coco.json"), overwrite=True)

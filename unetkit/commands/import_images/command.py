@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from unetkit.options import Channels, Opt, Overwrite
-    from unetkit.storage.annotations import Drawing
+    from unetkit.storage.drawings import Drawing
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,9 @@ def import_images(
         The Zarr to write; it appears complete or not at all.
     labels : str, optional
         Masks: a folder with files of the same stems, one file, or a pattern such as
-        ``DIR/{stem}_mask.png``; or outlines: a GeoJSON file of one image, or a folder with one an
-        image. Images without either come in unlabelled.
+        ``DIR/{stem}_mask.png``; or outlines: a GeoJSON, COCO, LabelMe, VIA, CVAT,
+        ImageScope or ImageJ ROI file, or a folder of them. Images without either come in
+        unlabelled.
     kind : {"instances", "classes"}
         What a mask's values are: one id an object, or one value a class. An outline is an object
         each, or of the class that it names.

@@ -15,7 +15,8 @@ from unetkit.arrays.polygons import Painter, joined, self_crossings
 from unetkit.commands.import_images.pairing import Pair, stem
 from unetkit.errors import InputError, LabelError, UsageError
 from unetkit.progress import SILENT, Progress
-from unetkit.storage.annotations import base, read_annotations
+from unetkit.storage.annotations import read_annotations
+from unetkit.storage.drawings import base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from unetkit.arrays.polygons import Polygons
     from unetkit.commands.import_images.masks import MaskRules
-    from unetkit.storage.annotations import Drawing, Shape
+    from unetkit.storage.drawings import Drawing, Shape
     from unetkit.storage.image_file import ImageFile
     from unetkit.storage.planes import PlaneArray
 
@@ -111,6 +112,11 @@ def pair_shapes(
                 )
             found[pair.name] = drawing
         progress.advance()
+    if not any(d.shapes or d.empty or d.flat for d in found.values()) and found:
+        raise InputError(
+            f"annotations must hold shapes, got none in {files[0]!r}"
+            f"{' and others' if len(files) > 1 else ''}; draw some"
+        )
     shown = ", ".join(map(repr, lost[:NAMED])) + (", …" if len(lost) > NAMED else "")
     if not found:
         raise InputError(
