@@ -63,6 +63,10 @@ tile-predict a.zarr --model a.st --model b.st --output p.zarr --tile 384 --overl
     break_lock=True, dry_run=True, audit=8, ome_version='0.4', overview='o.png',
     pixel_size='250nm'
 
+tune a.st b.st a.zarr -o c.st --channels 0,2 --labels cells --device cpu --overwrite
+-> 'a.st', 'b.st', 'a.zarr', output='c.st', channels='0,2', labels='cells', device='cpu',
+    overwrite=True
+
 eval a.zarr b.zarr --truth t.zarr --labels cells --borders --tolerance 3 --bootstrap 10 --seed 4
     --objects o.csv --report r.html --overwrite --resume --break-lock --axes zyx --scheduler sync
     --workers 2

@@ -34,8 +34,8 @@ def headings(out):
 def test_the_commands_are_those_of_the_path(typed, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     out = typed(["--help"]).out
-    path = ["import", "augment", "weights", "remove", "train", "tile-predict", "eval", "measure"]
-    path += ["export", "info", "verify", "demo", "models", "plugins"]
+    path = ["import", "augment", "weights", "remove", "train", "tile-predict", "tune", "eval"]
+    path += ["measure", "export", "info", "verify", "demo", "models", "plugins"]
     rows = [line.split()[1] for line in out.splitlines() if line.startswith("\u2502 ")]
     assert [name for name in rows if name in HOMES] == path
     assert [name.split(".")[0] for name in headings(out)] == ["Options", "1", "2", "3", "4"]
@@ -79,7 +79,7 @@ def test_help_tells_bounds_choices_defaults_and_headings(typed, monkeypatch):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("unetkit ", ["import", "augment", "weights", "remove", "train", "tile-predict", "eval"]),
+        ("unetkit ", ["import", "augment", "weights", "remove", "train", "tile-predict", "tune"]),
         ("unetkit tr", ["train"]),
         ("unetkit models ", ["show", "check", "export"]),
         ("unetkit tile-predict a.zarr --tta ", ["none", "flips", "rotations"]),

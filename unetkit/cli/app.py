@@ -154,6 +154,7 @@ COMMANDS = {
             predicted,
             "slide.zarr --overlap 92",
         ),
+        Command("tune", "tune:tune", written(), "model.safetensors data.zarr"),
     ),
     "3. Score and look": (
         Command("eval", "evaluate.command:evaluate", evaluated, "slide.prediction.zarr truth.zarr"),

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from unetkit.models.decision import Decision
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -113,6 +115,14 @@ def check_content(content: bytes, *, path: str) -> ModelHeader:
     header = parse_header(content[8 : 8 + size], path=path)
     _check_sum(header, state, path=path)
     return header
+
+
+def with_decision(content: bytes, decision: Decision, *, path: str) -> bytes:
+    """Return the bytes of a model file with another decision; its weights stay as they are."""
+    header = replace(check_content(content, path=path), decision=decision)
+    state = safetensors.torch.load(content)
+    changed: bytes = safetensors.torch.save(state, metadata={KEY: header.to_json()})
+    return changed
 
 
 def _check_sum(header: ModelHeader, state: Mapping[str, Tensor], *, path: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import InputError, OutputError, UsageError
-from unetkit.models.model_file import check_content
+from unetkit.models.model_file import check_content, with_decision
 from unetkit.storage.atomic import make_folder, sweep, write_bytes
 from unetkit.storage.outputs import (
     check_local,
@@ -25,6 +25,7 @@ from unetkit.training.checkpoint import Checkpoints, Position
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from unetkit.models.decision import Decision
     from unetkit.training.checkpoint import Checkpoint
 
 BEST = "best.safetensors"
@@ -220,8 +221,11 @@ class RunFolder:
         """Wait until the state is on the disk."""
         self.states.finish()
 
-    def publish(self, *, keep_state: bool = False) -> None:
-        """Put log, page and best model in their places, and remove the folder, if it shall go."""
+    def publish(self, *, keep_state: bool = False, decision: Decision | None = None) -> None:
+        """Put log, page and best model in their places, and remove the folder, if it shall go.
+
+        The model gets the decision, where there is one.
+        """
         if keep_state:
             self.finish()
         content = Path(self.best).read_bytes()
@@ -230,6 +234,8 @@ class RunFolder:
         for running, place in ((self.running_log, self.log), (self.running_page, self.page)):
             if Path(running).exists():
                 write_bytes(place, Path(running).read_bytes())
+        if decision is not None:
+            content = with_decision(content, decision, path=self.best)
         write_bytes(self.output, content)
         self._published = True
         if not keep_state:

@@ -10,14 +10,13 @@ from unetkit.cli.app import main
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.ensemble import (
     find_models,
-    folds,
-    joint_contract,
     load_ensemble,
     load_model,
     read_header,
 )
 from unetkit.errors import InputError, MissingError, UsageError
 from unetkit.geometry.sizes import SizeContract
+from unetkit.models.joint_header import folds, joint_contract
 from unetkit.progress import SILENT
 from unetkit.storage.images import open_image
 

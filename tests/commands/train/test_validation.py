@@ -18,6 +18,7 @@ from unetkit.progress import SILENT
 from unetkit.scores.contingency import from_labels, pool
 from unetkit.scores.table import score_classes, score_instances
 from unetkit.storage.datasets import DatasetWriter, open_dataset
+from unetkit.training import held_out
 from unetkit.training.block_cache import BlockCache
 from unetkit.training.split import Region, Split
 
@@ -185,7 +186,7 @@ def test_nothing_to_find_leaves_the_choice_to_the_loss(tmp_path):
 
 
 def test_pixels_are_those_that_the_network_reads(kit, tmp_path, monkeypatch):
-    monkeypatch.setattr(validation, "TILE", 24)
+    monkeypatch.setattr(held_out, "TILE", 24)
     read = []
 
     class Counting(Bright):
@@ -213,11 +214,11 @@ def test_it_can_be_ended_before_each_plane(kit, tmp_path):
 
 def test_much_data_is_thinned_out_evenly(kit, tmp_path, monkeypatch):
     url = kit.cells(tmp_path / "data.zarr", count=6)
-    monkeypatch.setattr(validation, "MOST", 3 * 40 * 44)
-    assert [held_out.region.sample for held_out in validator(url).planes] == ["s0", "s2", "s4"]
-    monkeypatch.setattr(validation, "LARGEST", 20)
-    monkeypatch.setattr(validation, "MOST", 10**9)
-    assert {held_out.region for held_out in validator(url).planes} == {
+    monkeypatch.setattr(held_out, "MOST", 3 * 40 * 44)
+    assert [one.region.sample for one in validator(url).planes] == ["s0", "s2", "s4"]
+    monkeypatch.setattr(held_out, "LARGEST", 20)
+    monkeypatch.setattr(held_out, "MOST", 10**9)
+    assert {one.region for one in validator(url).planes} == {
         Region(f"s{k}", 10, 12, 30, 32) for k in range(6)
     }
 

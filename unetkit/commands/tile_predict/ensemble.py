@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 import threading
 from collections import OrderedDict
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unetkit.arrays.instances import has_instances
 from unetkit.commands.tile_predict.averaging import Averaging, EnsembleMember
 from unetkit.engine.pools import worker_number
 from unetkit.errors import InputError, UsageError
-from unetkit.geometry.sizes import SizeContract
 from unetkit.models import hardware, model_file, model_header
 from unetkit.models.convolutions import fuse
-from unetkit.models.decision import default_decision, joint_decision
+from unetkit.models.joint_header import common_header, folds
 from unetkit.storage import urls
 from unetkit.storage.urls import absolute
 
@@ -31,7 +26,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from unetkit.commands.tile_predict.averaging import Merge, Tta
-    from unetkit.models.decision import Decision
     from unetkit.models.model_file import LoadedModel
     from unetkit.models.model_header import ModelHeader
     from unetkit.progress import Progress
@@ -112,13 +106,6 @@ def compute_slots(count: int | None) -> AbstractContextManager[Any]:
 
 
 DEFAULT_MODEL = "model.safetensors"
-# What models must share for an average of their probabilities to mean something.
-SHARED = {
-    "class_names": "classes",
-    "target": "target",
-    "in_channels": "number of channels",
-    "channels": "choice of channels",
-}
 
 
 @dataclass(frozen=True)
@@ -205,17 +192,6 @@ def find_models(model: str | Sequence[str], *, progress: Progress) -> tuple[str,
     return tuple(found)
 
 
-def folds(path: str) -> list[str]:
-    """List the folds that lie where a model file is absent, by their numbers."""
-    place = Path(path)
-    if urls.is_remote(path) or place.exists() or not place.parent.is_dir():
-        return []
-    pattern = re.compile(rf"{re.escape(place.stem)}\.fold(\d+){re.escape(place.suffix)}")
-    named = [(pattern.fullmatch(other.name), other) for other in place.parent.iterdir()]
-    numbered = sorted((int(match[1]), str(other)) for match, other in named if match)
-    return [other for _, other in numbered]
-
-
 def read_header(paths: Sequence[str]) -> ModelHeader:
     """Read what the models of an ensemble have in common, without their weights."""
     return common_header(paths, [model_header.read_header(path) for path in paths])
@@ -242,53 +218,3 @@ def _ensemble(paths: Sequence[str], files: Sequence[ModelFile]) -> Ensemble:
     header = common_header(paths, [file.header for file in files])
     # A worker may have another working folder.
     return Ensemble(tuple(map(urls.absolute, paths)), tuple(files), header)
-
-
-def common_header(paths: Sequence[str], headers: Sequence[ModelHeader]) -> ModelHeader:
-    """Return the header that stands for all, once they are known to belong together."""
-    first = headers[0]
-    for path, header in zip(paths, headers, strict=True):
-        for field, words in SHARED.items():
-            ours, theirs = getattr(first, field), getattr(header, field)
-            if ours != theirs:
-                raise InputError(
-                    f"models that are averaged must have the same {words}, got {_said(ours)} in "
-                    f"{paths[0]} and {_said(theirs)} in {path}; leave one of them out"
-                )
-    return replace(
-        first,
-        contract=joint_contract([header.contract for header in headers]),
-        decision=joint_decision(
-            [header.decision for header in headers], usual=usual_decision(first)
-        ),
-    )
-
-
-def usual_decision(header: ModelHeader) -> Decision:
-    """Return the decision of a model that brings none."""
-    return default_decision(classes=len(header.class_names), objects=has_instances(header.target))
-
-
-def _said(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def joint_contract(contracts: Sequence[SizeContract]) -> SizeContract:
-    """Return the sizes on which all networks agree, for plans that know of one network only.
-
-    The step is the least common multiple and the need the largest, so that a tile of the result
-    suits each network. There is a halo only where each of them has one.
-    """
-    first = contracts[0]
-    if all(contract == first for contract in contracts):
-        return first
-    step = math.lcm(*(contract.step for contract in contracts))
-    need = max(contract.need for contract in contracts)
-    halo = min(contract.halo for contract in contracts)
-    return SizeContract(
-        step=step,
-        minimum=max(contract.legal(step + 2 * contract.need) for contract in contracts),
-        margin=need - halo,
-        halo=halo,
-        exact=all(contract.exact for contract in contracts),
-    )

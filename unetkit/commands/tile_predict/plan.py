@@ -13,10 +13,11 @@ import numpy as np
 from unetkit.arrays.instances import has_instances
 from unetkit.arrays.watershed import SEED_LEVEL, SEED_SIZE, check_seed_level
 from unetkit.commands.tile_predict.averaging import SYMMETRIES, Merge, Tta
-from unetkit.commands.tile_predict.ensemble import common_value, usual_decision
+from unetkit.commands.tile_predict.ensemble import common_value
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Cover, cover
 from unetkit.models import hardware
+from unetkit.models.joint_header import usual_decision
 from unetkit.storage.atomic import write_text
 from unetkit.storage.chunks import ChunkInventory, inventory
 from unetkit.storage.ome import FORMATS, OmeVersion

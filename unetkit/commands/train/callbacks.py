@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from unetkit.training.distributed import ProcessGroup
     from unetkit.training.loop import TrainingResult
     from unetkit.training.run_folder import RunFolder
+    from unetkit.training.tuning import Fit
 
 
 def is_main() -> bool:
@@ -92,6 +93,8 @@ class MainCallback(Callback):
         self._smooth: float | None = None
         self._score = ""
         self._kept = False
+        self.fit: Fit | None = None
+        """How the decision was fitted, once it is."""
         self.callbacks: list[Callback] = []
         """Told of everything after the log."""
 
@@ -218,6 +221,7 @@ class MainCallback(Callback):
             best_step=outcome.best_step,
             score=outcome.best.score,
             stopped_early=outcome.stopped_early,
+            decision=None if self.fit is None else self.fit.to_dict(),
             **self._clock(),
         )
         for callback in self.callbacks:

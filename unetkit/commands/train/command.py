@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -19,13 +20,16 @@ from unetkit.commands.train.run import TrainingRun
 from unetkit.errors import UsageError
 from unetkit.models import hardware
 from unetkit.models.build import build_model
+from unetkit.models.model_file import check_content, with_decision
 from unetkit.progress import SILENT, Progress
+from unetkit.storage.atomic import write_bytes
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.urls import exists
 from unetkit.training.distributed import init_distributed
 from unetkit.training.freezing import freeze
 from unetkit.training.run_folder import RunFolder
 from unetkit.training.split import Fold, split
+from unetkit.training.tuning import fit_decision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
     from unetkit.commands.train.output import TrainingOutput
     from unetkit.commands.train.plan import Plan
     from unetkit.geometry.sizes import SizeContract
+    from unetkit.models.decision import Decision
     from unetkit.options import (
         BreakLock,
         Channels,
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     )
     from unetkit.storage.datasets import Dataset
     from unetkit.training.distributed import ProcessGroup
+    from unetkit.training.tuning import HeldOutMap
 
 SUFFIX = ".safetensors"
 
@@ -69,6 +75,7 @@ class FoldsReport:
     device: str
     precision: str
     seconds: float = field(compare=False)
+    decision: dict[str, Any] | None = None  # of all folds together, where there is one
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -151,7 +158,7 @@ def train(
 
     A part of the data is held out by what it was made from, and scored with the tiler that
     predicts slides: mean average precision for instances, mean Dice for class maps. The best
-    network is kept.
+    network is kept, with the threshold, least size and growth that score best there.
 
     Parameters
     ----------
@@ -277,8 +284,31 @@ def train(
     # Once for all folds: processes find each other when they start, and never again.
     with init_distributed(hardware.pick_device(device)) as group:
         one = partial(_train, dataset, given, start=start, group=group, progress=progress)
-        reports = [one(partial(claim, path), fold=fold) for path, fold in outputs]
-    return reports[0] if folds == 1 else folds_report(reports)
+        done = [one(partial(claim, path), fold=fold) for path, fold in outputs]
+        reports = [report for report, _ in done]
+        if folds == 1:
+            return reports[0]
+        maps = [found for _, some in done for found in some]
+        decision = _decide_together(reports, maps, seed=seed, progress=progress) if maps else None
+    return replace(folds_report(reports), decision=None if decision is None else decision.to_dict())
+
+
+def _decide_together(
+    reports: Sequence[TrainReport], maps: Sequence[HeldOutMap], *, seed: int, progress: Progress
+) -> Decision:
+    """Fit one decision for all folds, each judged on what it held out, and write it into them."""
+    contents = {report.output: Path(report.output).read_bytes() for report in reports}
+    headers = [check_content(content, path=path) for path, content in contents.items()]
+    progress.start("fitting the decision", total=2 * len(maps))
+    target = headers[0].target
+    fit = fit_decision(maps, target=target, advance=progress.advance, seed=seed)
+    decision = replace(fit.decision, models=tuple(header.checksum for header in headers))
+    for path, content in contents.items():
+        changed = with_decision(content, decision, path=path)
+        if changed != content:
+            write_bytes(path, changed)
+    progress.note(f"All folds together: {decision.sentence(reports[0].score_name)}")
+    return decision
 
 
 def _check_all(
@@ -299,8 +329,8 @@ def _train(
     start: Start | None,
     group: ProcessGroup,
     progress: Progress,
-) -> TrainReport:
-    """Train one network."""
+) -> tuple[TrainReport, list[HeldOutMap]]:
+    """Train one network; with its report comes what it says of what it held out."""
     began = time.monotonic()
     progress = progress if group.is_main else SILENT
     with claim(group=group, progress=progress) as claimed:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unetkit.models.decision import Decision
 from unetkit.storage.atomic import make_folder, write_bytes, write_text
 from unetkit.training.loop import Callback
 from unetkit.training.run_folder import PAGE
@@ -80,6 +81,8 @@ class TrainingPage(Callback):
             state = (
                 f"Finished after {reached} of {total} steps; the network of step {best} was kept."
             )
+            if decision := self._decision(lines):
+                state += f" {decision['sentence']}"
         rows = [
             ("model", plan.model),
             *sorted(plan.options.items()),
@@ -98,10 +101,21 @@ class TrainingPage(Callback):
             "held": "held out" if plan.numbers.loss == "unet" else "held out (cross-entropy alone)",
             "score": "mean average precision (AP)" if instances else "mean Dice",
             "frozen": self._frozen(total) if planned or plan.budget is None else None,
+            "decision": self._decision(lines),
             "steps": [line for line in lines if line["event"] == "step"],
             "validations": checks,
             **self._shown(checks),
         }
+
+    def _decision(self, lines: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """Return the curve of the decision, once it is fitted."""
+        found = lines[-1].get("decision") if lines and lines[-1]["event"] == "end" else None
+        if not found:
+            return None
+        curve = found["curve"]
+        told = {key: value for key, value in found.items() if key != "curve"}
+        sentence = Decision.from_dict(told).sentence(self._description.task.score)
+        return {"curve": curve, "threshold": found["threshold"], "sentence": sentence}
 
     def _frozen(self, total: int) -> int | None:
         """Return the first step, counted from 1, that leaves statistics of batches as they are."""

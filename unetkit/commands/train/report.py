@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unetkit.commands.train.initial_weights import Start
     from unetkit.commands.train.plan import LearningTask, Plan
     from unetkit.geometry.sizes import SizeContract
+    from unetkit.models.decision import Decision
     from unetkit.storage.datasets import Dataset
     from unetkit.training.loop import TrainingResult
     from unetkit.training.split import Split
@@ -109,6 +110,7 @@ class TrainReport:
     seconds: float = field(compare=False)  # of a training that was resumed: since then
     steps_total: int  # planned, in the place of a `--time-budget`
     resumed_at_step: int | None = None
+    decision: dict[str, Any] | None = None  # how objects and classes are decided, where fitted
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -123,6 +125,7 @@ def report(
     seconds: float,
     steps_total: int,
     resumed_at_step: int | None,
+    decision: Decision | None = None,
 ) -> TrainReport:
     """Say how a training ended."""
     return TrainReport(
@@ -143,4 +146,5 @@ def report(
         seconds=seconds,
         steps_total=steps_total,
         resumed_at_step=resumed_at_step,
+        decision=None if decision is None else decision.to_dict(),
     )

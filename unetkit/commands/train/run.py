@@ -13,6 +13,8 @@ from unetkit.commands.train.page import TrainingPage
 from unetkit.commands.train.report import TrainReport, report
 from unetkit.commands.train.samples import intensity_summary, training_samples
 from unetkit.commands.train.validation import Validator
+from unetkit.models.model_file import load
+from unetkit.models.model_header import read_header
 from unetkit.signals import stoppable
 from unetkit.training.block_cache import BlockCache
 from unetkit.training.freezing import unfreeze_after
@@ -20,6 +22,7 @@ from unetkit.training.loop import Callback, Checkpointer, fit
 from unetkit.training.norms import has_statistics
 from unetkit.training.optimizer import Schedule
 from unetkit.training.sampler import Sampler
+from unetkit.training.tuning import fit_decision, has_choice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,11 +31,13 @@ if TYPE_CHECKING:
 
     from unetkit.commands.train.output import TrainingOutput
     from unetkit.commands.train.report import TrainingDescription
+    from unetkit.models.decision import Decision
     from unetkit.progress import Progress
     from unetkit.signals import Stop
     from unetkit.training.distributed import ProcessGroup
     from unetkit.training.loop import TrainingResult
     from unetkit.training.sampler import TrainingSample
+    from unetkit.training.tuning import Fit, HeldOutMap
 
 # A step runs the network forward and back, a validation forward only.
 PASSES = 3
@@ -49,18 +54,29 @@ class TrainingRun:
     keep_state: bool  # whether the state stays when the model is there
     tensorboard: str | None = None  # a folder that TensorBoard shows
 
-    def learn(self, network: nn.Module, progress: Progress, *, began: float) -> TrainReport:
+    def learn(
+        self, network: nn.Module, progress: Progress, *, began: float
+    ) -> tuple[TrainReport, list[HeldOutMap]]:
         """Train a network on its device, and publish the best one.
 
-        `began` is when the work began, by the monotonic clock.
+        `began` is when the work began, by the monotonic clock. With the report comes what the best
+        network says of what was held out, in the process that writes.
         """
         known = settings(self.facts, nonfinite=self.nonfinite)
         if self.output.previous is not None:
             self.output.previous.check(known)
         result, total, start = self.output.finished(), 0, None
+        decision: Decision | None = None
+        maps: list[HeldOutMap] = []
         if result is not None and self.output.end is not None:
             progress.note("The training is finished, so there is nothing to do.")
             start, total = result.steps, self.output.end["steps_total"]
+            decision = read_header(self.output.output).decision
+            if self.facts.plan.fold is not None and self._has_choice:
+                # The others may have to be decided together with this one.
+                samples = self._samples(progress)
+                validator = Validator(self.facts, samples, cache=BlockCache())
+                maps = self._maps(validator, self.output.output)
         else:
             around = surroundings(self.group, accumulate=self.facts.plan.accumulate)
             if self.output.state is not None:
@@ -68,34 +84,31 @@ class TrainingRun:
                 compare_surroundings(self.output.state, around, progress)
                 progress.note(f"Goes on after step {start}.")
             kept = {"settings": known, "surroundings": around}
-            result, total = self._train(network, progress, began=began, kept=kept)
+            result, total, decision, maps = self._train(network, progress, began=began, kept=kept)
             if result.stopped_early:
                 progress.note(f"Ended after {result.steps} steps: the score did not rise any more.")
             if self.facts.start is not None and result.best_step == 0:
                 progress.note(f"No step did better than {self.facts.start.path}, which is kept.")
-        return report(
+        done = report(
             self.facts,
             result,
             output=self.output.output,
             seconds=round(time.monotonic() - began, 1),
             steps_total=total,
             resumed_at_step=start,
+            decision=decision,
         )
+        return done, maps
 
     def _train(
         self, network: nn.Module, progress: Progress, *, began: float, kept: dict[str, Any]
-    ) -> tuple[TrainingResult, int]:
-        """Return how it ended, and how many steps were planned."""
+    ) -> tuple[TrainingResult, int, Decision | None, list[HeldOutMap]]:
+        """Return how it ended, how many steps were planned, and what was decided by what."""
         facts, plan, state = self.facts, self.facts.plan, self.output.state
         first = 0 if state is None else state.facts["position"]["step"]
-        samples = training_samples(
-            facts.task,
-            facts.samples,
-            balance=plan.numbers.balance,
-            normalization=plan.normalization,
-            nonfinite=self.nonfinite,
-            progress=progress,
-        )
+        decision: Decision | None = None
+        maps: list[HeldOutMap] = []
+        samples = self._samples(progress)
         facts = replace(facts, intensities=intensity_summary(samples, facts.parts.train))
         cache = BlockCache()
         sampler = self._sampler(samples, cache)
@@ -131,9 +144,44 @@ class TrainingRun:
                 start_counts=facts.start is not None,
             )
             if isinstance(callback, MainCallback) and self.output.run_folder is not None:
+                if self._has_choice:
+                    maps = self._maps(validator, self.output.run_folder.best)
+                    callback.fit = self._decide(maps, progress)
+                    decision = callback.fit.decision
                 callback.ended(result)
-                self.output.run_folder.publish(keep_state=self.keep_state)
-        return result, schedule.steps
+                self.output.run_folder.publish(keep_state=self.keep_state, decision=decision)
+        return result, schedule.steps, decision, maps
+
+    @property
+    def _has_choice(self) -> bool:
+        task = self.facts.task
+        return self.group.is_main and has_choice(task.target, classes=len(task.class_names))
+
+    def _samples(self, progress: Progress) -> dict[str, TrainingSample]:
+        return training_samples(
+            self.facts.task,
+            self.facts.samples,
+            balance=self.facts.plan.numbers.balance,
+            normalization=self.facts.plan.normalization,
+            nonfinite=self.nonfinite,
+            progress=progress,
+        )
+
+    def _maps(self, validator: Validator, path: str) -> list[HeldOutMap]:
+        """Let a model that was kept predict what it has not learned from."""
+        return validator.maps(load(path).module.to(self.group.device))
+
+    def _decide(self, maps: list[HeldOutMap], progress: Progress) -> Fit:
+        """Fit the decision, and say it."""
+        task, folder = self.facts.task, self.output.run_folder
+        progress.start("fitting the decision", total=2 * len(maps))
+        fit = fit_decision(
+            maps, target=task.target, advance=progress.advance, seed=self.facts.plan.seed
+        )
+        models = () if folder is None else (read_header(folder.best).checksum,)
+        fit = replace(fit, decision=replace(fit.decision, models=models))
+        progress.note(fit.decision.sentence(task.score))
+        return fit
 
     def _sampler(self, samples: Mapping[str, TrainingSample], cache: BlockCache) -> Sampler:
         plan = self.facts.plan

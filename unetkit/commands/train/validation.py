@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unetkit.arrays.instances import SEEDS, instances
 from unetkit.geometry.tiles import cover
-from unetkit.models.inference import predict_array, to_classes
+from unetkit.models.inference import to_classes
 from unetkit.scores.contingency import from_labels, pool
 from unetkit.scores.table import Scores, score_classes, score_instances
 from unetkit.training.checkpoint import Validation
-from unetkit.training.split import Region
+from unetkit.training.held_out import choose_planes, thinned, tile_of
+from unetkit.training.tuning import TUNED, HeldOutMap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
     from torch import nn
@@ -25,13 +27,10 @@ if TYPE_CHECKING:
     from unetkit.commands.train.report import TrainingDescription
     from unetkit.scores.contingency import Contingency
     from unetkit.training.block_cache import BlockCache
+    from unetkit.training.held_out import HeldOutPlane
     from unetkit.training.sampler import TrainingSample
+    from unetkit.training.split import Region
 
-# Pixels that are scored at most: enough for a steady score, few enough for memory and time.
-LARGEST = 4096
-MOST = 2**26
-# Pixels a side of a tile, before the context.
-TILE = 512
 # Pixels a side of the place that people look at.
 LOOK = 256
 # Probabilities below this count as this: the logarithm of 0 would drown all others.
@@ -45,14 +44,6 @@ class ValidationPicture:
     image: NDArray[Any]  # (C, Y, X), raw intensities
     truth: NDArray[Any]  # (Y, X), instances or classes
     prediction: NDArray[Any]
-
-
-@dataclass(frozen=True)
-class HeldOutPlane:
-    """One plane of a held-out region."""
-
-    region: Region
-    plane: int
 
 
 class Validator:
@@ -73,7 +64,9 @@ class Validator:
         self._samples = samples
         self._cache = cache
         self._before_each = before_each
-        self.planes = _choose(description.parts.validation, samples)
+        self.planes = choose_planes(
+            description.parts.validation, {name: one.planes for name, one in samples.items()}
+        )
         self.picture: ValidationPicture | None = None
         """After each validation, the same place of it, with objects where there are any."""
 
@@ -82,8 +75,9 @@ class Validator:
         """Pixels that the network reads for one validation."""
         total = 0
         for held_out in self.planes:
-            window = self._window(held_out)
-            tile = self._tile(window)
+            image = self._samples[held_out.region.sample].image
+            window = held_out.window(image, self._contract)
+            tile = tile_of(window, self._contract)
             size = self._contract.legal(tile + 2 * self._contract.need)
             total += size**2 * len(cover(window.height, window.width, tile=tile))
         return total
@@ -121,7 +115,7 @@ class Validator:
             predicted = instances(classes, task.target)
         else:
             predicted = to_classes(found)
-        ignore = None if labelled.ignore is None else self._read(labelled.ignore, held_out)
+        ignore = self._ignored(held_out)
         truth = self._read(labelled.labels(), held_out)
         table = from_labels(truth, predicted, ignore=ignore)
         if self.picture is None or (truth.any() and not self.picture.truth.any()):
@@ -133,37 +127,35 @@ class Validator:
         return table, float(entropy.sum()), float((weights > 0).sum())
 
     def _read(self, array: Plane, held_out: HeldOutPlane) -> NDArray[Any]:
-        region = held_out.region
+        return self._box(array, held_out.region, held_out.plane)
+
+    def _box(self, array: Plane, region: Region, plane: int) -> NDArray[Any]:
         rows, columns = (region.y0, region.y1), (region.x0, region.x1)
-        return self._cache.read(array, held_out.plane, rows=rows, columns=columns)
-
-    def _window(self, held_out: HeldOutPlane) -> Region:
-        """Return the region with its true surroundings, on the pooling grid of the whole image."""
-        region, need, step = held_out.region, self._contract.need, self._contract.step
-        image = self._samples[region.sample].image
-        top, left = (max(0, start - need) // step * step for start in (region.y0, region.x0))
-        bottom, right = (stop + need + step for stop in (region.y1, region.x1))
-        return Region(region.sample, top, left, min(bottom, image.height), min(right, image.width))
-
-    def _tile(self, window: Region) -> int:
-        """Choose one tile for what is small, as a prediction does."""
-        step = self._contract.step
-        return -(-min(TILE, max(window.height, window.width)) // step) * step
+        return self._cache.read(array, plane, rows=rows, columns=columns)
 
     def _predict(self, network: nn.Module, held_out: HeldOutPlane) -> NDArray[np.float32]:
-        """Predict a region as a part of its whole image."""
-        region, window = held_out.region, self._window(held_out)
-        sample = self._samples[region.sample]
-        raw = self._read(sample.image, replace(held_out, region=window))
-        whole = predict_array(
+        return held_out.predict(
             network,
-            sample.normalization.apply(raw, replace_nonfinite=sample.replace_nonfinite),
+            self._samples[held_out.region.sample],
             contract=self._contract,
-            tile=self._tile(window),
             precision=self._precision,
+            read=partial(self._box, plane=held_out.plane),
         )
-        y, x = region.y0 - window.y0, region.x0 - window.x0
-        return whole[:, y : y + region.height, x : x + region.width]
+
+    def _ignored(self, held_out: HeldOutPlane) -> NDArray[Any] | None:
+        ignore = self._labelled[held_out.region.sample].ignore
+        return None if ignore is None else self._read(ignore, held_out)
+
+    def maps(self, network: nn.Module) -> list[HeldOutMap]:
+        """Predict some of the held-out planes, to fit the decision to."""
+        return [
+            HeldOutMap.of(
+                self._predict(network, held_out),
+                self._read(self._labelled[held_out.region.sample].labels(), held_out),
+                self._ignored(held_out),
+            )
+            for held_out in thinned(self.planes, most=TUNED)
+        ]
 
 
 def _cut(image: NDArray[Any], truth: NDArray[Any], prediction: NDArray[Any]) -> ValidationPicture:
@@ -176,30 +168,6 @@ def _cut(image: NDArray[Any], truth: NDArray[Any], prediction: NDArray[Any]) -> 
         box.append(slice(start, start + LOOK))
     y, x = box
     return ValidationPicture(image[:, y, x].copy(), truth[y, x].copy(), prediction[y, x].copy())
-
-
-def _choose(regions: Sequence[Region], samples: Mapping[str, TrainingSample]) -> list[HeldOutPlane]:
-    """Take every plane of every region, or an evenly spaced choice of what is too much."""
-    planes = [
-        HeldOutPlane(_inner(region), plane)
-        for region in regions
-        for plane in range(samples[region.sample].planes)
-    ]
-    pixels = sum(held_out.region.height * held_out.region.width for held_out in planes)
-    keep = max(1, min(len(planes), len(planes) * MOST // max(pixels, 1)))
-    return [planes[k * len(planes) // keep] for k in range(keep)]
-
-
-def _inner(region: Region) -> Region:
-    """Cut a very large region to its middle."""
-
-    def cut(start: int, stop: int) -> tuple[int, int]:
-        size = min(stop - start, LARGEST)
-        first = start + (stop - start - size) // 2
-        return first, first + size
-
-    (y0, y1), (x0, x1) = cut(region.y0, region.y1), cut(region.x0, region.x1)
-    return Region(region.sample, y0, x0, y1, x1)
 
 
 def _named(scores: Scores) -> dict[str, Any]:

@@ -1,0 +1,183 @@
+"""A decision is fitted to labelled images, goes into the model file alone, and is used."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from scipy import ndimage
+
+from unetkit.cli.app import main
+from unetkit.commands.evaluate.command import evaluate
+from unetkit.commands.tile_predict.command import tile_predict
+from unetkit.commands.train.command import train
+from unetkit.commands.tune import tune
+from unetkit.models.decision import Decision
+from unetkit.models.model_header import read_header
+from unetkit.storage.datasets import DatasetWriter
+
+
+def specked(path, *, count=3, seed=0):
+    """Store discs on noise whose peaks look like specks of a cell."""
+    writer = DatasetWriter(str(path))
+    y, x = np.mgrid[:90, :96]
+    for k in range(count):
+        rng = np.random.default_rng([seed, k])
+        truth = np.zeros((90, 96), np.uint8)
+        for number, (top, left) in enumerate(np.ndindex(5, 5), start=1):
+            middle = 9 + 18 * top, 10 + 18 * left
+            truth[(y - middle[0]) ** 2 + (x - middle[1]) ** 2 < rng.integers(20, 50)] = number
+        image = 150 * ndimage.gaussian_filter((truth > 0).astype(float), 1)
+        image += 60 * np.abs(ndimage.gaussian_filter(rng.normal(size=image.shape), 0.6))
+        writer.add(f"s{k}", np.clip(image, 0, 255).astype(np.uint8), axes="yx", labels=truth)
+    writer.finish()
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """Return a folder with data.zarr, other.zarr and what was learned from the first in seconds."""
+    folder = tmp_path_factory.mktemp("learned")
+    specked(folder / "data.zarr", count=4)
+    specked(folder / "other.zarr", seed=1)
+    report = train(
+        str(folder / "data.zarr"),
+        output=str(folder / "model.safetensors"),
+        options=("depth=1", "width=4"),
+        steps=40,
+        device="cpu",
+        precision="float32",
+    )
+    return folder, report
+
+
+@pytest.fixture
+def here(learned, tmp_path, monkeypatch):
+    for name in ("model.safetensors", "model.log.jsonl", "model.training.html"):
+        shutil.copy(learned[0] / name, tmp_path)
+    for name in ("data.zarr", "other.zarr"):
+        shutil.copytree(learned[0] / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return learned[1]
+
+
+def test_training_fits_what_tile_predict_uses_and_the_page_shows(here):
+    header = read_header("model.safetensors")
+    decision = header.decision
+    assert here.decision == decision.to_dict()
+    assert decision.models == (header.checksum,)
+    assert (decision.images, decision.objects) == (1, 25)
+    end = json.loads(Path("model.log.jsonl").read_text().splitlines()[-1])
+    assert {key: end["decision"][key] for key in decision.to_dict()} == decision.to_dict()
+    page = Path("model.training.html").read_text()
+    assert decision.sentence("AP") in page
+    assert '"curve"' in page
+    # The scores of the decision are those of a prediction.
+    for numbers, score in (
+        ({}, decision.score),
+        ({"threshold": 0.5, "min_size": 0, "grow": 1}, decision.default_score),
+    ):
+        told = tile_predict("data.zarr", overwrite=True, precision="float32", **numbers)
+        held_out = header.provenance["validated_on"]
+        found = evaluate(told.output, "data.zarr", bootstrap=0).to_dict()["samples"]
+        (row,) = [each for each in found if each["name"] in held_out]
+        assert row["average_precision"] == pytest.approx(score, abs=2e-3)
+
+
+def test_tuning_changes_the_decision_alone(here, kit, capsys):
+    before = safetensors.numpy.load_file("model.safetensors")
+    old = read_header("model.safetensors")
+    assert main(["tune", "model.safetensors", "other.zarr", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    header = read_header("model.safetensors")
+    assert told["decision"] == header.decision.to_dict()
+    assert header.decision.images == 3
+    assert dataclasses.replace(header, decision=old.decision) == old
+    after = safetensors.numpy.load_file("model.safetensors")
+    assert {name: value.tobytes() for name, value in after.items()} == {
+        name: value.tobytes() for name, value in before.items()
+    }
+    assert [row["decision"] for row in told["report"]] == ["fitted", "default", "before"]
+    assert told["report"][0]["score"] >= told["report"][1]["score"]
+    # The default's score is that of a prediction with the usual numbers.
+    tile_predict("other.zarr", threshold=0.5, min_size=0, grow=1, precision="float32")
+    found = evaluate("other.prediction.zarr", "other.zarr", bootstrap=0).to_dict()["overall"]
+    assert told["report"][1]["score"] == pytest.approx(found["average_precision"], abs=2e-3)
+    tile_predict("other.zarr", overwrite=True, precision="float32")
+    found = evaluate("other.prediction.zarr", "other.zarr", bootstrap=0).to_dict()["overall"]
+    assert told["report"][0]["score"] == pytest.approx(found["average_precision"], abs=2e-3)
+
+
+def test_images_that_were_learned_from_are_left_out(here, kit):
+    progress = kit.watching()
+    report = tune("model.safetensors", "data.zarr", output="new.safetensors", progress=progress)
+    assert report.decision["images"] == 1
+    assert any("Left out 3 images" in note for note in progress.notes)
+    assert report.output == "new.safetensors"
+    assert main(["tune", "model.safetensors", "data.zarr", "-o", "new.safetensors"]) == 4
+    assert main(["tune", "model.safetensors", "data.zarr", "-o", "new.txt"]) == 2
+
+
+def test_several_models_are_decided_together(here, kit):
+    for number in (1, 2):
+        shutil.copy("model.safetensors", f"pair.fold{number}.safetensors")
+    kit.model(Path("pair.fold2.safetensors"), decision=Decision(threshold=0.7, min_size=0, grow=1))
+    report = tune("pair.safetensors", "other.zarr")
+    assert report.outputs == ("pair.fold1.safetensors", "pair.fold2.safetensors")
+    headers = [read_header(path) for path in report.outputs]
+    assert headers[0].decision == headers[1].decision
+    assert headers[0].decision.models == tuple(header.checksum for header in headers)
+    told = tile_predict("other.zarr", model="pair.safetensors", dry_run=True)
+    assert told.decision == report.decision
+
+
+@pytest.mark.parametrize(
+    ("classes", "target", "words", "code"),
+    [
+        (("a", "b", "c"), "classes", "nothing to decide", 2),
+        (("a", "b"), "classes", "must be classes", 3),
+    ],
+)
+def test_what_can_not_be_tuned_is_refused(here, kit, capsys, classes, target, words, code):
+    model = kit.model(Path("other.safetensors"), classes=classes, target=target)
+    before = Path(model).read_bytes()
+    assert main(["tune", model, "data.zarr"]) == code
+    assert words in capsys.readouterr().err
+    assert main(["tune", model]) == 2
+    assert Path(model).read_bytes() == before
+
+
+def test_folds_are_decided_together(here, kit):
+    progress = kit.watching()
+    report = train(
+        "data.zarr",
+        output="pair.safetensors",
+        options=("depth=1", "width=2"),
+        steps=2,
+        folds=2,
+        device="cpu",
+        precision="float32",
+        progress=progress,
+    )
+    headers = [read_header(path) for path in report.outputs]
+    assert headers[0].decision == headers[1].decision
+    assert headers[0].decision.images == 4
+    assert report.decision == headers[0].decision.to_dict()
+    assert headers[0].decision.models == tuple(header.checksum for header in headers)
+    assert any(note.startswith("All folds together: Decides") for note in progress.notes)
+    contents = [Path(path).read_bytes() for path in report.outputs]
+    again = train(
+        "data.zarr",
+        output="pair.safetensors",
+        options=("depth=1", "width=2"),
+        steps=2,
+        folds=2,
+        device="cpu",
+        precision="float32",
+        resume=True,
+    )
+    assert again.decision == report.decision
+    assert [Path(path).read_bytes() for path in report.outputs] == contents

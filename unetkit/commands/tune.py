@@ -1,0 +1,283 @@
+"""Fit the decision of a model, or of several that are averaged, to labelled images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+
+from unetkit.arrays.instances import has_instances
+from unetkit.arrays.normalization import fit
+from unetkit.errors import InputError, UsageError
+from unetkit.models import hardware
+from unetkit.models.decision import default_decision
+from unetkit.models.joint_header import common_header, folds
+from unetkit.models.model_file import load, with_decision
+from unetkit.models.model_header import open_model, read_header
+from unetkit.progress import SILENT, Progress
+from unetkit.storage.atomic import check_parent, write_bytes
+from unetkit.storage.datasets import open_dataset
+from unetkit.storage.outputs import check_output
+from unetkit.storage.urls import base_name, is_remote
+from unetkit.training.held_out import choose_planes, thinned
+from unetkit.training.split import Region
+from unetkit.training.tuning import TUNED, HeldOutMap, fit_decision, has_choice, score_decision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from unetkit.arrays.boxes import Plane
+    from unetkit.arrays.normalization import Normalization
+    from unetkit.models.decision import Decision
+    from unetkit.models.model_file import LoadedModel
+    from unetkit.models.model_header import ModelHeader
+    from unetkit.options import Channels, Device, LabelName, Opt, Overwrite
+    from unetkit.storage.datasets import Sample
+    from unetkit.training.held_out import HeldOutPlane
+
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class TuneReport:
+    """What `tune` fitted."""
+
+    output: str  # the first model file that has the decision now
+    outputs: tuple[str, ...]
+    decision: dict[str, Any]
+    score_name: str
+    # Of what was fitted, of the default, and of what the models brought.
+    report: tuple[dict[str, Any], ...]
+    curve: tuple[dict[str, float | None], ...] = field(repr=False)  # the score by threshold
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        plain = asdict(self)
+        return plain | {name: list(plain[name]) for name in ("outputs", "report", "curve")}
+
+
+def tune(
+    *places: str,
+    output: Annotated[
+        str | None, Opt(flags=("--output", "-o"), default="the model files", panel="Output")
+    ] = None,
+    channels: Channels = None,
+    labels: LabelName = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    progress: Progress = SILENT,
+) -> TuneReport:
+    """Fit threshold, least size and growth of a model to labelled images.
+
+    They are chosen by mean average precision for instances and mean Dice for class maps, and go
+    into the model file, where ``tile-predict`` finds them; the weights stay as they are. Where
+    nothing is better than the default by more than noise, the default is kept.
+
+    Parameters
+    ----------
+    *places : str
+        A model file, or several whose probabilities are averaged, and a dataset with labels.
+        Images that a model has learned from are left out, where others are there.
+    output : str, optional
+        Write a new model file instead; of several models ``STEM.fold1.safetensors`` and so on.
+    channels : str, optional
+        Channels to use, in this order, by name or number: ``DAPI`` or ``0,2``; left out, those
+        that the model was trained with.
+    labels : str, optional
+        Which labels to fit to, by name, or ``NAME=classes`` for class maps of other writers.
+    device : str
+        Where the network runs: auto, cpu, cuda, cuda:1 or mps.
+    overwrite : bool
+        Replace an earlier result of unetkit.
+    progress : Progress
+        Told of every image.
+
+    Returns
+    -------
+    TuneReport
+
+    Raises
+    ------
+    UsageError
+        If there is nothing to decide, as for class maps of three classes and more.
+    InputError
+        If models or images are missing, or don't fit each other.
+    OutputError
+        If the output exists.
+    """
+    if len(places) < 2:
+        raise UsageError(
+            f"tune must get a model file and a dataset with labels, got {len(places)} names; try"
+            " 'unetkit tune model.safetensors data.zarr'"
+        )
+    *given, source = places
+    paths = [path for one in given for path in (folds(one) or [one])]
+    headers = [read_header(path) for path in paths]
+    header = common_header(paths, headers)
+    if not has_choice(header.target, classes=len(header.class_names)):
+        raise UsageError(
+            f"a model to tune must find objects or tell two classes, got the"
+            f" {len(header.class_names)} classes {', '.join(header.class_names)}, of which the most"
+            " probable is taken; there is nothing to decide"
+        )
+    outputs = _outputs(paths, output, source=source, overwrite=overwrite)
+    dataset = open_dataset(source, channels=channels, labels=labels, trained=header.channels)
+    samples = _unseen(_labelled(dataset.samples, header, url=source), headers, source, progress)
+    models = [load(path) for path in paths]
+    for model in models:
+        model.module.to(hardware.pick_device(device))
+    maps = _maps(samples, models, progress=progress)
+    progress.start("fitting the decision", total=2 * len(maps))
+    found = fit_decision(maps, target=header.target, advance=progress.advance)
+    decision = replace(found.decision, models=tuple(one.header.checksum for one in models))
+    score = "AP" if has_instances(header.target) else "Dice"
+    progress.note(decision.sentence(score).replace("held-out image", "image"))
+    for path, place in zip(paths, outputs, strict=True):
+        with open_model(path) as stream:
+            content = stream.read()
+        write_bytes(place, with_decision(content, decision, path=path))
+    return TuneReport(
+        output=outputs[0],
+        outputs=tuple(outputs),
+        decision=decision.to_dict(),
+        score_name=score,
+        report=tuple(_rows(decision, header, maps=maps)),
+        curve=found.curve,
+    )
+
+
+def _outputs(
+    paths: Sequence[str], output: str | None, *, source: str, overwrite: bool
+) -> list[str]:
+    """Say where the models go that have the decision, and make sure that they can."""
+    if output is None:
+        for path in paths:
+            if not is_remote(path):
+                check_parent(path)
+        return list(paths)
+    if not output.endswith(SUFFIX):
+        raise UsageError(f"output must end in {SUFFIX}, as model files do, got {output}; add it")
+    stem = output.removesuffix(SUFFIX)
+    several = [f"{stem}.fold{number}{SUFFIX}" for number in range(1, len(paths) + 1)]
+    found = [output] if len(paths) == 1 else several
+    for place in found:
+        check_output(place, inputs=(*paths, source), overwrite=overwrite)
+    return found
+
+
+def _labelled(samples: Sequence[Sample], header: ModelHeader, *, url: str) -> list[Sample]:
+    """Return the samples with labels, if they are such as the model learned."""
+    found = [sample for sample in samples if sample.label_kind is not None]
+    if not found:
+        # The error that any sample without labels gives.
+        samples[0].labels()
+    kind = "instances" if has_instances(header.target) else "classes"
+    for sample in found:
+        if sample.label_kind != kind:
+            raise InputError(
+                f"labels of {url} must be {kind}, as the model finds, got {sample.label_kind} in"
+                f" {sample.name!r}; name others with --labels"
+            )
+        if sample.data.channel_count != header.in_channels:
+            raise InputError(
+                f"{url} must have {header.in_channels} channels, as the model {header.model!r}"
+                f" takes, got {sample.data.channel_count}; choose with --channels"
+            )
+    return found
+
+
+def _unseen(
+    samples: list[Sample], headers: Sequence[ModelHeader], source: str, progress: Progress
+) -> list[Sample]:
+    """Leave out what a model has learned from, where others are there; of names we know alone."""
+    seen: set[str] = set()
+    for header in headers:
+        if header.provenance.get("data") == base_name(source):
+            seen |= set(header.provenance.get("trained_on") or ())
+    left = [sample for sample in samples if sample.name not in seen]
+    if len(left) == len(samples):
+        return samples
+    if not left:
+        progress.note(
+            "The model has learned from all of these images, so that what suits them may not suit"
+            " others: fit it to images that it has not seen, if there are any."
+        )
+        return samples
+    progress.note(f"Left out {len(samples) - len(left)} images that the model has learned from.")
+    return left
+
+
+def _maps(
+    samples: Sequence[Sample], models: Sequence[LoadedModel], *, progress: Progress
+) -> list[HeldOutMap]:
+    """Predict planes of all samples, an evenly spaced choice of what is too much."""
+    named = {sample.name: sample for sample in samples}
+    regions = [Region(s.name, 0, 0, s.data.height, s.data.width) for s in samples]
+    planes = choose_planes(regions, {s.name: s.labels().planes for s in samples})
+    chosen = thinned(planes, most=TUNED)
+    progress.start("predict", total=len(chosen) * len(models))
+    known: dict[tuple[str, str], Normalization] = {}
+    found = []
+    for held_out in chosen:
+        sample = named[held_out.region.sample]
+        total: NDArray[Any] | None = None
+        for model in models:
+            method = model.header.normalization
+            if (sample.name, method) not in known:
+                known[sample.name, method] = fit(
+                    sample.data.blocks,
+                    method=method,
+                    where=f"sample {sample.name!r}",
+                    boxes=sample.data.boxes,
+                )
+            one = _predict(held_out, sample, model, known[sample.name, method])
+            total = one if total is None else total + one
+            progress.advance()
+        read = partial(_read, plane=held_out.plane)
+        ignore = None if sample.ignore is None else read(sample.ignore, held_out.region)
+        mean = np.asarray(total, np.float32) / np.float32(len(models))
+        found.append(HeldOutMap.of(mean, read(sample.labels(), held_out.region), ignore))
+    return found
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An image as a network is to see it."""
+
+    image: Plane
+    normalization: Normalization
+    replace_nonfinite: bool = False
+
+
+def _predict(
+    held_out: HeldOutPlane, sample: Sample, model: LoadedModel, normalization: Normalization
+) -> NDArray[np.float32]:
+    return held_out.predict(
+        model.module,
+        _Source(sample.data, normalization),
+        contract=model.header.contract,
+        precision="float32",
+        read=partial(_read, plane=held_out.plane),
+    )
+
+
+def _read(array: Plane, region: Region, plane: int) -> NDArray[Any]:
+    return array.read(plane, region.y0, region.y1, region.x0, region.x1)
+
+
+def _rows(
+    decision: Decision, header: ModelHeader, *, maps: Sequence[HeldOutMap]
+) -> list[dict[str, Any]]:
+    """List the fitted decision, the default, and what the models brought, with their scores."""
+    usual = default_decision(classes=len(header.class_names), objects=has_instances(header.target))
+    rows = {"fitted": (decision, decision.score), "default": (usual, decision.default_score)}
+    before = header.decision
+    if before is not None:
+        rows["before"] = before, round(score_decision(maps, before, target=header.target), 6)
+    return [
+        {"decision": name, "score": score, **one.numbers} for name, (one, score) in rows.items()
+    ]

@@ -1,0 +1,494 @@
+"""Fit the decision: threshold, least size and growth with the best score on held-out images.
+
+Sums of every setting are kept apart by place, so that a gain can be told from noise. What this
+module does not know: networks, files, and where probabilities come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from unetkit.arrays.instances import (
+    SEEDS,
+    components,
+    first_pixels,
+    foreground_of,
+    grow,
+    growth_of,
+    instances,
+)
+from unetkit.models.decision import Decision, default_decision
+from unetkit.models.inference import stored, to_classes
+from unetkit.scores.contingency import from_labels
+from unetkit.scores.matching import THRESHOLDS as PERCENTS
+from unetkit.scores.matching import overlaps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from unetkit.scores.matching import Overlaps
+
+Array = np.ndarray[Any, Any]
+
+# Pixels that a decision is fitted to at most, so that it takes seconds.
+TUNED = 2**22
+# Our own choices: what is tried, about as finely as the score can tell settings apart.
+THRESHOLDS = tuple(n / 20 for n in range(2, 19))
+GROWTHS = (0, 1, 2, 3)
+# Other growths than the usual one are tried with so many of the thresholds.
+GROWN = 4
+# Least sizes are a root of 2 apart, up to the size of the usual true object.
+SMALLEST = 4
+# So many images are units of their own; of fewer, each is cut into so many places a side.
+MANY, PLACES = 8, 4
+# What is farther from the best is not looked at.
+CLOSE = 0.05
+# Parts that are left out of a fit in turn, resamples, the share of them that must gain, and what
+# is not worth a change.
+PARTS, RESAMPLES, SURE, LEAST_GAIN = 5, 500, 0.95, 0.005
+
+
+KEPT = "the default is kept, since nothing else is better by more than noise"
+FLAT = "of what is as good within noise, its neighbours are best"
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutMap:
+    """What a network says of a plane that it has not learned from, and what is true."""
+
+    probabilities: Array  # (K, Y, X), or stored ones
+    truth: Array  # (Y, X), instances or classes
+    ignore: Array | None = None  # pixels where it is not 0 do not count
+
+    @classmethod
+    def of(cls, probabilities: Array, truth: Array, ignore: Array | None = None) -> HeldOutMap:
+        """Take probabilities as a prediction stores them, by which it decides about two classes."""
+        if len(probabilities) == 2:
+            probabilities = stored(probabilities, np.dtype(np.uint8))
+        return cls(probabilities, truth, ignore)
+
+
+class Setting(NamedTuple):
+    """One way to decide; None where the target has no such choice."""
+
+    threshold: float | None
+    grow: int | None
+    min_size: int | None
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The numbers by name."""
+        return self._asdict()
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """What settings scored, place by place: a score is the mean over terms of part / whole."""
+
+    settings: tuple[Setting, ...]
+    parts: Array  # float64, (U, S, K): terms of each place and setting
+    wholes: Array
+
+    def scores(self, times: Array | None = None) -> Array:
+        """Score every setting, (S,); with `times` (R, U), of each choice of places, (R, S)."""
+        times = np.ones((1, len(self.parts))) if times is None else times
+        shape = (len(times), *self.parts.shape[1:])
+        part, whole = (
+            (times @ side.reshape(len(side), -1)).reshape(shape)
+            for side in (self.parts, self.wholes)
+        )
+        there = whole > 0
+        ratios = np.divide(part, whole, out=np.zeros(shape), where=there)
+        found = ratios.sum(axis=-1) / np.maximum(there.sum(axis=-1), 1)
+        return np.asarray(found[0] if len(times) == 1 else found)
+
+    def of(self, units: Array) -> Tally:
+        """Return the same of some of the places."""
+        return replace(self, parts=self.parts[units], wholes=self.wholes[units])
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A decision, and how other thresholds did."""
+
+    decision: Decision
+    # By threshold: the best score of it, and the one with the usual growth and least size.
+    curve: tuple[dict[str, float | None], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return {**self.decision.to_dict(), "curve": list(self.curve)}
+
+
+def has_choice(target: str, *, classes: int) -> bool:
+    """Say whether there is anything to decide: class maps of three and more have nothing."""
+    return bool(default_decision(classes=classes, objects=target in SEEDS).numbers)
+
+
+def fit_decision(
+    maps: Sequence[HeldOutMap],
+    *,
+    target: str,
+    advance: Callable[[], None] = lambda: None,
+    seed: int = 0,
+) -> Fit:
+    """Choose the decision by the score of held-out maps.
+
+    It is the usual one where no other is surely better. Of all that is as good as the best within
+    noise, that one is taken whose neighbours are best.
+    `advance` is called after each map of each of two rounds.
+    """
+    classes = len(maps[0].probabilities)
+    usual = default_decision(classes=classes, objects=target in SEEDS)
+    search = _Search(maps, target, usual, advance)
+    tally = search.tally()
+    first = tally.settings.index(search.usual)
+    best = _pick(tally, seed=seed)
+    gain, low = _honest_gain(tally, first, seed=seed)
+    told = f"on parts that were left out of the fit it gains {gain:.3f}"
+    chosen, reason = tally.settings[best], f"{told}; {FLAT}"
+    score, default_score = (search.score(each) for each in (chosen, search.usual))
+    if gain < LEAST_GAIN or low <= 0 or score <= max(default_score, search.blind_score):
+        # Shuffled labels must not choose anything.
+        reason = KEPT if best == first else f"{KEPT} ({told})"
+        chosen, score = search.usual, default_score
+    decision = replace(
+        usual,
+        **chosen.numbers,
+        score=round(score, 6),
+        default_score=round(default_score, 6),
+        images=len(maps),
+        objects=search.objects if target in SEEDS else None,
+        reason=reason,
+    )
+    return Fit(decision, _curve(tally, search.usual))
+
+
+def score_decision(maps: Sequence[HeldOutMap], decision: Decision, *, target: str) -> float:
+    """Score a decision on maps as `fit_decision` does."""
+    usual = default_decision(classes=len(maps[0].probabilities), objects=target in SEEDS)
+    numbers: dict[str, Any] = {**usual.numbers, **decision.numbers}
+    setting = Setting(*(numbers.get(name) for name in Setting._fields))
+    return _Search(maps, target, usual, lambda: None).score(setting)
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What is tried on which maps."""
+
+    maps: Sequence[HeldOutMap]
+    target: str
+    decision: Decision  # the usual one
+    advance: Callable[[], None]
+
+    @property
+    def usual(self) -> Setting:
+        return Setting(self.decision.threshold, self.decision.grow, self.decision.min_size)
+
+    @cached_property
+    def sizes(self) -> Array:
+        """The pixels of every true object."""
+        found = [np.unique(one.truth[one.truth != 0], return_counts=True)[1] for one in self.maps]
+        return np.concatenate([*found, np.zeros(0, np.int64)])
+
+    @property
+    def objects(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def blind_score(self) -> float:
+        """What a map gets that finds everything everywhere; of objects nothing."""
+        if self.target in SEEDS:
+            return 0.0
+        counted = [
+            one.truth if one.ignore is None else one.truth[one.ignore == 0] for one in self.maps
+        ]
+        true = sum(int((one == 1).sum()) for one in counted)
+        return 2 * true / max(1, true + sum(one.size for one in counted)) + LEAST_GAIN
+
+    @cached_property
+    def least(self) -> Array:
+        """The least sizes to try, from 0 up."""
+        if self.decision.min_size is None:
+            return np.zeros(1, np.int64)
+        largest = float(np.median(self.sizes)) if self.objects else 0.0
+        steps = np.arange(0, 2 * np.log2(max(largest / SMALLEST, 1)) + 1e-9)
+        return np.unique([0, *np.rint(SMALLEST * 2 ** (steps / 2)).astype(int)])
+
+    def tally(self) -> Tally:
+        """Add up the sums of all settings that are tried: first thresholds, then growths."""
+        thresholds = (None,) if self.usual.threshold is None else THRESHOLDS
+        first = self._round([(one, self.usual.grow) for one in thresholds])
+        if self.usual.grow is None:
+            return first
+        best: dict[float | None, float] = {}
+        for setting, score in zip(first.settings, first.scores(), strict=True):
+            best[setting.threshold] = max(score, best.get(setting.threshold, 0.0))
+        few = sorted(best, key=lambda one: (-best[one], abs((one or 0.5) - 0.5)))[:GROWN]
+        others = [each for each in GROWTHS if each != self.usual.grow]
+        second = self._round([(one, each) for one in few for each in others])
+        return Tally(
+            first.settings + second.settings,
+            np.concatenate([first.parts, second.parts], axis=1),
+            np.concatenate([first.wholes, second.wholes], axis=1),
+        )
+
+    def _round(self, pairs: Sequence[tuple[float | None, int | None]]) -> Tally:
+        settings = [
+            Setting(threshold, growth, int(size) if self.usual.min_size is not None else None)
+            for threshold, growth in pairs
+            for size in self.least
+        ]
+        parts, wholes = [], []
+        for one in self.maps:
+            part, whole = self._count(one, pairs)
+            parts.append(part)
+            wholes.append(whole)
+            self.advance()
+        return Tally(tuple(settings), np.concatenate(parts), np.concatenate(wholes))
+
+    def _count(
+        self, one: HeldOutMap, pairs: Sequence[tuple[float | None, int | None]]
+    ) -> tuple[Array, Array]:
+        """Return the terms of a map by place and setting, (U, S, K)."""
+        side = 1 if len(self.maps) >= MANY else PLACES
+        places = _Places(one.truth.shape, side)
+        if self.target not in SEEDS:
+            counted = [_pixel_terms(one, threshold, places) for threshold, _ in pairs]
+            return np.stack([p for p, _ in counted], 1), np.stack([w for _, w in counted], 1)
+        ids, first = np.unique(one.truth, return_index=True)
+        true = _Side(ids.astype(np.uint64), places.of(first))
+        terms = []
+        known: tuple[Any, ...] = (object(),)
+        for threshold, growth in pairs:
+            if threshold != known[0]:
+                labels, count, within = _objects(one, threshold, self.target)
+                sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+                place = places.of(first_pixels(labels, count))
+                found = _Side(np.arange(1, count + 1, dtype=np.uint64), place)
+                known = (threshold, labels, within, found, sizes)
+            _, labels, within, found, sizes = known
+            grown = grow(labels, distance=growth or 0, within=within)
+            table = from_labels(one.truth, grown, ignore=one.ignore)
+            # How many of the least sizes each object passes, less one.
+            passed = np.searchsorted(self.least, sizes, side="right") - 1
+            steps = _Steps(places.count, len(self.least))
+            terms.append(
+                _object_terms(overlaps(table), true, found, passed=passed, sizes=sizes, steps=steps)
+            )
+        parts, wholes = zip(*terms, strict=True)
+        return np.concatenate(parts, axis=1), np.concatenate(wholes, axis=1)
+
+    def score(self, setting: Setting) -> float:
+        """Score one setting as a prediction would be, with objects dropped before others grow."""
+        total = np.zeros((2, 1))
+        for one in self.maps:
+            terms = self._terms(one, setting)
+            total = total + terms
+        part, whole = total
+        there = whole > 0
+        return float((part[there] / whole[there]).mean()) if there.any() else 0.0
+
+    def _terms(self, one: HeldOutMap, setting: Setting) -> Array:
+        if self.target not in SEEDS:
+            found = _pixel_terms(one, setting.threshold, _Places(one.truth.shape, 1))
+            return np.stack([side[0] for side in found])
+        seed = SEEDS[self.target][0]
+        threshold = 0.5 if setting.threshold is None else setting.threshold
+        predicted = instances(
+            to_classes(one.probabilities, threshold=threshold, positive=seed),
+            self.target,
+            min_size=setting.min_size or 0,
+            distance=setting.grow or 0,
+        )
+        pairs = overlaps(from_labels(one.truth, predicted, ignore=one.ignore))
+        matched = np.array([len(pairs.matches(percent)) for percent in PERCENTS])
+        return np.stack([matched, pairs.true.objects + pairs.pred.objects - matched])
+
+
+@dataclass(frozen=True)
+class _Places:
+    """A plane cut into so many places a side, numbered from 0."""
+
+    shape: tuple[int, ...]
+    side: int
+
+    @property
+    def count(self) -> int:
+        return self.side**2
+
+    def of(self, pixels: Array) -> Array:
+        """Return the place of each raster index."""
+        y, x = np.divmod(pixels, self.shape[1])
+        rows, columns = y * self.side // self.shape[0], x * self.side // self.shape[1]
+        return np.asarray(rows * self.side + columns)
+
+
+def _objects(
+    one: HeldOutMap, threshold: float | None, target: str
+) -> tuple[Array, int, Array | None]:
+    """Return the objects of a map before they grow, their number, and where they may grow."""
+    seed, usual = SEEDS[target][0], 0.5 if threshold is None else threshold
+    found = to_classes(one.probabilities, threshold=usual, positive=seed)
+    labels, count = components(foreground_of(found, target))
+    return labels, count, growth_of(found, target)
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """The objects of one side: their ids, from low to high, and the place of each."""
+
+    ids: Array
+    places: Array
+
+    def at(self, ids: Array) -> Array:
+        """Return where in the list some ids are."""
+        return np.searchsorted(self.ids, ids)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Counts by place and least size."""
+
+    places: int
+    levels: int
+
+    def count(self, place: Array, passed: Array) -> Array:
+        """Count objects that pass a least size, (U, L), by their places and how many they pass."""
+        at = place * self.levels + passed
+        found = np.bincount(at, minlength=self.places * self.levels)
+        return np.asarray(found.reshape(self.places, -1)[:, ::-1].cumsum(axis=1)[:, ::-1])
+
+
+def _object_terms(
+    pairs: Overlaps, true: _Side, found: _Side, *, passed: Array, sizes: Array, steps: _Steps
+) -> tuple[Array, Array]:
+    """Return matches, and all objects less these, by place, least size and IoU, (U, L, 10).
+
+    The pairs are those of all predicted objects. Without those that are too small the others match
+    as they did, so that sizes tell how many are left.
+    """
+    there = found.at(pairs.pred.ids[pairs.pred.ids != 0])
+    predicted = steps.count(found.places[there], passed[there])
+    wanted = true.places[true.at(pairs.true.ids[pairs.true.ids != 0])]
+    objects = predicted + np.bincount(wanted, minlength=steps.places)[:, None]
+    place = true.places[true.at(pairs.true.ids)][pairs.rows]
+    # Background is in no pair.
+    number = found.at(pairs.pred.ids)[pairs.columns]
+    matched = []
+    for percent in PERCENTS:
+        close = np.flatnonzero(100 * pairs.shared >= percent * pairs.unions)
+        if percent == 50:
+            close = _one_to_one(close, pairs.rows, pairs.columns, sizes[number])
+        matched.append(steps.count(place[close], passed[number[close]]))
+    part = np.stack(matched, axis=-1)
+    return part, objects[..., None] - part
+
+
+def _one_to_one(close: Array, rows: Array, columns: Array, sizes: Array) -> Array:
+    """Choose one pair an object where an IoU of exactly one half leaves two to choose from.
+
+    The two are then the halves of one object, so that the larger of them, which is dropped last,
+    stands for both.
+    """
+    order = close[np.argsort(-sizes[close], kind="stable")]
+    order = order[np.unique(rows[order], return_index=True)[1]]
+    return np.asarray(order[np.unique(columns[order], return_index=True)[1]])
+
+
+def _pixel_terms(one: HeldOutMap, threshold: float | None, places: _Places) -> tuple[Array, Array]:
+    """Return twice the shared pixels of the second class, and those of both sides, by place."""
+    found = to_classes(one.probabilities, threshold=threshold or 0.5) == 1
+    true = one.truth == 1
+    counted = np.ones(true.shape, bool) if one.ignore is None else one.ignore == 0
+    at = places.of(np.arange(true.size)).reshape(true.shape)
+
+    def count(mask: Array) -> Array:
+        return np.bincount(at[mask & counted], minlength=places.count)[:, None]
+
+    return 2 * count(found & true), count(found) + count(true)
+
+
+def _pick(tally: Tally, *, seed: int) -> int:
+    """Return the setting with the best neighbours among those as good as the best within noise."""
+    scores = tally.scores()
+    best = int(scores.argmax())
+    near = [int(number) for number in np.flatnonzero(scores >= scores[best] - CLOSE)]
+    few = Tally(tuple(tally.settings[n] for n in near), tally.parts[:, near], tally.wholes[:, near])
+    drawn = few.scores(_times(len(tally.parts), seed=seed))
+    lead = drawn[:, near.index(best)][:, None] - drawn
+    good = [n for k, n in enumerate(near) if scores[best] - scores[n] <= lead[:, k].std()]
+    known = dict(zip(tally.settings, scores.tolist(), strict=True))
+
+    def rank(number: int) -> tuple[float, ...]:
+        """Put the best neighbours first, then what is next to the usual."""
+        own = tally.settings[number]
+        far = abs((own.threshold or 0.5) - 0.5), own.min_size or 0, abs((own.grow or 0) - 1)
+        return -round(_around(own, known), 6), *far
+
+    return min(good, key=rank)
+
+
+def _around(setting: Setting, known: dict[Setting, float]) -> float:
+    """Return the mean score of a setting and its neighbours in threshold and least size."""
+    axes = []
+    for name in ("threshold", "min_size"):
+        values = sorted({getattr(each, name) for each in known} - {None})
+        own = getattr(setting, name)
+        if own is not None:
+            place = values.index(own)
+            axes += [
+                setting._replace(**{name: values[n]})
+                for n in (place - 1, place + 1)
+                if 0 <= n < len(values)
+            ]
+    found = [known[each] for each in (setting, *axes) if each in known]
+    return float(np.mean(found))
+
+
+def _honest_gain(tally: Tally, first: int, *, seed: int) -> tuple[float, float]:
+    """Return what a fit gains over setting `first` on places that it has not seen, and the least.
+
+    Each part of the places is scored by what the others choose; the least is what all but one in
+    twenty resamples of the places gain.
+    """
+    units = len(tally.parts)
+    order = np.random.default_rng([seed, units]).permutation(units)
+    own = np.zeros((2, units, *tally.parts.shape[2:]))
+    for part in np.array_split(order, min(PARTS, units)):
+        rest = np.setdiff1d(order, part)
+        if not len(rest):
+            return 0.0, 0.0
+        chosen = _pick(tally.of(rest), seed=seed)
+        own[0][part], own[1][part] = tally.parts[part, chosen], tally.wholes[part, chosen]
+    pair = Tally(
+        (tally.settings[first],) * 2,
+        np.stack([own[0], tally.parts[:, first]], axis=1),
+        np.stack([own[1], tally.wholes[:, first]], axis=1),
+    )
+    whole, drawn = pair.scores(), pair.scores(_times(units, seed=seed))
+    gains = drawn[:, 0] - drawn[:, 1]
+    return float(whole[0] - whole[1]), float(np.quantile(gains, 1 - SURE))
+
+
+def _times(units: int, *, seed: int) -> Array:
+    """Draw how often each place is in each resample."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(units, np.full(units, 1 / units), size=RESAMPLES).astype(float)
+
+
+def _curve(tally: Tally, usual: Setting) -> tuple[dict[str, float | None], ...]:
+    if usual.threshold is None:
+        return ()
+    rows: dict[float, dict[str, float | None]] = {}
+    for setting, score in zip(tally.settings, tally.scores().tolist(), strict=True):
+        threshold = setting.threshold or 0.0
+        row = rows.setdefault(threshold, {"threshold": threshold, "best": 0.0, "default": None})
+        row["best"] = round(max(row["best"] or 0.0, score), 6)
+        if setting == usual._replace(threshold=threshold):
+            row["default"] = round(score, 6)
+    return tuple(rows[key] for key in sorted(rows))
