@@ -1,6 +1,7 @@
 """Compiled code finds a place, also where home and package can't be written to."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,15 @@ def test_what_was_compiled_before_is_found(tmp_path, monkeypatch):
     (tmp_path / "arrays_1").mkdir()
     (tmp_path / "arrays_1" / "warp_kernels.cubic-1.py311.nbi").touch()
     assert kernel_cache.is_compiled("warp_kernels")
+
+
+def test_modules_whose_compiled_code_is_looked_for_have_some():
+    package = Path(kernel_cache.__file__).parent
+    texts = {path: path.read_text() for path in package.rglob("*.py")}
+    names = [name for text in texts.values() for name in re.findall(r'is_compiled\("(\w+)"\)', text)]
+    assert names
+    compiled = {path.stem for path, text in texts.items() if "numba.njit" in text}
+    assert set(names) <= compiled
 
 
 def test_a_warp_runs_and_keeps_its_code_where_it_is_told_to(tmp_path):

@@ -200,7 +200,7 @@ def _note(target: str, progress: Progress, *, balanced: bool) -> None:
         progress.note("Class maps name no single cells: weights are the class balance alone.")
     if target == "classes" or balanced:
         progress.note(UNUSED)
-    if not is_compiled("nearest_cells"):
+    if not is_compiled("weight_map"):
         progress.note(FIRST_USE)
 
 
