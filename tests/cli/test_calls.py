@@ -15,17 +15,18 @@ from unetkit.options import parameters_of
 # What is typed, and the same call in Python.
 CALLS = """
 import s3://a/b c.zarr --labels masks/{stem}_m.png --kind classes --classes background,axon
-    --ignore 255 --connected-components --axes zyx --channels DAPI,2 --pixel-size 0.25um --append
-    --overwrite --require-complete-input
+    --ignore 255 --connected-components --outlines corners --overlaps smaller --axes zyx
+    --channels DAPI,2 --pixel-size 0.25um --append --overwrite --require-complete-input
 -> 's3://a/b', 'c.zarr', labels='masks/{stem}_m.png', kind='classes', classes='background,axon',
-    ignore=255, connected_components=True, axes='zyx', channels='DAPI,2', pixel_size='0.25um',
+    ignore=255, connected_components=True, outlines='corners', overlaps='smaller', axes='zyx',
+    channels='DAPI,2', pixel_size='0.25um',
     append=True, overwrite=True, require_complete_input=True
 
 augment a.zarr b.zarr --copies 3 --grid 5 --sigma 2.5um --shift 0 --rotation 90 --no-flips --grey
-    0.5 --allow-folds --replay b.zarr/a-aug001 --seed 7 --preview a.png --scheduler local:2
-    --workers 2 --overwrite
+    0.5 --allow-folds --replay b.zarr/a-aug001 --axes zyx --seed 7 --preview a.png --scheduler
+    local:2 --workers 2 --overwrite
 -> 'a.zarr', 'b.zarr', copies=3, grid=5, sigma='2.5um', shift=0.0, rotation=90.0, flips=False,
-    grey=0.5, allow_folds=True, replay='b.zarr/a-aug001', seed=7, preview='a.png',
+    grey=0.5, allow_folds=True, replay='b.zarr/a-aug001', axes='zyx', seed=7, preview='a.png',
     scheduler='local:2', workers=2, overwrite=True
 
 remove a.zarr s1 s2
@@ -40,27 +41,28 @@ weights a.zarr --preset freiburg2019 --w0 50 --sigma 6 --target boundary --repor
 train a.zarr -o m.safetensors --model keras-unet --set width=16 --set depth=3 --recipe paper
     --recipe-set batch=4 --recipe-set grey=0 --loss unet+0.5*dice --steps 5 --time-budget 20m
     --target boundary --init i.safetensors --folds 5 --tensorboard runs --normalization zscore
-    --freeze-encoder 9 --seed 3 --channels 0,2 --labels a=classes --device cuda:1 --precision exact
-    --workers 0 --nonfinite fill --accumulate 2 --resume --keep-state --overwrite --break-lock
+    --freeze-encoder 9 --seed 3 --channels 0,2 --labels a=classes --axes zyx --device cuda:1
+    --precision exact --workers 0 --nonfinite fill --accumulate 2 --resume --keep-state --overwrite
+    --break-lock
 -> 'a.zarr', output='m.safetensors', model='keras-unet', options=('width=16', 'depth=3'),
     recipe='paper', recipe_set=('batch=4', 'grey=0'), loss='unet+0.5*dice', steps=5,
     time_budget='20m', target='boundary', init='i.safetensors', folds=5, tensorboard='runs',
     normalization='zscore', freeze_encoder=9, seed=3, channels='0,2', labels='a=classes',
-    device='cuda:1', precision='exact', workers=0, nonfinite='fill', accumulate=2, resume=True,
-    keep_state=True, overwrite=True, break_lock=True
+    axes='zyx', device='cuda:1', precision='exact', workers=0, nonfinite='fill', accumulate=2,
+    resume=True, keep_state=True, overwrite=True, break_lock=True
 
 tile-predict a.zarr --model a.st --model b.st --output p.zarr --tile 384 --overlap 92 --tta flips
     --merge gaussian --probabilities float32 --threshold 0.25 --grow 0 --min-size 9 --skip-below
-    1.5 --mask m.zarr --require-complete-input --strict --channels DAPI --axes zyx --device cpu
-    --precision bfloat16 --batch 4 --max-memory 8G --scheduler tcp://localhost:8786 --workers 2
-    --nonfinite fill --resume --overwrite --break-lock --dry-run --audit 8 --ome-version 0.4
-    --overview o.png --pixel-size 250nm
+    1.5 --separate watershed --seed-level 0.8 --seed-size 30 --mask m.zarr --require-complete-input
+    --strict --channels DAPI --axes zyx --device cpu --precision bfloat16 --batch 4 --max-memory 8G
+    --scheduler tcp://localhost:8786 --workers 2 --nonfinite fill --resume --overwrite --break-lock
+    --dry-run --audit 8 --ome-version 0.4 --overview o.png --pixel-size 250nm
 -> 'a.zarr', model=('a.st', 'b.st'), output='p.zarr', tile=384, overlap=92, tta='flips',
     merge='gaussian', probabilities='float32', threshold=0.25, grow=0, min_size=9, skip_below=1.5,
-    mask='m.zarr', require_complete_input=True, strict=True, channels='DAPI', axes='zyx',
-    device='cpu', precision='bfloat16', batch=4, max_memory='8G',
-    scheduler='tcp://localhost:8786', workers=2, nonfinite='fill', resume=True, overwrite=True,
-    break_lock=True, dry_run=True, audit=8, ome_version='0.4', overview='o.png',
+    separate='watershed', seed_level=0.8, seed_size=30, mask='m.zarr', require_complete_input=True,
+    strict=True, channels='DAPI', axes='zyx', device='cpu', precision='bfloat16', batch=4,
+    max_memory='8G', scheduler='tcp://localhost:8786', workers=2, nonfinite='fill', resume=True,
+    overwrite=True, break_lock=True, dry_run=True, audit=8, ome_version='0.4', overview='o.png',
     pixel_size='250nm'
 
 tune a.st b.st a.zarr -o c.st --channels 0,2 --labels cells --device cpu --overwrite
@@ -78,9 +80,9 @@ measure a.zarr b.zarr --csv c.csv --labels cells --axes zyx --scheduler sync --w
 -> 'a.zarr', 'b.zarr', csv='c.csv', labels='cells', axes='zyx', scheduler='sync', workers=2,
     overwrite=True
 
-export a.zarr --to geojson -o cells.json --layer classes --labels a=classes --overwrite
+export a.zarr --to geojson -o cells.json --layer classes --labels a=classes --axes zyx --overwrite
 -> 'a.zarr', to='geojson', output='cells.json', layer='classes', labels='a=classes',
-    overwrite=True
+    axes='zyx', overwrite=True
 
 info a.zarr
 -> 'a.zarr'
