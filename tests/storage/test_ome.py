@@ -128,10 +128,81 @@ def test_axes_are_known_by_their_type_or_by_a_word(axes, letters):
     assert found.axes == letters
 
 
-def test_a_later_version_is_named():
-    later = {"coordinateSystems": [], "datasets": [{"path": "0"}]}
-    with pytest.raises(InputError, match=r"0\.4 or 0\.5, got version 0\.6"):
-        read_multiscale(group({"ome": {"version": "0.6", "multiscales": [later]}}))
+LENGTHS = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "yx"]
+
+
+def later(step, *, systems=("physical",), output="physical", axes=LENGTHS):
+    """Return a group of version 0.6 whose only level is placed by a step."""
+    ends = {"input": {"path": "s0"}, "output": {"name": output}}
+    document = {
+        "name": "cells",
+        "coordinateSystems": [{"name": name, "axes": axes} for name in systems],
+        "datasets": [{"path": "s0", "coordinateTransformations": [{**step, **ends}]}],
+    }
+    return group({"ome": {"version": "0.6", "multiscales": [document]}})
+
+
+SCALE = {"type": "scale", "scale": [500.0, 250.0]}
+SHIFT = {"type": "translation", "translation": [30, 20]}
+
+
+@pytest.mark.parametrize(
+    ("step", "size", "shift"),
+    [
+        (SCALE, {"y": 0.5, "x": 0.25}, {"y": 0, "x": 0}),
+        ({"type": "sequence", "transformations": [SCALE, SHIFT]}, None, {"y": 30, "x": 20}),
+        ({"type": "sequence", "transformations": [SHIFT, SCALE]}, None, {"y": 15e3, "x": 5e3}),
+    ],
+)
+def test_scales_and_translations_of_version_06_are_read(step, size, shift):
+    found = read_multiscale(later(step, systems=("elsewhere", "physical")))
+    assert found is not None
+    assert (found.axes, found.name, found.version) == ("yx", "cells", "0.6")
+    assert found.pixel_size == (size or {"y": 0.5, "x": 0.25})
+    level = found.placement.level
+    assert {axis: level.shift.get(axis, 0) for axis in "yx"} == shift
+
+
+def test_the_whole_example_of_the_specification_is_read():
+    kinds = {"t": ("time", "millisecond"), "c": ("channel", None)}
+    axes = [
+        dict(
+            zip(("name", "type", "unit"), (a, *kinds.get(a, ("space", "micrometer"))), strict=True)
+        )
+        for a in "tczyx"
+    ]
+    found = read_multiscale(later({"type": "scale", "scale": [0.1, 1, 0.5, 0.5, 0.5]}, axes=axes))
+    assert found is not None
+    assert found.axes == "tczyx"
+    assert found.pixel_size == {"z": 0.5, "y": 0.5, "x": 0.5}
+    plain = read_multiscale(later({"type": "identity"}))
+    assert plain is not None
+    assert plain.placement.scale == {}
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        (later({"type": "rotation", "rotation": [[0, 1], [1, 0]]}), "scales and translations, got"),
+        (
+            later({"type": "sequence", "transformations": [SCALE, {"type": "affine"}]}),
+            "of the type 'affine'; write it with these",
+        ),
+        (later(SCALE, output="nowhere"), "lead to one of its coordinate systems, got 'nowhere'"),
+        (later({"type": "scale", "path": "scales"}), "must follow OME-Zarr 0.4, 0.5 or 0.6"),
+        (later(SCALE, axes=[{"name": "y"}, {"name": "d"}]), "must follow OME-Zarr 0.4, 0.5 or"),
+        (later(SCALE, systems=()), "lead to one of its coordinate systems"),
+    ],
+)
+def test_what_else_version_06_can_say_is_refused_in_a_sentence(node, said):
+    with pytest.raises(InputError, match=said):
+        read_multiscale(node)
+
+
+def test_a_version_that_is_not_known_yet_is_named():
+    unknown = {"datasets": [{"path": "0"}]}
+    with pytest.raises(InputError, match=r"0\.5 or 0\.6, got version 0\.7"):
+        read_multiscale(group({"ome": {"version": "0.7", "multiscales": [unknown]}}))
 
 
 @pytest.mark.parametrize(

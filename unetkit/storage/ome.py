@@ -1,4 +1,4 @@
-"""OME-Zarr documents, of 0.5 and 0.4; and this library's own attributes."""
+"""OME-Zarr documents, of 0.5 and 0.4, to be read also of 0.6; and this library's own attributes."""
 
 from __future__ import annotations
 
@@ -139,10 +139,12 @@ def read_multiscale(node: GroupNode) -> Multiscale | None:
     listed = ome(node).get("multiscales")
     if not isinstance(listed, list) or not listed:
         return None
-    rule = f"multiscales of {node.url} must follow OME-Zarr 0.4 or 0.5"
+    rule = f"multiscales of {node.url} must follow OME-Zarr 0.4, 0.5 or 0.6"
     with judging(rule, "name the array inside it, with --axes"):
         document = listed[0]
         version = str(ome(node).get("version") or document.get("version") or "0.4")
+        if "coordinateSystems" in document:
+            document = _without_systems(document, url=node.url)
         if "axes" not in document:
             raise InputError(
                 f"{rule}, got version {version:.20}, whose axes are described otherwise; "
@@ -161,6 +163,44 @@ def read_multiscale(node: GroupNode) -> Multiscale | None:
             placement=_placement(document, letters),
             version=version,
         )
+
+
+def _without_systems(document: dict[str, Any], *, url: str) -> dict[str, Any]:
+    """Say as 0.5 does what 0.6 says in coordinate systems.
+
+    The intrinsic system is the one to which all levels lead. Whatever leads on from there says
+    where else the image may be shown, and nothing of the size of its pixels.
+    """
+    levels, names = [], set()
+    for dataset in document["datasets"]:
+        steps = dataset["coordinateTransformations"]
+        levels.append({"path": dataset["path"], "coordinateTransformations": _flat(steps, url=url)})
+        ends = [step.get("output") for step in steps]
+        names |= {end.get("name") if isinstance(end, dict) else end for end in ends}
+    found = [one for one in document["coordinateSystems"] if one["name"] in names]
+    if len(names) != 1 or len(found) != 1:
+        raise InputError(
+            f"levels of {url} must lead to one of its coordinate systems, got"
+            f" {', '.join(sorted(map(str, names)))!r:.100}; name the array inside it, with --axes"
+        )
+    return {"name": document.get("name"), "axes": found[0]["axes"], "datasets": levels}
+
+
+def _flat(steps: Iterable[dict[str, Any]], *, url: str) -> list[dict[str, Any]]:
+    """List the scales and translations of transformations that are made of these alone."""
+    found: list[dict[str, Any]] = []
+    for step in steps:
+        if step["type"] == "sequence":
+            found += _flat(step["transformations"], url=url)
+        elif step["type"] in ("scale", "translation"):
+            found.append(step)
+        elif step["type"] != "identity":
+            raise InputError(
+                f"levels of {url} must be placed by scales and translations, got a transformation"
+                f" of the type {step['type']!r:.40}; write it with these, or name the array inside"
+                " it, with --axes"
+            )
+    return found
 
 
 def _letter(axis: Any) -> str:
