@@ -75,6 +75,8 @@ def test_an_error_is_its_sentence_and_its_code(error, code, capsys, monkeypatch)
         (OSError(errno.ENOSPC, "No space left on device", "out.zarr"), 5, "No space left"),
         (PermissionError(errno.EACCES, "Permission denied", "out.zarr"), 5, "Permission denied"),
         (MemoryError("Unable to allocate 3 TiB"), 5, "3 TiB"),
+        (MemoryError(), 5, "got too little: this process holds "),
+        (MemoryError(" "), 5, "iB are free; try a smaller --tile or fewer --workers"),
         (ImportError("x.so: failed to map segment from shared object"), 5, "memory must hold"),
         (RuntimeError("can't start new thread"), 5, "fewer --workers"),
         (KeyboardInterrupt(), 130, "Ctrl-C"),

@@ -7,6 +7,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from shutil import get_terminal_size
 from typing import Annotated, Any
@@ -18,6 +19,8 @@ from unetkit.cli import console, tables
 from unetkit.cli.options import Call, Command, Json, LazyCommand, Quiet
 from unetkit.cli.tables import safe
 from unetkit.errors import CheckError, ResourceError, UnetkitError
+from unetkit.machine import free_memory, held_memory
+from unetkit.progress import format_bytes
 from unetkit.registry import Entry, Registry
 
 Body = Callable[..., None]
@@ -346,7 +349,7 @@ def _explain(error: Exception) -> int:
         return 2
     unloaded = isinstance(error, ImportError) and any(said in str(error) for said in _NO_ROOM)
     if unloaded or isinstance(error, MemoryError):
-        console.fail(f"memory must hold the work, got {error or 'none left'}; try a smaller tile")
+        console.fail(_too_little_memory(error))
         return 5
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
         console.fail(
@@ -360,6 +363,18 @@ def _explain(error: Exception) -> int:
         return 5
     traceback.print_exception(error)
     return 1
+
+
+def _too_little_memory(error: Exception) -> str:
+    """Say how much memory there is and what takes less; Python's own error is often without words.
+
+    What would read the figures may find no memory either.
+    """
+    got = " ".join(str(error).split()) or "too little"
+    with suppress(Exception):
+        held, free = format_bytes(held_memory()), format_bytes(free_memory())
+        got = f"{got}: this process holds {held} and {free} are free"
+    return f"memory must hold the work, got {got}; try a smaller --tile or fewer --workers"
 
 
 def _usage(error: Exception) -> str:
