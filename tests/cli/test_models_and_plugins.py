@@ -23,7 +23,7 @@ def test_a_model_is_shown_with_its_options(typed):
 
 def test_a_check_that_holds_is_0_and_one_that_does_not_is_7(lay, typed):
     out, err = typed(["models", "check", "unet", *SMALL, "-q"])
-    assert "aligned tiles need 8, the contract says 8" in out
+    assert "8 pixels of context make tiles exact" in out
     assert err == ""
     code = "import torch\nfrom unetkit.models.unet import UNet\nfrom unetkit import SizeContract\n"
     code += "def build(*, in_channels, classes):\n"

@@ -15,7 +15,7 @@ SMALL = {"depth": 1, "width": 2}
 # What breaks a rule, the check that finds it, and what it says.
 FAULTS = {
     "unpadded": ("sizes", r"must return \(1, 2, 4, 9\) for an input of 4 x 9, got \(1, 2, 2, 7\)"),
-    "no halo": ("context", r"than the 0 pixels of its contract .*, got 1 \(it looks 1 .* ahead; 1"),
+    "no halo": ("context", r"than the 0 pixels of its contract .*, got 1: .* 1 would .* halo=1 in"),
     "global": ("context", r"look at its surroundings only, or say exact=False"),
     "batch": ("batch", "treat each image of a batch alone"),
     "relu": ("logits", "logits of both signs"),
@@ -117,7 +117,9 @@ def test_the_measured_numbers_are_told():
     assert "434" not in found["interface"]
     assert "step=4, minimum=44, margin=20" in found["interface"]
     assert found["sizes"] == "as promised for 44, 48, 52, 64"
-    assert found["context"].endswith("aligned tiles need 20, the contract says 20")
+    assert "on up to 23 pixels of the input above or left of it and 23 below" in found["context"]
+    assert "; 20 pixels of context make tiles exact" in found["context"]
+    assert found["context"].endswith("; the contract says 20")
     assert re.search(r"by 0 of the largest logit, 0\.\d+ off the step grid", found["tiling"])
 
 

@@ -278,16 +278,23 @@ def check_context(trial: Trial) -> str:
         _require(not contract.exact, "look at its surroundings only, or say exact=False", "no end")
         return f"looks at the whole tile; the contract says {contract.need} and exact=False"
     before, after = field.reach
-    context = field.context(contract, need=contract.need)
+    context, least = field.context(contract, need=contract.need), field.least_need(contract)
+    looks = (
+        f"a pixel of the output depends on up to {before} pixels of the input above or left of it"
+        f" and {after} below or right of it"
+    )
     _require(
         context <= contract.need or not contract.exact,
-        f"need no more context than the {contract.need} pixels of its contract (margin + halo)",
-        f"{context} (it looks {before} pixels back and {after} ahead; {field.least_need(contract)}"
-        " would do)",
+        f"need no more context than the {contract.need} pixels of its contract (margin + halo), or"
+        " tiles show seams",
+        f"{context}: {looks}; {least} would make tiles exact, which is"
+        f" halo={(least or 0) - contract.margin} in the contract",
     )
+    spare = contract.need - (least or 0)
+    more = f"; {spare} less would make tiles cheaper and no worse" if spare > 0 else ""
     return (
-        f"looks {before} pixels back and {after} ahead; aligned tiles need"
-        f" {field.least_need(contract)}, the contract says {contract.need}"
+        f"{looks}; {least} pixels of context make tiles exact, which begin on the grid of its step"
+        f" so that what looks farther lies inside; the contract says {contract.need}{more}"
     )
 
 
