@@ -18,8 +18,8 @@ import numpy as np
 from unetkit.errors import InputError, OutputError, ResourceError, UnavailableError
 from unetkit.storage import urls
 from unetkit.storage.atomic import make_folder, write_json
-from unetkit.storage.nodes import plain
-from unetkit.storage.urls import is_remote, join, read
+from unetkit.storage.nodes import ARRAYS, GroupNode, mark_as_array, plain, read_node
+from unetkit.storage.urls import exists, is_remote, join, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -140,6 +140,7 @@ class Journal:
     """
 
     def __init__(self, folder: str) -> None:
+        self._output = folder
         self.folder = join(folder, FOLDER)
         self._log = open_log(join(self.folder, LINES))
         self._before: dict[str, int | None] | None = None
@@ -161,6 +162,16 @@ class Journal:
             make_folder(self.folder)
         known = plain({**fingerprint, DOCUMENTS: documents or {}})
         write_json(join(self.folder, FINGERPRINT), {**known, CHECKSUM: _checksum_of(known)})
+        self.hide()
+
+    def hide(self) -> None:
+        """Let programs that list a Zarr group take the folder of records for an empty array.
+
+        They would remark on a folder that is no node, and on every file in one that is a group.
+        """
+        node = read_node(self._output)
+        if isinstance(node, GroupNode) and not exists(join(self.folder, ARRAYS[node.zarr_format])):
+            mark_as_array(self.folder, zarr_format=node.zarr_format)
 
     def read_fingerprint(self) -> dict[str, Any] | None:
         """Return the stored fingerprint, None where there is none; a damaged one is refused."""

@@ -423,6 +423,25 @@ def create_group(
         )
 
 
+# The document of an array, by format.
+ARRAYS: dict[Literal[2, 3], str] = {2: ".zarray", 3: "zarr.json"}
+
+
+def mark_as_array(folder: str, *, zarr_format: Literal[2, 3]) -> None:
+    """Write the document of an array of no values into a folder, whatever is in it."""
+    document: dict[str, Any] = {"zarr_format": zarr_format, "shape": [0], "fill_value": 0}
+    if zarr_format == 2:
+        document |= {"chunks": [1], "dtype": "|u1", "order": "C"}
+        document |= {"compressor": None, "filters": None}
+    else:
+        chunks = {"name": "regular", "configuration": {"chunk_shape": [1]}}
+        keys = {"name": "default", "configuration": {"separator": "/"}}
+        document |= {"node_type": "array", "data_type": "uint8", "codecs": [{"name": "bytes"}]}
+        document |= {"chunk_grid": chunks, "chunk_key_encoding": keys, "attributes": {}}
+        document["dimension_names"] = ["unetkit"]
+    write_json(join(folder, ARRAYS[zarr_format]), document)
+
+
 def replace_attributes(url: str, attributes: Mapping[str, Any]) -> None:
     """Replace the named top-level attributes of a group, and keep the others.
 
@@ -499,7 +518,8 @@ def _lasting(document: dict[str, Any]) -> dict[str, Any]:
     own = {**attributes.pop("unetkit", {})}
     own.pop("samples", None)
     prediction = {**own.get("prediction", {})}
-    prediction.pop("audit", None)
+    for late in ("audit", "warnings"):
+        prediction.pop(late, None)
     ome = {**attributes.get("ome", attributes)}
     ome.pop("labels", None)
     images = [

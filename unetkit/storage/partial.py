@@ -215,6 +215,8 @@ class Partial:
         if not publish:
             self.discard()
             return
+        # What an earlier version began is not hidden yet.
+        Journal(self.folder).hide()
         overwrite = self.overwrite or self._replaces()
         outputs.publish(self.folder, self.output, overwrite=overwrite)
         # Last, so that no moment is without a record of what is done.
