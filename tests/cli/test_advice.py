@@ -109,8 +109,7 @@ def lacking(text, homes):
     yield from (e for e in EXTRA.findall(text) if e not in extras["optional-dependencies"])
 
 
-# An option of Dask, and a command that a message names ahead of it.
-FOREIGN = {"--scheduler-file", "unetkit tune"}
+FOREIGN = {"--scheduler-file"}  # of Dask
 
 
 def test_every_command_and_option_that_a_message_names_exists():
