@@ -6,11 +6,16 @@ It does not know a terminal.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import wraps
 from threading import Timer
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+Parameters = ParamSpec("Parameters")
+Report = TypeVar("Report")
 
 # Our choice: how long a user waits without a word.
 PATIENCE = 5.0
@@ -45,23 +50,100 @@ class Silent:
 SILENT = Silent()
 
 
-class Together:
-    """One stage of `total` equal parts in place of the many that its parts would begin."""
+class Passing:
+    """A `Progress` that hands everything on to another."""
 
-    def __init__(self, progress: Progress, what: str, *, total: int) -> None:
+    def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        progress.start(what, total=total)
 
     def start(self, what: str, *, total: int) -> None:
-        """Ignore the start: the whole has begun."""
+        """Begin a stage."""
+        self._progress.start(what, total=total)
 
     def advance(self, parts: int = 1, *, status: str = "") -> None:
-        """Advance the whole."""
+        """Advance it."""
         self._progress.advance(parts, status=status)
 
     def note(self, text: str) -> None:
         """Tell the user."""
         self._progress.note(text)
+
+    def warn(self, texts: Iterable[str], note: str) -> None:
+        """Warn the user, and whoever keeps warnings."""
+        warn(self._progress, *texts, note=note)
+
+
+class Together(Passing):
+    """One stage of `total` equal parts in place of the many that its parts would begin."""
+
+    def __init__(self, progress: Progress, what: str, *, total: int) -> None:
+        super().__init__(progress)
+        progress.start(what, total=total)
+
+    def start(self, what: str, *, total: int) -> None:
+        """Ignore the start: the whole has begun."""
+
+
+class WarningCollector(Passing):
+    """A `Progress` that keeps what it is warned of, each sentence once, for a result to hold."""
+
+    def __init__(self, progress: Progress, before: Iterable[str] = ()) -> None:
+        super().__init__(progress)
+        self._sentences = dict.fromkeys(before)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What there was to be warned of so far."""
+        return tuple(self._sentences)
+
+    def warn(self, texts: Iterable[str], note: str) -> None:
+        """Keep the sentences, and hand them on."""
+        texts = tuple(texts)
+        self._sentences.update(dict.fromkeys(texts))
+        super().warn(texts, note)
+
+    def keep(self, texts: Iterable[str]) -> None:
+        """Keep sentences without telling the user."""
+        texts = tuple(texts)
+        self._sentences.update(dict.fromkeys(texts))
+        keep_warnings(self._progress, texts)
+
+
+def warn(progress: Progress, *texts: str, note: str | None = None) -> None:
+    """Tell the user what bears on how far a result can be trusted; the result keeps it, too.
+
+    A `note` is shown in place of many sentences.
+    """
+    note = " ".join(texts) if note is None else note
+    if isinstance(progress, Passing):
+        progress.warn(texts, note)
+    else:
+        progress.note(note)
+
+
+def keep_warnings(progress: Progress, texts: Iterable[str]) -> None:
+    """Keep what an earlier part of a run warned of, which the user was told then."""
+    if isinstance(progress, WarningCollector):
+        progress.keep(texts)
+
+
+def warnings_of(progress: Progress) -> tuple[str, ...]:
+    """Return what a command warned of so far."""
+    return progress.warnings if isinstance(progress, WarningCollector) else ()
+
+
+def collects_warnings(command: Callable[Parameters, Report]) -> Callable[Parameters, Report]:
+    """Let the report of a command hold in its field `warnings` what it warned of."""
+
+    @wraps(command)
+    def run(*arguments: Parameters.args, **options: Parameters.kwargs) -> Report:
+        told: Any = options.get("progress", SILENT)
+        options["progress"] = collector = WarningCollector(told)
+        report: Any = command(*arguments, **options)
+        kept: Report = replace(report, warnings=collector.warnings)
+        return kept
+
+    return run
 
 
 def format_duration(seconds: float) -> str:

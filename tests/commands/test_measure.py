@@ -9,7 +9,7 @@ from skimage.measure import regionprops_table
 
 from unetkit.commands.measure import measure
 from unetkit.engine import block_io
-from unetkit.errors import InputError, OutputError
+from unetkit.errors import InputError, OutputError, UsageError
 from unetkit.storage.datasets import DatasetWriter
 
 LABELS = ndimage.label(ndimage.gaussian_filter(np.random.default_rng(3).random((80, 100)), 2) > 0.5)
@@ -119,3 +119,21 @@ def test_a_grey_image_needs_no_number_of_its_channel(tmp_path):
     assert {"mean", "min", "max"} <= row.keys()
     assert float(row["mean"]) == pytest.approx(IMAGE[0][LABELS[0] == 1].mean(), rel=1e-4)
     assert not any(name.endswith("_0") for name in row)
+
+
+def test_a_pixel_size_is_told_where_the_store_says_none(tmp_path):
+    writer = DatasetWriter(str(tmp_path / "p.zarr"))
+    writer.add("a", np.zeros((4, 6), np.uint8), axes="yx", labels=np.ones((4, 6), np.uint8))
+    writer.finish()
+    url, csv = str(tmp_path / "p.zarr"), str(tmp_path / "p.csv")
+    plain = measure(url, csv=csv)
+    assert plain.warnings == (
+        "the pixel size of 'a' is unknown, so that its lengths are in pixels; say it with"
+        " --pixel-size",
+    )
+    with pytest.raises(UsageError, match="pixel size must be"):
+        measure(url, csv=csv, pixel_size="0", overwrite=True)
+    assert rows_of(csv)[0]["unit"] == "pixel"
+    assert measure(url, csv=csv, pixel_size="500nm,0.25", overwrite=True).warnings == ()
+    (row,) = rows_of(csv)
+    assert (row["unit"], float(row["area"])) == ("micrometre", 24 * 0.5 * 0.25)

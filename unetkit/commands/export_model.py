@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unetkit.models.export import export
 from unetkit.models.model_file import load
-from unetkit.progress import SILENT
+from unetkit.progress import SILENT, collects_warnings, warn
 from unetkit.storage.atomic import write_bytes
 from unetkit.storage.outputs import check_output
 
@@ -28,12 +28,14 @@ class ExportReport:
     size: int  # height and width of the images that the export takes, one at a time, in pixels
     largest_difference: float  # from the original, on a probe, as a share of the largest logit
     bytes: int
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON can hold it."""
-        return asdict(self)
+        return {**asdict(self), "warnings": list(self.warnings)}
 
 
+@collects_warnings
 def export_model(
     source: Annotated[str, Opt(metavar="FILE")],
     *,
@@ -84,7 +86,7 @@ def export_model(
     header = loaded.header
     side = header.contract.legal(size or SIZE)
     if size not in (None, side):
-        progress.note(f"size {size} becomes {side}, the next that the model takes")
+        warn(progress, f"size {size} becomes {side}, the next that the model takes")
     progress.start("export", total=1)
     facts = {"header": header.to_dict(), "sha256": loaded.sha256}
     content, gap = export(

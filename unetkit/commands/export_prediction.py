@@ -13,7 +13,7 @@ from unetkit.arrays.boxes import read_around
 from unetkit.arrays.outlines import edges, polygons
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Cover, Tile, cover
-from unetkit.progress import SILENT
+from unetkit.progress import SILENT, collects_warnings, warn
 from unetkit.storage.atomic import make_folder
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.file_writers import bands, tile_rows, write_png, write_tiff
@@ -220,12 +220,14 @@ class ExportReport:
     files: int
     features: int | None  # outlines in all GeoJSON files
     bytes: int  # on disk
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return asdict(self)
+        return {**asdict(self), "warnings": list(self.warnings)}
 
 
+@collects_warnings
 def export_prediction(
     prediction: str,
     *,
@@ -412,9 +414,10 @@ class _Export:
         if largest >= 2**32:
             raise UsageError(f"ids must be below 2^32 in a TIFF, got {largest}; use --to geojson")
         if self.to == "tiff" and largest > FLOAT_EXACT:
-            progress.note(
+            warn(
+                progress,
                 f"ImageJ and Fiji show ids as 32-bit floats, so that some of those above"
-                f" {FLOAT_EXACT:,} look alike there; the file keeps them apart"
+                f" {FLOAT_EXACT:,} look alike there; the file keeps them apart",
             )
         narrow = np.uint8 if self.layer == "classes" and largest < 256 else np.uint16
         return np.dtype(narrow if largest < 65536 else np.uint32)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from unetkit.arrays import objects
 from unetkit.engine.measuring import measure_labels, piece_count
 from unetkit.errors import InputError
-from unetkit.progress import SILENT, Progress, Together
-from unetkit.storage.datasets import open_dataset, order_remark
+from unetkit.progress import SILENT, Progress, Together, collects_warnings, warn
+from unetkit.storage.datasets import listed_names, open_dataset, order_remark
 from unetkit.storage.images import detect
 from unetkit.storage.outputs import check_file, output_name, write_csv
-from unetkit.storage.pixel_size import plane_pixel
+from unetkit.storage.pixel_size import parse_pixel_size, plane_pixel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,12 +33,14 @@ class MeasureReport:
     output: str
     objects: int
     samples: int
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values."""
-        return {"output": self.output, "objects": self.objects, "samples": self.samples}
+        return {**asdict(self), "warnings": list(self.warnings)}
 
 
+@collects_warnings
 def measure(
     prediction: str,
     image: str | None = None,
@@ -46,6 +48,7 @@ def measure(
     csv: Annotated[str | None, Opt(default="NAME.objects.csv")] = None,
     labels: LabelName = None,
     axes: str | None = None,
+    pixel_size: str | None = None,
     scheduler: SchedulerName = "threads",
     workers: Workers = None,
     overwrite: Overwrite = False,
@@ -71,6 +74,9 @@ def measure(
     axes : str, optional
         Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
         say.
+    pixel_size : str, optional
+        Micrometres a pixel, where prediction and image do not say it or are wrong: ``0.25``,
+        ``250nm``, or y,x as ``0.5,0.25``.
     scheduler : str
         Who runs the tiles: threads, sync, processes, local:4, tcp://host:8786 or file:PATH.
     workers : int, optional
@@ -86,14 +92,19 @@ def measure(
 
     Raises
     ------
+    UsageError
+        If the pixel size is none.
     InputError
         If there are no instances, the image does not fit them, or images name other channels.
     OutputError
         If the table is there already.
     """
+    told = None if pixel_size is None else parse_pixel_size(pixel_size)
     output = csv or output_name(prediction, ".objects.csv")
     check_file(output, overwrite=overwrite, begins=",".join(COLUMNS))
     found = _open(prediction, axes, labels)
+    if told is not None:
+        found = found.with_pixel_size(told)
     pictures = None if image is None else _open(image, axes)
     pairs = [
         (sample, _image_of(sample, pictures, alone=len(found.samples) == 1))
@@ -104,6 +115,7 @@ def measure(
     together = Together(progress, "measure", total=total)
     rows: list[list[Cell]] = []
     header: tuple[str, ...] = ()
+    unknown: list[str] = []
     for sample, picture in pairs:
         data = None if picture is None else picture.data
         planes = measure_labels(
@@ -121,7 +133,15 @@ def measure(
             header = header or tuple(_named(name, names) for name in table if name != "id")
             unit = "micrometre" if size else "pixel"
             rows += _rows(table, (sample.name, number), unit)
+        if size is None:
+            unknown.append(sample.name)
     write_csv(output, (*COLUMNS, *header), rows)
+    if unknown:
+        warn(
+            progress,
+            f"the pixel size of {listed_names(unknown)} is unknown, so that its lengths are in"
+            " pixels; say it with --pixel-size",
+        )
     return MeasureReport(output=output, objects=len(rows), samples=len(pairs))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from unetkit.arrays.intensities import Typical, describe, deviations, typical
 from unetkit.errors import InputError
+from unetkit.progress import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -82,7 +83,7 @@ def check_input_shift(
     strict: bool,
     progress: Progress,
 ) -> list[str]:
-    """Warn in a note where images lie far outside of what a network was trained on.
+    """Warn where images lie far outside of what a network was trained on.
 
     Each such image gets a sentence, which are returned; if `strict`, it is refused.
     """
@@ -107,5 +108,6 @@ def check_input_shift(
             f"images must look like those that the model was trained on, got {listed}; bring them"
             " to the same pixel size and staining, or leave --strict out"
         )
-    progress.note(f"Unlike what the model was trained on, so look at the result: {listed}")
+    rule = "Unlike what the model was trained on, so look at the result"
+    warn(progress, *(f"{rule}: {message}" for message in messages), note=f"{rule}: {listed}")
     return messages

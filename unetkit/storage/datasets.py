@@ -163,23 +163,29 @@ class DatasetWriter:
             if exists(join(self.url, name)):
                 discard(join(self.url, name))
 
-    def finish(self) -> None:
-        """Add pyramids to the new samples, make sure that all are there, and list them."""
+    def finish(self, *, warnings: Sequence[str] = ()) -> None:
+        """Add pyramids to the new samples, make sure that all are there, and list them.
+
+        The list keeps what was warned of meanwhile, beside the warnings that it has.
+        """
         for name in self._added:
             if read_node(join(self.url, name)) is None:
                 raise InputError(f"sample {name!r} of {self.url} must be written, got nothing")
             add_pyramid(join(self.url, name))
-        self._list()
+        self._list(warnings)
         self._added.clear()
 
-    def _list(self) -> None:
+    def _list(self, warnings: Sequence[str] = ()) -> None:
         """List the samples, for viewers too; viewers see the earlier list where that fails."""
         node = read_node(self.url)
         if not isinstance(node, GroupNode):
             raise InputError(f"{self.url} must be a dataset, got none there; check the path")
         marks = provenance_marks(node)
         listed = [{"name": name, "source": source} for name, source in self._samples]
-        document: dict[str, Any] = {"unetkit": {**marks, "samples": listed}}
+        marks |= {"samples": listed}
+        if warnings:
+            marks["warnings"] = list(dict.fromkeys((*marks.get("warnings", ()), *warnings)))
+        document: dict[str, Any] = {"unetkit": marks}
         if COLLECTION in self.names:  # of an earlier version
             replace_attributes(self.url, document)
             return

@@ -518,7 +518,7 @@ def _lasting(document: dict[str, Any]) -> dict[str, Any]:
     own = {**attributes.pop("unetkit", {})}
     own.pop("samples", None)
     prediction = {**own.get("prediction", {})}
-    for late in ("audit", "warnings"):
+    for late in ("audit", "warnings", "probabilities_from"):
         prediction.pop(late, None)
     ome = {**attributes.get("ome", attributes)}
     ome.pop("labels", None)

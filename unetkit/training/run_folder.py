@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from unetkit.storage.urls import exists
 from unetkit.training.checkpoint import Checkpoints, Position
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from unetkit.models.decision import Decision
     from unetkit.training.checkpoint import Checkpoint
@@ -189,6 +190,10 @@ class RunFolder:
         write_bytes(self.running_log, b"".join(line + b"\n" for line in known))
         self._open_log()
 
+    def warnings(self) -> tuple[str, ...]:
+        """Return what the log says was warned of."""
+        return logged_warnings(logged(Path(self.running_log).read_bytes()))
+
     def write(self, **facts: Any) -> None:
         """Add a line to the log."""
         self._stream.write(json.dumps(facts, allow_nan=False) + "\n")
@@ -268,6 +273,20 @@ def log_of(output: str) -> str:
     'cells/model.log.jsonl'
     """
     return f"{output.removesuffix(SUFFIX)}.log.jsonl"
+
+
+def logged(content: bytes) -> Iterator[dict[str, Any]]:
+    """Read the lines of a log; a job that was killed may have left one of them cut off."""
+    for line in content.splitlines():
+        with suppress(ValueError, RecursionError):
+            event = json.loads(line)
+            if isinstance(event, dict) and "event" in event:
+                yield event
+
+
+def logged_warnings(lines: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+    """Return what lines of a log say was warned of."""
+    return tuple(str(line.get("text")) for line in lines if line.get("event") == "warning")
 
 
 def _checksum(content: bytes) -> str:

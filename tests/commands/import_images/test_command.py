@@ -16,6 +16,7 @@ from PIL import Image
 
 from unetkit.commands.import_images.command import (
     ImportReport,
+    cautions,
     import_images,
     notes,
     remove_samples,
@@ -484,16 +485,11 @@ def test_plain_values_are_json():
 
 
 def test_what_was_passed_over_or_dropped_is_said_and_nothing_else():
-    assert notes(report(), [FILE], MaskRules(), asked=False) == []
-    said = notes(
-        report(skipped_hidden=1, skipped_other=2, alpha_dropped=1200),
-        [FILE],
-        MaskRules(),
-        asked=True,
-    )
-    assert said == [
-        "skipped 1 hidden file",
-        "skipped 2 files of other kinds",
+    assert notes(report(), MaskRules()) == []
+    assert cautions(report(), [FILE], MaskRules(), asked=False) == []
+    found = report(skipped_hidden=1, skipped_other=2, alpha_dropped=1200)
+    assert notes(found, MaskRules()) == ["skipped 1 hidden file", "skipped 2 files of other kinds"]
+    assert cautions(found, [FILE], MaskRules(), asked=True) == [
         "dropped the alpha channel of 1,200 images",
         "2 images without a mask came in unlabelled",
     ]
@@ -501,20 +497,19 @@ def test_what_was_passed_over_or_dropped_is_said_and_nothing_else():
 
 def test_remarks_of_readers_are_counted():
     odd = ImageFile("b.jpg", "yx", (1, 1), FILE.dtype, FILE.strips, remarks=("were turned",))
-    assert notes(report(), [FILE, odd, odd], MaskRules(), asked=False) == ["2 images: were turned"]
+    said = cautions(report(), [FILE, odd, odd], MaskRules(), asked=False)
+    assert said == ["2 images: were turned"]
 
 
 def test_masks_without_foreground_are_worth_a_word():
     for kind, what in (("instances", "foreground"), ("classes", "second class")):
-        (said,) = notes(report(), [FILE], MaskRules(kind, empty=True), asked=False)
+        (said,) = cautions(report(), [FILE], MaskRules(kind, empty=True), asked=False)
         assert said.startswith(f"no {what} was found in any mask")
 
 
 def test_classes_and_their_values():
     rules = MaskRules("classes", ignore=7, ignored=5)
-    said = notes(
-        report(mapping={"0": 0, "255": 1}, class_names=("0", "axon")), [FILE], rules, asked=False
-    )
+    said = notes(report(mapping={"0": 0, "255": 1}, class_names=("0", "axon")), rules)
     assert said == [
         "values in the masks became classes: 0 -> 0, 255 -> 1 (axon)",
         "5 pixels of value 7 will be ignored",

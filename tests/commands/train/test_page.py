@@ -6,9 +6,9 @@ import signal
 import pytest
 
 from unetkit.commands.train.command import train
-from unetkit.commands.train.page import _events
 from unetkit.errors import StoppedError
 from unetkit.storage.outputs import written_by_unetkit
+from unetkit.training.run_folder import logged
 
 
 def contents(page):
@@ -162,5 +162,5 @@ def test_a_browser_opens_it_at_a_phones_width_and_asks_no_network(here, scheme):
 
 
 def test_a_line_of_the_log_that_was_cut_is_left_out():
-    events = list(_events('{"event": "step", "step": 1}\n3\n{}\n{"event": "st'))
+    events = list(logged(b'{"event": "step", "step": 1}\n3\n{}\n{"event": "st'))
     assert events == [{"event": "step", "step": 1}]

@@ -18,7 +18,7 @@ from unetkit.commands.augment.copies import (
 from unetkit.engine.jobs import run_jobs
 from unetkit.errors import InputError, UsageError
 from unetkit.kernel_cache import FIRST_USE, is_compiled
-from unetkit.progress import SILENT, Progress
+from unetkit.progress import SILENT, Progress, collects_warnings, warn, warnings_of
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.outputs import check_output, staged
 from unetkit.storage.pixel_size import recorded
@@ -42,12 +42,14 @@ class AugmentReport:
     copies: int  # deformed ones beside them
     seed: int
     preview: str | None = None  # the contact sheet
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return asdict(self)
+        return {**asdict(self), "warnings": list(self.warnings)}
 
 
+@collects_warnings
 def augment(
     source: str,
     output: str,
@@ -168,7 +170,7 @@ def augment(
             workers=workers,
             on_done=lambda job, result: progress.advance(status=job.name),
         )
-        writer.finish()
+        writer.finish(warnings=warnings_of(progress))
     if preview is not None:
         write_preview(preview, source=dataset, output=open_dataset(output, mixed=True), copies=jobs)
     copies = sum(job.deformation is not None for job in jobs)
@@ -202,9 +204,10 @@ def _note(dataset: Dataset, progress: Progress) -> None:
     """Say what may surprise."""
     missing = sum(sample.label_kind is None for sample in dataset.samples)
     if missing:
-        progress.note(
+        warn(
+            progress,
             f"{missing} of {len(dataset.samples)} samples have no labels; training skips "
-            "their copies too."
+            "their copies too.",
         )
     if not is_compiled("warp_kernels"):
         progress.note(FIRST_USE)
@@ -218,10 +221,11 @@ def _note_folds(jobs: Sequence[Copy], progress: Progress) -> None:
         return
     kept = np.mean([np.square(drawn.grid) for drawn, _ in moved])
     asked = np.mean([np.square((folded or drawn).grid) for drawn, folded in moved])
-    progress.note(
+    warn(
+        progress,
         f"{again} of {len(moved)} movements would have folded their image over itself and were"
         f" drawn again: displacements are {np.sqrt(kept / asked):.0%} of what --sigma asks for."
-        " --allow-folds keeps them."
+        " --allow-folds keeps them.",
     )
 
 

@@ -11,7 +11,7 @@ from unetkit.commands.evaluate.counting import Runner
 from unetkit.commands.evaluate.report import CompareReport, EvaluateReport, contents
 from unetkit.commands.evaluate.scoring import EvaluateOptions, ScoredPrediction, score_prediction
 from unetkit.errors import UsageError
-from unetkit.progress import SILENT, Progress
+from unetkit.progress import SILENT, Progress, collects_warnings
 from unetkit.signals import stoppable
 from unetkit.storage.atomic import write_text
 from unetkit.storage.outputs import check_file, write_csv
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unetkit.options import BreakLock, LabelName, Opt, Overwrite, SchedulerName, Seed, Workers
 
 
+@collects_warnings
 def evaluate(
     *stores: str,
     truth: str | None = None,

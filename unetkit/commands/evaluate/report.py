@@ -95,6 +95,7 @@ class EvaluateReport:
     # Blocks and planes that were scored, and those of them that an earlier run had done.
     tiles_total: int = 0
     tiles_reused: int = 0
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values that strict JSON can hold; a score that is not there is None.
@@ -131,6 +132,7 @@ class EvaluateReport:
             "unpaired": list(self.unpaired),
             "tiles_total": self.tiles_total,
             "tiles_reused": self.tiles_reused,
+            "warnings": list(self.warnings),
         }
 
     def check(self, bounds: Sequence[str]) -> None:
@@ -169,6 +171,7 @@ class CompareReport:
     reports: tuple[EvaluateReport, ...]
     comparisons: tuple[Comparison, ...]  # of every two, in every score that has intervals
     reason: str | None  # why there are none
+    warnings: tuple[str, ...] = ()  # of all predictions
 
     @property
     def smallest_p(self) -> float | None:
@@ -195,6 +198,7 @@ class CompareReport:
             ],
             "smallest_p": self.smallest_p,
             "reason": self.reason,
+            "warnings": list(self.warnings),
         }
 
     def check(self, bounds: Sequence[str]) -> None:

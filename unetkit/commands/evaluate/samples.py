@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.errors import InputError
-from unetkit.progress import SILENT, Progress
+from unetkit.progress import SILENT, Progress, warn
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import detect
 
@@ -61,10 +61,11 @@ def match_samples(
     paired = {predicted.name for predicted, _ in pairs}
     unpaired = tuple(s.name for s in found.samples if s.name not in paired)
     if unlabelled:
-        progress.note(f"Left out {len(unlabelled)} samples of the truth that have no labels.")
+        warn(progress, f"Left out {len(unlabelled)} samples of the truth that have no labels.")
     if unpaired:
-        progress.note(
-            f"Left out {len(unpaired)} predicted samples for which the truth has no labels."
+        warn(
+            progress,
+            f"Left out {len(unpaired)} predicted samples for which the truth has no labels.",
         )
     return MatchedSamples(kind, pairs, class_names, unlabelled, unpaired)
 
@@ -158,9 +159,10 @@ def _class_names(pairs: Sequence[Pair], progress: Progress) -> tuple[str, ...]:
                 f"{', '.join(wanted)}; give the masks of the truth the prediction's numbers,"
                 f" {numbers}, and import them again"
             )
-        progress.note(
+        warn(
+            progress,
             f"Classes are compared by number: the prediction calls them {', '.join(found)}, "
-            f"the truth {', '.join(wanted)}."
+            f"the truth {', '.join(wanted)}.",
         )
     return wanted or found
 

@@ -12,6 +12,7 @@ from unetkit.commands.evaluate.confidence import confidence_intervals, units_of
 from unetkit.commands.evaluate.counting import Runner, border_sums, count, count_borders, sweep
 from unetkit.commands.evaluate.report import EvaluateReport, undefined_reasons
 from unetkit.commands.evaluate.samples import match_samples, probability_map
+from unetkit.progress import WarningCollector, warn
 from unetkit.scores import contingency, table, threshold_curve
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from unetkit.commands.evaluate.confidence import Units
     from unetkit.commands.evaluate.counting import Borders, Counted
     from unetkit.commands.evaluate.samples import MatchedSamples
+    from unetkit.progress import Progress
     from unetkit.scores.contingency import Contingency
     from unetkit.scores.table import Scores
     from unetkit.signals import Stop
@@ -56,14 +58,17 @@ def score_prediction(
     prediction: str, truth: str, options: EvaluateOptions, *, stop: Stop, stack: ExitStack
 ) -> ScoredPrediction:
     """Score one prediction; until the end of `stack` the results of blocks are kept."""
-    progress = options.runner.progress
+    # What is warned of here is of this prediction, one of several.
+    progress = WarningCollector(options.runner.progress)
     matched = match_samples(
         prediction, truth, axes=options.axes, labels=options.labels, progress=progress
     )
     if all("prediction" in true.image.attributes for _, true in matched.pairs):
-        progress.note(
-            f"{truth} was taken for the truth, but is a prediction; the prediction stands first."
+        warn(
+            progress,
+            f"{truth} was taken for the truth, but is a prediction; the prediction stands first.",
         )
+    _pass_on(matched, progress)
     kept = stack.enter_context(
         cached_counts(
             prediction,
@@ -101,8 +106,19 @@ def score_prediction(
         unpaired=matched.unpaired,
         tiles_total=kept.total,
         tiles_reused=kept.reused,
+        warnings=progress.warnings,
     )
     return ScoredPrediction(report, units, matched, tables, runner)
+
+
+def _pass_on(matched: MatchedSamples, progress: Progress) -> None:
+    """Say what was warned of when the predictions were made."""
+    told = [ours.image.attributes.get("prediction") for ours, _ in matched.pairs]
+    kept = [text for one in told if isinstance(one, dict) for text in one.get("warnings", ())]
+    texts = [f"When it was predicted: {text}" for text in dict.fromkeys(kept)]
+    if texts:
+        more = f" (and {len(texts) - 1} more warnings)" if texts[1:] else ""
+        warn(progress, *texts, note=f"{texts[0]}{more}")
 
 
 def _scores(

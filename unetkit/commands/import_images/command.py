@@ -16,7 +16,7 @@ from unetkit.commands.import_images.masks import MaskRules, survey
 from unetkit.commands.import_images.pairing import Pair, pair_files
 from unetkit.commands.import_images.shapes import pair_shapes, shape_notes, survey_shapes
 from unetkit.errors import InputError, UsageError
-from unetkit.progress import SILENT, Progress
+from unetkit.progress import SILENT, Progress, collects_warnings, warn, warnings_of
 from unetkit.storage.annotations import annotation_files
 from unetkit.storage.datasets import DatasetWriter, are_named
 from unetkit.storage.image_file import ImageFile, check_axes, joined
@@ -51,16 +51,15 @@ class ImportReport:
     class_names: tuple[str, ...] = ()
     axes: tuple[str, ...] = ()  # several where images differ
     pixel_size: dict[str, float] | None = None  # micrometres, where all images have the same
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
         return asdict(self)
 
 
-def notes(
-    report: ImportReport, files: Sequence[ImageFile], rules: MaskRules, *, asked: bool
-) -> list[str]:
-    """Say what a user should know; of images without a mask where masks were asked for."""
+def notes(report: ImportReport, rules: MaskRules) -> list[str]:
+    """Say what was passed over, and what became of values in masks."""
     said = []
     if report.skipped_known:
         said.append(f"skipped {_many(report.skipped_known, 'image')} that the dataset has already")
@@ -68,22 +67,30 @@ def notes(
         said.append(f"skipped {_many(report.skipped_hidden, 'hidden file')}")
     if report.skipped_other:
         said.append(f"skipped {_many(report.skipped_other, 'file')} of other kinds")
+    if rules.kind == "classes" and report.mapping and not rules.canvases:
+        said.append(f"values in the masks became classes: {_classes(report)}")
+    if rules.ignore is not None:
+        said.append(f"{_many(rules.ignored, 'pixel')} of value {rules.ignore} will be ignored")
+    return said
+
+
+def cautions(
+    report: ImportReport, files: Sequence[ImageFile], rules: MaskRules, *, asked: bool
+) -> list[str]:
+    """Say what is not as one may think; of images without a mask where masks were asked for."""
+    said = []
     if report.alpha_dropped:
         said.append(f"dropped the alpha channel of {_many(report.alpha_dropped, 'image')}")
     for noun, opened in (("image", files), ("mask", tuple(rules.files.values()))):
         said += _remarks(noun, opened)
     if asked and report.unlabelled:
         said.append(f"{_many(report.unlabelled, 'image')} without a mask came in unlabelled")
-    if rules.kind == "classes" and report.mapping and not rules.canvases:
-        said.append(f"values in the masks became classes: {_classes(report)}")
     if rules.empty:
         what = "foreground" if rules.kind == "instances" else "second class"
         said.append(
             f"no {what} was found in any mask, so that there is nothing to learn from them; look at"
             " them, or annotate some more"
         )
-    if rules.ignore is not None:
-        said.append(f"{_many(rules.ignored, 'pixel')} of value {rules.ignore} will be ignored")
     return said
 
 
@@ -121,6 +128,7 @@ KINDS = ("instances", "classes")
 LISTED = 12  # values of one class that are named
 
 
+@collects_warnings
 def import_images(
     source: str,
     output: str,
@@ -240,12 +248,6 @@ def import_images(
         pairs, files = [pairs[n] for n in new], [files[n] for n in new]
     known -= len(pairs)
     alone = labels is None and not append and Path(source).is_file()
-    with _damage(files) as damaged:
-        if alone:
-            here.write_image(files[0], pairs[0], progress)
-        else:
-            here.write_dataset(pairs, files, rules, progress=progress)
-        remarks += damaged()
     report = replace(
         _report(output, files, rules if masks else None),
         made="image" if alone else "dataset",
@@ -255,8 +257,21 @@ def import_images(
         skipped_other=len(found.other),
         skipped_known=known,
     )
-    remarks += shape_notes(rules, list(drawings.values()))
-    for sentence in (*remarks, *notes(report, files, rules, asked=labels is not None)):
+    remarks += cautions(report, files, rules, asked=labels is not None)
+    with _damage(files) as damaged:
+
+        def warned() -> tuple[str, ...]:
+            # What painting tells is known only now.
+            painted = shape_notes(rules, list(drawings.values()))
+            for remark in (*remarks, *painted, *damaged()):
+                warn(progress, remark)
+            return warnings_of(progress)
+
+        if alone:
+            here.write_image(files[0], pairs[0], progress, warned=warned)
+        else:
+            here.write_dataset(pairs, files, rules, progress=progress, warned=warned)
+    for sentence in notes(report, rules):
         progress.note(sentence)
     return report
 

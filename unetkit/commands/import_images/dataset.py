@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from unetkit.storage.image_file import ImageFile
     from unetkit.storage.planes import PlaneArray
 
+    # Tells what there is to be warned of once all is written, and returns it.
+    Warned = Callable[[], Sequence[str]]
+
 CHUNK = 512  # rows of a strip, and the side of the chunks that it fills
 
 
@@ -127,7 +130,9 @@ class DatasetOutput:
                 )
         return found
 
-    def write_image(self, file: ImageFile, pair: Pair, progress: Progress) -> None:
+    def write_image(
+        self, file: ImageFile, pair: Pair, progress: Progress, *, warned: Warned
+    ) -> None:
         """Write one image strip by strip, each as high as a chunk."""
         with staged(self.url, inputs=_inputs([pair]), overwrite=self.overwrite) as partial:
             data = create_image(
@@ -144,6 +149,8 @@ class DatasetOutput:
             progress.start("importing", total=file.planes * -(-file.size("y") // CHUNK))
             _write_strips(partial, data, file, progress.advance)
             add_pyramid(partial)
+            if warnings := warned():
+                update_attributes(partial, warnings=warnings)
 
     def write_dataset(
         self,
@@ -152,17 +159,20 @@ class DatasetOutput:
         rules: MaskRules,
         *,
         progress: Progress,
+        warned: Warned,
     ) -> None:
         """Write sample by sample; what is listed is complete."""
         progress.start("importing", total=len(pairs))
+        told: dict[str, Any] = {"rules": rules, "progress": progress, "warned": warned}
         if self.append and not pairs:
+            warned()
             return
         if self.append:
-            self._add(DatasetWriter(self.url), pairs, files, rules=rules, progress=progress)
+            self._add(DatasetWriter(self.url), pairs, files, **told)
             return
         with staged(self.url, inputs=_inputs(pairs), overwrite=self.overwrite) as partial:
             writer = DatasetWriter(partial, attributes={"command": "import", **_version()})
-            self._add(writer, pairs, files, rules=rules, progress=progress)
+            self._add(writer, pairs, files, **told)
 
     def _add(
         self,
@@ -172,6 +182,7 @@ class DatasetOutput:
         *,
         rules: MaskRules,
         progress: Progress,
+        warned: Warned,
     ) -> None:
         before = writer.names
         try:
@@ -181,7 +192,7 @@ class DatasetOutput:
                 else:
                     _add_sample(writer, pair, file, rules=rules)
                 progress.advance(status=pair.name)
-            writer.finish()
+            writer.finish(warnings=warned())
         except BaseException:
             # In a dataset that was there before, only whole additions may stay.
             for name in set(writer.names) - set(before):

@@ -18,7 +18,7 @@ from unetkit.commands.tile_predict.ensemble import (
 )
 from unetkit.commands.tile_predict.environment import compare_workers, environment_of
 from unetkit.commands.tile_predict.finished import find_finished, plan_like
-from unetkit.commands.tile_predict.output import PredictionStore, output_of
+from unetkit.commands.tile_predict.output import PredictionStore, output_of, stored_warnings
 from unetkit.commands.tile_predict.plan import (
     Plan,
     PredictOptions,
@@ -41,7 +41,7 @@ from unetkit.errors import CheckError, NonFiniteError, StoppedError, UsageError
 from unetkit.kernel_cache import FIRST_USE, is_compiled
 from unetkit.models import hardware
 from unetkit.models.decision import Decision
-from unetkit.progress import SILENT, format_bytes
+from unetkit.progress import SILENT, collects_warnings, format_bytes, keep_warnings, warn
 from unetkit.signals import stoppable
 from unetkit.storage import outputs
 from unetkit.storage.datasets import open_dataset
@@ -116,13 +116,14 @@ class PredictionReport:
     # None where another machine computes.
     expected_seconds: float | None
     audit: dict[str, Any] | None  # what a second look at some windows found, where asked for
-    warnings: tuple[str, ...]  # how images differ from what the model was trained on
     seconds: float
     status: Literal["done", "nothing to do", "planned"]
+    warnings: tuple[str, ...] = ()  # with those of the run that was resumed
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return {**asdict(self), "classes": list(self.classes), "warnings": list(self.warnings)}
+        lists = {"classes": list(self.classes), "warnings": list(self.warnings)}
+        return {**asdict(self), **lists}
 
 
 def summary(plan: Plan) -> str:
@@ -202,7 +203,6 @@ def planned(plan: Plan, output: str, *, device: str, dry_run: bool) -> Predictio
         disk_free=outputs.free_bytes(output),
         expected_seconds=plan.seconds,
         audit=None,
-        warnings=(),
         seconds=0.0,
         status="planned",
     )
@@ -260,6 +260,7 @@ SAY_HOW_TO_GO_ON, NOT_MENDED = (StoppedError, CheckError), (UsageError, NonFinit
 DATASETS = ("dataset", "stack")
 
 
+@collects_warnings
 def tile_predict(
     source: str,
     *,
@@ -359,7 +360,7 @@ def tile_predict(
         lists it.
     strict : bool
         Refuse an image that is far from what the model was trained on, in the size of its pixels,
-        its intensities or its details; else a note says so.
+        its intensities or its details; else a warning says so.
     channels : str, optional
         Channels to use, in this order, by name or number: ``DAPI`` or ``0,2``; left out, those
         that the model was trained with.
@@ -512,16 +513,23 @@ class _Job:
         report = planned(plan, partial.output, device=self.device, dry_run=partial.dry_run)
         if finished is not None:
             report = replace(report, tiles_taken_over=report.tiles_total)
-        warnings = tuple(self._note(plan, report, finished))
-        plan, report = replace(plan, warnings=warnings), replace(report, warnings=warnings)
+            keep_warnings(self.progress, stored_warnings(finished.url))
+        if earlier is not None:
+            keep_warnings(self.progress, stored_warnings(earlier.place))
+        self._note(plan, report, finished)
         if partial.dry_run:
             return report
         if earlier is not None and earlier.finished:
             if self.options.audit:
-                self.progress.note("it is published already; an audit takes place before that")
+                warn(
+                    self.progress,
+                    "it is published already and was not audited now; an audit takes place before"
+                    " that",
+                )
             return replace(report, tiles_reused=report.tiles_total, status="nothing to do")
         inference = inference_config(plan, device=self.device, parallelism=self.parallelism)
-        store = PredictionStore(partial, plan, self.source, self.dataset.kind in DATASETS)
+        several = self.dataset.kind in DATASETS
+        store = PredictionStore(partial, plan, self.source, several, self.progress)
         making = partial.opened(
             fresh=earlier is None, kept=SAY_HOW_TO_GO_ON, lost=NOT_MENDED, note=self.progress.note
         )
@@ -583,11 +591,8 @@ class _Job:
 
     def _note(
         self, plan: Plan, report: PredictionReport, finished: FinishedPrediction | None
-    ) -> list[str]:
-        """Say what will be done, and what about the images or the disk may be in its way.
-
-        Returned is how the images differ from those of the training.
-        """
+    ) -> None:
+        """Say what will be done, and what about the images or the disk may be in its way."""
         note = self.progress.note
         note(str(finished) if finished else f"{summary(plan)} on {self.device}")
         if self.options.separate == "watershed" and not is_compiled("watershed"):
@@ -600,7 +605,7 @@ class _Job:
                 f"{plan.mask.reach} pixels beyond it; the others are left out"
             )
         # Of several models the first, which has learned from what the others have.
-        warnings = check_input_shift(
+        check_input_shift(
             plan.model.header,
             plan.samples,
             [each[0] for each in plan.normalizations],
@@ -609,13 +614,13 @@ class _Job:
             progress=self.progress,
         )
         if absent := report.input_chunks_absent:
-            note(
+            warn(
+                self.progress,
                 f"{absent} of {report.input_chunks} input chunks {'is' if absent == 1 else 'are'} "
-                "absent, read as the fill value"
+                "absent, read as the fill value",
             )
         if report.disk_free is not None and report.disk_free < report.output_bytes:
             note(
                 f"the output can take {format_bytes(report.output_bytes)}, and "
                 f"{format_bytes(report.disk_free)} are free on its disk"
             )
-        return warnings

@@ -12,22 +12,25 @@ import numpy as np
 
 from unetkit.commands.tile_predict.ensemble import common_value
 from unetkit.commands.tile_predict.plan import PredictOptions, missing_chunks
+from unetkit.progress import SILENT, warnings_of
 from unetkit.storage import outputs, urls
 from unetkit.storage.chunks import write_list
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image, create_labels, update_attributes
 from unetkit.storage.images import detect, open_image
 from unetkit.storage.journal import CHUNK_LIST, FOLDER
-from unetkit.storage.nodes import read_node
+from unetkit.storage.nodes import GroupNode, read_node
+from unetkit.storage.ome import provenance_marks
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import base_name
 from unetkit.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.commands.tile_predict.plan import Plan
+    from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample
     from unetkit.storage.partial import Partial
     from unetkit.storage.planes import PlaneArray
@@ -42,7 +45,7 @@ TOLD = ("tile", "overlap", "tta", "merge", "precision", "batch", "threshold", "g
 SETTLED = ("tile", "precision", "batch")
 
 
-def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
+def provenance(plan: Plan, *, origin: str, warnings: Sequence[str]) -> dict[str, Any]:
     """Say what a prediction is made with; files by their names only, since folders are private.
 
     `command` makes the same pixels from the same files again, with the choices that were made
@@ -67,8 +70,25 @@ def provenance(plan: Plan, *, origin: str) -> dict[str, Any]:
         **({} if decision is None else {"decision": decision.to_dict()}),
         "input_chunks": chunks,
         "input_chunks_absent": absent,
-        **({"warnings": list(plan.warnings)} if plan.warnings else {}),
+        **({"warnings": list(warnings)} if warnings else {}),
     }
+
+
+def stored_warnings(url: str) -> tuple[str, ...]:
+    """Return what was warned of when a prediction was made, or begun."""
+    return _warnings_in(told_of(url))
+
+
+def told_of(url: str) -> dict[str, Any]:
+    """Return what `provenance` said of a prediction."""
+    node = read_node(url)
+    told = provenance_marks(node).get("prediction") if isinstance(node, GroupNode) else None
+    return told if isinstance(told, dict) else {}
+
+
+def _warnings_in(told: Mapping[str, Any]) -> tuple[str, ...]:
+    found = told.get("warnings")
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def _settled(plan: Plan, name: str) -> Any:
@@ -106,7 +126,7 @@ class SampleOutput:
     sample: Sample
     normalizations: tuple[Normalization, ...]  # one for each network
     place: str  # where it is made
-    origin: str  # what is read, to be named in it
+    provenance: dict[str, Any]
 
     def probabilities(self) -> PlaneArray:
         """Open the array of probabilities, after creating it where it is not there."""
@@ -130,7 +150,7 @@ class SampleOutput:
                 "scale": 1 / 255 if kind == "uint8" else 1.0,
                 **({} if told is None else {"pixel_size": told}),
                 "normalization": common_value([each.to_dict() for each in self.normalizations]),
-                "prediction": provenance(self.plan, origin=self.origin),
+                "prediction": self.provenance,
             },
             name=self.sample.name,
             ome_version=self.plan.options.ome_version,
@@ -175,6 +195,7 @@ class PredictionStore:
     plan: Plan
     origin: str  # what is read
     as_dataset: bool
+    progress: Progress = SILENT  # knows what there was to be warned of
 
     @property
     def url(self) -> str:
@@ -185,13 +206,14 @@ class PredictionStore:
         """Say where the output of each sample is made; creates the dataset, if it is to be one."""
         if self.as_dataset:
             self._writer()
+        told = self._provenance()
         return tuple(
             SampleOutput(
                 self.plan,
                 sample,
                 normalizations,
                 urls.join(self.url, sample.name) if self.as_dataset else self.url,
-                self.origin,
+                told,
             )
             for sample, normalizations in zip(
                 self.plan.samples, self.plan.normalizations, strict=True
@@ -223,13 +245,16 @@ class PredictionStore:
     def complete(self, **noted: dict[str, Any] | None) -> None:
         """Add the list of samples, and of chunks, which takes the place of the journal.
 
-        What is `noted`, such as what an audit found, is added to the provenance of every image.
+        What is `noted`, such as what an audit found, is added to the provenance of every image,
+        and what was warned of late.
         """
-        known = {name: value for name, value in noted.items() if value is not None}
-        if known:
-            found = {**provenance(self.plan, origin=self.origin), **known}
-            for output in self.outputs():
-                update_attributes(output.place, prediction=found)
+        late: dict[str, Any] = {name: value for name, value in noted.items() if value is not None}
+        for output in self.outputs():
+            told = told_of(output.place)
+            if warnings_of(self.progress) != _warnings_in(told):
+                late["warnings"] = list(warnings_of(self.progress))
+            if late:
+                update_attributes(output.place, prediction={**told, **late})
         if self.as_dataset:
             writer = self._writer()
             for sample in self.plan.samples:
@@ -238,8 +263,11 @@ class PredictionStore:
             writer.finish()
         write_list(self.url, urls.join(self.url, FOLDER, CHUNK_LIST))
 
+    def _provenance(self) -> dict[str, Any]:
+        return provenance(self.plan, origin=self.origin, warnings=warnings_of(self.progress))
+
     def _writer(self) -> DatasetWriter:
-        attributes = {"prediction": provenance(self.plan, origin=self.origin)}
+        attributes = {"prediction": self._provenance()}
         version = self.plan.options.ome_version
         return DatasetWriter(self.url, attributes=attributes, ome_version=version)
 

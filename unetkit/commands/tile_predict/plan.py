@@ -286,7 +286,6 @@ class Plan:
     memory_limit: int = 0
     seconds: float | None = None  # expected of the networks; None where others compute
     reason: str | None = None  # what speaks against a lower precision that is there
-    warnings: tuple[str, ...] = ()  # how images differ from those of the training
 
     @cached_property
     def averaging(self) -> Averaging:

@@ -22,13 +22,14 @@ from unetkit.commands.tile_predict.finished import TakeOverJob, take_over
 from unetkit.commands.tile_predict.instances import Separation, number_objects, stages
 from unetkit.commands.tile_predict.plan import ABSENT_LIST, LEFT_OUT_LIST, list_absent
 from unetkit.engine.jobs import run_jobs
+from unetkit.progress import warn
 from unetkit.storage.atomic import write_text
 from unetkit.storage.journal import FOLDER
 from unetkit.storage.partial import stop_message
 from unetkit.storage.urls import join
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from unetkit.commands.tile_predict.blocks import InferenceConfig, TileDone
     from unetkit.commands.tile_predict.finished import FinishedPrediction
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from unetkit.storage.journal import Journal
 
 # No sample can be named so: a name has no slash.
-LEFT_OUT = "//left out/"
+LEFT_OUT, FILLED = "//left out/", "//filled/"
 TAKEN_OVER = "//taken over/"
 
 
@@ -87,13 +88,15 @@ class PredictionRun:
         self.store.partial.write_fingerprint(self.plan.fingerprint())
         self._list_absent()
         there, taken = self._take_over(tasks, journal)
-        reused, filled, constant = self._predict(tasks, journal, there=there)
-        left_out = self._list_left_out(journal)
+        reused, constant = self._predict(tasks, journal, there=there)
+        done = journal.done()
+        left_out = self._list_left_out(done)
+        filled = sum(count or 0 for key, count in done.items() if key.startswith(FILLED))
         objects = None
         if has_instances(self.plan.model.header.target):
             objects = self._find_instances(outputs)
         if filled:
-            self.progress.note(f"{filled} values of the input were NaN or Inf and read as 0")
+            warn(self.progress, f"{filled} values of the input were NaN or Inf and read as 0")
         self.progress.start("smaller levels", total=len(outputs))
         self.store.add_pyramids(advance=self._advance)
         audited = self._audit(tasks, left_out) if self.plan.options.audit else None
@@ -171,6 +174,8 @@ class PredictionRun:
     def _record(journal: Journal, job: TileJob, one: TileDone) -> None:
         if one.left_out:
             journal.record(LEFT_OUT + job.key, checksum=None)
+        if one.filled:
+            journal.record(FILLED + job.key, checksum=one.filled)
         journal.record(job.key, checksum=one.checksum)
 
     @staticmethod
@@ -182,13 +187,13 @@ class PredictionRun:
 
     def _predict(
         self, tasks: list[ImageTask], journal: Journal, *, there: frozenset[str]
-    ) -> tuple[int, int, int]:
+    ) -> tuple[int, int]:
         """Stage 1: every tile that is not done, or no longer as it was written."""
         total = self.plan.tiles_total
         if len(there) == total:
-            return total, 0, 0
+            return total, 0
         self.progress.start("predict", total=total)
-        reused, done, filled, constant = 0, 0, 0, 0
+        reused, done, constant = 0, 0, 0
 
         def known(job: TileJob) -> TileJob:
             nonlocal reused
@@ -205,11 +210,10 @@ class PredictionRun:
                     yield batch
 
         def finish(batch: TileBatch, result: BatchDone) -> None:
-            nonlocal done, filled, constant
+            nonlocal done, constant
             new = [(job, one) for job, one in zip(batch.jobs, result.tiles, strict=True) if one]
             for job, one in new:
                 self._record(journal, job, one)
-                filled += one.filled
                 constant += one.constant
             done += len(new)
             self.retries += result.retries
@@ -218,7 +222,7 @@ class PredictionRun:
                 self._advance(f"{done + reused} of {total} tiles")
 
         run_jobs(predict_batch, left(), scheduler=self.scheduler, on_done=finish)
-        return reused, filled, constant
+        return reused, constant
 
     def _say_if_fewer(self, batch: int) -> None:
         """Say once for each number how many tiles memory is enough for."""
@@ -245,9 +249,9 @@ class PredictionRun:
         )
         return found
 
-    def _list_left_out(self, journal: Journal) -> frozenset[str]:
+    def _list_left_out(self, done: Mapping[str, int | None]) -> frozenset[str]:
         """Write down the tiles that are left out, with those of earlier runs."""
-        keys = [key.removeprefix(LEFT_OUT) for key in journal.done() if key.startswith(LEFT_OUT)]
+        keys = [key.removeprefix(LEFT_OUT) for key in done if key.startswith(LEFT_OUT)]
         if keys:
             lines = "".join(json.dumps(key) + "\n" for key in sorted(keys))
             write_text(join(self.store.url, FOLDER, LEFT_OUT_LIST), lines)

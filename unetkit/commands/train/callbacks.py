@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import ResourceError
 from unetkit.models.model_file import to_bytes
-from unetkit.progress import format_duration
+from unetkit.progress import format_duration, keep_warnings, warn, warnings_of
 from unetkit.storage.atomic import make_folder
 from unetkit.storage.urls import is_remote
 from unetkit.training.distributed import SINGLE
@@ -95,12 +95,14 @@ class MainCallback(Callback):
         self._kept = False
         self.fit: Fit | None = None
         """How the decision was fitted, once it is."""
+        self._logged: set[str] = set()  # warnings
         self.callbacks: list[Callback] = []
         """Told of everything after the log."""
 
     def start(self, **settings: Any) -> None:
         """Begin the log with `settings`, all else that decides about the weights, and the bar."""
         self._run_folder.write(event="start", **{**self._description.to_dict(), **settings})
+        self._log_warnings()
         if self._description.plan.budget is None:
             self._progress.start("training", total=self._steps)
         else:
@@ -108,11 +110,14 @@ class MainCallback(Callback):
 
     def go_on(self, state: Checkpoint) -> None:
         """Go on with log and bar from a state that holds what `to_dict` returned."""
+        self._logged = set(self._run_folder.warnings())
+        keep_warnings(self._progress, self._run_folder.warnings())
         earlier = state.facts["more"]["reporter"]
         self._began -= earlier["seconds"]
         self._smooth, self._score = earlier["smooth"], earlier["score"]
         self._steps, self._done = state.facts["pace"]["steps"], state.facts["position"]["step"]
         self._kept = state.facts["position"]["best"] is not None
+        self._log_warnings()
         self._progress.start("training", total=self._steps)
         self._progress.advance(min(self._done, self._steps - 1), status=self._status())
 
@@ -172,10 +177,12 @@ class MainCallback(Callback):
     def on_restore(self, step: int) -> None:
         """Tell people and the log."""
         self._run_folder.write(event="went back", step=step)
-        self._progress.note(
+        warn(
+            self._progress,
             f"Ten steps in a row up to step {step} had no finite loss: the network is as it was"
-            " when its state was last kept, and goes on from there once."
+            " when its state was last kept, and goes on from there once.",
         )
+        self._log_warnings()
 
     def check(self) -> None:
         """End with a StoppedError that says what is kept, where a signal came."""
@@ -208,12 +215,17 @@ class MainCallback(Callback):
     def kept(self, step: int, network: nn.Module, found: Validation) -> None:
         """Keep the model on disk."""
         scores = {**found.scores, "loss": found.loss}
-        header = self._description.header(step, scores, steps=self._steps)
+        warnings = warnings_of(self._progress)
+        header = self._description.header(step, scores, steps=self._steps, warnings=warnings)
         self._run_folder.keep_best(to_bytes(network, header), step=step)
         self._kept = True
 
     def ended(self, outcome: TrainingResult) -> None:
         """Write the last line of the log."""
+        start = self._description.start
+        if start is not None and outcome.best_step == 0:
+            warn(self._progress, f"No step did better than {start.path}, which is kept.")
+        self._log_warnings()
         self._run_folder.write(
             event="end",
             steps=outcome.steps,
@@ -226,6 +238,13 @@ class MainCallback(Callback):
         )
         for callback in self.callbacks:
             callback.ended(outcome)
+
+    def _log_warnings(self) -> None:
+        """Let the log, and so the page, tell of what is new."""
+        for text in warnings_of(self._progress):
+            if text not in self._logged:
+                self._logged.add(text)
+                self._run_folder.write(event="warning", step=self._done, text=text)
 
     def _status(self) -> str:
         loss = "" if self._smooth is None else f"loss {self._smooth:.3f}"

@@ -21,7 +21,14 @@ from unetkit.errors import UsageError
 from unetkit.models import hardware
 from unetkit.models.build import build_model
 from unetkit.models.model_file import check_content, with_decision
-from unetkit.progress import SILENT, Progress
+from unetkit.progress import (
+    SILENT,
+    Progress,
+    WarningCollector,
+    collects_warnings,
+    warn,
+    warnings_of,
+)
 from unetkit.storage.atomic import write_bytes
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.urls import exists
@@ -76,10 +83,12 @@ class FoldsReport:
     precision: str
     seconds: float = field(compare=False)
     decision: dict[str, Any] | None = None  # of all folds together, where there is one
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return {**asdict(self), "outputs": list(self.outputs), "report": list(self.report)}
+        lists = ("outputs", "report", "warnings")
+        return {**asdict(self), **{name: list(getattr(self, name)) for name in lists}}
 
 
 def folds_of(output: str, folds: int) -> list[tuple[str, Fold | None]]:
@@ -120,6 +129,7 @@ def folds_report(reports: Sequence[TrainReport]) -> FoldsReport:
     )
 
 
+@collects_warnings
 def train(
     source: str,
     *,
@@ -283,8 +293,12 @@ def train(
     )
     # Once for all folds: processes find each other when they start, and never again.
     with init_distributed(hardware.pick_device(device)) as group:
-        one = partial(_train, dataset, given, start=start, group=group, progress=progress)
-        done = [one(partial(claim, path), fold=fold) for path, fold in outputs]
+        one = partial(_train, dataset, given, start=start, group=group)
+        before = warnings_of(progress)
+        done = [
+            one(partial(claim, path), fold=fold, progress=WarningCollector(progress, before))
+            for path, fold in outputs
+        ]
         reports = [report for report, _ in done]
         if folds == 1:
             return reports[0]
@@ -380,8 +394,10 @@ def _prepare(
     )
     if plan.fold is not None:
         notes = (f"Fold {plan.fold.number} of {plan.fold.count}.", *notes)
-    for note in (*notes, *parts.notes):
+    for note in notes:
         progress.note(note)
+    for note in parts.notes:
+        warn(progress, note)
     description = TrainingDescription(
         plan, dataset, task=task, parts=parts, contract=contract, start=start
     )

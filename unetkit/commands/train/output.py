@@ -16,13 +16,14 @@ import torch
 from unetkit.errors import OutputError
 from unetkit.models.hardware import PRECISIONS
 from unetkit.models.model_header import read_header
+from unetkit.progress import warn
 from unetkit.storage.chunks import inventory
 from unetkit.storage.journal import differences
 from unetkit.storage.partial import Partial, PreviousRun
 from unetkit.storage.urls import exists
 from unetkit.training.checkpoint import Checkpoint, Validation
 from unetkit.training.loop import TrainingResult
-from unetkit.training.run_folder import RunFolder, folder_of, log_of
+from unetkit.training.run_folder import RunFolder, folder_of, log_of, logged_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -47,6 +48,7 @@ class TrainingOutput:
     previous: PreviousRun | None = None
     state: Checkpoint | None = None  # from where to go on
     end: dict[str, Any] | None = None  # the last line of a finished training's log
+    warnings: tuple[str, ...] = ()  # of a finished training
 
     def precision(self, requested: str, group: ProcessGroup) -> str:
         """Return the precision that was chosen before, where the choice is left open."""
@@ -126,7 +128,8 @@ def _finished(output: str) -> TrainingOutput:
         )
     left_out = (*SURROUNDINGS, "event")
     known = {key: value for key, value in lines[0].items() if key not in left_out}
-    return TrainingOutput(output, previous=PreviousRun(output, True, known), end=lines[-1])
+    previous = PreviousRun(output, True, known)
+    return TrainingOutput(output, previous=previous, end=lines[-1], warnings=logged_warnings(lines))
 
 
 def _lines(log: str) -> list[dict[str, Any]]:
@@ -182,7 +185,8 @@ def compare_surroundings(state: Checkpoint, now: dict[str, Any], progress: Progr
     """Say what may make the result differ from that of a training that was never stopped."""
     found = differences(state.facts["more"]["surroundings"], now)
     if found:
-        progress.note(
+        warn(
+            progress,
             f"Goes on elsewhere ({'; '.join(found)}): the last bits of the result may differ from"
-            " those of a training that was never stopped."
+            " those of a training that was never stopped.",
         )

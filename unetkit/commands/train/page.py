@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unetkit.models.decision import Decision
 from unetkit.storage.atomic import make_folder, write_bytes, write_text
 from unetkit.training.loop import Callback
-from unetkit.training.run_folder import PAGE
+from unetkit.training.run_folder import PAGE, logged, logged_warnings
 from unetkit.views.page import page, png_uri
 from unetkit.views.pictures import small_picture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from unetkit.commands.train.report import TrainingDescription
     from unetkit.commands.train.validation import ValidationPicture
@@ -66,7 +64,7 @@ class TrainingPage(Callback):
         write_bytes(str(self._pictures / f"{name}.png"), content)
 
     def _write(self, *, running: bool) -> None:
-        lines = list(_events(self._log.read_text("utf-8", errors="replace")))
+        lines = list(logged(self._log.read_bytes()))
         write_text(self._path, page(self._contents(lines, running=running), template=PAGE))
 
     def _contents(self, lines: list[dict[str, Any]], *, running: bool) -> dict[str, Any]:
@@ -97,6 +95,7 @@ class TrainingPage(Callback):
             "title": f"Training on {self._description.to_dict()['data']}",
             "state": state,
             "running": running,
+            "warnings": list(logged_warnings(lines)),
             "facts": [[name, str(value)] for name, value in rows],
             "held": "held out" if plan.numbers.loss == "unet" else "held out (cross-entropy alone)",
             "score": "mean average precision (AP)" if instances else "mean Dice",
@@ -141,12 +140,3 @@ class TrainingPage(Callback):
                 if data is not None
             ],
         }
-
-
-def _events(log: str) -> Iterator[dict[str, Any]]:
-    """Read the lines of a log; a job that was killed may have left one of them cut off."""
-    for line in log.splitlines():
-        with suppress(ValueError):
-            event = json.loads(line)
-            if isinstance(event, dict) and "event" in event:
-                yield event

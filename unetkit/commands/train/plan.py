@@ -18,6 +18,7 @@ from unetkit.geometry.tiles import Tile, cover
 from unetkit.models import hardware
 from unetkit.models.build import models, parse_options
 from unetkit.options import complete, options_of
+from unetkit.progress import warn
 from unetkit.storage.datasets import are_named
 from unetkit.training.recipes import RECIPES, Recipe, choose_recipe
 from unetkit.training.sampler import ClassCounts
@@ -268,7 +269,7 @@ def check_channels(dataset: Dataset, channels: str | None, progress: Progress) -
             f"samples to train on must have the same channels, got {got}; choose those that mean"
             " the same with --channels"
         )
-    progress.note(f"Channels are taken by their order, since not all have names: {got}.")
+    warn(progress, f"Channels are taken by their order, since not all have names: {got}.")
 
 
 def _otherwise_named(dataset: Dataset) -> Sample | None:
@@ -294,7 +295,7 @@ def choose_task(dataset: Dataset, target: str | None, progress: Progress) -> Lea
         dataset.samples[0].labels()
     unlabelled = len(dataset.samples) - len(samples)
     if unlabelled:
-        progress.note(f"{unlabelled} of {len(dataset.samples)} samples have no labels; left out.")
+        warn(progress, f"{unlabelled} of {len(dataset.samples)} samples have no labels; left out.")
     chosen = _target(samples, target)
     names = target_names(chosen, _class_names(samples))
     return _counted(LearningTask(samples, unlabelled, chosen, names), progress)

@@ -14,7 +14,7 @@ from unetkit.training.run_folder import log_of
 from unetkit.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from unetkit.commands.train.initial_weights import Start
     from unetkit.commands.train.plan import LearningTask, Plan
@@ -70,7 +70,9 @@ class TrainingDescription:
             "validated_on": sorted({region.sample for region in self.parts.validation}),
         }
 
-    def header(self, step: int, scores: Mapping[str, Any], *, steps: int) -> ModelHeader:
+    def header(
+        self, step: int, scores: Mapping[str, Any], *, steps: int, warnings: Sequence[str] = ()
+    ) -> ModelHeader:
         """Describe the model that was reached after `step` of `steps`, as far as is known."""
         first = self.dataset.samples[0]
         return ModelHeader(
@@ -85,7 +87,13 @@ class TrainingDescription:
             pixel_size=first.image.pixel_size,
             intensities=self.intensities,
             scores=dict(scores),
-            provenance={**self.to_dict(), "command": "train", "steps": steps, "best_step": step},
+            provenance={
+                **self.to_dict(),
+                "command": "train",
+                "steps": steps,
+                "best_step": step,
+                **({"warnings": list(warnings)} if warnings else {}),
+            },
         )
 
 
@@ -111,10 +119,11 @@ class TrainReport:
     steps_total: int  # planned, in the place of a `--time-budget`
     resumed_at_step: int | None = None
     decision: dict[str, Any] | None = None  # how objects and classes are decided, where fitted
+    warnings: tuple[str, ...] = ()  # with those of before it was resumed
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return asdict(self)
+        return {**asdict(self), "warnings": list(self.warnings)}
 
 
 def report(

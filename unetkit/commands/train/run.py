@@ -15,6 +15,7 @@ from unetkit.commands.train.samples import intensity_summary, training_samples
 from unetkit.commands.train.validation import Validator
 from unetkit.models.model_file import load
 from unetkit.models.model_header import read_header
+from unetkit.progress import keep_warnings, warnings_of
 from unetkit.signals import stoppable
 from unetkit.training.block_cache import BlockCache
 from unetkit.training.freezing import unfreeze_after
@@ -70,6 +71,7 @@ class TrainingRun:
         maps: list[HeldOutMap] = []
         if result is not None and self.output.end is not None:
             progress.note("The training is finished, so there is nothing to do.")
+            keep_warnings(progress, self.output.warnings)
             start, total = result.steps, self.output.end["steps_total"]
             decision = read_header(self.output.output).decision
             if self.facts.plan.fold is not None and self._has_choice:
@@ -89,7 +91,7 @@ class TrainingRun:
                 progress.note(f"Ended after {result.steps} steps: the score did not rise any more.")
             if self.facts.start is not None and result.best_step == 0:
                 progress.note(f"No step did better than {self.facts.start.path}, which is kept.")
-        done = report(
+        told = report(
             self.facts,
             result,
             output=self.output.output,
@@ -98,7 +100,7 @@ class TrainingRun:
             resumed_at_step=start,
             decision=decision,
         )
-        return done, maps
+        return replace(told, warnings=warnings_of(progress)), maps
 
     def _train(
         self, network: nn.Module, progress: Progress, *, began: float, kept: dict[str, Any]

@@ -14,6 +14,7 @@ from unetkit.commands.train.plan import CONTEXT, PRESET
 from unetkit.engine.input_shift import typical_of
 from unetkit.engine.label_tiles import TileJob, tile_weights
 from unetkit.geometry.tiles import Tile
+from unetkit.progress import warn
 from unetkit.training.sampler import TrainingSample
 
 if TYPE_CHECKING:
@@ -49,9 +50,10 @@ def training_samples(
     chosen = [sample for sample in task.samples if sample.name in wanted]
     missing = sum(not _has_weights(sample, task.target) for sample in chosen)
     if missing:
-        progress.note(
+        warn(
+            progress,
             f"{missing} of {len(chosen)} samples have no stored weights; computed as "
-            "'unetkit weights' does by default."
+            "'unetkit weights' does by default.",
         )
     progress.start("reading intensities", total=len(chosen))
     damped = tuple(weight**balance for weight in task.balance)

@@ -11,7 +11,7 @@ from unetkit.commands.weights.run import SampleWeights, Weighing, alone
 from unetkit.engine.schedulers import open_scheduler
 from unetkit.errors import InputError, UsageError
 from unetkit.kernel_cache import FIRST_USE, is_compiled
-from unetkit.progress import SILENT, Progress
+from unetkit.progress import SILENT, Progress, collects_warnings, warn
 from unetkit.signals import stoppable
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import detect
@@ -62,13 +62,15 @@ class WeightsReport:
     preview: str | None = None
     # Of each sample, where asked for: objects, pairs that touch, share of pixels between objects.
     report: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        lists = {"unlabelled": list(self.unlabelled), "report": list(self.report)}
-        return {**asdict(self), **lists}
+        lists = ("unlabelled", "report", "warnings")
+        return {**asdict(self), **{name: list(getattr(self, name)) for name in lists}}
 
 
+@collects_warnings
 def weights(
     source: str,
     *,
@@ -197,9 +199,9 @@ def weights(
 def _note(target: str, progress: Progress, *, balanced: bool) -> None:
     """Say what may surprise."""
     if target == "classes":
-        progress.note("Class maps name no single cells: weights are the class balance alone.")
+        warn(progress, "Class maps name no single cells: weights are the class balance alone.")
     if target == "classes" or balanced:
-        progress.note(UNUSED)
+        warn(progress, UNUSED)
     if not is_compiled("weight_map"):
         progress.note(FIRST_USE)
 
@@ -234,7 +236,7 @@ def _labelled(dataset: Dataset, progress: Progress) -> list[Sample]:
         dataset.samples[0].labels()
     missing = len(dataset.samples) - len(labelled)
     if missing:
-        progress.note(f"{missing} of {len(dataset.samples)} samples have no labels; left out.")
+        warn(progress, f"{missing} of {len(dataset.samples)} samples have no labels; left out.")
     return labelled
 
 

@@ -22,6 +22,7 @@ from unetkit.engine.label_tiles import (
     survey_tile,
     weigh_tile,
 )
+from unetkit.progress import warnings_of
 from unetkit.storage.image_writer import create_weights
 from unetkit.storage.images import open_image
 from unetkit.storage.partial import stop_message
@@ -172,12 +173,15 @@ class Weighing:
         left = [p for p in self._parts if p.previous is None or not p.previous.finished]
         # Outside of what removes its work after an error: what can't be read is refused and stays.
         begun = {id(part): part.array(settings) for part in left if part.previous is not None}
+        # Unlike the settings, no byte of the weights depends on them.
+        warnings = warnings_of(self._progress)
+        told = {**settings, "warnings": warnings} if warnings else settings
         arrays: list[PlaneArray] = []
         journals: dict[str, Journal] = {}
         with ExitStack() as stack:
             for part in left:
                 journal = stack.enter_context(part.partial.opened(fresh=part.previous is None))
-                arrays.append(begun.get(id(part)) or part.array(settings))
+                arrays.append(begun.get(id(part)) or part.array(told))
                 part.partial.write_fingerprint(part.fingerprint(settings, balance))
                 journals[arrays[-1].url] = journal
             return self._weigh(self._tiles(left, arrays).tiles(balance), journals)
