@@ -72,6 +72,20 @@ def test_an_output_appears_complete_once_all_is_on_the_disk(out, tmp_path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["out.zarr"]
 
 
+def test_what_a_killed_replacement_had_put_aside_comes_back(out, tmp_path):
+    make(out, 1)
+    aside = tmp_path / f".out.zarr.{'0' * 16}.unetkit-old"
+    Path(out).rename(aside)
+    with pytest.raises(OutputError, match="add --overwrite"), staged(out):
+        pytest.fail("an earlier output was taken for none")
+    assert value_of(out) == 1
+    shutil.copytree(out, aside)
+    with staged(out, overwrite=True) as partial:
+        make(partial, 2)
+    assert value_of(out) == 2
+    assert not aside.exists()
+
+
 def test_a_failure_leaves_everything_as_it_was(out, tmp_path):
     make(out)
     before = tree(tmp_path)

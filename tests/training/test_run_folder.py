@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from unetkit.errors import OutputError, UsageError
-from unetkit.training.run_folder import RunFolder
+from unetkit.training.checkpoint import Position
+from unetkit.training.run_folder import RunFolder, _belongs
 
 
 @pytest.fixture
@@ -63,6 +64,15 @@ def test_the_log_is_whole_lines_of_strict_json_while_it_is_written(output):
             assert [json.loads(line)["step"] for line in lines] == list(range(step + 1))
         with pytest.raises(ValueError, match="JSON"):
             place.write(loss=float("nan"))
+
+
+@pytest.mark.parametrize(
+    "line", ['{"event": "step", "step": 1, "loss": Infinity}', "[1e999]", '{"']
+)
+def test_a_log_that_goes_on_keeps_only_what_a_training_writes(line):
+    position = Position(step=5, validated=5)
+    assert _belongs(b'{"event": "step", "step": 1, "loss": 0.5}', position)
+    assert not _belongs(line.encode(), position)
 
 
 def test_after_an_error_the_best_model_and_the_log_stay(output, tmp_path):

@@ -154,11 +154,14 @@ def partial_url(url: str) -> str:
 def staged(url: str, *, inputs: Sequence[str] = (), overwrite: bool = False) -> Iterator[str]:
     """Make an output in a new partial beside its place, and put it there when it is complete.
 
-    What an earlier run left in the partial is removed first. After an exception the partial is
+    What an earlier run left in the partial is removed first, and an output that it had put aside
+    when it was killed comes back. After an exception the partial is
     removed, and the output's place is as it was.
     """
-    check_output(url, inputs=inputs, overwrite=overwrite)
     partial = partial_url(url)
+    if not is_remote(url) and Path(partial).parent.is_dir():
+        atomic.recover(url, partial)
+    check_output(url, inputs=inputs, overwrite=overwrite)
     discard(partial)
     if not is_remote(partial):
         # Some file systems let nobody make anything, and tell no sooner; those who write here

@@ -304,6 +304,7 @@ def _belongs(line: bytes, position: Position) -> bool:
     """Say whether a line of a log was written before a position was reached."""
     try:
         facts = json.loads(line)
+        json.dumps(facts, allow_nan=False)  # as it was written
         step = facts.get("step", 0)
         reached = position.validated if facts["event"] == "validation" else position.step
         return bool(step <= reached)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -232,6 +233,30 @@ def test_results_come_back_as_they_were():
     assert found[0.1].counts.tolist() == [4]
     with pytest.raises(KeyError):
         cached_counts.unpack({"kind": "Popen", "parts": {}}, {})
+
+
+def put_in_place_of(key, tree, content=None):
+    """Exchange a kept result for another with a checksum that is right."""
+    with journal.Journal(PARTIAL) as record:
+        kept = journal.Results(PARTIAL, record)
+        kept.put(key, tree, {})
+        if content is not None:
+            (path,) = {kept._path(key)}
+            path.write_bytes(content)
+            record.record(key, checksum=zlib.crc32(content))
+
+
+@pytest.mark.parametrize(
+    ("tree", "content"),
+    [({"array": ["a0"]}, None), ({"kind": "Counted", "parts": {"no": 1}}, None), (1, b"no zip")],
+)
+def test_a_result_that_no_run_kept_is_made_again(cut_short, stores, tree, content):
+    expected = document(evaluate(*stores, **WORK))
+    cut_short(*stores, resume=True, after=3)
+    put_in_place_of(next(iter(journal.Journal(PARTIAL).done())), tree, content)
+    report = evaluate(*stores, resume=True, **WORK)
+    assert report.to_dict()["tiles_reused"] == 2
+    assert document(report) == expected
 
 
 def test_names_of_what_is_kept_stay():

@@ -11,7 +11,7 @@ import pytest
 from unetkit.commands.weights import run
 from unetkit.commands.weights.command import weights
 from unetkit.engine import label_tiles
-from unetkit.errors import OutputError, StoppedError, UsageError
+from unetkit.errors import InputError, OutputError, StoppedError, UsageError
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.lock import lock_path
 from unetkit.storage.outputs import partial_url
@@ -72,6 +72,22 @@ def test_a_tile_that_is_not_as_it_was_written_is_made_again(monkeypatch, data):
     chunk.unlink()
     assert weights(data, resume=True).tiles_reused == 6
     assert (stored(data)[0, :512, 512:1024] > 0).all()
+
+
+def test_what_can_not_be_read_of_a_stopped_run_is_refused_and_stays(monkeypatch, data):
+    stopped_after(monkeypatch, data, 3)
+    document = next(Path(data, "a").glob(".weights.unetkit-partial/0/zarr.json"))
+    document.write_text(document.read_text().replace('"shape"', '"shapes"'))
+    fingerprint = document.parents[1] / ".unetkit" / "fingerprint.json"
+    # As an earlier version left it, which kept no checksums of documents.
+    known = json.loads(fingerprint.read_text())
+    for name in ("checksum", "documents"):
+        known.pop(name, None)
+    fingerprint.write_text(json.dumps(known))
+    before = contents(data)
+    with pytest.raises(InputError):
+        weights(data, resume=True, scheduler="sync")
+    assert contents(data) == before
 
 
 def test_a_stopped_run_stays_until_it_is_gone_on_with_or_replaced(monkeypatch, data):

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -39,6 +40,8 @@ R = TypeVar("R")
 SAVE_MIN_BLOCKS = 256
 # After these the work itself is sound, and going on with it is worth while.
 SOUND = (*RESUMABLE, KeyboardInterrupt, OutputError)
+# What comes of a result that is not what was kept, though its checksum is right.
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, BadZipFile)
 # The version of what jobs return; results of another are never added to these.
 COUNTS = 2
 AFRESH = "an unfinished evaluation is started afresh; --resume goes on with one"
@@ -78,12 +81,12 @@ class CachedCounts:
         def missing() -> Iterator[J]:
             for job in jobs:
                 self.total += 1
-                found = None if self.results is None else self.results.get(_key(job))
+                found = self._kept(_key(job))
                 if found is None:
                     yield job
                 else:
                     self.reused += 1
-                    on_done(job, unpack(*found))
+                    on_done(job, found)
 
         def finish(job: J, result: R) -> None:
             self._save(_key(job), result)
@@ -91,6 +94,14 @@ class CachedCounts:
             self.stop.check(self._how_to_go_on())
 
         run_jobs(function, missing(), scheduler=scheduler, workers=workers, on_done=finish)
+
+    def _kept(self, key: str) -> Any:
+        """Return the result that an earlier run kept, None where none can be made of what it is."""
+        try:
+            found = None if self.results is None else self.results.get(key)
+            return None if found is None else unpack(*found)
+        except _UNREADABLE:
+            return None
 
     def _save(self, key: str, result: object) -> None:
         if self.results is None:
