@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -23,7 +24,14 @@ from hypothesis.stateful import (
 from unetkit.commands.export_prediction import export_prediction
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.verify import verify
-from unetkit.errors import CheckError, InputError, MissingError, OutputError, StoppedError
+from unetkit.errors import (
+    CheckError,
+    InputError,
+    MissingError,
+    OutputError,
+    StoppedError,
+    UsageError,
+)
 from unetkit.storage.outputs import partial_url
 
 OUTPUT, EXPORT = "slide.prediction.zarr", "objects.geojson"
@@ -204,18 +212,28 @@ class Store(RuleBasedStateMachine):
             self.damage(PARTIAL, name, how)
 
     @precondition(lambda self: self.partial)
-    @rule(name=st.sampled_from([*DOCUMENTS, FINGERPRINT]), how=st.sampled_from(["cut", "remove"]))
+    @rule(
+        name=st.sampled_from([*DOCUMENTS, FINGERPRINT]),
+        how=st.sampled_from(["cut", "remove", "edit"]),
+    )
     def damage_document(self, name, how):
         """Damage a document of what is unfinished: it is refused, and stays."""
-        if Path(PARTIAL, name).exists():
+        # Of groups only some attributes matter.
+        matters = how != "edit" or name.endswith("0/zarr.json")
+        if matters and Path(PARTIAL, name).exists():
             self.damage(PARTIAL, name, how)
             self.sound = False
+            self.predict(self.partial, "resume", at=None, end="stop")
 
     def damage(self, store, name, how):
         path = Path(store, name)
         content = path.read_bytes()
         if how == "remove" or not content:
             path.unlink()
+        elif how == "edit":
+            document = json.loads(content)
+            document["attributes"] = {**document.get("attributes", {}), "other": 1}
+            path.write_text(json.dumps(document))
         elif how == "cut":
             path.write_bytes(content[: len(content) // 2])
         else:
@@ -238,7 +256,7 @@ class Store(RuleBasedStateMachine):
         """Export what is there; what was exported before is lost to nothing but a new export."""
         try:
             export_prediction(OUTPUT, to="geojson", output=EXPORT, overwrite=overwrite)
-        except InputError:
+        except (InputError, UsageError):
             assert not (self.output and self.whole)
         except OutputError:
             assert self.exported is not None
