@@ -152,7 +152,7 @@ def test_what_is_not_there_is_named(tmp_path, kit):
     with pytest.raises(UsageError, match="to must be one of tiff, png, geojson"):
         export_prediction(source, to="bmp")
     DatasetWriter(str(tmp_path / "none.zarr"))
-    with pytest.raises(InputError, match="must hold a sample"):
+    with pytest.raises(InputError, match="must hold at least one sample"):
         export_prediction(str(tmp_path / "none.zarr"))
     with pytest.raises(UsageError, match="on this machine"):
         export_prediction(source, output="s3://bucket/a.tif")

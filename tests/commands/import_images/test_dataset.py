@@ -30,7 +30,7 @@ def listing(folder):
 
 def write(target, *images):
     pairs, files = [pair for pair, _ in images], [file for _, file in images]
-    target.write_dataset(pairs, files, MaskRules(), progress=SILENT)
+    target.write_dataset(pairs, files, MaskRules(), progress=SILENT, warned=tuple)
 
 
 def broken(file):
@@ -49,7 +49,7 @@ def test_an_image_strip_by_strip(tmp_path, planes):
     pair, file = image(tmp_path, "a", pixels)
     out = str(tmp_path / "a.zarr")
     DatasetOutput(out, append=False, overwrite=False).write_image(
-        replace(file, pixel_size={"y": 0.5, "x": 0.5}), pair, SILENT
+        replace(file, pixel_size={"y": 0.5, "x": 0.5}), pair, SILENT, warned=tuple
     )
     opened = open_image(out)
     assert opened.pixel_size == {"y": 0.5, "x": 0.5}
@@ -63,7 +63,7 @@ def test_an_image_that_breaks_off_leaves_nothing(tmp_path):
     before = listing(tmp_path)
     target = DatasetOutput(str(tmp_path / "a.zarr"), append=False, overwrite=False)
     with pytest.raises(InputError, match="cut short"):
-        target.write_image(broken(file), pair, SILENT)
+        target.write_image(broken(file), pair, SILENT, warned=tuple)
     assert listing(tmp_path) == before
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -108,7 +108,9 @@ def test_what_may_not_be_added(tmp_path):
     with pytest.raises(InputError, match=r"as many channels as .*, 1, got 3"):
         target.check_appended([rgb], MaskRules(), labelled=False)
     slide = str(tmp_path / "slide.zarr")
-    DatasetOutput(slide, append=False, overwrite=False).write_image(file, pair, SILENT)
+    DatasetOutput(slide, append=False, overwrite=False).write_image(
+        file, pair, SILENT, warned=tuple
+    )
     with pytest.raises(InputError, match="must be a dataset to add samples, got the image"):
         DatasetOutput(slide, append=True, overwrite=False).check_appended(
             [file], MaskRules(), labelled=False
@@ -121,7 +123,11 @@ def test_classes_of_a_dataset_go_on(tmp_path):
     tifffile.imwrite(tmp_path / "mask.tif", np.zeros_like(PIXELS[0]))
     rules = MaskRules("classes", mapping={0: 0, 255: 1}, class_names=("cell", "wall"))
     DatasetOutput(out, append=False, overwrite=False).write_dataset(
-        [replace(pair, mask=str(tmp_path / "mask.tif"))], [file], rules, progress=SILENT
+        [replace(pair, mask=str(tmp_path / "mask.tif"))],
+        [file],
+        rules,
+        progress=SILENT,
+        warned=tuple,
     )
     target = DatasetOutput(out, append=True, overwrite=False)
     again = target.check_appended([file], MaskRules("classes"), labelled=True)
@@ -139,5 +145,5 @@ def test_the_same_pixels_as_image_and_mask_are_refused(tmp_path):
     target = DatasetOutput(str(tmp_path / "a.zarr"), append=False, overwrite=False)
     twin = replace(pair, mask=str(tmp_path / "mask.tif"))
     with pytest.raises(InputError, match="got the same pixels"):
-        target.write_dataset([twin], [file], MaskRules(), progress=SILENT)
+        target.write_dataset([twin], [file], MaskRules(), progress=SILENT, warned=tuple)
     assert not (tmp_path / "a.zarr").exists()
