@@ -82,7 +82,7 @@ def test_only_one_sample_is_an_image_and_no_sample_no_dataset(tmp_path):
     url = dataset(tmp_path)
     with pytest.raises(InputError, match="at least one sample"):
         open_dataset(url)
-    assert open_dataset(url, mixed=True).samples == ()
+    assert open_dataset(url, empty=True).samples == ()
     with pytest.raises(InputError, match="dataset of 0"):
         open_image(url)
     assert open_image(dataset(tmp_path, a01=1)).name == "a01"
@@ -335,7 +335,7 @@ def test_a_sample_that_fails_leaves_its_name_free_and_all_are_listed_at_the_end(
     with pytest.raises(InputError, match="labels must be as large"):
         writer.add("a", PLANE, axes="yx", labels=PLANE[1:])
     writer.add("a", PLANE, axes="yx")
-    assert open_dataset(writer.url, mixed=True).names == ()
+    assert open_dataset(writer.url, empty=True).names == ()
     writer.finish()
     assert open_dataset(writer.url).names == ("a",)
 
