@@ -516,6 +516,7 @@ EXCUSED = {
     "use fewer --workers": "the same",
     "use a lower --batch": "several tiles at once, on a GPU",
     "use a smaller --tile, a lower": "a GPU without memory",
+    "must hold and list what a run": "tests/commands/tile_predict/test_resume.py takes parts away",
     "memory must hold the work": "a machine whose memory ends in the middle of the work",
     "every worker of scheduler": "workers that are killed; tests/engine/test_schedulers.py",
     "scheduler '{}' must answer": "ten seconds of waiting",

@@ -52,6 +52,30 @@ def test_a_damaged_tile_is_done_again(kit, slide, partial, damage):
     assert kit.differing("slide.prediction.zarr", "whole.prediction.zarr") == []
 
 
+@pytest.mark.parametrize("lost", ["labels/zarr.json", "zarr.json"])
+def test_what_an_earlier_run_made_and_is_lost_is_not_made_anew(kit, slide, partial, lost):
+    fingerprint = Path(partial, ".unetkit", "fingerprint.json")
+    # As an earlier version left it, which kept no checksums of documents.
+    known = json.loads(fingerprint.read_text())
+    for name in ("checksum", "documents"):
+        known.pop(name)
+    fingerprint.write_text(json.dumps(known))
+    Path(partial, lost).unlink()
+    before = kit.contents(partial)
+    with pytest.raises(OutputError, match="bring it back, or start afresh with --overwrite"):
+        tile_predict(slide, **TILED, resume=True)
+    assert kit.contents(partial) == before
+
+
+def test_a_list_that_names_no_classes_loses_none(kit, slide, partial):
+    listing = Path(partial, "labels", "zarr.json")
+    listing.write_text(listing.read_text().replace('"classes"', ""))
+    before = kit.contents(partial)
+    with pytest.raises(OutputError, match="labels must hold and list"):
+        tile_predict(slide, **TILED, resume=True)
+    assert kit.contents(partial) == before
+
+
 def test_resuming_what_is_finished_does_nothing(kit, slide):
     tile_predict(slide, **TILED)
     before = kit.contents("slide.prediction.zarr")

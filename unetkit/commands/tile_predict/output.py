@@ -12,13 +12,14 @@ import numpy as np
 
 from unetkit.commands.tile_predict.ensemble import common_value
 from unetkit.commands.tile_predict.plan import PredictOptions, missing_chunks
+from unetkit.errors import OutputError
 from unetkit.progress import SILENT, warnings_of
 from unetkit.storage import outputs, urls
 from unetkit.storage.chunks import write_list
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image, create_labels, update_attributes
 from unetkit.storage.images import detect, open_image
-from unetkit.storage.journal import CHUNK_LIST, FOLDER
+from unetkit.storage.journal import CHUNK_LIST, FOLDER, Journal
 from unetkit.storage.nodes import GroupNode, read_node
 from unetkit.storage.ome import provenance_marks
 from unetkit.storage.pyramids import add_pyramid
@@ -127,11 +128,13 @@ class SampleOutput:
     normalizations: tuple[Normalization, ...]  # one for each network
     place: str  # where it is made
     provenance: dict[str, Any]
+    begun: bool  # whether an earlier run, or this one, has made all of it
 
     def probabilities(self) -> PlaneArray:
         """Open the array of probabilities, after creating it where it is not there."""
         if read_node(self.place) is not None:
             return open_image(self.place).data.with_absolute_url()
+        self._check_not_begun(self.place)
         data, names = self.sample.data, self.plan.model.header.class_names
         axes = "".join(axis for axis in "tczyx" if axis == "c" or axis in data.axes)
         kind = self.plan.options.probabilities
@@ -161,7 +164,17 @@ class SampleOutput:
         """Open the class map, likewise."""
         names = self.plan.model.header.class_names
         dtype = np.min_scalar_type(len(names) - 1)
+        if "classes" not in open_image(self.place).labels:
+            self._check_not_begun(urls.join(self.place, "labels"))
         return self._labels("classes", dtype, attributes={"class_names": list(names)})
+
+    def _check_not_begun(self, lost: str) -> None:
+        """Make sure that nothing is made in the place of what an earlier run had made."""
+        if self.begun:
+            raise OutputError(
+                f"{lost} must hold and list what a run that was stopped had written, got less;"
+                " bring it back, or start afresh with --overwrite, without --resume"
+            )
 
     def instances(self, dtype: np.dtype[Any]) -> PlaneArray:
         """Open the instances, likewise."""
@@ -207,6 +220,7 @@ class PredictionStore:
         if self.as_dataset:
             self._writer()
         told = self._provenance()
+        begun = Journal(self.url).read_fingerprint() is not None
         return tuple(
             SampleOutput(
                 self.plan,
@@ -214,6 +228,7 @@ class PredictionStore:
                 normalizations,
                 urls.join(self.url, sample.name) if self.as_dataset else self.url,
                 told,
+                begun,
             )
             for sample, normalizations in zip(
                 self.plan.samples, self.plan.normalizations, strict=True
