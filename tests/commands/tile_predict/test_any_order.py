@@ -228,9 +228,11 @@ class Store(RuleBasedStateMachine):
     def damage(self, store, name, how):
         path = Path(store, name)
         content = path.read_bytes()
+        # A chunk may have a second name in the other store, whose bytes are to stay.
+        path.unlink()
         if how == "remove" or not content:
-            path.unlink()
-        elif how == "edit":
+            return
+        if how == "edit":
             document = json.loads(content)
             document["attributes"] = {**document.get("attributes", {}), "other": 1}
             path.write_text(json.dumps(document))
@@ -304,6 +306,8 @@ def run(world, examples, steps):
     )
 
 
+# What is drawn hangs on what else was imported, so that a fault would come and go.
+@pytest.mark.slow
 def test_nothing_is_lost_in_any_order(world):
     run(world, 15, 12)
 
