@@ -50,7 +50,7 @@ class Silent:
 SILENT = Silent()
 
 
-class Passing:
+class ForwardingProgress:
     """A `Progress` that hands everything on to another."""
 
     def __init__(self, progress: Progress) -> None:
@@ -73,7 +73,7 @@ class Passing:
         warn(self._progress, *texts, note=note)
 
 
-class Together(Passing):
+class Together(ForwardingProgress):
     """One stage of `total` equal parts in place of the many that its parts would begin."""
 
     def __init__(self, progress: Progress, what: str, *, total: int) -> None:
@@ -84,7 +84,7 @@ class Together(Passing):
         """Ignore the start: the whole has begun."""
 
 
-class WarningCollector(Passing):
+class WarningCollector(ForwardingProgress):
     """A `Progress` that keeps what it is warned of, each sentence once, for a result to hold."""
 
     def __init__(self, progress: Progress, before: Iterable[str] = ()) -> None:
@@ -115,7 +115,7 @@ def warn(progress: Progress, *texts: str, note: str | None = None) -> None:
     A `note` is shown in place of many sentences.
     """
     note = " ".join(texts) if note is None else note
-    if isinstance(progress, Passing):
+    if isinstance(progress, ForwardingProgress):
         progress.warn(texts, note)
     else:
         progress.note(note)

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from skimage import segmentation
 
 from unetkit.arrays.instances import components, merge_across_blocks, summarize
-from unetkit.arrays.watershed import Tides, arrivals, ground, watershed
+from unetkit.arrays.watershed import FloodExchange, arrivals, heights_and_seeds, watershed
 from unetkit.errors import UsageError
 
 # Few heights make plateaus, and few seeds long ways.
@@ -67,17 +67,17 @@ def by_blocks(heights, mask, seeds, tile, *, most=99):
         np.s_[plane, y : y + tile[0], x : x + tile[1]]
         for plane, y, x in itertools.product(range(planes), tops, lefts)
     ]
-    tides, rounds = Tides(grid), 0
-    while tides.outdated and rounds < most:
+    exchange, rounds = FloodExchange(grid), 0
+    while exchange.outdated and rounds < most:
         rounds += 1
-        tides.flood(
+        exchange.update(
             {
                 n: arrivals(heights[boxes[n]], mask[boxes[n]], seeds[boxes[n]], around=around)
-                for n, around in [(n, tides.around(n)) for n in tides.outdated]
+                for n, around in [(n, exchange.around(n)) for n in exchange.outdated]
             }
         )
     basins = [
-        watershed(heights[box], mask[box], seeds[box], around=tides.around(n))
+        watershed(heights[box], mask[box], seeds[box], around=exchange.around(n))
         for n, box in enumerate(boxes)
     ]
     summaries = [
@@ -88,7 +88,7 @@ def by_blocks(heights, mask, seeds, tile, *, most=99):
             x0=box[2].start,
             width=width,
             start=box[0] * height * width,
-            shores=each.shores,
+            flooded_faces=each.flooded_faces,
         )
         for each, box in zip(basins, boxes, strict=True)
     ]
@@ -178,9 +178,12 @@ def test_a_flood_through_a_maze_takes_a_round_a_face_that_it_crosses():
 def test_heights_and_seeds_are_the_same_from_bytes_and_from_floats():
     stored = np.arange(256, dtype=np.uint8).reshape(16, 16)
     for level in (0.5, 0.9, 1.0):
-        bytes_, floats = ground(stored, level), ground(stored / np.float32(255), level)
+        bytes_, floats = (
+            heights_and_seeds(stored, level),
+            heights_and_seeds(stored / np.float32(255), level),
+        )
         np.testing.assert_array_equal(bytes_[0], floats[0])
         np.testing.assert_array_equal(bytes_[1], floats[1])
-    assert np.count_nonzero(ground(stored, 1.0)[1]) == 1
+    assert np.count_nonzero(heights_and_seeds(stored, 1.0)[1]) == 1
     with pytest.raises(UsageError, match=r"seed-level must be above 0 and at most 1, got 1\.5"):
-        ground(stored, 1.5)
+        heights_and_seeds(stored, 1.5)

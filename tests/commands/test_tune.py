@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +153,8 @@ def test_what_can_not_be_tuned_is_refused(here, kit, capsys, classes, target, wo
 
 def test_folds_are_decided_together(here, kit):
     progress = kit.watching()
-    report = train(
+    folded = partial(
+        train,
         "data.zarr",
         output="pair.safetensors",
         options=("depth=1", "width=2"),
@@ -160,8 +162,8 @@ def test_folds_are_decided_together(here, kit):
         folds=2,
         device="cpu",
         precision="float32",
-        progress=progress,
     )
+    report = folded(progress=progress)
     headers = [read_header(path) for path in report.outputs]
     assert headers[0].decision == headers[1].decision
     assert headers[0].decision.images == 4
@@ -169,15 +171,6 @@ def test_folds_are_decided_together(here, kit):
     assert headers[0].decision.models == tuple(header.checksum for header in headers)
     assert any(note.startswith("All folds together: Decides") for note in progress.notes)
     contents = [Path(path).read_bytes() for path in report.outputs]
-    again = train(
-        "data.zarr",
-        output="pair.safetensors",
-        options=("depth=1", "width=2"),
-        steps=2,
-        folds=2,
-        device="cpu",
-        precision="float32",
-        resume=True,
-    )
+    again = folded(resume=True)
     assert again.decision == report.decision
     assert [Path(path).read_bytes() for path in report.outputs] == contents

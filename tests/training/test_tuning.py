@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from unetkit.arrays.instances import SEEDS, instances
+from unetkit.arrays.instances import has_instances, instances, object_class
 from unetkit.models.inference import to_classes
 from unetkit.scores.contingency import from_labels, pool
 from unetkit.scores.table import score_classes, score_instances
@@ -46,12 +46,12 @@ def brute_force(maps, target, setting):
         classes = to_classes(
             one.probabilities,
             threshold=setting.threshold or 0.5,
-            positive=SEEDS[target][0] if target in SEEDS else 1,
+            positive=object_class(target),
         )
-        if target in SEEDS:
+        if has_instances(target):
             classes = instances(classes, target, min_size=setting.min_size, distance=setting.grow)
         tables.append(from_labels(one.truth, classes, ignore=one.ignore))
-    if target in SEEDS:
+    if has_instances(target):
         return score_instances(pool(tables)).average_precision or 0.0
     return score_classes(pool(tables), ("no", "yes")).dice or 0.0
 
@@ -60,10 +60,10 @@ def brute_force(maps, target, setting):
 def test_sums_are_those_of_brute_force(target, monkeypatch):
     monkeypatch.setattr(tuning, "THRESHOLDS", (0.4, 0.5))
     maps = [cells(seed, target=target) for seed in (1, 2)]
-    usual = tuning.default_decision(classes=NAMES[target], objects=target in SEEDS)
+    usual = tuning.default_decision(classes=NAMES[target], objects=has_instances(target))
     search = tuning._Search(maps, target, usual, lambda: None)
     tally = search.tally()
-    assert (len(search.least) > 3) == (target in SEEDS)
+    assert (len(search.least) > 3) == (has_instances(target))
     checked = 0
     for setting, score in zip(tally.settings, tally.scores(), strict=True):
         wanted = brute_force(maps, target, setting)

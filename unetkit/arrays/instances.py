@@ -13,13 +13,13 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from unetkit.arrays.watershed import OPPOSITE, flows_together, ground, watershed
+from unetkit.arrays.watershed import OPPOSITE, heights_and_seeds, same_basin, watershed
 from unetkit.errors import LabelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from unetkit.arrays.watershed import Shore, Side
+    from unetkit.arrays.watershed import FloodedFace, Side
 
 Array = np.ndarray[Any, Any]
 
@@ -39,7 +39,7 @@ class BlockSummary:
     # not all are.
     wanted: Array | None = None
     # By side, where floods came from, if a watershed parted the objects.
-    shores: Mapping[Side, Shore] | None = None
+    flooded_faces: Mapping[Side, FloodedFace] | None = None
 
     @property
     def count(self) -> int:
@@ -56,7 +56,7 @@ def summarize(
     width: int,
     start: int = 0,
     where: Array | None = None,
-    shores: Mapping[Side, Shore] | None = None,
+    flooded_faces: Mapping[Side, FloodedFace] | None = None,
 ) -> BlockSummary:
     """Report a labelled block's objects: their sizes, first pixels, and ids along its faces.
 
@@ -74,7 +74,7 @@ def summarize(
         Raster index of the plane's first pixel: plane number times height times width.
     where : ndarray of bool, shape (Y, X), optional
         Objects that have no pixel in it, in any block, are not wanted.
-    shores : dict of Shore, optional
+    flooded_faces : dict of FloodedFace, optional
         Where floods came from, as `watershed` gives it; left out, objects that touch are one.
 
     Returns
@@ -94,7 +94,7 @@ def summarize(
         left=labels[:, 0].copy(),
         right=labels[:, -1].copy(),
         wanted=None if where is None else pixels(labels[where]),
-        shores=shores,
+        flooded_faces=flooded_faces,
     )
 
 
@@ -291,13 +291,13 @@ def _across(one: BlockSummary, other: BlockSummary, side: Side) -> Array:
     """List the ids that are one object across the face between a block and the next."""
     beyond = OPPOSITE[side]
     faces: tuple[Array, Array] = getattr(one, side), getattr(other, beyond)
-    if one.shores is None or other.shores is None:
+    if one.flooded_faces is None or other.flooded_faces is None:
         return touching(*faces)
-    return touching(*faces, where=flows_together(one.shores[side], other.shores[beyond]))
+    return touching(*faces, where=same_basin(one.flooded_faces[side], other.flooded_faces[beyond]))
 
 
 # Which class of a target holds the objects, and into which class they may grow (None: anywhere).
-SEEDS: dict[str, tuple[int, int | None]] = {
+OBJECT_CLASSES: dict[str, tuple[int, int | None]] = {
     "foreground": (1, None),
     "foreground+boundary": (1, 2),
     "boundary": (0, 1),
@@ -306,7 +306,7 @@ SEEDS: dict[str, tuple[int, int | None]] = {
 
 def has_instances(target: str) -> bool:
     """Say whether a prediction with this target has objects (class maps do not)."""
-    return target in SEEDS
+    return target in OBJECT_CLASSES
 
 
 def object_class(target: str) -> int:
@@ -322,7 +322,7 @@ def object_class(target: str) -> int:
     int
         0 for `boundary`, whose objects are what is inside; else 1.
     """
-    return SEEDS[target][0] if target in SEEDS else 1
+    return OBJECT_CLASSES[target][0] if target in OBJECT_CLASSES else 1
 
 
 def foreground_of(class_map: Array, target: str) -> Array:
@@ -344,7 +344,7 @@ def foreground_of(class_map: Array, target: str) -> Array:
     UsageError
         If the target has no instances.
     """
-    return np.asarray(class_map == _seeds(target)[0])
+    return np.asarray(class_map == _object_and_growth(target)[0])
 
 
 def growth_of(class_map: Array, target: str) -> Array | None:
@@ -363,7 +363,7 @@ def growth_of(class_map: Array, target: str) -> Array | None:
     -------
     ndarray of bool, shape (Y, X), or None
     """
-    area = _seeds(target)[1]
+    area = _object_and_growth(target)[1]
     return None if area is None else np.asarray(class_map == area)
 
 
@@ -424,7 +424,7 @@ def separate(
     count : int
         How many objects there are.
     """
-    heights, seeds = ground(probability, seed_level)
+    heights, seeds = heights_and_seeds(probability, seed_level)
     numbers, count = components(seeds & mask)
     large = np.bincount(numbers.ravel(), minlength=count + 1) >= seed_size
     large[0] = False
@@ -554,12 +554,12 @@ def _grow_by_distance(labels: Array, distance: int, within: Array | None) -> Arr
     return grown
 
 
-def _seeds(target: str) -> tuple[int, int | None]:
+def _object_and_growth(target: str) -> tuple[int, int | None]:
     """Look a target up, or say which have instances."""
-    if target not in SEEDS:
-        names = ", ".join(SEEDS)
+    if target not in OBJECT_CLASSES:
+        names = ", ".join(OBJECT_CLASSES)
         raise UsageError(f"target must be one with instances, got {target!r}; try {names}")
-    return SEEDS[target]
+    return OBJECT_CLASSES[target]
 
 
 def _lowest_at(padded: Array, y: Array, x: Array, *, squared: int) -> Array:

@@ -45,7 +45,7 @@ HIGHEST = 255
 
 
 @dataclass(frozen=True)
-class Shore:
+class FloodedFace:
     """What a flooded block tells along one of its faces.
 
     Attributes
@@ -70,13 +70,13 @@ class Basins:
         Its own numbers of what belongs together inside it, in raster order; 0 is background.
     count : int
         The highest of them.
-    shores : dict of Shore
+    flooded_faces : dict of FloodedFace
         By side.
     """
 
     labels: Array
     count: int
-    shores: Mapping[Side, Shore]
+    flooded_faces: Mapping[Side, FloodedFace]
 
 
 def check_seed_level(seed_level: float) -> None:
@@ -92,7 +92,7 @@ def check_seed_level(seed_level: float) -> None:
 SEED_LEVEL, SEED_SIZE = 0.9, 20
 
 
-def ground(probability: Array, seed_level: float = SEED_LEVEL) -> tuple[Array, Array]:
+def heights_and_seeds(probability: Array, seed_level: float = SEED_LEVEL) -> tuple[Array, Array]:
     """Turn the probability of objects into heights, and find the seeds.
 
     Parameters
@@ -154,12 +154,14 @@ def watershed(
     origin = _origins(arrival.reshape(-1), arrival.shape[1])
     place = np.arange(arrival.size).reshape(arrival.shape)
     into = origin.reshape(arrival.shape)
-    shores = {
-        side: Shore(arrival[_line(side, 1)].copy(), into[_line(side, 1)] == place[_line(side, 0)])
+    flooded_faces = {
+        side: FloodedFace(
+            arrival[_line(side, 1)].copy(), into[_line(side, 1)] == place[_line(side, 0)]
+        )
         for side in OPPOSITE
     }
     labels, count = _numbered(origin, arrival.shape)
-    return Basins(labels[1:-1, 1:-1], count, shores)
+    return Basins(labels[1:-1, 1:-1], count, flooded_faces)
 
 
 def arrivals(
@@ -181,7 +183,7 @@ def arrivals(
     return {side: arrival[_line(side, 1)].copy() for side in OPPOSITE}
 
 
-class Tides:
+class FloodExchange:
     """What the blocks of a grid know of one another while they are flooded, round by round.
 
     Parameters
@@ -230,7 +232,7 @@ class Tides:
                 found[side] = self._lines[beyond][OPPOSITE[side]]
         return found
 
-    def flood(self, found: Mapping[int, Mapping[Side, Array]]) -> None:
+    def update(self, found: Mapping[int, Mapping[Side, Array]]) -> None:
         """Take note of a round, and see what is outdated by it.
 
         Parameters
@@ -245,23 +247,24 @@ class Tides:
     def _is_outdated(self, number: int) -> bool:
         known, lines = self._known[number], self._lines[number]
         return any(
-            _is_news(lines[side], known.get(side), now) for side, now in self.around(number).items()
+            _changes_a_face(lines[side], known.get(side), now)
+            for side, now in self.around(number).items()
         )
 
 
-def _is_news(own: Array, known: Array | None, now: Array) -> bool:
+def _changes_a_face(own: Array, known: Array | None, now: Array) -> bool:
     """Tell whether other arrivals beyond a face change anything on this side of it."""
     # What is not earlier beyond than here comes from here, and a seed from nowhere.
     before = own if known is None else np.minimum(known, own)
     return bool(((np.minimum(now, own) != before) & (own >= 0)).any())
 
 
-def flows_together(one: Shore, other: Shore) -> Array:
+def same_basin(one: FloodedFace, other: FloodedFace) -> Array:
     """Tell at which pixels of a face both sides are one object.
 
     Parameters
     ----------
-    one, other : Shore
+    one, other : FloodedFace
         Of the two blocks, along the face between them.
 
     Returns
@@ -300,23 +303,23 @@ def _flooded(heights: Array, mask: Array, seeds: Array, around: Mapping[Side, Ar
     flat = arrival.reshape(-1)
     later = np.flatnonzero(rim & (arrival >= 0) & (arrival < UNREACHED))
     later = later[np.argsort(flat[later])]
-    springs = np.concatenate([np.flatnonzero(flat < 0), later])
-    _flood(flat, np.pad(heights, 1).reshape(-1), width + 2, springs)
+    sources = np.concatenate([np.flatnonzero(flat < 0), later])
+    _flood(flat, np.pad(heights, 1).reshape(-1), width + 2, sources)
     return arrival
 
 
 @numba.njit(nogil=True, cache=is_kept())
-def _flood(arrival, heights, width, springs):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Reach each pixel once, in the order of arrival: a queue a level, `springs` in between."""
+def _flood(arrival, heights, width, sources):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Reach each pixel once, in the order of arrival: a queue a level, `sources` in between."""
     following = np.empty(arrival.size, np.int32)
     first, last = np.full(256, -1, np.int32), np.full(256, -1, np.int32)
-    beside, size, spring = (-width, -1, 1, width), arrival.size, 0
+    beside, size, source = (-width, -1, 1, width), arrival.size, 0
     for level in range(256):
         while True:
             i = first[level]
-            beyond = arrival[springs[spring]] if spring < springs.size else BARRIER
+            beyond = arrival[sources[source]] if source < sources.size else BARRIER
             if beyond >> STEPS <= level and (i < 0 or beyond <= arrival[i]):
-                i, spring = springs[spring], spring + 1
+                i, source = sources[source], source + 1
             elif i < 0:
                 break
             else:

@@ -12,8 +12,7 @@ from unetkit.arrays.instances import has_instances
 from unetkit.arrays.normalization import fit
 from unetkit.errors import InputError, UsageError
 from unetkit.models import hardware
-from unetkit.models.decision import default_decision
-from unetkit.models.joint_header import common_header, folds
+from unetkit.models.joint_header import common_header, folds, usual_decision
 from unetkit.models.model_file import load, with_decision
 from unetkit.models.model_header import open_model, read_header
 from unetkit.progress import SILENT, Progress
@@ -273,7 +272,7 @@ def _rows(
     decision: Decision, header: ModelHeader, *, maps: Sequence[HeldOutMap]
 ) -> list[dict[str, Any]]:
     """List the fitted decision, the default, and what the models brought, with their scores."""
-    usual = default_decision(classes=len(header.class_names), objects=has_instances(header.target))
+    usual = usual_decision(header)
     rows = {"fitted": (decision, decision.score), "default": (usual, decision.default_score)}
     before = header.decision
     if before is not None:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from unetkit.arrays.instances import (
-    SEEDS,
     components,
     first_pixels,
     foreground_of,
     grow,
     growth_of,
+    has_instances,
     instances,
+    object_class,
 )
 from unetkit.models.decision import Decision, default_decision
 from unetkit.models.inference import stored, to_classes
@@ -126,7 +127,7 @@ class Fit:
 
 def has_choice(target: str, *, classes: int) -> bool:
     """Say whether there is anything to decide: class maps of three and more have nothing."""
-    return bool(default_decision(classes=classes, objects=target in SEEDS).numbers)
+    return bool(default_decision(classes=classes, objects=has_instances(target)).numbers)
 
 
 def fit_decision(
@@ -143,7 +144,7 @@ def fit_decision(
     `advance` is called after each map of each of two rounds.
     """
     classes = len(maps[0].probabilities)
-    usual = default_decision(classes=classes, objects=target in SEEDS)
+    usual = default_decision(classes=classes, objects=has_instances(target))
     search = _Search(maps, target, usual, advance)
     tally = search.tally()
     first = tally.settings.index(search.usual)
@@ -162,7 +163,7 @@ def fit_decision(
         score=round(score, 6),
         default_score=round(default_score, 6),
         images=len(maps),
-        objects=search.objects if target in SEEDS else None,
+        objects=search.objects if has_instances(target) else None,
         reason=reason,
     )
     return Fit(decision, _curve(tally, search.usual))
@@ -170,7 +171,7 @@ def fit_decision(
 
 def score_decision(maps: Sequence[HeldOutMap], decision: Decision, *, target: str) -> float:
     """Score a decision on maps as `fit_decision` does."""
-    usual = default_decision(classes=len(maps[0].probabilities), objects=target in SEEDS)
+    usual = default_decision(classes=len(maps[0].probabilities), objects=has_instances(target))
     numbers: dict[str, Any] = {**usual.numbers, **decision.numbers}
     setting = Setting(*(numbers.get(name) for name in Setting._fields))
     return _Search(maps, target, usual, lambda: None).score(setting)
@@ -202,7 +203,7 @@ class _Search:
     @property
     def blind_score(self) -> float:
         """What a map gets that finds everything everywhere; of objects nothing."""
-        if self.target in SEEDS:
+        if has_instances(self.target):
             return 0.0
         counted = [
             one.truth if one.ignore is None else one.truth[one.ignore == 0] for one in self.maps
@@ -257,7 +258,7 @@ class _Search:
         """Return the terms of a map by place and setting, (U, S, K)."""
         side = 1 if len(self.maps) >= MANY else PLACES
         places = _Places(one.truth.shape, side)
-        if self.target not in SEEDS:
+        if not has_instances(self.target):
             counted = [_pixel_terms(one, threshold, places) for threshold, _ in pairs]
             return np.stack([p for p, _ in counted], 1), np.stack([w for _, w in counted], 1)
         ids, first = np.unique(one.truth, return_index=True)
@@ -294,13 +295,13 @@ class _Search:
         return float((part[there] / whole[there]).mean()) if there.any() else 0.0
 
     def _terms(self, one: HeldOutMap, setting: Setting) -> Array:
-        if self.target not in SEEDS:
+        if not has_instances(self.target):
             found = _pixel_terms(one, setting.threshold, _Places(one.truth.shape, 1))
             return np.stack([side[0] for side in found])
-        seed = SEEDS[self.target][0]
+        positive = object_class(self.target)
         threshold = 0.5 if setting.threshold is None else setting.threshold
         predicted = instances(
-            to_classes(one.probabilities, threshold=threshold, positive=seed),
+            to_classes(one.probabilities, threshold=threshold, positive=positive),
             self.target,
             min_size=setting.min_size or 0,
             distance=setting.grow or 0,
@@ -332,8 +333,8 @@ def _objects(
     one: HeldOutMap, threshold: float | None, target: str
 ) -> tuple[Array, int, Array | None]:
     """Return the objects of a map before they grow, their number, and where they may grow."""
-    seed, usual = SEEDS[target][0], 0.5 if threshold is None else threshold
-    found = to_classes(one.probabilities, threshold=usual, positive=seed)
+    positive, usual = object_class(target), 0.5 if threshold is None else threshold
+    found = to_classes(one.probabilities, threshold=usual, positive=positive)
     labels, count = components(foreground_of(found, target))
     return labels, count, growth_of(found, target)
 

@@ -22,7 +22,7 @@ from unetkit.arrays.instances import (
     merge_across_blocks,
     summarize,
 )
-from unetkit.arrays.watershed import Tides, arrivals, ground, watershed
+from unetkit.arrays.watershed import FloodExchange, arrivals, heights_and_seeds, watershed
 from unetkit.engine.block_io import write_tile
 from unetkit.engine.jobs import run_jobs
 
@@ -109,29 +109,29 @@ class FloodJob:
         """The plane, and the block's place in it."""
         return self.job.place
 
-    def grounds(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
+    def inputs(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
         """Read heights, objects and seeds, as a watershed takes them."""
         mask = self.job.foreground()
         probability = self.separation.probabilities.read(*self.job.box)[self.separation.positive]
-        heights, seeds = ground(probability, self.separation.seed_level)
+        heights, seeds = heights_and_seeds(probability, self.separation.seed_level)
         seeds &= mask
         return heights, mask, seeds if self.sown is None else self.sown[components(seeds)[0]]
 
 
 def find_seeds(job: FloodJob) -> BlockSummary:
     """Report a block's seeds of any size; nothing is written."""
-    return job.job.summary(*components(job.grounds()[2]))
+    return job.job.summary(*components(job.inputs()[2]))
 
 
 def flood_block(job: FloodJob) -> dict[Side, NDArray[np.int64]]:
     """Report when floods arrive along a block's faces; nothing is written."""
-    return arrivals(*job.grounds(), around=job.around)
+    return arrivals(*job.inputs(), around=job.around)
 
 
 def part_block(job: FloodJob) -> BlockSummary:
     """Find a block's own objects: what belongs to one seed is one."""
-    basins = watershed(*job.grounds(), around=job.around)
-    return job.job.store(basins.labels, basins.count, shores=basins.shores)
+    basins = watershed(*job.inputs(), around=job.around)
+    return job.job.store(basins.labels, basins.count, flooded_faces=basins.flooded_faces)
 
 
 @dataclass(frozen=True)
@@ -204,26 +204,26 @@ class Labelling:
     def basins(self, separation: Separation) -> list[BlockSummary]:
         """Part objects by a watershed; blocks are done again until their floods agree."""
         job = self._flood_jobs(separation)
-        tides = Tides(self.grid)
+        exchange = FloodExchange(self.grid)
         if len(self.blocks) > 1:
-            tides.flood(self._run(flood_block, job, self._all))
+            exchange.update(self._run(flood_block, job, self._all))
         summaries: dict[int, BlockSummary] = {}
         left: Iterable[int] = self._all
         while left:
             found = self._run(
                 part_block,
-                lambda number: replace(job(number), around=tides.around(number)),
+                lambda number: replace(job(number), around=exchange.around(number)),
                 left,
                 again=bool(summaries),
             )
             summaries |= found
-            tides.flood(
+            exchange.update(
                 {
-                    number: {side: shore.arrival for side, shore in (one.shores or {}).items()}
+                    number: {side: face.arrival for side, face in (one.flooded_faces or {}).items()}
                     for number, one in found.items()
                 }
             )
-            left = tides.outdated
+            left = exchange.outdated
         return [summaries[number] for number in self._all]
 
     @property

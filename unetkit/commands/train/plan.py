@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from unetkit.arrays.instances import SEEDS, has_instances
+from unetkit.arrays.instances import has_instances, object_class
 from unetkit.arrays.normalization import METHODS
 from unetkit.arrays.targets import TARGETS, check_target, default_target, target_names
 from unetkit.arrays.weight_map import PRESETS, class_weights
@@ -198,7 +198,7 @@ class LearningTask:
     @property
     def background(self) -> int:
         """The class that is not foreground."""
-        return int(self.instances and SEEDS[self.target][0] == 0)
+        return int(self.instances and object_class(self.target) == 0)
 
     @property
     def instances(self) -> bool:

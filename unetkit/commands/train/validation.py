@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.arrays.instances import SEEDS, instances
+from unetkit.arrays.instances import instances, object_class
 from unetkit.geometry.tiles import cover
 from unetkit.models.inference import to_classes
 from unetkit.scores.contingency import from_labels, pool
@@ -111,7 +111,7 @@ class Validator:
         sample = self._samples[held_out.region.sample]
         found = self._predict(network, held_out)
         if task.instances:
-            classes = to_classes(found, positive=SEEDS[task.target][0])
+            classes = to_classes(found, positive=object_class(task.target))
             predicted = instances(classes, task.target)
         else:
             predicted = to_classes(found)
