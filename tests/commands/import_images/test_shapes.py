@@ -190,8 +190,8 @@ CLASSES = {"kind": "classes", "classes": "background,axon"}
         ([feature(box(8, 8, 9, 9))], CLASSES, "got no class of shape 1"),
         ([feature([[0, 0], [1, float("nan")], [2, 2]])], {}, "numbers of pixels"),
         ([feature([[0], [1], [2]])], {}, "a ring must be a list of points"),
-        ([GOOD], {"ignore": 255}, "must come without --ignore"),
-        ([GOOD], {"connected_components": True}, "those are for masks"),
+        ([GOOD], {"ignore": 255}, "for masks, got --ignore; leave"),
+        ([GOOD], {"connected_components": True}, "got --connected-components"),
         ([GOOD], {"kind": "classes", "classes": "0=background,1=axon"}, "values in --classes"),
     ],
 )

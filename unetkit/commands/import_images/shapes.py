@@ -135,10 +135,16 @@ def survey_shapes(
     drawings: Sequence[tuple[str, Drawing, ImageFile]], rules: MaskRules
 ) -> MaskRules:
     """Judge the shapes of all images, by name, and decide what each becomes."""
-    if rules.ranges or rules.ignore is not None or rules.split:
+    given = {
+        "--ignore": rules.ignore is not None,
+        "--connected-components": rules.split,
+        "values of classes": bool(rules.ranges),
+    }
+    if any(given.values()):
+        named = " and ".join(name for name, there in given.items() if there)
         raise UsageError(
-            "shapes must come without --ignore, --connected-components and values in --classes, got"
-            " one of them; those are for masks"
+            "shapes must come without --ignore, --connected-components and values in --classes,"
+            f" which are for masks, got {named}; leave it out"
         )
     for _, drawing, image in drawings:
         _check_size(drawing, image)
