@@ -52,6 +52,7 @@ def decided_again(source, options, *, made=MADE, **changed):
     report = tile_predict(source, **options, **changed, output=made, overwrite=True)
     assert report.tiles_taken_over == report.tiles_total
     assert (report.tiles_reused, report.expected_seconds) == (0, 0)
+    assert (report.memory_peak, report.memory_limit) == (None, None)
     assert not ensemble._LOADED, "a network was loaded"
     fresh = tile_predict(source, **options, **changed, output=FRESH)
     assert fresh.tiles_taken_over == 0

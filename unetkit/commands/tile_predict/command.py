@@ -110,8 +110,10 @@ class PredictionReport:
     context_share: float  # of the networks' work, that is context or overhangs the image
     output_bytes: int  # the most that the output can take on disk
     disk_free: int | None  # None where a store does not say
-    memory_peak: int  # bytes that all processes on this machine are expected to take, and may
-    memory_limit: int
+    # Bytes that all processes on this machine are expected to take, and may; None where no network
+    # is asked.
+    memory_peak: int | None
+    memory_limit: int | None
     # Of the networks, reckoned from a small input and never longer for images with empty parts;
     # None where another machine computes.
     expected_seconds: float | None

@@ -282,8 +282,10 @@ class Plan:
     normalizations: tuple[tuple[Normalization, ...], ...] = ()  # a sample's: one for each network
     mask: Mask | None = None  # where to look; left out, everywhere
     inventories: tuple[ChunkInventory, ...] = ()  # what is stored of each sample
-    memory_peak: int = 0  # bytes that it takes at most, and may; they decide about no pixel
-    memory_limit: int = 0
+    # Bytes that it takes at most, and may; they decide about no pixel. None where no network is
+    # asked.
+    memory_peak: int | None = None
+    memory_limit: int | None = None
     seconds: float | None = None  # expected of the networks; None where others compute
     reason: str | None = None  # what speaks against a lower precision that is there
 
