@@ -506,7 +506,7 @@ CASES = [
     Case("use --layer {}", "export cells.zarr --layer probabilities"),
     Case("probabilities must be exported to tiff",
          "export slide.prediction.zarr --layer probabilities --to png"),
-    Case("a PNG must hold one plane", "export deep.zarr --to png",
+    Case("a {} must hold one plane", "export deep.zarr --to png",
          lambda: run("import deep.tif deep.zarr --labels deepmask.tif --axes zyx -q")
          if [tifffile.imwrite(n, np.stack([a, a])) for n, a in (
              ("deep.tif", IMAGE), ("deepmask.tif", LABELS))] else None),
@@ -590,7 +590,7 @@ EXCUSED = {
     "nproc-per-node must": "several GPUs",
     "all processes of a training": "several processes; tests/commands/train/test_run.py",
     "batch must be at least {} for": "the same",
-    "must be read by roifile": "an environment without a package",
+    "roifile must be installed": "an environment without a package",
     "as the model finds, got": "labels of two kinds in one dataset, which import does not write",
     "shapes must come without --ignore,": "what is to be left out is named; test_shapes.py",
     "lay in several shapes": "a rule that is chosen is told of likewise",

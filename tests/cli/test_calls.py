@@ -85,6 +85,10 @@ export a.zarr --to geojson -o cells.json --layer classes --labels a=classes --ax
 -> 'a.zarr', to='geojson', output='cells.json', layer='classes', labels='a=classes',
     axes='zyx', overwrite=True
 
+export a.zarr --to coco -o a.json --layer instances --labels cells --axes yx --overwrite
+-> 'a.zarr', to='coco', output='a.json', layer='instances', labels='cells', axes='yx',
+    overwrite=True
+
 info a.zarr
 -> 'a.zarr'
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unetkit.commands.export_prediction import Outlined, write_outlines
+from unetkit.commands.export_prediction import Outlined, outlines
 from unetkit.storage.image_writer import create_image, create_labels
+from unetkit.storage.outline_files import Picture, write_geojson
 
 Array = np.ndarray[Any, Any]
 
@@ -35,9 +36,8 @@ def stored(folder, content, classes=None, *, chunk=8):
 def written(folder, outlined):
     steps: list[None] = []
     path = folder / "a.geojson"
-    count = write_outlines(
-        str(path), outlined, about={"version": "0"}, advance=lambda: steps.append(None)
-    )
+    made = outlines(outlined, lambda: steps.append(None))
+    count = write_geojson(str(path), [Picture("a.png", 0, 0, made, about={"version": "0"})])
     assert len(steps) == outlined.steps
     document = json.loads(path.read_text())
     assert document["type"] == "FeatureCollection"

@@ -76,14 +76,16 @@ def test_a_dataset_gives_a_folder_with_a_file_for_each_sample(tmp_path, kit):
 
 def test_what_is_done_is_counted_over_all_samples(tmp_path, kit):
     source = kit.cells(tmp_path / "data.zarr", count=3)
-    for to in ("png", "tiff", "geojson"):
+    for to in ("png", "tiff", "geojson", "coco"):
         watching = kit.watching()
         export_prediction(source, to=to, output=str(tmp_path / to), progress=watching)
         assert watching.stages == [["export", 6, 6]]
 
 
-@pytest.mark.parametrize("to", ["tiff", "png", "geojson"])
+@pytest.mark.parametrize("to", ["tiff", "png", "geojson", "rois", "coco", "labelme"])
 def test_only_an_earlier_export_is_replaced(prediction, to):
+    if to == "rois":
+        pytest.importorskip("roifile", reason="ImageJ's ROIs need roifile")
     first = export_prediction(prediction, to=to).output
     before = Path(first).read_bytes()
     with pytest.raises(OutputError, match="add --overwrite"):
@@ -94,6 +96,23 @@ def test_only_an_earlier_export_is_replaced(prediction, to):
     with pytest.raises(OutputError, match="must be an earlier output"):
         export_prediction(prediction, to=to, overwrite=True)
     assert Path(first).read_bytes() == b"years of work"
+
+
+@pytest.mark.parametrize("to", ["tiff", "coco"])
+def test_samples_without_labels_are_left_out_and_said(to, tmp_path, kit):
+    source = kit.cells(tmp_path / "data.zarr", count=2)
+    writer = DatasetWriter(source)
+    for name in ("blank", "empty"):
+        writer.add(name, np.zeros((64, 64), np.uint8), axes="yx")
+    writer.finish()
+    watching = kit.watching()
+    report = export_prediction(source, to=to, output=str(tmp_path / "out"), progress=watching)
+    assert report.skipped == ("blank", "empty")
+    assert report.files == (1 if to == "coco" else 2)
+    assert watching.notes == [*report.warnings]
+    assert report.warnings == ("left out 2 samples without labels: 'blank', 'empty'",)
+    with pytest.raises(InputError, match=r"'s0' must have classes .* got instances; use --layer"):
+        export_prediction(source, to=to, layer="classes", output=str(tmp_path / "more"))
 
 
 def labelled(folder, largest):
@@ -135,7 +154,8 @@ def test_ids_that_do_not_fit_are_refused(largest, to, said, tmp_path, kit):
 
 def test_a_name_of_another_format_is_refused(tmp_path):
     source = labelled(tmp_path, 7)
-    for to, name, use in [("png", "a.tif", "tiff"), ("tiff", "a.PNG", "png")]:
+    named = [("png", "a.tif", "tiff"), ("tiff", "a.PNG", "png"), ("coco", "a.geojson", "geojson")]
+    for to, name, use in [*named, ("tiff", "a.json", "geojson or coco or labelme")]:
         with pytest.raises(UsageError, match=f"output must end with .* or use --to {use}"):
             export_prediction(source, to=to, output=str(tmp_path / name))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["many.zarr"]
@@ -165,8 +185,9 @@ def test_what_a_format_can_t_hold_is_refused(prediction, tmp_path):
     url = str(tmp_path / "stack.zarr")
     create_image(url, shape=(2, 9, 9), axes="zyx", dtype="u1")
     create_labels(url, "instances", shape=(2, 9, 9), axes="zyx", dtype="u2")
-    with pytest.raises(UsageError, match="a PNG must hold one plane, got 2"):
-        export_prediction(url, to="png")
+    for to, use in [("png", "tiff"), ("coco", "geojson or rois"), ("labelme", "geojson or rois")]:
+        with pytest.raises(UsageError, match=f"must hold one plane an image, got 2 .*--to {use}$"):
+            export_prediction(url, to=to)
 
 
 def test_labels_of_other_writers_are_chosen_by_name(tmp_path, kit):

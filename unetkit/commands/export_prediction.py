@@ -1,11 +1,10 @@
-"""Write a prediction as files that other programs open: TIFF, PNG, GeoJSON."""
+"""Write a prediction as files that other programs open: TIFF, PNG, outlines."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import numpy as np
 
@@ -14,17 +13,19 @@ from unetkit.arrays.outlines import edges, polygons
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Cover, Tile, cover
 from unetkit.progress import SILENT, collects_warnings, warn
+from unetkit.storage.annotations import roi_type
 from unetkit.storage.atomic import make_folder
-from unetkit.storage.datasets import open_dataset
+from unetkit.storage.datasets import listed_names, open_dataset
 from unetkit.storage.file_writers import bands, tile_rows, write_png, write_tiff
 from unetkit.storage.journal import FOLDER
+from unetkit.storage.outline_files import BACKGROUND, WRITERS, Outline, Picture
 from unetkit.storage.outputs import check_local, output_name, staged
 from unetkit.storage.planes import whole_chunks
-from unetkit.storage.urls import base_name, bytes_on_disk, join, storing
+from unetkit.storage.urls import base_name, bytes_on_disk, join
 from unetkit.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 BLOCK = 1024
 # Up to here a float32, in which ImageJ holds 32 bits, is exact.
 FLOAT_EXACT = 2**24
-# What the first class is called; a grown object's rim is background too.
-BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
@@ -63,53 +62,18 @@ class Outlined:
         return 2 * len(self.blocks) * self.labels.planes
 
 
-def write_outlines(
-    path: str, outlined: Outlined, *, about: Mapping[str, Any], advance: Callable[[], None]
-) -> int:
-    """Write a GeoJSON file with a feature for each object or piece of a class, in pixels.
-
-    References
-    ----------
-    RFC 7946; the properties are those that QuPath reads.
-    """
-    count = 0
-    with storing(path), Path(path).open("w", encoding="utf-8", newline="\n") as file:
-        head = json.dumps({"type": "FeatureCollection", "unetkit": dict(about)})
-        file.write(f'{head[:-1]}, "features": [')
-        for plane in range(outlined.labels.planes):
-            for number, parts, name in _objects(outlined, plane, advance):
-                # A class is no object: each connected piece of it is one.
-                pieces = [parts] if outlined.are_objects else [[part] for part in parts]
-                for piece in pieces:
-                    _write(file, _feature(outlined, number, piece, plane=plane, name=name), count)
-                    count += 1
-        file.write("\n]}\n")
-    return count
-
-
-def _write(file: TextIO, feature: dict[str, Any], before: int) -> None:
-    text = json.dumps(feature, separators=(",", ":"), ensure_ascii=False)
-    file.write(f"{',' if before else ''}\n{text}")
-
-
-def _feature(
-    outlined: Outlined, number: int, parts: list[Polygon], *, plane: int, name: str | None
-) -> dict[str, Any]:
-    coordinates = [[[*ring.tolist(), ring[0].tolist()] for ring in rings] for rings in parts]
-    geometry: dict[str, Any] = {
-        "type": "Polygon" if len(parts) == 1 else "MultiPolygon",
-        "coordinates": coordinates[0] if len(parts) == 1 else coordinates,
-    }
-    if outlined.labels.planes > 1:
-        t, z = divmod(plane, outlined.labels.size("z"))
-        geometry["plane"] = {"c": -1, "z": z, "t": t}
-    properties: dict[str, Any] = {"objectType": "detection", "name": str(number)}
-    if not outlined.are_objects:
-        properties = {"objectType": "annotation"}
-        name = name or str(number)
-    if name is not None:
-        properties["classification"] = {"name": name}
-    return {"type": "Feature", "geometry": geometry, "properties": properties}
+def outlines(outlined: Outlined, advance: Callable[[], None]) -> Iterator[Outline]:
+    """Outline each object, or connected piece of a class, plane by plane."""
+    planes, depth = outlined.labels.planes, outlined.labels.size("z")
+    for plane in range(planes):
+        place = divmod(plane, depth) if planes > 1 else None
+        for number, parts, name in _objects(outlined, plane, advance):
+            if outlined.are_objects:
+                yield Outline(number, parts, name, place)
+                continue
+            # A class is no object: each connected piece of it is one.
+            label = name or str(number)
+            yield from (Outline(number, [part], label, place, is_object=False) for part in parts)
 
 
 def _objects(
@@ -205,33 +169,45 @@ def _completed(
     return np.split(ids[order], starts)
 
 
-Format = Literal["tiff", "png", "geojson"]
+Format = Literal["tiff", "png", "geojson", "rois", "coco", "labelme"]
 Layer = Literal["instances", "classes", "probabilities"]
-SUFFIXES: dict[Format, str] = {"tiff": ".tif", "png": ".png", "geojson": ".geojson"}
+# What names of files of each format end with; the first is what we name them.
+SUFFIXES: dict[Format, tuple[str, ...]] = {
+    "tiff": (".tif", ".tiff"),
+    "png": (".png",),
+    "geojson": (".geojson", ".json"),
+    "rois": (".zip",),
+    "coco": (".json",),
+    "labelme": (".json",),
+}
+# Those that know no planes.
+FLAT = {"png": "PNG", "coco": "COCO file", "labelme": "LabelMe file"}
 
 
 @dataclass(frozen=True)
 class ExportReport:
     """What `export_prediction` wrote."""
 
-    output: str  # the file; of a dataset the folder of files
+    output: str  # the file; of a dataset the folder of files, or the one file of COCO
     format: str
     layer: str
     files: int
-    features: int | None  # outlines in all GeoJSON files
+    features: int | None  # outlines in all files
     bytes: int  # on disk
+    skipped: tuple[str, ...] = ()  # samples without such labels
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return {**asdict(self), "warnings": list(self.warnings)}
+        lists = {"skipped": list(self.skipped), "warnings": list(self.warnings)}
+        return {**asdict(self), **lists}
 
 
 @collects_warnings
 def export_prediction(
     prediction: str,
     *,
-    to: Literal["tiff", "png", "geojson"] = "tiff",
+    to: Literal["tiff", "png", "geojson", "rois", "coco", "labelme"] = "tiff",
     output: Annotated[
         str | None, Opt(flags=("--output", "-o"), default="beside the input", panel="Output")
     ] = None,
@@ -247,17 +223,19 @@ def export_prediction(
     """Write labels or probabilities as files that other programs open.
 
     Ids and classes stay as they are: a TIFF or PNG read again equals the labels, and so do the
-    outlines filled again. A few blocks are in memory at a time. ImageJ and Fiji show ids as 32-bit
-    floats: from 16,777,217 on neighbouring ids look alike there, and are still apart in the file.
+    outlines filled again, by ``unetkit import --labels`` or the program they are for. A few blocks
+    are in memory at a time. ImageJ and Fiji show ids as 32-bit floats: from 16,777,217 on
+    neighbouring ids look alike there, and are still apart in the file. Samples without labels are
+    left out.
 
     Parameters
     ----------
     prediction : str
         A prediction, or any image or dataset with labels.
-    to : {"tiff", "png", "geojson"}
+    to : {"tiff", "png", "geojson", "rois", "coco", "labelme"}
         TIFF for Fiji, in tiles with the pixel size; grey PNG, for one plane and ids up to 65535;
-        or GeoJSON outlines for QuPath, in pixels: one feature an object, or a connected piece of
-        a class.
+        or outlines in pixels, one an object or a connected piece of a class: GeoJSON for QuPath,
+        a zip of ROIs for ImageJ, COCO in one file for all images, LabelMe.
     output : str, optional
         Where the file is written, or of a dataset the folder.
     layer : {"instances", "classes", "probabilities"}, optional
@@ -288,69 +266,106 @@ def export_prediction(
         If the disk is full or refuses.
     """
     if to not in SUFFIXES:
-        raise UsageError(f"to must be one of {', '.join(SUFFIXES)}, got {to!r}")
+        raise UsageError(f"to must be one of {', '.join(get_args(Format))}, got {to!r}")
+    if to == "rois":
+        roi_type("to export rois")
     dataset = open_dataset(prediction, axes=axes, labels=labels, mixed=True)
     alone = dataset.kind in ("image", "array")
-    target = output or output_name(prediction, SUFFIXES[to] if alone else f"-{to}")
+    one_file = alone or to == "coco"
+    target = output or output_name(prediction, SUFFIXES[to][0] if one_file else f"-{to}")
     check_local(target)
-    if alone:
+    if one_file:
         _check_suffix(target, to)
-    exports = [_Export(sample, to, _layer(sample, to, layer)) for sample in dataset.samples]
+    exports, skipped = _exports(dataset.samples, to, layer)
     features = 0
     with staged(target, inputs=[prediction], overwrite=overwrite) as partial:
-        if not alone:
+        if not one_file:
             # By this folder a later run knows that it may replace the one around it.
             make_folder(join(partial, FOLDER))
         progress.start("export", total=sum(export.steps for export in exports))
-        for export in exports:
-            name = f"{export.sample.name}{SUFFIXES[to]}"
+        if to == "coco":
+            features = WRITERS[to](partial, [export.picture(progress) for export in exports])
+        for export in exports if to != "coco" else ():
+            name = f"{export.sample.name}{SUFFIXES[to][0]}"
             features += export.write(partial if alone else join(partial, name), progress)
+    if skipped:
+        warn(
+            progress,
+            f"left out {len(skipped):,} {'sample' if len(skipped) == 1 else 'samples'} without"
+            f" {layer or 'labels'}: {listed_names(skipped)}",
+        )
     return ExportReport(
         output=target,
         format=to,
         layer=exports[0].layer,
-        files=len(exports),
-        features=features if to == "geojson" else None,
+        files=1 if one_file else len(exports),
+        features=features if to in WRITERS else None,
         bytes=bytes_on_disk(target),
+        skipped=skipped,
     )
 
 
 def _check_suffix(target: str, to: Format) -> None:
     """Refuse a name by which other programs would take the file for another format."""
     suffix = Path(target).suffix.lower()
-    others = {ending: other for other, ending in SUFFIXES.items() if other != to}
-    if suffix in others:
+    others = [other for other, endings in SUFFIXES.items() if suffix in endings]
+    if others and to not in others:
         raise UsageError(
-            f"output must end with {SUFFIXES[to]} for --to {to}, got {target}; "
-            f"name it so, or use --to {others[suffix]}"
+            f"output must end with {SUFFIXES[to][0]} for --to {to}, got {target}; "
+            f"name it so, or use --to {' or '.join(others)}"
         )
 
 
-def _layer(sample: Sample, to: Format, wanted: Layer | None) -> Layer:
-    """Say what of a sample is written."""
+def _exports(
+    samples: Sequence[Sample], to: Format, wanted: Layer | None
+) -> tuple[list[_Export], tuple[str, ...]]:
+    """Say what of each sample is written, and which have nothing of it."""
+    exports, skipped = [], []
+    for sample in samples:
+        layer = next((one for one in _layers(sample) if wanted in (one, None)), None)
+        if layer is None:
+            skipped.append(sample)
+            continue
+        _check_fits(sample, to, layer)
+        exports.append(_Export(sample, to, layer))
+    if not exports:
+        raise _nothing(samples[0], wanted)
+    return exports, tuple(sample.name for sample in skipped)
+
+
+def _layers(sample: Sample) -> list[Layer]:
+    """List what a sample has."""
     there: list[Layer] = [
         layer for layer in ("instances", "classes") if layer in sample.image.labels
     ]
     if "prediction" in sample.image.attributes:
         there.append("probabilities")
-    layer = wanted or next(iter(there), None)
+    return there
+
+
+def _nothing(sample: Sample, wanted: Layer | None) -> InputError:
+    """Say that a sample, like all others, has nothing to be written."""
+    there = _layers(sample)
     if not there and sample.image.other_labels:
         # The error that names them.
         sample.labels()
-    if layer is None or layer not in there:
-        found = ", ".join(there) or "no labels"
-        remedy = f"use --layer {there[0]}" if there else "name a prediction, or what has labels"
-        raise InputError(
-            f"sample {sample.name!r} must have {layer or 'labels'} to be exported, got {found}; "
-            f"{remedy}"
-        )
+    remedy = f"use --layer {there[0]}" if there else "name a prediction, or what has labels"
+    return InputError(
+        f"sample {sample.name!r} must have {wanted or 'labels'} to be exported, got"
+        f" {', '.join(there) or 'no labels'}; {remedy}"
+    )
+
+
+def _check_fits(sample: Sample, to: Format, layer: Layer) -> None:
+    """Refuse what a format can't hold."""
     if layer == "probabilities" and to != "tiff":
         raise UsageError(f"probabilities must be exported to tiff, got {to!r}; use --to tiff")
-    if to == "png" and sample.data.planes > 1:
+    if to in FLAT and sample.data.planes > 1:
+        remedy = "tiff" if to == "png" else "geojson or rois"
         raise UsageError(
-            f"a PNG must hold one plane, got {sample.data.planes} in {sample.name!r}; use --to tiff"
+            f"a {FLAT[to]} must hold one plane an image, got {sample.data.planes} in"
+            f" {sample.name!r}; use --to {remedy}"
         )
-    return layer
 
 
 @dataclass(frozen=True)
@@ -370,16 +385,15 @@ class _Export:
     @property
     def steps(self) -> int:
         """How often the work advances."""
-        if self.to == "geojson":
+        if self.to in WRITERS:
             return self._outlined().steps
         looks = 0 if self.layer == "probabilities" else len(self.data.chunk_boxes(BLOCK))
         return looks + (bands(self.data) if self.to == "png" else tile_rows(self.data))
 
     def write(self, path: str, progress: Progress) -> int:
         """Write the file; returns how many outlines are in it."""
-        if self.to == "geojson":
-            about = {"version": __version__, "source": base_name(self.sample.image.url)}
-            return write_outlines(path, self._outlined(), about=about, advance=progress.advance)
+        if self.to in WRITERS:
+            return WRITERS[self.to](path, [self.picture(progress)])
         common: dict[str, Any] = {
             "dtype": self._dtype(progress),
             "software": f"unetkit {__version__}",
@@ -392,6 +406,18 @@ class _Export:
             names = self.sample.image.channel_names
             write_tiff(path, self.data, name=self.sample.name, channel_names=names, **common)
         return 0
+
+    def picture(self, progress: Progress) -> Picture:
+        """Return the outlines, to be made as they are written."""
+        name = f"{self.sample.name.removesuffix('.prediction')}.png"
+        return Picture(
+            self.sample.image.attributes.get("source_file") or name,
+            self.data.height,
+            self.data.width,
+            outlines(self._outlined(), progress.advance),
+            self.sample.class_names,
+            {"version": __version__, "source": base_name(self.sample.image.url)},
+        )
 
     def _outlined(self) -> Outlined:
         classes = self.sample.image.labels.get("classes")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import glob
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -379,17 +380,22 @@ def _read_rois(path: str, outlines: Convention | None) -> list[Drawing]:
             if sum(one.file_size for one in inside) > MOST_BYTES:
                 raise ValueError(f"its parts must be at most {MOST_BYTES:,} bytes")
             files = [(base(one.filename)[:-4], packed.read(one)) for one in inside]
+    roi = roi_type(f"to read {path!r}")
+    drawing = Drawing(path, outlines or "corners")
+    for name, content in files:
+        _add_roi(drawing, roi.frombytes(content), name)
+    return [drawing]
+
+
+def roi_type(aim: str) -> Any:
+    """Return the class of ImageJ's regions; `aim` says in an error what it was needed for."""
     try:
         from roifile import ImagejRoi
     except ImportError as error:
         raise ResourceError(
-            f"ImageJ's ROIs must be read by roifile, which is not installed, got {path!r}; install"
-            " unetkit[annotations]"
+            f"roifile must be installed {aim}, got none; install unetkit[annotations]"
         ) from error
-    drawing = Drawing(path, outlines or "corners")
-    for name, content in files:
-        _add_roi(drawing, ImagejRoi.frombytes(content), name)
-    return [drawing]
+    return ImagejRoi
 
 
 def _add_roi(drawing: Drawing, roi: Any, name: str) -> None:
@@ -415,9 +421,11 @@ def _add_roi(drawing: Drawing, roi: Any, name: str) -> None:
     placed = roi.t_position > 0 or roi.z_position > 0
     if not placed and roi.position > 0:
         placed, z = True, roi.position - 1
+    # roifile makes numbers and truth values of what looks like them.
+    named = re.search(r"^\s*class\s*:\s*(\S.*?)\s*$", roi.props, re.MULTILINE)
     shape = Shape(
         parts,
-        label=roi.properties.get("class") or (str(roi.group) if roi.group else roi.name or name),
+        label=named[1] if named else str(roi.group) if roi.group else roi.name or name,
         name=roi.name or name,
         plane=(t, z) if placed else None,
         is_mask=kind == "oval",

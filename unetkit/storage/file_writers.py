@@ -17,7 +17,7 @@ from unetkit.storage.image_file import PNG_SIGNATURE
 from unetkit.storage.urls import storing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from unetkit.storage.planes import PlaneArray
 
@@ -128,20 +128,34 @@ def write_png(
         raise InputError(
             f"{data.url} must be one plane to be written as PNG, got {data.planes}; use --to tiff"
         )
-    depth = 8 * dtype.itemsize
+    notes = [(b"tEXt", b"Software\0" + software.encode("latin-1"))]
+    if pixel_size is not None:
+        a_metre = (round(1e6 / pixel_size[axis]) for axis in "xy")
+        notes.append((b"pHYs", struct.pack(">IIB", *a_metre, 1)))
+    size = {"height": data.height, "width": data.width, "depth": 8 * dtype.itemsize}
     with storing(path), Path(path).open("wb") as file:
-        file.write(PNG_SIGNATURE)
-        _chunk(file, b"IHDR", struct.pack(">IIBBBBB", data.width, data.height, depth, 0, 0, 0, 0))
-        _chunk(file, b"tEXt", b"Software\0" + software.encode("latin-1"))
-        if pixel_size is not None:
-            a_metre = (round(1e6 / pixel_size[axis]) for axis in "xy")
-            _chunk(file, b"pHYs", struct.pack(">IIB", *a_metre, 1))
-        squeeze = zlib.compressobj(6)
-        for rows in _rows(data, dtype):
-            _chunk(file, b"IDAT", squeeze.compress(rows))
-            advance()
-        _chunk(file, b"IDAT", squeeze.flush())
-        _chunk(file, b"IEND", b"")
+        png_stream(file, _rows(data, dtype, advance), notes=notes, **size)
+
+
+def png_stream(
+    file: BinaryIO,
+    rows: Iterable[bytes],
+    *,
+    height: int,
+    width: int,
+    depth: int,
+    notes: Iterable[tuple[bytes, bytes]] = (),
+) -> None:
+    """Write a grey PNG of rows that come some at a time, each led by the number of its filter."""
+    file.write(PNG_SIGNATURE)
+    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0))
+    for kind, content in notes:
+        _chunk(file, kind, content)
+    squeeze = zlib.compressobj(6)
+    for some in rows:
+        _chunk(file, b"IDAT", squeeze.compress(some))
+    _chunk(file, b"IDAT", squeeze.flush())
+    _chunk(file, b"IEND", b"")
 
 
 def bands(data: PlaneArray) -> int:
@@ -153,13 +167,14 @@ def _band(data: PlaneArray) -> int:
     return max(1, min(data.chunk[0], BAND_BYTES // (data.width * data.dtype.itemsize)))
 
 
-def _rows(data: PlaneArray, dtype: np.dtype[Any]) -> Iterator[bytes]:
+def _rows(data: PlaneArray, dtype: np.dtype[Any], advance: Callable[[], None]) -> Iterator[bytes]:
     """Read rows, big end first, each led by the number of the filter that leaves it as it is."""
     step = _band(data)
     for y in range(0, data.height, step):
         block = data.read(0, y, min(y + step, data.height), 0, data.width)
         pixels = block.astype(dtype.newbyteorder(">")).view(np.uint8)
         yield np.pad(pixels, ((0, 0), (1, 0))).tobytes()
+        advance()
 
 
 def _chunk(file: BinaryIO, kind: bytes, content: bytes) -> None:

@@ -45,9 +45,13 @@ SIGNATURES = {
     **dict.fromkeys((".tif", ".tiff"), _TIFF),
 }
 
-# Formats whose notes come last: the directory of an archive, the properties of an ONNX model.
+# Formats whose notes come last: an archive's directory and comment, an ONNX model's properties.
 TAIL = 2**16
-LAST_MARKS = {".pt2": b"extra/unetkit.json", ".onnx": b"\x0a\x07unetkit"}
+LAST_MARKS = {
+    ".pt2": b"extra/unetkit.json",
+    ".onnx": b"\x0a\x07unetkit",
+    ".zip": b'{"unetkit": {"version"',
+}
 
 
 def written_by_unetkit(path: str) -> bool:

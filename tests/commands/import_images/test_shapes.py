@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def lab(tmp_path):
 
 def exported_and_imported(images, masks, folder, to="geojson", **options):
     """Import masks, write their outlines, import these; return the labels of both."""
-    first, second, outlines = folder / "first.zarr", folder / "second.zarr", folder / "outlines"
+    first, second = folder / "first.zarr", folder / "second.zarr"
+    outlines = folder / ("outlines.json" if to == "coco" else "outlines")
     import_images(str(images), str(first), labels=str(masks), **options)
     export_prediction(str(first), to=to, output=str(outlines))
     told = Watching()
@@ -90,27 +92,38 @@ def nuclei(tmp_path):
     return tmp_path
 
 
-def test_outlines_that_were_exported_come_back_to_the_pixel(nuclei):
-    assert_same(*exported_and_imported(nuclei / "images", nuclei / "masks", nuclei))
+FORMATS = [
+    "geojson", "coco", "labelme",
+    pytest.param("rois", marks=pytest.mark.skipif(not find_spec("roifile"), reason="no roifile")),
+]  # fmt: skip
 
 
+@pytest.mark.parametrize("to", FORMATS)
+def test_outlines_that_were_exported_come_back_to_the_pixel(to, nuclei):
+    assert_same(*exported_and_imported(nuclei / "images", nuclei / "masks", nuclei, to))
+
+
+@pytest.mark.parametrize("to", FORMATS)
 @pytest.mark.parametrize("name", ["bbbc039_nuclei", "dsb2018_mixed", "usiigaci_phase"])
-def test_outlines_of_real_masks_come_back_to_the_pixel(name, test_data, tmp_path):
+def test_outlines_of_real_masks_come_back_to_the_pixel(name, to, test_data, tmp_path):
     for what in ("images", "masks"):
         (tmp_path / what).mkdir()
         for path in sorted((test_data / name / what).iterdir())[:3]:
             (tmp_path / what / path.name).symlink_to(path)
-    assert_same(*exported_and_imported(tmp_path / "images", tmp_path / "masks", tmp_path))
+    assert_same(*exported_and_imported(tmp_path / "images", tmp_path / "masks", tmp_path, to))
 
 
-def test_a_class_map_and_planes_come_back_to_the_pixel(tmp_path):
-    classes = np.random.default_rng(3).integers(0, 3, (4, 5, 6)).repeat(4, 1).repeat(4, 2)
-    for what, pixels in (("images", np.ones((4, 20, 24), np.uint8)), ("masks", classes)):
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_class_map_and_planes_come_back_to_the_pixel(to, tmp_path):
+    depth = 1 if to in ("coco", "labelme") else 4
+    classes = np.random.default_rng(3).integers(0, 3, (depth, 5, 6)).repeat(4, 1).repeat(4, 2)
+    for what, pixels in (("images", np.ones((depth, 20, 24), np.uint8)), ("masks", classes)):
         (tmp_path / what).mkdir()
         path, own = tmp_path / what / "a.tif", {"axes": "ZYX"}
         tifffile.imwrite(path, pixels.astype("u1"), photometric="minisblack", metadata=own)
     own = {"kind": "classes", "classes": "background,myelin,axon"}
-    assert_same(*exported_and_imported(tmp_path / "images", tmp_path / "masks", tmp_path, **own))
+    folders = (tmp_path / "images", tmp_path / "masks", tmp_path)
+    assert_same(*exported_and_imported(*folders, to, **own))
 
 
 def test_holes_parts_and_classes(lab):
