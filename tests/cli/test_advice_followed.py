@@ -322,6 +322,8 @@ CASES = [
     Case("name it in --classes, or set it",
          "import images out.zarr --labels drawn --kind classes --classes background,other",
          lambda: outlines((5, 5)), values={"--classes": "background,cell"}),
+    Case("--judged must be a rectangle where", "import images out.zarr --labels masks --judged roi",
+         instead={"roi": "0:30,0:40"}),
     Case("shapes must not overlap", "import images out.zarr --labels drawn --overlaps refuse",
          lambda: outlines((5, 5), (10, 5)), instead={"refuse": "smaller"}),
     Case("say --kind classes for a class map, --ignore", "import images out.zarr --labels odd",

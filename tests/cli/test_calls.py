@@ -15,11 +15,12 @@ from unetkit.options import parameters_of
 # What is typed, and the same call in Python.
 CALLS = """
 import s3://a/b c.zarr --labels masks/{stem}_m.png --kind classes --classes background,axon
-    --ignore 255 --connected-components --outlines corners --overlaps smaller --axes zyx
-    --channels DAPI,2 --pixel-size 0.25um --append --overwrite --require-complete-input
+    --ignore 255 --judged roi --judged 0:9,0:9 --connected-components --outlines corners
+    --overlaps smaller --axes zyx --channels DAPI,2 --pixel-size 0.25um --append --overwrite
+    --require-complete-input
 -> 's3://a/b', 'c.zarr', labels='masks/{stem}_m.png', kind='classes', classes='background,axon',
-    ignore=255, connected_components=True, outlines='corners', overlaps='smaller', axes='zyx',
-    channels='DAPI,2', pixel_size='0.25um',
+    ignore=255, judged=('roi', '0:9,0:9'), connected_components=True, outlines='corners',
+    overlaps='smaller', axes='zyx', channels='DAPI,2', pixel_size='0.25um',
     append=True, overwrite=True, require_complete_input=True
 
 augment a.zarr b.zarr --copies 3 --grid 5 --sigma 2.5um --shift 0 --rotation 90 --no-flips --grey

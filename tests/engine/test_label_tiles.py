@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from unetkit.arrays.targets import make_target
 from unetkit.arrays.weight_map import PRESETS
 from unetkit.engine.label_tiles import TileJob, TileJobs, count_tile
 from unetkit.geometry.tiles import cover
@@ -57,3 +58,22 @@ def test_the_balance_is_for_those_who_use_it(sample):
     assert TileJobs([], [], preset=paper, target="foreground").balanced
     assert not TileJobs([], [], preset=freiburg, target="foreground").balanced
     assert TileJobs([], [], preset=freiburg, target="classes").balanced
+
+
+@pytest.mark.parametrize("side", [7, 16, 64])
+def test_a_cell_that_goes_on_beyond_what_was_judged_has_no_edge_there(side, tmp_path):
+    labels = np.zeros((40, 50), np.uint8)
+    labels[10:30, 10:30], labels[10:30, 32:40] = 1, 2
+    ignore = np.zeros_like(labels)
+    ignore[:, 20:] = 1
+    writer = DatasetWriter(str(tmp_path / "data.zarr"))
+    writer.add("a", labels, axes="yx", labels=labels, ignore=ignore)
+    writer.finish()
+    stored, found = open_dataset(writer.url)["a"], np.zeros_like(labels)
+    for tile in cover(40, 50, tile=side, overlap=2):
+        block, inner = job(stored, tile).read()
+        target = make_target(block, "foreground+boundary")[inner]
+        found[tile.y0 : tile.y1, tile.x0 : tile.x1] = target
+    expected = make_target(labels, "foreground+boundary")
+    np.testing.assert_array_equal(found[:, :20], expected[:, :20])
+    assert (found[11:29, 19] == 1).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,10 +56,28 @@ class TileJob:
         box = top, _, left, _ = inside(self.labels, *read)
         block = self.labels.read(self.plane, *box)
         if self.ignore is not None:
-            # What nobody judged is no cell: the rim of the annotated region makes no border.
-            block[self.ignore.read(self.plane, *box) != 0] = 0
+            # What nobody judged is no cell: the rim of the annotated region makes no border,
+            # neither in gaps nor across a cell that goes on beyond it.
+            ignored = self.ignore.read(self.plane, *box) != 0
+            if block[ignored].any():
+                ignored &= ~self._goes_on(block, box)
+            block[ignored] = 0
         rows = slice(tile.y0 - top, tile.y1 - top)
         return block, (rows, slice(tile.x0 - left, tile.x1 - left))
+
+    def _goes_on(self, block: NDArray[Any], box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
+        """Mark the pixels beside a judged one of the same object, as the whole plane has them."""
+        (y0, y1, x0, x1), array = box, self.labels
+        top, bottom, left, right = near = inside(array, (y0 - 1, y1 + 1), (x0 - 1, x1 + 1))
+        around = np.zeros((y1 - y0 + 2, x1 - x0 + 2), block.dtype)
+        place = np.s_[top - y0 + 1 : bottom - y0 + 1, left - x0 + 1 : right - x0 + 1]
+        judged = self.ignore is None or self.ignore.read(self.plane, *near) == 0
+        around[place] = np.where(judged, array.read(self.plane, *near), 0)
+        found = np.zeros(block.shape, np.bool_)
+        for dy, dx in product(range(3), repeat=2):
+            found |= around[dy : dy + block.shape[0], dx : dx + block.shape[1]] == block
+        found &= block != 0
+        return found
 
     @property
     def key(self) -> str:

@@ -89,37 +89,42 @@ def measure(
     inside : tuple of slice
         The block in these arrays.
     counted : ndarray of bool, shape (Y, X), optional
-        Where outlines count; left out, everywhere.
+        Where outlines count, and what they may be between; left out, everywhere.
     """
-    sides = [(_outline(truth), _outline(found))] if instances else []
+    sides = [(_outline(truth, counted), _outline(found, counted))] if instances else []
     labels = [_INSTANCES] if instances else []
     if instances:
         truth, found = truth != 0, found != 0
     for label in np.union1d(truth[inside], found[inside]).tolist():
         if label:
             labels.append(int(label))
-            sides.append((_outline(truth == label), _outline(found == label)))
+            sides.append((_outline(truth == label, counted), _outline(found == label, counted)))
     parts: list[tuple[int, Array]] = []
     for n, (label, pair) in enumerate(zip(labels, sides, strict=True)):
         if n and instances and all(map(np.array_equal, pair, sides[0])):
             # Nothing touches: both outlines are one.
             parts += [(label, rest) for _, rest in parts]
             continue
-        edges = pair if counted is None else [edge & counted for edge in pair]
-        for number, (edge, other) in enumerate((edges, edges[::-1])):
+        for number, (edge, other) in enumerate((pair, pair[::-1])):
             parts.append((label, number * _SIDE + _squared(edge, other, inside)))
     return merge(
         Surfaces(label * _LABEL + rest, np.ones(len(rest), np.int64)) for label, rest in parts
     )
 
 
-def _outline(labels: Array) -> Array:
-    """Mark pixels of objects that meet another object, the background or the end by an edge."""
-    around = np.pad(labels, 1)
-    edge = np.zeros(labels.shape, bool)
+def _outline(labels: Array, counted: Array | None) -> Array:
+    """Mark pixels of objects that meet another object, the background or the end by an edge.
+
+    Between one that counts and one that doesn't nobody knows whether there is an edge.
+    """
+    around, edge = np.pad(labels, 1), np.zeros(labels.shape, bool)
+    known = None if counted is None else np.pad(counted, 1, constant_values=True)
     for y, x in ((0, 1), (2, 1), (1, 0), (1, 2)):
-        edge |= around[y : y + labels.shape[0], x : x + labels.shape[1]] != labels
-    return np.asarray(edge & (labels != 0))
+        beside = np.s_[y : y + labels.shape[0], x : x + labels.shape[1]]
+        differs = around[beside] != labels
+        edge |= differs if known is None else differs & known[beside]
+    edge &= labels != 0
+    return edge if counted is None else edge & counted
 
 
 def outline_sums(

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from unetkit.commands.import_images.dataset import DatasetOutput
 from unetkit.commands.import_images.masks import MaskRules, survey
 from unetkit.commands.import_images.pairing import Pair, pair_files
-from unetkit.commands.import_images.shapes import pair_shapes, shape_notes, survey_shapes
+from unetkit.commands.import_images.shapes import (
+    find_regions,
+    pair_shapes,
+    region_note,
+    shape_notes,
+    survey_shapes,
+)
 from unetkit.errors import InputError, UsageError
 from unetkit.progress import SILENT, Progress, collects_warnings, warn, warnings_of
 from unetkit.storage.annotations import annotation_files
@@ -71,7 +77,7 @@ def notes(report: ImportReport, rules: MaskRules) -> list[str]:
         said.append(f"values in the masks became classes: {_classes(report)}")
     if rules.ignore is not None:
         said.append(f"{_many(rules.ignored, 'pixel')} of value {rules.ignore} will be ignored")
-    return said
+    return [*said, *region_note(rules)]
 
 
 def cautions(
@@ -137,6 +143,7 @@ def import_images(
     kind: Annotated[Literal["instances", "classes"], Opt(panel="Labels")] = "instances",
     classes: Annotated[str | None, Opt(panel="Labels")] = None,
     ignore: Annotated[int | None, Opt(panel="Labels")] = None,
+    judged: Annotated[Sequence[str], Opt(metavar="NAME|Y0:Y1,X0:X1", panel="Labels")] = (),
     connected_components: Annotated[bool, Opt(panel="Labels")] = False,
     outlines: Annotated[
         Literal["corners", "centres"] | None, Opt(panel="Labels", default="as the format has it")
@@ -177,6 +184,10 @@ def import_images(
     ignore : int, optional
         The mask value of pixels that nobody judged, such as 255 or -1; they become background and
         a mask of their own.
+    judged : sequence of str
+        Where the annotation is complete; everything else is ignored. The class of the shapes that
+        say it, or a rectangle in pixels, first and last row and column, the last ones excluded.
+        Labels stay as they are; an object across the rim counts with what of it lies inside.
     connected_components : bool
         Number the separate pieces of a yes/no mask; touching objects become one.
     outlines : {"corners", "centres"}, optional
@@ -216,7 +227,7 @@ def import_images(
     OutputError
         If the output is there, or a sample of this name is.
     """
-    rules = _rules(labels, kind, classes, ignore=ignore, split=connected_components)
+    rules = _rules(labels, kind, classes, ignore=ignore, judged=judged, split=connected_components)
     rules = replace(rules, outlines=outlines, overlaps=overlaps)
     if append and overwrite:
         raise UsageError("append must come without overwrite, got both; leave one out")
@@ -224,6 +235,11 @@ def import_images(
     drawn = annotation_files(labels, beside=source) if labels is not None else []
     pairs, found = pair_files(source, None if drawn else labels)
     drawings: dict[str, Drawing] = {}
+    if rules.judged and not drawn:
+        raise UsageError(
+            "--judged must be a rectangle where labels are masks, got"
+            f" {rules.judged[0]!r}; give one such as 0:512,0:512 for it"
+        )
     if drawn:
         pairs, drawings, remarks = pair_shapes(pairs, drawn, rules, progress=progress)
         found = replace(found, remarks=(*found.remarks, *remarks))
@@ -239,6 +255,9 @@ def import_images(
         rules = survey_shapes(there, rules)
     elif masks:
         rules = survey(masks, rules, known=here.known, progress=progress)
+    if rules.judged or rules.rectangles:
+        paired = [(p, f) for p, f in zip(pairs, files, strict=True) if p.mask]
+        rules = find_regions([(p.name, drawings.get(p.name), f) for p, f in paired], rules)
     if require_complete_input:
         _check_complete((*files, *rules.files.values()))
     remarks = [*found.remarks, *here.remarks(files)]
@@ -246,6 +265,7 @@ def import_images(
     if append:
         new = here.missing(pairs, files, rules)
         pairs, files = [pairs[n] for n in new], [files[n] for n in new]
+        rules = rules.of(pair.name for pair in pairs)
     known -= len(pairs)
     alone = labels is None and not append and Path(source).is_file()
     report = replace(
@@ -314,6 +334,7 @@ def _rules(
     classes: str | None,
     *,
     ignore: int | None,
+    judged: Sequence[str],
     split: bool,
 ) -> MaskRules:
     if kind not in KINDS:
@@ -322,6 +343,7 @@ def _rules(
         "--kind classes": kind == "classes",
         "--classes": classes is not None,
         "--ignore": ignore is not None,
+        "--judged": bool(judged),
         "--connected-components": split,
     }
     if labels is None and any(given.values()):
@@ -334,7 +356,36 @@ def _rules(
             "--connected-components must come with instances, got --kind classes; leave one out"
         )
     names, ranges = _class_names(classes)
-    return MaskRules(kind, names, ranges, ignore, split)
+    rules = MaskRules(kind, names, ranges, ignore, split)
+    return replace(rules, **_judged(judged, rules))
+
+
+RECTANGLE = re.compile(r"(\d+):(\d+),(\d+):(\d+)")
+
+
+def _judged(judged: Sequence[str], rules: MaskRules) -> dict[str, Any]:
+    """Read classes and rectangles that say what was judged."""
+    names, rectangles = [], []
+    for text in judged:
+        match = RECTANGLE.fullmatch(text.replace(" ", ""))
+        if match is not None:
+            top, bottom, left, right = map(int, match.groups())
+            rectangles.append((top, bottom, left, right))
+        if not re.search(r"[^\d\s:,.+-]", text) and (
+            match is None or not top < bottom or not left < right
+        ):
+            raise UsageError(
+                "a rectangle that was judged must be y0:y1,x0:x1 in whole pixels, the second of"
+                f" each pair larger, got {text!r}"
+            )
+        if match is None:
+            names.append(text)
+    if twice := set(names) & set(rules.names or ()):
+        raise UsageError(
+            f"what was judged must have a class of its own, got {twice.pop()!r}, which is among"
+            " those to be learned as well; leave it out there"
+        )
+    return {"judged": tuple(names), "rectangles": tuple(rectangles)}
 
 
 def _class_names(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.commands.import_images.masks import MaskRules, make_labels, named_by, read_mask
-from unetkit.commands.import_images.shapes import check_overlaps
+from unetkit.commands.import_images.shapes import check_overlaps, write_ignored
 from unetkit.errors import InputError, OutputError, UsageError, command_line
 from unetkit.storage.chunks import empty_chunks
 from unetkit.storage.datasets import Dataset, DatasetWriter, open_dataset, order_remark
@@ -216,11 +216,11 @@ def _is_same(sample: Sample, pair: Pair, file: ImageFile, *, rules: MaskRules) -
     )
     if same and pair.name in rules.canvases:
         painted = rules.canvases[pair.name].load()
-        same = rules.kind in sample.image.labels and _holds(
-            sample.labels(rules.kind), painted.reshape(_plain_shape(file)), file
-        )
+        numbers, ignored = painted.reshape(_plain_shape(file)), None
     elif same and pair.mask:
         numbers, ignored = make_labels(read_mask(pair.mask, file, ignore=rules.ignore), rules)
+    if same and pair.mask:
+        ignored = _with_outside(ignored, pair, file, rules=rules)
         same = (
             rules.kind in sample.image.labels
             and (sample.ignore is None) == (ignored is None)
@@ -228,6 +228,17 @@ def _is_same(sample: Sample, pair: Pair, file: ImageFile, *, rules: MaskRules) -
             and (sample.ignore is None or ignored is None or _holds(sample.ignore, ignored, file))
         )
     return same and _holds(sample.data, file.load(), file)
+
+
+def _with_outside(
+    ignored: NDArray[np.uint8] | None, pair: Pair, file: ImageFile, *, rules: MaskRules
+) -> NDArray[np.uint8] | None:
+    """Add what lies outside of the regions that were judged, if there are any."""
+    if pair.name not in rules.regions:
+        return ignored
+    outside = rules.regions[pair.name].load().reshape(_plain_shape(file)) == 0
+    both: NDArray[np.bool_] = outside if ignored is None else outside | (ignored != 0)
+    return both.astype(np.uint8)
 
 
 def _holds(stored: PlaneArray, pixels: NDArray[Any], file: ImageFile) -> bool:
@@ -277,18 +288,15 @@ def _add_drawn(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: Mas
     )
     _write_strips(place, data, file)
     notes: dict[str, Any] = {"source": Path(str(pair.mask)).name, "overlaps": rules.overlaps}
+    notes.update(_judged(rules))
     if rules.kind == "classes":
         notes["mapping"] = {str(value): number for value, number in rules.mapping.items()}
         notes["class_names"] = list(rules.class_names)
-    labels = create_labels(
-        place,
-        rules.kind,
-        shape=_plain_shape(file),
-        axes=file.axes.replace("c", ""),
-        dtype=canvas.dtype,
-        attributes=notes,
-    )
-    canvas.write(labels)
+    same: dict[str, Any] = {"shape": _plain_shape(file), "axes": file.axes.replace("c", "")}
+    canvas.write(create_labels(place, rules.kind, dtype=canvas.dtype, attributes=notes, **same))
+    if pair.name in rules.regions:
+        ignore = create_labels(place, "ignore", dtype=np.uint8, **same)
+        write_ignored(rules.regions[pair.name], ignore, str(pair.mask))
     if rules.overlaps == "refuse":
         check_overlaps(canvas, str(pair.mask))
 
@@ -302,9 +310,11 @@ def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: Ma
         at = file.axes.find("c")
         _check_differs(image[None] if at < 0 else np.moveaxis(image, at, 0), drawn, pair)
         numbers, ignored = make_labels(drawn, rules)
+        ignored = _with_outside(ignored, pair, file, rules=rules)
         notes = {"source": Path(str(pair.mask)).name, **_absent(rules.files.get(str(pair.mask)))}
         if rules.ignore is not None:
             notes["ignore_value"] = rules.ignore
+        notes.update(_judged(rules))
         if rules.split:
             notes["connected_components"] = True
         if rules.kind == "classes":
@@ -351,6 +361,12 @@ def _absent(file: ImageFile | None) -> dict[str, Any]:
     if file is None or not file.absent:
         return {}
     return {"absent_parts": {"absent": file.absent, "of": file.parts}}
+
+
+def _judged(rules: MaskRules) -> dict[str, Any]:
+    boxes = [f"{y0}:{y1},{x0}:{x1}" for y0, y1, x0, x1 in rules.rectangles]
+    named = [*rules.judged, *boxes]
+    return {"judged": named} if named else {}
 
 
 def _version() -> dict[str, str]:

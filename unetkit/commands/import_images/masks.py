@@ -21,7 +21,7 @@ from unetkit.progress import SILENT, Progress
 from unetkit.storage.readers import open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -47,6 +47,19 @@ class MaskRules:
     outlines: Literal["corners", "centres"] | None = None  # where their points are counted from
     overlaps: str = "later"  # which shape stays, or refuse
     canvases: dict[str, Any] = field(default_factory=dict)  # by image, from `shapes`, filled in too
+    # Where the annotation is complete; what lies in none is ignored, if there are any:
+    judged: tuple[str, ...] = ()  # classes of shapes
+    rectangles: tuple[tuple[int, int, int, int], ...] = ()  # first and last row, column; half open
+    regions: dict[str, Any] = field(default_factory=dict)  # canvases by image, filled in too
+
+    def of(self, names: Iterable[str]) -> MaskRules:
+        """Return the same for some of the images."""
+        kept = set(names)
+        canvases, regions = (
+            {name: canvas for name, canvas in found.items() if name in kept}
+            for found in (self.canvases, self.regions)
+        )
+        return replace(self, canvases=canvases, regions=regions)
 
 
 def open_mask(path: str, image: ImageFile) -> ImageFile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from unetkit.commands.import_images.pairing import Pair, stem
 from unetkit.errors import InputError, LabelError, UsageError
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.annotations import read_annotations
-from unetkit.storage.drawings import base
+from unetkit.storage.drawings import Drawing, Shape, base, box_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from unetkit.arrays.polygons import Polygons
     from unetkit.commands.import_images.masks import MaskRules
-    from unetkit.storage.drawings import Drawing, Shape
     from unetkit.storage.image_file import ImageFile
     from unetkit.storage.planes import PlaneArray
 
@@ -47,19 +47,25 @@ class Canvas:
     by_size: bool = False  # whether smaller ones stay, instead of later ones
     painters: list[Painter] = field(default_factory=list)
 
-    def write(self, labels: PlaneArray) -> None:
-        """Paint into stored labels, block by block; where no shape is nothing is written."""
+    def write(self, labels: PlaneArray, *, outside: bool = False) -> None:
+        """Paint into stored labels, block by block; where no shape is nothing is written.
+
+        With `outside` 1 is written there, and nothing where shapes are.
+        """
         for plane, y0, y1, x0, x1 in labels.chunk_boxes(BLOCK):
             if plane == len(self.painters):
                 self.painters.append(self._painter(plane))
             block = self.painters[plane].paint(y0, y1, x0, x1)
+            if outside:
+                block = np.ones((y1 - y0, x1 - x0)) if block is None else block == 0
             if block is not None:
                 labels.write(plane, y0, x0, block.astype(labels.dtype, copy=False))
 
     def load(self) -> NDArray[Any]:
         """Paint all planes (N, Y, X) at once."""
         size = (self.height, self.width)
-        painted = [self._painter(n).paint(0, size[0], 0, size[1]) for n in range(len(self.values))]
+        self.painters = [self._painter(n) for n in range(len(self.values))]
+        painted = [painter.paint(0, size[0], 0, size[1]) for painter in self.painters]
         return np.stack([np.zeros(size, self.dtype) if one is None else one for one in painted])
 
     @property
@@ -86,7 +92,8 @@ def pair_shapes(
     """Read files of shapes, and give each image the shapes that are its.
 
     They go by the names of images that a file holds, else by its own name; one file that names
-    none belongs to the only image.
+    none belongs to the only image. Without a region where regions say what was judged, an image
+    comes in unlabelled.
     """
     by_file = {base(path): pair for pair in pairs for path in pair.files}
     by_stem = {key: pair for pair in pairs for key in (stem(pair.image), pair.name)}
@@ -117,18 +124,51 @@ def pair_shapes(
             f"annotations must hold shapes, got none in {files[0]!r}"
             f"{' and others' if len(files) > 1 else ''}; draw some"
         )
-    shown = ", ".join(map(repr, lost[:NAMED])) + (", …" if len(lost) > NAMED else "")
     if not found:
         raise InputError(
-            f"annotations must name images that are there, got {shown} for"
+            f"annotations must name images that are there, got {_listed(lost)} for"
             f" {Path(pairs[0].image).name!r}{' and others' if len(pairs) > 1 else ''}; rename them"
             " alike"
         )
-    remarks = [f"left out the shapes of {len(lost):,} other images: {shown}"] if lost else []
+    remarks = (
+        [f"left out the shapes of {len(lost):,} other images: {_listed(lost)}"] if lost else []
+    )
+    remarks += _without_region(found, rules)
     drawn = [
         replace(pair, mask=found[pair.name].path) if pair.name in found else pair for pair in pairs
     ]
     return drawn, found, remarks
+
+
+def _without_region(found: dict[str, Drawing], rules: MaskRules) -> list[str]:
+    """Leave out drawings of which no region says what was judged, and say so."""
+    if not rules.judged:
+        return []
+    there = {shape.label for drawing in found.values() for shape in drawing.shapes}
+    for name in rules.judged:
+        if name not in there:
+            raise InputError(
+                f"what was judged must be a class of the shapes, got {name!r}; there are"
+                f" {_listed(sorted(filter(None, there))) or 'none with a class'}"
+            )
+    lost = [
+        name
+        for name, drawing in found.items()
+        if not rules.rectangles and not any(s.label in rules.judged for s in drawing.shapes)
+    ]
+    for name in lost:
+        del found[name]
+    if not lost:
+        return []
+    named = " or ".join(map(repr, rules.judged))
+    return [
+        f"no region of the class {named} says what was judged in {_many(len(lost), 'image')}, whose"
+        f" shapes were left out: {_listed(lost)}"
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:NAMED])) + (", …" if len(names) > NAMED else "")
 
 
 def survey_shapes(
@@ -151,13 +191,17 @@ def survey_shapes(
         _check_places(drawing, image)
     names: tuple[str, ...] = ()
     number: Callable[[Shape], int] | None = None
+    objects = [[s for s in d.shapes if s.label not in rules.judged] for _, d, _ in drawings]
     if rules.kind == "classes":
-        names = rules.names or _class_names([drawing for _, drawing, _ in drawings])
+        names = rules.names or _class_names(objects)
         numbers = {one: position for position, one in enumerate(names)}
-        for _, drawing, _ in drawings:
-            _check_classes(drawing, numbers)
+        for (_, drawing, _), shapes in zip(drawings, objects, strict=True):
+            _check_classes(drawing, shapes, numbers)
         number = lambda shape: numbers[str(shape.label)]  # noqa: E731 - one of two ways
-    canvases = {name: _canvas(d, image, rules, number) for name, d, image in drawings}
+    canvases = {}
+    for (name, drawing, image), shapes in zip(drawings, objects, strict=True):
+        canvases[name] = _canvas(drawing, image, shapes, number=number)
+        canvases[name].by_size = rules.overlaps == "smaller"
     values = {int(v) for c in canvases.values() for plane in c.values for v in np.unique(plane)}
     return replace(
         rules,
@@ -168,24 +212,48 @@ def survey_shapes(
     )
 
 
+def find_regions(
+    images: Sequence[tuple[str, Drawing | None, ImageFile]], rules: MaskRules
+) -> MaskRules:
+    """Find what was judged of each image, by name: its shapes of these classes, and rectangles."""
+    regions = {}
+    for name, drawn, image in images:
+        for top, bottom, left, right in rules.rectangles:
+            high, wide = image.size("y"), image.size("x")
+            if bottom > high or right > wide:
+                raise UsageError(
+                    "rectangles that were judged must lie inside of every image, got"
+                    f" {top}:{bottom},{left}:{right} for {image.path!r}, {high} high, {wide} wide"
+                )
+        planes = product(range(image.size("t")), range(image.size("z")))
+        shapes = [
+            Shape([box_part(x0, y0, x1, y1)], plane=plane, is_mask=True)
+            for plane in planes
+            for y0, y1, x0, x1 in rules.rectangles
+        ]
+        drawing = drawn or Drawing(image.path, "corners")
+        shapes += [shape for shape in drawing.shapes if shape.label in rules.judged]
+        regions[name] = _canvas(drawing, image, shapes, number=lambda _: 1)
+    return replace(rules, regions=regions)
+
+
 def _canvas(
     drawing: Drawing,
     image: ImageFile,
-    rules: MaskRules,
+    shapes: Sequence[Shape],
+    *,
     number: Callable[[Shape], int] | None,
 ) -> Canvas:
-    planes = [_plane(shape, drawing, image) for shape in drawing.shapes]
-    values = (
-        _instance_numbers(drawing, planes) if number is None else list(map(number, drawing.shapes))
-    )
-    on_centres = [drawing.convention == "centres" and not s.is_mask for s in drawing.shapes]
-    canvas = Canvas(image.size("y"), image.size("x"), [], [], rules.overlaps == "smaller")
+    planes = [_plane(shape, drawing, image) for shape in shapes]
+    values = _instance_numbers(shapes, planes) if number is None else list(map(number, shapes))
+    on_centres = [drawing.convention == "centres" and not s.is_mask for s in shapes]
+    canvas = Canvas(image.size("y"), image.size("x"), [], [])
     for plane in range(image.planes):
         chosen = [n for n, own in enumerate(planes) if own in (plane, None)]
-        parts = [drawing.shapes[n].parts for n in chosen]
+        parts = [shapes[n].parts for n in chosen]
         polygons = joined(parts, [on_centres[n] for n in chosen])
         for shape, x, y in self_crossings(polygons)[:1]:
-            crossed = _of(drawing, drawing.shapes[chosen[int(shape)]])
+            crossed = _of(drawing, shapes[chosen[int(shape)]])
             raise LabelError(
                 f"outlines must not cross themselves, got {crossed} crossing itself at x {x:.1f},"
                 f" y {y:.1f}; draw it anew"
@@ -213,9 +281,9 @@ def _plane(shape: Shape, drawing: Drawing, image: ImageFile) -> int | None:
     return t * image.size("z") + z
 
 
-def _instance_numbers(drawing: Drawing, planes: Sequence[int | None]) -> list[int]:
+def _instance_numbers(shapes: Sequence[Shape], planes: Sequence[int | None]) -> list[int]:
     """Take objects' names for their numbers, where these are different; else count."""
-    names = [shape.name for shape in drawing.shapes]
+    names = [shape.name for shape in shapes]
     if all(re.fullmatch(r"[1-9]\d{0,9}", name) for name in names):
         numbers = list(map(int, names))
         if max(numbers, default=0) <= LARGEST_ID:
@@ -232,13 +300,13 @@ def _of(drawing: Drawing, shape: Shape) -> str:
     return f"shape {number}{f' ({called!r})' if called else ''} of {Path(drawing.path).name!r}"
 
 
-def _class_names(drawings: Sequence[Drawing]) -> tuple[str, ...]:
-    found = {shape.label for drawing in drawings for shape in drawing.shapes if shape.label}
+def _class_names(drawn: Sequence[Sequence[Shape]]) -> tuple[str, ...]:
+    found = {shape.label for shapes in drawn for shape in shapes if shape.label}
     return (BACKGROUND, *sorted(found - {BACKGROUND}))
 
 
-def _check_classes(drawing: Drawing, numbers: dict[str, int]) -> None:
-    for shape in drawing.shapes:
+def _check_classes(drawing: Drawing, shapes: Sequence[Shape], numbers: dict[str, int]) -> None:
+    for shape in shapes:
         if shape.label not in numbers:
             named = f"the class {shape.label!r}" if shape.label else "no class"
             raise LabelError(
@@ -312,8 +380,30 @@ def shape_notes(rules: MaskRules, drawings: Sequence[Drawing]) -> list[str]:
     return said
 
 
+def region_note(rules: MaskRules) -> list[str]:
+    """Say how much of the images that have regions was judged."""
+    canvases = [canvas for canvas in rules.regions.values() if canvas.painters]
+    judged = sum(int(p.kept.sum()) for canvas in canvases for p in canvas.painters)
+    pixels = sum(c.height * c.width * len(c.painters) for c in canvases)
+    if not pixels:
+        return []
+    return [
+        f"{_many(judged, 'pixel')} ({judged / pixels:.1%}) lie where the annotation was judged; all"
+        " others will be ignored"
+    ]
+
+
 def _many(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else noun + 's'}"
+
+
+def write_ignored(region: Canvas, ignore: PlaneArray, path: str) -> None:
+    """Write 1 where nobody judged; a region without a pixel is refused."""
+    region.write(ignore, outside=True)
+    if not any(painter.drawn.any() for painter in region.painters):
+        raise LabelError(
+            f"regions that were judged must hold pixels, got none in {path!r}; draw them larger"
+        )
 
 
 def check_overlaps(canvas: Canvas, path: str) -> None:
