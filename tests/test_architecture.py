@@ -22,7 +22,7 @@ BASE = {
     "signals",
     "version",
 }
-MOST_FILES, LONG = 175, 700
+MOST_FILES, LONG = 176, 700
 ROOMS = {
     "zarr": ["storage/*"],
     "numcodecs": ["storage/*"],
@@ -155,7 +155,7 @@ def test_the_package_keeps_the_rules_of_the_house():
             },
             "cycle",
         ),
-        ({f"arrays/a{number}.py": "" for number in range(176)}, "at most 175 files, got 176"),
+        ({f"arrays/a{number}.py": "" for number in range(177)}, "at most 176 files, got 177"),
     ],
 )
 def test_a_package_that_breaks_a_rule_is_found(sources, words):

@@ -2,6 +2,7 @@ import time
 
 import pytest
 
+from unetkit.errors import UsageError
 from unetkit.progress import (
     SILENT,
     Progress,
@@ -10,6 +11,7 @@ from unetkit.progress import (
     format_bytes,
     format_duration,
     noted_if_slow,
+    parse_size,
 )
 
 
@@ -90,3 +92,15 @@ def test_a_time_is_said_as_a_person_would(seconds, said):
 )
 def test_an_amount_is_said_in_the_units_of_max_memory(size, said):
     assert format_bytes(size) == said
+
+
+@pytest.mark.parametrize("text", ["", "8 gigs", "-1G", "0", "1e9", "G", "1.5.2G", "9" * 400])
+def test_what_is_no_amount_is_refused(text):
+    with pytest.raises(UsageError, match="max-memory must be an amount such as 8G"):
+        parse_size(text)
+
+
+def test_amounts_are_powers_of_1024():
+    assert parse_size("1300M") == 1300 * 2**20
+    assert [parse_size(t) for t in ("1k", "1KB", "1 KiB", "1024", "1024B")] == [1024] * 5
+    assert parse_size("0.5T") == 2**39

@@ -6,6 +6,8 @@ import math
 import os
 from pathlib import Path
 
+from unetkit.errors import UsageError
+
 # Where the kernel says which control group a process is in, and what groups may use.
 OWN_GROUP, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
@@ -26,6 +28,18 @@ def processor_count(container: Path = GROUPS, own: Path = OWN_GROUP) -> int:
         if quota.isdecimal() and period.isdecimal() and int(period):
             count = min(count, max(1, math.ceil(int(quota) / int(period))))
     return count
+
+
+def check_device(name: str) -> None:
+    """Refuse what names no kind of device; whether it is there is not asked."""
+    kind, colon, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (
+        colon and (kind != "cuda" or not (number.isascii() and number.isdigit()))
+    ):
+        raise UsageError(
+            f"device must be auto, cpu, cuda, cuda:NUMBER or mps, got {name!r}; leave it out for"
+            " auto"
+        )
 
 
 def free_memory(container: Path = GROUPS, own: Path = OWN_GROUP) -> int:

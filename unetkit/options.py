@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import import_module
 from types import NoneType, UnionType
 from typing import (
     TYPE_CHECKING,
@@ -20,7 +21,7 @@ from typing import (
     get_type_hints,
 )
 
-from unetkit.errors import UsageError
+from unetkit.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,18 +49,28 @@ class Opt:
     max: float | None = None
     default: str | None = None  # in words, what comes of leaving it out
     panel: str | None = None  # the heading below which help lists it
+    # MODULE:NAME of what refuses a value without any data; its module loads no large library. It
+    # may take further options, and `name`, by keyword.
+    check: str | None = None
 
 
-Device = Annotated[str, Opt(panel="Hardware")]
+# A store that is read.
+Store = Annotated[str, Opt(check="unetkit.storage.urls:check_there")]
+Device = Annotated[str, Opt(panel="Hardware", check="unetkit.machine:check_device")]
 Precision = Annotated[
     Literal["auto", "exact", "float32", "bfloat16", "float16"], Opt(panel="Hardware")
 ]
-SchedulerName = Annotated[str, Opt(panel="Hardware")]
+SchedulerName = Annotated[
+    str, Opt(panel="Hardware", check="unetkit.engine.schedulers:check_scheduler")
+]
 Workers = Annotated[int | None, Opt(min=1, default="by the machine", panel="Hardware")]
 Overwrite = Annotated[bool, Opt(panel="Output")]
+Resume = Annotated[bool, Opt(check="unetkit.options:check_resume")]
 BreakLock = Annotated[bool, Opt(panel="Output")]
 Preview = Annotated[str | None, Opt(panel="Output")]
 Seed = Annotated[int, Opt(min=0)]
+PixelSize = Annotated[str | None, Opt(check="unetkit.storage.pixel_size:parse_pixel_size")]
+Axes = Annotated[str | None, Opt(check="unetkit.storage.image_file:check_axes")]
 Channels = Annotated[str | None, Opt(default="all")]
 LabelName = Annotated[str | None, Opt(metavar="NAME", default="instances, else classes")]
 ModelOptions = Annotated[Sequence[str], Opt(flags=("--set",), metavar="KEY=VALUE")]
@@ -118,6 +129,34 @@ class Option:
         if type(value) is int and float in self.kinds:
             return True
         return type(value) in self.kinds and not (type(value) is float and not math.isfinite(value))
+
+
+def check_values(options: Mapping[str, Option], values: Mapping[str, Any]) -> None:
+    """Refuse values that need no data to be judged, and only then what is not there.
+
+    None stands for a value that is left out.
+    """
+    absent: MissingError | None = None
+    for option in options.values():
+        value = values[option.name]
+        if option.shown.check is None or value is None:
+            continue
+        module, _, name = option.shown.check.partition(":")
+        check = getattr(import_module(module), name)
+        known = {**values, "name": option.name.replace("_", "-")}
+        wanted = inspect.signature(check).parameters.values()
+        try:
+            check(value, **{p.name: known[p.name] for p in wanted if p.kind is p.KEYWORD_ONLY})
+        except MissingError as error:
+            absent = absent or error
+    if absent is not None:
+        raise absent
+
+
+def check_resume(resume: bool, *, overwrite: bool) -> None:
+    """Refuse to go on with what is to be replaced."""
+    if resume and overwrite:
+        raise UsageError("resume must be given without overwrite, got both; choose one of them")
 
 
 def parameters_of(function: Callable[..., Any]) -> dict[str, Option]:

@@ -5,11 +5,14 @@ It does not know a terminal.
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
 from threading import Timer
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+
+from unetkit.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -174,6 +177,38 @@ def format_bytes(size: int) -> str:
         return f"{size} bytes"
     power = min((size.bit_length() - 1) // 10, 5)
     return f"{size / 1024**power:.2f} {' KMGTP'[power]}iB"
+
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Read an amount of memory as people write it; K, M, G and T are powers of 1024.
+
+    >>> parse_size("8G"), parse_size("1.5 GiB"), parse_size("4096")
+    (8589934592, 1610612736, 4096)
+    """
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.I)
+    size = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
+    if size < 1:
+        raise UsageError(
+            f"max-memory must be an amount such as 8G or 500M, got {text!r}; "
+            "leave it out to use half of what is free"
+        )
+    return size
+
+
+def parse_duration(text: str) -> float:
+    """Read a time in seconds from words such as ``90s``, ``20m``, ``1.5h`` or ``120``.
+
+    >>> parse_duration("20m")
+    1200.0
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|min|h)?", text.strip())
+    value = float(found[1]) * {"m": 60, "min": 60, "h": 3600}.get(found[2], 1) if found else 0.0
+    if value <= 0:
+        raise UsageError(f"time-budget must be a time such as 90s, 20m or 1h, got {text!r}")
+    return value
 
 
 @contextmanager

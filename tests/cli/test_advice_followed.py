@@ -391,8 +391,6 @@ CASES = [
          "augment cells.zarr out.zarr --replay cells.zarr/a",
          lambda: run("augment cells.zarr more.zarr --copies 1"),
          instead={"cells.zarr/a": "more.zarr/a-aug001"}),
-    Case("--resume and --overwrite exclude each other", "weights cells.zarr --resume --overwrite",
-         lambda: stopped("weights cells.zarr")),
     Case("to get weights beside its labels, got a stack", "weights stack.zarr", stack,
          then="augment stack.zarr out.zarr --axes cyx"),
     Case("leaves the class balance out unless", "weights cells.zarr", then=TRAIN, whole=True),

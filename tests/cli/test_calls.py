@@ -34,10 +34,13 @@ remove a.zarr s1 s2
 -> 'a.zarr', 's1', 's2'
 
 weights a.zarr --preset freiburg2019 --w0 50 --sigma 6 --target boundary --report --preview a.png
-    --labels cells --scheduler sync --workers 2 --resume --overwrite --break-lock
+    --labels cells --scheduler sync --workers 2 --overwrite --break-lock
 -> 'a.zarr', preset='freiburg2019', w0=50.0, sigma='6', target='boundary', report=True,
-    preview='a.png', labels='cells', scheduler='sync', workers=2, resume=True, overwrite=True,
+    preview='a.png', labels='cells', scheduler='sync', workers=2, overwrite=True,
     break_lock=True
+
+weights a.zarr --resume
+-> 'a.zarr', resume=True
 
 train a.zarr -o m.safetensors --model keras-unet --set width=16 --set depth=3 --recipe paper
     --recipe-set batch=4 --recipe-set grey=0 --loss unet+0.5*dice --steps 5 --time-budget 20m
@@ -56,24 +59,27 @@ tile-predict a.zarr --model a.st --model b.st --output p.zarr --tile 384 --overl
     --merge gaussian --probabilities float32 --threshold 0.25 --grow 0 --min-size 9 --skip-below
     1.5 --separate watershed --seed-level 0.8 --seed-size 30 --mask m.zarr --require-complete-input
     --strict --channels DAPI --axes zyx --device cpu --precision bfloat16 --batch 4 --max-memory 8G
-    --scheduler tcp://localhost:8786 --workers 2 --nonfinite fill --resume --overwrite --break-lock
+    --scheduler tcp://localhost:8786 --workers 2 --nonfinite fill --overwrite --break-lock
     --dry-run --audit 8 --ome-version 0.4 --overview o.png --pixel-size 250nm
 -> 'a.zarr', model=('a.st', 'b.st'), output='p.zarr', tile=384, overlap=92, tta='flips',
     merge='gaussian', probabilities='float32', threshold=0.25, grow=0, min_size=9, skip_below=1.5,
     separate='watershed', seed_level=0.8, seed_size=30, mask='m.zarr', require_complete_input=True,
     strict=True, channels='DAPI', axes='zyx', device='cpu', precision='bfloat16', batch=4,
-    max_memory='8G', scheduler='tcp://localhost:8786', workers=2, nonfinite='fill', resume=True,
+    max_memory='8G', scheduler='tcp://localhost:8786', workers=2, nonfinite='fill',
     overwrite=True, break_lock=True, dry_run=True, audit=8, ome_version='0.4', overview='o.png',
     pixel_size='250nm'
 
-tune a.st b.st a.zarr -o c.st --channels 0,2 --labels cells --device cpu --overwrite
--> 'a.st', 'b.st', 'a.zarr', output='c.st', channels='0,2', labels='cells', device='cpu',
+tile-predict a.zarr --model a.st --resume
+-> 'a.zarr', model=('a.st',), resume=True
+
+tune a.st b.st a.zarr -o c.safetensors --channels 0,2 --labels cells --device cpu --overwrite
+-> 'a.st', 'b.st', 'a.zarr', output='c.safetensors', channels='0,2', labels='cells', device='cpu',
     overwrite=True
 
-eval a.zarr b.zarr --truth t.zarr --labels cells --borders --tolerance 3 --bootstrap 10 --seed 4
+eval a.zarr --truth t.zarr --labels cells --borders --tolerance 3 --bootstrap 10 --seed 4
     --objects o.csv --report r.html --overwrite --resume --break-lock --axes zyx --scheduler sync
     --workers 2
--> 'a.zarr', 'b.zarr', truth='t.zarr', labels='cells', borders=True, tolerance=3.0, bootstrap=10,
+-> 'a.zarr', truth='t.zarr', labels='cells', borders=True, tolerance=3.0, bootstrap=10,
     seed=4, objects='o.csv', report='r.html', overwrite=True, resume=True, break_lock=True,
     axes='zyx', scheduler='sync', workers=2
 
@@ -119,8 +125,17 @@ plugins new folder
 """
 # As little as may be typed.
 LEAST = ["import images c.zarr", "augment a.zarr b.zarr", "weights a.zarr", "train a.zarr"]
-LEAST += ["tile-predict a.zarr", "eval a.zarr b.zarr", "measure a.zarr", "export a.zarr", "demo"]
+LEAST += ["tile-predict a.zarr --model a.st", "eval a.zarr b.zarr", "measure a.zarr"]
+LEAST += ["export a.zarr", "demo"]
 LEAST += ["models show unet", "models check unet", "models export model.safetensors"]
+
+
+@pytest.fixture(autouse=True)
+def there(tmp_path, monkeypatch):
+    """Make what is named, since what is not there is refused before any function is called."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.zarr", "b.zarr", "t.zarr", "a.st", "b.st"):
+        (tmp_path / name).touch()
 
 
 class Answer:
@@ -167,17 +182,31 @@ def plain(typed):
 def test_what_is_typed_arrives(call, monkeypatch):
     typed, told = (" ".join(part.split()) for part in call.split("->"))
     home, *called = heard(f"{typed} --json", monkeypatch, plain(typed))
-    expected = eval(f"call({told})", {"call": lambda *values, **named: [values, named]})
-    assert called == expected
-    assert repr(called[1].values()) == repr({n: expected[1][n] for n in called[1]}.values())
-    options = {n for n, o in parameters_of(declared(home)).items() if not o.is_argument}
-    assert set(called[1]) == options - {"progress"}, "an option is not typed here"
+    values, named = eval(f"call({told})", {"call": lambda *values, **named: [values, named]})
+    expected = {name: named.get(name, default) for name, default in defaults(home).items()}
+    assert called == [values, expected]
+    assert repr(called[1].values()) == repr({n: expected[n] for n in called[1]}.values())
+
+
+def test_every_option_is_typed():
+    for words, home in HOMES.items():
+        calls = [call for call in CALLS.split("\n\n") if call.strip().startswith(words)]
+        for name in defaults(home):
+            assert any(f"{name}=" in call for call in calls), (words, name)
+
+
+def defaults(home):
+    """Return the defaults of a function's options by name."""
+    options = parameters_of(declared(home))
+    return {n: o.default for n, o in options.items() if not o.is_argument and n != "progress"}
 
 
 @pytest.mark.parametrize("typed", LEAST)
 def test_what_is_left_out_is_as_for_the_function(typed, monkeypatch):
     home, _, options = heard(f"{typed} --json", monkeypatch, plain(typed))
-    expected = {name: parameters_of(declared(home))[name].default for name in options}
+    expected = defaults(home)
+    if "model" in expected and "--model" in typed:
+        expected["model"] = ("a.st",)
     if "sigma" in expected:
         # What has a unit or none is handed over as a text.
         options["sigma"] = options["sigma"] and float(options["sigma"])
@@ -199,15 +228,15 @@ def test_the_signature_that_is_read_is_that_of_the_function(home):
 
 
 def test_a_plan_is_shown_and_no_path(monkeypatch, capsys):
-    heard("tile-predict a.zarr --dry-run", monkeypatch)
+    heard("tile-predict a.zarr --model a.st --dry-run", monkeypatch)
     assert capsys.readouterr().out.splitlines() == [
         "output        a.prediction.zarr",
         "tiles total   4",
         "output bytes  4.77 MiB",
     ]
-    heard("tile-predict a.zarr --dry-run --json", monkeypatch)
+    heard("tile-predict a.zarr --model a.st --dry-run --json", monkeypatch)
     assert json.loads(capsys.readouterr().out) == Answer().to_dict()
-    heard("tile-predict a.zarr", monkeypatch)
+    heard("tile-predict a.zarr --model a.st", monkeypatch)
     assert capsys.readouterr().out == "a.prediction.zarr\n"
 
 

@@ -38,14 +38,86 @@ def test_a_wrong_option_is_one_sentence(arguments, said, typed):
     assert err.count("\n") == 1
 
 
-def test_a_wrong_option_is_refused_before_anything_heavy_is_loaded():
+# What no data is needed to refuse, with the exit code; `here` is there, and nothing else.
+REFUSED = """
+2 tile-predict here --threshold 1
+2 tile-predict here --threshold 2
+2 tile-predict here --max-memory much
+2 tile-predict here --pixel-size wide
+2 tile-predict here --axes q
+2 tile-predict here --scheduler thread
+2 tile-predict here --scheduler local:0
+2 tile-predict here --scheduler tcp://host
+2 tile-predict here --device gpu
+2 tile-predict here --seed-size 3
+2 tile-predict here --resume --overwrite
+2 tile-predict here --overview a.jpg
+3 tile-predict here
+3 tile-predict here --model absent.safetensors
+3 tile-predict absent.zarr --model here
+2 train here --steps 0
+2 train here --recipe fast
+2 train here --recipe-set speed=2
+2 train here --recipe-set batch=0
+2 train here --recipe-set loss=ce --loss dice
+2 train here --loss nice
+2 train here --time-budget soon
+2 train here --target cells
+2 train here --normalization nice
+2 train here --model nonet
+2 train here --output model.pt
+2 train here --device tpu
+3 train absent.zarr
+2 tune here
+2 tune here here --output a.pt
+2 tune here here --device cuda:x
+3 tune here absent.zarr
+2 eval here
+2 eval here here here
+2 eval here here --scheduler many
+2 eval here here --truth here --objects a.csv
+2 eval here here --truth here --report a.html
+3 eval here absent.zarr
+3 eval here --truth absent.zarr
+2 measure here --pixel-size 0
+2 measure here --scheduler many
+3 measure absent.zarr
+3 measure here absent.zarr
+2 weights here --preset best
+2 weights here --sigma wide
+2 weights here --sigma=-1
+2 weights here --w0=-1
+2 weights here --target cells
+2 weights here --resume --overwrite
+3 weights absent.zarr
+2 augment here out --sigma wide
+2 augment here out --copies 1000
+2 augment here out --grid 65
+2 augment here out --grey 11
+3 augment absent.zarr out
+2 import here out --pixel-size wide
+2 import here out --axes q
+3 export absent.zarr
+3 verify absent.zarr
+"""
+# How long each of them takes to load; a refusal is there before.
+HEAVY = ("torch", "zarr", "dask", "distributed", "numba", "scipy", "skimage")
+
+
+def test_what_needs_no_data_is_refused_before_anything_heavy_is_loaded(tmp_path):
+    (tmp_path / "here").mkdir()
     program = (
         "import sys\n"
         "from unetkit.cli.app import main\n"
-        "code = main(['train', 'a.zarr', '--steps', '0'])\n"
-        "sys.exit(code if 'torch' not in sys.modules and 'zarr' not in sys.modules else 99)"
+        "for line in sys.stdin.read().split('\\n'):\n"
+        "    code, *words = line.split()\n"
+        f"    got, loaded = main(words), sys.modules.keys() & {set(HEAVY)}\n"
+        "    assert got == int(code) and not loaded, (line, got, loaded)"
     )
-    assert python("-c", program).returncode == 2
+    run = python("-c", program, input=REFUSED.strip(), cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("\n") == REFUSED.strip().count("\n") + 1
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
 @pytest.mark.parametrize(

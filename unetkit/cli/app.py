@@ -89,15 +89,17 @@ def evaluated(
     quiet: Quiet = False,
 ) -> None:
     """Show the scores, and judge them by the bounds."""
-    from unetkit.scores.table import SCORES
-
     if list_scores:
+        from unetkit.scores.table import SCORES
+
         console.found([s.to_dict() for s in SCORES], json=json, layout=tables.listed)
         return
-    from unetkit.commands.evaluate.report import parse_bound
+    call.check()
+    if fail_under:
+        from unetkit.commands.evaluate.report import parse_bound
 
-    for bound in fail_under or ():
-        parse_bound(bound)
+        for bound in fail_under:
+            parse_bound(bound)
     result = call(quiet=quiet)
     console.found(result, json=json, layout=tables.evaluated)
     if fail_under:

@@ -23,7 +23,7 @@ import unetkit.options
 import unetkit.progress
 from unetkit import kernel_cache
 from unetkit.cli import console
-from unetkit.options import Option, parameters_of
+from unetkit.options import Option, check_values, parameters_of
 from unetkit.signals import interruptible
 
 # What the command line adds to the functions.
@@ -51,13 +51,22 @@ class Call:
     options: Mapping[str, Option]
     given: Mapping[str, Any]
 
-    def __call__(self, *, quiet: bool = True) -> Any:
-        """Run it, and show how far it is unless `quiet`."""
-        module, _, name = self.function.partition(":")
-        values = {
+    @property
+    def _values(self) -> dict[str, Any]:
+        return {
             name: tuple(self.given[name] or ()) if option.is_many else self.given[name]
             for name, option in self.options.items()
         }
+
+    def check(self) -> None:
+        """Refuse what can be refused by its value, before the function's module is loaded."""
+        check_values(self.options, self._values)
+
+    def __call__(self, *, quiet: bool = True) -> Any:
+        """Run it, and show how far it is unless `quiet`."""
+        self.check()
+        module, _, name = self.function.partition(":")
+        values = self._values
         with interruptible(), console.progress(quiet=quiet) as progress:
             function = getattr(import_module(module), name)
             signature = inspect.signature(function)

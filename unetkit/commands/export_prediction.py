@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unetkit.arrays.outlines import Polygon
-    from unetkit.options import LabelName, Opt, Overwrite
+    from unetkit.options import Axes, LabelName, Opt, Overwrite, Store
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample
     from unetkit.storage.planes import PlaneArray
@@ -205,7 +205,7 @@ class ExportReport:
 
 @collects_warnings
 def export_prediction(
-    prediction: str,
+    prediction: Store,
     *,
     to: Literal["tiff", "png", "geojson", "rois", "coco", "labelme"] = "tiff",
     output: Annotated[
@@ -216,7 +216,7 @@ def export_prediction(
         Opt(default="instances, else classes"),
     ] = None,
     labels: LabelName = None,
-    axes: str | None = None,
+    axes: Axes = None,
     overwrite: Overwrite = False,
     progress: Progress = SILENT,
 ) -> ExportReport:

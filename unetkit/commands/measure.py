@@ -17,7 +17,16 @@ from unetkit.storage.pixel_size import parse_pixel_size, plane_pixel
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from unetkit.options import LabelName, Opt, Overwrite, SchedulerName, Workers
+    from unetkit.options import (
+        Axes,
+        LabelName,
+        Opt,
+        Overwrite,
+        PixelSize,
+        SchedulerName,
+        Store,
+        Workers,
+    )
     from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.images import Image
     from unetkit.storage.outputs import Cell
@@ -42,13 +51,13 @@ class MeasureReport:
 
 @collects_warnings
 def measure(
-    prediction: str,
-    image: str | None = None,
+    prediction: Store,
+    image: Annotated[str | None, Opt(check="unetkit.storage.urls:check_there")] = None,
     *,
     csv: Annotated[str | None, Opt(default="NAME.objects.csv")] = None,
     labels: LabelName = None,
-    axes: str | None = None,
-    pixel_size: str | None = None,
+    axes: Axes = None,
+    pixel_size: PixelSize = None,
     scheduler: SchedulerName = "threads",
     workers: Workers = None,
     overwrite: Overwrite = False,

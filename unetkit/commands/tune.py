@@ -12,9 +12,16 @@ from unetkit.arrays.instances import has_instances
 from unetkit.arrays.normalization import fit
 from unetkit.errors import InputError, UsageError
 from unetkit.models import hardware
-from unetkit.models.joint_header import common_header, folds, usual_decision
+from unetkit.models.joint_header import common_header, usual_decision
 from unetkit.models.model_file import load, with_decision
-from unetkit.models.model_header import open_model, read_header
+from unetkit.models.model_header import (
+    SUFFIX,
+    check_places,
+    check_suffix,
+    folds,
+    open_model,
+    read_header,
+)
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.atomic import check_parent, write_bytes
 from unetkit.storage.datasets import open_dataset
@@ -38,8 +45,6 @@ if TYPE_CHECKING:
     from unetkit.storage.datasets import Sample
     from unetkit.training.held_out import HeldOutPlane
 
-SUFFIX = ".safetensors"
-
 
 @dataclass(frozen=True)
 class TuneReport:
@@ -60,9 +65,15 @@ class TuneReport:
 
 
 def tune(
-    *places: str,
+    *places: Annotated[str, Opt(check="unetkit.models.model_header:check_places")],
     output: Annotated[
-        str | None, Opt(flags=("--output", "-o"), default="the model files", panel="Output")
+        str | None,
+        Opt(
+            flags=("--output", "-o"),
+            default="the model files",
+            panel="Output",
+            check="unetkit.models.model_header:check_suffix",
+        ),
     ] = None,
     channels: Channels = None,
     labels: LabelName = None,
@@ -108,11 +119,7 @@ def tune(
     OutputError
         If the output exists.
     """
-    if len(places) < 2:
-        raise UsageError(
-            f"tune must get a model file and a dataset with labels, got {len(places)} names; try"
-            " 'unetkit tune model.safetensors data.zarr'"
-        )
+    check_places(places)
     *given, source = places
     paths = [path for one in given for path in (folds(one) or [one])]
     headers = [read_header(path) for path in paths]
@@ -158,8 +165,7 @@ def _outputs(
             if not is_remote(path):
                 check_parent(path)
         return list(paths)
-    if not output.endswith(SUFFIX):
-        raise UsageError(f"output must end in {SUFFIX}, as model files do, got {output}; add it")
+    check_suffix(output)
     stem = output.removesuffix(SUFFIX)
     several = [f"{stem}.fold{number}{SUFFIX}" for number in range(1, len(paths) + 1)]
     found = [output] if len(paths) == 1 else several

@@ -12,6 +12,7 @@ from unetkit.storage.chunks import damages
 from unetkit.storage.journal import CHUNK_LIST, FINGERPRINT, FOLDER
 
 if TYPE_CHECKING:
+    from unetkit.options import Store
     from unetkit.progress import Progress
 
 # More would scroll what matters off the screen.
@@ -30,7 +31,7 @@ class VerifyReport:
         return asdict(self)
 
 
-def verify(prediction: str, *, progress: Progress = SILENT) -> VerifyReport:
+def verify(prediction: Store, *, progress: Progress = SILENT) -> VerifyReport:
     """Check that every chunk of a prediction is as it was published.
 
     A flipped bit, a chunk that is missing, cut off, exchanged with another or not ours at all is

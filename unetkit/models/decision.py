@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from unetkit.errors import InputError
+from unetkit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,6 +78,23 @@ class Decision:
 
 
 NUMBERS = ("threshold", "min_size", "grow")
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuse what makes everything foreground, or nothing."""
+    if not 0 < threshold < 1:
+        raise UsageError(
+            f"threshold must lie between 0 and 1, got {threshold}; leave it out for the model's own"
+        )
+
+
+def check_seeds(value: float, *, separate: str, name: str) -> None:
+    """Refuse a number of a watershed, called `name`, where none is asked for."""
+    if separate == "components":
+        raise UsageError(
+            f"{name} must be left out where what touches is one object, got {value};"
+            " add --separate watershed"
+        )
 
 
 def default_decision(*, classes: int, objects: bool) -> Decision:

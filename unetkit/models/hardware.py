@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from unetkit.errors import ResourceError, UsageError
-from unetkit.machine import processor_count
+from unetkit.machine import check_device, processor_count
 from unetkit.models.convolutions import FixedOrder
 
 if TYPE_CHECKING:
@@ -128,14 +128,8 @@ def pick_device(name: str) -> torch.device:
 
     ``auto`` is the first GPU, or the processor where there is none.
     """
-    kind, colon, number = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or (
-        colon and (kind != "cuda" or not (number.isascii() and number.isdigit()))
-    ):
-        raise UsageError(
-            f"device must be auto, cpu, cuda, cuda:NUMBER or mps, got {name!r}; leave it out for"
-            " auto"
-        )
+    check_device(name)
+    kind, _, number = name.partition(":")
     present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(_has_mps())}
     if kind == "auto":
         kind = next(k for k in ("cuda", "mps", "cpu") if present[k])

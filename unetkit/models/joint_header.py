@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unetkit.arrays.instances import has_instances
 from unetkit.errors import InputError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models.decision import default_decision, joint_decision
-from unetkit.storage import urls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,17 +24,6 @@ SHARED = {
     "in_channels": "number of channels",
     "channels": "choice of channels",
 }
-
-
-def folds(path: str) -> list[str]:
-    """List the folds that lie where a model file is absent, by their numbers."""
-    place = Path(path)
-    if urls.is_remote(path) or place.exists() or not place.parent.is_dir():
-        return []
-    pattern = re.compile(rf"{re.escape(place.stem)}\.fold(\d+){re.escape(place.suffix)}")
-    named = [(pattern.fullmatch(other.name), other) for other in place.parent.iterdir()]
-    numbered = sorted((int(match[1]), str(other)) for match, other in named if match)
-    return [other for _, other in numbered]
 
 
 def common_header(paths: Sequence[str], headers: Sequence[ModelHeader]) -> ModelHeader:

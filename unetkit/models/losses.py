@@ -7,11 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.nn import functional
-
 from unetkit.errors import InputError, UsageError
-from unetkit.models.hardware import widened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +64,9 @@ class Loss:
                 f"weights of a loss must be 0 or more, got {float(weights.min()):g}; write them"
                 " anew with 'unetkit weights --overwrite'"
             )
+        # Loaded where it is used, here and below: a loss is read from words without it.
+        import torch
+
         values = []
         for factor, name in self.terms:
             if name in _BY_TILE:
@@ -130,6 +129,10 @@ def weighted_cross_entropy(
     ----------
     Ronneberger, Fischer, Brox (2015), U-Net, equation 1.
     """
+    from torch.nn import functional
+
+    from unetkit.models.hardware import widened
+
     shape = (logits.shape[0], *logits.shape[2:])
     if target.shape != shape or weights.shape != shape:
         raise UsageError(
@@ -145,6 +148,10 @@ def weighted_cross_entropy(
 
 def _by_tile(name: str, logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """Return the mean over the tiles of a loss that looks at the pixels that count alone."""
+    import torch
+
+    from unetkit.models.hardware import widened
+
     values = []
     for tile, truth, weight in zip(widened(logits), target, weights, strict=True):
         counts = weight > 0
@@ -159,6 +166,9 @@ def _by_tile(name: str, logits: Tensor, target: Tensor, weights: Tensor) -> Tens
 
 
 def _focal(logits: Tensor, classes: Tensor) -> Tensor:
+    import torch
+    from torch.nn import functional
+
     entropy = functional.cross_entropy(logits, classes, reduction="none")
     return ((1 - torch.exp(-entropy)) ** GAMMA * entropy).mean()
 

@@ -21,7 +21,7 @@ from unetkit.storage import urls
 from unetkit.storage.urls import is_remote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 # A header of ours takes a few kilobytes; the list of a large model's tensors some more.
 LARGEST_HEADER = 16 * 2**20
@@ -33,6 +33,32 @@ _FOREIGN = {
     b"\x1f\x8b": "a gzip file",
     b"{": "a JSON file",
 }
+
+
+SUFFIX = ".safetensors"
+# What is taken where no model is named.
+DEFAULT_MODEL = f"model{SUFFIX}"
+
+
+def check_suffix(path: str) -> None:
+    """Refuse the name of a model file to write that has another suffix."""
+    if not path.endswith(SUFFIX):
+        raise UsageError(f"output must end in {SUFFIX}, as model files do, got {path}; add it")
+
+
+def check_places(places: Sequence[str]) -> None:
+    """Refuse less than a model file and a dataset."""
+    if len(places) < 2:
+        raise UsageError(
+            f"tune must get a model file and a dataset with labels, got {len(places)} names; try"
+            " 'unetkit tune model.safetensors data.zarr'"
+        )
+    urls.check_there(places[-1])
+
+
+def check_installed(name: str) -> None:
+    """Refuse the name of a model that nobody offers; none is loaded."""
+    Registry("unetkit.models", noun="model").entry(name)
 
 
 def open_model(path: str, *, max_size: int | None = None) -> Any:
@@ -55,6 +81,24 @@ def open_model(path: str, *, max_size: int | None = None) -> Any:
             f"the model must be a file that can be read, got {os.fspath(path)!r}"
             f" ({error.strerror}); name one that 'unetkit train' wrote"
         ) from error
+
+
+def folds(path: str) -> list[str]:
+    """List the folds that lie where a model file is absent, by their numbers."""
+    place = Path(path)
+    if urls.is_remote(path) or place.exists() or not place.parent.is_dir():
+        return []
+    pattern = re.compile(rf"{re.escape(place.stem)}\.fold(\d+){re.escape(place.suffix)}")
+    named = [(pattern.fullmatch(other.name), other) for other in place.parent.iterdir()]
+    numbered = sorted((int(match[1]), str(other)) for match, other in named if match)
+    return [other for _, other in numbered]
+
+
+def check_models(paths: Sequence[str]) -> None:
+    """Refuse model files that are not there, nor folds of them; URLs are not asked for."""
+    for path in paths or [DEFAULT_MODEL]:
+        if not (urls.is_remote(path) or os.path.lexists(path) or folds(path)):
+            open_model(path)
 
 
 def check_prefix(prefix: bytes, *, path: str) -> int:

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from unetkit.errors import OutputError, ResourceError, StoppedError, UnavailableError, UsageError
+from unetkit.errors import OutputError, ResourceError, StoppedError, UnavailableError
+from unetkit.options import check_resume
 from unetkit.storage import outputs
 from unetkit.storage.atomic import recover, sweep, sync_documents
 from unetkit.storage.journal import Journal, differences
@@ -81,8 +82,7 @@ class Partial:
     title: str = "output "
 
     def __post_init__(self) -> None:
-        if self.resume and self.overwrite:
-            raise UsageError("resume must be given without overwrite, got both; choose one of them")
+        check_resume(self.resume, overwrite=self.overwrite)
 
     @property
     def folder(self) -> str:

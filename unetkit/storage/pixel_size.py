@@ -104,6 +104,12 @@ def split_length(value: float | str, *, name: str) -> tuple[float, bool]:
     return length, True
 
 
+def check_length(value: float | str, *, name: str) -> None:
+    """Refuse what is no length, or less than none."""
+    if not split_length(value, name=name)[0] >= 0:
+        raise UsageError(f"{name} must be 0 or more, got {value}")
+
+
 def recorded(value: float | str, *, name: str) -> float | str:
     """Return a length as it is written down: as a number where it counts pixels.
 

@@ -360,6 +360,18 @@ def storing(url: str) -> Iterator[None]:
         raise ResourceError(f"{url} must be writable, got: {error}") from error
 
 
+def check_there(url: str) -> None:
+    """Refuse a path at which there is nothing; a URL is not asked for."""
+    if not is_remote(url) and not os.path.lexists(url):
+        raise missing(url)
+
+
+def check_png(path: str, *, name: str) -> None:
+    """Refuse a picture whose name is of another format, or of none."""
+    if not path.endswith(".png"):
+        raise UsageError(f"{name} must be a .png file, got {path}; name one")
+
+
 def missing(url: str) -> MissingError:
     """Say that nothing is there, and name what looks like it beside it."""
     parent, name = os.path.split(url.rstrip("/"))

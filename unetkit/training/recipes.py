@@ -120,6 +120,11 @@ _RANGES = {
 }
 
 
+def check_changes(texts: Sequence[str], *, loss: str | None) -> None:
+    """Refuse changes that no recipe takes; `loss` is what is asked for besides."""
+    choose_recipe("default", texts, loss=loss)
+
+
 def choose_recipe(name: str, changes: Sequence[str] = (), *, loss: str | None = None) -> Recipe:
     """Look a recipe up, and change some of its numbers by texts such as ``batch=4``."""
     if name not in RECIPES:

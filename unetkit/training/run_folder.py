@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unetkit.errors import InputError, OutputError, UsageError
+from unetkit.errors import InputError, OutputError
 from unetkit.models.model_file import check_content, with_decision
+from unetkit.models.model_header import SUFFIX, check_suffix
 from unetkit.storage.atomic import make_folder, sweep, write_bytes
 from unetkit.storage.outputs import (
     check_local,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 BEST = "best.safetensors"
 LOG = "log.jsonl"
 PAGE = "training.html"
-SUFFIX = ".safetensors"
 
 
 class RunFolder:
@@ -58,10 +58,7 @@ class RunFolder:
         self.page = f"{stem}.{PAGE}"
         for place in (self.log, self.page):
             check_output(place, inputs=inputs, overwrite=overwrite or resume)
-        if stem == output:
-            raise UsageError(
-                f"output must end in .safetensors, as model files do, got {output}; add it"
-            )
+        check_suffix(output)
         self.states = Checkpoints(self.folder)
         self.resumes = resume and self.states.any
         """Whether there is a state to go on from."""

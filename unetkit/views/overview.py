@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from unetkit.errors import UsageError
 from unetkit.storage.outputs import check_output
 from unetkit.storage.pyramids import thumbnail
-from unetkit.storage.urls import stem
+from unetkit.storage.urls import check_png, stem
 from unetkit.views.pictures import contact_sheet, image_panel
 
 if TYPE_CHECKING:
@@ -63,8 +62,7 @@ MAX_IMAGES = 24
 
 def check_overview(path: str, *, inputs: Sequence[str], overwrite: bool) -> None:
     """Make sure that the picture can be written, before the work; it is a PNG."""
-    if not path.endswith(".png"):
-        raise UsageError(f"overview must be a .png file, got {path}; name one")
+    check_png(path, name="overview")
     check_output(path, inputs=inputs, overwrite=overwrite)
 
 

@@ -16,7 +16,8 @@ from unetkit.commands.tile_predict.ensemble import (
 )
 from unetkit.errors import InputError, MissingError, UsageError
 from unetkit.geometry.sizes import SizeContract
-from unetkit.models.joint_header import folds, joint_contract
+from unetkit.models.joint_header import joint_contract
+from unetkit.models.model_header import folds
 from unetkit.progress import SILENT
 from unetkit.storage.images import open_image
 

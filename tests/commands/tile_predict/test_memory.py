@@ -10,27 +10,15 @@ from unetkit.cli.app import main
 from unetkit.commands.tile_predict import resources
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.ensemble import load_ensemble
-from unetkit.commands.tile_predict.plan import PredictOptions, parse_size
+from unetkit.commands.tile_predict.plan import PredictOptions
 from unetkit.commands.tile_predict.resources import Parallelism
-from unetkit.errors import ResourceError, UsageError
+from unetkit.errors import ResourceError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.machine import held_memory
 from unetkit.models import unet
 from unetkit.storage.datasets import open_dataset
 
 CLASSIC = SizeContract(step=16, minimum=188, margin=92)
-
-
-@pytest.mark.parametrize("text", ["", "8 gigs", "-1G", "0", "1e9", "G", "1.5.2G", "9" * 400])
-def test_what_is_no_amount_is_refused(text):
-    with pytest.raises(UsageError, match="max-memory must be an amount such as 8G"):
-        parse_size(text)
-
-
-def test_amounts_are_powers_of_1024():
-    assert parse_size("1300M") == 1300 * 2**20
-    assert [parse_size(t) for t in ("1k", "1KB", "1 KiB", "1024", "1024B")] == [1024] * 5
-    assert parse_size("0.5T") == 2**39
 
 
 def test_a_network_takes_what_its_width_and_precision_take():

@@ -2,9 +2,9 @@ from dataclasses import asdict
 
 import pytest
 
-from unetkit.commands.train.plan import seconds
 from unetkit.errors import UsageError
 from unetkit.models import hardware
+from unetkit.progress import parse_duration
 from unetkit.training.recipes import RECIPES
 
 
@@ -45,7 +45,7 @@ def test_a_plan_knows_the_numbers_of_its_recipe(plan):
     [("90s", 90), ("20m", 1200), ("20min", 1200), ("1h", 3600), ("1.5h", 5400), (" 45 ", 45)],
 )
 def test_times_are_read_as_people_write_them(plan, text, expected):
-    assert seconds(text) == expected
+    assert parse_duration(text) == expected
     assert plan(time_budget=text).budget == expected
 
 

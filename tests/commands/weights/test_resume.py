@@ -138,5 +138,5 @@ def test_other_settings_can_not_go_on(monkeypatch, data):
     stopped_after(monkeypatch, data, 3)
     with pytest.raises(OutputError, match=r"sigma: 5\.0 before, 4\.0 now"):
         weights(data, sigma=4.0, resume=True)
-    with pytest.raises(UsageError, match="--resume and --overwrite exclude each other"):
+    with pytest.raises(UsageError, match="resume must be given without overwrite, got both"):
         weights(data, resume=True, overwrite=True)

@@ -27,7 +27,7 @@ from unetkit.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from unetkit.options import Opt, Overwrite, Preview, SchedulerName, Seed, Workers
+    from unetkit.options import Axes, Opt, Overwrite, Preview, SchedulerName, Seed, Store, Workers
     from unetkit.storage.datasets import Dataset
 
 MOST_COPIES = 999
@@ -51,19 +51,21 @@ class AugmentReport:
 
 @collects_warnings
 def augment(
-    source: str,
+    source: Store,
     output: str,
     *,
-    copies: Annotated[int, Opt(min=1)] = 10,
-    grid: Annotated[int, Opt(min=2, panel="Change")] = 3,
-    sigma: Annotated[float | str, Opt(panel="Change")] = 10.0,
+    copies: Annotated[int, Opt(min=1, max=999)] = 10,
+    grid: Annotated[int, Opt(min=2, max=64, panel="Change")] = 3,
+    sigma: Annotated[
+        float | str, Opt(panel="Change", check="unetkit.storage.pixel_size:check_length")
+    ] = 10.0,
     shift: Annotated[float, Opt(min=0, panel="Change")] = 10.0,
     rotation: Annotated[float, Opt(min=0, panel="Change")] = 15.0,
     flips: Annotated[bool, Opt(panel="Change")] = True,
-    grey: Annotated[float, Opt(min=0, panel="Change")] = 0.1,
+    grey: Annotated[float, Opt(min=0, max=10, panel="Change")] = 0.1,
     allow_folds: Annotated[bool, Opt(panel="Change")] = False,
     replay: Annotated[str | None, Opt(metavar="SAMPLE")] = None,
-    axes: str | None = None,
+    axes: Axes = None,
     seed: Seed = 0,
     preview: Preview = None,
     scheduler: SchedulerName = "threads",

@@ -10,7 +10,7 @@ from unetkit.commands.evaluate.confidence import compare
 from unetkit.commands.evaluate.counting import Runner
 from unetkit.commands.evaluate.report import CompareReport, EvaluateReport, contents
 from unetkit.commands.evaluate.scoring import EvaluateOptions, ScoredPrediction, score_prediction
-from unetkit.errors import UsageError
+from unetkit.commands.evaluate.sides import check_one, sides
 from unetkit.progress import SILENT, Progress, collects_warnings
 from unetkit.signals import stoppable
 from unetkit.storage.atomic import write_text
@@ -18,26 +18,37 @@ from unetkit.storage.outputs import check_file, write_csv
 from unetkit.views.page import BEGINS, page
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from unetkit.options import BreakLock, LabelName, Opt, Overwrite, SchedulerName, Seed, Workers
+    from unetkit.options import (
+        Axes,
+        BreakLock,
+        LabelName,
+        Opt,
+        Overwrite,
+        SchedulerName,
+        Seed,
+        Workers,
+    )
 
 
 @collects_warnings
 def evaluate(
-    *stores: str,
+    *stores: Annotated[str, Opt(check="unetkit.commands.evaluate.sides:check_sides")],
     truth: str | None = None,
     labels: LabelName = None,
     borders: bool = False,
     tolerance: Annotated[float, Opt(metavar="PX", min=0)] = 2.0,
     bootstrap: Annotated[int, Opt(min=0)] = 1000,
     seed: Seed = 0,
-    objects: Annotated[str | None, Opt(panel="Output")] = None,
-    report: Annotated[str | None, Opt(panel="Output")] = None,
+    objects: Annotated[
+        str | None, Opt(panel="Output", check="unetkit.commands.evaluate.sides:check_one")
+    ] = None,
+    report: Annotated[
+        str | None, Opt(panel="Output", check="unetkit.commands.evaluate.sides:check_one")
+    ] = None,
     overwrite: Overwrite = False,
     resume: bool = False,
     break_lock: BreakLock = False,
-    axes: str | None = None,
+    axes: Axes = None,
     scheduler: SchedulerName = "threads",
     workers: Workers = None,
     progress: Progress = SILENT,
@@ -101,8 +112,9 @@ def evaluate(
         If there are no labels to compare, a labelled sample of the truth has no prediction, or
         sizes or kinds of labels do not match.
     """
-    predictions, against = _sides(stores, truth)
-    _check_files(objects, report, overwrite=overwrite, predictions=len(predictions))
+    predictions, against = sides(stores, truth)
+    check_one(objects or report, stores=stores, truth=truth)
+    _check_files(objects, report, overwrite=overwrite)
     options = EvaluateOptions(
         borders=borders,
         tolerance=tolerance,
@@ -131,18 +143,11 @@ def evaluate(
         )
 
 
-def _check_files(
-    objects: str | None, report: str | None, *, overwrite: bool, predictions: int
-) -> None:
+def _check_files(objects: str | None, report: str | None, *, overwrite: bool) -> None:
     """Make sure that files that were asked for can be written, before any work."""
     wanted = ((objects, ",".join(object_errors.BEGINS)), (report, BEGINS))
     for path, begins in wanted:
         if path is not None:
-            if predictions > 1:
-                raise UsageError(
-                    f"--objects and --report must be of one prediction, got {predictions}; "
-                    "ask for them one by one"
-                )
             check_file(path, overwrite=overwrite, begins=begins)
 
 
@@ -157,14 +162,3 @@ def _write_files(done: ScoredPrediction, *, objects: str | None, report: str | N
         write_csv(objects, object_errors.COLUMNS, (one.row() for one in found))
     if report is not None:
         write_text(report, page(contents(done.report, matched.pairs, found)))
-
-
-def _sides(stores: Sequence[str], truth: str | None) -> tuple[Sequence[str], str]:
-    """Tell the predictions from the truth."""
-    needed = 1 if truth is not None else 2
-    if len(stores) < needed or (truth is None and len(stores) > 2):
-        raise UsageError(
-            f"eval must get one prediction and its truth, or predictions and --truth, got "
-            f"{len(stores)} stores; try 'unetkit eval a.zarr b.zarr --truth truth.zarr'"
-        )
-    return (stores, truth) if truth is not None else (stores[:1], stores[1])

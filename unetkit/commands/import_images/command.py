@@ -34,7 +34,7 @@ from unetkit.storage.urls import resolved
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from unetkit.options import Channels, Opt, Overwrite
+    from unetkit.options import Axes, Channels, Opt, Overwrite
     from unetkit.storage.drawings import Drawing
 
 
@@ -149,9 +149,12 @@ def import_images(
         Literal["corners", "centres"] | None, Opt(panel="Labels", default="as the format has it")
     ] = None,
     overlaps: Annotated[Literal["later", "smaller", "refuse"], Opt(panel="Labels")] = "later",
-    axes: str | None = None,
+    axes: Axes = None,
     channels: Channels = None,
-    pixel_size: Annotated[str | None, Opt(default="from the file")] = None,
+    pixel_size: Annotated[
+        str | None,
+        Opt(default="from the file", check="unetkit.storage.pixel_size:parse_pixel_size"),
+    ] = None,
     require_complete_input: bool = False,
     append: Annotated[bool, Opt(panel="Output")] = False,
     overwrite: Overwrite = False,

@@ -58,13 +58,17 @@ if TYPE_CHECKING:
     from unetkit.commands.tile_predict.skipping import Mask
     from unetkit.engine.pools import Scheduler
     from unetkit.options import (
+        Axes,
         BreakLock,
         Channels,
         Device,
         Opt,
         Overwrite,
+        PixelSize,
         Precision,
+        Resume,
         SchedulerName,
+        Store,
         Workers,
     )
     from unetkit.progress import Progress
@@ -264,9 +268,12 @@ DATASETS = ("dataset", "stack")
 
 @collects_warnings
 def tile_predict(
-    source: str,
+    source: Store,
     *,
-    model: Annotated[str | Sequence[str], Opt(default="model.safetensors")] = (),
+    model: Annotated[
+        str | Sequence[str],
+        Opt(default="model.safetensors", check="unetkit.models.model_header:check_models"),
+    ] = (),
     output: Annotated[
         str | None, Opt(flags=("--output", "-o"), default="beside the input", panel="Output")
     ] = None,
@@ -276,40 +283,67 @@ def tile_predict(
     merge: Annotated[Literal["crop", "gaussian"], Opt(panel="Tiles")] = "crop",
     probabilities: Annotated[Literal["uint8", "float32"], Opt(panel="Result")] = "uint8",
     threshold: Annotated[
-        float | None, Opt(min=0, max=1, default="by the model, else 0.5", panel="Result")
+        float | None,
+        Opt(
+            min=0,
+            max=1,
+            default="by the model, else 0.5",
+            panel="Result",
+            check="unetkit.models.decision:check_threshold",
+        ),
     ] = None,
     grow: Annotated[int | None, Opt(min=0, default="by the model, else 1", panel="Result")] = None,
     min_size: Annotated[
         int | None, Opt(min=0, default="by the model, else 0", panel="Result")
     ] = None,
     separate: Annotated[Literal["components", "watershed"], Opt(panel="Result")] = "components",
-    seed_level: Annotated[float | None, Opt(min=0, max=1, default="0.9", panel="Result")] = None,
-    seed_size: Annotated[int | None, Opt(min=0, default="20", panel="Result")] = None,
+    seed_level: Annotated[
+        float | None,
+        Opt(
+            min=0,
+            max=1,
+            default="0.9",
+            panel="Result",
+            check="unetkit.models.decision:check_seeds",
+        ),
+    ] = None,
+    seed_size: Annotated[
+        int | None,
+        Opt(min=0, default="20", panel="Result", check="unetkit.models.decision:check_seeds"),
+    ] = None,
     skip_below: Annotated[float | None, Opt(panel="Tiles")] = None,
     mask: Annotated[str | None, Opt(panel="Tiles")] = None,
     require_complete_input: Annotated[bool, Opt(panel="Tiles")] = False,
     strict: bool = False,
     channels: Channels = None,
-    axes: str | None = None,
-    pixel_size: str | None = None,
+    axes: Axes = None,
+    pixel_size: PixelSize = None,
     device: Device = "auto",
     precision: Precision = "auto",
     batch: Annotated[
         int | None, Opt(min=1, default="1, or what a GPU holds, up to 8", panel="Hardware")
     ] = None,
     max_memory: Annotated[
-        str | None, Opt(metavar="SIZE", default="half of what is free", panel="Hardware")
+        str | None,
+        Opt(
+            metavar="SIZE",
+            default="half of what is free",
+            panel="Hardware",
+            check="unetkit.progress:parse_size",
+        ),
     ] = None,
     scheduler: SchedulerName = "threads",
     workers: Workers = None,
     nonfinite: Literal["error", "fill"] = "error",
-    resume: bool = False,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     break_lock: BreakLock = False,
     dry_run: bool = False,
     audit: Annotated[int, Opt(min=0, panel="Result")] = 0,
     ome_version: Annotated[Literal["0.5", "0.4"], Opt(panel="Result")] = "0.5",
-    overview: Annotated[str | None, Opt(panel="Result")] = None,
+    overview: Annotated[
+        str | None, Opt(panel="Result", check="unetkit.storage.urls:check_png")
+    ] = None,
     progress: Progress = SILENT,
 ) -> PredictionReport:
     """Segment images of any size in tiles, without seams.

@@ -17,7 +17,8 @@ from unetkit.engine.pools import worker_number
 from unetkit.errors import InputError, UsageError
 from unetkit.models import hardware, model_file, model_header
 from unetkit.models.convolutions import fuse
-from unetkit.models.joint_header import common_header, folds
+from unetkit.models.joint_header import common_header
+from unetkit.models.model_header import DEFAULT_MODEL, folds
 from unetkit.storage import urls
 from unetkit.storage.urls import absolute
 
@@ -103,9 +104,6 @@ def compute_slots(count: int | None) -> AbstractContextManager[Any]:
     memory, while reading and writing of other tiles go on meanwhile.
     """
     return nullcontext() if count is None else threading.BoundedSemaphore(count)
-
-
-DEFAULT_MODEL = "model.safetensors"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +16,9 @@ from unetkit.commands.tile_predict.ensemble import common_value
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Cover, cover
 from unetkit.models import hardware
+from unetkit.models.decision import check_seeds, check_threshold
 from unetkit.models.joint_header import usual_decision
+from unetkit.progress import parse_size
 from unetkit.storage.atomic import write_text
 from unetkit.storage.chunks import ChunkInventory, inventory
 from unetkit.storage.ome import FORMATS, OmeVersion
@@ -47,25 +48,6 @@ CHOICES: tuple[tuple[str, Sequence[str], str, str], ...] = (
     ("separate", ("components", "watershed"), "components or watershed", "for components"),
     ("ome_version", tuple(FORMATS), f"one of {', '.join(FORMATS)}", "for 0.5"),
 )
-
-
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-def parse_size(text: str) -> int:
-    """Read an amount of memory as people write it; K, M, G and T are powers of 1024.
-
-    >>> parse_size("8G"), parse_size("1.5 GiB"), parse_size("4096")
-    (8589934592, 1610612736, 4096)
-    """
-    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.I)
-    size = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
-    if size < 1:
-        raise UsageError(
-            f"max-memory must be an amount such as 8G or 500M, got {text!r}; "
-            "leave it out to use half of what is free"
-        )
-    return size
 
 
 @dataclass(frozen=True)
@@ -107,11 +89,7 @@ class PredictOptions:
                     f"{name.replace('_', '-')} must be {words}, got {value!r}; "
                     f"leave it out {otherwise}"
                 )
-        if not 0 < self.threshold < 1:
-            raise UsageError(
-                f"threshold must lie between 0 and 1, got {self.threshold}; leave it out for the"
-                " model's own"
-            )
+        check_threshold(self.threshold)
         if self.max_memory is not None:
             parse_size(self.max_memory)
         if self.pixel_size is not None:
@@ -153,10 +131,7 @@ class PredictOptions:
         """Refuse a watershed that has nothing to part, or numbers of one that is not asked for."""
         if self.separate == "components":
             for name in sorted({"seed_level", "seed_size"} & set(asked)):
-                raise UsageError(
-                    f"{name.replace('_', '-')} must be left out where what touches is one object, "
-                    f"got {getattr(self, name)}; add --separate watershed"
-                )
+                check_seeds(getattr(self, name), separate="components", name=name.replace("_", "-"))
             return
         if not has_instances(header.target):
             raise UsageError(

@@ -12,12 +12,11 @@ from torch import nn
 
 from unetkit.commands.tile_predict.averaging import BLEND_SIDE, BLEND_TILES
 from unetkit.commands.tile_predict.ensemble import torch_threads
-from unetkit.commands.tile_predict.plan import parse_size
 from unetkit.errors import ResourceError
 from unetkit.machine import free_memory, held_memory
 from unetkit.models import hardware
 from unetkit.models.cost import largest_tensor, run_layers
-from unetkit.progress import format_bytes
+from unetkit.progress import format_bytes, parse_size
 from unetkit.storage.planes import reading_bytes
 
 if TYPE_CHECKING:

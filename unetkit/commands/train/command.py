@@ -21,6 +21,7 @@ from unetkit.errors import UsageError
 from unetkit.models import hardware
 from unetkit.models.build import build_model
 from unetkit.models.model_file import check_content, with_decision
+from unetkit.models.model_header import SUFFIX
 from unetkit.progress import (
     SILENT,
     Progress,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from unetkit.geometry.sizes import SizeContract
     from unetkit.models.decision import Decision
     from unetkit.options import (
+        Axes,
         BreakLock,
         Channels,
         Device,
@@ -58,12 +60,11 @@ if TYPE_CHECKING:
         Overwrite,
         Precision,
         Seed,
+        Store,
     )
     from unetkit.storage.datasets import Dataset
     from unetkit.training.distributed import ProcessGroup
     from unetkit.training.tuning import HeldOutMap
-
-SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -131,28 +132,49 @@ def folds_report(reports: Sequence[TrainReport]) -> FoldsReport:
 
 @collects_warnings
 def train(
-    source: str,
+    source: Store,
     *,
-    output: Annotated[str, Opt(flags=("--output", "-o"), panel="Output")] = "model.safetensors",
-    model: Annotated[str | None, Opt(default="unet", panel="Model")] = None,
+    output: Annotated[
+        str,
+        Opt(
+            flags=("--output", "-o"),
+            panel="Output",
+            check="unetkit.models.model_header:check_suffix",
+        ),
+    ] = "model.safetensors",
+    model: Annotated[
+        str | None,
+        Opt(default="unet", panel="Model", check="unetkit.models.model_header:check_installed"),
+    ] = None,
     options: Annotated[
         Sequence[str], Opt(flags=("--set",), metavar="KEY=VALUE", panel="Model")
     ] = (),
-    recipe: Annotated[str, Opt(panel="Recipe")] = "default",
-    recipe_set: Annotated[Sequence[str], Opt(metavar="KEY=VALUE", panel="Recipe")] = (),
-    loss: Annotated[str | None, Opt(default="that of the recipe", panel="Recipe")] = None,
+    recipe: Annotated[Literal["default", "paper"], Opt(panel="Recipe")] = "default",
+    recipe_set: Annotated[
+        Sequence[str],
+        Opt(metavar="KEY=VALUE", panel="Recipe", check="unetkit.training.recipes:check_changes"),
+    ] = (),
+    loss: Annotated[
+        str | None,
+        Opt(default="that of the recipe", panel="Recipe", check="unetkit.models.losses:parse_loss"),
+    ] = None,
     steps: Annotated[int, Opt(min=1)] = 1000,
-    time_budget: str | None = None,
-    target: Annotated[str | None, Opt(default="by the labels")] = None,
+    time_budget: Annotated[str | None, Opt(check="unetkit.progress:parse_duration")] = None,
+    target: Annotated[
+        Literal["foreground", "foreground+boundary", "boundary", "classes"] | None,
+        Opt(default="by the labels"),
+    ] = None,
     init: Annotated[str | None, Opt(panel="Model")] = None,
     folds: Annotated[int, Opt(metavar="K", min=1)] = 1,
-    normalization: Annotated[str | None, Opt(default="percentile")] = None,
+    normalization: Annotated[
+        Literal["percentile", "zscore", "range", "none"] | None, Opt(default="percentile")
+    ] = None,
     tensorboard: Annotated[str | None, Opt(metavar="DIR", panel="Output")] = None,
     freeze_encoder: Annotated[int, Opt(min=0, panel="Model")] = 0,
     seed: Seed = 0,
     channels: Channels = None,
     labels: LabelName = None,
-    axes: str | None = None,
+    axes: Axes = None,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Annotated[int | None, Opt(min=0, default="by the machine", panel="Hardware")] = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +17,7 @@ from unetkit.geometry.tiles import Tile, cover
 from unetkit.models import hardware
 from unetkit.models.build import models, parse_options
 from unetkit.options import complete, options_of
-from unetkit.progress import warn
+from unetkit.progress import parse_duration, warn
 from unetkit.storage.datasets import are_named
 from unetkit.training.recipes import RECIPES, Recipe, choose_recipe
 from unetkit.training.sampler import ClassCounts
@@ -118,7 +117,7 @@ def make_plan(
         recipe=given.recipe,
         numbers=numbers,
         steps=given.steps,
-        budget=None if given.time_budget is None else seconds(given.time_budget) / share,
+        budget=None if given.time_budget is None else parse_duration(given.time_budget) / share,
         seed=given.seed,
         channels=given.channels,
         device=str(device),
@@ -163,19 +162,6 @@ def _network(
             )
     given = {**base, **parse_options(options, name)}
     return name, complete(given, models().get(name), model=name)
-
-
-def seconds(text: str) -> float:
-    """Read a time such as ``90s``, ``20m``, ``1.5h`` or ``120``.
-
-    >>> seconds("20m")
-    1200.0
-    """
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|min|h)?", text.strip())
-    value = float(found[1]) * {"m": 60, "min": 60, "h": 3600}.get(found[2], 1) if found else 0.0
-    if value <= 0:
-        raise UsageError(f"time-budget must be a time such as 90s, 20m or 1h, got {text!r}")
-    return value
 
 
 # Of the weights that are computed where a dataset has none.

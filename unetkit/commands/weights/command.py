@@ -11,6 +11,7 @@ from unetkit.commands.weights.run import SampleWeights, Weighing, alone
 from unetkit.engine.schedulers import open_scheduler
 from unetkit.errors import InputError, UsageError
 from unetkit.kernel_cache import FIRST_USE, is_compiled
+from unetkit.options import check_resume
 from unetkit.progress import SILENT, Progress, collects_warnings, warn
 from unetkit.signals import stoppable
 from unetkit.storage.datasets import open_dataset
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
         Opt,
         Overwrite,
         Preview,
+        Resume,
         SchedulerName,
+        Store,
         Workers,
     )
     from unetkit.storage.datasets import Dataset, Sample
@@ -72,18 +75,21 @@ class WeightsReport:
 
 @collects_warnings
 def weights(
-    source: str,
+    source: Store,
     *,
     preset: Literal["paper2015", "freiburg2019"] = "paper2015",
-    w0: Annotated[float | None, Opt(default="by the preset")] = None,
-    sigma: Annotated[float | str | None, Opt(default="by the preset")] = None,
-    target: str = "foreground",
+    w0: Annotated[float | None, Opt(min=0, default="by the preset")] = None,
+    sigma: Annotated[
+        float | str | None,
+        Opt(default="by the preset", check="unetkit.storage.pixel_size:check_length"),
+    ] = None,
+    target: Literal["foreground", "foreground+boundary", "boundary", "classes"] = "foreground",
     labels: LabelName = None,
     report: bool = False,
     preview: Preview = None,
     scheduler: SchedulerName = "threads",
     workers: Workers = None,
-    resume: bool = False,
+    resume: Resume = False,
     overwrite: Overwrite = False,
     break_lock: BreakLock = False,
     progress: Progress = SILENT,
@@ -150,18 +156,17 @@ def weights(
     ----------
     Ronneberger, Fischer, Brox (2015), U-Net, equation 2.
     """
-    if resume and overwrite:
-        raise UsageError("--resume and --overwrite exclude each other; give one of them")
+    check_resume(resume, overwrite=overwrite)
     check_target(target)
     _numbers(preset, w0, sigma)
     _check_kind(source)
     dataset = open_dataset(source, labels=labels, mixed=True)
     labelled = _labelled(dataset, progress)
-    target = _target(labelled, target)
+    learned = _target(labelled, target)
     presets = [_numbers(preset, w0, sigma, sample) for sample in labelled]
     if preview is not None:
         check_output(preview, overwrite=overwrite or resume)
-    _note(target, progress, balanced=presets[0].background is None)
+    _note(learned, progress, balanced=presets[0].background is None)
     allowed: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "break_lock": break_lock}
     partials = [Partial(join(s.image.url, "weights"), title="", **allowed) for s in labelled]
     with (
@@ -171,13 +176,13 @@ def weights(
     ):
         each = zip(labelled, presets, partials, previous, strict=True)
         parts = [SampleWeights(*one) for one in each]
-        run = Weighing(parts, target, workforce=workforce, stop=stop, progress=progress)
+        run = Weighing(parts, learned, workforce=workforce, stop=stop, progress=progress)
         attributes: dict[str, Any] = {
             "command": "weights",
             "preset": preset,
             "tolerance": TOLERANCE,
         }
-        attributes |= {"target": target, "unetkit_version": __version__}
+        attributes |= {"target": learned, "unetkit_version": __version__}
         if any(sample.chosen for sample in labelled):
             attributes["labels"] = labelled[0].chosen
         done = run.make(attributes, report=report)
@@ -188,7 +193,7 @@ def weights(
         preset=preset,
         w0=presets[0].w0,
         sigma=presets[0].sigma if sigma is None else recorded(sigma, name="sigma"),
-        target=target,
+        target=learned,
         samples=len(labelled),
         unlabelled=tuple(s.name for s in dataset.samples if s.label_kind is None),
         preview=preview,
