@@ -22,7 +22,7 @@ BASE = {
     "signals",
     "version",
 }
-MOST_FILES, LONG = 176, 700
+MOST_FILES, LONG = 177, 700
 ROOMS = {
     "zarr": ["storage/*"],
     "numcodecs": ["storage/*"],
@@ -155,7 +155,7 @@ def test_the_package_keeps_the_rules_of_the_house():
             },
             "cycle",
         ),
-        ({f"arrays/a{number}.py": "" for number in range(177)}, "at most 176 files, got 177"),
+        ({f"arrays/a{number}.py": "" for number in range(178)}, "at most 177 files, got 178"),
     ],
 )
 def test_a_package_that_breaks_a_rule_is_found(sources, words):

@@ -72,6 +72,16 @@ LABELS[4:16, 4:18], LABELS[22:40, 10:26], LABELS[5:17, 30:44] = 1, 2, 3
 IMAGE = (60 + 60 * (LABELS > 0) + np.arange(52) % 7).astype(np.uint8)
 
 
+def torn():
+    """Write a TIFF of which one strip does not decode."""
+    tifffile.imwrite("torn.tif", IMAGE, compression="zlib", rowsperstrip=16)
+    with tifffile.TiffFile("torn.tif") as tif:
+        offset = tif.pages[0].dataoffsets[1]
+    with Path("torn.tif").open("r+b") as file:
+        file.seek(offset)
+        file.write(b"torn")
+
+
 def masks(array, name="odd"):
     """Write masks of another kind for both images."""
     for stem in "ab":
@@ -340,6 +350,9 @@ CASES = [
          "import images out.zarr --labels odd --kind classes",
          lambda: masks(np.array([0, 100, 200, 233], np.uint8)[LABELS]),
          values={"--ignore": "233", "--classes": "a,b,c,d"}),
+    Case("bring the others in with --damaged fill", "import torn.tif out.zarr", torn),
+    Case("damaged must be error where the input must be complete",
+         "import images out.zarr --require-complete-input --damaged fill"),
     Case("{} must come with --labels", "import images out.zarr --kind classes",
          values={"--labels": "masks"}, whole=True),
     Case("--classes must come with --kind classes",

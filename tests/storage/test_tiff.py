@@ -15,7 +15,8 @@ from PIL import Image
 
 from unetkit.errors import InputError, LabelError
 from unetkit.storage.readers import open_file
-from unetkit.storage.tiff import Bands, open_tiff
+from unetkit.storage.tiff import open_tiff
+from unetkit.storage.tiff_bands import Bands
 
 RNG = np.random.default_rng(1)
 STACK = RNG.integers(0, 65536, (2, 3, 50, 41), dtype=np.uint16)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,16 @@ Strip = tuple[int, int, NDArray[Any]]
 
 # What an image is stored as; every other kind of number becomes float32.
 STORED = {"uint8": "uint8", "bool": "uint8", "uint16": "uint16"}
+
+
+@dataclass
+class Damage:
+    """Parts of a file that can't be decoded, known once they are met."""
+
+    parts: int = 0  # that the file has
+    fill: bool = False  # whether they read as 0 instead of being refused
+    # Where each lies, as plane along t and z, y0, y1, x0, x1; by its page and its number there.
+    found: dict[tuple[int, int], tuple[int, int, int, int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,8 @@ class ImageFile:
         How many tiles or strips were never written, and read as 0.
     parts : int
         How many tiles or strips the file speaks of.
+    damage : sequence of Damage
+        Where its parts can be decoded one by one, what of them can't be; one for each file.
     is_damaged : callable, optional
         Looks at all data of the file and tells whether they are other than an encoder writes, where
         decoding them does not. It may take longer than decoding does.
@@ -83,6 +95,7 @@ class ImageFile:
     files: tuple[str, ...] = ()
     absent: int = 0
     parts: int = 0
+    damage: tuple[Damage, ...] = ()
     is_damaged: Callable[[], bool] | None = None
 
     def size(self, axis: str) -> int:
@@ -111,6 +124,22 @@ class ImageFile:
         for plane, y0, block in self.strips(sizes[3]):
             whole[plane, :, y0 : y0 + block.shape[1]] = block
         return whole.reshape(sizes).transpose(0, 2, 1, 3, 4).reshape(self.shape)
+
+    def filled(self, masks: Sequence[ImageFile] = ()) -> NDArray[np.bool_] | None:
+        """Tell which pixels of what was read so far were filled in, here or in masks of it.
+
+        Returns
+        -------
+        ndarray of bool, shape as `axes` says without c; None where there are none
+        """
+        boxes = [b for f in (self, *masks) for one in f.damage for b in one.found.values()]
+        if not boxes:
+            return None
+        where = np.zeros((self.planes, self.size("y"), self.size("x")), dtype=bool)
+        for plane, y0, y1, x0, x1 in boxes:
+            # A mask may have a page for each object of one plane.
+            where[min(plane, self.planes - 1), y0:y1, x0:x1] = True
+        return where.reshape([self.size(axis) for axis in self.axes if axis != "c"])
 
     def stored(self) -> ImageFile:
         """Return this file with pixels of a type that images are stored as.
@@ -186,6 +215,7 @@ def joined(files: Sequence[ImageFile], names: Sequence[str]) -> ImageFile:
         turned=any(file.turned for file in files),
         absent=sum(file.absent for file in files),
         parts=sum(file.parts for file in files),
+        damage=tuple(one for file in files for one in file.damage),
         is_damaged=lambda: any(file.is_damaged and file.is_damaged() for file in files),
         lossy=any(file.lossy for file in files),
         remarks=tuple(dict.fromkeys(remark for file in files for remark in file.remarks)),

@@ -19,6 +19,7 @@ from unetkit.storage.image_file import PNG_SIGNATURE, ImageFile, Strip, check_ax
 
 # The entry points of an installed copy may still name it here; to go after one release.
 from unetkit.storage.tiff import open_tiff  # noqa: F401
+from unetkit.storage.tiff_bands import LOOKED_AT, is_damaged_jpeg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,9 +35,6 @@ JPEG = b"\xff\xd8\xff"
 # Our own choice: PNG and JPEG have to be decoded whole. 4 GiB is a square of 65,536 grey pixels;
 # what is larger belongs in a tiled TIFF, and what is small and claims more is a bomb.
 LARGEST = 2**32
-# Our own choice: whether the data of a larger JPEG are damaged is not looked at, which takes some
-# 20 bytes and 100 ns a pixel.
-LOOKED_AT = 2**25
 ORIENTATION = 0x0112  # the EXIF tag
 NAMES = {1: (), 3: ("red", "green", "blue")}
 # Bytes a pixel that decoding takes at most, by Pillow's mode.
@@ -51,7 +49,9 @@ def suffixes() -> tuple[str, ...]:
     return (*named, *(suffix for suffix, same in SAME.items() if same in named))
 
 
-def open_file(path: str, *, axes: str | None = None, labels: bool = False) -> ImageFile:
+def open_file(
+    path: str, *, axes: str | None = None, labels: bool = False, fill: bool = False
+) -> ImageFile:
     """Look into an image file.
 
     Parameters
@@ -63,6 +63,8 @@ def open_file(path: str, *, axes: str | None = None, labels: bool = False) -> Im
     labels : bool
         Whether the file holds labels: pixels of a coloured palette are then its indices, not
         its colours, and all pixels keep their type.
+    fill : bool
+        Whether parts that can't be decoded read as 0, and are told of in `ImageFile.damage`.
 
     Returns
     -------
@@ -87,6 +89,8 @@ def open_file(path: str, *, axes: str | None = None, labels: bool = False) -> Im
         )
     reader = READERS.get(SAME.get(suffix, suffix)[1:])
     image: ImageFile = reader(path, axes=axes and check_axes(axes), labels=labels)
+    for damage in image.damage:
+        damage.fill = fill
     return image if labels else image.stored()
 
 
@@ -163,16 +167,7 @@ def decode_png(content: bytes, *, largest: int) -> NDArray[np.bool_]:
 
 
 def _is_damaged(path: str) -> bool:
-    """Tell whether the data of a JPEG are not what an encoder writes.
-
-    libjpeg fills in what it can't decode and says so to nobody; libjxl packs a JPEG anew only if
-    it understands every bit of it.
-    """
-    try:
-        imagecodecs.jpegxl_encode_jpeg(Path(path).read_bytes())
-    except imagecodecs.JpegxlError:
-        return True
-    return False
+    return is_damaged_jpeg(Path(path).read_bytes())
 
 
 def _open(path: str) -> PngImageFile | JpegImageFile:

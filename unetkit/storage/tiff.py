@@ -12,137 +12,29 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 
 from unetkit.errors import InputError, LabelError
-from unetkit.storage.image_file import AXES, ImageFile, Strip, reading
+from unetkit.storage.image_file import AXES, Damage, ImageFile, Strip, reading
 from unetkit.storage.pixel_size import micrometres
+from unetkit.storage.tiff_bands import (
+    LOOKED_AT,
+    LOSSY,
+    Bands,
+    cut_short,
+    has_damaged_jpeg,
+    in_one_piece,
+)
 from unetkit.storage.urls import resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-
-# JPEG, and the JPEG 2000 of slide scanners: their pixels are not those that were saved.
-LOSSY = {6, 7, 33003, 33005, 33007, 34892}
-
-
-class Bands:
-    """The rows of an open series, each tile or strip of its files decoded once while in use."""
-
-    def __init__(self, series: Any, path: str) -> None:
-        self.series = series
-        self.path = path
-        page = series.keyframe
-        self.whole: NDArray[Any] | None = None
-        self.leading = series.shape[: len(series.shape) - len(page.shape)]
-        if series.dataoffset and page.is_memmappable:
-            # Uncompressed and in one piece: the file is the array.
-            dtype = series.dtype.newbyteorder(page.parent.byteorder)
-            self.whole = np.memmap(
-                path, dtype, mode="r", offset=series.dataoffset, shape=tuple(series.shape)
-            )
-        elif (
-            page.shaped[1] != 1
-            or math.prod(self.leading) != len(series.pages)
-            or self.leading + page.shape != tuple(series.shape)
-        ):
-            # Volumes in one page, or dimensions that pages do not follow: rare enough to load.
-            self.whole = series.asarray().reshape(series.shape)
-        self.segments: dict[tuple[int, int], Any] = {}
-        self.last: tuple[Any, NDArray[Any]] | None = None
-        self.other: Any = None  # the one further file of a set that is open
-
-    def read(self, pick: tuple[int | slice, ...]) -> NDArray[Any]:
-        """Read rows (Y, X) of one channel of one plane.
-
-        `pick` has an index for every dimension of the series; a slice along y and x.
-        """
-        if self.whole is not None:
-            return np.asarray(self.whole[pick])
-        number = 0
-        for index, size in zip(pick, self.leading, strict=False):
-            number = number * size + cast("int", index)
-        inside = list(pick[len(self.leading) :])
-        at = self.series.keyframe.axes.index("Y")
-        rows = cast("slice", inside[at])
-        inside[at] = slice(None)
-        # The channels of one page come one after the other out of the same rows.
-        if self.last is None or self.last[0] != (number, rows):
-            self.last = (number, rows), self._rows(number, rows)
-        return np.asarray(self.last[1][tuple(inside)])
-
-    def _rows(self, number: int, rows: slice) -> NDArray[Any]:
-        page = self.series.pages[number]
-        # Each file of a set has its own compression and byte order.
-        key = page.keyframe
-        samples, _, _, width, depth = key.shaped
-        shape = list(key.shape)
-        shape[key.axes.index("Y")] = rows.stop - rows.start
-        self._open(page)
-        if key.is_memmappable and _in_one_piece(page):
-            whole = page.asarray(out="memmap").reshape(key.shaped)
-            return np.asarray(whole[:, 0, rows]).reshape(shape)
-        band = np.zeros((samples, rows.stop - rows.start, width, depth), dtype=self.series.dtype)
-        kept = {}
-        for index in _touched(key, rows):
-            data, at, _ = kept[number, index] = self._segment(page, number, index)
-            if data is not None:
-                y = at[2] - rows.start
-                top, bottom = max(y, 0), min(y + data.shape[1], band.shape[1])
-                # Tiles at the right edge may come with their padding.
-                part = data[0, top - y : bottom - y, : width - at[3]]
-                band[at[0], top:bottom, at[3] : at[3] + part.shape[1]] = part
-        self.segments = kept
-        return band.reshape(shape)
-
-    def _segment(self, page: Any, number: int, index: int) -> Any:
-        if (number, index) in self.segments:
-            return self.segments[number, index]
-        key, file = page.keyframe, page.parent.filehandle
-        offset, count = page.dataoffsets[index], page.databytecounts[index]
-        data = None
-        if offset and count:
-            file.seek(offset)
-            data = file.read(count)
-            if len(data) < count:
-                raise _cut_short(f"{len(data)} of {count} bytes of a part", self.path)
-        tables = {}
-        if int(key.compression) in LOSSY:
-            tables = {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader}
-        return key.decode(data, index, **tables)
-
-    def _open(self, page: Any) -> None:
-        """Open the file of a page; of the further files of a set, one at a time."""
-        file = page.parent.filehandle
-        if file.closed:
-            if self.other is not None:
-                self.other.close()
-            file.open()
-            self.other = file
-
-
-def _in_one_piece(page: Any) -> bool:
-    # tifffile judges a page by the first one that is like it.
-    offsets, counts = page.dataoffsets, page.databytecounts
-    ends = zip(offsets, counts, offsets[1:], strict=False)
-    return bool(offsets[0]) and all(offset + n == following for offset, n, following in ends)
-
-
-def _touched(key: Any, rows: slice) -> Iterator[int]:
-    height = key.tilelength if key.is_tiled else key.rowsperstrip
-    samples, _, length, width, _ = key.shaped
-    down = math.ceil(length / height)
-    across = math.ceil(width / key.tilewidth) if key.is_tiled else 1
-    first, last = rows.start // height, (rows.stop - 1) // height
-    for sample, row, column in product(range(samples), range(first, last + 1), range(across)):
-        yield (sample * down + row) * across + column
-
 
 # What ImageJ writes for a picture that was never calibrated.
 PRINTING = ("inch", "pixel", "pixels", "")
@@ -288,7 +180,8 @@ def open_tiff(path: str, *, axes: str | None = None, labels: bool = False) -> Im
         dtype = np.dtype(np.uint8) if layout.colours is not None else series.dtype.newbyteorder("=")
         names = channel_names(tif, layout.channels if "c" in layout.letters else 0)
         sizes = pixel_size(tif)
-        lossy = int(page.compression) in LOSSY
+        lossy, jpeg = int(page.compression) in LOSSY, int(page.compression) == 7
+        damage = Damage(parts)
         remarks, turned = _remarks(tif, layout, labels=labels, path=path)
         layout = replace(layout, inverted=remarks[:1] == (INVERTED,))
     channels = layout.channels if layout.colours is None else len(layout.colours)
@@ -304,7 +197,7 @@ def open_tiff(path: str, *, axes: str | None = None, labels: bool = False) -> Im
         "".join(own),
         shape,
         dtype,
-        partial(_strips, path, layout),
+        partial(_strips, path, layout, damage),
         pixel_size=sizes,
         channel_names=names if len(names) == channels else (),
         alpha_dropped=dropped,
@@ -315,7 +208,14 @@ def open_tiff(path: str, *, axes: str | None = None, labels: bool = False) -> Im
         files=files,
         absent=absent,
         parts=parts,
+        damage=(damage,),
+        is_damaged=partial(_is_damaged, path) if jpeg and math.prod(shape) <= LOOKED_AT else None,
     )
+
+
+def _is_damaged(path: str) -> bool:
+    with _opened(path) as tif:
+        return has_damaged_jpeg(tif.series[0])
 
 
 @contextmanager
@@ -430,19 +330,12 @@ def _check_promised(
     held *= page.samplesperpixel * page.imagedepth
     promised = math.prod(int(pixels.get(f"Size{axis}", 1)) for axis in "ZCT")
     if held < promised:
-        raise _cut_short(f"{held} of {promised} planes", path)
+        raise cut_short(f"{held} of {promised} planes", path)
 
 
 def _pages_of(path: Path) -> int:
     with tifffile.TiffFile(path) as tif:
         return len(tif.pages)
-
-
-def _cut_short(what: str, path: str) -> InputError:
-    return InputError(
-        f"TIFF must hold all that it speaks of, got {what} in {path!r}; it was cut short, or is"
-        " one file of a set: copy it again, with all its files"
-    )
 
 
 def _check_whole(tif: tifffile.TiffFile, path: str) -> None:
@@ -459,10 +352,10 @@ def _check_whole(tif: tifffile.TiffFile, path: str) -> None:
     kind = tif.series[0].kind
     _Heard.kept.words = []
     if following or (promised > 1 and kind != "imagej") or _are_fewer(tif):
-        raise _cut_short(f"{len(tif.pages)} pages", path)
+        raise cut_short(f"{len(tif.pages)} pages", path)
     # Sets of other kinds than OME are known to tifffile alone.
     if any("Stack series is missing" in word or "NDTiff.index not" in word for word in heard):
-        raise _cut_short("some of its files", path)
+        raise cut_short("some of its files", path)
 
 
 def _are_fewer(tif: tifffile.TiffFile) -> bool:
@@ -491,13 +384,13 @@ def _held(series: Any, path: str) -> tuple[int, int, tuple[str, ...]]:
     if series.dataoffset:
         end = series.dataoffset + math.prod(series.shape) * series.dtype.itemsize
         if end > page.parent.filehandle.size:
-            raise _cut_short(f"{page.parent.filehandle.size} of {end} bytes", path)
+            raise cut_short(f"{page.parent.filehandle.size} of {end} bytes", path)
         return 0, math.prod(page.chunked), ()
     pages = [series.pages[number] for number in range(len(series.pages))]
     there = [page for page in pages if page is not None]
     planes = math.prod(series.shape) // max(page.size, 1)
     if len(there) < max(planes, 1):
-        raise _cut_short(f"{len(there)} of {planes} planes", path)
+        raise cut_short(f"{len(there)} of {planes} planes", path)
     absent = parts = claimed = 0
     for page in there:
         none, count = _parts_of(page, series, path=path)
@@ -511,7 +404,7 @@ def _held(series: Any, path: str) -> tuple[int, int, tuple[str, ...]]:
             " it may be damaged: save or copy it again"
         )
     if absent == parts:
-        raise _cut_short(f"none of {parts} tiles or strips", path)
+        raise cut_short(f"none of {parts} tiles or strips", path)
     own = resolved(path)
     return absent, parts, tuple(sorted(file for file in files if resolved(file) != own))
 
@@ -527,16 +420,16 @@ def _parts_of(page: Any, series: Any, *, path: str) -> tuple[int, int]:
     offsets = np.asarray(page.dataoffsets, dtype=np.uint64)
     counts = np.asarray(page.databytecounts, dtype=np.uint64)
     parts = math.prod(key.chunked)
-    if key.is_memmappable and _in_one_piece(page):
+    if key.is_memmappable and in_one_piece(page):
         if int(offsets[0]) + key.nbytes > size:
-            raise _cut_short(f"{size} of {int(offsets[0]) + key.nbytes} bytes", path)
+            raise cut_short(f"{size} of {int(offsets[0]) + key.nbytes} bytes", path)
         return 0, parts
     if min(offsets.size, counts.size) < parts:
-        raise _cut_short(f"{min(offsets.size, counts.size)} of {parts} tiles or strips", path)
+        raise cut_short(f"{min(offsets.size, counts.size)} of {parts} tiles or strips", path)
     offsets, counts = offsets[:parts], counts[:parts]
     written = (offsets > 0) & (counts > 0)
     if (offsets + counts)[written].max(initial=0) > size:
-        raise _cut_short(f"{size} of {(offsets + counts)[written].max()} bytes", path)
+        raise cut_short(f"{size} of {(offsets + counts)[written].max()} bytes", path)
     return parts - int(np.count_nonzero(written)), parts
 
 
@@ -629,10 +522,10 @@ def _images(tif: tifffile.TiffFile) -> int:
     return sum(_has_pixels(image, root, path) for image in root.iterfind("{*}Image"))
 
 
-def _strips(path: str, layout: Layout, height: int) -> Iterator[Strip]:
+def _strips(path: str, layout: Layout, damage: Damage, height: int) -> Iterator[Strip]:
     rows = layout.size("y")
     with _opened(path) as tif:
-        bands = Bands(tif.series[0], path)
+        bands = Bands(tif.series[0], path, layout.letters, damage=damage)
         for t, z in product(range(layout.size("t")), range(layout.size("z"))):
             plane = t * layout.size("z") + z
             for y0 in range(0, rows, height):

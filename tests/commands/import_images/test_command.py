@@ -246,6 +246,70 @@ def test_strips_that_are_absent_are_counted_said_and_refused(folder, holed):
     assert noted["absent_parts"] == {"absent": 1, "of": 4}
 
 
+def tear(path, pixels, *strips):
+    """Save a TIFF of which some strips of five rows do not decode."""
+    tifffile.imwrite(path, pixels, rowsperstrip=5, compression="zlib")
+    with tifffile.TiffFile(path) as tif:
+        offsets = tif.pages[0].dataoffsets
+    content = bytearray(path.read_bytes())
+    for number in strips:
+        content[offsets[number] : offsets[number] + 4] = b"torn"
+    path.write_bytes(content)
+    return str(path)
+
+
+@pytest.mark.parametrize("torn", ["image", "mask", "outlines"])
+def test_strips_that_do_not_decode_are_refused_or_come_in_as_unknown(folder, torn):
+    image, mask = str(folder / "images" / "a.png"), str(folder / "masks" / "a.png")
+    pixels = cells() if torn == "mask" else grey()
+    if torn == "mask":
+        mask = tear(folder / "torn.tif", pixels, 1, 3)
+    else:
+        image = tear(folder / "torn.tif", pixels, 1, 3)
+    if torn == "outlines":
+        mask = str(folder / "a.geojson")
+        outline = [[[2, 3], [20, 3], [20, 18], [2, 18], [2, 3]]]
+        geometry = {"type": "Polygon", "coordinates": outline}
+        feature = {"type": "Feature", "geometry": geometry, "properties": {}}
+        collection = {"type": "FeatureCollection", "features": [feature]}
+        (folder / "a.geojson").write_text(json.dumps(collection))
+    out, told = str(folder / "data.zarr"), Told()
+    words = r"got 2 of 4 damaged in '.*torn\.tif', such as rows 5 to 9, columns 0 to 29 of plane 0"
+    for refused in ({}, {"require_complete_input": True}):
+        with pytest.raises(InputError, match=words):
+            import_images(image, out, labels=mask, **refused)
+    with pytest.raises(UsageError, match="damaged must be error where the input must be"):
+        import_images(image, out, labels=mask, require_complete_input=True, damaged="fill")
+    assert not (folder / "data.zarr").exists()
+    report = import_images(image, out, labels=mask, damaged="fill", progress=told)
+    assert report.damaged_parts == 2
+    (note,) = [note for note in told.notes if "could not be decoded" in note]
+    assert "2 tiles or strips of 4" in note
+    assert note.endswith("plane 0, ignored in the labels")
+    assert note in report.warnings
+    sample = open_dataset(out).samples[0]
+    lost = np.zeros((20, 30), bool)
+    lost[5:10] = lost[15:20] = True
+    assert np.array_equal(whole(sample.ignore) != 0, lost)
+    found = sample.labels() if torn == "mask" else sample.data
+    assert np.array_equal(whole(found).reshape(20, 30), np.where(lost, 0, pixels))
+    noted = (
+        sample.image.label_attributes["instances"] if torn == "mask" else sample.image.attributes
+    )
+    boxes = [[0, 5, 10, 0, 30], [0, 15, 20, 0, 30]]
+    assert noted["damaged_parts"] == {"damaged": 2, "of": 4, "where": boxes}
+
+
+def test_a_slide_with_a_strip_that_does_not_decode(folder):
+    slide, out = tear(folder / "torn.tif", grey(), 0), str(folder / "slide.zarr")
+    report = import_images(slide, out, damaged="fill")
+    assert (report.made, report.damaged_parts) == ("image", 1)
+    assert "rows 0 to 4" in report.warnings[0]
+    image = open_image(out)
+    assert image.attributes["damaged_parts"]["where"] == [[0, 0, 5, 0, 30]]
+    assert not whole(image.data)[..., :5, :].any()
+
+
 def test_what_a_reader_remarks_about_a_mask_is_said(folder, run):
     picture = Image.fromarray(cells().astype(np.uint8) % 3).convert("P")
     picture.putpalette([0, 0, 0] + [255, 255, 255] * 2)
@@ -271,6 +335,23 @@ def test_damaged_data_of_a_jpeg_are_said(tmp_path):
     (tmp_path / "jpegs" / "b.jpg").write_bytes(data)
     told = Told()
     import_images(str(tmp_path / "jpegs"), str(tmp_path / "data.zarr"), progress=told)
+    assert [note[:28] for note in told.notes] == ["1 image: hold damaged data, "]
+
+
+def test_damaged_data_of_a_jpeg_inside_a_tiff_are_said(tmp_path):
+    (tmp_path / "tiffs").mkdir()
+    pixels = np.tile(np.arange(240, dtype=np.uint8), (240, 1))
+    for name, options in {"a": {"compression": "jpeg"}, "b": {"compression": "tiff_lzw"}}.items():
+        Image.fromarray(pixels).save(tmp_path / "tiffs" / f"{name}.tif", **options)
+    torn = tmp_path / "tiffs" / "c.tif"
+    tifffile.imwrite(torn, pixels, compression="jpeg", rowsperstrip=80)
+    with tifffile.TiffFile(torn) as tif:
+        offset, count = tif.pages[0].dataoffsets[1], tif.pages[0].databytecounts[1]
+    content = bytearray(torn.read_bytes())
+    content[offset + count // 2 + 200 : offset + count - 100] = b"\x55" * (count - count // 2 - 300)
+    torn.write_bytes(content)
+    told = Told()
+    import_images(str(tmp_path / "tiffs"), str(tmp_path / "data.zarr"), progress=told)
     assert [note[:28] for note in told.notes] == ["1 image: hold damaged data, "]
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -29,6 +30,7 @@ from unetkit.storage.image_file import ImageFile, check_axes, joined
 from unetkit.storage.images import channel_numbers, detect
 from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.storage.readers import open_file
+from unetkit.storage.tiff_bands import place_of
 from unetkit.storage.urls import resolved
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class ImportReport:
     skipped_known: int = 0  # images that the dataset has already
     alpha_dropped: int = 0  # images with an alpha channel
     absent_parts: int = 0  # tiles and strips that TIFFs speak of and do not hold
+    damaged_parts: int = 0  # those that can't be decoded and came in as 0
     kind: str | None = None  # of the labels
     mapping: dict[str, int] = field(default_factory=dict)  # from value in the masks to class
     class_names: tuple[str, ...] = ()
@@ -156,6 +159,7 @@ def import_images(
         Opt(default="from the file", check="unetkit.storage.pixel_size:parse_pixel_size"),
     ] = None,
     require_complete_input: bool = False,
+    damaged: Literal["error", "fill"] = "error",
     append: Annotated[bool, Opt(panel="Output")] = False,
     overwrite: Overwrite = False,
     progress: Progress = SILENT,
@@ -209,6 +213,9 @@ def import_images(
     require_complete_input : bool
         Refuse a TIFF that lacks a tile or strip that it speaks of; else it comes in as 0, and the
         output tells of it. Absent planes and files of a set are always refused.
+    damaged : {"error", "fill"}
+        What to do about tiles and strips of a TIFF that can't be decoded: stop, or bring them in as
+        0, recorded, and ignored in labels.
     append : bool
         Add to a dataset that is there; images that it has already are skipped.
     overwrite : bool
@@ -231,7 +238,13 @@ def import_images(
         If the output is there, or a sample of this name is.
     """
     rules = _rules(labels, kind, classes, ignore=ignore, judged=judged, split=connected_components)
-    rules = replace(rules, outlines=outlines, overlaps=overlaps)
+    fill = damaged == "fill"
+    rules = replace(rules, outlines=outlines, overlaps=overlaps, fill=fill)
+    if require_complete_input and fill:
+        raise UsageError(
+            "damaged must be error where the input must be complete, got fill; leave out"
+            " --require-complete-input"
+        )
     if append and overwrite:
         raise UsageError("append must come without overwrite, got both; leave one out")
     size = parse_pixel_size(pixel_size) if pixel_size is not None else None
@@ -248,7 +261,8 @@ def import_images(
         found = replace(found, remarks=(*found.remarks, *remarks))
     here = DatasetOutput(output, append=append, overwrite=overwrite)
     here.check(pairs)
-    pairs, files = _open_all(pairs, axes=axes and check_axes(axes), channels=channels, size=size)
+    opened = partial(open_file, axes=axes and check_axes(axes), fill=fill)
+    pairs, files = _open_all(pairs, opened, channels=channels, size=size)
     if append:
         rules = here.check_appended(files, rules, labelled=labels is not None)
     masks = [(p.mask, f) for p, f in zip(pairs, files, strict=True) if p.mask]
@@ -281,12 +295,12 @@ def import_images(
         skipped_known=known,
     )
     remarks += cautions(report, files, rules, asked=labels is not None)
-    with _damage(files) as damaged:
+    with _damage(files) as lossy:
 
         def warned() -> tuple[str, ...]:
             # What painting tells is known only now.
             painted = shape_notes(rules, list(drawings.values()))
-            for remark in (*remarks, *painted, *damaged()):
+            for remark in (*remarks, *painted, *lossy(), *filled_in(files, rules)):
                 warn(progress, remark)
             return warnings_of(progress)
 
@@ -296,7 +310,30 @@ def import_images(
             here.write_dataset(pairs, files, rules, progress=progress, warned=warned)
     for sentence in notes(report, rules):
         progress.note(sentence)
-    return report
+    return replace(report, damaged_parts=sum(map(_filled_parts, _all_files(files, rules))))
+
+
+def _all_files(files: Sequence[ImageFile], rules: MaskRules) -> tuple[ImageFile, ...]:
+    return (*files, *rules.files.values())
+
+
+def _filled_parts(file: ImageFile) -> int:
+    return sum(len(damage.found) for damage in file.damage)
+
+
+def filled_in(files: Sequence[ImageFile], rules: MaskRules) -> list[str]:
+    """Say which tiles and strips could not be decoded, now that all were read."""
+    holed = [file for file in _all_files(files, rules) if _filled_parts(file)]
+    if not holed:
+        return []
+    first = next(iter(holed[0].damage[0].found.values()), None)
+    return [
+        f"{_many(len(holed), 'file')} such as {holed[0].path!r}:"
+        f" {_many(sum(map(_filled_parts, holed)), 'tile or strip', 'tiles or strips')} of"
+        f" {sum(file.parts for file in holed):,} could not be decoded and came in as 0"
+        + (f", such as {place_of(first)}" if first else "")
+        + (", ignored in the labels" if rules.files or rules.canvases else "")
+    ]
 
 
 @contextmanager
@@ -424,8 +461,8 @@ def _class_names(
 
 def _open_all(
     pairs: Sequence[Pair],
+    opened: Callable[[str], ImageFile],
     *,
-    axes: str | None,
     channels: str | None,
     size: dict[str, float] | None,
 ) -> tuple[list[Pair], list[ImageFile]]:
@@ -439,10 +476,10 @@ def _open_all(
             kept[sets[place]] = _one_of_set(kept[sets[place]], pair)
             continue
         if pair.channels:
-            parts = [open_file(path, axes=axes) for path in pair.channels.values()]
+            parts = [opened(path) for path in pair.channels.values()]
             file = joined(parts, list(pair.channels))
         else:
-            file = open_file(pair.image, axes=axes)
+            file = opened(pair.image)
         sets.update((resolved(other), len(kept)) for other in file.files)
         names = names or file.channels
         if channels is not None:

@@ -214,31 +214,35 @@ def _is_same(sample: Sample, pair: Pair, file: ImageFile, *, rules: MaskRules) -
         and file.pixel_size in (None, sample.image.pixel_size)
         and sample.image.channel_names == file.channels
     )
+    # What of it is damaged is known only when it was read.
+    same = same and _holds(sample.data, file.load(), file)
     if same and pair.name in rules.canvases:
         painted = rules.canvases[pair.name].load()
         numbers, ignored = painted.reshape(_plain_shape(file)), None
     elif same and pair.mask:
-        numbers, ignored = make_labels(read_mask(pair.mask, file, ignore=rules.ignore), rules)
+        drawn = read_mask(pair.mask, file, ignore=rules.ignore, fill=rules.fill)
+        numbers, ignored = make_labels(drawn, rules)
     if same and pair.mask:
-        ignored = _with_outside(ignored, pair, file, rules=rules)
+        ignored = _with_unknown(ignored, pair, file, rules=rules)
         same = (
             rules.kind in sample.image.labels
             and (sample.ignore is None) == (ignored is None)
             and _holds(sample.labels(rules.kind), numbers, file)
             and (sample.ignore is None or ignored is None or _holds(sample.ignore, ignored, file))
         )
-    return same and _holds(sample.data, file.load(), file)
+    return same
 
 
-def _with_outside(
+def _with_unknown(
     ignored: NDArray[np.uint8] | None, pair: Pair, file: ImageFile, *, rules: MaskRules
 ) -> NDArray[np.uint8] | None:
-    """Add what lies outside of the regions that were judged, if there are any."""
-    if pair.name not in rules.regions:
-        return ignored
-    outside = rules.regions[pair.name].load().reshape(_plain_shape(file)) == 0
-    both: NDArray[np.bool_] = outside if ignored is None else outside | (ignored != 0)
-    return both.astype(np.uint8)
+    """Add what lies outside of the regions that were judged, and what could not be decoded."""
+    mask = rules.files.get(str(pair.mask))
+    parts = [None if ignored is None else ignored != 0, file.filled([mask] if mask else [])]
+    if pair.name in rules.regions:
+        parts.append(rules.regions[pair.name].load().reshape(_plain_shape(file)) == 0)
+    known = [part for part in parts if part is not None]
+    return np.any(known, axis=0).astype(np.uint8) if known else None
 
 
 def _holds(stored: PlaneArray, pixels: NDArray[Any], file: ImageFile) -> bool:
@@ -267,6 +271,8 @@ def _write_strips(
     for plane, y0, block in file.strips(CHUNK):
         data.write(plane, y0, 0, block)
         advance()
+    if notes := _damaged(file):
+        update_attributes(url, **notes)
     if (empty := empty_chunks(data)) is not None:
         update_attributes(url, empty_chunks=empty)
 
@@ -287,6 +293,7 @@ def _add_drawn(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: Mas
         attributes=_provenance(file, pair),
     )
     _write_strips(place, data, file)
+    boxes = [box for one in file.damage for box in one.found.values()]
     notes: dict[str, Any] = {"source": Path(str(pair.mask)).name, "overlaps": rules.overlaps}
     notes.update(_judged(rules))
     if rules.kind == "classes":
@@ -294,24 +301,44 @@ def _add_drawn(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: Mas
         notes["class_names"] = list(rules.class_names)
     same: dict[str, Any] = {"shape": _plain_shape(file), "axes": file.axes.replace("c", "")}
     canvas.write(create_labels(place, rules.kind, dtype=canvas.dtype, attributes=notes, **same))
-    if pair.name in rules.regions:
+    if pair.name in rules.regions or boxes:
         ignore = create_labels(place, "ignore", dtype=np.uint8, **same)
-        write_ignored(rules.regions[pair.name], ignore, str(pair.mask))
+        if pair.name in rules.regions:
+            write_ignored(rules.regions[pair.name], ignore, str(pair.mask))
+        _add_ones(ignore, boxes)
     if rules.overlaps == "refuse":
         check_overlaps(canvas, str(pair.mask))
 
 
+def _add_ones(labels: PlaneArray, boxes: Sequence[tuple[int, int, int, int, int]]) -> None:
+    """Write 1 into boxes of labels, chunk by chunk."""
+    for plane, y0, y1, x0, x1 in labels.chunk_boxes(CHUNK):
+        inside = [
+            (slice(max(top - y0, 0), bottom - y0), slice(max(left - x0, 0), right - x0))
+            for number, top, bottom, left, right in boxes
+            if number == plane and top < y1 and bottom > y0 and left < x1 and right > x0
+        ]
+        if inside:
+            block = labels.read(plane, y0, y1, x0, x1)
+            for where in inside:
+                block[where] = 1
+            labels.write(plane, y0, x0, block)
+
+
 def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: MaskRules) -> None:
     image = file.load()
-    drawn = read_mask(pair.mask, file, ignore=rules.ignore) if pair.mask else None
+    drawn = None
+    if pair.mask:
+        drawn = read_mask(pair.mask, file, ignore=rules.ignore, fill=rules.fill)
     numbers = ignored = None
     notes: dict[str, Any] = {}
     if drawn is not None:
         at = file.axes.find("c")
         _check_differs(image[None] if at < 0 else np.moveaxis(image, at, 0), drawn, pair)
         numbers, ignored = make_labels(drawn, rules)
-        ignored = _with_outside(ignored, pair, file, rules=rules)
-        notes = {"source": Path(str(pair.mask)).name, **_absent(rules.files.get(str(pair.mask)))}
+        ignored = _with_unknown(ignored, pair, file, rules=rules)
+        mask = rules.files.get(str(pair.mask))
+        notes = {"source": Path(str(pair.mask)).name, **_absent(mask), **_damaged(mask)}
         if rules.ignore is not None:
             notes["ignore_value"] = rules.ignore
         notes.update(_judged(rules))
@@ -331,7 +358,7 @@ def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: Ma
         class_names=rules.class_names,
         channel_names=file.channel_names,
         pixel_size=file.pixel_size,
-        attributes=_provenance(file, pair),
+        attributes={**_provenance(file, pair), **_damaged(file)},
         label_attributes=notes,
     )
 
@@ -367,6 +394,19 @@ def _judged(rules: MaskRules) -> dict[str, Any]:
     boxes = [f"{y0}:{y1},{x0}:{x1}" for y0, y1, x0, x1 in rules.rectangles]
     named = [*rules.judged, *boxes]
     return {"judged": named} if named else {}
+
+
+# How many places of parts that were filled in are recorded.
+LISTED = 100
+
+
+def _damaged(file: ImageFile | None) -> dict[str, Any]:
+    """Record the parts that were filled in, once they were read: how many, and where the first."""
+    found = [box for one in (file.damage if file else ()) for box in one.found.values()]
+    if file is None or not found:
+        return {}
+    where = [list(box) for box in found[:LISTED]]
+    return {"damaged_parts": {"damaged": len(found), "of": file.parts, "where": where}}
 
 
 def _version() -> dict[str, str]:

@@ -37,6 +37,7 @@ class MaskRules:
     ranges: tuple[tuple[int, int, str], ...] = ()  # values from low to high that are a class
     ignore: int | None = None  # the value of pixels that nobody annotated
     split: bool = False  # whether connected components become the instances
+    fill: bool = False  # whether parts that can't be decoded come in as ignored
     # What `survey` fills in:
     mapping: dict[int, int] = field(default_factory=dict)  # from value to class
     class_names: tuple[str, ...] = ()  # by default their values
@@ -62,11 +63,11 @@ class MaskRules:
         return replace(self, canvases=canvases, regions=regions)
 
 
-def open_mask(path: str, image: ImageFile) -> ImageFile:
+def open_mask(path: str, image: ImageFile, *, fill: bool = False) -> ImageFile:
     """Look into a mask; one that is of another size or was compressed with loss is refused."""
     wanted = image.axes.replace("c", "")
     # Pages of a mask mean what those of its image mean, where the mask does not say it.
-    file = open_file(path, axes=wanted, labels=True)
+    file = open_file(path, axes=wanted, labels=True, fill=fill)
     if file.lossy:
         raise LabelError(
             f"mask must be saved without loss, got a JPEG in {path!r}, whose values are not those"
@@ -98,12 +99,14 @@ def open_mask(path: str, image: ImageFile) -> ImageFile:
     return file
 
 
-def read_mask(path: str, image: ImageFile, *, ignore: int | None = None) -> NDArray[Any]:
+def read_mask(
+    path: str, image: ImageFile, *, ignore: int | None = None, fill: bool = False
+) -> NDArray[Any]:
     """Read the numbers of a mask as drawn, with its image's axes without c.
 
     One that does not fit, is coloured or not of whole numbers is refused.
     """
-    return _numbers(open_mask(path, image), image, ignore)
+    return _numbers(open_mask(path, image, fill=fill), image, ignore)
 
 
 def _numbers(file: ImageFile, image: ImageFile, ignore: int | None) -> NDArray[Any]:
@@ -133,7 +136,7 @@ def survey(
     files = {}
     for path, image in masks:
         progress.advance()
-        files[path] = open_mask(path, image)
+        files[path] = open_mask(path, image, fill=rules.fill)
         drawn = _numbers(files[path], image, rules.ignore)
         seen.add(path, drawn, pieces=instances and not rules.split)
     rules = replace(rules, files=files, ignored=seen.ignored)
