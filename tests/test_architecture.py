@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 import warnings
 from fnmatch import fnmatch
 from graphlib import CycleError, TopologicalSorter
@@ -179,6 +180,17 @@ def test_the_tree_that_is_drawn_is_the_tree_that_is_there():
     there = {place for place in SOURCES if not place.endswith("/__init__.py")}
     there = {place for place in there if not place.startswith("data/")}
     assert drawn((ROOT / "ARCHITECTURE.md").read_text()) == there
+
+
+# What a distribution is imported as where that is not its name.
+IMPORTED = {"pillow": "PIL", "scikit_image": "skimage"}
+
+
+def test_every_dependency_is_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.match(r"[\w-]+", line)[0].replace("-", "_") for line in project["dependencies"]]
+    used = {name.split(".")[0] for text in SOURCES.values() for name in imports_of(text, set())}
+    assert [name for name in names if IMPORTED.get(name.lower(), name) not in used] == []
 
 
 def test_a_drawing_is_read_room_by_room():

@@ -105,6 +105,7 @@ def test_scores_stand_under_each_other():
     text = shown(*scores(one))
     assert "average precision at IoU 0.5            0.500" in text
     assert "average precision at IoU 0.75               -" in text
+    assert "adapted Rand error, for membranes       0.100" in text
     assert "mean of samples" not in text
     two = one | {"samples": [overall | {"name": "[a]\x1b"}, overall | {"name": "b"}]}
     text = shown(*scores(two))

@@ -269,6 +269,23 @@ def test_a_batch_is_cut_into_parts_of_tiles(kit, count, sizes):
     assert "".join(name for part in parts for name in part.samples) == "abcde"
 
 
+def test_no_weight_falls_below_that_of_its_class_beside_a_gap(kit):
+    # The border term lies in the gaps alone, where it is many times a weight of the other class.
+    target = (np.indices((64, 64)).sum(axis=0) % 11 < 8).astype(np.uint8)
+    of_class = np.array([0.5, 20], np.float32)
+    weights = of_class[target] + np.where(target == 0, np.float32(10), np.float32(0))
+    sample = kit.sample(noise(1, 64, 64), target=target, weights=weights, class_weight=(0.5, 20.0))
+    one = sampler(kit, {"a": sample}, tile=40, elastic=1.0, rotated=1.0, flips=True, sigma=3.0)
+    draws = [one.draw(step, 0) for step in range(5)]
+    beyond = np.concatenate([(w - of_class[k])[w > 0] for _, k, w, _ in draws])
+    assert len(beyond) > 1000
+    assert beyond.min() > -1e-4
+    assert beyond.max() > 9
+    # What is moved keeps the sum of the border term: nothing is lost to the cells beside it.
+    share = np.mean([(k == 0)[w > 0].mean() for _, k, w, _ in draws])
+    assert abs(beyond.mean() / 10 - share) < 0.05
+
+
 def test_the_weight_of_a_class_follows_its_label(kit):
     # Between two classes a weight that is moved as a whole would lie between theirs.
     target = (np.indices((64, 64)).sum(axis=0) % 11 < 3).astype(np.uint8)
