@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unetkit.commands.import_images.dataset import DatasetOutput
+from unetkit.commands.import_images.layouts import find_layout
 from unetkit.commands.import_images.masks import MaskRules, survey
 from unetkit.commands.import_images.pairing import Pair, pair_files
 from unetkit.commands.import_images.shapes import (
@@ -173,7 +174,8 @@ def import_images(
     source : str
         A folder, a quoted glob, a path such as ``DIR/{stem}_img.png`` or one image file: PNG, JPEG,
         TIFF, or what an installed reader takes. ``DIR/{stem}_{channel}.tif`` joins files, one a
-        channel.
+        channel. In a folder as nnU-Net, Cellpose, StarDist, BiaPy or the Cell Tracking Challenge
+        lay it out, masks are found.
     output : str
         The Zarr to write; it appears complete or not at all.
     labels : str, optional
@@ -237,6 +239,11 @@ def import_images(
     OutputError
         If the output is there, or a sample of this name is.
     """
+    if labels is None and (laid := find_layout(source)) is not None:
+        source, labels = laid.source, laid.labels
+        progress.note(f"laid out as {laid.tool} does: images {source!r}, masks {labels!r}")
+        if kind == "instances" and laid.kind is not None:
+            kind, classes, ignore = laid.kind, classes or laid.classes, laid.ignore
     rules = _rules(labels, kind, classes, ignore=ignore, judged=judged, split=connected_components)
     fill = damaged == "fill"
     rules = replace(rules, outlines=outlines, overlaps=overlaps, fill=fill)

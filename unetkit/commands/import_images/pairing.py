@@ -18,7 +18,7 @@ from unetkit.storage.urls import is_remote, resolved
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-STEM, CHANNEL = "{stem}", "{channel}"
+STEM, CHANNEL, FOLDER = "{stem}", "{channel}", "{folder}"
 NAMED = 3  # how many files a message names
 # How nnU-Net numbers the files of an image's channels.
 NUMBERED = re.compile(r"(.+)_(\d{4})")
@@ -27,6 +27,8 @@ LIKE_MASK = re.compile(
     r"(.+?)([ _.-](?:cp_)?(?:masks?|seg\w*|labels?|annot\w*|gt|flows?|outlines?)(?:-[\w-]+)?)",
     re.IGNORECASE,
 )
+# What Cellpose writes beside them.
+DERIVED = re.compile(r"(.+)_(?:cp_)?(?:masks|flows|outlines)")
 # The files of an image by channel, of its name; one without a channel's name is the whole image.
 Images = dict[str, dict[str, str]]
 
@@ -142,7 +144,7 @@ def _images(source: str) -> tuple[FoundFiles, Images]:
         found = find_files(source)
         return found, {name: {"": path} for name, path in _by_stem(found.files).items()}
     images: Images = {}
-    for name, channel, path in _matching(source, what="images"):
+    for name, channel, path in matching(source, what="images"):
         images.setdefault(name, {})[channel] = path
     return FoundFiles(tuple(p for files in images.values() for p in files.values())), images
 
@@ -160,14 +162,14 @@ def _check_channels(images: Images, source: str) -> None:
 def _fitting(images: Images, source: str, labels: str) -> tuple[Images, dict[str, str]]:
     """Find masks, and name both sides in the first way in which they have names in common."""
     if STEM in labels:
-        matching = _matching(labels, what="labels")
-        by_stem: dict[str, str] = {name: path for name, _, path in matching}
+        by_stem = {name: path for name, _, path in matching(labels, what="labels")}
         drawn = set(map(resolved, by_stem.values()))
         images = {
             name: files
             for name, files in images.items()
             if drawn.isdisjoint(map(resolved, files.values()))
         }
+        images = {name: files for name, files in images.items() if not _is_derived(name, images)}
         masks = [by_stem]
     else:
         files = find_files(labels, what="masks").files
@@ -181,6 +183,12 @@ def _fitting(images: Images, source: str, labels: str) -> tuple[Images, dict[str
         if ours.keys() & theirs.keys():
             return ours, theirs
     return images, masks[0]
+
+
+def _is_derived(name: str, images: Images) -> bool:
+    """Tell whether a file is what Cellpose writes beside an image and its masks."""
+    match = DERIVED.fullmatch(name)
+    return match is not None and match[1] in images
 
 
 def _by_stem(files: Sequence[str]) -> dict[str, str]:
@@ -216,13 +224,21 @@ def _by_number(images: Images) -> Images:
     return joined
 
 
-def _matching(pattern: str, *, what: str) -> list[tuple[str, str, str]]:
-    """Find the files of a path with ``{stem}`` in it: (stem, channel, path)."""
+def matching(pattern: str, *, what: str) -> list[tuple[str, str, str]]:
+    """Find the files of a path with ``{stem}`` in it: (stem, channel, path).
+
+    Where it says ``{folder}`` too, stems begin with what that stands for.
+    """
     if is_remote(pattern):
         raise UsageError(f"{what} must lie on this machine, got {pattern!r}; copy them here first")
+    if pattern.endswith(".npy"):
+        raise InputError(
+            f"{what} must be image files, got NumPy's {pattern!r}: Cellpose's hold pickles, which"
+            " can run code; save the masks as PNG or TIFF there, and name these"
+        )
     tried = expression = ""
-    for part in re.split(r"(\{stem\}|\{channel\})", pattern):
-        name = part[1:-1] if part in (STEM, CHANNEL) else ""
+    for part in re.split(r"(\{stem\}|\{channel\}|\{folder\})", pattern):
+        name = part[1:-1] if part in (STEM, CHANNEL, FOLDER) else ""
         tried += "*" if name else glob.escape(part)
         known = f"(?P<{name}>" in expression
         group = f"(?P={name})" if known else f"(?P<{name}>[^/]+)"
@@ -232,7 +248,8 @@ def _matching(pattern: str, *, what: str) -> list[tuple[str, str, str]]:
         match = re.fullmatch(expression, path)
         if match and Path(path).is_file() and not Path(path).name.startswith("."):
             named = {"channel": "", **match.groupdict()}
-            found.append((unicodedata.normalize("NFC", named["stem"]), named["channel"], path))
+            name = "_".join(named[key] for key in ("folder", "stem") if key in named)
+            found.append((unicodedata.normalize("NFC", name), named["channel"], path))
     if not found:
         raise MissingError(f"{what} must match at least one file, got none for {pattern!r}")
     return found

@@ -1,0 +1,125 @@
+"""Folders as other tools leave them are found without an option, and pair to the pixel."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from tests.commands.conftest import Watching
+from unetkit.commands.import_images.command import import_images
+from unetkit.errors import InputError, UnetkitError
+from unetkit.storage.datasets import open_dataset
+
+SHAPE = (20, 30)
+CELLS = np.zeros(SHAPE, np.uint16)
+CELLS[2:8, 3:9], CELLS[10:15, 20:28] = 1, 2
+
+# Images and their masks below a folder, what is imported, and which samples come of it; those
+# with a minus have no mask. What stands after a comma belongs to neither side.
+TREES = {
+    "nnU-Net": (
+        "imagesTr/c_1_0000.tif+imagesTr/c_1_0001.tif=labelsTr/c_1.tif , imagesTs/c_9_0000.tif",
+        ".",
+        "c_1",
+    ),
+    "StarDist": ("images/a.tif=masks/a.tif images/b.png=masks/b.tif", ".", "a b"),
+    "BiaPy": ("raw/a.tif=label/a.tif", ".", "a"),
+    "BiaPy's train folder": ("train/raw/a.tif=train/label/a.tif", "train", "a"),
+    "Cellpose": ("a.tif=a_masks.tif b.tif=b_masks.tif , a_flows.tif a_seg.npy", ".", "a b"),
+    "Cellpose, written": ("a.tif=a_cp_masks.png b.png= , a_cp_outlines.txt", ".", "a -b"),
+    "Cellpose, renamed": ("a_img.tif=a_masks.tif , a_flows.tif", ".", "a"),
+    "a sequence": (
+        "01/t000.tif= 01/t007.tif=01_GT/SEG/man_seg007.tif , 01_GT/TRA/man_track000.tif"
+        " 02/t000.tif",
+        "01",
+        "-000 007",
+    ),
+    "sequences": (
+        "01/t000.tif=01_GT/SEG/man_seg000.tif 02/t000.tif=02_GT/SEG/man_seg000.tif 02/t001.tif=",
+        ".",
+        "01_000 02_000 -02_001",
+    ),
+    "silver": ("01/t000.tif=01_ST/SEG/man_seg000.tif", "01", "000"),
+}
+
+
+def lay(folder, tree):
+    """Write images of noise and masks where a tree says, and return each name's mask."""
+    pairs, _, others = tree.partition(" , ")
+    rng = np.random.default_rng(5)
+    for n, pair in enumerate(pairs.split()):
+        images, _, mask = pair.partition("=")
+        for path in [*images.split("+"), *others.split()]:
+            save(folder / path, rng.integers(0, 99, SHAPE, np.uint8))
+        if mask:
+            save(folder / mask, np.roll(CELLS, n, axis=0))
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, pixels)
+    elif path.suffix == ".png":
+        Image.fromarray(pixels).save(path)
+    else:
+        path.write_text("")
+
+
+@pytest.mark.parametrize(("tree", "source", "names"), TREES.values(), ids=TREES)
+def test_a_layout_is_found_and_said(tree, source, names, tmp_path):
+    lay(tmp_path, tree)
+    told = Watching()
+    report = import_images(str(tmp_path / source), str(tmp_path / "out.zarr"), progress=told)
+    data = open_dataset(str(tmp_path / "out.zarr"))
+    found = [sample.name if sample.label_kind else f"-{sample.name}" for sample in data.samples]
+    assert sorted(found) == sorted(names.split())
+    assert "laid out as" in told.notes[0]
+    assert report.labelled == sum(not name.startswith("-") for name in names.split())
+    first = next(s for s in data.samples if s.label_kind)
+    pixels = first.labels().read(0, 0, SHAPE[0], 0, SHAPE[1])
+    assert np.array_equal(np.unique(pixels), [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"background": 0, "cell": 1, "ignore": 2},
+        {"0": "background", "1": "cell", "2": "ignore"},
+    ],
+)
+def test_classes_are_those_of_the_description(labels, tmp_path):
+    lay(tmp_path, TREES["nnU-Net"][0])
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+    import_images(str(tmp_path), str(tmp_path / "out.zarr"))
+    (sample,) = open_dataset(str(tmp_path / "out.zarr")).samples
+    assert sample.class_names == ("background", "cell")
+    assert sample.data.channel_count == 2
+    ignored = sample.ignore.read(0, 0, SHAPE[0], 0, SHAPE[1])
+    np.testing.assert_array_equal(ignored, CELLS == 2)
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(InputError, match=r"dataset\.json must name the labels"):
+        import_images(str(tmp_path), str(tmp_path / "new.zarr"))
+
+
+def test_a_plain_folder_has_no_layout_and_pickles_are_refused(tmp_path):
+    lay(tmp_path, "a.tif= a_other.tif= , a_seg.npy")
+    told = Watching()
+    import_images(str(tmp_path), str(tmp_path / "out.zarr"), progress=told)
+    assert not any("laid out" in note for note in told.notes)
+    labels = str(tmp_path / "{stem}_seg.npy")
+    with pytest.raises(UnetkitError, match=r"Cellpose's hold pickles.*save the masks as PNG"):
+        import_images(str(tmp_path), str(tmp_path / "new.zarr"), labels=labels)
+
+
+def test_a_folder_may_stand_on_either_side(tmp_path):
+    lay(tmp_path, "p1/a.tif=p1_m/a_x.tif p2/a.tif=p2_m/a_x.tif")
+    source, labels = (
+        str(tmp_path / "{folder}/{stem}.tif"),
+        str(tmp_path / "{folder}_m/{stem}_x.tif"),
+    )
+    report = import_images(source, str(tmp_path / "out.zarr"), labels=labels)
+    assert (report.labelled, open_dataset(report.output).names) == (2, ("p1_a", "p2_a"))

@@ -1,0 +1,119 @@
+"""How tools lay out a folder of images and masks: which path leads to which, and what it says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from unetkit.commands.import_images.pairing import STEM, matching
+from unetkit.errors import InputError, MissingError
+from unetkit.storage.readers import suffixes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a tool keeps images and masks, below a folder.
+
+    A side is a folder, or the name of files without its suffix.
+    """
+
+    tool: str
+    images: str
+    labels: str
+
+
+SEQUENCES = "the Cell Tracking Challenge"
+# Those of folders before those of names, the better masks before others.
+LAYOUTS = (
+    Layout("nnU-Net", "imagesTr", "labelsTr"),
+    Layout("StarDist", "images", "masks"),
+    Layout("BiaPy", "raw", "label"),
+    Layout(SEQUENCES, "{folder}/t{stem}", "{folder}_GT/SEG/man_seg{stem}"),
+    Layout(SEQUENCES, "{folder}/t{stem}", "{folder}_ST/SEG/man_seg{stem}"),
+    Layout(SEQUENCES, "t{stem}", "../{own}_GT/SEG/man_seg{stem}"),
+    Layout(SEQUENCES, "t{stem}", "../{own}_ST/SEG/man_seg{stem}"),
+    Layout("Cellpose", "{stem}_img", "{stem}_masks"),
+    Layout("Cellpose", "{stem}", "{stem}_masks"),
+    Layout("Cellpose", "{stem}", "{stem}_cp_masks"),
+)
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """A folder that is laid out in a way that is known."""
+
+    tool: str
+    source: str
+    labels: str
+    kind: Literal["classes"] | None = None  # of the labels, where the tool says it
+    classes: str | None = None
+    ignore: int | None = None
+
+
+def find_layout(source: str) -> LaidOut | None:
+    """Look how a folder is laid out; None where it is in no known way, or is no folder."""
+    folder = Path(source)
+    if not folder.is_dir() or (folder / "zarr.json").exists():
+        return None
+    for layout in LAYOUTS:
+        if STEM in layout.images:
+            found = _by_name(folder, layout)
+        else:
+            sides = (str(folder / layout.images), str(folder / layout.labels))
+            # Images beside these folders are what was asked for.
+            alone = not any(_has_images(folder, suffix) for suffix in suffixes())
+            found = sides if alone and all(Path(side).is_dir() for side in sides) else None
+        if found is not None:
+            more = _classes(folder / "dataset.json") if layout.tool == "nnU-Net" else {}
+            return LaidOut(layout.tool, *found, **more)
+    return None
+
+
+def _has_images(folder: Path, suffix: str) -> bool:
+    return next(folder.glob(f"[!.]*{suffix}"), None) is not None
+
+
+def _by_name(folder: Path, layout: Layout) -> tuple[str, str] | None:
+    """Find the suffixes with which names of both sides are there; they must have some in common."""
+    own = folder.resolve().name
+    sides = []
+    for side in (layout.images, layout.labels):
+        place = folder.resolve().parent / side[3:] if side.startswith("../") else folder / side
+        sides.append([f"{str(place).replace('{own}', own)}{suffix}" for suffix in suffixes()])
+    for labels in sides[1]:
+        masks = _names(labels)
+        for images in sides[0] if masks else ():
+            if masks & _names(images):
+                return (str(folder) if layout.images == STEM else images), labels
+    return None
+
+
+def _names(pattern: str) -> set[str]:
+    try:
+        return {name for name, _, _ in matching(pattern, what="images")}
+    except MissingError:
+        return set()
+
+
+def _classes(path: Path) -> dict[str, Any]:
+    """Read what nnU-Net's description says of the values in the masks."""
+    if not path.is_file():
+        return {"kind": "classes"}
+    try:
+        named = dict(json.loads(path.read_text("utf-8"))["labels"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"dataset.json must name the labels as nnU-Net does, got {str(path)!r}; mend it, or"
+            " name both folders"
+        ) from error
+    # The first version had numbers before names.
+    pairs = [(v, k) if str(k).isdigit() else (k, v) for k, v in named.items()]
+    if not all(str(value).isdigit() for _, value in pairs):
+        # Regions are made of several values, and what these are called nobody says.
+        return {"kind": "classes"}
+    values = {str(name).replace(",", " ").strip(): int(value) for name, value in pairs}
+    ignore = values.pop("ignore", None)
+    classes = ",".join(f"{value}={name}" for name, value in values.items())
+    return {"kind": "classes", "classes": classes, "ignore": ignore}
