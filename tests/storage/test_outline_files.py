@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -14,12 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from skimage.measure import regionprops
+from skimage.segmentation import expand_labels
 
+import unetkit
 from unetkit.arrays.outlines import edges, polygons
 from unetkit.arrays.polygons import Painter, joined
 from unetkit.storage.annotations import read_annotations
 from unetkit.storage.outline_files import WRITERS, Outline, Picture, packed_counts
 from unetkit.storage.outputs import written_by_unetkit
+from unetkit.storage.readers import open_file
 
 FORMATS = {"geojson": "a.geojson", "coco": "a.json", "labelme": "a.json", "rois": "a.zip"}
 
@@ -124,6 +129,123 @@ def test_any_labels_come_back(to, tmp_path_factory, labels):
 def test_the_formats_own_programs_fill_the_same_pixels(to, tmp_path_factory, labels):
     path = written(tmp_path_factory.mktemp("outlines"), to, labels)
     np.testing.assert_array_equal(OWN[to](path, labels.shape), labels)
+
+
+def like_tissue(labels):
+    """Grow objects until they touch, give every third a hole, and make one of every two fifths."""
+    grown = expand_labels(labels, 7)
+    for one in regionprops(grown):
+        y, x = map(int, one.centroid)
+        if one.label % 3 == 0:
+            grown[y - 2 : y + 3, x - 1 : x + 2][one.image.sum() % 2 :] = 0
+    return np.where(grown % 5 == 1, grown // 10 * 10 + 1, grown)
+
+
+def real_masks(name):
+    """Read crops of the demo's nuclei, or a whole set of real masks."""
+    folder = os.environ.get("UNETKIT_TEST_DATA")
+    if name != "demo" and folder is None:
+        pytest.skip("UNETKIT_TEST_DATA names no folder with real images")
+    paths = [Path(unetkit.__file__).parent / "data/demo_labels.png"]
+    if name != "demo":
+        paths = sorted((Path(str(folder)) / name / "masks").iterdir())
+    masks = [open_file(str(path), labels=True).load().astype(int) for path in paths]
+    crops = [mask[-150:, -200:] for mask in masks] if name == "demo" else masks
+    return [*crops, *map(like_tissue, crops[:2])]
+
+
+REAL = ["demo", "bbbc039_nuclei", "usiigaci_phase"]
+
+
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("name", REAL)
+def test_real_masks_and_such_as_of_tissue_come_back(name, to, tmp_path):
+    for labels in real_masks(name):
+        (drawing,) = read_annotations(written(tmp_path, to, labels))
+        np.testing.assert_array_equal(painted(drawing, labels.shape), labels)
+
+
+def by_pycocotools(folder, labels):
+    mask = pytest.importorskip("pycocotools.mask", reason="COCO's own package writes it")
+    numbers = np.unique(labels)[1:]
+    runs = mask.encode(np.asfortranarray(labels[..., None] == numbers, np.uint8))
+    objects = [
+        {"image_id": 1, "category_id": 1, "name": str(number), "segmentation": one}
+        for number, one in zip(numbers, runs, strict=True)
+    ]
+    size = dict(zip(("height", "width"), labels.shape, strict=True))
+    images = [{"id": 1, "file_name": "a.png", **size}]
+    document = {"images": images, "annotations": objects, "categories": [{"id": 1, "name": "n"}]}
+    (folder / "a.json").write_text(json.dumps(document, default=bytes.decode))
+    return folder / "a.json"
+
+
+def runs_of(labels):
+    """Yield each number with its pixels as boxes one row high: left, top, right, bottom."""
+    for one in regionprops(labels):
+        padded = np.pad(one.image, ((0, 0), (1, 1))).astype(int)
+        y, x = np.nonzero(np.diff(padded, axis=1))
+        top, left = one.bbox[0] + y[::2], one.bbox[1]
+        yield one, np.c_[left + x[::2], top, left + x[1::2], top + 1]
+
+
+def by_shapely(folder, labels):
+    shapely = pytest.importorskip("shapely", reason="shapely writes it")
+    features = [
+        {
+            "type": "Feature",
+            "geometry": json.loads(shapely.to_geojson(shapely.union_all(shapely.box(*runs.T)))),
+            "properties": {"name": str(one.label)},
+        }
+        for one, runs in runs_of(labels)
+    ]
+    document = {"type": "FeatureCollection", "features": features}
+    (folder / "a.geojson").write_text(json.dumps(document))
+    return folder / "a.geojson"
+
+
+def by_roifile(folder, labels):
+    """Write composites of rectangles, as ImageJ does of a selection in pieces."""
+    roifile = pytest.importorskip("roifile", reason="ImageJ's ROIs need roifile")
+    rois = []
+    for one, runs in runs_of(labels):
+        corners = runs[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+        steps = np.concatenate(
+            [np.broadcast_to([[0], [1], [1], [1]], (len(runs), 4, 1)), corners], 2
+        )
+        path = np.c_[steps.reshape(-1, 12), np.full(len(runs), 4)].astype(np.float32).ravel()
+        top, left, bottom, right = one.bbox
+        own = {"left": left, "top": top, "right": right, "bottom": bottom, "name": str(one.label)}
+        own |= {"multi_coordinates": path, "shape_roi_size": len(path)}
+        rois.append(roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, **own))
+    roifile.roiwrite(folder / "a.zip", rois, mode="w")
+    return folder / "a.zip"
+
+
+def by_labelme(folder, labels):
+    """Write the document that `LabelFile.save` of labelme 6.3.1 writes; its package needs Qt."""
+    shapes = []
+    for one in regionprops(labels):
+        file = io.BytesIO()
+        Image.fromarray(one.image.astype(np.uint8)).save(file, "PNG")
+        top, left, bottom, right = one.bbox
+        corners = [[float(left), float(top)], [right - 1.0, bottom - 1.0]]
+        mask = base64.b64encode(file.getvalue()).decode()
+        own = {"label": "n", "points": corners, "group_id": None, "description": str(one.label)}
+        shapes.append({**own, "shape_type": "mask", "flags": {}, "mask": mask})
+    document = {"version": "6.3.1", "flags": {}, "shapes": shapes, "imagePath": "a.png"}
+    high, wide = labels.shape
+    document |= {"imageData": None, "imageHeight": high, "imageWidth": wide}
+    (folder / "a.json").write_text(json.dumps(document, indent=2))
+    return folder / "a.json"
+
+
+@pytest.mark.parametrize("write", [by_pycocotools, by_shapely, by_roifile, by_labelme])
+@pytest.mark.parametrize("name", REAL)
+def test_what_the_formats_own_packages_write_are_these_pixels(name, write, tmp_path):
+    for labels in real_masks(name)[-3:]:
+        (drawing,) = read_annotations(str(write(tmp_path, labels)))
+        np.testing.assert_array_equal(painted(drawing, labels.shape), labels)
 
 
 def test_masks_and_run_lengths_are_kept_for_what_a_polygon_can_t_be(tmp_path):
