@@ -101,6 +101,8 @@ class Multiscale:
     paths: tuple[str, ...]  # full URLs, the largest level first
     placement: Placement
     version: str
+    # How many pixels of the largest level one of each level is long, along the axes that say it.
+    factors: tuple[Mapping[str, float], ...] = ()
 
     @property
     def pixel_size(self) -> dict[str, float] | None:
@@ -162,6 +164,7 @@ def read_multiscale(node: GroupNode) -> Multiscale | None:
             paths=tuple(inside(node.url, path, what="a level's path") for path in paths),
             placement=_placement(document, letters),
             version=version,
+            factors=_factors(document, letters),
         )
 
 
@@ -237,6 +240,21 @@ def _placement(document: dict[str, Any], axes: str) -> Placement:
         for s in (level, whole)
     )
     return Placement(level, whole, {axis: unit for axis, unit in units.items() if axis not in lost})
+
+
+def _factors(document: dict[str, Any], axes: str) -> tuple[dict[str, float], ...]:
+    levels = [
+        _steps(dataset.get("coordinateTransformations", ()), axes).scale
+        for dataset in document["datasets"]
+    ]
+    return tuple(
+        {
+            axis: level[axis] / first
+            for axis, first in levels[0].items()
+            if first and level.get(axis) and math.isfinite(level[axis] / first)
+        }
+        for level in levels
+    )
 
 
 def _steps(transformations: Iterable[dict[str, Any]], axes: str) -> Steps:

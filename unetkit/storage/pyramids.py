@@ -22,7 +22,7 @@ from unetkit.storage.planes import PlaneArray, plane_array, whole_chunks
 from unetkit.storage.urls import exists, inside, join
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     Reduce = Callable[[np.ndarray[Any, Any], int, int], np.ndarray[Any, Any]]
     Array = np.ndarray[Any, Any]
@@ -202,17 +202,26 @@ def downscale_factor(height: int, width: int, *, longest: int, pixels: int) -> i
 
 def _levels(data: PlaneArray) -> list[PlaneArray]:
     """Open the stored levels of which an array is the first, from large to small."""
+    return [level for level, _ in levels_of(data)]
+
+
+def levels_of(data: PlaneArray) -> list[tuple[PlaneArray, Mapping[str, float]]]:
+    """Open the stored levels of which an array is the first, from large to small.
+
+    With each comes how many pixels of the first one of its pixels is long, as far as it says so.
+    """
     parent, _, name = data.url.rpartition("/")
     node = read_node(parent) if name and data.item is None else None
     multiscale = read_multiscale(node) if isinstance(node, GroupNode) else None
     if multiscale is None or multiscale.paths[0] != data.url:
-        return [data]
+        return [(data, {})]
     opened = [
         plane_array(array_below(path), axes=data.axes, has_channels=data.has_channels)
         for path in multiscale.paths
     ]
     levels = [level.over(data) for level in opened] if data.repeated else opened
-    return [replace(level, picked=data.picked) for level in levels]
+    chosen = [replace(level, picked=data.picked) for level in levels]
+    return list(zip(chosen, multiscale.factors, strict=True))
 
 
 def _reduced(level: PlaneArray, plane: int, *, factor: int) -> Array:

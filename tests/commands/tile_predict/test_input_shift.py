@@ -159,7 +159,10 @@ def test_pixels_of_unknown_size_are_said_refused_and_told(kit, tmp_path, monkeyp
     tile_predict("slide.zarr", output="a.zarr", progress=watching)
     assert any("the size of its pixels is unknown" in note for note in watching.notes)
     assert main(["tile-predict", "slide.zarr", "--strict"]) == 3
-    assert main(["tile-predict", "slide.zarr", "--strict", "--pixel-size", "500nm"]) == 3
+    assert (
+        main(["tile-predict", "slide.zarr", "--strict", "--pixel-size", "500nm", "--no-rescale"])
+        == 3
+    )
     assert main(["tile-predict", "slide.zarr", "--strict", "--pixel-size", "250nm"]) == 0
     (sample,) = open_dataset("slide.prediction.zarr").samples
     assert sample.image.pixel_size == {"y": 0.25, "x": 0.25}

@@ -18,6 +18,11 @@ from unetkit.commands.tile_predict.ensemble import (
 )
 from unetkit.commands.tile_predict.environment import compare_workers, environment_of
 from unetkit.commands.tile_predict.finished import find_finished, plan_like
+from unetkit.commands.tile_predict.magnification import (
+    at_model_size,
+    described,
+    rescaled_samples,
+)
 from unetkit.commands.tile_predict.output import PredictionStore, output_of, stored_warnings
 from unetkit.commands.tile_predict.plan import (
     Plan,
@@ -122,13 +127,16 @@ class PredictionReport:
     # None where another machine computes.
     expected_seconds: float | None
     audit: dict[str, Any] | None  # what a second look at some windows found, where asked for
+    # How images are read whose pixels have another size than the model's: level, factor, sizes.
+    rescaled: tuple[dict[str, Any], ...]
     seconds: float
     status: Literal["done", "nothing to do", "planned"]
     warnings: tuple[str, ...] = ()  # with those of the run that was resumed
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        lists = {"classes": list(self.classes), "warnings": list(self.warnings)}
+        names = ("classes", "rescaled", "warnings")
+        lists = {name: list(getattr(self, name)) for name in names}
         return {**asdict(self), **lists}
 
 
@@ -209,6 +217,7 @@ def planned(plan: Plan, output: str, *, device: str, dry_run: bool) -> Predictio
         disk_free=outputs.free_bytes(output),
         expected_seconds=plan.seconds,
         audit=None,
+        rescaled=tuple(rescaled_samples(plan.rescaled)),
         seconds=0.0,
         status="planned",
     )
@@ -318,6 +327,11 @@ def tile_predict(
     channels: Channels = None,
     axes: Axes = None,
     pixel_size: PixelSize = None,
+    no_rescale: Annotated[bool, Opt(panel="Size")] = False,
+    scale: Annotated[
+        float | None, Opt(min=0.015625, max=8, default="by the pixel sizes", panel="Size")
+    ] = None,
+    at: Annotated[Literal["slide", "model"], Opt(panel="Size")] = "slide",
     device: Device = "auto",
     precision: Precision = "auto",
     batch: Annotated[
@@ -406,6 +420,14 @@ def tile_predict(
     pixel_size : str, optional
         Micrometres a pixel, where the image does not say it or is wrong: ``0.25``, ``250nm``, or
         y,x as ``0.5,0.25``.
+    no_rescale : bool
+        Read images as they are; left out, images whose pixels have another size than the model's
+        are read at the model's pixel size.
+    scale : float, optional
+        Read images at so many times their size, whatever their pixel size is: 0.5 is fast.
+    at : {"slide", "model"}
+        The size of the result where images are rescaled: that of the slide, or of what the model
+        read.
     device : str
         Where the network runs: auto, cpu, cuda, cuda:1 or mps.
     precision : {"auto", "exact", "float32", "bfloat16", "float16"}
@@ -489,6 +511,9 @@ def tile_predict(
         audit=audit,
         ome_version=ome_version,
         pixel_size=pixel_size,
+        no_rescale=no_rescale,
+        scale=scale,
+        at=at,
     )
     options.check()
     models = find_models(model, progress=progress)
@@ -504,6 +529,9 @@ def tile_predict(
     dataset = open_dataset(source, axes=axes, channels=channels, trained=header.channels)
     if pixel_size is not None:
         dataset = dataset.with_pixel_size(parse_pixel_size(pixel_size))
+    stored = dataset
+    if not no_rescale:
+        dataset = at_model_size(dataset, header, scale=scale)
     options.check_fit(header, dataset)
     options = options.decided(header, asked=asked)
     options.check_separation(header, asked=asked)
@@ -523,7 +551,7 @@ def tile_predict(
     ):
         report = job.run(partial, opened)
     if overview is not None and not dry_run:
-        draw_overview(overview, dataset, open_dataset(report.output))
+        draw_overview(overview, stored, open_dataset(report.output))
     done = report.status == "done"
     return replace(report, seconds=time.monotonic() - began) if done else report
 
@@ -635,14 +663,18 @@ class _Job:
             note(FIRST_USE)
         if told := decided_by(plan):
             note(told)
+        for told in described(plan.rescaled, at=plan.options.at):
+            note(told)
         if plan.mask is not None and plan.mask.reach:
             note(
                 "objects that touch the mask stay whole, up to "
                 f"{plan.mask.reach} pixels beyond it; the others are left out"
             )
         # Of several models the first, which has learned from what the others have.
+        header = plan.model.header
         check_input_shift(
-            plan.model.header,
+            # Who says the scale knows about the size.
+            header if plan.options.scale is None else replace(header, pixel_size=None),
             plan.samples,
             [each[0] for each in plan.normalizations],
             replace_nonfinite=self.options.replace_nonfinite,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from unetkit.arrays.normalization import Normalization
 from unetkit.commands.tile_predict.blocks import TileDone, tile_checksum
+from unetkit.commands.tile_predict.magnification import MODEL_SIZE
 from unetkit.commands.tile_predict.plan import (
     LEFT_OUT_LIST,
     NO_INVENTORY,
@@ -133,7 +134,7 @@ def _believed(
     listed = read_list(path)
     check_documents(url, listed)
     images = {
-        sample.name: open_image(join(url, sample.name) if as_dataset else url)
+        sample.name: open_image(join(url, *_place(plan, sample, as_dataset=as_dataset)))
         for sample in plan.samples
     }
     lines = read(empty).splitlines() if exists(empty) else []
@@ -142,6 +143,12 @@ def _believed(
         checksum=zlib.crc32(read(path)),
         left_out=frozenset(str(json.loads(line)) for line in lines),
     )
+
+
+def _place(plan: Plan, sample: Sample, *, as_dataset: bool) -> list[str]:
+    """Say where tiles are written of a sample."""
+    above = [sample.name] if as_dataset else []
+    return [*above, MODEL_SIZE] if plan.is_magnified(sample) else above
 
 
 def plan_like(

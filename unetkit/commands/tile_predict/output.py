@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unetkit.commands.tile_predict.ensemble import common_value
+from unetkit.commands.tile_predict.magnification import MODEL_SIZE, RescaledSample
 from unetkit.commands.tile_predict.plan import PredictOptions, missing_chunks
 from unetkit.errors import OutputError
 from unetkit.progress import SILENT, warnings_of
@@ -129,6 +130,19 @@ class SampleOutput:
     place: str  # where it is made
     provenance: dict[str, Any]
     begun: bool  # whether an earlier run, or this one, has made all of it
+    rescaled: RescaledSample | None = None  # how the image is read, where at another pixel size
+    published: SampleOutput | None = None  # at the image's own size, where this is at the model's
+
+    @property
+    def all(self) -> tuple[SampleOutput, ...]:
+        """List it, and the same at the image's own size."""
+        return (self,) if self.published is None else (self, self.published)
+
+    def create(self) -> None:
+        """Create the arrays that tiles are written into, that of the image's own size first."""
+        for output in reversed(self.all):
+            output.probabilities()
+            output.classes()
 
     def probabilities(self) -> PlaneArray:
         """Open the array of probabilities, after creating it where it is not there."""
@@ -153,12 +167,18 @@ class SampleOutput:
                 "scale": 1 / 255 if kind == "uint8" else 1.0,
                 **({} if told is None else {"pixel_size": told}),
                 "normalization": common_value([each.to_dict() for each in self.normalizations]),
+                **self._rescaled(),
                 "prediction": self.provenance,
             },
             name=self.sample.name,
             ome_version=self.plan.options.ome_version,
         )
         return array.with_absolute_url()
+
+    def _rescaled(self) -> dict[str, Any]:
+        if self.rescaled is None:
+            return {}
+        return {"rescaled": {**self.rescaled.to_dict(), "at": self.plan.options.at}}
 
     def classes(self) -> PlaneArray:
         """Open the class map, likewise."""
@@ -221,19 +241,17 @@ class PredictionStore:
             self._writer()
         told = self._provenance()
         begun = Journal(self.url).read_fingerprint() is not None
-        return tuple(
-            SampleOutput(
-                self.plan,
-                sample,
-                normalizations,
-                urls.join(self.url, sample.name) if self.as_dataset else self.url,
-                told,
-                begun,
-            )
-            for sample, normalizations in zip(
-                self.plan.samples, self.plan.normalizations, strict=True
-            )
-        )
+        found = []
+        for sample, normalizations in zip(self.plan.samples, self.plan.normalizations, strict=True):
+            place = urls.join(self.url, sample.name) if self.as_dataset else self.url
+            made = SampleOutput(self.plan, sample, normalizations, place, told, begun)
+            if isinstance(sample, RescaledSample):
+                made = replace(made, rescaled=sample)
+            if self.plan.is_magnified(sample):
+                published = replace(made, sample=sample.as_stored)
+                made = replace(made, place=urls.join(place, MODEL_SIZE), published=published)
+            found.append(made)
+        return tuple(found)
 
     def provisional(self, like: PlaneArray) -> PlaneArray:
         """Create an empty array for the provisional ids of an image; one at a time."""
@@ -254,7 +272,7 @@ class PredictionStore:
         """Add the smaller levels; `advance` is called after each sample."""
         for output in self.outputs():
             # Unlike tiles they have no checksums that would tell what a power cut left of them.
-            add_pyramid(output.place, rebuild=True)
+            add_pyramid((output.published or output).place, rebuild=True)
             advance()
 
     def complete(self, **noted: dict[str, Any] | None) -> None:
@@ -264,7 +282,7 @@ class PredictionStore:
         and what was warned of late.
         """
         late: dict[str, Any] = {name: value for name, value in noted.items() if value is not None}
-        for output in self.outputs():
+        for output in (one for each in self.outputs() for one in each.all):
             told = told_of(output.place)
             if warnings_of(self.progress) != _warnings_in(told):
                 late["warnings"] = list(warnings_of(self.progress))

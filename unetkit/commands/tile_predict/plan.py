@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from unetkit.arrays.instances import has_instances
 from unetkit.arrays.watershed import SEED_LEVEL, SEED_SIZE, check_seed_level
 from unetkit.commands.tile_predict.averaging import SYMMETRIES, Merge, Tta
 from unetkit.commands.tile_predict.ensemble import common_value
+from unetkit.commands.tile_predict.magnification import RescaledSample, check_scale
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Cover, cover
 from unetkit.models import hardware
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from unetkit.models.model_header import ModelHeader
     from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.partial import PreviousRun
+    from unetkit.storage.planes import PlaneArray
 
 Separate = Literal["components", "watershed"]
 PRECISIONS = ("auto", *hardware.PRECISIONS)
@@ -47,6 +49,7 @@ CHOICES: tuple[tuple[str, Sequence[str], str, str], ...] = (
     ("merge", ("crop", "gaussian"), "crop or gaussian", "to crop"),
     ("separate", ("components", "watershed"), "components or watershed", "for components"),
     ("ome_version", tuple(FORMATS), f"one of {', '.join(FORMATS)}", "for 0.5"),
+    ("at", ("slide", "model"), "slide or model", "for the slide's own size"),
 )
 
 
@@ -75,6 +78,9 @@ class PredictOptions:
     audit: int = 0
     ome_version: OmeVersion = "0.5"
     pixel_size: str | None = None
+    no_rescale: bool = False
+    scale: float | None = None
+    at: Literal["slide", "model"] = "slide"
 
     @property
     def replace_nonfinite(self) -> bool:
@@ -94,6 +100,7 @@ class PredictOptions:
             parse_size(self.max_memory)
         if self.pixel_size is not None:
             parse_pixel_size(self.pixel_size)
+        check_scale(self.scale, no_rescale=self.no_rescale)
         if self.batch is not None and self.batch < 1:
             raise UsageError(
                 f"batch must be at least 1 tile, got {self.batch}; leave it out to choose by device"
@@ -244,6 +251,10 @@ OF_PIXELS = (
 )
 
 
+def _pixels(arrays: Sequence[PlaneArray]) -> int:
+    return sum(data.planes * data.height * data.width for data in arrays)
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything that decides about the pixels of a prediction; with another tile, another plan."""
@@ -326,7 +337,7 @@ class Plan:
     @property
     def pixels(self) -> int:
         """The pixels of all planes of all samples."""
-        return sum(s.data.planes * s.data.height * s.data.width for s in self.samples)
+        return _pixels([sample.data for sample in self.samples])
 
     @property
     def wasted(self) -> float:
@@ -352,7 +363,18 @@ class Plan:
         value = np.dtype(self.options.probabilities).itemsize
         # A class map of one byte and instances of four; smaller levels add a third.
         pixel = len(self.model.header.class_names) * value + 1 + 4
-        return self.pixels * pixel * 4 // 3
+        at_model_size = [s.data for s in self.samples if self.is_magnified(s)]
+        published = [(s.original if self.is_magnified(s) else s.image).data for s in self.samples]
+        return _pixels(published) * pixel * 4 // 3 + _pixels(at_model_size) * pixel
+
+    @property
+    def rescaled(self) -> list[RescaledSample]:
+        """The samples that are read at another pixel size than they have."""
+        return [sample for sample in self.samples if isinstance(sample, RescaledSample)]
+
+    def is_magnified(self, sample: Sample) -> TypeGuard[RescaledSample]:
+        """Tell whether what is made of a sample is brought to the sample's own size at the end."""
+        return isinstance(sample, RescaledSample) and self.options.at == "slide"
 
     def settled(self, name: str) -> Any:
         """Return what an option is in this plan, whether it was asked for or chosen."""
@@ -363,6 +385,13 @@ class Plan:
         """Whether earlier commits would have decided otherwise, by what was not rounded yet."""
         rounded = self.options.probabilities == "uint8" and self.options.threshold != 0.5
         return rounded and len(self.model.header.class_names) == 2
+
+    def _magnification(self, sample: Sample) -> dict[str, Any]:
+        """Return what decides how a sample is read and written; nothing for most."""
+        if not isinstance(sample, RescaledSample):
+            return {}
+        ratios = [str(ratio) for ratio in sample.ratios]
+        return {"rescaled": {"level": sample.level, "factor": ratios, "at": self.options.at}}
 
     def fingerprint(self) -> dict[str, Any]:
         """Return all that decides about the pixels, as JSON can hold it."""
@@ -383,6 +412,7 @@ class Plan:
                     "channels": list(sample.data.picked or ()),
                     "normalization": common_value([one.to_dict() for one in normalizations]),
                     "chunks": stored.to_dict(),
+                    **self._magnification(sample),
                 }
                 for sample, normalizations, stored in zip(
                     self.samples, self.normalizations, self.inventories, strict=True

@@ -12,6 +12,7 @@ from torch import nn
 
 from unetkit.commands.tile_predict.averaging import BLEND_SIDE, BLEND_TILES
 from unetkit.commands.tile_predict.ensemble import torch_threads
+from unetkit.engine.rescaling import RescaledPlanes
 from unetkit.errors import ResourceError
 from unetkit.machine import free_memory, held_memory
 from unetkit.models import hardware
@@ -199,6 +200,8 @@ def memory_for(
     extra = (one + 4 * channels) * parallelism.networks if blend else pixel
     reading = max(reading_bytes(sample.data) for sample in samples)
     base = (held + reading) * (1 + parallelism.processes) + BESIDE
+    resampled = [s.data.part_bytes() for s in samples if isinstance(s.data, RescaledPlanes)]
+    base += max(resampled, default=0) * (parallelism.jobs or parallelism.networks)
     return Memory(limit, base, pixel, extra_bytes=extra, batch=batch)
 
 

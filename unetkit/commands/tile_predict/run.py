@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,12 @@ from unetkit.commands.tile_predict.blocks import (
 )
 from unetkit.commands.tile_predict.finished import TakeOverJob, take_over
 from unetkit.commands.tile_predict.instances import Separation, number_objects, stages
+from unetkit.commands.tile_predict.magnification import Magnified, at_own_size, magnify
 from unetkit.commands.tile_predict.plan import ABSENT_LIST, LEFT_OUT_LIST, list_absent
 from unetkit.engine.jobs import run_jobs
 from unetkit.progress import warn
 from unetkit.storage.atomic import write_text
+from unetkit.storage.images import open_image
 from unetkit.storage.journal import FOLDER
 from unetkit.storage.partial import stop_message
 from unetkit.storage.urls import join
@@ -84,6 +87,8 @@ class PredictionRun:
     def run(self, journal: Journal) -> PredictionResult:
         """Do what is left of all stages; afterwards the partial is ready to be published."""
         outputs = self.store.outputs()
+        for output in outputs:
+            output.create()
         tasks = [self._task(output) for output in outputs]
         self.store.partial.write_fingerprint(self.plan.fingerprint())
         self._list_absent()
@@ -92,9 +97,10 @@ class PredictionRun:
         done = journal.done()
         left_out = self._list_left_out(done)
         filled = sum(count or 0 for key, count in done.items() if key.startswith(FILLED))
-        objects = None
-        if has_instances(self.plan.model.header.target):
-            objects = self._find_instances(outputs)
+        with_objects = has_instances(self.plan.model.header.target)
+        counts = self._find_instances(outputs) if with_objects else [0] * len(outputs)
+        counts = self._magnify(outputs, counts)
+        objects = sum(counts) if with_objects else None
         if filled:
             warn(self.progress, f"{filled} values of the input were NaN or Inf and read as 0")
         self.progress.start("smaller levels", total=len(outputs))
@@ -234,7 +240,7 @@ class PredictionRun:
             )
 
     def _audit(self, tasks: list[ImageTask], left_out: frozenset[str]) -> dict[str, Any]:
-        """Stage 6: predict a few windows once more, before anything is published."""
+        """Stage 7: predict a few windows once more, before anything is published."""
         self.progress.start("audit", total=self.plan.options.audit)
         found = audit(
             self.plan,
@@ -267,8 +273,11 @@ class PredictionRun:
                 for tile in self.plan.tiles(sample):
                     yield TileJob(task, plane, tile)
 
-    def _find_instances(self, outputs: tuple[SampleOutput, ...]) -> int:
-        """Stages 2 to 4 for each sample; they are short beside the first and begin anew."""
+    def _find_instances(self, outputs: tuple[SampleOutput, ...]) -> list[int]:
+        """Stages 2 to 4 for each sample; they are short beside the first and begin anew.
+
+        Gives the number of objects in each.
+        """
         covers = [self.plan.blocks(output.sample) for output in outputs]
         separations = [self._separation(output) for output in outputs]
         parts = sum(
@@ -276,10 +285,10 @@ class PredictionRun:
             for blocks, separation, output in zip(covers, separations, outputs, strict=True)
         )
         self.progress.start("number objects", total=parts)
-        count = 0
+        counts = []
         for blocks, separation, output in zip(covers, separations, outputs, strict=True):
             classes = output.classes()
-            count += number_objects(
+            count = number_objects(
                 classes,
                 self.store.provisional(classes),
                 create=output.instances,
@@ -292,8 +301,47 @@ class PredictionRun:
                 mask=self._mask(),
                 separation=separation,
             )
+            counts.append(count)
         self.store.discard_work()
-        return count
+        return counts
+
+    def _magnify(self, outputs: tuple[SampleOutput, ...], counts: list[int]) -> list[int]:
+        """Stage 5: bring what was made at the model's pixel size to the images' own size.
+
+        Takes and gives the number of objects in each; it begins anew as well.
+        """
+        sizes = [
+            (number, one, one.published, self.plan.blocks(one.published.sample))
+            for number, one in enumerate(outputs)
+            if one.published is not None
+        ]
+        if sizes:
+            parts = sum(len(blocks) * one.sample.data.planes for _, one, _, blocks in sizes)
+            self.progress.start("bring to the images' own size", total=parts)
+        found = list(counts)
+        for number, made, published, blocks in sizes:
+            found[number] = magnify(
+                self._magnified(made, published),
+                blocks=blocks,
+                scheduler=self.scheduler,
+                advance=self._advance,
+            )
+        return found
+
+    def _magnified(self, made: SampleOutput, published: SampleOutput) -> Magnified:
+        classes, task = published.classes(), self._task(made)
+        ratios = made.rescaled.ratios if made.rescaled else (Fraction(1), Fraction(1))
+        see = partial(at_own_size, like=classes, ratios=ratios)
+        instances = open_image(made.place).labels.get("instances")
+        return Magnified(
+            see(task.probabilities, exact=False),
+            None if instances is None else see(instances.with_absolute_url(), exact=True),
+            published.probabilities(),
+            classes,
+            None if instances is None else published.instances(instances.dtype),
+            threshold=task.threshold,
+            positive=task.positive,
+        )
 
     def _separation(self, output: SampleOutput) -> Separation | None:
         options = self.plan.options
