@@ -50,6 +50,9 @@ def test_round_trip_through_a_header(header):
         {"reason": 3},
         {"models": ["a", 1]},
         {"colour": 1},
+        {"seed_level": 0.0, "seed_size": 3},
+        {"seed_level": 0.9},
+        {"seed_size": 3},
     ],
 )
 def test_what_is_no_decision_is_refused(header, change):
@@ -70,6 +73,11 @@ def test_several_decisions_are_one_where_they_agree_and_else_their_middle():
     assert three.score is None
     assert "tune" in three.reason
     assert joint_decision([FITTED, other], usual=USUAL).numbers["threshold"] == 0.55
+    parted = dataclasses.replace(other, seed_level=0.9, seed_size=20)
+    assert joint_decision([FITTED, parted], usual=USUAL).seed_level is None
+    lower = dataclasses.replace(FITTED, seed_level=0.8, seed_size=11)
+    joint = joint_decision([parted, lower], usual=USUAL)
+    assert (joint.seed_level, joint.seed_size) == (0.85, 16)
     classes = default_decision(classes=2, objects=False)
     lone = dataclasses.replace(classes, threshold=0.3)
     assert joint_decision([lone, None], usual=classes).numbers == {"threshold": 0.4}

@@ -373,7 +373,7 @@ def instances(
     *,
     min_size: int = 0,
     distance: int = 1,
-    parted: tuple[Array, int] | None = None,
+    parted: Sequence[Any] | None = None,
 ) -> Array:
     """Find, number and grow the objects of a class map that fits in memory.
 
@@ -387,7 +387,7 @@ def instances(
         Objects with fewer pixels, before they grow, are left out.
     distance : int
         How far objects grow, in pixels.
-    parted : tuple of ndarray and int, optional
+    parted : sequence of ndarray and int, optional
         Labels and count of objects that `separate` found; left out, those of `components`.
 
     Returns

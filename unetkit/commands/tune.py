@@ -29,7 +29,14 @@ from unetkit.storage.outputs import check_output
 from unetkit.storage.urls import base_name, is_remote
 from unetkit.training.held_out import choose_planes, thinned
 from unetkit.training.split import Region
-from unetkit.training.tuning import TUNED, HeldOutMap, fit_decision, has_choice, score_decision
+from unetkit.training.tuning import (
+    TUNED,
+    HeldOutMap,
+    fit_decision,
+    has_choice,
+    rounds,
+    score_decision,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,7 +144,7 @@ def tune(
     for model in models:
         model.module.to(hardware.pick_device(device))
     maps = _maps(samples, models, progress=progress)
-    progress.start("fitting the decision", total=2 * len(maps))
+    progress.start("fitting the decision", total=rounds(header.target) * len(maps))
     found = fit_decision(maps, target=header.target, advance=progress.advance)
     decision = replace(found.decision, models=tuple(one.header.checksum for one in models))
     score = "AP" if has_instances(header.target) else "Dice"

@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Threshold, least size and growth, with the scores they were chosen by.
+    """Threshold, least size, growth and separation, with the scores they were chosen by.
 
     A number is None where the target has no such choice: no threshold where there are more than
-    two classes, no objects in a class map.
+    two classes, no objects in a class map. Without a seed level, what touches is one object.
     """
 
     threshold: float | None = None  # probability from which it is foreground
     min_size: int | None = None  # objects of fewer pixels, before they grow, are dropped
     grow: int | None = None  # pixels
+    # Of a watershed: seeds are at least so probable, and have at least so many pixels.
+    seed_level: float | None = None
+    seed_size: int | None = None
     # Mean average precision over IoU 0.5 to 0.95 for instances, mean Dice for classes; None where
     # nothing was fitted.
     score: float | None = None
@@ -74,10 +77,13 @@ class Decision:
         for name, value in stored.items():
             if not _CHECKS[name](value):
                 raise InputError(f"{name} of the decision is unfit, got {value!r:.200}")
+        if (stored.get("seed_level") is None) != (stored.get("seed_size") is None):
+            raise InputError("a decision must have both a seed level and a seed size, or neither")
         return cls(**{**stored, "models": tuple(stored.get("models", ()))})
 
 
-NUMBERS = ("threshold", "min_size", "grow")
+OF_WATERSHED = ("seed_level", "seed_size")
+NUMBERS = ("threshold", "min_size", "grow", *OF_WATERSHED)
 
 
 def check_threshold(threshold: float) -> None:
@@ -88,7 +94,7 @@ def check_threshold(threshold: float) -> None:
         )
 
 
-def check_seeds(value: float, *, separate: str, name: str) -> None:
+def check_seeds(value: float, *, separate: str | None, name: str) -> None:
     """Refuse a number of a watershed, called `name`, where none is asked for."""
     if separate == "components":
         raise UsageError(
@@ -116,16 +122,18 @@ def joint_decision(decisions: Sequence[Decision | None], *, usual: Decision) -> 
     """Return the decision of networks whose probabilities are averaged; None where none has one.
 
     Where they differ and were not fitted together, it is the middle of each number; `usual` stands
-    for those that have none.
+    for those that have none. A watershed parts objects where it does for each of them.
     """
     if not any(decisions):
         return None
     each = [usual if one is None else one for one in decisions]
     if all(one.numbers == each[0].numbers for one in each):
         return each[0]
+    parted = all(one.seed_level is not None for one in each)
+    own = {**usual.numbers, **{name: getattr(each[0], name) for name in OF_WATERSHED if parted}}
     middle: dict[str, Any] = {
         name: type(value)(round(median(one.numbers.get(name, value) for one in each), 3))
-        for name, value in usual.numbers.items()
+        for name, value in own.items()
     }
     reason = (
         "the models' own decisions differ and were not fitted together, so that the middle of each"
@@ -146,6 +154,8 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "threshold": lambda value: value is None or (type(value) is float and 0 < value < 1),
     "min_size": _is_count,
     "grow": _is_count,
+    "seed_level": lambda value: value is None or (type(value) is float and 0 < value <= 1),
+    "seed_size": _is_count,
     "score": _is_real,
     "default_score": _is_real,
     "images": lambda value: value is not None and _is_count(value),

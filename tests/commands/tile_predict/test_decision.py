@@ -1,5 +1,6 @@
 """A prediction decides as its model says, unless it is asked otherwise; the output tells which."""
 
+import dataclasses
 import shlex
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from unetkit.models.decision import Decision
 from unetkit.storage.images import open_image
 
 FITTED = Decision(threshold=0.4, min_size=6, grow=2, score=0.7, default_score=0.6, images=3)
+PARTED = dataclasses.replace(FITTED, threshold=0.3, seed_level=0.5, seed_size=3)
 NUMBERS = ("threshold", "min_size", "grow")
 USUAL = {"threshold": 0.5, "min_size": 0, "grow": 1}
 
 
 def decided(report):
-    return {name: getattr(report, name) for name in NUMBERS}
+    found = {name: getattr(report, name) for name in (*NUMBERS, "seed_level", "seed_size")}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def pixels(kit, url):
@@ -24,22 +27,37 @@ def pixels(kit, url):
     return [kit.read(image.labels[name]).tobytes() for name in ("classes", "instances")]
 
 
-@pytest.mark.parametrize("asked", [{}, {"threshold": 0.5}, {"grow": 0, "min_size": 0}])
-def test_the_model_decides_unless_it_is_asked_otherwise(kit, slide, asked):
-    plain, own = "model.safetensors", kit.model(Path("own.safetensors"), decision=FITTED)
-    wanted = FITTED.numbers | asked
+@pytest.mark.parametrize(
+    ("fitted", "asked"),
+    [
+        (FITTED, {}),
+        (FITTED, {"threshold": 0.5}),
+        (FITTED, {"grow": 0, "min_size": 0}),
+        (FITTED, {"separate": "watershed", "seed_level": 0.6, "seed_size": 2}),
+        (PARTED, {}),
+        (PARTED, {"seed_size": 2}),
+        (PARTED, {"separate": "components"}),
+    ],
+)
+def test_the_model_decides_unless_it_is_asked_otherwise(kit, slide, fitted, asked):
+    plain, own = "model.safetensors", kit.model(Path("own.safetensors"), decision=fitted)
+    numbers = fitted.numbers | asked
+    if numbers.pop("separate", "watershed") == "components":
+        numbers = {name: numbers[name] for name in NUMBERS}
+    parts = {"separate": "watershed"} if "seed_level" in numbers else {}
     progress = kit.watching()
-    tile_predict(slide, model=plain, output="asked.zarr", tile=16, **wanted)
+    tile_predict(slide, model=plain, output="asked.zarr", tile=16, **numbers, **parts)
     report = tile_predict(slide, model=own, output="own.zarr", tile=16, progress=progress, **asked)
-    assert decided(report) == wanted
-    assert report.decision == FITTED.to_dict()
+    assert decided(report) == numbers
+    assert report.separate == parts.get("separate", "components")
+    assert report.decision == fitted.to_dict()
     assert pixels(kit, "own.zarr") == pixels(kit, "asked.zarr")
-    assert any(str(FITTED) in note for note in progress.notes)
+    assert any(str(fitted) in note for note in progress.notes)
     assert any("asked for instead" in note for note in progress.notes) == bool(asked)
 
     told = open_image("own.zarr").attributes["prediction"]
-    assert {name: told[name] for name in NUMBERS} == wanted
-    assert told["decision"] == FITTED.to_dict()
+    assert {name: told[name] for name in numbers} == numbers
+    assert told["decision"] == fitted.to_dict()
     # The command makes the same from the model as it is now and as it was before.
     for model in (own, plain):
         words = shlex.split(told["command"].replace("own.safetensors", model))
@@ -77,6 +95,10 @@ def test_what_several_models_decide(kit, slide):
     progress = kit.watching()
     report = tile_predict(slide, model=[one, two], tile=16, dry_run=True, progress=progress)
     assert decided(report) == {"threshold": 0.5, "min_size": 3, "grow": 2}
+    # A watershed parts objects where it does for all.
+    parted = kit.model(Path("parted.safetensors"), decision=PARTED, seed=6)
+    report = tile_predict(slide, model=[one, parted], tile=16, dry_run=True)
+    assert (report.separate, report.seed_level) == ("components", None)
     assert any("were not fitted together" in note for note in progress.notes)
     report = tile_predict(slide, model=[one, two], tile=16, dry_run=True, min_size=0)
     assert decided(report)["min_size"] == 0

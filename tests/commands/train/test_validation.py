@@ -21,6 +21,7 @@ from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.training import held_out
 from unetkit.training.block_cache import BlockCache
 from unetkit.training.split import Region, Split
+from unetkit.training.tuning import best_score
 
 
 class Bright(torch.nn.Module):
@@ -114,6 +115,8 @@ def test_scores_are_those_of_the_samples_together(kit, tmp_path):
     expected = score_instances(pool(tables))
     assert found.scores["dice"] == expected.dice
     assert found.scores["average_precision"] == expected.average_precision
+    # What decides between networks is how well each does with a decision that suits it.
+    assert found.score == best_score(held_out.maps(network), target="foreground")
     assert found.scores["objects_predicted"] == expected.objects_predicted
 
 

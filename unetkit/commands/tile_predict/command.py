@@ -45,7 +45,7 @@ from unetkit.engine.schedulers import open_scheduler
 from unetkit.errors import CheckError, NonFiniteError, StoppedError, UsageError
 from unetkit.kernel_cache import FIRST_USE, is_compiled
 from unetkit.models import hardware
-from unetkit.models.decision import Decision
+from unetkit.models.decision import OF_WATERSHED, Decision
 from unetkit.progress import SILENT, collects_warnings, format_bytes, keep_warnings, warn
 from unetkit.signals import stoppable
 from unetkit.storage import outputs
@@ -107,7 +107,10 @@ class PredictionReport:
     threshold: float  # how classes and objects are decided
     grow: int
     min_size: int
-    decision: dict[str, Any] | None  # that of the model, which the three above may override
+    separate: Literal["components", "watershed"]
+    seed_level: float | None  # of a watershed
+    seed_size: int | None
+    decision: dict[str, Any] | None  # that of the model, which the six above may override
     classes: tuple[str, ...]  # in the order of the channels of the output
     objects: int | None  # in all samples; None where the target has none
     samples: int
@@ -163,11 +166,15 @@ def decided_by(plan: Plan) -> str | None:
     decision = plan.model.header.decision
     if decision is None:
         return None
-    asked = {name: plan.settled(name) for name in decision.numbers}
-    other = {name: value for name, value in asked.items() if value != decision.numbers[name]}
+    own, parts = decision.numbers, plan.options.separation
+    asked = {name: plan.settled(name) for name in own.keys() - OF_WATERSHED}
+    asked |= {name: parts[name] for name in OF_WATERSHED if parts}
+    other = {name: value for name, value in asked.items() if value != own.get(name)}
+    told = [str(Decision(**other))] if other else []
+    told += ["separate components"] if "seed_level" in own and not parts else []
     text = f"the model decides with {decision}"
-    if other:
-        text += f"; asked for instead: {Decision(**other)}"
+    if told:
+        text += f"; asked for instead: {', '.join(told)}"
     # Where it was not fitted as a whole, this says what is taken.
     return text if decision.score is not None else f"{text}; {decision.reason}"
 
@@ -182,6 +189,7 @@ OF_PLAN = (
     "threshold",
     "grow",
     "min_size",
+    "separate",
     "tta",
     "merge",
     "cost_factor",
@@ -194,9 +202,11 @@ OF_PLAN = (
 def planned(plan: Plan, output: str, *, device: str, dry_run: bool) -> PredictionReport:
     """Tell what a plan would do."""
     chunks, absent = missing_chunks(plan.inventories)
-    decision = plan.model.header.decision
+    decision, parts = plan.model.header.decision, plan.options.separation
     return PredictionReport(
         **{name: plan.settled(name) for name in OF_PLAN},
+        seed_level=parts.get("seed_level"),
+        seed_size=parts.get("seed_size"),
         tiles_reused=0,
         tiles_taken_over=0,
         retries=0,
@@ -305,20 +315,28 @@ def tile_predict(
     min_size: Annotated[
         int | None, Opt(min=0, default="by the model, else 0", panel="Result")
     ] = None,
-    separate: Annotated[Literal["components", "watershed"], Opt(panel="Result")] = "components",
+    separate: Annotated[
+        Literal["components", "watershed"] | None,
+        Opt(default="by the model, else components", panel="Result"),
+    ] = None,
     seed_level: Annotated[
         float | None,
         Opt(
             min=0,
             max=1,
-            default="0.9",
+            default="by the model, else 0.9",
             panel="Result",
             check="unetkit.models.decision:check_seeds",
         ),
     ] = None,
     seed_size: Annotated[
         int | None,
-        Opt(min=0, default="20", panel="Result", check="unetkit.models.decision:check_seeds"),
+        Opt(
+            min=0,
+            default="by the model, else 20",
+            panel="Result",
+            check="unetkit.models.decision:check_seeds",
+        ),
     ] = None,
     skip_below: Annotated[float | None, Opt(panel="Tiles")] = None,
     mask: Annotated[str | None, Opt(panel="Tiles")] = None,
@@ -387,13 +405,13 @@ def tile_predict(
     probabilities : {"uint8", "float32"}
         How class probabilities are stored; uint8 holds 0 to 255.
     threshold : float, optional
-        Probability from which it is foreground, with two classes. This and the next two are fitted
+        Probability from which it is foreground, with two classes. This and the next five are fitted
         by training, or by ``unetkit tune``, and remembered by the model.
     grow : int, optional
         Pixels by which objects grow into the gaps that were cut between them for training.
     min_size : int, optional
         Drop objects of fewer pixels than this, before they grow.
-    separate : {"components", "watershed"}
+    separate : {"components", "watershed"}, optional
         What is one object: all that touches, or what a watershed of the probabilities floods from
         one seed, which parts cells that touch.
     seed_level : float, optional
@@ -490,8 +508,8 @@ def tile_predict(
     """
     began = time.monotonic()
     hardware.tune_allocator()
-    decisive = {"threshold": threshold, "grow": grow, "min_size": min_size}
-    decisive |= {"seed_level": seed_level, "seed_size": seed_size}
+    decisive: dict[str, Any] = {"threshold": threshold, "grow": grow, "min_size": min_size}
+    decisive |= {"separate": separate, "seed_level": seed_level, "seed_size": seed_size}
     asked: dict[str, Any] = {name: one for name, one in decisive.items() if one is not None}
     options = PredictOptions(
         tile=tile,
@@ -500,7 +518,6 @@ def tile_predict(
         batch=batch,
         probabilities=probabilities,
         **asked,
-        separate=separate,
         nonfinite=nonfinite,
         max_memory=max_memory,
         skip_below=skip_below,

@@ -14,6 +14,7 @@ from unetkit.commands.tile_predict.ensemble import common_value
 from unetkit.commands.tile_predict.magnification import MODEL_SIZE, RescaledSample
 from unetkit.commands.tile_predict.plan import PredictOptions, missing_chunks
 from unetkit.errors import OutputError
+from unetkit.models.decision import OF_WATERSHED
 from unetkit.progress import SILENT, warnings_of
 from unetkit.storage import outputs, urls
 from unetkit.storage.chunks import write_list
@@ -103,7 +104,10 @@ def command_of(plan: Plan, *, origin: str) -> str:
     for path in plan.model.paths:
         words += ["--model", base_name(path)]
     # A model that brings a decision may be fitted anew, which must not change what this makes.
-    decided = plan.model.header.decision.numbers if plan.model.header.decision else {}
+    decided = set(plan.model.header.decision.numbers if plan.model.header.decision else ())
+    decided |= {"separate"} if "seed_level" in decided else set()
+    # Numbers of a watershed are refused without one.
+    decided -= set() if plan.options.separation else set(OF_WATERSHED)
     for field in fields(PredictOptions):
         value = getattr(plan if field.name in SETTLED else plan.options, field.name)
         usual = value == field.default and field.name not in decided

@@ -17,7 +17,7 @@ from unetkit.commands.tile_predict.magnification import RescaledSample, check_sc
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Cover, cover
 from unetkit.models import hardware
-from unetkit.models.decision import check_seeds, check_threshold
+from unetkit.models.decision import OF_WATERSHED, check_seeds, check_threshold
 from unetkit.models.joint_header import usual_decision
 from unetkit.progress import parse_size
 from unetkit.storage.atomic import write_text
@@ -27,7 +27,7 @@ from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.commands.tile_predict.averaging import Averaging
@@ -156,14 +156,19 @@ class PredictOptions:
         """How a watershed parts objects; empty where none does, as in earlier versions."""
         if self.separate == "components":
             return {}
-        return {name: getattr(self, name) for name in ("separate", "seed_level", "seed_size")}
+        return {name: getattr(self, name) for name in ("separate", *OF_WATERSHED)}
 
-    def decided(self, header: ModelHeader, *, asked: Collection[str]) -> PredictOptions:
-        """Take threshold, least size and growth of the model where they were not asked for."""
+    def decided(self, header: ModelHeader, *, asked: Mapping[str, Any]) -> PredictOptions:
+        """Take of the model how it decides where that was not asked for."""
         own: dict[str, Any] = header.decision.numbers if header.decision else {}
         # A number that the target has no choice of decides nothing.
-        taken = (own.keys() & usual_decision(header).numbers) - set(asked)
-        return replace(self, **{name: own[name] for name in taken})
+        choices = {*usual_decision(header).numbers}
+        if has_instances(header.target):
+            own = {**own, "separate": "watershed" if "seed_level" in own else "components"}
+            choices.add("separate")
+            if asked.get("separate", own["separate"]) == "watershed":
+                choices.update(OF_WATERSHED)
+        return replace(self, **{name: own[name] for name in (own.keys() & choices) - asked.keys()})
 
     def settled_before(
         self, earlier: PreviousRun | None, *, header: ModelHeader, sha256: str

@@ -37,7 +37,7 @@ from unetkit.training.distributed import init_distributed
 from unetkit.training.freezing import freeze
 from unetkit.training.run_folder import RunFolder
 from unetkit.training.split import Fold, split
-from unetkit.training.tuning import fit_decision
+from unetkit.training.tuning import fit_decision, rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -335,8 +335,8 @@ def _decide_together(
     """Fit one decision for all folds, each judged on what it held out, and write it into them."""
     contents = {report.output: Path(report.output).read_bytes() for report in reports}
     headers = [check_content(content, path=path) for path, content in contents.items()]
-    progress.start("fitting the decision", total=2 * len(maps))
     target = headers[0].target
+    progress.start("fitting the decision", total=rounds(target) * len(maps))
     fit = fit_decision(maps, target=target, advance=progress.advance, seed=seed)
     decision = replace(fit.decision, models=tuple(header.checksum for header in headers))
     for path, content in contents.items():

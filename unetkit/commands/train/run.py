@@ -23,7 +23,7 @@ from unetkit.training.loop import Callback, Checkpointer, fit
 from unetkit.training.norms import has_statistics
 from unetkit.training.optimizer import Schedule
 from unetkit.training.sampler import Sampler
-from unetkit.training.tuning import fit_decision, has_choice
+from unetkit.training.tuning import fit_decision, has_choice, rounds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,7 +176,7 @@ class TrainingRun:
     def _decide(self, maps: list[HeldOutMap], progress: Progress) -> Fit:
         """Fit the decision, and say it."""
         task, folder = self.facts.task, self.output.run_folder
-        progress.start("fitting the decision", total=2 * len(maps))
+        progress.start("fitting the decision", total=rounds(task.target) * len(maps))
         fit = fit_decision(
             maps, target=task.target, advance=progress.advance, seed=self.facts.plan.seed
         )

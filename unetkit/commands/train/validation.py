@@ -15,7 +15,7 @@ from unetkit.scores.contingency import from_labels, pool
 from unetkit.scores.table import Scores, score_classes, score_instances
 from unetkit.training.checkpoint import Validation
 from unetkit.training.held_out import choose_planes, thinned, tile_of
-from unetkit.training.tuning import TUNED, HeldOutMap
+from unetkit.training.tuning import TUNED, HeldOutMap, best_score, has_choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # Pixels a side of the place that people look at.
 LOOK = 256
+# Pixels on which a network is judged with a decision that suits it, after each validation.
+JUDGED = 2**20
 # Probabilities below this count as this: the logarithm of 0 would drown all others.
 LEAST = 1e-12
 
@@ -85,18 +87,30 @@ class Validator:
     def __call__(self, network: nn.Module) -> Validation:
         """Predict every held-out plane, and score all of them together."""
         tables: list[Contingency] = []
+        maps: list[HeldOutMap] = []
         entropy = weight = 0.0
         self.picture = None
+        judged = {*thinned(self.planes, most=JUDGED)}
         for held_out in self.planes:
             self._before_each()
-            table, lost, counted = self._examine(network, held_out)
+            found = self._predict(network, held_out)
+            table, lost, counted = self._examine(found, held_out)
             tables.append(table)
+            if held_out in judged:
+                maps.append(self._map(found, held_out))
             entropy += lost
             weight += counted
         scores = self._score(pool(tables))
-        main = scores.average_precision if self._task.instances else scores.dice
         # No score applies where nothing is held out that could be found; then the loss decides.
-        return Validation(main or 0.0, loss=entropy / max(weight, 1.0), scores=_named(scores))
+        main = self._best(maps, scores) or 0.0
+        return Validation(main, loss=entropy / max(weight, 1.0), scores=_named(scores))
+
+    def _best(self, maps: list[HeldOutMap], scores: Scores) -> float | None:
+        """Score a network as it will be used: with a decision that suits it."""
+        task = self._task
+        if has_choice(task.target, classes=len(task.class_names)):
+            return best_score(maps, target=task.target)
+        return scores.dice
 
     def _score(self, table: Contingency) -> Scores:
         if self._task.instances:
@@ -104,12 +118,11 @@ class Validator:
         return score_classes(table, self._task.class_names)
 
     def _examine(
-        self, network: nn.Module, held_out: HeldOutPlane
+        self, found: NDArray[np.float32], held_out: HeldOutPlane
     ) -> tuple[Contingency, float, float]:
         """Return the table of a plane, the sum of its weighted cross-entropy, and its pixels."""
         task, labelled = self._task, self._labelled[held_out.region.sample]
         sample = self._samples[held_out.region.sample]
-        found = self._predict(network, held_out)
         if task.instances:
             classes = to_classes(found, positive=object_class(task.target))
             predicted = instances(classes, task.target)
@@ -149,13 +162,13 @@ class Validator:
     def maps(self, network: nn.Module) -> list[HeldOutMap]:
         """Predict some of the held-out planes, to fit the decision to."""
         return [
-            HeldOutMap.of(
-                self._predict(network, held_out),
-                self._read(self._labelled[held_out.region.sample].labels(), held_out),
-                self._ignored(held_out),
-            )
+            self._map(self._predict(network, held_out), held_out)
             for held_out in thinned(self.planes, most=TUNED)
         ]
+
+    def _map(self, found: NDArray[np.float32], held_out: HeldOutPlane) -> HeldOutMap:
+        truth = self._read(self._labelled[held_out.region.sample].labels(), held_out)
+        return HeldOutMap.of(found, truth, self._ignored(held_out))
 
 
 def _cut(image: NDArray[Any], truth: NDArray[Any], prediction: NDArray[Any]) -> ValidationPicture:
