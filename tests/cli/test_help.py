@@ -71,7 +71,7 @@ def test_help_tells_bounds_choices_defaults_and_headings(typed, monkeypatch):
         "SIZE",
     ):
         assert words in out
-    panels = ["Arguments", "Options", "Output", "Tiles", "Result", "Hardware"]
+    panels = ["Arguments", "Options", "Output", "Tiles", "Result", "Size", "Hardware"]
     assert headings(out) == panels
     assert "--no-flips" in typed(["augment", "--help"]).out
 
