@@ -113,13 +113,15 @@ PACES = {
 }
 
 
+@pytest.mark.parametrize("ending", [0.0, 0.5])
 @pytest.mark.parametrize("validation", [0.2, 3.0])
 @pytest.mark.parametrize("pace", PACES)
-def test_a_budget_is_kept_whatever_else_the_machine_does(pace, validation):
+def test_a_budget_is_kept_whatever_else_the_machine_does(pace, validation, ending):
     spent = {}
     for replans in (True, False):
         clock, budget, step = Clock(), 120, 0
-        schedule = Schedule(1000, budget=budget, validation=2, replans=replans, clock=clock)
+        options = {"budget": budget, "ending": ending, "replans": replans, "clock": clock}
+        schedule = Schedule(1000, validation=2, **options)
         while True:
             slow = PACES[pace]((clock.now - 100) / budget)
             if step and schedule.is_time_to_validate(step):
@@ -133,6 +135,7 @@ def test_a_budget_is_kept_whatever_else_the_machine_does(pace, validation):
             step += 1
             if not schedule.found(step) and schedule.is_over():
                 schedule.steps = step
+        clock.now += ending * validation * slow
         spent[replans] = (clock.now - 100) / budget
     assert 0.9 < spent[True] < 1.1
     if pace in ("busy", "idle"):

@@ -81,8 +81,9 @@ class Schedule:
 
     `budget` is in seconds from now on; with one, `steps` are a first guess. What a `validation`
     costs is in steps: counted in pixels and not measured in seconds, so that a slower machine does
-    not keep another network. With `replans` a budget is looked at again after every validation,
-    since machines become busy and idle; the bits of the result then depend on the clock.
+    not keep another network; `ending` is what follows the last one, in validations. With `replans`
+    a budget is looked at again after every validation, since machines become busy and idle; the
+    bits of the result then depend on the clock.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Schedule:
         *,
         budget: float | None,
         validation: float,
+        ending: float = 0.0,
         replans: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -99,6 +101,7 @@ class Schedule:
         """Known once `found` was True."""
         self._budget = budget
         self._validation = validation
+        self._ending = ending
         self._clock = clock
         self._began = self._last = clock()
         self._times: list[float] = []
@@ -127,7 +130,8 @@ class Schedule:
         if self._budget is not None:
             left = (self._budget * (1 - RESERVE) - (now - self._began)) / self.seconds_a_step
             # The last validation may come on top of the others' share.
-            self.steps = step + max(0, math.floor((left - self._validation) * (1 - SHARE)))
+            last = self._validation * (1 + self._ending)
+            self.steps = step + max(0, math.floor((left - last) * (1 - SHARE)))
         self._marked = now, step
         return True
 
@@ -161,7 +165,8 @@ class Schedule:
         return self._time_left(self._clock()) < self._cost
 
     def _time_left(self, now: float) -> float:
-        return (self._budget or math.inf) * (1 - RESERVE) - (now - self._began)
+        spent = now - self._began + self._ending * self._cost
+        return (self._budget or math.inf) * (1 - RESERVE) - spent
 
     def settle(self, steps: int, seconds_a_step: float | None) -> None:
         """Take what another one found."""
