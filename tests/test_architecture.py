@@ -23,7 +23,7 @@ BASE = {
     "signals",
     "version",
 }
-MOST_FILES, LONG = 181, 700
+MOST_FILES, LONG = 182, 700
 ROOMS = {
     "zarr": ["storage/*"],
     "numcodecs": ["storage/*"],
@@ -156,7 +156,7 @@ def test_the_package_keeps_the_rules_of_the_house():
             },
             "cycle",
         ),
-        ({f"arrays/a{number}.py": "" for number in range(182)}, "at most 181 files, got 182"),
+        ({f"arrays/a{number}.py": "" for number in range(183)}, "at most 182 files, got 183"),
     ],
 )
 def test_a_package_that_breaks_a_rule_is_found(sources, words):

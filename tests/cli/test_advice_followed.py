@@ -448,6 +448,13 @@ CASES = [
     Case("must hold finite numbers that fit float32", "tile-predict nan.zarr --tile 16", nan_slide),
     Case("choose with --channels, or name another --model", "tile-predict pair.zarr",
          values={"--channels": "1", "--model": "two.safetensors"}),
+    Case("add --overwrite to replace them", "tile-predict slide.zarr --tile 16 --in-place",
+         lambda: run("tile-predict slide.zarr --tile 16 --in-place -q")),
+    Case("--in-place must come without --output",
+         "tile-predict slide.zarr --tile 16 --in-place --output out.zarr"),
+    Case("got --at {}; leave out --in-place",
+         "tile-predict slide.zarr --tile 16 --in-place --at model", open_end=True),
+    Case("got the {} {}; leave out --in-place", "tile-predict cells.zarr --tile 16 --in-place"),
     Case("{} absent, such as {}; copy it again", "tile-predict slide.zarr"
          " --require-complete-input -o out.zarr", lambda: shutil.rmtree("slide.zarr/0/c/0/0")
          if Path("slide.zarr/0/c/0/0").is_dir() else Path("slide.zarr/0/c/0/0").unlink()),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from unetkit.arrays import normalization
 from unetkit.models import build, hardware, model_file, model_header
@@ -85,6 +86,44 @@ def noise_image(path, shape, *, axes="yx", dtype="u2", seed=0, chunk=32):
     for number, plane in enumerate(planes):
         data.write(number, 0, 0, plane)
     return str(path), planes
+
+
+def plate(path, *, rows="AB", columns="12", fields=1, shape=(40, 44), version="0.4", labels=None):
+    """Write a plate as other programs do: noise in every field, squares as labels if named."""
+    formats = {"zarr_format": 3 if version == "0.5" else 2}
+
+    def group(place, **told):
+        told = {"ome": {"version": "0.5", **told}} if version == "0.5" and told else told
+        zarr.create_group(f"{path}/{place}".rstrip("/"), attributes=told, **formats)
+
+    wells = [
+        {"path": f"{row}/{column}", "rowIndex": r, "columnIndex": c}
+        for r, row in enumerate(rows)
+        for c, column in enumerate(columns)
+    ]
+    named = {"rows": [{"name": n} for n in rows], "columns": [{"name": n} for n in columns]}
+    group("", plate={**named, "wells": wells, "name": "screen", "version": "0.4"})
+    axes = [{"name": a, "type": "space", "unit": "micrometer"} for a in "yx"]
+    scale = [{"type": "scale", "scale": [0.5, 0.5]}]
+    levels = [{"path": "0", "coordinateTransformations": scale}]
+    image = {"axes": axes, "datasets": levels, "version": version, "name": "field"}
+    for row in rows:
+        group(row)
+    for number, well in enumerate(wells):
+        group(well["path"], well={"images": [{"path": str(f)} for f in range(fields)]})
+        for f in range(fields):
+            place, seed = f"{well['path']}/{f}", number * fields + f
+            group(place, multiscales=[image])
+            noise = np.random.default_rng(seed).integers(0, 255, shape).astype("u1")
+            zarr.create_array(f"{path}/{place}/0", data=noise, chunks=(32, 32), **formats)
+            if labels:
+                squares = np.zeros(shape, "u2")
+                squares[4:14, 5:15], squares[20:30, 22:31] = 1, 2
+                group(f"{place}/labels", labels=[labels])
+                group(f"{place}/labels/{labels}", multiscales=[image])
+                array = f"{path}/{place}/labels/{labels}/0"
+                zarr.create_array(array, data=squares, chunks=(32, 32), **formats)
+    return str(path)
 
 
 def whole(data, plane=0):
@@ -170,6 +209,7 @@ def kit():
         image=noise_image,
         model=tiny_model,
         one_pass=one_pass,
+        plate=plate,
         read=whole,
         watching=Watching,
     )

@@ -69,6 +69,7 @@ def predicted(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
         console.found(report, json=json, layout=tables.details)
     else:
         console.written(report, json=json, quiet=quiet)
+    report.check()
 
 
 def evaluated(

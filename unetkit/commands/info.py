@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import InputError
 from unetkit.models.model_header import read_header
+from unetkit.storage.collections import COLLECTIONS, list_fields
 from unetkit.storage.datasets import open_dataset
-from unetkit.storage.images import kind_of, named_axes, node_at, refuse_incomplete
-from unetkit.storage.nodes import ArrayNode, plain, read_node
+from unetkit.storage.images import kind_of, named_axes, node_at, open_image, refuse_incomplete
+from unetkit.storage.nodes import ArrayNode, GroupNode, plain, read_node
+from unetkit.storage.ome import provenance_marks
 from unetkit.storage.urls import base_name, bytes_on_disk, join
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ def info(source: str) -> dict[str, Any]:
     -------
     dict
         What JSON can hold. `kind` says which other entries there are: `dataset` and `stack` have
-        `samples`; `image` and `array` have `axes`, `shape`, `dtype`, `chunks` and more; `model` has
+        `samples`; of a `plate`, a `well` or `series` these are listed and only the first is looked
+        at; `image` and `array` have `axes`, `shape`, `dtype`, `chunks` and more; `model` has
         what the model file says. Sizes on disk are in bytes, pixel sizes in micrometres.
 
     Raises
@@ -63,6 +66,8 @@ def _store(source: str) -> dict[str, Any]:
         dimensions = len(array.shape) - (kind == "stack")
         if named_axes(array, dimensions) is None:
             return _nameless(kind, array)
+    if kind in COLLECTIONS and isinstance(node, GroupNode):
+        return _collection(node, kind)
     if kind in ("image", "array"):
         (sample,) = open_dataset(source).samples
         return {"kind": kind, **_image(sample.image)}
@@ -105,6 +110,30 @@ def _dataset(source: str) -> dict[str, Any]:
         "sources": len({sample.source for sample in dataset.samples}),
         "samples": [_sample(sample) for sample in dataset.samples],
         "provenance": _provenance(dataset.attributes),
+    }
+
+
+def _collection(node: GroupNode, kind: str) -> dict[str, Any]:
+    """List a collection; of its images only the first is looked at, which may be of thousands."""
+    broken: dict[str, str] = {}
+    fields = list_fields(node, broken=broken)
+    first = None
+    for field in fields:
+        try:
+            first = open_image(join(node.url, field.path))
+        except InputError as error:
+            broken[field.path] = str(error)
+        else:
+            break
+    wells = {field.well: None for field in fields if field.well}
+    return {
+        "kind": kind,
+        "count": len(fields),
+        **({"wells": len(wells)} if wells else {}),
+        "samples": [{"name": f.name, **f.position, "path": f.path} for f in fields],
+        "first": None if first is None else {"path": field.path, **_image(first)},
+        "broken": broken,
+        "provenance": _provenance(provenance_marks(node)),
     }
 
 

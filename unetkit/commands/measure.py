@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from unetkit.arrays import objects
 from unetkit.engine.measuring import measure_labels, piece_count
 from unetkit.errors import InputError
 from unetkit.progress import SILENT, Progress, Together, collects_warnings, warn
+from unetkit.storage.collections import COLLECTIONS
 from unetkit.storage.datasets import listed_names, open_dataset, order_remark
 from unetkit.storage.images import detect
 from unetkit.storage.outputs import check_file, output_name, write_csv
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 # How every such table begins.
 COLUMNS = ("sample", "plane", "id", "unit")
+# What follows where samples are of a plate.
+ON_PLATE = ("row", "column", "field")
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,12 @@ def measure(
 
     The table equals scikit-image's `regionprops_table` on the whole. Lengths are in micrometres
     where the prediction or the image knows its pixel size, else in pixels; the column `unit` says
-    which.
+    which. Of a plate every field is measured, with its row, column and field.
 
     Parameters
     ----------
     prediction : str
-        An image or dataset with instances.
+        An image, dataset or plate with instances.
     image : str, optional
         Whose intensities are measured too, channel by channel; samples and channels are matched
         by name.
@@ -114,6 +117,7 @@ def measure(
     found = _open(prediction, axes, labels)
     if told is not None:
         found = found.with_pixel_size(told)
+    found = _labelled(found, progress)
     pictures = None if image is None else _open(image, axes)
     pairs = [
         (sample, _image_of(sample, pictures, alone=len(found.samples) == 1))
@@ -125,6 +129,7 @@ def measure(
     rows: list[list[Cell]] = []
     header: tuple[str, ...] = ()
     unknown: list[str] = []
+    places = ON_PLATE if any(sample.position for sample in found.samples) else ()
     for sample, picture in pairs:
         data = None if picture is None else picture.data
         planes = measure_labels(
@@ -141,10 +146,11 @@ def measure(
             table = objects.table(plane, pixel=size)
             header = header or tuple(_named(name, names) for name in table if name != "id")
             unit = "micrometre" if size else "pixel"
-            rows += _rows(table, (sample.name, number), unit)
+            where = [sample.position.get(name) for name in places]
+            rows += _rows(table, (sample.name, number), [unit, *where])
         if size is None:
             unknown.append(sample.name)
-    write_csv(output, (*COLUMNS, *header), rows)
+    write_csv(output, (*COLUMNS, *places, *header), rows)
     if unknown:
         warn(
             progress,
@@ -157,6 +163,16 @@ def measure(
 def _open(url: str, axes: str | None, labels: str | None = None) -> Dataset:
     axes = axes if detect(url) in ("stack", "array") else None
     return open_dataset(url, axes=axes, labels=labels, mixed=True)
+
+
+def _labelled(found: Dataset, progress: Progress) -> Dataset:
+    """Leave out images of a collection without instances, such as one that could not be read."""
+    samples = [sample for sample in found.samples if "instances" in sample.image.labels]
+    if found.kind not in COLLECTIONS or not samples or len(samples) == len(found.samples):
+        return found
+    left = [sample.name for sample in found.samples if "instances" not in sample.image.labels]
+    warn(progress, f"{listed_names(left)} of {found.url} have no instances and are left out")
+    return replace(found, samples=tuple(samples))
 
 
 def _image_of(sample: Sample, pictures: Dataset | None, *, alone: bool) -> Image | None:
@@ -199,7 +215,9 @@ def _named(column: str, channels: Sequence[str]) -> str:
     return column
 
 
-def _rows(table: dict[str, Any], place: tuple[str, int], unit: str) -> Iterator[list[Cell]]:
+def _rows(
+    table: dict[str, Any], place: tuple[str, int], told: Sequence[Cell]
+) -> Iterator[list[Cell]]:
     columns = [table[name].tolist() for name in table]
     for number, *values in zip(*columns, strict=True):
-        yield [*place, number, unit, *values]
+        yield [*place, number, *told, *values]

@@ -102,6 +102,12 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def sync() -> None:
+    """Make sure that all that was written outlives a power cut, where the system can."""
+    if hasattr(os, "sync"):
+        os.sync()
+
+
 def sync_documents(folder: str) -> None:
     """Make sure that the metadata of new arrays outlives a power cut; chunks are checked later."""
     if is_remote(folder):

@@ -19,6 +19,7 @@ from unetkit.errors import (
 )
 from unetkit.storage.atomic import write_bytes, write_text
 from unetkit.storage.chunks import empty_chunks
+from unetkit.storage.collections import COLLECTIONS, each_at_once, list_fields
 from unetkit.storage.image_file import are_axes
 from unetkit.storage.image_writer import (
     create_image,
@@ -73,6 +74,7 @@ from unetkit.storage.urls import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from unetkit.storage.collections import Field
     from unetkit.storage.ome import OmeVersion
     from unetkit.storage.planes import PlaneArray
 
@@ -315,6 +317,20 @@ class Sample:
     image: Image
     dataset: str = ""  # where the dataset lies, for errors
     chosen: str | None = None  # the name of the labels, where the user chose them
+    field: Field | None = None  # what lists it, where it is one of a collection
+
+    @property
+    def path(self) -> str:
+        """Where it lies below its dataset or collection."""
+        return self.name if self.field is None else self.field.path
+
+    @property
+    def position(self) -> dict[str, str]:
+        """Row, column and field of a plate, also where it came from one; empty for others."""
+        if self.field is not None:
+            return self.field.position
+        told = self.image.attributes.get("plate")
+        return {str(k): str(v) for k, v in told.items()} if isinstance(told, dict) else {}
 
     @property
     def data(self) -> PlaneArray:
@@ -415,8 +431,12 @@ def open_dataset(
     trained: str | None = None,
     mixed: bool = False,
     empty: bool = False,
+    broken: dict[str, str] | None = None,
 ) -> Dataset:
-    """Open a dataset; an image, a stack or a bare array counts as one too.
+    """Open a dataset; an image, a stack, a bare array or a collection counts as one too.
+
+    The samples of a plate are the fields of its wells, such as `A-01-0`; those of one well are of
+    one source.
 
     Parameters
     ----------
@@ -435,6 +455,9 @@ def open_dataset(
         Whether samples may differ in their channel counts.
     empty : bool
         Whether there may be none at all.
+    broken : dict of str to str, optional
+        Takes the images of a collection that can't be read, by their paths, and why; left out,
+        the first of them is an error.
 
     Returns
     -------
@@ -468,12 +491,49 @@ def open_dataset(
         images = []
     alone = tuple(Sample(image.name, image.name, image, dataset=url) for image in images)
     samples = _listed(node) if kind == "dataset" else alone
+    if kind in COLLECTIONS and isinstance(node, GroupNode):
+        samples = _fields(node, axes=axes, broken=broken)
     if labels is not None:
         samples = _labelled(samples, labels)
+    if broken and not samples:
+        raise InputError(
+            f"{url} must hold an image that can be read, got {len(broken)} that can't:"
+            f" {next(iter(broken.values()))}"
+        )
     if not (samples or empty):
         raise InputError(f"{url} must hold at least one sample, got none; import images")
-    samples = _channels(_aligned(samples), chosen, url=url, mixed=mixed)
+    samples = _channels(_aligned(samples), chosen, url=url, mixed=mixed, broken=broken)
     return Dataset(url, kind, samples, provenance_marks(node))
+
+
+def _fields(
+    node: GroupNode, *, axes: str | None, broken: dict[str, str] | None
+) -> tuple[Sample, ...]:
+    """Open the images of a collection, many at a time."""
+
+    def look(field: Field) -> Sample | InputError:
+        try:
+            group = read_node(inside(node.url, field.path, what="an image's path"))
+            if not isinstance(group, GroupNode) or read_multiscale(group) is None:
+                raise InputError(
+                    f"image {field.path!r} of {node.url} must be there, got none; restore it from"
+                    " the original"
+                )
+            image = ome_image(group, axes=axes)
+        except InputError as error:
+            return error
+        return Sample(field.name, field.source, image, dataset=node.url, field=field)
+
+    listed = list_fields(node, broken=broken)
+    samples = []
+    for one, found in zip(listed, each_at_once(look, listed), strict=True):
+        if isinstance(found, Sample):
+            samples.append(found)
+        elif broken is None:
+            raise found
+        else:
+            broken[one.path] = str(found)
+    return tuple(samples)
 
 
 def _listed(node: ArrayNode | GroupNode) -> tuple[Sample, ...]:
@@ -562,16 +622,27 @@ def in_order(image: Image, names: Sequence[str]) -> Image:
 
 
 def _channels(
-    samples: tuple[Sample, ...], chosen: Callable[[Image], Image], *, url: str, mixed: bool
+    samples: tuple[Sample, ...],
+    chosen: Callable[[Image], Image],
+    *,
+    url: str,
+    mixed: bool,
+    broken: dict[str, str] | None = None,
 ) -> tuple[Sample, ...]:
     """Choose channels in every sample, and make sure that they have equally many."""
-    samples = tuple(replace(sample, image=chosen(sample.image)) for sample in samples)
-    for sample in samples if not mixed else ():
-        first = samples[0]
-        if sample.data.channel_count != first.data.channel_count:
-            raise InputError(
-                f"samples of {url} must have equally many channels, got "
-                f"{first.data.channel_count} in {first.name!r} and {sample.data.channel_count} in "
-                f"{sample.name!r}; choose some with --channels, or import them apart"
-            )
-    return samples
+    found: list[Sample] = []
+    for sample in samples:
+        one = replace(sample, image=chosen(sample.image))
+        first = found[0] if found and not mixed else one
+        if one.data.channel_count == first.data.channel_count:
+            found.append(one)
+            continue
+        said = (
+            f"samples of {url} must have equally many channels, got "
+            f"{first.data.channel_count} in {first.name!r} and {one.data.channel_count} in "
+            f"{one.name!r}; choose some with --channels, or import them apart"
+        )
+        if broken is None or one.field is None:
+            raise InputError(said)
+        broken[one.path] = said
+    return tuple(found)

@@ -22,6 +22,7 @@ from unetkit.storage.ome import (
     OmeVersion,
     Placement,
     label_names,
+    ome,
     ome_part,
     omero,
     placement_of,
@@ -111,15 +112,28 @@ def create_labels(
     folder = join(url_of_image, "labels")
     group = NewGroup("labels", name, axes, placement, attributes or {}, extra, zarr_format)
     array = _create(join(folder, name), group, shape=shape, dtype=dtype, chunk=chunk)
-    listing = read_node(folder)
-    listed = ome_part({"labels": [*label_names(listing), name]}, zarr_format=zarr_format)
-    if listing is None:
-        create_group(folder, listed, zarr_format=zarr_format)
-    else:
+    if read_node(folder) is not None:
         # What is listed must be there, even after a power cut.
         sync_documents(join(folder, name))
-        replace_attributes(folder, listed)
+    list_labels(url_of_image, name)
     return array
+
+
+def list_labels(url_of_image: str, *names: str) -> None:
+    """List labels with those of an image; of none it is made sure that there is a list."""
+    folder = join(url_of_image, "labels")
+    image, listing = read_node(url_of_image), read_node(folder)
+    zarr_format = 3 if image is None else image.zarr_format
+    before = label_names(listing)
+    listed: dict[str, Any] = {"labels": list(dict.fromkeys([*before, *names]))}
+    if isinstance(listing, GroupNode):
+        if listed["labels"] == before:
+            return
+        # The version of another writer stays.
+        kept = ome(listing) if zarr_format == 3 and "ome" in listing.attributes else {}
+        replace_attributes(folder, ome_part({**kept, **listed}, zarr_format=zarr_format))
+    else:
+        create_group(folder, ome_part(listed, zarr_format=zarr_format), zarr_format=zarr_format)
 
 
 def create_weights(

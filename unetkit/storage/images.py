@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unetkit.errors import InputError, LabelError, UsageError, command_line
+from unetkit.storage.collections import COLLECTIONS, kind_of_collection, list_fields
 from unetkit.storage.image_file import AXES, are_axes
 from unetkit.storage.journal import Journal
-from unetkit.storage.nodes import UNFIT, ArrayNode, GroupNode, read_node
+from unetkit.storage.nodes import ArrayNode, GroupNode, read_node
 from unetkit.storage.ome import (
     Multiscale,
     Placement,
@@ -20,7 +21,6 @@ from unetkit.storage.ome import (
     check_axes,
     label_names,
     listed_samples,
-    ome,
     provenance_marks,
     read_multiscale,
     told_pixel_size,
@@ -42,11 +42,10 @@ from unetkit.storage.urls import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Wells of a plate that are looked into for an image to be named.
+# Images of a collection that are looked at for one to be named.
 LOOKED_AT = 20
-Kind = Literal["dataset", "image", "stack", "array"]
+Kind = Literal["dataset", "image", "stack", "array", "plate", "well", "series"]
 
-# What people hand in where a store is wanted; `unetkit import` says itself which of these it reads.
 # What an import reads without a plugin.
 IMAGE_SUFFIXES = (".tif", ".tiff", ".tf2", ".tf8", ".btf", ".png", ".jpg", ".jpeg")
 
@@ -86,40 +85,13 @@ def kind_of(node: ArrayNode | GroupNode) -> Kind:
         return "image"
     if isinstance(read_node(join(node.url, "images")), ArrayNode):
         return "stack"
-    if any(key in ome(node) for key in ("plate", "well", "bioformats2raw.layout")):
-        first = _first_image(node)
-        raise InputError(
-            f"{node.url} must be one image or a dataset, got a collection of images; "
-            f"name one of its images{f', such as {first}' if first else ''}"
-        )
+    collection = kind_of_collection(node)
+    if collection is not None:
+        return collection
     raise InputError(
         f"{node.url} must be a dataset, an OME-Zarr image, a stack with an array 'images' or an "
         "array, got another Zarr group; name what lies inside it, or run 'unetkit import'"
     )
-
-
-def _first_image(node: GroupNode) -> str | None:
-    """Find an image of a plate, a well or a series, by their own lists; None without one."""
-    collection = ome(node)
-    paths: list[Any] = []
-    with suppress(*UNFIT):
-        if "plate" in collection:
-            paths = [well["path"] for well in collection["plate"]["wells"]]
-        elif "well" in collection:
-            paths = [image["path"] for image in collection["well"]["images"]]
-        else:
-            listing = read_node(join(node.url, "OME"))
-            series = ome(listing).get("series") if isinstance(listing, GroupNode) else None
-            paths = series if isinstance(series, list) else ["0", "1"]
-    for path in paths[:LOOKED_AT]:
-        with suppress(InputError):
-            below = read_node(inside(node.url, path, what="an image's path"))
-            if isinstance(below, GroupNode):
-                is_image = read_multiscale(below) is not None
-                found = below.url if is_image else _first_image(below)
-                if found is not None:
-                    return found
-    return None
 
 
 def _no_store(url: str) -> InputError:
@@ -485,9 +457,23 @@ def _only_image(node: GroupNode, *, axes: str | None, kind: str) -> Image:
         if len(images) == 1:
             return images[0]
         raise InputError(f"{node.url} must hold one image, got a stack of {len(images)}")
+    if kind in COLLECTIONS:
+        return _only_field(node, axes=axes, kind=kind)
     places = [place for _, _, place in listed_samples(node)]
     if len(places) == 1:
         inside(node.url, base_name(places[0]), what="a sample's name")
         return open_image(places[0], axes=axes)
     hint = f"name one, such as {places[0]}" if places else "run 'unetkit import' first"
     raise InputError(f"{node.url} must hold one image, got a dataset of {len(places)}; {hint}")
+
+
+def _only_field(node: GroupNode, *, axes: str | None, kind: str) -> Image:
+    """Return the image of a collection that lists one."""
+    fields = list_fields(node, broken={})
+    places = (join(node.url, field.path) for field in fields[:LOOKED_AT])
+    found = next((place for place in places if isinstance(read_node(place), GroupNode)), None)
+    if len(fields) == 1 and found:
+        inside(node.url, fields[0].path, what="an image's path")
+        return open_image(found, axes=axes)
+    hint = f"name one, such as {found}" if found else "restore them from the original"
+    raise InputError(f"{node.url} must hold one image, got a {kind} of {len(fields)}; {hint}")

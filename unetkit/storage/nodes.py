@@ -458,6 +458,14 @@ def replace_attributes(url: str, attributes: Mapping[str, Any]) -> None:
     write_json(join(url, "zarr.json"), {**document, "attributes": merged})
 
 
+def is_consolidated(url: str) -> bool:
+    """Tell whether a group holds a copy of all documents below it, which readers may go by."""
+    if exists(join(url, ".zmetadata")):
+        return True
+    found = _document(join(url, "zarr.json"))
+    return found is not None and found[0].get("consolidated_metadata") is not None
+
+
 def plain(value: Any) -> Any:
     """Turn numpy numbers, tuples and the like into what strict JSON can hold; NaN becomes null.
 

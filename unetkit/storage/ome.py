@@ -346,7 +346,7 @@ def ome_part(document: Mapping[str, Any], *, zarr_format: Literal[2, 3]) -> dict
     placed = dict(document)
     if "multiscales" in placed:
         placed["multiscales"] = [{**entry, "version": "0.4"} for entry in placed["multiscales"]]
-    for key in ("omero", "image-label"):
+    for key in ("omero", "image-label", "plate", "well"):
         if key in placed:
             placed[key] = {**placed[key], "version": "0.4"}
     return placed

@@ -180,8 +180,10 @@ def staged(url: str, *, inputs: Sequence[str] = (), overwrite: bool = False) -> 
             discard(partial)
 
 
-def publish(partial: str, url: str, *, overwrite: bool) -> None:
+def publish(partial: str, url: str, *, overwrite: bool, synced: bool = False) -> None:
     """Put a complete partial in its place, all at once, once it is safe on the disk.
+
+    Where it is `synced`, it is so already.
 
     A remote store knows no rename: there everything is copied, what makes it readable last.
     """
@@ -189,8 +191,8 @@ def publish(partial: str, url: str, *, overwrite: bool) -> None:
     if is_remote(url):
         atomic.publish(partial, url)
         return
-    if hasattr(os, "sync"):
-        os.sync()
+    if not synced:
+        atomic.sync()
     aside = half_removed(url) if os.path.lexists(url) else None
     try:
         if aside is not None:

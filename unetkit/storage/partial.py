@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from unetkit.errors import OutputError, ResourceError, StoppedError, UnavailableError
 from unetkit.options import check_resume
 from unetkit.storage import outputs
-from unetkit.storage.atomic import recover, sweep, sync_documents
-from unetkit.storage.journal import Journal, differences
+from unetkit.storage.atomic import make_folder, recover, sweep, sync, sync_documents, write_bytes
+from unetkit.storage.image_writer import list_labels
+from unetkit.storage.journal import FINGERPRINT, FOLDER, Journal, differences
 from unetkit.storage.lock import locked
-from unetkit.storage.nodes import changed_documents, digest_documents
-from unetkit.storage.urls import exists
+from unetkit.storage.nodes import changed_documents, digest_documents, read_node
+from unetkit.storage.ome import provenance_marks
+from unetkit.storage.urls import exists, join, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +27,8 @@ Errors = tuple[type[BaseException], ...]
 # Said in the journal of what was begun to take the place of a finished output; no part has such a
 # name.
 REPLACES = "//replaces"
+# Likewise once all is made, of what goes to several places.
+COMPLETE = "//complete"
 
 # After these the work itself is sound, and going on with it is worth while.
 RESUMABLE: Errors = (StoppedError, ResourceError, UnavailableError)
@@ -112,15 +116,19 @@ class Partial:
             return self._find_previous()
         # A dry run says what would be done once there is room for it.
         if not self.dry_run:
-            outputs.check_output(self.output, inputs=self.inputs, overwrite=self.overwrite)
+            self._check_place(overwrite=self.overwrite)
         return None
+
+    def _check_place(self, *, overwrite: bool) -> None:
+        """Refuse a place where something would be lost."""
+        outputs.check_output(self.output, inputs=self.inputs, overwrite=overwrite)
 
     def _find_previous(self) -> PreviousRun | None:
         replaces = self._replaces()
         finished = None if replaces else self.finished()
         if finished is not None:
             return finished
-        outputs.check_output(self.output, inputs=self.inputs, overwrite=replaces)
+        self._check_place(overwrite=replaces)
         return self.begun()
 
     def finished(self) -> PreviousRun | None:
@@ -217,10 +225,86 @@ class Partial:
             return
         # What an earlier version began is not hidden yet.
         Journal(self.folder).hide()
-        overwrite = self.overwrite or self._replaces()
+        self._publish(overwrite=self.overwrite or self._replaces())
+
+    def _publish(self, *, overwrite: bool) -> None:
         outputs.publish(self.folder, self.output, overwrite=overwrite)
         # Last, so that no moment is without a record of what is done.
         Journal(self.output).discard()
+
+
+@dataclass(frozen=True)
+class PartialLabels(Partial):
+    """Labels that take their places beside images that are there already, one after the other.
+
+    Once all are made the journal says so, and what is left is to move them; those that were moved
+    when a run was killed are not moved again. The first keeps the fingerprint.
+    """
+
+    # Of each its path in the folder, the image that it is of, and its name.
+    labels: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def places(self) -> list[str]:
+        """Where labels go."""
+        return [join(image, "labels", name) for _, image, name in self.labels]
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether an earlier run had made all labels, and some may be in their places."""
+        return COMPLETE in Journal(self.folder).done()
+
+    def begun(self) -> PreviousRun | None:
+        """Return what a run that was stopped left, of which some may be in its place."""
+        if not self.is_complete:
+            return super().begun()
+        fingerprint = Journal(self.folder).read_fingerprint()
+        return None if fingerprint is None else PreviousRun(self.folder, False, fingerprint)
+
+    def finished(self) -> PreviousRun | None:
+        """Return the labels that are in their places, if all are."""
+        if not all(map(exists, self.places)):
+            return None
+        fingerprint = Journal(self.places[0]).read_fingerprint()
+        return None if fingerprint is None else PreviousRun(self.places[0], True, fingerprint)
+
+    def replaced(self) -> PreviousRun | None:
+        """Return nothing: labels have no probabilities to be decided about again."""
+        return None
+
+    def _check_place(self, *, overwrite: bool) -> None:
+        for place in self.places:
+            node = read_node(place) if exists(place) else None
+            own = node is not None and "prediction" in provenance_marks(node)
+            if exists(place) and not (own and overwrite):
+                remedy = "add --overwrite to replace them" if own else "predict into another store"
+                raise OutputError(f"{place} must not exist yet, got labels there; {remedy}")
+
+    def _replaces(self) -> bool:
+        return super()._replaces() or self.is_complete
+
+    def _publish(self, *, overwrite: bool) -> None:
+        if not self.is_complete:
+            self._keep_fingerprint()
+            with Journal(self.folder) as journal:
+                journal.record(COMPLETE, checksum=None)
+        sync()
+        for (path, image, name), place in zip(self.labels, self.places, strict=True):
+            staged = join(self.folder, path)
+            list_labels(image)
+            recover(place, staged)
+            if exists(staged):
+                outputs.publish(staged, place, overwrite=True, synced=True)
+            list_labels(image, name)
+        self.discard()
+
+    def _keep_fingerprint(self) -> None:
+        """Let the first labels tell what all of them are made with."""
+        first = join(self.folder, self.labels[0][0])
+        make_folder(join(first, FOLDER))
+        content = read(join(self.folder, FOLDER, FINGERPRINT))
+        write_bytes(join(first, FOLDER, FINGERPRINT), content)
+        Journal(first).hide()
 
 
 def stop_message(rule: str, number: int | None, reached: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from unetkit.storage.planes import PlaneArray, plane_array, whole_chunks
 from unetkit.storage.urls import exists, inside, join
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     Reduce = Callable[[np.ndarray[Any, Any], int, int], np.ndarray[Any, Any]]
     Array = np.ndarray[Any, Any]
@@ -34,20 +35,39 @@ LARGEST_TOP = 1024
 BLOCK_SIDE = 1024
 
 
-def add_pyramid(url_of_image: str, *, rebuild: bool = False) -> None:
+# How many times smaller in y and x a level is than the one before.
+Step = tuple[int, int]
+
+
+def add_pyramid(
+    url_of_image: str, *, rebuild: bool = False, steps: Sequence[Step] | None = None
+) -> None:
     """Add levels of half the size until the longer side is at most 1024 pixels.
 
     The image's pixels are means of blocks of two by two, those of its labels are every second
     pixel of every second row, since a mean of labels is no label. Labels get as many levels as
     their image. Each level is made from the stored one before, a few chunks at a time, and is
     listed in the metadata once all levels are whole; what an interrupted call left is made again.
+    With `steps` levels are as those of another image are.
     """
     node = _group(url_of_image)
-    count = _add_levels(node, count=None, nearest=False, rebuild=rebuild)
+    steps = _add_levels(node, steps=steps, nearest=False, rebuild=rebuild)
     folder = join(url_of_image, "labels")
     for name in label_names(read_node(folder)):
         labels = _group(inside(folder, name, what="a label's name"))
-        _add_levels(labels, count=count, nearest=True, rebuild=rebuild)
+        _add_levels(labels, steps=steps, nearest=True, rebuild=rebuild)
+
+
+def steps_of(url_of_image: str) -> list[Step]:
+    """Tell how much smaller each level of an image is than the one before."""
+    multiscale = read_multiscale(_group(url_of_image))
+    axes = "" if multiscale is None else multiscale.axes
+    shapes = [array_below(path).shape for path in (multiscale.paths if multiscale else ())]
+    sizes = [[shape[axes.index(axis)] for axis in "yx"] for shape in shapes]
+    return [
+        (max(1, round(high[0] / low[0])), max(1, round(high[1] / low[1])))
+        for high, low in pairwise(sizes)
+    ]
 
 
 def _group(url: str) -> GroupNode:
@@ -57,26 +77,28 @@ def _group(url: str) -> GroupNode:
     return node
 
 
-def _add_levels(node: GroupNode, *, count: int | None, nearest: bool, rebuild: bool) -> int:
+def _add_levels(
+    node: GroupNode, *, steps: Sequence[Step] | None, nearest: bool, rebuild: bool
+) -> Sequence[Step]:
     multiscale = read_multiscale(node)
     if multiscale is None:
         raise InputError(f"{node.url} must be an OME-Zarr image, got something else there")
     axes = multiscale.axes
     level = plane_array(array_below(multiscale.paths[0]), axes=axes, has_channels="c" in axes)
-    if count is None:
-        count = level_count(level.height, level.width)
+    if steps is None:
+        steps = [(2, 2)] * (level_count(level.height, level.width) - 1)
     factors = [(1, 1)]
-    for number in range(1, count):
-        steps = (2 if level.height > 1 else 1, 2 if level.width > 1 else 1)
-        factors.append((factors[-1][0] * steps[0], factors[-1][1] * steps[1]))
+    for number, (fy, fx) in enumerate(steps, start=1):
+        step = (fy if level.height > 1 else 1, fx if level.width > 1 else 1)
+        factors.append((factors[-1][0] * step[0], factors[-1][1] * step[1]))
         place = join(node.url, str(number))
         if number < len(multiscale.paths) and not rebuild:
             level = plane_array(array_below(place), axes=axes, has_channels=level.has_channels)
             continue
         if exists(place):
             discard(place)
-        level = _halve(level, place, steps=steps, reduce=every_second if nearest else block_mean)
-    if count > len(multiscale.paths):
+        level = _halve(level, place, steps=step, reduce=every_second if nearest else block_mean)
+    if len(factors) > len(multiscale.paths):
         document = multiscales(
             name=multiscale.name,
             axes=axes,
@@ -86,7 +108,7 @@ def _add_levels(node: GroupNode, *, count: int | None, nearest: bool, rebuild: b
         )
         found = {**(ome(node) if node.zarr_format == 3 else {}), "multiscales": document}
         replace_attributes(node.url, ome_part(found, zarr_format=node.zarr_format))
-    return count
+    return steps
 
 
 def level_count(height: int, width: int) -> int:
@@ -102,7 +124,7 @@ def level_count(height: int, width: int) -> int:
     return count
 
 
-def _halve(level: PlaneArray, place: str, *, steps: tuple[int, int], reduce: Reduce) -> PlaneArray:
+def _halve(level: PlaneArray, place: str, *, steps: Step, reduce: Reduce) -> PlaneArray:
     """Store the next smaller level, a few chunks at a time."""
     fy, fx = steps
     sizes = {"y": -(-level.height // fy), "x": -(-level.width // fx)}

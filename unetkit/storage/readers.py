@@ -15,7 +15,9 @@ from PIL.PngImagePlugin import PngImageFile
 
 from unetkit.errors import InputError
 from unetkit.registry import Registry
-from unetkit.storage.image_file import PNG_SIGNATURE, ImageFile, Strip, check_axes, reading
+from unetkit.storage.atomic import DOCUMENTS
+from unetkit.storage.image_file import AXES, PNG_SIGNATURE, ImageFile, Strip, check_axes, reading
+from unetkit.storage.images import open_image
 
 # The entry points of an installed copy may still name it here; to go after one release.
 from unetkit.storage.tiff import open_tiff  # noqa: F401
@@ -77,6 +79,9 @@ def open_file(
     InputError
         If no reader takes it, or it is damaged.
     """
+    if is_stored(path):
+        stored = open_stored(path, axes=None if labels else axes)
+        return stored if labels else stored.stored()
     suffix = Path(path).suffix.lower()
     if suffix not in suffixes():
         raise InputError(
@@ -92,6 +97,35 @@ def open_file(
     for damage in image.damage:
         damage.fill = fill
     return image if labels else image.stored()
+
+
+def is_stored(path: str) -> bool:
+    """Tell whether a Zarr store on this machine lies at a path."""
+    return any((Path(path) / name).is_file() for name in DOCUMENTS)
+
+
+def open_stored(path: str, *, axes: str | None = None) -> ImageFile:
+    """Look into an image, or the labels of one, that is stored as OME-Zarr already."""
+    image = open_image(path, axes=axes)
+    data = image.data
+
+    def strips(height: int) -> Iterator[Strip]:
+        for plane in range(data.planes):
+            for y0 in range(0, data.height, height):
+                y1 = min(y0 + height, data.height)
+                yield plane, y0, data.read(plane, y0, y1, 0, data.width)
+
+    letters = "".join(axis for axis in AXES if axis in data.axes)
+    names = image.channel_names
+    return ImageFile(
+        path,
+        letters,
+        tuple(data.size(axis) for axis in letters),
+        data.dtype,
+        strips,
+        pixel_size=image.pixel_size,
+        channel_names=() if all(map(str.isdecimal, names)) else names,
+    )
 
 
 def open_picture(path: str, *, axes: str | None = None, labels: bool = False) -> ImageFile:

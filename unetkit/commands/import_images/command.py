@@ -30,7 +30,7 @@ from unetkit.storage.datasets import DatasetWriter, are_named
 from unetkit.storage.image_file import ImageFile, check_axes, joined
 from unetkit.storage.images import channel_numbers, detect
 from unetkit.storage.pixel_size import parse_pixel_size
-from unetkit.storage.readers import open_file
+from unetkit.storage.readers import is_stored, open_file
 from unetkit.storage.tiff_bands import place_of
 from unetkit.storage.urls import resolved
 
@@ -175,14 +175,15 @@ def import_images(
         A folder, a quoted glob, a path such as ``DIR/{stem}_img.png`` or one image file: PNG, JPEG,
         TIFF, or what an installed reader takes. ``DIR/{stem}_{channel}.tif`` joins files, one a
         channel. In a folder as nnU-Net, Cellpose, StarDist, BiaPy or the Cell Tracking Challenge
-        lay it out, masks are found.
+        lay it out, masks are found. Or an OME-Zarr image, dataset or plate, whose pixels are
+        copied.
     output : str
         The Zarr to write; it appears complete or not at all.
     labels : str, optional
         Masks: a folder with files of the same stems, one file, or a pattern such as
         ``DIR/{stem}_mask.png``; or outlines: a GeoJSON, COCO, LabelMe, VIA, CVAT,
-        ImageScope or ImageJ ROI file, or a folder of them. Images without either come in
-        unlabelled.
+        ImageScope or ImageJ ROI file, or a folder of them. Of OME-Zarr the name of its labels.
+        Images without either come in unlabelled.
     kind : {"instances", "classes"}
         What a mask's values are: one id an object, or one value a class. An outline is an object
         each, or of the class that it names.
@@ -244,6 +245,9 @@ def import_images(
         progress.note(f"laid out as {laid.tool} does: images {source!r}, masks {labels!r}")
         if kind == "instances" and laid.kind is not None:
             kind, classes, ignore = laid.kind, classes or laid.classes, laid.ignore
+    stored = is_stored(source)
+    if stored and labels is not None and (labels == "classes" or labels.endswith("=classes")):
+        kind = "classes"
     rules = _rules(labels, kind, classes, ignore=ignore, judged=judged, split=connected_components)
     fill = damaged == "fill"
     rules = replace(rules, outlines=outlines, overlaps=overlaps, fill=fill)
@@ -255,7 +259,8 @@ def import_images(
     if append and overwrite:
         raise UsageError("append must come without overwrite, got both; leave one out")
     size = parse_pixel_size(pixel_size) if pixel_size is not None else None
-    drawn = annotation_files(labels, beside=source) if labels is not None else []
+    by_file = labels is not None and (not stored or Path(labels).exists())
+    drawn = annotation_files(labels, beside=source) if labels is not None and by_file else []
     pairs, found = pair_files(source, None if drawn else labels)
     drawings: dict[str, Drawing] = {}
     if rules.judged and not drawn:
@@ -291,7 +296,8 @@ def import_images(
         pairs, files = [pairs[n] for n in new], [files[n] for n in new]
         rules = rules.of(pair.name for pair in pairs)
     known -= len(pairs)
-    alone = labels is None and not append and Path(source).is_file()
+    single = detect(source) == "image" if stored else Path(source).is_file()
+    alone = labels is None and not append and single
     report = replace(
         _report(output, files, rules if masks else None),
         made="image" if alone else "dataset",

@@ -202,7 +202,7 @@ class DatasetOutput:
 
 
 def _inputs(pairs: Sequence[Pair]) -> list[str]:
-    return [path for pair in pairs for path in pair.files]
+    return list(dict.fromkeys(path for pair in pairs for path in pair.files))
 
 
 def _is_same(sample: Sample, pair: Pair, file: ImageFile, *, rules: MaskRules) -> bool:
@@ -280,7 +280,7 @@ def _write_strips(
 def _add_drawn(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: MaskRules) -> None:
     """Write an image strip by strip, and paint its shapes block by block."""
     canvas = rules.canvases[pair.name]
-    place = writer.reserve(pair.name)
+    place = writer.reserve(pair.name, source=pair.source)
     if exists(place):
         discard(place)
     data = create_image(
@@ -351,6 +351,7 @@ def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: Ma
     writer.add(
         pair.name,
         image,
+        source=pair.source,
         axes=file.axes,
         labels=numbers,
         kind=rules.kind,
@@ -374,6 +375,8 @@ def _check_differs(channels: NDArray[Any], mask: NDArray[Any], pair: Pair) -> No
 
 def _provenance(file: ImageFile, pair: Pair) -> dict[str, Any]:
     notes: dict[str, Any] = {"command": "import", "source_file": Path(file.path).name, **_version()}
+    if pair.position:
+        notes["plate"] = dict(pair.position)
     if pair.channels:
         notes["source_files"] = [Path(path).name for path in pair.channels.values()]
     if file.alpha_dropped:

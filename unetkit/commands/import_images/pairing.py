@@ -12,8 +12,9 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from unetkit.errors import InputError, MissingError, UsageError
-from unetkit.storage.readers import suffixes
-from unetkit.storage.urls import is_remote, resolved
+from unetkit.storage.datasets import open_dataset
+from unetkit.storage.readers import is_stored, suffixes
+from unetkit.storage.urls import is_remote, join, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,11 +42,15 @@ class Pair:
     image: str
     mask: str | None = None
     channels: Mapping[str, str] = field(default_factory=dict)  # where each is a file of its own
+    store: str | None = None  # that it lies in, if in one
+    source: str | None = None  # what a sample of a store was made from
+    position: Mapping[str, str] = field(default_factory=dict)  # on a plate
 
     @property
     def files(self) -> list[str]:
         """Every file that is read."""
-        return [*(self.channels.values() or [self.image]), *filter(None, [self.mask])]
+        images = self.channels.values() or [self.image]
+        return [*images, *filter(None, [self.mask, self.store])]
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def find_files(source: str, *, what: str = "images") -> FoundFiles:
     path = Path(source)
     if path.is_file():
         return FoundFiles((source,))
-    if (path / "zarr.json").is_file() or (path / ".zattrs").is_file():
+    if is_stored(source):
         raise InputError(f"{what} must be image files, got the Zarr {source!r}; use it as it is")
     if path.is_dir():
         paths = [str(entry) for entry in path.iterdir()]
@@ -113,6 +118,8 @@ def pair_files(source: str, labels: str | None) -> tuple[list[Pair], FoundFiles]
     path says ``{channel}`` or where masks lack the numbers that nnU-Net gives channels. Files that
     match the path of masks are masks, also where they lie among the images.
     """
+    if is_stored(source):
+        return _stored_pairs(source, labels)
     found, images = _images(source)
     alone = Path(source).is_file()
     masks: dict[str, str] = {}
@@ -136,6 +143,29 @@ def pair_files(source: str, labels: str | None) -> tuple[list[Pair], FoundFiles]
     pairs = [_pair(name, files, masks.get(name)) for name, files in images.items()]
     found = replace(found, remarks=(*remarks, *_remarks(pairs)))
     return pairs, found
+
+
+def _stored_pairs(source: str, labels: str | None) -> tuple[list[Pair], FoundFiles]:
+    """List the images of a store, with the labels of a name where they have some."""
+    dataset = open_dataset(source, labels=labels, mixed=True)
+    if dataset.kind in ("stack", "array"):
+        raise InputError(
+            f"images must be image files, OME-Zarr images or a plate, got the {dataset.kind} "
+            f"{source!r}; use it as it is"
+        )
+    name = (labels or "").partition("=")[0]
+    pairs = [
+        Pair(
+            sample.name,
+            sample.image.url,
+            join(sample.image.url, "labels", name) if labels and sample.label_kind else None,
+            store=source,
+            source=sample.source,
+            position=sample.position,
+        )
+        for sample in dataset.samples
+    ]
+    return pairs, FoundFiles(tuple(pair.image for pair in pairs))
 
 
 def _images(source: str) -> tuple[FoundFiles, Images]:

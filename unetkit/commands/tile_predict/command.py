@@ -23,11 +23,19 @@ from unetkit.commands.tile_predict.magnification import (
     described,
     rescaled_samples,
 )
-from unetkit.commands.tile_predict.output import PredictionStore, output_of, stored_warnings
+from unetkit.commands.tile_predict.output import (
+    PredictionStore,
+    layout_of,
+    output_of,
+    partial_in_place,
+    stored_warnings,
+    version_in_place,
+)
 from unetkit.commands.tile_predict.plan import (
     Plan,
     PredictOptions,
     count_missing_chunks,
+    leave_out_unreadable,
     missing_chunks,
 )
 from unetkit.commands.tile_predict.precision import choose_precision, fit_normalizations
@@ -42,7 +50,7 @@ from unetkit.commands.tile_predict.run import PredictionRun
 from unetkit.commands.tile_predict.skipping import open_mask
 from unetkit.engine.input_shift import check_input_shift
 from unetkit.engine.schedulers import open_scheduler
-from unetkit.errors import CheckError, NonFiniteError, StoppedError, UsageError
+from unetkit.errors import CheckError, InputError, NonFiniteError, StoppedError, UsageError
 from unetkit.kernel_cache import FIRST_USE, is_compiled
 from unetkit.models import hardware
 from unetkit.models.decision import OF_WATERSHED, Decision
@@ -50,7 +58,7 @@ from unetkit.progress import SILENT, collects_warnings, format_bytes, keep_warni
 from unetkit.signals import stoppable
 from unetkit.storage import outputs
 from unetkit.storage.datasets import open_dataset
-from unetkit.storage.partial import Partial
+from unetkit.storage.partial import Partial, PartialLabels
 from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.views.overview import check_overview, draw_overview
 
@@ -135,12 +143,22 @@ class PredictionReport:
     seconds: float
     status: Literal["done", "nothing to do", "planned"]
     warnings: tuple[str, ...] = ()  # with those of the run that was resumed
+    broken: tuple[str, ...] = ()  # images of a collection that could not be read, by their paths
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        names = ("classes", "rescaled", "warnings")
+        names = ("classes", "rescaled", "warnings", "broken")
         lists = {name: list(getattr(self, name)) for name in names}
         return {**asdict(self), **lists}
+
+    def check(self) -> None:
+        """Refuse a collection of which something could not be read, once the rest is done."""
+        if self.broken:
+            raise InputError(
+                f"every image must be readable, got {len(self.broken)} left out:"
+                f" {', '.join(self.broken)}; the {self.samples} others are in {self.output}; mend"
+                " what is broken and predict again"
+            )
 
 
 def summary(plan: Plan) -> str:
@@ -281,8 +299,6 @@ def make_plan(
 
 # These say themselves how to go on; after these going on would end in the same way.
 SAY_HOW_TO_GO_ON, NOT_MENDED = (StoppedError, CheckError), (UsageError, NonFiniteError)
-# What holds several images; a prediction of one is a dataset again.
-DATASETS = ("dataset", "stack")
 
 
 @collects_warnings
@@ -296,6 +312,7 @@ def tile_predict(
     output: Annotated[
         str | None, Opt(flags=("--output", "-o"), default="beside the input", panel="Output")
     ] = None,
+    in_place: Annotated[bool, Opt(panel="Output")] = False,
     tile: Annotated[int | None, Opt(min=1, default="by the image", panel="Tiles")] = None,
     overlap: Annotated[int | None, Opt(min=0, default="by the model", panel="Tiles")] = None,
     tta: Annotated[Literal["none", "flips", "rotations"], Opt(panel="Tiles")] = "none",
@@ -386,12 +403,15 @@ def tile_predict(
     Parameters
     ----------
     source : str
-        An image or a dataset; the output of a dataset is a dataset with the same sample names.
+        An image or a dataset; the output of a dataset is a dataset with the same sample names, that
+        of a plate a plate.
     model : str or sequence of str
         The model file; repeated, the mean of several. Where a file is absent, its folds
         (``model.fold1.safetensors`` and so on) are taken.
     output : str, optional
         Where the result is written.
+    in_place : bool
+        Write labels, and no probabilities, into the image itself, or into every field of a plate.
     tile : int, optional
         Side of a tile, in pixels; a multiple of the model's step. Left out, what computes least
         and fits into memory.
@@ -535,7 +555,7 @@ def tile_predict(
     options.check()
     models = find_models(model, progress=progress)
     partial = Partial(
-        output_of(source, output),
+        output_of(source, output, in_place=in_place),
         inputs=(source, *models),
         resume=resume,
         overwrite=overwrite,
@@ -543,7 +563,10 @@ def tile_predict(
         dry_run=dry_run,
     )
     header = read_header(models)
-    dataset = open_dataset(source, axes=axes, channels=channels, trained=header.channels)
+    broken: dict[str, str] = {}
+    dataset = open_dataset(
+        source, axes=axes, channels=channels, trained=header.channels, broken=broken
+    )
     if pixel_size is not None:
         dataset = dataset.with_pixel_size(parse_pixel_size(pixel_size))
     stored = dataset
@@ -555,9 +578,18 @@ def tile_predict(
     # Without objects there is nothing to follow beyond the mask.
     reach = skipping.REACH if has_instances(header.target) else 0
     places = None if mask is None else open_mask(mask, dataset, reach=reach)
-    partial.check_writable()
+    if in_place:
+        options = replace(options, ome_version=version_in_place(stored, progress, at=at))
+        partial = partial_in_place(partial, stored, header.target)
+    # Whether all labels are in their places is known only without what can't be read.
+    if not (in_place and resume):
+        partial.check_writable()
     if overview is not None:
         check_overview(overview, inputs=partial.inputs, overwrite=overwrite or resume)
+    stored = leave_out_unreadable(stored, broken, nonfinite=nonfinite, progress=progress)
+    readable = set(stored.names)
+    dataset = replace(dataset, samples=tuple(s for s in dataset.samples if s.name in readable))
+    partial = partial_in_place(partial, stored, header.target) if in_place else partial
     place = hardware.pick_device(device)
     parallelism = plan_parallelism(scheduler, workers, device=place)
     job = _Job(source, dataset, models, options, places, str(place), parallelism, progress)
@@ -568,7 +600,11 @@ def tile_predict(
     ):
         report = job.run(partial, opened)
     if overview is not None and not dry_run:
-        draw_overview(overview, stored, open_dataset(report.output))
+        made = open_dataset(report.output, broken={})
+        if in_place:
+            made = replace(made, samples=tuple(made[s.name] for s in stored.samples))
+        draw_overview(overview, stored, made)
+    report = replace(report, broken=tuple(broken))
     done = report.status == "done"
     return replace(report, seconds=time.monotonic() - began) if done else report
 
@@ -608,9 +644,12 @@ class _Job:
                     " that",
                 )
             return replace(report, tiles_reused=report.tiles_total, status="nothing to do")
+        if isinstance(partial, PartialLabels) and earlier is not None and partial.is_complete:
+            with partial.opened(fresh=False, lost=()):
+                return replace(report, tiles_reused=report.tiles_total, status="done")
         inference = inference_config(plan, device=self.device, parallelism=self.parallelism)
-        several = self.dataset.kind in DATASETS
-        store = PredictionStore(partial, plan, self.source, several, self.progress)
+        layout = layout_of(self.dataset)
+        store = PredictionStore(partial, plan, self.source, layout, self.progress)
         making = partial.opened(
             fresh=earlier is None, kept=SAY_HOW_TO_GO_ON, lost=NOT_MENDED, note=self.progress.note
         )
@@ -637,7 +676,7 @@ class _Job:
         plan = plan_like(previous, ensemble, samples, self.options, mask=self.mask)
         if plan is None:
             return None
-        found, reasons = find_finished(previous, plan, as_dataset=self.dataset.kind in DATASETS)
+        found, reasons = find_finished(previous, plan, layout=layout_of(self.dataset))
         if reasons:
             self.progress.note(
                 f"{previous.place} is predicted anew, and not only decided again, since it differs "

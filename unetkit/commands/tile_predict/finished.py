@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unetkit.arrays.normalization import Normalization
 from unetkit.commands.tile_predict.blocks import TileDone, tile_checksum
 from unetkit.commands.tile_predict.magnification import MODEL_SIZE
+from unetkit.commands.tile_predict.output import place_in
 from unetkit.commands.tile_predict.plan import (
     LEFT_OUT_LIST,
     NO_INVENTORY,
@@ -31,6 +32,7 @@ from unetkit.storage.urls import base_name, exists, join, read
 if TYPE_CHECKING:
     from unetkit.commands.tile_predict.blocks import ImageTask, TileJob
     from unetkit.commands.tile_predict.ensemble import Ensemble
+    from unetkit.commands.tile_predict.output import Layout
     from unetkit.commands.tile_predict.plan import PredictOptions
     from unetkit.commands.tile_predict.skipping import Mask
     from unetkit.storage.chunks import ChunkInventory, ChunkList
@@ -109,7 +111,7 @@ class FinishedPrediction:
 
 
 def find_finished(
-    previous: PreviousRun, plan: Plan, *, as_dataset: bool
+    previous: PreviousRun, plan: Plan, *, layout: Layout
 ) -> tuple[FinishedPrediction | None, list[str]]:
     """Tell whether a finished prediction has the probabilities of a plan, and else why not.
 
@@ -121,21 +123,20 @@ def find_finished(
     if others or not changed:
         return None, others if changed else []
     try:
-        return _believed(previous.place, plan, changed, as_dataset=as_dataset), []
+        return _believed(previous.place, plan, changed, layout=layout), []
     except (InputError, FileNotFoundError, ValueError) as error:
         return None, [str(error)]
 
 
 def _believed(
-    url: str, plan: Plan, changed: dict[str, str], *, as_dataset: bool
+    url: str, plan: Plan, changed: dict[str, str], *, layout: Layout
 ) -> FinishedPrediction:
     """Read what a finished prediction says of itself, if its documents are as they were."""
     path, empty = join(url, FOLDER, CHUNK_LIST), join(url, FOLDER, LEFT_OUT_LIST)
     listed = read_list(path)
     check_documents(url, listed)
     images = {
-        sample.name: open_image(join(url, *_place(plan, sample, as_dataset=as_dataset)))
-        for sample in plan.samples
+        sample.name: open_image(_place(url, plan, sample, layout=layout)) for sample in plan.samples
     }
     lines = read(empty).splitlines() if exists(empty) else []
     return FinishedPrediction(
@@ -145,10 +146,10 @@ def _believed(
     )
 
 
-def _place(plan: Plan, sample: Sample, *, as_dataset: bool) -> list[str]:
+def _place(url: str, plan: Plan, sample: Sample, *, layout: Layout) -> str:
     """Say where tiles are written of a sample."""
-    above = [sample.name] if as_dataset else []
-    return [*above, MODEL_SIZE] if plan.is_magnified(sample) else above
+    place = place_in(url, sample, layout)
+    return join(place, MODEL_SIZE) if plan.is_magnified(sample) else place
 
 
 def plan_like(

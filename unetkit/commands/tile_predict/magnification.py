@@ -51,7 +51,8 @@ class RescaledSample(Sample):
     @property
     def as_stored(self) -> Sample:
         """The sample as it is stored."""
-        return Sample(self.name, self.source, self.original, self.dataset, self.chosen)
+        own = self.name, self.source, self.original, self.dataset, self.chosen, self.field
+        return Sample(*own)
 
     @property
     def factor(self) -> list[float]:
@@ -113,7 +114,7 @@ def _at_model_size(sample: Sample, header: ModelHeader, scale: float | None) -> 
         return sample
     view = at_ratios(sample.image, ratios)
     return RescaledSample(
-        *(sample.name, sample.source, view.image, sample.dataset, sample.chosen),
+        *(sample.name, sample.source, view.image, sample.dataset, sample.chosen, sample.field),
         original=sample.image,
         level=view.level,
         ratios=view.ratios,

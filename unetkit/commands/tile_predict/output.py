@@ -6,25 +6,28 @@ import platform
 import shlex
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from unetkit.arrays.instances import has_instances
 from unetkit.commands.tile_predict.ensemble import common_value
 from unetkit.commands.tile_predict.magnification import MODEL_SIZE, RescaledSample
 from unetkit.commands.tile_predict.plan import PredictOptions, missing_chunks
-from unetkit.errors import OutputError
+from unetkit.errors import InputError, OutputError, UsageError
 from unetkit.models.decision import OF_WATERSHED
-from unetkit.progress import SILENT, warnings_of
+from unetkit.progress import SILENT, warn, warnings_of
 from unetkit.storage import outputs, urls
 from unetkit.storage.chunks import write_list
+from unetkit.storage.collections import create_plate
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image, create_labels, update_attributes
 from unetkit.storage.images import detect, open_image
 from unetkit.storage.journal import CHUNK_LIST, FOLDER, Journal
-from unetkit.storage.nodes import GroupNode, read_node
-from unetkit.storage.ome import provenance_marks
-from unetkit.storage.pyramids import add_pyramid
+from unetkit.storage.nodes import GroupNode, is_consolidated, read_node
+from unetkit.storage.ome import label_names, provenance_marks
+from unetkit.storage.partial import PartialLabels
+from unetkit.storage.pyramids import add_pyramid, steps_of
 from unetkit.storage.urls import base_name
 from unetkit.version import __version__
 
@@ -34,10 +37,13 @@ if TYPE_CHECKING:
     from unetkit.arrays.normalization import Normalization
     from unetkit.commands.tile_predict.plan import Plan
     from unetkit.progress import Progress
-    from unetkit.storage.datasets import Sample
+    from unetkit.storage.datasets import Dataset, Sample
+    from unetkit.storage.ome import OmeVersion
     from unetkit.storage.partial import Partial
     from unetkit.storage.planes import PlaneArray
 
+# What a user allows a partial.
+ALLOWED = ("resume", "overwrite", "break_lock", "dry_run")
 # What the numbers pass through.
 PACKAGES = ("torch", "numpy", "zarr")
 # These decide about no pixel.
@@ -224,14 +230,31 @@ class SampleOutput:
         return array.with_absolute_url()
 
 
+Layout = Literal["image", "dataset", "plate"]
+
+
+def layout_of(dataset: Dataset) -> Layout:
+    """Say how a prediction is laid out: of several images a dataset, of a plate a plate."""
+    if dataset.kind == "plate":
+        return "plate"
+    return "image" if dataset.kind in ("image", "array") else "dataset"
+
+
+def place_in(url: str, sample: Sample, layout: Layout) -> str:
+    """Say where a sample lies in a prediction."""
+    if layout == "image":
+        return url
+    return urls.join(url, sample.path if layout == "plate" else sample.name)
+
+
 @dataclass(frozen=True)
 class PredictionStore:
-    """What is made in a partial: one image, or a dataset of them."""
+    """What is made in a partial: one image, a dataset of them, or a plate."""
 
     partial: Partial
     plan: Plan
     origin: str  # what is read
-    as_dataset: bool
+    layout: Layout
     progress: Progress = SILENT  # knows what there was to be warned of
 
     @property
@@ -239,15 +262,22 @@ class PredictionStore:
         """Where it is made."""
         return self.partial.folder
 
+    @property
+    def in_place(self) -> bool:
+        """Whether only labels are kept, beside the images that they are of."""
+        return isinstance(self.partial, PartialLabels)
+
     def outputs(self) -> tuple[SampleOutput, ...]:
-        """Say where the output of each sample is made; creates the dataset, if it is to be one."""
-        if self.as_dataset:
+        """Say where the output of each sample is made; creates what is around them, if anything."""
+        if self.layout == "dataset":
             self._writer()
+        elif self.layout == "plate":
+            self._create_plate()
         told = self._provenance()
         begun = Journal(self.url).read_fingerprint() is not None
         found = []
         for sample, normalizations in zip(self.plan.samples, self.plan.normalizations, strict=True):
-            place = urls.join(self.url, sample.name) if self.as_dataset else self.url
+            place = place_in(self.url, sample, self.layout)
             made = SampleOutput(self.plan, sample, normalizations, place, told, begun)
             if isinstance(sample, RescaledSample):
                 made = replace(made, rescaled=sample)
@@ -275,8 +305,11 @@ class PredictionStore:
     def add_pyramids(self, *, advance: Callable[[], None]) -> None:
         """Add the smaller levels; `advance` is called after each sample."""
         for output in self.outputs():
+            # Labels in their places have the levels of their image.
+            made = output.published or output
+            steps = steps_of(made.sample.image.url) if self.in_place else None
             # Unlike tiles they have no checksums that would tell what a power cut left of them.
-            add_pyramid((output.published or output).place, rebuild=True)
+            add_pyramid(made.place, rebuild=True, steps=steps)
             advance()
 
     def complete(self, **noted: dict[str, Any] | None) -> None:
@@ -287,12 +320,16 @@ class PredictionStore:
         """
         late: dict[str, Any] = {name: value for name, value in noted.items() if value is not None}
         for output in (one for each in self.outputs() for one in each.all):
-            told = told_of(output.place)
+            told, labels = told_of(output.place), urls.join(output.place, "labels")
             if warnings_of(self.progress) != _warnings_in(told):
                 late["warnings"] = list(warnings_of(self.progress))
             if late:
                 update_attributes(output.place, prediction={**told, **late})
-        if self.as_dataset:
+            for name in label_names(read_node(labels)) if self.in_place else ():
+                update_attributes(urls.join(labels, name), prediction={**told, **late})
+        if self.layout == "plate":
+            update_attributes(self.url, prediction=self._provenance())
+        if self.layout == "dataset":
             writer = self._writer()
             for sample in self.plan.samples:
                 if sample.name not in writer.names:
@@ -303,13 +340,73 @@ class PredictionStore:
     def _provenance(self) -> dict[str, Any]:
         return provenance(self.plan, origin=self.origin, warnings=warnings_of(self.progress))
 
+    def _create_plate(self) -> None:
+        origin = read_node(self.origin)
+        if read_node(self.url) is None and isinstance(origin, GroupNode):
+            create_plate(
+                self.url,
+                origin,
+                [sample.field for sample in self.plan.samples if sample.field],
+                attributes={"prediction": self._provenance()},
+                ome_version=self.plan.options.ome_version,
+            )
+
     def _writer(self) -> DatasetWriter:
         attributes = {"prediction": self._provenance()}
         version = self.plan.options.ome_version
         return DatasetWriter(self.url, attributes=attributes, ome_version=version)
 
 
-def output_of(source: str, output: str | None) -> str:
+def output_of(source: str, output: str | None, *, in_place: bool = False) -> str:
     """Say where the prediction goes, once it is known that there is something to predict."""
     detect(source)
-    return output or outputs.output_name(source, ".prediction.zarr")
+    if in_place and output is not None:
+        raise UsageError(f"--in-place must come without --output, got {output}; leave one out")
+    return output or (source if in_place else outputs.output_name(source, ".prediction.zarr"))
+
+
+def labels_in_place(dataset: Dataset, target: str) -> tuple[tuple[str, str, str], ...]:
+    """List the labels that are made of images: path in the partial, image, name."""
+    names = ("classes", "instances") if has_instances(target) else ("classes",)
+    layout = layout_of(dataset)
+    return tuple(
+        (place_in("", sample, layout).lstrip("/") + f"/labels/{name}", sample.image.url, name)
+        for sample in dataset.samples
+        for name in names
+    )
+
+
+def partial_in_place(partial: Partial, dataset: Dataset, target: str) -> PartialLabels:
+    """Return the partial of labels that go beside their images."""
+    allowed = {name: getattr(partial, name) for name in ALLOWED}
+    output = partial.output
+    place = outputs.partial_url(output if urls.is_remote(output) else str(urls.resolved(output)))
+    labels = labels_in_place(dataset, target)
+    return PartialLabels(output, at=place, labels=labels, **allowed)
+
+
+def version_in_place(dataset: Dataset, progress: Progress, *, at: str) -> OmeVersion:
+    """Return the version of images that are to get labels; what can't have any is refused."""
+    if at != "slide":
+        raise UsageError(
+            f"labels in their places must have the size of their image, got --at {at}; leave out"
+            " --in-place"
+        )
+    if dataset.kind in ("dataset", "stack", "array"):
+        raise UsageError(
+            f"labels can be put in their place in an OME-Zarr image, a plate or series, got the "
+            f"{dataset.kind} {dataset.url}; leave out --in-place"
+        )
+    formats = {sample.data.zarr_format for sample in dataset.samples}
+    if len(formats) > 1:
+        raise InputError(
+            f"images of {dataset.url} must be of one version to get labels in their places, got"
+            " OME-Zarr 0.4 and 0.5; predict into another store"
+        )
+    if is_consolidated(dataset.url):
+        warn(
+            progress,
+            f"{dataset.url} has consolidated metadata, which will not list the new labels until"
+            " they are consolidated anew, in Python by zarr.consolidate_metadata",
+        )
+    return "0.4" if formats == {2} else "0.5"

@@ -19,9 +19,10 @@ from unetkit.geometry.tiles import Cover, cover
 from unetkit.models import hardware
 from unetkit.models.decision import OF_WATERSHED, check_seeds, check_threshold
 from unetkit.models.joint_header import usual_decision
-from unetkit.progress import parse_size
+from unetkit.progress import Together, parse_size, warn
 from unetkit.storage.atomic import write_text
 from unetkit.storage.chunks import ChunkInventory, inventory
+from unetkit.storage.collections import COLLECTIONS, each_at_once
 from unetkit.storage.ome import FORMATS, OmeVersion
 from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.version import __version__
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from unetkit.commands.tile_predict.ensemble import Ensemble
     from unetkit.commands.tile_predict.skipping import Mask
     from unetkit.models.model_header import ModelHeader
+    from unetkit.progress import Progress
     from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.partial import PreviousRun
     from unetkit.storage.planes import PlaneArray
@@ -51,6 +53,10 @@ CHOICES: tuple[tuple[str, Sequence[str], str, str], ...] = (
     ("ome_version", tuple(FORMATS), f"one of {', '.join(FORMATS)}", "for 0.5"),
     ("at", ("slide", "model"), "slide or model", "for the slide's own size"),
 )
+
+
+# The side of the blocks in which a collection is looked through.
+LOOKED_AT = 2048
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,50 @@ class PredictOptions:
         except UsageError:
             return self
         return found
+
+
+def leave_out_unreadable(
+    dataset: Dataset,
+    broken: dict[str, str],
+    *,
+    nonfinite: Literal["error", "fill"],
+    progress: Progress,
+) -> Dataset:
+    """Read every pixel of a collection once, so that a damaged image costs none of the others.
+
+    What can't be read goes to `broken`, by its path and with why, beside what is there already.
+    """
+    if dataset.kind not in COLLECTIONS:
+        return dataset
+
+    def look(sample: Sample) -> str | None:
+        try:
+            for box in sample.data.chunk_boxes(LOOKED_AT):
+                block = sample.data.read(box[0], *box[1:])
+                if nonfinite == "error" and not np.isfinite(block).all():
+                    return f"{sample.data.url} must hold finite numbers, got NaN or Inf"
+        except InputError as error:
+            return str(error)
+        return None
+
+    together = Together(progress, "look at the images", total=len(dataset.samples))
+    kept = []
+    for sample, problem in zip(dataset.samples, each_at_once(look, dataset.samples), strict=True):
+        if problem is None:
+            kept.append(sample)
+        else:
+            broken[sample.path] = problem
+        together.advance()
+    if not kept:
+        raise InputError(
+            f"{dataset.url} must hold an image that can be read, got {len(broken)} that can't:"
+            f" {next(iter(broken.values()))}"
+        )
+    if broken:
+        texts = [f"{path} is left out: {problem}" for path, problem in broken.items()]
+        more = f" (and {len(texts) - 3} more)" if len(texts) > 3 else ""
+        warn(progress, *texts, note=f"{' | '.join(texts[:3])}{more}")
+    return replace(dataset, samples=tuple(kept))
 
 
 ABSENT_LIST = "absent-input.jsonl"
