@@ -607,6 +607,7 @@ EXCUSED = {
     "must look like those that": "a model with a memory of its images; test_input_shift.py",
     "say it with --pixel-size": "the same",
     "times as large as": "a model that knows its pixel size; test_magnification.py",
+    "to be read at {} micrometres": "images that have none; train/test_pixel_size.py",
     "must have one job at a time": "two jobs; tests/storage/test_lock.py",
     "must name the job that is at": "the same",
     "must be readable, got '{}'": "a disk that fails; tests/storage/test_retry.py",

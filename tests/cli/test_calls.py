@@ -47,13 +47,13 @@ train a.zarr -o m.safetensors --model keras-unet --set width=16 --set depth=3 --
     --target boundary --init i.safetensors --folds 5 --tensorboard runs --normalization zscore
     --freeze-encoder 9 --seed 3 --channels 0,2 --labels a=classes --axes zyx --device cuda:1
     --precision exact --workers 0 --nonfinite fill --accumulate 2 --resume --keep-state --overwrite
-    --break-lock
+    --break-lock --pixel-size 0.5
 -> 'a.zarr', output='m.safetensors', model='keras-unet', options=('width=16', 'depth=3'),
     recipe='paper', recipe_set=('batch=4', 'grey=0'), loss='unet+0.5*dice', steps=5,
     time_budget='20m', target='boundary', init='i.safetensors', folds=5, tensorboard='runs',
     normalization='zscore', freeze_encoder=9, seed=3, channels='0,2', labels='a=classes',
     axes='zyx', device='cuda:1', precision='exact', workers=0, nonfinite='fill', accumulate=2,
-    resume=True, keep_state=True, overwrite=True, break_lock=True
+    resume=True, keep_state=True, overwrite=True, break_lock=True, pixel_size='0.5'
 
 tile-predict a.zarr --model a.st --model b.st --output p.zarr --tile 384 --overlap 92 --tta flips
     --merge gaussian --probabilities float32 --threshold 0.25 --grow 0 --min-size 9 --skip-below

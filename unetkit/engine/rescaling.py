@@ -10,17 +10,20 @@ import numpy as np
 
 from unetkit.arrays.dtypes import cast
 from unetkit.arrays.scaling import Kernel, scale, scaled_length, taps, vote
+from unetkit.errors import InputError
 from unetkit.storage import urls
 from unetkit.storage.ome import Placement, Steps, placement_of
+from unetkit.storage.pixel_size import plane_pixel
 from unetkit.storage.planes import PlaneArray
 from unetkit.storage.pyramids import levels_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from unetkit.arrays.scaling import Taps
+    from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.images import Image
     from unetkit.storage.planes import Box
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 PART = 2**22
 # Fractions are no finer: along 100,000 pixels it makes less than a tenth of a pixel.
 FINEST = 1000
+# Pixels that are smaller by more show nothing any more, and larger ones too little.
+SMALLEST, LARGEST = 1 / 64, 8.0
 # A level whose pixels differ by no more from those that are wanted is read as it is.
 ALIKE = 0.01
 
@@ -201,6 +206,42 @@ def at_ratios(image: Image, ratios: tuple[float, float]) -> View:
         weights_attributes={},
     )
     return View(view, number, found)
+
+
+def at_pixel_size(dataset: Dataset, wanted: Mapping[str, float]) -> Dataset:
+    """See the images of a dataset at one pixel size, with their labels, and without weights.
+
+    A label is that of the pixel in its middle. What has that size by 1 % stays as it is.
+    """
+    samples = (_at_pixel_size(sample, wanted) for sample in dataset.samples)
+    return replace(dataset, samples=tuple(samples))
+
+
+def _at_pixel_size(sample: Sample, wanted: Mapping[str, float]) -> Sample:
+    image = sample.image
+    own = plane_pixel(image.pixel_size)
+    if own is None:
+        raise InputError(
+            f"sample {sample.name!r} must have a pixel size to be read at {wanted['y']:.4g}"
+            " micrometres, got none; import it again with --pixel-size"
+        )
+    ratios = own[0] / wanted["y"], own[1] / wanted["x"]
+    if all(abs(ratio - 1) <= ALIKE for ratio in ratios):
+        return sample
+    if not all(SMALLEST <= ratio <= LARGEST for ratio in ratios):
+        raise InputError(
+            f"pixels of sample {sample.name!r} must be 1/64 to {LARGEST:g} times as large as"
+            f" {wanted['y']:.4g} micrometres, got {own[0]:.4g}; import it again with the size that"
+            " they have, or name another --pixel-size"
+        )
+    view = at_ratios(image, ratios)
+    shape = view.image.data.height, view.image.data.width
+    labels: dict[str, PlaneArray] = {
+        name: rescaled(array, view.ratios, shape=shape, kernel="nearest")
+        for name, array in image.labels.items()
+    }
+    seen = replace(view.image, labels=labels, label_attributes=image.label_attributes)
+    return replace(sample, image=seen)
 
 
 def _level(data: PlaneArray, wanted: Ratios) -> tuple[int, PlaneArray, Ratios]:

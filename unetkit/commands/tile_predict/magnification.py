@@ -15,7 +15,7 @@ import numpy as np
 from unetkit.engine.block_io import write_tile
 from unetkit.engine.input_shift import PIXEL_TOLERANCE
 from unetkit.engine.jobs import run_jobs
-from unetkit.engine.rescaling import RescaledPlanes, at_ratios, rescaled
+from unetkit.engine.rescaling import LARGEST, SMALLEST, RescaledPlanes, at_ratios, rescaled
 from unetkit.errors import InputError, UsageError
 from unetkit.models.inference import stored_and_classes
 from unetkit.storage.datasets import Sample
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 # Where the prediction of the model's pixel size lies, below one of the image's own.
 MODEL_SIZE = "model-size"
-# Of pixels that are smaller by more nothing would be left, and larger ones show too little.
-SMALLEST, LARGEST = 1 / 64, 8.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from unetkit.commands.train.output import claim_output
 from unetkit.commands.train.plan import TrainOptions, check_channels, choose_task, make_plan
 from unetkit.commands.train.report import TrainingDescription, TrainReport
 from unetkit.commands.train.run import TrainingRun
+from unetkit.engine.rescaling import at_pixel_size
 from unetkit.errors import UsageError
 from unetkit.models import hardware
 from unetkit.models.build import build_model
@@ -32,6 +33,7 @@ from unetkit.progress import (
 )
 from unetkit.storage.atomic import write_bytes
 from unetkit.storage.datasets import open_dataset
+from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.storage.urls import exists
 from unetkit.training.distributed import init_distributed
 from unetkit.training.freezing import freeze
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         LabelName,
         Opt,
         Overwrite,
+        PixelSize,
         Precision,
         Seed,
         Store,
@@ -175,6 +178,7 @@ def train(
     channels: Channels = None,
     labels: LabelName = None,
     axes: Axes = None,
+    pixel_size: PixelSize = None,
     device: Device = "auto",
     precision: Precision = "auto",
     workers: Annotated[int | None, Opt(min=0, default="by the machine", panel="Hardware")] = None,
@@ -237,6 +241,9 @@ def train(
     axes : str, optional
         Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
         say.
+    pixel_size : str, optional
+        Learn from all images at this pixel size in micrometres, such as ``0.5``, by resampling
+        those of another; weights are computed anew there. Left out, images are taken as they are.
     device : str
         Where the network runs: auto, cpu, cuda, cuda:1 or mps.
     precision : {"auto", "exact", "float32", "bfloat16", "float16"}
@@ -307,6 +314,8 @@ def train(
     # A missing input is told first.
     dataset = open_dataset(source, axes=axes, channels=channels, labels=labels)
     check_channels(dataset, channels, progress)
+    if pixel_size is not None:
+        dataset = at_pixel_size(dataset, parse_pixel_size(pixel_size))
     inputs = [source] if init is None else [source, init]
     if folds > 1:
         _check_all([path for path, _ in outputs], inputs, resume=resume, overwrite=overwrite)
