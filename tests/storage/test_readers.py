@@ -32,6 +32,25 @@ def encode(path, pixels):
     return str(path)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".tf8"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG"])
+def test_the_bytes_choose_between_formats_and_not_the_name(kind, suffix, tmp_path):
+    path = save(tmp_path / f"a{suffix}", GREY, format=kind)
+    file = open_file(path, labels=True)
+    assert file.lossy == (kind == "JPEG")
+    if kind != "JPEG":
+        np.testing.assert_array_equal(file.load(), GREY)
+
+
+def test_further_pictures_of_a_phone_s_jpeg_are_said(tmp_path):
+    first, second = Image.fromarray(RGB), Image.fromarray(RGB[::-1].copy())
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
+    first.save(tmp_path / "b.jpg")
+    several = "hold more than one picture, of which the first came in"
+    remarks = [open_file(str(tmp_path / name)).remarks for name in ("a.jpg", "b.jpg")]
+    assert remarks == [(several,), ()]
+
+
 def test_the_suffixes_are_those_of_the_readers_in_capitals_too(tmp_path):
     assert set(suffixes()) >= {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
     path = Path(save(tmp_path / "a.png", GREY)).rename(tmp_path / "A.PNG")

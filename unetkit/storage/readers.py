@@ -34,6 +34,15 @@ READERS = Registry("unetkit.readers", noun="reader")
 # The names that the documentation of OME-TIFF gives to BigTIFF.
 SAME = {".tf2": ".tif", ".tf8": ".tif", ".btf": ".tif"}
 JPEG = b"\xff\xd8\xff"
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# What the readers here are told by, whatever a file's name ends with.
+MAGIC: dict[str, bytes | tuple[bytes, ...]] = {
+    "png": PNG_SIGNATURE,
+    "jpg": JPEG,
+    "jpeg": JPEG,
+    "tif": TIFF,
+    "tiff": TIFF,
+}
 # Our own choice: PNG and JPEG have to be decoded whole. 4 GiB is a square of 65,536 grey pixels;
 # what is larger belongs in a tiled TIFF, and what is small and claims more is a bomb.
 LARGEST = 2**32
@@ -92,7 +101,7 @@ def open_file(
         raise InputError(
             f"image file must be a file, got a folder, pipe or device at {path!r}; name a file"
         )
-    reader = READERS.get(SAME.get(suffix, suffix)[1:])
+    reader = READERS.get(_format(path) or SAME.get(suffix, suffix)[1:])
     image: ImageFile = reader(path, axes=axes and check_axes(axes), labels=labels)
     for damage in image.damage:
         damage.fill = fill
@@ -128,6 +137,16 @@ def open_stored(path: str, *, axes: str | None = None) -> ImageFile:
     )
 
 
+def _format(path: str) -> str | None:
+    """Tell PNG, JPEG and TIFF from each other by their bytes, of which a name may say otherwise."""
+    suffix = Path(path).suffix.lower()
+    if SAME.get(suffix, suffix)[1:] not in MAGIC or not Path(path).is_file():
+        return None
+    with reading(path), Path(path).open("rb") as file:
+        start = file.read(len(PNG_SIGNATURE))
+    return next((name for name, magic in MAGIC.items() if start.startswith(magic)), None)
+
+
 def open_picture(path: str, *, axes: str | None = None, labels: bool = False) -> ImageFile:
     """Look into a PNG or JPEG, whichever of the two the bytes are.
 
@@ -160,7 +179,7 @@ def open_picture(path: str, *, axes: str | None = None, labels: bool = False) ->
         clear = mode == "P" and not labels and "transparency" in picture.info
         lossy = isinstance(picture, JpegImageFile)
         told = _palette_remark(picture, labels=labels) if mode == "P" else ""
-        frames = getattr(picture, "n_frames", 1)
+        frames = _frames(picture)
         turned = picture.getexif().get(ORIENTATION, 1) != 1
         width, height = picture.size
         dtype = np.dtype("uint16" if deep or mode.startswith("I") else "uint8")
@@ -190,6 +209,13 @@ def open_picture(path: str, *, axes: str | None = None, labels: bool = False) ->
         remarks=tuple(remark for remark, there in remarks.items() if there),
         is_damaged=partial(_is_damaged, path) if lossy and width * height <= LOOKED_AT else None,
     )
+
+
+def _frames(picture: Image) -> int:
+    """Count the pictures in a file: those of an animated PNG, or of a JPEG of a phone (MPO)."""
+    several = picture.info.get("mp") and picture._getmp()  # type: ignore[attr-defined]
+    # The number of images, CIPA DC-007, 5.2.3.2.
+    return int(several[0xB001] if several else getattr(picture, "n_frames", 1))
 
 
 def decode_png(content: bytes, *, largest: int) -> NDArray[np.bool_]:

@@ -319,8 +319,8 @@ def test_what_a_reader_remarks_about_a_mask_is_said(folder, run):
     save(folder / "masks" / "b.png", alpha)
     told = Told()
     run(kind="classes", classes="none,one,two,all,seven", progress=told)
-    assert "1 mask: carry a palette, whose indices came in" in told.notes
-    assert any(note.startswith("1 mask: have an alpha channel") for note in told.notes)
+    assert "1 mask carries a palette, whose indices came in" in told.notes
+    assert any(note.startswith("1 mask has transparency (an alpha channel)") for note in told.notes)
     first, second, _ = open_dataset(str(folder / "data.zarr")).samples
     assert np.array_equal(whole(first.labels()), cells() % 256 % 3)
     assert np.array_equal(whole(second.labels()) > 0, cells() > 0)
@@ -335,7 +335,7 @@ def test_damaged_data_of_a_jpeg_are_said(tmp_path):
     (tmp_path / "jpegs" / "b.jpg").write_bytes(data)
     told = Told()
     import_images(str(tmp_path / "jpegs"), str(tmp_path / "data.zarr"), progress=told)
-    assert [note[:28] for note in told.notes] == ["1 image: hold damaged data, "]
+    assert [note[:27] for note in told.notes] == ["1 image holds damaged data,"]
 
 
 def test_damaged_data_of_a_jpeg_inside_a_tiff_are_said(tmp_path):
@@ -352,7 +352,7 @@ def test_damaged_data_of_a_jpeg_inside_a_tiff_are_said(tmp_path):
     torn.write_bytes(content)
     told = Told()
     import_images(str(tmp_path / "tiffs"), str(tmp_path / "data.zarr"), progress=told)
-    assert [note[:28] for note in told.notes] == ["1 image: hold damaged data, "]
+    assert [note[:27] for note in told.notes] == ["1 image holds damaged data,"]
 
 
 def test_a_mask_that_was_drawn_upright(folder, run):
@@ -579,7 +579,7 @@ def test_what_was_passed_over_or_dropped_is_said_and_nothing_else():
 def test_remarks_of_readers_are_counted():
     odd = ImageFile("b.jpg", "yx", (1, 1), FILE.dtype, FILE.strips, remarks=("were turned",))
     said = cautions(report(), [FILE, odd, odd], MaskRules(), asked=False)
-    assert said == ["2 images: were turned"]
+    assert said == ["2 images were turned"]
 
 
 def test_masks_without_foreground_are_worth_a_word():

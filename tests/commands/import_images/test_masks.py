@@ -48,7 +48,8 @@ def test_colours_that_are_greys(tmp_path):
 
 
 def test_another_size_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"got 3 x 4 in .*mask\.png.* for 4 x 3 in .*image\.tif"):
+    said = r"got 3 x 4 in .*mask\.png.* for 4 x 3 in .*image\.tif.*else scale it to that size"
+    with pytest.raises(InputError, match=said):
         read_mask(mask(tmp_path, CELLS), image(tmp_path, 4, 3))
     with pytest.raises(InputError, match=r"got 1 along z in .* for 2"):
         read_mask(mask(tmp_path, CELLS), image(tmp_path, 2, 3, 4))

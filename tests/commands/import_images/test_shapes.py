@@ -245,7 +245,7 @@ def test_files_find_their_images_by_name(tmp_path):
         )
         sizes = {name: int(found.sum()) for name, found in labels_of(tmp_path / out).items()}
         assert sizes == {"a": 4, "b": 16}
-        assert "left out the shapes of 1 other images: 'z.geojson'" in told.notes
+        assert "left out the shapes of 1 other image: 'z.geojson'" in told.notes
     for name in "ab":
         (tmp_path / "images" / f"{name}.png").unlink()
     with pytest.raises(InputError, match=r"must name images that are there, got 'a.geojson'"):
@@ -281,7 +281,7 @@ def test_one_file_of_many_images_is_matched_by_the_names_that_it_holds(tmp_path)
     import_images(source, out, labels=str(tmp_path / "coco.json"), progress=told)
     # An image that is listed and has no object is background, one that is not is unlabelled.
     assert {name: int(found.max()) for name, found in labels_of(out).items()} == {"a": 0, "b": 2}
-    assert "left out the shapes of 1 other images: 'train/x.png'" in told.notes
+    assert "left out the shapes of 1 other image: 'train/x.png'" in told.notes
     document["images"][0] |= {"height": 30, "width": 20}
     (tmp_path / "coco.json").write_text(json.dumps(document))
     with pytest.raises(LabelError, match=r"30 x 20 .* for 20 x 30 .*; its sides are swapped"):

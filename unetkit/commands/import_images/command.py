@@ -125,9 +125,19 @@ def _remarks(noun: str, files: Sequence[ImageFile]) -> list[str]:
             f" {sum(file.parts for file in holed):,} were never written and came in as 0"
         )
     remarks = [remark for file in files for remark in file.remarks]
-    remarks += ["have an alpha channel, which counts where colours don't" for f in files if f.alpha]
-    said += [f"{_many(count, noun)}: {remark}" for remark, count in Counter(remarks).items()]
-    return said
+    seen = (
+        "have transparency (an alpha channel), which is taken for the mask where all that shows is"
+        " of one colour; elsewhere the colours are"
+    )
+    remarks += [seen for file in files if file.alpha]
+    return said + [_remark(noun, count, remark) for remark, count in Counter(remarks).items()]
+
+
+def _remark(noun: str, count: int, remark: str) -> str:
+    """Say of how many files a remark is; it is written of many."""
+    verb, _, rest = remark.partition(" ")
+    one = {"have": "has", "hold": "holds", "carry": "carries", "were": "was"}
+    return f"{_many(count, noun)} {one.get(verb, verb) if count == 1 else verb} {rest}"
 
 
 def _many(count: int, noun: str, plural: str = "") -> str:
@@ -358,7 +368,7 @@ def _damage(files: Sequence[ImageFile]) -> Iterator[Callable[[], list[str]]]:
     def said() -> list[str]:
         count = sum(check.result() for check in checks)
         what = "hold damaged data, so that some pixels are not those that were saved"
-        return [f"{_many(count, 'image')}: {what}"] if count else []
+        return [_remark("image", count, what)] if count else []
 
     try:
         yield said

@@ -90,10 +90,12 @@ def open_mask(path: str, image: ImageFile, *, fill: bool = False) -> ImageFile:
             "mask must be as high and wide as its image, got"
             f" {sizes[0][0]} x {sizes[0][1]} in {path!r} for"
             f" {sizes[1][0]} x {sizes[1][1]} in {image.path!r}"
-            + "".join(
-                f"; {name!r} carries an orientation, which is not applied: save it as it is to be"
-                " shown, without one"
-                for name in turned[:1]
+            + (
+                f"; {turned[0]!r} carries an orientation, which is not applied: save it as it is to"
+                " be shown, without one"
+                if turned
+                else "; is it another image's? else scale it to that size, without smoothing, or"
+                " take it away"
             )
         )
     return file

@@ -138,7 +138,9 @@ def pair_files(source: str, labels: str | None) -> tuple[list[Pair], FoundFiles]
         if not paired or (lost and Path(source).is_dir()):
             raise _unpaired(source, labels, images=images, masks=masks, lost=lost)
         if lost:
-            remarks.append(f"left out {len(lost):,} masks of other images")
+            remarks.append(
+                f"left out {len(lost):,} {'mask' if len(lost) == 1 else 'masks'} of other images"
+            )
     _check_channels(images, source)
     pairs = [_pair(name, files, masks.get(name)) for name, files in images.items()]
     found = replace(found, remarks=(*remarks, *_remarks(pairs)))

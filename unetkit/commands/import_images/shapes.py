@@ -131,7 +131,9 @@ def pair_shapes(
             " alike"
         )
     remarks = (
-        [f"left out the shapes of {len(lost):,} other images: {_listed(lost)}"] if lost else []
+        [f"left out the shapes of {_many(len(lost), 'other image')}: {_listed(lost)}"]
+        if lost
+        else []
     )
     remarks += _without_region(found, rules)
     drawn = [
