@@ -40,6 +40,8 @@ WARM = (
     "export seen.zarr --to geojson -o warm.geojson",
     "augment data.zarr warm-more.zarr --copies 1",
     "models export model.safetensors -o warm.pt2",
+    "import tiled.tif warm-drawn.zarr --labels drawn.geojson",
+    "tune model.safetensors data.zarr -o warm.safetensors --device cpu",
 )
 # What is stopped half-way, and before which change on the disk.
 STOPPED = {
@@ -89,7 +91,34 @@ def draw(folder):
     Image.fromarray(image).convert("P").save(folder / "palette.png")
     tifffile.imwrite(folder / "tiled.tif", image, compression="zlib", tile=(16, 16))
     tifffile.imwrite(folder / "stack.ome.tif", image[None].repeat(2, 0), metadata={"axes": "CYX"})
+    outline(folder, image.shape)
     lay_older(folder / "old.zarr", image)
+
+
+def outline(folder, shape):
+    """Draw two objects around, as three programs store that."""
+    height, width = shape
+    corners = ((2, 2, 12, 10), (20, 4, 31, 15))
+    rings = [[[x, y], [x1, y], [x1, y1], [x, y1], [x, y]] for x, y, x1, y1 in corners]
+    shapes = [{"type": "Polygon", "coordinates": [ring]} for ring in rings]
+    features = [{"type": "Feature", "geometry": one, "properties": {}} for one in shapes]
+    drawn = {"type": "FeatureCollection", "features": features}
+    (folder / "drawn.geojson").write_text(json.dumps(drawn))
+    known = {"id": 1, "file_name": "tiled.tif", "height": height, "width": width}
+    runs = {"size": [height, width], "counts": [5, 10, height * width - 15]}
+    parts = ([[number for point in rings[0][:4] for number in point]], runs)
+    listed = [
+        {"id": number, "image_id": 1, "category_id": 1, "segmentation": part}
+        for number, part in enumerate(parts)
+    ]
+    coco = {"images": [known], "annotations": listed, "categories": [{"id": 1, "name": "cell"}]}
+    (folder / "drawn.json").write_text(json.dumps(coco))
+    polygons = "".join(
+        f'<polygon label="cell" points="{";".join(f"{x},{y}" for x, y in ring[:4])}"/>'
+        for ring in rings
+    )
+    image = f'<image id="0" name="tiled.tif" width="{width}" height="{height}">{polygons}</image>'
+    (folder / "drawn.xml").write_text(f"<annotations><version>1.1</version>{image}</annotations>")
 
 
 def lay_older(folder, image):
