@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS, HypothesisProvider
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
@@ -40,6 +41,13 @@ SETTINGS = {"a": {"threshold": 0.5}, "b": {"threshold": 0.4}}
 TILES = 6
 FINGERPRINT, JOURNAL = ".unetkit/fingerprint.json", ".unetkit/journal.txt"
 DOCUMENTS = ("zarr.json", "0/zarr.json", "labels/classes/0/zarr.json")
+
+
+class Plain(HypothesisProvider):
+    """Draws by the seed alone: the usual one also takes numbers out of whatever was imported."""
+
+    def _maybe_draw_constant(self, *_, **__):
+        return None
 
 
 @dataclass
@@ -81,6 +89,7 @@ def disk(tmp_path_factory):
 
 @pytest.fixture
 def world(kit, disk, monkeypatch):
+    monkeypatch.setitem(AVAILABLE_PROVIDERS, "plain", Plain)
     folder = disk / "inputs"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -232,11 +241,12 @@ class Store(RuleBasedStateMachine):
         path.unlink()
         if how == "remove" or not content:
             return
-        if how == "edit":
+        # One that was cut before can't be edited.
+        if how == "edit" and self.sound:
             document = json.loads(content)
             document["attributes"] = {**document.get("attributes", {}), "other": 1}
             path.write_text(json.dumps(document))
-        elif how == "cut":
+        elif how in ("cut", "edit"):
             path.write_bytes(content[: len(content) // 2])
         else:
             path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
@@ -302,12 +312,11 @@ def run(world, examples, steps):
             phases=(Phase.explicit, Phase.generate),
             database=None,
             derandomize=True,
+            backend="plain",
         ),
     )
 
 
-# What is drawn hangs on what else was imported, so that a fault would come and go.
-@pytest.mark.slow
 def test_nothing_is_lost_in_any_order(world):
     run(world, 15, 12)
 
