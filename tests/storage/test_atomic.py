@@ -130,6 +130,15 @@ def test_only_what_is_half_written_or_half_removed_goes(tmp_path):
     assert not list(tmp_path.rglob("*.unetkit-old"))
 
 
+def test_a_file_that_is_written_sweeps_what_was_tried_long_before(tmp_path):
+    old, young, others = f".a.{HEX}.tmp", f".a.{HEX[::-1]}.tmp", [f".b.{HEX}.tmp", ".a.0f.tmp"]
+    lay(tmp_path, [old, young, *others])
+    for name in (old, *others):
+        os.utime(tmp_path / name, (0, 0))
+    write_bytes(str(tmp_path / "a"), b"new")
+    assert files(tmp_path) == {"a", young, *others}
+
+
 def test_what_zarr_writes_half_has_such_a_name(tmp_path):
     seen = []
     array = zarr.create_array(str(tmp_path / "a"), shape=(4,), chunks=(4,), dtype="u1")

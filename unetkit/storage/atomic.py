@@ -24,7 +24,8 @@ def write_bytes(path: str, data: bytes) -> None:
     """Write a file that is there whole or not at all, in a folder that exists.
 
     It is written beside its place under another name, reaches the disk, and takes its place. A new
-    file gets the mode that the umask leaves of 0666; an existing one keeps its mode.
+    file gets the mode that the umask leaves of 0666; an existing one keeps its mode. What killed
+    jobs left of their tries to write it goes.
     """
     if is_remote(path):
         urls.write(path, data)
@@ -38,10 +39,25 @@ def write_bytes(path: str, data: bytes) -> None:
         _write_new(temporary, data, mode=_mode(target))
         temporary.replace(target)
         sync_folder(target.parent)
+        _sweep_abandoned(target)
     except OSError as error:
         raise ResourceError(f"{path} must be writable, got: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# Seconds after which a file that is not complete is nobody's any more: none takes so long to write.
+ABANDONED = 3600
+
+
+def _sweep_abandoned(target: Path) -> None:
+    """Remove tries to write a file that were given up long before it was written, by its disk."""
+    with suppress(OSError):
+        # By the clock of the disk, which may be another machine's.
+        written = target.stat().st_mtime
+        for path in _beside(target, "tmp"):
+            if written - path.stat(follow_symlinks=False).st_mtime > ABANDONED:
+                path.unlink()
 
 
 def share_file(source: str, target: str, *, content: bytes) -> None:
@@ -221,21 +237,24 @@ def recover(url: str, partial: str) -> None:
     if is_remote(url):
         return
     place = Path(url.rstrip("/"))
-    for path in _asides(partial):
+    for path in asides(partial):
         remove(path)
-    for path in _asides(url):
+    for path in asides(url):
         if os.path.lexists(place):
             remove(path)
         else:
             path.rename(place)
 
 
-def _asides(url: str) -> list[Path]:
-    place = Path(url.rstrip("/"))
+def asides(url: str) -> list[Path]:
+    """List what was put aside in order to be removed or replaced, and is still there."""
+    return _beside(Path(url.rstrip("/")), "unetkit-old")
+
+
+def _beside(place: Path, ending: str) -> list[Path]:
+    """List what this library called after a file or folder beside it, by chance and an ending."""
     start = f".{place.name[:200]}."
-    return [
-        path
-        for path in place.parent.iterdir()
-        if path.name.startswith(start)
-        and re.fullmatch(r"[0-9a-f]{16}\.unetkit-old", path.name.removeprefix(start))
-    ]
+    with os.scandir(place.parent) as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(start)]
+    token = re.compile(rf"[0-9a-f]{{16}}\.{re.escape(ending)}")
+    return [place.with_name(name) for name in names if token.fullmatch(name, len(start))]

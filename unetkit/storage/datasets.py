@@ -17,7 +17,7 @@ from unetkit.errors import (
     UsageError,
     command_line,
 )
-from unetkit.storage.atomic import write_bytes, write_text
+from unetkit.storage.atomic import asides, write_bytes, write_text
 from unetkit.storage.chunks import empty_chunks
 from unetkit.storage.collections import COLLECTIONS, each_at_once, list_fields
 from unetkit.storage.image_file import are_axes
@@ -59,13 +59,14 @@ from unetkit.storage.ome import (
     provenance_marks,
     read_multiscale,
 )
-from unetkit.storage.outputs import discard
+from unetkit.storage.outputs import discard, written_by_unetkit
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import (
     base_name,
     exists,
     files_below,
     inside,
+    is_remote,
     is_segment,
     join,
     read,
@@ -120,10 +121,7 @@ class DatasetWriter:
         What an interrupted run left there, with its name in no list, is still there. `source` is
         what the sample was made from, itself where left out.
         """
-        is_taken = name.lower() in ("zarr.json", COLLECTION.lower())
-        # A name of a file that is no UTF-8 comes with what no document can hold.
-        is_odd = name.startswith(".") or any("\ud800" <= letter <= "\udfff" for letter in name)
-        if not is_segment(name) or is_taken or is_odd:
+        if not _may_be_sample(name):
             raise InputError(
                 f"a sample's name must be a plain folder name, got {name!r}; rename the file"
             )
@@ -148,8 +146,12 @@ class DatasetWriter:
             raise
 
     def remove(self, names: Sequence[str]) -> None:
-        """Take samples out, off the list first, so that it never names one that is not there."""
-        lost = [name for name in names if name not in self.names]
+        """Take samples out, off the list first, so that it never names one that is not there.
+
+        Those that an earlier removal had taken off the list, and not from the disk, go as well.
+        """
+        left = {name for name in names if name not in self.names and self._is_left(name)}
+        lost = [name for name in names if name not in (*self.names, *left)]
         if lost:
             raise InputError(
                 f"samples of {self.url} must be among {listed_names(self.names)}, got"
@@ -160,10 +162,17 @@ class DatasetWriter:
             raise UsageError(
                 f"a sample must be left in {self.url}, got the names of all; remove its folder"
             )
-        self._list()
+        if not left.issuperset(names):
+            self._list()
         for name in dict.fromkeys(names):
-            if exists(join(self.url, name)):
-                discard(join(self.url, name))
+            discard(join(self.url, name))
+
+    def _is_left(self, name: str) -> bool:
+        """Tell whether there is a sample, or a part of one, that is in no list."""
+        if not _may_be_sample(name):
+            return False
+        place = join(self.url, name)
+        return written_by_unetkit(place) or (not is_remote(place) and bool(asides(place)))
 
     def finish(self, *, warnings: Sequence[str] = ()) -> None:
         """Add pyramids to the new samples, make sure that all are there, and list them.
@@ -218,6 +227,13 @@ class DatasetWriter:
         else:
             replace_attributes(folder, series)
         write_text(join(folder, COLLECTION_XML), collection_xml(images))
+
+
+def _may_be_sample(name: str) -> bool:
+    is_taken = name.lower() in ("zarr.json", COLLECTION.lower())
+    # A name of a file that is no UTF-8 comes with what no document can hold.
+    is_odd = name.startswith(".") or any("\ud800" <= letter <= "\udfff" for letter in name)
+    return is_segment(name) and not is_taken and not is_odd
 
 
 def write_sample(

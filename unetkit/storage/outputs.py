@@ -208,14 +208,18 @@ def publish(partial: str, url: str, *, overwrite: bool, synced: bool = False) ->
 
 
 def discard(url: str) -> None:
-    """Remove what this library made itself and nobody else has seen, such as a partial."""
+    """Remove what this library made itself and nobody else has seen, such as a partial.
+
+    A removal of it that was killed half-way is brought to its end.
+    """
     if is_remote(url):
         urls.remove(url)
         return
     if os.path.lexists(url):
-        aside = half_removed(url)
-        Path(url).rename(aside)
-        remove(aside)
+        Path(url).rename(half_removed(url))
+    if Path(url).parent.is_dir():
+        for aside in atomic.asides(url):
+            remove(aside)
 
 
 def free_bytes(url: str) -> int | None:

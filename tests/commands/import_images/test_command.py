@@ -654,6 +654,30 @@ def test_samples_are_removed(folder, run, folder_is_gone):
     assert not (folder / "data.zarr" / "b").exists()
 
 
+@pytest.mark.parametrize("left", ["b", ".b.0123456789abcdef.unetkit-old"])
+def test_a_removal_that_was_killed_is_brought_to_its_end(folder, run, left):
+    out = run().output
+    kept = folder / "data.zarr" / "b"
+    shutil.copytree(kept, folder / "kept")
+    remove_samples(out, "b")
+    whole = files_of(folder / "data.zarr")
+    (folder / "kept").rename(kept.with_name(left))
+    assert remove_samples(out, "b").samples == 2
+    assert files_of(folder / "data.zarr") == whole
+    assert sorted(path.name for path in kept.parent.iterdir() if "b" in path.name) == []
+
+
+def test_a_removal_takes_no_folder_that_is_no_sample(folder, run):
+    out = run().output
+    (folder / "data.zarr" / "notes").mkdir()
+    before = files_of(folder)
+    for name in ("notes", "OME", "..", "zarr.json", ".a"):
+        with pytest.raises(InputError, match="must be among 'a', 'b', 'c', got"):
+            remove_samples(out, name)
+    assert (folder / "data.zarr" / "notes").exists()
+    assert files_of(folder) == before
+
+
 @pytest.mark.parametrize(
     ("names", "error", "words"),
     [
