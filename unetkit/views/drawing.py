@@ -110,12 +110,14 @@ def colours(labels: npt.NDArray[np.integer]) -> Rgb:
     return painted
 
 
-def outlined(picture: Rgb, labels: npt.NDArray[np.integer], *, fill: float = 0.0) -> Rgb:
+def outlined(
+    picture: Rgb, labels: npt.NDArray[np.integer], *, fill: float = 0.0, classes: bool = False
+) -> Rgb:
     """Draw the outline of every object over a copy of a picture.
 
-    `fill` is how strongly the inside is tinted, 0 to 1.
+    `fill` is how strongly the inside is tinted, 0 to 1. Of `classes` each has one colour.
     """
-    painted = colours(labels)
+    painted = PALETTE[(labels.astype(np.int64) - 1) % len(PALETTE)] if classes else colours(labels)
     result = picture.copy()
     if fill > 0:
         inside = labels != 0
@@ -123,6 +125,14 @@ def outlined(picture: Rgb, labels: npt.NDArray[np.integer], *, fill: float = 0.0
         result[inside] = np.round(mixed).astype(np.uint8)
     rim = edges(labels)
     result[rim] = painted[rim]
+    return result
+
+
+def dimmed(picture: Rgb, where: npt.NDArray[np.bool_]) -> Rgb:
+    """Darken a copy of a picture where nobody judged, and draw a bright rim around that."""
+    result = picture.copy()
+    result[where] = picture[where] // 3
+    result[edges(where.astype(np.uint8))] = 255
     return result
 
 

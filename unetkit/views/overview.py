@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 from unetkit.storage.outputs import check_output
@@ -80,7 +81,35 @@ def draw_overview(path: str, images: Dataset, predictions: Dataset) -> None:
     overview_picture(path, shown, title=stem(predictions.url))
 
 
+def draw_dataset(path: str, data: Dataset, names: Sequence[str]) -> None:
+    """Draw the middle plane of some samples, evenly chosen where they are many, with their labels.
+
+    What nobody judged is dim.
+    """
+    count = min(len(names), MAX_IMAGES)
+    chosen = [data[names[k * (len(names) - 1) // max(count - 1, 1)]] for k in range(count)]
+    side = side_for(count)
+    panels = []
+    for sample in chosen:
+        plane = sample.data.planes // 2
+        small = partial(thumbnail, plane=plane, side=side)
+        image = small(sample.data)
+        panel = image_panel(
+            image,
+            _caption(sample, sample, plane),
+            labels=small(sample.labels()) if sample.label_kind else None,
+            ignore=small(sample.ignore) if sample.ignore is not None else None,
+            fill=TINT,
+            classes=sample.label_kind == "classes",
+            scale=max(1, side // max(image.shape[1:])),
+        )
+        panels.append(panel)
+    many = f": {count} of {len(names)} samples" if count < len(names) else ""
+    contact_sheet(path, panels, columns=columns_for(count), title=f"{stem(data.url)}{many}")
+
+
 def _caption(image: Sample, made: Sample, plane: int) -> str:
-    size = f"{image.data.height} x {image.data.width} pixels, {made.label_kind}"
+    kind = made.label_kind or "unlabelled"
+    size = f"{image.data.height} x {image.data.width} pixels, {kind}"
     where = f", plane {plane + 1} of {image.data.planes}" if image.data.planes > 1 else ""
     return f"{image.name}: {size}{where}"

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from unetkit.storage.atomic import write_bytes
-from unetkit.views.drawing import heat, outlined, to_rgb8
+from unetkit.views.drawing import dimmed, heat, outlined, to_rgb8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,13 +148,16 @@ def image_panel(
     *,
     labels: npt.NDArray[np.integer] | None = None,
     fill: float = 0.0,
+    classes: bool = False,
+    ignore: npt.NDArray[np.integer] | None = None,
     grid_lines: npt.NDArray[np.floating] | None = None,
     scale: float | None = None,
 ) -> Panel:
     """Show an image (C, Y, X) at a size that can be looked at, with what belongs over it.
 
     `labels` are outlined, each object in a colour that its neighbours do not have, and tinted as
-    strongly as `fill` says, 0 to 1. `grid_lines` (2, P, Q) are y and x of the crossings of a grid,
+    strongly as `fill` says, 0 to 1, or `classes` with a colour each. Where `ignore` is not 0 the
+    picture is dim. `grid_lines` (2, P, Q) are y and x of the crossings of a grid,
     in pixels of the image. `scale` is pixels of the picture for one of the image; left out, what
     suits a screen.
     """
@@ -163,7 +166,9 @@ def image_panel(
     picture = _resized(to_rgb8(image), size)
     if labels is not None:
         # Outlines are drawn after the change of size, so that they are one fine line everywhere.
-        picture = outlined(picture, _nearest(labels, size), fill=fill)
+        picture = outlined(picture, _nearest(labels, size), fill=fill, classes=classes)
+    if ignore is not None:
+        picture = dimmed(picture, _nearest(ignore, size) != 0)
     if grid_lines is not None:
         picture = _with_grid(picture, grid_lines, scale=size[0] / shape[0])
     return Panel(picture, caption)

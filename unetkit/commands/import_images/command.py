@@ -26,13 +26,15 @@ from unetkit.commands.import_images.shapes import (
 from unetkit.errors import InputError, UsageError
 from unetkit.progress import SILENT, Progress, collects_warnings, warn, warnings_of
 from unetkit.storage.annotations import annotation_files
-from unetkit.storage.datasets import DatasetWriter, are_named
+from unetkit.storage.datasets import DatasetWriter, are_named, open_dataset
 from unetkit.storage.image_file import ImageFile, check_axes, joined
 from unetkit.storage.images import channel_numbers, detect
+from unetkit.storage.outputs import check_output
 from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.storage.readers import is_stored, open_file
 from unetkit.storage.tiff_bands import place_of
 from unetkit.storage.urls import resolved
+from unetkit.views.overview import draw_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -61,6 +63,7 @@ class ImportReport:
     class_names: tuple[str, ...] = ()
     axes: tuple[str, ...] = ()  # several where images differ
     pixel_size: dict[str, float] | None = None  # micrometres, where all images have the same
+    preview: str | None = None  # the picture
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -172,6 +175,9 @@ def import_images(
     require_complete_input: bool = False,
     damaged: Literal["error", "fill"] = "error",
     append: Annotated[bool, Opt(panel="Output")] = False,
+    preview: Annotated[
+        str | None, Opt(panel="Output", check="unetkit.storage.urls:check_png")
+    ] = None,
     overwrite: Overwrite = False,
     progress: Progress = SILENT,
 ) -> ImportReport:
@@ -231,6 +237,9 @@ def import_images(
         0, recorded, and ignored in labels.
     append : bool
         Add to a dataset that is there; images that it has already are skipped.
+    preview : str, optional
+        Write a PNG to look at: images with the outlines of their labels, dim where nobody judged;
+        some, evenly chosen, where they are many.
     overwrite : bool
         Replace an earlier result of unetkit.
     progress : Progress
@@ -283,6 +292,9 @@ def import_images(
         found = replace(found, remarks=(*found.remarks, *remarks))
     here = DatasetOutput(output, append=append, overwrite=overwrite)
     here.check(pairs)
+    if preview is not None:
+        inputs = [path for pair in pairs for path in pair.files]
+        check_output(preview, inputs=inputs, overwrite=overwrite or append)
     opened = partial(open_file, axes=axes and check_axes(axes), fill=fill)
     pairs, files = _open_all(pairs, opened, channels=channels, size=size)
     if append:
@@ -333,6 +345,10 @@ def import_images(
             here.write_dataset(pairs, files, rules, progress=progress, warned=warned)
     for sentence in notes(report, rules):
         progress.note(sentence)
+    if preview is not None and pairs:
+        made = open_dataset(output)
+        draw_dataset(preview, made, made.names if alone else [pair.name for pair in pairs])
+        report = replace(report, preview=preview)
     return replace(report, damaged_parts=sum(map(_filled_parts, _all_files(files, rules))))
 
 
