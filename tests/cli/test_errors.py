@@ -49,7 +49,7 @@ REFUSED = """
 2 tile-predict here --scheduler local:0
 2 tile-predict here --scheduler tcp://host
 2 tile-predict here --device gpu
-2 tile-predict here --seed-size 3
+2 tile-predict here --separate components --seed-size 3
 2 tile-predict here --resume --overwrite
 2 tile-predict here --overview a.jpg
 3 tile-predict here

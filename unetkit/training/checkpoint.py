@@ -65,13 +65,14 @@ class Checkpoint:
             AttributeError,
             RecursionError,
         ) as error:
-            raise _damaged(path, f"{type(error).__name__}: {error!s:.80}") from error
+            raise damaged_state(path, f"{type(error).__name__}: {error!s:.80}") from error
         if checksum != checksum_of(tensors, text):
-            raise _damaged(path, "another checksum than its own")
+            raise damaged_state(path, "another checksum than its own")
         return cls(tensors, facts)
 
 
-def _damaged(path: str, got: str) -> InputError:
+def damaged_state(path: str, got: str) -> InputError:
+    """Say that a state can't be gone on from."""
     return InputError(
         f"state {path} must be as it was written, got {got}; add --overwrite instead of --resume"
         " to start afresh"
@@ -162,6 +163,17 @@ class Validation:
     loss: float  # decides between equal scores
     scores: dict[str, Any] = field(default_factory=dict)  # all scores, for people
 
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Self:
+        """Read what `asdict` returned; ValueError for what it never does."""
+        if not isinstance(found, dict) or found.keys() != {"score", "loss", "scores"}:
+            raise ValueError(f"a validation must have scores, got {found!r:.80}")
+        if any(type(found[name]) not in (int, float) for name in ("score", "loss")):
+            raise ValueError(f"score and loss must be numbers, got {found!r:.80}")
+        if not isinstance(found["scores"], dict):
+            raise ValueError(f"scores must be named, got {found['scores']!r:.80}")
+        return cls(**found)
+
     @property
     def rank(self) -> tuple[float, float]:
         """The higher the better; scores that differ by less than a thousandth are equal."""
@@ -193,6 +205,11 @@ class Position:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` returned."""
+        """Read what `to_dict` returned; ValueError for what it never does."""
+        names = ("step", "validated", "best_step", "since_best")
+        if not isinstance(found, dict) or found.keys() != {*names, "best"}:
+            raise ValueError(f"a position must have {', '.join(names)} and best, got {found!r:.80}")
+        if any(type(found[name]) is not int or found[name] < 0 for name in names):
+            raise ValueError(f"steps must be counts, got {found!r:.80}")
         best = found["best"]
-        return cls(**{**found, "best": None if best is None else Validation(**best)})
+        return cls(**{**found, "best": None if best is None else Validation.from_dict(best)})

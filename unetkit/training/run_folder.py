@@ -22,7 +22,7 @@ from unetkit.storage.outputs import (
     written_by_unetkit,
 )
 from unetkit.storage.urls import exists
-from unetkit.training.checkpoint import Checkpoints, Position
+from unetkit.training.checkpoint import LAST, Checkpoints, Position, damaged_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -144,11 +144,16 @@ class RunFolder:
         state = self.states.load(note) if self.resumes else None
         if state is None:
             return None
-        if state.facts["position"]["best"] is not None:
-            self._check_best(state)
+        try:
+            best, more = Position.from_dict(state.facts["position"]).best, state.facts["more"]
+            known = {**more.get("best", {})}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged_state(f"{self.folder}/{LAST}", f"{error!s:.120}") from error
+        if best is not None:
+            self._check_best(state, known)
         return state
 
-    def _check_best(self, state: Checkpoint) -> None:
+    def _check_best(self, state: Checkpoint, known: dict[str, Any]) -> None:
         """Make sure that the best model which a state knows is there as it was written."""
         step = state.facts["position"]["best_step"]
         kept = self._best_of(step)
@@ -164,8 +169,7 @@ class RunFolder:
         except OSError as error:
             raise _damaged_best(path, error.strerror or "an error") from error
         # States of earlier versions know the step alone.
-        known = {"step": step, "checksum": found["checksum"], **state.facts["more"].get("best", {})}
-        if known != found:
+        if {"step": step, "checksum": found["checksum"], **known} != found:
             raise _damaged_best(path, "another model")
         self._best_checksum = found["checksum"]
 

@@ -235,6 +235,16 @@ def test_results_come_back_as_they_were():
         cached_counts.unpack({"kind": "Popen", "parts": {}}, {})
 
 
+@pytest.mark.parametrize("part", [{"array": "long"}, 1.5, {"kind": "Surfaces", "parts": {}}])
+def test_results_of_other_forms_are_none(part):
+    arrays = {"a": np.zeros(2, np.int64), "long": np.zeros(3, np.int64)}
+    whole = {"kind": "Surfaces", "parts": {"keys": {"array": "a"}, "counts": {"array": "a"}}}
+    assert len(cached_counts.unpack(whole, arrays).keys) == 2
+    whole["parts"]["counts"] = part
+    with pytest.raises((ValueError, KeyError)):
+        cached_counts.unpack(whole, arrays)
+
+
 def put_in_place_of(key, tree, content=None):
     """Exchange a kept result for another with a checksum that is right."""
     with journal.Journal(PARTIAL) as record:

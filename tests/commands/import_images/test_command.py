@@ -928,7 +928,7 @@ def test_a_glob_takes_its_masks_out_of_a_folder_of_more(folder):
         progress=told,
     )
     assert (report.samples, report.labelled) == (2, 2)
-    assert "left out 1 masks of other images" in told.notes
+    assert "left out 1 mask of other images" in told.notes
 
 
 @pytest.mark.parametrize(

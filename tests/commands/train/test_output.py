@@ -296,6 +296,29 @@ def test_a_best_model_that_is_another_never_becomes_the_model(here, small_model,
     assert (here / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"position": {"step": "../.."}},
+        {"position": {"best": {"score": "../..", "loss": 0.5, "scores": {}}}},
+        {"position": {"best": []}},
+        {"more": {"best": [[[]]]}},
+    ],
+)
+def test_a_state_of_another_form_is_refused_and_stays(here, change):
+    crash(10)
+    place = here / "model.train" / "last.safetensors"
+    state = Checkpoint.from_bytes(place.read_bytes(), path="")
+    facts = {**state.facts, **{name: {**state.facts[name], **new} for name, new in change.items()}}
+    content = Checkpoint(state.tensors, facts).to_bytes()
+    place.write_bytes(content)
+    told = (here / "model.train" / "log.jsonl").read_bytes()
+    with pytest.raises(InputError, match="must be as it was written"):
+        run(resume=True)
+    assert place.read_bytes() == content
+    assert (here / "model.train" / "log.jsonl").read_bytes() == told
+
+
 def test_the_state_stays_where_wanted(here):
     run(steps=4, keep_state=True)
     content = (here / "model.train" / "last.safetensors").read_bytes()

@@ -41,7 +41,8 @@ SAVE_MIN_BLOCKS = 256
 # After these the work itself is sound, and going on with it is worth while.
 SOUND = (*RESUMABLE, KeyboardInterrupt, OutputError)
 # What comes of a result that is not what was kept, though its checksum is right.
-_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, BadZipFile)
+_UNFIT = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_UNREADABLE = (*_UNFIT, OSError, BadZipFile)
 # The version of what jobs return; results of another are never added to these.
 COUNTS = 2
 AFRESH = "an unfinished evaluation is started afresh; --resume goes on with one"
@@ -55,6 +56,13 @@ _KINDS: dict[str, type[Any]] = {
     "Topology": Topology,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
+# What their fields are declared to be.
+_TYPES: dict[str, type[Any]] = {
+    "Array": np.ndarray,
+    "int": int,
+    "None": type(None),
+    **{kind.__name__: kind for kind in _NAMES},
+}
 
 
 @dataclass
@@ -164,7 +172,18 @@ def cached_counts(
             )
         )
         making.write_fingerprint(now)
-        yield CachedCounts(Results(making.folder, journal), stop, resume)
+        counts = CachedCounts(Results(making.folder, journal), stop, resume)
+        try:
+            yield counts
+        except _UNFIT as error:
+            if not counts.reused:
+                raise
+            # Counts of other forms than were kept, under a checksum of their own.
+            raise OutputError(
+                f"counts that an earlier evaluation kept in {making.folder} must be as it kept"
+                f" them, got {type(error).__name__}: {error!s:.120}; leave --resume out to start"
+                " afresh"
+            ) from error
 
 
 def _beside(prediction: str) -> str:
@@ -235,7 +254,21 @@ def unpack(tree: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
         case {"array": name}:
             return arrays[name]
         case {"kind": name, "parts": parts}:
-            return _KINDS[name](**{key: of(part) for key, part in parts.items()})
+            return _made(_KINDS[name], {key: of(part) for key, part in parts.items()})
         case {"entries": entries}:
             return {key: of(part) for key, part in entries}
     return tree
+
+
+def _made(kind: type[Any], parts: dict[str, Any]) -> Any:
+    """Make a result of its parts; ValueError for types and lengths that none has."""
+    lengths = set()
+    for field in fields(kind):
+        names = [name.rpartition(".")[2] for name in str(field.type).split(" | ")]
+        if not isinstance(parts[field.name], tuple(_TYPES[name] for name in names)):
+            raise ValueError(f"{field.name} must be {field.type}, got {type(parts[field.name])}")
+        if names == ["Array"]:
+            lengths.add(len(parts[field.name]))
+    if len(lengths) > 1:
+        raise ValueError(f"arrays of {kind.__name__} must be of one length, got {sorted(lengths)}")
+    return kind(**parts)

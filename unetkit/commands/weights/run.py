@@ -180,7 +180,10 @@ class Weighing:
         journals: dict[str, Journal] = {}
         with ExitStack() as stack:
             for part in left:
-                journal = stack.enter_context(part.partial.opened(fresh=part.previous is None))
+                # What was begun is not lost for what can't be read now.
+                lost = (BaseException,) if part.previous is None else ()
+                making = part.partial.opened(fresh=part.previous is None, lost=lost)
+                journal = stack.enter_context(making)
                 arrays.append(begun.get(id(part)) or part.array(told))
                 part.partial.write_fingerprint(part.fingerprint(settings, balance))
                 journals[arrays[-1].url] = journal
