@@ -121,6 +121,7 @@ def test_where_no_folder_can_be_written_to_nothing_is_kept(closed, monkeypatch, 
 
 def test_a_command_works_and_says_so_where_nothing_can_be_kept(tmp_path):
     environment = {**os.environ, kernel_cache.VARIABLE: "/dev/null/no folder"}
+    (tmp_path / "nothing.zarr").mkdir()
     words = ["-c", WARP], ["-m", "unetkit", "augment", "nothing.zarr", "more.zarr"]
     warp, command = [
         subprocess.run(

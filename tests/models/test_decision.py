@@ -36,6 +36,10 @@ def test_round_trip_through_a_header(header):
     earlier = {key: value for key, value in header.to_dict().items() if key != "decision"}
     assert ModelHeader.from_json(json.dumps(earlier)) == header
     assert header.decision is None
+    assert "seed_level" not in kept.to_json()
+    parted = dataclasses.replace(FITTED, seed_level=0.9, seed_size=20)
+    kept = dataclasses.replace(header, decision=parted)
+    assert ModelHeader.from_json(kept.to_json()) == kept
 
 
 @pytest.mark.parametrize(

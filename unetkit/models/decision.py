@@ -63,8 +63,10 @@ class Decision:
         return f"Decides with {self}: {score} {found:.3f} on {images}{other}; {self.reason}."
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
-        return {**asdict(self), "models": list(self.models)}
+        """Return what JSON can hold; earlier versions read it where no watershed is in it."""
+        parted = self.seed_level is not None
+        found = {n: v for n, v in asdict(self).items() if parted or n not in OF_WATERSHED}
+        return {**found, "models": list(self.models)}
 
     @classmethod
     def from_dict(cls, stored: Any) -> Decision:

@@ -108,7 +108,7 @@ def test_one_that_is_stopped_goes_on_to_the_same_bytes(kit, screen, own, faults)
     assert beside() == [".plate.zarr.unetkit-partial"]
     # Then the disk refuses while labels come to their places.
     place = "plate.zarr/B/2/0/labels"
-    with faults.at("os.listdir", place, errno.EIO), pytest.raises(OSError, match=place):
+    with faults.at("os.scandir", place, errno.EIO), pytest.raises(OSError, match=place):
         tile_predict(screen, in_place=True, resume=True, **ASKED)
     assert Path(screen, "B/1/0/labels/instances").exists()
     report = tile_predict(screen, in_place=True, resume=True, **ASKED)
