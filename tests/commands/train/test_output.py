@@ -1,5 +1,6 @@
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -200,6 +201,12 @@ def test_nothing_there_starts_afresh_and_a_finished_one_is_left_alone(here):
     assert (again.resumed_at_step, again.scores) == (3, first.scores)
     assert (again.best_step, again.stopped_early) == (first.best_step, first.stopped_early)
     assert Path("model.safetensors").read_bytes() == before
+    # As one leaves it that is killed after it has published.
+    Path("model.train", ".unetkit").mkdir(parents=True)
+    holder = {"host": platform.node(), "pid": 2**30, "since": "", "birth": ""}
+    Path("model.train.lock").write_text(json.dumps(holder))
+    assert run(resume=True, steps=3).scores == first.scores
+    assert not {"model.train", "model.train.lock"} & set(file_names(here))
     with pytest.raises(OutputError, match="steps: 3 before, 4 now") as caught:
         run(resume=True, steps=4)
     assert caught.value.exit_code == 4

@@ -6,7 +6,7 @@ import json
 import platform
 import zlib
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from unetkit.models.model_header import read_header
 from unetkit.progress import warn
 from unetkit.storage.chunks import inventory
 from unetkit.storage.journal import differences
+from unetkit.storage.lock import lock_path
+from unetkit.storage.outputs import discard, written_by_unetkit
 from unetkit.storage.partial import Partial, PreviousRun
 from unetkit.storage.urls import exists
 from unetkit.training.checkpoint import Checkpoint, Validation
@@ -49,6 +51,7 @@ class TrainingOutput:
     state: Checkpoint | None = None  # from where to go on
     end: dict[str, Any] | None = None  # the last line of a finished training's log
     warnings: tuple[str, ...] = ()  # of a finished training
+    was_killed: bool = False  # whether a finished training left its lock
 
     def precision(self, requested: str, group: ProcessGroup) -> str:
         """Return the precision that was chosen before, where the choice is left open."""
@@ -58,6 +61,11 @@ class TrainingOutput:
         before = None if self.previous is None else self.previous.fingerprint.get("precision")
         (number,) = group.first([known.index(before) if before in known else 0])
         return known[int(number)]
+
+    def clear(self) -> None:
+        """Remove the folder of a training that was killed after it had published."""
+        if self.was_killed and written_by_unetkit(folder_of(self.output)):
+            discard(folder_of(self.output))
 
     def finished(self) -> TrainingResult | None:
         """Return how the earlier training ended; None where it did not."""
@@ -94,7 +102,10 @@ def claim_output(
     with ExitStack() as stack:
         claimed = TrainingOutput(output)
         if group.is_main and resume and exists(output):
-            claimed = _finished(output)
+            was_killed = exists(lock_path(partial.folder))
+            claimed = replace(_finished(output), was_killed=was_killed)
+            if was_killed:
+                stack.enter_context(partial.locked())
         elif group.is_main:
             run_folder = RunFolder(output, inputs=inputs, overwrite=overwrite, resume=resume)
             stack.enter_context(partial.locked())
