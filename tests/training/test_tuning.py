@@ -175,6 +175,15 @@ def test_a_network_is_judged_with_a_decision_that_suits_it():
     assert specked > halved >= scores[1]
 
 
+def test_of_a_large_plane_the_middle_counts():
+    one = cells(1)
+    assert one.middle(most=one.truth.size) is one
+    part = one.middle(most=one.truth.size // 9)
+    assert part.truth.shape == part.ignore.shape == part.probabilities.shape[1:] == (30, 32)
+    assert (part.truth == one.truth[30:60, 32:64]).all()
+    assert (part.probabilities == one.probabilities[:, 30:60, 32:64]).all()
+
+
 def test_a_perfect_map_keeps_the_default():
     one = cells(1, noise=0)
     truth = np.where(one.probabilities[1] >= 0.5, one.truth, 0)

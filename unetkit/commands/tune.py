@@ -88,7 +88,7 @@ def tune(
     overwrite: Overwrite = False,
     progress: Progress = SILENT,
 ) -> TuneReport:
-    """Fit threshold, least size and growth of a model to labelled images.
+    """Fit threshold, least size, growth and separation of a model to labelled images.
 
     They are chosen by mean average precision for instances and mean Dice for class maps, and go
     into the model file, where ``tile-predict`` finds them; the weights stay as they are. Where
@@ -252,7 +252,8 @@ def _maps(
         read = partial(_read, plane=held_out.plane)
         ignore = None if sample.ignore is None else read(sample.ignore, held_out.region)
         mean = np.asarray(total, np.float32) / np.float32(len(models))
-        found.append(HeldOutMap.of(mean, read(sample.labels(), held_out.region), ignore))
+        one_map = HeldOutMap.of(mean, read(sample.labels(), held_out.region), ignore)
+        found.append(one_map.middle(most=TUNED))
     return found
 
 

@@ -6,6 +6,7 @@ module does not know: networks, files, and where probabilities come from.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,6 +80,17 @@ class HeldOutMap:
         if len(probabilities) == 2:
             probabilities = stored(probabilities, np.dtype(np.uint8))
         return cls(probabilities, truth, ignore)
+
+    def middle(self, *, most: int) -> HeldOutMap:
+        """Return the middle of a plane of more than so many pixels, of the same proportions."""
+        share = math.sqrt(most / max(1, self.truth.size))
+        if share >= 1:
+            return self
+        sides = [max(1, math.floor(side * share)) for side in self.truth.shape]
+        starts = [(a - b) // 2 for a, b in zip(self.truth.shape, sides, strict=True)]
+        box = tuple(slice(a, a + b) for a, b in zip(starts, sides, strict=True))
+        ignore = None if self.ignore is None else self.ignore[box]
+        return HeldOutMap(self.probabilities[(slice(None), *box)], self.truth[box], ignore)
 
 
 class Setting(NamedTuple):

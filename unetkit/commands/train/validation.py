@@ -97,7 +97,7 @@ class Validator:
             table, lost, counted = self._examine(found, held_out)
             tables.append(table)
             if held_out in judged:
-                maps.append(self._map(found, held_out))
+                maps.append(self._map(found, held_out).middle(most=JUDGED))
             entropy += lost
             weight += counted
         scores = self._score(pool(tables))
@@ -162,7 +162,7 @@ class Validator:
     def maps(self, network: nn.Module) -> list[HeldOutMap]:
         """Predict some of the held-out planes, to fit the decision to."""
         return [
-            self._map(self._predict(network, held_out), held_out)
+            self._map(self._predict(network, held_out), held_out).middle(most=TUNED)
             for held_out in thinned(self.planes, most=TUNED)
         ]
 
