@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from unetkit.commands.train.command import train
 from unetkit.errors import InputError, OutputError, UsageError
 from unetkit.models.model_file import load
 from unetkit.models.model_header import read_header
+from unetkit.storage.lock import Holder
 from unetkit.training import run_folder
 from unetkit.training.checkpoint import Checkpoint, Checkpoints
 
@@ -257,6 +259,22 @@ def test_what_a_stopped_training_left_is_not_lost_by_chance(here):
     with pytest.raises(OutputError, match="add --resume to go on with it, or add --overwrite"):
         run()
     assert run(overwrite=True).resumed_at_step is None
+
+
+def test_a_refused_resume_leaves_a_killed_training_to_be_cleared(here):
+    run(steps=3)
+    (here / "model.train" / ".unetkit").mkdir(parents=True)
+    dead = asdict(Holder(platform.node(), 2**30, since="", birth=""))
+    (here / "model.train.lock").write_text(json.dumps(dead))
+    before = file_names(here)
+    with pytest.raises(OutputError, match="to be resumed"):
+        run(resume=True, steps=4)
+    assert file_names(here) == before
+    run(resume=True, steps=3)
+    assert [name for name in before if name not in file_names(here)] == [
+        "model.train",
+        "model.train.lock",
+    ]
 
 
 def test_a_damaged_last_state_falls_back_to_the_one_before(here):

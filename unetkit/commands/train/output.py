@@ -51,7 +51,7 @@ class TrainingOutput:
     state: Checkpoint | None = None  # from where to go on
     end: dict[str, Any] | None = None  # the last line of a finished training's log
     warnings: tuple[str, ...] = ()  # of a finished training
-    was_killed: bool = False  # whether a finished training left its lock
+    killed: Partial | None = None  # of a finished training that left its lock
 
     def precision(self, requested: str, group: ProcessGroup) -> str:
         """Return the precision that was chosen before, where the choice is left open."""
@@ -62,10 +62,14 @@ class TrainingOutput:
         (number,) = group.first([known.index(before) if before in known else 0])
         return known[int(number)]
 
-    def clear(self) -> None:
-        """Remove the folder of a training that was killed after it had published."""
-        if self.was_killed and written_by_unetkit(folder_of(self.output)):
-            discard(folder_of(self.output))
+    def clear(self, *, keep_state: bool) -> None:
+        """Remove what a training left that was killed after it had published."""
+        if self.killed is None:
+            return
+        # Not before it is sure that there is nothing to refuse: the lock tells that it was killed.
+        with self.killed.locked():
+            if not keep_state and written_by_unetkit(self.killed.folder):
+                discard(self.killed.folder)
 
     def finished(self) -> TrainingResult | None:
         """Return how the earlier training ended; None where it did not."""
@@ -102,10 +106,8 @@ def claim_output(
     with ExitStack() as stack:
         claimed = TrainingOutput(output)
         if group.is_main and resume and exists(output):
-            was_killed = exists(lock_path(partial.folder))
-            claimed = replace(_finished(output), was_killed=was_killed)
-            if was_killed:
-                stack.enter_context(partial.locked())
+            killed = partial if exists(lock_path(partial.folder)) else None
+            claimed = replace(_finished(output), killed=killed)
         elif group.is_main:
             run_folder = RunFolder(output, inputs=inputs, overwrite=overwrite, resume=resume)
             stack.enter_context(partial.locked())

@@ -75,8 +75,7 @@ class TrainingRun:
         maps: list[HeldOutMap] = []
         if result is not None and self.output.end is not None:
             progress.note("The training is finished, so there is nothing to do.")
-            if not self.keep_state:
-                self.output.clear()
+            self.output.clear(keep_state=self.keep_state)
             keep_warnings(progress, self.output.warnings)
             start, total = result.steps, self.output.end["steps_total"]
             decision = read_header(self.output.output).decision
