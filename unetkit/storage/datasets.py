@@ -17,7 +17,7 @@ from unetkit.errors import (
     UsageError,
     command_line,
 )
-from unetkit.storage.atomic import asides, write_bytes, write_text
+from unetkit.storage.atomic import asides, sweep_removed, write_bytes, write_text
 from unetkit.storage.chunks import empty_chunks
 from unetkit.storage.collections import COLLECTIONS, each_at_once, list_fields
 from unetkit.storage.image_file import are_axes
@@ -166,6 +166,7 @@ class DatasetWriter:
             self._list()
         for name in dict.fromkeys(names):
             discard(join(self.url, name))
+        sweep_removed(self.url)
 
     def _is_left(self, name: str) -> bool:
         """Tell whether there is a sample, or a part of one, that is in no list."""
@@ -177,7 +178,8 @@ class DatasetWriter:
     def finish(self, *, warnings: Sequence[str] = ()) -> None:
         """Add pyramids to the new samples, make sure that all are there, and list them.
 
-        The list keeps what was warned of meanwhile, beside the warnings that it has.
+        The list keeps what was warned of meanwhile, beside the warnings that it has. What killed
+        jobs left of samples that they removed goes.
         """
         for name in self._added:
             if read_node(join(self.url, name)) is None:
@@ -185,6 +187,7 @@ class DatasetWriter:
             add_pyramid(join(self.url, name))
         self._list(warnings)
         self._added.clear()
+        sweep_removed(self.url)
 
     def _list(self, warnings: Sequence[str] = ()) -> None:
         """List the samples, for viewers too; viewers see the earlier list where that fails."""

@@ -667,6 +667,20 @@ def test_a_removal_that_was_killed_is_brought_to_its_end(folder, run, left):
     assert sorted(path.name for path in kept.parent.iterdir() if "b" in path.name) == []
 
 
+@pytest.mark.parametrize("goes_on", ["append", "remove"])
+def test_what_was_half_removed_goes_with_the_next_change(folder, run, goes_on):
+    """As where an append is killed while it clears a sample that is in no list."""
+    out = run().output
+    left = folder / "data.zarr" / ".d.0123456789abcdef.unetkit-old"
+    shutil.copytree(folder / "data.zarr" / "b", left)
+    if goes_on == "append":
+        save(folder / "images" / "d.png", grey())
+        run(append=True)
+    else:
+        remove_samples(out, "a")
+    assert not left.exists()
+
+
 def test_a_removal_takes_no_folder_that_is_no_sample(folder, run):
     out = run().output
     (folder / "data.zarr" / "notes").mkdir()
