@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import map_coordinates
 
 from unetkit.arrays import resampling, warp_kernels
 from unetkit.arrays.deformation import draw_deformation, sampler
@@ -33,7 +32,6 @@ def test_a_single_pixel_lies_in_the_middle_of_the_grid():
 def test_each_kind_of_sampling_at_half_a_pixel():
     line = np.array([[0, 0, 8, 0, 0]], np.float32)
     half = Sampler(np.eye(2), np.array([0, 0.5]), grid=np.zeros((2, 2, 2)), shape=(1, 5))
-    assert half([(line, "linear")])[0].tolist() == [[0, 4, 4, 0, 0]]
     assert half([(line, "cubic")])[0].tolist() == [[-0.5, 4.5, 4.5, -0.5, -0.5]]
     assert half([(line, "nearest")])[0].tolist() == [[0, 8, 0, 0, 0]]
 
@@ -44,7 +42,7 @@ def test_pixels_beyond_two_thousand_million_are_counted_in_longer_numbers(monkey
     rng = np.random.default_rng(0)
     image = rng.random((30, 33), np.float32)
     moved = Sampler(np.eye(2), np.zeros(2), grid=rng.normal(0, 4, (2, 3, 3)), shape=image.shape)
-    pairs = [(image, kind) for kind in ("cubic", "linear", "nearest")]
+    pairs = [(image, kind) for kind in ("cubic", "nearest")]
     short = moved(pairs)
     monkeypatch.setattr(resampling, "_numbers", lambda pixels: np.int64)
     for one, other in zip(short, moved(pairs), strict=True):
@@ -100,7 +98,7 @@ def wavy(shape):
     return drawn, sampler(drawn, shape)
 
 
-@pytest.mark.parametrize("kind", ["cubic", "linear", "nearest"])
+@pytest.mark.parametrize("kind", ["cubic", "nearest"])
 def test_rows_that_leave_the_image_and_come_back_are_sampled_right(source_positions, kind):
     shape = (40, 48)
     drawn, moved = wavy(shape)
@@ -113,8 +111,6 @@ def test_rows_that_leave_the_image_and_come_back_are_sampled_right(source_positi
     if kind == "nearest":
         rounded = np.floor(np.floor(at * 65536 + 0.5) / 65536 + 0.5).astype(int)
         wanted = np.pad(image, 60, mode="reflect")[tuple(rounded + 60)]
-    elif kind == "linear":
-        wanted = map_coordinates(image, at, order=1, mode="mirror")
     else:
         wanted = plain_loop(image[None], at)[0]
     np.testing.assert_allclose(moved([(image, kind)])[0], wanted, atol=1e-3)

@@ -4,6 +4,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from unetkit.arrays.weight_map import border_weight
 from unetkit.errors import UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.training.block_cache import BlockCache
@@ -127,9 +128,9 @@ def test_image_target_and_weights_move_together(kit):
         pixels, classes, weights, _ = one.draw(step, 0)
         inner = pixels[0, 8:-8, 8:-8]
         moved.append(inner)
-        # Nearest for classes: half a pixel of at most 4.5 grey values, and their rounding.
+        # The nearest pixel: half a pixel of at most 4.5 grey values, and the rounding of classes.
         assert np.abs(inner - classes).max() < 4.5
-        assert np.abs(inner - weights).max() < 1
+        assert np.abs(weights - classes).max() <= 0.5
     apart = np.abs(moved[0] - moved[1]).max()
     assert apart > 20
 
@@ -269,37 +270,30 @@ def test_a_batch_is_cut_into_parts_of_tiles(kit, count, sizes):
     assert "".join(name for part in parts for name in part.samples) == "abcde"
 
 
-def test_no_weight_falls_below_that_of_its_class_beside_a_gap(kit):
-    # The border term lies in the gaps alone, where it is many times a weight of the other class.
-    target = (np.indices((64, 64)).sum(axis=0) % 11 < 8).astype(np.uint8)
+def test_a_tile_weighs_a_gap_as_the_labels_that_it_shows_would_be_weighed(kit):
+    # Cells of 8 pixels with gaps of 1 to 3 between them, and a part that nobody annotated.
+    edges = [0, *np.cumsum([9, 10, 11, 9, 10, 11, 9, 10, 11])]
+    ids = np.zeros((90, 90), np.int32)
+    for i, y in enumerate(edges):
+        for j, x in enumerate(edges):
+            ids[y : y + 8, x : x + 8] = 1 + i * len(edges) + j
     of_class = np.array([0.5, 20], np.float32)
-    weights = of_class[target] + np.where(target == 0, np.float32(10), np.float32(0))
-    sample = kit.sample(noise(1, 64, 64), target=target, weights=weights, class_weight=(0.5, 20.0))
-    one = sampler(kit, {"a": sample}, tile=40, elastic=1.0, rotated=1.0, flips=True, sigma=3.0)
-    draws = [one.draw(step, 0) for step in range(5)]
-    beyond = np.concatenate([(w - of_class[k])[w > 0] for _, k, w, _ in draws])
-    assert len(beyond) > 1000
-    assert beyond.min() > -1e-4
-    assert beyond.max() > 9
-    # What is moved keeps the sum of the border term: nothing is lost to the cells beside it.
-    share = np.mean([(k == 0)[w > 0].mean() for _, k, w, _ in draws])
-    assert abs(beyond.mean() / 10 - share) < 0.05
-
-
-def test_the_weight_of_a_class_follows_its_label(kit):
-    # Between two classes a weight that is moved as a whole would lie between theirs.
-    target = (np.indices((64, 64)).sum(axis=0) % 11 < 3).astype(np.uint8)
-    of_class = np.array([0.5, 20], np.float32)
-    weights = of_class[target]
-    weights[20:30, 20:30] = 0
-    changes = {"elastic": 1.0, "rotated": 1.0, "flips": True, "sigma": 3.0}
-    found = {}
-    for known in ((0.5, 20.0), ()):
-        sample = kit.sample(noise(1, 64, 64), target=target, weights=weights, class_weight=known)
-        one = sampler(kit, {"a": sample}, tile=40, **changes)
-        draws = [one.draw(step, 0) for step in range(5)]
-        ratios = [(w / of_class[k])[w > 0] for _, k, w, _ in draws]
-        found[known] = np.concatenate(ratios)
-    np.testing.assert_allclose(found[0.5, 20.0], 1, rtol=1e-5)
-    assert len(found[()]) == len(found[0.5, 20.0]) > 1000
-    assert found[()].min() < 0.5
+    weights = of_class[(ids > 0).astype(int)] + border_weight(ids)
+    weights[40:60, 40:60] = 0
+    sample = kit.sample(noise(1, 90, 90), target=ids.astype(np.uint8), weights=weights)
+    changes = {"elastic": 1.0, "rotated": 1.0, "scale": 1.0, "flips": True, "sigma": 6.0}
+    one = sampler(kit, {"a": sample}, tile=60, **changes)
+    errors = []
+    for step in range(12):
+        _, shown, found, _ = one.draw(step, 0)
+        anew = border_weight(shown.astype(np.int32))
+        term = (found - of_class[(shown > 0).astype(int)])[found > 0]
+        assert term.min() > -1e-4
+        # On cells there is none.
+        assert (term[shown[found > 0] > 0] < 1e-4).all()
+        errors.append((term - anew[found > 0])[anew[found > 0] > 1])
+    errors = np.concatenate(errors)
+    assert len(errors) > 1000
+    # Each rim of a gap moves by up to half a pixel, and the field stretches it by a few per cent.
+    assert np.abs(errors).mean() < 0.65
+    assert np.percentile(errors, 5) > -1.5

@@ -214,8 +214,9 @@ def reorder(array: NDArray[Any], deformation: Deformation) -> NDArray[Any]:
     return turned.copy(order="C")
 
 
-# No id and no mask value may be invented; weights stay within the range that they had.
-SAMPLING = {"image": "cubic", "labels": "nearest", "weights": "linear", "ignore": "nearest"}
+# No id and no mask value may be invented, and the weight of a pixel is that of its label: moved
+# between pixels, the gap between two cells would lose to the cells beside it what keeps them apart.
+SAMPLING = {"image": "cubic", "labels": "nearest", "weights": "nearest", "ignore": "nearest"}
 # Of deformations that fold more often than that, hardly one is as strong as was asked for.
 MOST_DRAWS = 100
 
@@ -323,10 +324,10 @@ def deform(
 ) -> Deformed:
     """Move an image and what belongs to it, all by one set of coordinates.
 
-    The image is sampled by 4 by 4 Keys taps, labels and ignore by the nearest pixel (no id is
-    invented), weights bilinearly. Beyond the border everything is mirrored, the edge pixel not
-    repeated, as ``numpy.pad(mode="reflect")`` does. Coordinates are rounded to 1/65536 pixel, so
-    that whole shifts and quarter turns are exact.
+    The image is sampled by 4 by 4 Keys taps; labels, weights and ignore by the nearest pixel, so
+    that no id is invented and each label keeps its weight. Beyond the border everything is
+    mirrored, the edge pixel not repeated, as ``numpy.pad(mode="reflect")`` does. Coordinates are
+    rounded to 1/65536 pixel, so that whole shifts and quarter turns are exact.
 
     Parameters
     ----------

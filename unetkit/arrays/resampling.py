@@ -195,8 +195,8 @@ class Sampler:
         Parameters
         ----------
         arrays : sequence of (ndarray, str)
-            What is sampled, shape (C, Y, X) or (Y, X), and how: ``cubic``, ``linear`` or
-            ``nearest``. Their dtypes are kept.
+            What is sampled, shape (C, Y, X) or (Y, X), and how: ``cubic`` or ``nearest``.
+            Their dtypes are kept.
         box : tuple of int, optional
             Which rows y0 to y1 and columns x0 to x1 of the result are wanted.
         corner : tuple of int
@@ -328,13 +328,4 @@ class _Nearest(_Loop):
         warp_kernels.nearest(array, where, self._room, out)
 
 
-class _Linear(_Loop):
-    def __init__(self, array: NDArray[Any], shape: tuple[int, int]) -> None:
-        super().__init__(array.astype(np.float32, copy=False), shape)
-        self._room = np.empty(4 * shape[1], np.float32)
-
-    def fill(self, where: tuple[Any, ...]) -> None:
-        warp_kernels.linear(self._array, where, self._room, self._out)
-
-
-_LOOPS: dict[str, type[_Loop]] = {"cubic": _Cubic, "nearest": _Nearest, "linear": _Linear}
+_LOOPS: dict[str, type[_Loop]] = {"cubic": _Cubic, "nearest": _Nearest}

@@ -91,30 +91,6 @@ def _sum_rows(context, out, at, pixels, place, stride, weights):  # type: ignore
     return signature, generate
 
 
-@intrinsic
-def _copy_square(context, out, at, pixels, place, stride):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Store from `out[at]` on the 2 by 2 pixels that begin at `place`."""
-    signature = types.void(out, at, pixels, place, stride)
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        out, at, pixels, place, stride = args
-        out_type, _, pixel_type, _, _ = signature.args
-        pair = ir.VectorType(context.get_data_type(pixel_type.dtype), 2)
-        size = context.get_abi_sizeof(pair.element)
-        source = context.make_array(pixel_type)(context, builder, pixels).data
-        target = context.make_array(out_type)(context, builder, out).data
-        for _ in range(2):
-            where = builder.bitcast(builder.gep(source, [place]), pair.as_pointer())
-            row = builder.load(where, align=size)
-            to = builder.bitcast(builder.gep(target, [at]), pair.as_pointer())
-            builder.store(row, to, align=size)
-            place = builder.add(place, stride)
-            at = builder.add(at, ir.Constant(at.type, 2))
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
 @numba.njit(nogil=True, cache=is_kept())
 def cubic(array, where, room, limits, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     """Sample a strip of an array (C, Y, X), the window that is in memory, by 4 by 4 Keys taps.
@@ -204,41 +180,3 @@ def nearest(array, where, near, out):  # type: ignore[no-untyped-def]  # pragma:
             u = start[j, 1, x] + (1 if part[j, 1, x] >= _HALF else 0)
             at = (_mirror(v, full_height) - top) * width + _mirror(u, full_width) - left
             out[first + j, x] = pixels[np.uintp(at)]
-
-
-@numba.njit(nogil=True, cache=is_kept())
-def linear(array, where, squares, out):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Sample a strip by the four pixels around each position; `where` as for `cubic`.
-
-    `squares`, float32 (4 * X,), is room to work in.
-    """
-    start, part, places, inside, frame, first = where
-    width = frame[1]
-    pixels = array.reshape(array.size)
-    for j in range(places.shape[0]):
-        low, high = inside[j, 0], inside[j, 1]
-        for k in range(low, high):
-            _copy_square(squares, 4 * k, pixels, places[j, np.uintp(k)] + (width + 1), width)
-        for k in range(places.shape[1] - (high - low)):
-            x = np.uintp(k if k < low else k + (high - low))
-            _copy_mirrored(
-                pixels, (start[j, 0, x], start[j, 1, x]), frame, squares, np.uintp(4) * x
-            )
-        for i in range(places.shape[1]):
-            k = 4 * i
-            down, right = part[j, 0, i], part[j, 1, i]
-            one = (_ONE - down) * squares[k] + down * squares[k + 2]
-            other = (_ONE - down) * squares[k + 1] + down * squares[k + 3]
-            out[first + j, i] = (_ONE - right) * one + right * other
-
-
-@numba.njit(nogil=True, cache=is_kept())
-def _copy_mirrored(pixels, at, frame, squares, to):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Do what `_copy_square` does where some of the 2 by 2 pixels lie beyond the border."""
-    _, wide, top, left, height, width = frame
-    one = _mirror(at[1], width) - left
-    other = _mirror(at[1] + 1, width) - left
-    for i in range(2):
-        row = (_mirror(at[0] + i, height) - top) * wide
-        squares[to + np.uintp(2 * i)] = pixels[np.uintp(row + one)]
-        squares[to + np.uintp(2 * i + 1)] = pixels[np.uintp(row + other)]

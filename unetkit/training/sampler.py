@@ -66,7 +66,6 @@ class TrainingSample:
     weights: Plane  # of each pixel, float32, (Y, X); 0 where nobody annotated
     normalization: Normalization  # fitted on the whole image
     class_counts: ClassCounts
-    class_weight: tuple[float, ...] = ()  # w_c, one a class, where it is a part of the weights
     background: int = 0  # the class that is not foreground
     replace_nonfinite: bool = False  # take NaN and Inf for 0
 
@@ -287,32 +286,16 @@ class Sampler:
         region, plane, y, x = self._locations.draw(rng, foreground=foreground)
         need, margin = self._contract.need, self._contract.margin
         image, target, weights = self._read(region, plane, corner=(y - need, x - need))
-        class_weight = self._samples[region.sample].class_weight
-        # Classes move to the nearest pixel, and weights between pixels: w_c follows its class.
-        apart = np.asarray(class_weight if len(set(class_weight)) > 1 else 0, np.float32)
-        ignore = (weights == 0).astype(np.uint8)
-        if apart.ndim:
-            weights = np.maximum(weights - apart[target], 0)
-        moved = deform(
-            image,
-            self._movement(rng),
-            labels=target,
-            weights=weights,
-            ignore=ignore,
-        )
+        moved = deform(image, self._movement(rng), labels=target, weights=weights)
         shading = draw_appearance(rng, strength=self._recipe.grey)
         if moved.image is None or moved.labels is None or moved.weights is None:
             raise NonFiniteError(
                 "a deformed tile must keep its image, target and weights, got none"
             )
-        # Labels move to the nearest pixel, and weights between pixels: beside a label that does
-        # not count, one that does would lend it a part of its weight.
-        weights = moved.weights + apart[moved.labels] if apart.ndim else moved.weights
-        weights = np.where(moved.ignore == 0, weights, np.float32(0))
-        self._forget_context(weights)
+        self._forget_context(moved.weights)
         inner = (slice(margin, margin + self.output),) * 2
         pixels = apply_appearance(moved.image, shading)
-        return pixels, moved.labels[inner], weights[inner], region.sample
+        return pixels, moved.labels[inner], moved.weights[inner], region.sample
 
     def _read(
         self, region: Region, plane: int, *, corner: tuple[int, int]

@@ -60,15 +60,13 @@ def training_samples(
     class_counts = dict(zip((s.name for s in task.samples), task.class_counts, strict=True))
     found = {}
     for sample in chosen:
-        weights, class_weight = _stored_weights(sample, task, balance) or (
-            Weights(sample.labels(), sample.ignore, task.target, damped),
-            damped,
+        weights = _stored_weights(sample, task, balance) or Weights(
+            sample.labels(), sample.ignore, task.target, damped
         )
         found[sample.name] = TrainingSample(
             image=sample.data,
             target=Targets(sample.labels(), sample.ignore, task.target),
             weights=weights,
-            class_weight=class_weight,
             normalization=fit(
                 sample.data.blocks,
                 method=normalization,
@@ -93,10 +91,8 @@ def intensity_summary(
     return typical_of(images, replace_nonfinite=chosen[0].replace_nonfinite).to_dict()
 
 
-def _stored_weights(
-    sample: Sample, task: LearningTask, balance: float
-) -> tuple[Plane, tuple[float, ...]] | None:
-    """Return the stored weights with their balance changed, and that; None where there are none."""
+def _stored_weights(sample: Sample, task: LearningTask, balance: float) -> Plane | None:
+    """Return the stored weights with their balance changed; None where there are none."""
     if sample.weights is None or not _has_weights(sample, task.target):
         return None
     attributes = sample.image.weights_attributes
@@ -107,10 +103,10 @@ def _stored_weights(
     moved = sample.image.attributes.get("command") == "augment" and not attributes.get("made_from")
     if moved and preset is not None and (stored or preset.background is not None):
         # An earlier version moved weights between pixels and labels to the nearest one.
-        return Weights(*derived, damped, preset), damped
+        return Weights(*derived, damped, preset)
     if damped == stored:
-        return sample.weights, damped
-    return Rebalanced(*derived, weights=sample.weights, stored=stored, balance=damped), damped
+        return sample.weights
+    return Rebalanced(*derived, weights=sample.weights, stored=stored, balance=damped)
 
 
 def _has_weights(sample: Sample, target: str) -> bool:
