@@ -8,11 +8,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numcodecs import Blosc
 
 from unetkit.errors import InputError, OutputError, UnetkitError
 from unetkit.storage.nodes import (
@@ -105,6 +107,28 @@ def test_what_zarr_2_compresses_with_is_read_in_zarr_3(name, tmp_path):
     node = read_node(url)
     assert isinstance(node, ArrayNode)
     found = plane_array(node, axes="yx", has_channels=False).read(0, 0, 8, 0, 8)
+    np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize("v3_store", [False, True])
+def test_blosc_with_snappy_is_read_which_numcodecs_lacks(v3_store, tmp_path):
+    array = np.arange(2500, dtype="<u2").reshape(50, 50)
+    chunk = imagecodecs.blosc_encode(array, typesize=2, compressor="snappy")
+    with pytest.raises(RuntimeError, match="blosc decompression"):
+        Blosc().decode(chunk)  # the control
+    told = {"cname": "snappy", "clevel": 5, "shuffle": "shuffle", "typesize": 2, "blocksize": 0}
+    codecs = [*v3()["codecs"], {"name": "blosc", "configuration": told}]
+    sizes = {"shape": [50, 50], "chunks": [50, 50]}
+    if v3_store:
+        url = store(tmp_path, v3(**sizes, codecs=codecs))
+        (tmp_path / "c" / "0").mkdir(parents=True)
+        (tmp_path / "c" / "0" / "0").write_bytes(chunk)
+    else:
+        url = store(tmp_path, {**V2, **sizes, "compressor": {"id": "blosc"}}, name=".zarray")
+        (tmp_path / "0.0").write_bytes(chunk)
+    node = read_node(url)
+    assert isinstance(node, ArrayNode)
+    found = plane_array(node, axes="yx", has_channels=False).read(0, 0, 50, 0, 50)
     np.testing.assert_array_equal(found, array)
 
 

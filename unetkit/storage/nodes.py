@@ -61,6 +61,7 @@ NESTING_LIMIT = 100
 UNFIT = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
 DTYPES = r"bool|u?int(8|16|32|64)|float(16|32|64)"
+NUMBERS = "be a number type among bool, (u)int8 to 64 and float16 to 64"
 DTYPES_V2 = r"[<>|](b1|[iu][1248]|f[248])"
 # Codecs that turn bytes into numbers and can do nothing else. Any codec may come through an entry
 # point, that is as foreign code, and numcodecs' pickle runs what it decodes.
@@ -175,7 +176,7 @@ def _array(
 ) -> ArrayNode:
     key, allowed = ("data_type", DTYPES) if v3 else ("dtype", DTYPES_V2)
     if not _among(document.get(key), allowed):
-        raise _refusal(url, key, "be a number type", document.get(key))
+        raise _refusal(url, key, NUMBERS, document.get(key), remedy="store it again as one of them")
     dtype = np.dtype(document[key])
     if v3:
         _check_codecs_v3(url, document.get("codecs"))
@@ -542,6 +543,8 @@ def _lasting(document: dict[str, Any]) -> dict[str, Any]:
 
 # What codecs between a chunk's numbers and its compressed bytes may add: checksums, an index.
 ADDED = 2**16
+# What a chunk of Blosc says that is compressed by Snappy, without which numcodecs is built.
+SNAPPY = 2
 
 
 def decode_within(codec: Any, data: bytes, limit: int) -> Any:
@@ -560,6 +563,8 @@ def decode_within(codec: Any, data: bytes, limit: int) -> Any:
     else:
         return codec.decode(data)  # a checksum, which adds nothing
     _check(claimed, limit)
+    if codec.codec_id == "blosc" and data[2:3] and data[2] >> 5 == SNAPPY:
+        return imagecodecs.blosc_decode(data)
     return codec.decode(data)
 
 
