@@ -104,6 +104,7 @@ def main():
     from PIL import Image
 
     import unetkit
+    from unetkit.training.sampler import TILES
 
     for folder in ("images", "masks"):
         Path(folder).mkdir()
@@ -146,7 +147,8 @@ def main():
     data = {
         sample.name: checksum(sample.data) for sample in unetkit.open_dataset("data.zarr").samples
     }
-    Path("whole.json").write_text(json.dumps({"versions": made, "eval": report, "data": data}))
+    known = {"versions": made, "tiles": TILES, "eval": report, "data": data}
+    Path("whole.json").write_text(json.dumps(known))
     for name in ("images", "masks", "wide.png", "wide-mask.png"):
         shutil.rmtree(name) if Path(name).is_dir() else Path(name).unlink()
     settle()

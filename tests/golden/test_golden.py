@@ -16,6 +16,7 @@ import safetensors.numpy
 
 import unetkit
 from unetkit.cli.app import main
+from unetkit.training.sampler import TILES
 
 # By the commit that made it.
 ARCHIVES = {"6e0e096": "golden.tar.xz", "eaadf8f": "golden-eaadf8f.tar.xz"}
@@ -189,6 +190,10 @@ def test_a_training_goes_on(golden, capsys):
     whole = Path("model.safetensors").rename("whole.safetensors")
     report = run(f"{TRAIN} --resume", capsys)
     assert report["resumed_at_step"] == 23
+    if golden.get("tiles") != TILES:
+        assert any("makes its deformed tiles otherwise" in text for text in report["warnings"])
+        assert not Path("model.train").exists()
+        return
     # On the machine on which it was begun it would be the same to the last bit.
     made, wanted = (safetensors.numpy.load_file(path) for path in ("model.safetensors", whole))
     assert made.keys() == wanted.keys()

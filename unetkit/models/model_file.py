@@ -117,7 +117,7 @@ def check_content(content: bytes, *, path: str) -> ModelHeader:
     return header
 
 
-def with_decision(content: bytes, decision: Decision, *, path: str) -> bytes:
+def with_decision(content: bytes, decision: Decision | None, *, path: str) -> bytes:
     """Return the bytes of a model file with another decision; its weights stay as they are."""
     header = replace(check_content(content, path=path), decision=decision)
     state = safetensors.torch.load(content)

@@ -196,6 +196,9 @@ class Batch:
             )
 
 
+# The version of how tiles are made: trainings that began by another one are told so.
+TILES = 2
+
 # Keeps the random numbers of draws apart from all others of the same seed.
 DRAW = 2
 NETWORK = 3

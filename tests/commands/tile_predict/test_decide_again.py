@@ -11,6 +11,8 @@ from unetkit.commands.tile_predict import ensemble
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.verify import verify
 from unetkit.errors import OutputError, StoppedError
+from unetkit.models.decision import Decision
+from unetkit.models.model_file import with_decision
 from unetkit.storage import urls
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
@@ -78,6 +80,29 @@ def test_another_decision_has_the_bytes_of_a_fresh_prediction(slide, options, ch
     (told,) = decided_again(slide, TILED, **changed)
     assert told["prediction"] == MADE
     assert told["command"].startswith("unetkit tile-predict slide.zarr --model model.safetensors")
+
+
+@pytest.mark.parametrize("before", [None, Decision(threshold=0.5, min_size=4, grow=2)])
+@pytest.mark.parametrize("folds", [1, 2])
+def test_a_decision_that_was_fitted_anew_asks_no_network(kit, slide, before, folds):
+    paths = [kit.model(Path(f"m{seed}.safetensors"), seed=seed) for seed in range(folds)]
+
+    def decide(decision):
+        for path in map(Path, paths):
+            path.write_bytes(with_decision(path.read_bytes(), decision, path=str(path)))
+
+    decide(before)
+    options = {**TILED, "model": paths}
+    tile_predict(slide, **options)
+    decide(Decision(threshold=0.52, min_size=3, grow=1))
+    (told,) = decided_again(slide, options)
+    assert told["prediction"] == MADE
+    # The control: the same decision in other networks.
+    kit.model(Path(paths[-1]), seed=7)
+    decide(Decision(threshold=0.48, min_size=3, grow=1))
+    progress = kit.watching()
+    report = tile_predict(slide, **options, overwrite=True, progress=progress)
+    assert report.tiles_taken_over == 0
 
 
 def test_what_was_left_out_is_so_again(kit, slide):

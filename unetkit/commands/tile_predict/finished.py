@@ -5,6 +5,7 @@ Probabilities, or classes, are believed tile by tile, where their chunks are as 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from dataclasses import dataclass, replace
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from unetkit.arrays.normalization import Normalization
 from unetkit.commands.tile_predict.blocks import TileDone, tile_checksum
+from unetkit.commands.tile_predict.ensemble import common_value
 from unetkit.commands.tile_predict.magnification import MODEL_SIZE
-from unetkit.commands.tile_predict.output import place_in
+from unetkit.commands.tile_predict.output import place_in, told_of
 from unetkit.commands.tile_predict.plan import (
     LEFT_OUT_LIST,
     NO_INVENTORY,
@@ -23,7 +25,10 @@ from unetkit.commands.tile_predict.plan import (
 from unetkit.commands.tile_predict.precision import fit_normalizations
 from unetkit.engine.block_io import write_tile
 from unetkit.errors import InputError
+from unetkit.models.decision import Decision
 from unetkit.models.inference import to_classes
+from unetkit.models.model_file import with_decision
+from unetkit.models.model_header import open_model
 from unetkit.storage.chunks import PublishedChunks, check_documents, read_list, same_documents
 from unetkit.storage.images import open_image
 from unetkit.storage.journal import CHUNK_LIST, FOLDER, differences
@@ -61,8 +66,12 @@ class FinishedPrediction:
 
     def __str__(self) -> str:
         tiles, changed = self.plan.tiles_total, self.changed
-        # How a threshold is applied is told only where nothing else is another.
-        told = [text for name, text in changed.items() if name != "decided_by" or len(changed) == 1]
+        # How a threshold is applied, and that the model file is another since its decision was
+        # fitted anew, is told only where nothing else is.
+        aside = changed.keys() & {"decided_by", "model"}
+        told = [
+            text for name, text in changed.items() if name not in aside or changed.keys() == aside
+        ]
         return (
             f"the probabilities of {self.url} are used, {tiles} {'tile' if tiles == 1 else 'tiles'}"
             f", and only decided about again: {'; '.join(told)}"
@@ -118,7 +127,9 @@ def find_finished(
     One that is the same all over is not made use of: who replaces it wants it computed anew.
     """
     found = differences(previous.fingerprint, plan.fingerprint())
-    changed = {name: text for text in found if (name := text.partition(":")[0]) in DECIDED}
+    # Of other networks there would be no plan.
+    decided = DECIDED | {"model"}
+    changed = {name: text for text in found if (name := text.partition(":")[0]) in decided}
     others = [text for text in found if text not in changed.values()]
     if others or not changed:
         return None, others if changed else []
@@ -126,6 +137,27 @@ def find_finished(
         return _believed(previous.place, plan, changed, layout=layout), []
     except (InputError, FileNotFoundError, ValueError) as error:
         return None, [str(error)]
+
+
+def _has_networks_of(previous: PreviousRun, ensemble: Ensemble) -> bool:
+    """Tell whether the model files of a prediction are the same but for their decision.
+
+    With the decision of then they have the hashes of then.
+    """
+    try:
+        told = told_of(previous.place)
+        known = told.get("decision")
+        decision = None if known is None else Decision.from_dict(known)
+        hashes = [_hash_with(decision, path) for path in ensemble.paths]
+    except InputError:
+        return False
+    return bool(told.get("model_sha256") == common_value(hashes))
+
+
+def _hash_with(decision: Decision | None, path: str) -> str:
+    with open_model(path) as stream:
+        content = stream.read()
+    return hashlib.sha256(with_decision(content, decision, path=path)).hexdigest()
 
 
 def _believed(
@@ -164,7 +196,10 @@ def plan_like(
 
     Of an image whose chunks are those of then, the normalization is that of then too.
     """
-    known = options.settled_before(previous, header=ensemble.header, sha256=ensemble.sha256)
+    sha256 = str(previous.fingerprint.get("model"))
+    if sha256 != ensemble.sha256 and not _has_networks_of(previous, ensemble):
+        return None
+    known = options.settled_before(previous, header=ensemble.header, sha256=sha256)
     if known.tile is None or known.precision == "auto" or known.batch is None:
         return None
     inventories = count_missing_chunks(samples, complete=options.require_complete_input)

@@ -26,6 +26,7 @@ from unetkit.storage.urls import exists
 from unetkit.training.checkpoint import Checkpoint, Validation
 from unetkit.training.loop import TrainingResult
 from unetkit.training.run_folder import RunFolder, folder_of, log_of, logged_warnings
+from unetkit.training.sampler import TILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -202,4 +203,11 @@ def compare_surroundings(state: Checkpoint, now: dict[str, Any], progress: Progr
             progress,
             f"Goes on elsewhere ({'; '.join(found)}): the last bits of the result may differ from"
             " those of a training that was never stopped.",
+        )
+    # Before they were counted, weights were moved between pixels.
+    if state.facts["more"].get("tiles", 1) != TILES:
+        warn(
+            progress,
+            "Goes on by another version of unetkit, which makes its deformed tiles otherwise: the"
+            " result is not that of a training that was never stopped.",
         )

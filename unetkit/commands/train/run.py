@@ -22,7 +22,7 @@ from unetkit.training.freezing import unfreeze_after
 from unetkit.training.loop import Callback, Checkpointer, fit
 from unetkit.training.norms import has_statistics
 from unetkit.training.optimizer import Schedule
-from unetkit.training.sampler import Sampler
+from unetkit.training.sampler import TILES, Sampler
 from unetkit.training.tuning import fit_decision, has_choice, rounds
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class TrainingRun:
                 start = self.output.state.facts["position"]["step"]
                 compare_surroundings(self.output.state, around, progress)
                 progress.note(f"Goes on after step {start}.")
-            kept = {"settings": known, "surroundings": around}
+            kept = {"settings": known, "surroundings": around, "tiles": TILES}
             result, total, decision, maps = self._train(network, progress, began=began, kept=kept)
             if result.stopped_early:
                 progress.note(f"Ended after {result.steps} steps: the score did not rise any more.")
