@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
+import collections.abc
 import inspect
 import math
 import re
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from types import NoneType, UnionType
 from typing import (
     TYPE_CHECKING,
@@ -16,15 +21,18 @@ from typing import (
     Any,
     Literal,
     Union,
+    cast,
     get_args,
     get_origin,
     get_type_hints,
 )
 
-from unetkit.errors import MissingError, UsageError
+import unetkit.progress
+from unetkit.errors import MissingError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from importlib.abc import InspectLoader
 
 # What the commands hand to every build function; the rest is for the user to set.
 GIVEN = ("in_channels", "classes")
@@ -132,11 +140,11 @@ class Option:
 
 
 def check_values(options: Mapping[str, Option], values: Mapping[str, Any]) -> None:
-    """Refuse values that need no data to be judged, and only then what is not there.
+    """Refuse values that need no data to be judged, then what is not there, then what is.
 
     None stands for a value that is left out.
     """
-    absent: MissingError | None = None
+    later: list[MissingError | OutputError] = []
     for option in options.values():
         value = values[option.name]
         if option.shown.check is None or value is None:
@@ -147,10 +155,10 @@ def check_values(options: Mapping[str, Option], values: Mapping[str, Any]) -> No
         wanted = inspect.signature(check).parameters.values()
         try:
             check(value, **{p.name: known[p.name] for p in wanted if p.kind is p.KEYWORD_ONLY})
-        except MissingError as error:
-            absent = absent or error
-    if absent is not None:
-        raise absent
+        except (MissingError, OutputError) as error:
+            later.append(error)
+    if later:
+        raise min(later, key=lambda error: isinstance(error, OutputError))
 
 
 def check_resume(resume: bool, *, overwrite: bool) -> None:
@@ -311,3 +319,79 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(text)
     return value
+
+
+# The names that the signature of a command, or of a build function, may use.
+_NAMES = {
+    name: item
+    for module in (builtins, typing, collections.abc, unetkit.progress)
+    for name, item in vars(module).items()
+    if not name.startswith("__") and (module is not builtins or isinstance(item, type))
+} | dict(globals())
+
+
+def declared(home: str) -> Callable[..., Any]:
+    """Return a function with the signature and docstring of the one at MODULE:NAME.
+
+    They are read off the source, since modules of commands import torch, zarr and dask, for which
+    no help and no refusal of an option should wait.
+    """
+    node = cast("ast.FunctionDef", ast.parse(declaration(home)).body[0])
+    given, kind = node.args, inspect.Parameter
+    named: list[tuple[ast.arg, Any]] = [(a, kind.POSITIONAL_OR_KEYWORD) for a in given.args]
+    named += [(given.vararg, kind.VAR_POSITIONAL)] if given.vararg else []
+    named += [(a, kind.KEYWORD_ONLY) for a in given.kwonlyargs]
+    defaults = dict(zip(reversed(given.args), reversed(given.defaults), strict=False))
+    defaults |= {a: d for a, d in zip(given.kwonlyargs, given.kw_defaults, strict=True) if d}
+    parameters = [
+        kind(
+            a.arg,
+            how,
+            default=_value(defaults[a]) if a in defaults else kind.empty,
+            annotation=ast.unparse(cast("ast.expr", a.annotation)),
+        )
+        for a, how in named
+    ]
+
+    def function() -> None:
+        raise LookupError(f"{home} is only read, not loaded")
+
+    function.__doc__ = ast.get_docstring(node)
+    function.__annotations__ = {a.arg: _value(a.annotation) for a, _ in named}
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return function
+
+
+def _value(node: ast.AST | None) -> Any:
+    """Work out what signatures hold: names, constants, and types made of them; nothing else."""
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):
+            return _NAMES[name]
+        case ast.Tuple(elts=items):
+            return tuple(map(_value, items))
+        case ast.UnaryOp(op=ast.USub(), operand=number):
+            return -_value(number)
+        case ast.BinOp(op=ast.BitOr(), left=left, right=right):
+            return _value(left) | _value(right)
+        case ast.Subscript(value=kind, slice=inner):
+            return _value(kind)[_value(inner)]
+        case ast.Call(func=made, args=items, keywords=keywords):
+            return _value(made)(
+                *map(_value, items), **{str(k.arg): _value(k.value) for k in keywords}
+            )
+    raise LookupError(f"a signature of a command must not hold {ast.unparse(node or ast.Pass())}")
+
+
+def declaration(home: str) -> str:
+    """Return the text of a function from its name to the end of its docstring."""
+    module, _, name = home.partition(":")
+    spec = find_spec(module)
+    loader = cast("InspectLoader", spec and spec.loader)
+    found = re.search(
+        rf'^def {name}\(.*?""".*?"""\n', loader.get_source(module) or "", re.MULTILINE | re.DOTALL
+    )
+    if found is None:
+        raise LookupError(f"no function with a docstring at {home}")
+    return found[0]

@@ -9,8 +9,7 @@ import pytest
 
 from tests.cli.conftest import HOMES
 from unetkit.cli.app import main
-from unetkit.cli.options import declared
-from unetkit.options import parameters_of
+from unetkit.options import declared, parameters_of
 
 # What is typed, and the same call in Python.
 CALLS = """
@@ -23,10 +22,10 @@ import s3://a/b c.zarr --labels masks/{stem}_m.png --kind classes --classes back
     overlaps='smaller', axes='zyx', channels='DAPI,2', pixel_size='0.25um',
     append=True, overwrite=True, preview='a.png', require_complete_input=True, damaged='fill'
 
-augment a.zarr b.zarr --copies 3 --grid 5 --sigma 2.5um --shift 0 --rotation 90 --no-flips --grey
+augment a.zarr c.zarr --copies 3 --grid 5 --sigma 2.5um --shift 0 --rotation 90 --no-flips --grey
     0.5 --allow-folds --replay b.zarr/a-aug001 --axes zyx --seed 7 --preview a.png --scheduler
     local:2 --workers 2 --overwrite
--> 'a.zarr', 'b.zarr', copies=3, grid=5, sigma='2.5um', shift=0.0, rotation=90.0, flips=False,
+-> 'a.zarr', 'c.zarr', copies=3, grid=5, sigma='2.5um', shift=0.0, rotation=90.0, flips=False,
     grey=0.5, allow_folds=True, replay='b.zarr/a-aug001', axes='zyx', seed=7, preview='a.png',
     scheduler='local:2', workers=2, overwrite=True
 
@@ -126,7 +125,7 @@ plugins new folder
 -> 'folder'
 """
 # As little as may be typed.
-LEAST = ["import images c.zarr", "augment a.zarr b.zarr", "weights a.zarr", "train a.zarr"]
+LEAST = ["import images c.zarr", "augment a.zarr c.zarr", "weights a.zarr", "train a.zarr"]
 LEAST += ["tile-predict a.zarr --model a.st", "eval a.zarr b.zarr", "measure a.zarr"]
 LEAST += ["export a.zarr", "demo"]
 LEAST += ["models show unet", "models check unet", "models export model.safetensors"]

@@ -38,7 +38,7 @@ def test_a_wrong_option_is_one_sentence(arguments, said, typed):
     assert err.count("\n") == 1
 
 
-# What no data is needed to refuse, with the exit code; `here` is there, and nothing else.
+# What no data is needed to refuse, with the exit code; `here` is there, and a few of our outputs.
 REFUSED = """
 2 tile-predict here --threshold 1
 2 tile-predict here --threshold 2
@@ -99,13 +99,41 @@ REFUSED = """
 2 import here out --axes q
 3 export absent.zarr
 3 verify absent.zarr
+2 train here --set widht=3
+2 train here --set width=many
+2 train here --set width=2 --set width=3
+2 train here --model keras-unet --set norm=batch
+2 eval here here --fail-under dice=good
+2 eval here here --fail-under dice
+4 import images here
+4 import images here --overwrite
+4 import images made.zarr
+4 augment here made.zarr
+4 train here -o made.safetensors
+4 train here -o some.safetensors --folds 2
+4 tile-predict here --model made.safetensors -o made.zarr
+4 tile-predict slide.zarr --model made.safetensors
+3 tile-predict absent.zarr --model made.safetensors -o made.zarr
+4 export here -o made.zarr
+4 models export made.safetensors -o made.zarr
+4 weights slide.zarr
+4 weights made.zarr
+4 eval here here --objects made.zarr
+4 eval here here --report made.zarr
 """
 # How long each of them takes to load; a refusal is there before.
 HEAVY = ("torch", "zarr", "dask", "distributed", "numba", "scipy", "skimage")
 
 
 def test_what_needs_no_data_is_refused_before_anything_heavy_is_loaded(tmp_path):
-    (tmp_path / "here").mkdir()
+    for name in ("here", "slide.zarr/weights", "slide.prediction.zarr", "made.zarr/one/weights"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("made.safetensors", "some.fold2.safetensors"):
+        (tmp_path / name).touch()
+    marks = {"unetkit": {"kind": "dataset", "samples": [{"name": "two"}, {"name": "one"}]}}
+    group = {"zarr_format": 3, "node_type": "group", "attributes": marks}
+    (tmp_path / "made.zarr" / "zarr.json").write_text(json.dumps(group))
+    before = sorted(tmp_path.rglob("*"))
     program = (
         "import sys\n"
         "from unetkit.cli.app import main\n"
@@ -117,7 +145,7 @@ def test_what_needs_no_data_is_refused_before_anything_heavy_is_loaded(tmp_path)
     run = python("-c", program, input=REFUSED.strip(), cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert run.stderr.count("\n") == REFUSED.strip().count("\n") + 1
-    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

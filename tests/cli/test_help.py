@@ -7,8 +7,7 @@ import pytest
 
 from tests.cli.conftest import HOMES, python
 from unetkit.cli.app import main
-from unetkit.cli.options import declared
-from unetkit.options import parameters_of
+from unetkit.options import declared, parameters_of
 
 HEAVY = ["torch", "zarr", "dask", "distributed", "numba", "scipy", "skimage", "numpy", "PIL"]
 HEAVY += ["tifffile"]

@@ -97,7 +97,7 @@ def evaluated(
         return
     call.check()
     if fail_under:
-        from unetkit.commands.evaluate.report import parse_bound
+        from unetkit.commands.evaluate.sides import parse_bound
 
         for bound in fail_under:
             parse_bound(bound)

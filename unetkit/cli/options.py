@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import ast
-import builtins
-import collections.abc
 import inspect
 import re
-import typing
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.abc import InspectLoader
-from importlib.util import find_spec
-from typing import Annotated, Any, Literal, cast, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
-import unetkit.options
-import unetkit.progress
 from unetkit import kernel_cache
 from unetkit.cli import console
-from unetkit.options import Option, check_values, parameters_of
+from unetkit.options import Option, check_values, declaration, declared, parameters_of
 from unetkit.signals import interruptible
 
 # What the command line adds to the functions.
@@ -33,14 +25,6 @@ Json = Annotated[
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", rich_help_panel="Output", help="Say nothing but errors.")
 ]
-
-# The names that the signature of a command may use.
-_NAMES = {
-    name: item
-    for module in (builtins, typing, collections.abc, unetkit.options, unetkit.progress)
-    for name, item in vars(module).items()
-    if not name.startswith("__") and (module is not builtins or isinstance(item, type))
-}
 
 
 @dataclass(frozen=True)
@@ -96,7 +80,7 @@ class Command:
 
     def summary(self) -> str:
         """Say in a sentence what the command does."""
-        found = re.search(r'"""(.+?)(?:\n\n|""")', _declaration(self.home), flags=re.DOTALL)
+        found = re.search(r'"""(.+?)(?:\n\n|""")', declaration(self.home), flags=re.DOTALL)
         return self.help or (" ".join(found[1].split()) if found else "")
 
     def build(self, markup: Literal["markdown", "rich"] | None) -> Any:
@@ -150,73 +134,6 @@ class LazyCommand(TyperCommand):
     ) -> Any:
         """Make the command and let it read its arguments."""
         return self._load().make_context(info_name, args, parent, **extra)
-
-
-def declared(home: str) -> Callable[..., Any]:
-    """Return a function with the signature and docstring of the one at MODULE:NAME.
-
-    They are read off the source, since modules of commands import torch, zarr and dask, for which
-    no help and no refusal of an option should wait.
-    """
-    node = cast("ast.FunctionDef", ast.parse(_declaration(home)).body[0])
-    given, kind = node.args, inspect.Parameter
-    named: list[tuple[ast.arg, Any]] = [(a, kind.POSITIONAL_OR_KEYWORD) for a in given.args]
-    named += [(given.vararg, kind.VAR_POSITIONAL)] if given.vararg else []
-    named += [(a, kind.KEYWORD_ONLY) for a in given.kwonlyargs]
-    defaults = dict(zip(reversed(given.args), reversed(given.defaults), strict=False))
-    defaults |= {a: d for a, d in zip(given.kwonlyargs, given.kw_defaults, strict=True) if d}
-    parameters = [
-        kind(
-            a.arg,
-            how,
-            default=_value(defaults[a]) if a in defaults else kind.empty,
-            annotation=ast.unparse(cast("ast.expr", a.annotation)),
-        )
-        for a, how in named
-    ]
-
-    def function() -> None:
-        raise LookupError(f"{home} is only read, not loaded")
-
-    function.__doc__ = ast.get_docstring(node)
-    function.__annotations__ = {a.arg: _value(a.annotation) for a, _ in named}
-    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return function
-
-
-def _value(node: ast.AST | None) -> Any:
-    """Work out what signatures hold: names, constants, and types made of them; nothing else."""
-    match node:
-        case ast.Constant(value=value):
-            return value
-        case ast.Name(id=name):
-            return _NAMES[name]
-        case ast.Tuple(elts=items):
-            return tuple(map(_value, items))
-        case ast.UnaryOp(op=ast.USub(), operand=number):
-            return -_value(number)
-        case ast.BinOp(op=ast.BitOr(), left=left, right=right):
-            return _value(left) | _value(right)
-        case ast.Subscript(value=kind, slice=inner):
-            return _value(kind)[_value(inner)]
-        case ast.Call(func=made, args=items, keywords=keywords):
-            return _value(made)(
-                *map(_value, items), **{str(k.arg): _value(k.value) for k in keywords}
-            )
-    raise LookupError(f"a signature of a command must not hold {ast.unparse(node or ast.Pass())}")
-
-
-def _declaration(home: str) -> str:
-    """Return the text of a function from its name to the end of its docstring."""
-    module, _, name = home.partition(":")
-    spec = find_spec(module)
-    loader = cast("InspectLoader", spec and spec.loader)
-    found = re.search(
-        rf'^def {name}\(.*?""".*?"""\n', loader.get_source(module) or "", re.MULTILINE | re.DOTALL
-    )
-    if found is None:
-        raise LookupError(f"no function with a docstring at {home}")
-    return found[0]
 
 
 def _parameter(option: Option, options: Mapping[str, Option]) -> inspect.Parameter:

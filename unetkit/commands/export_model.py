@@ -40,7 +40,14 @@ def export_model(
     source: Annotated[str, Opt(metavar="FILE")],
     *,
     to: Literal["pt2", "onnx"] = "pt2",
-    output: Annotated[str | None, Opt(flags=("--output", "-o"), default="beside the file")] = None,
+    output: Annotated[
+        str | None,
+        Opt(
+            flags=("--output", "-o"),
+            default="beside the file",
+            check="unetkit.storage.outputs:check_new",
+        ),
+    ] = None,
     size: Annotated[
         int | None, Opt(metavar="PIXELS", min=1, default="512, or the next size that fits")
     ] = None,

@@ -209,7 +209,13 @@ def export_prediction(
     *,
     to: Literal["tiff", "png", "geojson", "rois", "coco", "labelme"] = "tiff",
     output: Annotated[
-        str | None, Opt(flags=("--output", "-o"), default="beside the input", panel="Output")
+        str | None,
+        Opt(
+            flags=("--output", "-o"),
+            default="beside the input",
+            panel="Output",
+            check="unetkit.storage.outputs:check_new",
+        ),
     ] = None,
     layer: Annotated[
         Literal["instances", "classes", "probabilities"] | None,

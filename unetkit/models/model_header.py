@@ -16,8 +16,10 @@ from safetensors import SafetensorError, safe_open
 from unetkit.errors import InputError, MissingError, UnavailableError, UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models.decision import Decision
+from unetkit.options import declared, parse_texts
 from unetkit.registry import Registry, is_distribution_name
 from unetkit.storage import urls
+from unetkit.storage.outputs import check_new
 from unetkit.storage.urls import is_remote
 
 if TYPE_CHECKING:
@@ -44,6 +46,42 @@ def check_suffix(path: str) -> None:
     """Refuse the name of a model file to write that has another suffix."""
     if not path.endswith(SUFFIX):
         raise UsageError(f"output must end in {SUFFIX}, as model files do, got {path}; add it")
+
+
+def check_model_options(texts: Sequence[str], *, model: str | None, init: str | None) -> None:
+    """Refuse options that a model of our own does not take, by its declaration; none is loaded.
+
+    Which model it is may be said by the file to begin with, and is asked for later then.
+    """
+    if not texts or (model is None and init is not None):
+        return
+    name = model or "unet"
+    entry = Registry("unetkit.models", noun="model").entry(name)
+    if not entry.is_own:
+        return
+    try:
+        build = declared(entry.point.value)
+    except LookupError:
+        return  # made otherwise
+    parse_texts(texts, build, model=name)
+
+
+def fold_paths(output: str, folds: int) -> list[str]:
+    """Name the model files of a training, one where there is one fold only.
+
+    >>> fold_paths("model.safetensors", 2)
+    ['model.fold1.safetensors', 'model.fold2.safetensors']
+    """
+    stem = output.removesuffix(SUFFIX)
+    # What has another suffix is refused where it is about to be made.
+    suffix = output[len(stem) :]
+    return [f"{stem}.fold{k}{suffix}" for k in range(1, folds + 1)] if folds > 1 else [output]
+
+
+def check_new_models(overwrite: bool, *, output: str, folds: int, resume: bool) -> None:
+    """Refuse model files that are there, unless a training goes on."""
+    for path in fold_paths(output, folds) if not resume else ():
+        check_new(path, overwrite=overwrite)
 
 
 def check_places(places: Sequence[str]) -> None:

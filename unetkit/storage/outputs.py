@@ -11,7 +11,7 @@ import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import InputError, OutputError, ResourceError, UsageError
 from unetkit.signals import interruptible
@@ -25,10 +25,7 @@ from unetkit.storage.atomic import (
     sync_folder,
     write_text,
 )
-from unetkit.storage.image_file import PNG_SIGNATURE
-from unetkit.storage.nodes import read_node
-from unetkit.storage.ome import provenance_marks
-from unetkit.storage.urls import base_name, collide, exists, is_remote, join, stem
+from unetkit.storage.urls import base_name, collide, exists, is_remote, is_segment, join, stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -39,7 +36,7 @@ HEAD = 4096
 _JSON, _TIFF = rb'\{.*"unetkit"', rb"II[*+]\0.*unetkit"
 # What an output of this library begins with, by its suffix.
 SIGNATURES = {
-    ".png": re.escape(PNG_SIGNATURE) + rb".*Software\0unetkit",
+    ".png": rb"\x89PNG\r\n\x1a\n.*Software\0unetkit",
     ".html": rb'<!.*name="generator" content="unetkit',
     **dict.fromkeys((".json", ".jsonl", ".geojson"), _JSON),
     **dict.fromkeys((".tif", ".tiff"), _TIFF),
@@ -76,13 +73,26 @@ def written_by_unetkit(path: str) -> bool:
 
 
 def _is_our_folder(path: str) -> bool:
-    if exists(join(path, ".unetkit")):
-        return True
-    try:
-        node = read_node(path)
-    except InputError:
-        return False
-    return node is not None and bool(provenance_marks(node))
+    return exists(join(path, ".unetkit")) or bool(_own_attributes(path))
+
+
+def _own_attributes(path: str) -> dict[str, Any]:
+    """Return what this library wrote into the attributes of a Zarr, by which it is known.
+
+    No more than that is judged of a document, and no Zarr is loaded for it.
+    """
+    for name in ("zarr.json", ".zattrs"):
+        try:
+            text = urls.read_small(join(path, name), limit=HEADER_LIMIT)
+            document = json.loads(text or b"null")
+        except (InputError, ValueError, RecursionError):
+            return {}
+        if name == "zarr.json" and isinstance(document, dict):
+            document = document.get("attributes")
+        own = document.get("unetkit") if isinstance(document, dict) else None
+        if isinstance(own, dict):
+            return own
+    return {}
 
 
 def _is_our_model(path: str) -> bool:
@@ -128,6 +138,46 @@ def check_output(url: str, *, inputs: Sequence[str] = (), overwrite: bool = Fals
         remedy = "add --overwrite to replace it" if own else "choose another name"
         raise OutputError(f"output {url} must not exist yet, got something there; {remedy}")
     _check_own(url, own)
+
+
+def check_new(url: str, *, overwrite: bool) -> None:
+    """Refuse an output that is there, before anything is loaded; URLs are asked for later."""
+    if not is_remote(url):
+        check_output(url, overwrite=overwrite)
+
+
+def check_new_dataset(url: str, *, overwrite: bool, append: bool) -> None:
+    """Refuse a dataset that is there, unless it is to be added to."""
+    if not append:
+        check_new(url, overwrite=overwrite)
+
+
+def check_new_prediction(
+    overwrite: bool, *, source: str, output: str | None, in_place: bool, resume: bool, dry_run: bool
+) -> None:
+    """Refuse a prediction that is there, unless a run goes on or only looks."""
+    if not (in_place or resume or dry_run):
+        check_new(output or output_name(source, ".prediction.zarr"), overwrite=overwrite)
+
+
+def check_new_weights(overwrite: bool, *, source: str, resume: bool) -> None:
+    """Refuse weights that are there in an image, or in a sample that a dataset lists."""
+    if overwrite or resume or is_remote(source):
+        return
+    listed = _own_attributes(source).get("samples")
+    listed = listed if isinstance(listed, list) else []
+    names = [str(entry.get("name")) for entry in listed if isinstance(entry, dict)]
+    samples = [join(source, name) for name in names if is_segment(name)] or [source]
+    for place in (join(sample, "weights") for sample in samples):
+        if exists(place):
+            check_output(place)
+
+
+def check_new_files(overwrite: bool, *, objects: str | None, report: str | None) -> None:
+    """Refuse files that are there; what they are is asked for where they may be replaced."""
+    for path in (objects, report):
+        if path is not None and not overwrite:
+            check_file(path, overwrite=False, begins="")
 
 
 def is_there(url: str) -> bool:

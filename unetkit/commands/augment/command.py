@@ -52,7 +52,7 @@ class AugmentReport:
 @collects_warnings
 def augment(
     source: Store,
-    output: str,
+    output: Annotated[str, Opt(check="unetkit.storage.outputs:check_new")],
     *,
     copies: Annotated[int, Opt(min=1, max=999)] = 10,
     grid: Annotated[int, Opt(min=2, max=64, panel="Change")] = 3,

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         BreakLock,
         LabelName,
         Opt,
-        Overwrite,
         SchedulerName,
         Seed,
         Workers,
@@ -45,7 +44,9 @@ def evaluate(
     report: Annotated[
         str | None, Opt(panel="Output", check="unetkit.commands.evaluate.sides:check_one")
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool, Opt(panel="Output", check="unetkit.storage.outputs:check_new_files")
+    ] = False,
     resume: bool = False,
     break_lock: BreakLock = False,
     axes: Axes = None,

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from unetkit.commands.evaluate.object_errors import counts, largest_errors
-from unetkit.errors import CheckError, UsageError
+from unetkit.commands.evaluate.sides import parse_bound
+from unetkit.errors import CheckError
 from unetkit.scores import bootstrap, isbi2012, table
 from unetkit.storage.pyramids import block_mean, downscale_factor, downscaled, every_second
 from unetkit.views.page import overlay
@@ -205,21 +206,6 @@ class CompareReport:
         """Hold each prediction to bounds; see `EvaluateReport.check`."""
         for report in self.reports:
             report.check(bounds)
-
-
-def parse_bound(text: str) -> tuple[str, float]:
-    """Read a bound such as `dice=0.9`."""
-    name, _, number = text.partition("=")
-    if table.SCORES_BY_NAME.get(name) is None:
-        raise UsageError(
-            f"--fail-under must name a score, got {name!r}; 'unetkit eval --list' shows them"
-        )
-    try:
-        return name, float(number)
-    except ValueError as error:
-        raise UsageError(
-            f"--fail-under must give a number after '=', got {text!r}; try {name}=0.9"
-        ) from error
 
 
 # What keeps the page within some megabytes, whatever is compared; our own choice.

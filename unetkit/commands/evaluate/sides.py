@@ -37,3 +37,21 @@ def check_one(file: str | None, *, stores: Sequence[str], truth: str | None) -> 
             f"--objects and --report must be of one prediction, got {len(predictions)}; "
             "ask for them one by one"
         )
+
+
+def parse_bound(text: str) -> tuple[str, float]:
+    """Read a bound such as `dice=0.9`; what is no number is refused before scores are loaded."""
+    name, _, number = text.partition("=")
+    try:
+        bound = float(number)
+    except ValueError as error:
+        raise UsageError(
+            f"--fail-under must give a number after '=', got {text!r}; try {name or 'dice'}=0.9"
+        ) from error
+    from unetkit.scores.table import SCORES_BY_NAME
+
+    if name not in SCORES_BY_NAME:
+        raise UsageError(
+            f"--fail-under must name a score, got {name!r}; 'unetkit eval --list' shows them"
+        )
+    return name, bound

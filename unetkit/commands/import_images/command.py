@@ -154,7 +154,7 @@ LISTED = 12  # values of one class that are named
 @collects_warnings
 def import_images(
     source: str,
-    output: str,
+    output: Annotated[str, Opt(check="unetkit.storage.outputs:check_new_dataset")],
     *,
     labels: Annotated[str | None, Opt(panel="Labels")] = None,
     kind: Annotated[Literal["instances", "classes"], Opt(panel="Labels")] = "instances",

@@ -73,7 +73,6 @@ if TYPE_CHECKING:
         Channels,
         Device,
         Opt,
-        Overwrite,
         PixelSize,
         Precision,
         Resume,
@@ -220,7 +219,9 @@ def tile_predict(
     workers: Workers = None,
     nonfinite: Literal["error", "fill"] = "error",
     resume: Resume = False,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool, Opt(panel="Output", check="unetkit.storage.outputs:check_new_prediction")
+    ] = False,
     break_lock: BreakLock = False,
     dry_run: bool = False,
     audit: Annotated[int, Opt(min=0, panel="Result")] = 0,

@@ -22,7 +22,7 @@ from unetkit.errors import UsageError
 from unetkit.models import hardware
 from unetkit.models.build import build_model
 from unetkit.models.model_file import check_content, with_decision
-from unetkit.models.model_header import SUFFIX
+from unetkit.models.model_header import fold_paths
 from unetkit.progress import (
     SILENT,
     Progress,
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
         Device,
         LabelName,
         Opt,
-        Overwrite,
         PixelSize,
         Precision,
         Seed,
@@ -96,19 +95,12 @@ class FoldsReport:
 
 
 def folds_of(output: str, folds: int) -> list[tuple[str, Fold | None]]:
-    """Name the model file of every fold; where there is one only, it is no fold.
-
-    >>> [place for place, _ in folds_of("model.safetensors", 2)]
-    ['model.fold1.safetensors', 'model.fold2.safetensors']
-    """
+    """Name the model file of every fold; where there is one only, it is no fold."""
     if folds < 1:
         raise UsageError(f"folds must be at least 1, got {folds}; leave it out for one model")
     if folds == 1:
         return [(output, None)]
-    stem = output.removesuffix(SUFFIX)
-    # What has another suffix is refused where it is about to be made.
-    suffix = output[len(stem) :]
-    return [(f"{stem}.fold{k}{suffix}", Fold(k, folds)) for k in range(1, folds + 1)]
+    return [(path, Fold(k, folds)) for k, path in enumerate(fold_paths(output, folds), start=1)]
 
 
 def folds_report(reports: Sequence[TrainReport]) -> FoldsReport:
@@ -150,7 +142,13 @@ def train(
         Opt(default="unet", panel="Model", check="unetkit.models.model_header:check_installed"),
     ] = None,
     options: Annotated[
-        Sequence[str], Opt(flags=("--set",), metavar="KEY=VALUE", panel="Model")
+        Sequence[str],
+        Opt(
+            flags=("--set",),
+            metavar="KEY=VALUE",
+            panel="Model",
+            check="unetkit.models.model_header:check_model_options",
+        ),
     ] = (),
     recipe: Annotated[Literal["default", "paper"], Opt(panel="Recipe")] = "default",
     recipe_set: Annotated[
@@ -186,7 +184,9 @@ def train(
     accumulate: Annotated[int, Opt(min=1, panel="Hardware")] = 1,
     resume: bool = False,
     keep_state: Annotated[bool, Opt(panel="Output")] = False,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool, Opt(panel="Output", check="unetkit.models.model_header:check_new_models")
+    ] = False,
     break_lock: BreakLock = False,
     progress: Progress = SILENT,
 ) -> TrainReport | FoldsReport:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
         BreakLock,
         LabelName,
         Opt,
-        Overwrite,
         Preview,
         Resume,
         SchedulerName,
@@ -90,7 +89,9 @@ def weights(
     scheduler: SchedulerName = "threads",
     workers: Workers = None,
     resume: Resume = False,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool, Opt(panel="Output", check="unetkit.storage.outputs:check_new_weights")
+    ] = False,
     break_lock: BreakLock = False,
     progress: Progress = SILENT,
 ) -> WeightsReport:
