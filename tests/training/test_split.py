@@ -1,7 +1,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.errors import InputError, UsageError
@@ -180,3 +180,93 @@ def test_more_folds_than_there_are_sources_with_something_on_them_are_refused():
     assert names(split(origins, gap=0, seed=0, fold=Fold(1, 2)).validation) != ["c"]
     with pytest.raises(UsageError, match="at least 3 pixels of a single image of 10, got 4"):
         split([origin("a", height=5, width=10)], gap=0, seed=0, fold=Fold(1, 4))
+
+
+def of_groups(counts, *, copies=0, bare=()):
+    """Give so many images of each group, with copies."""
+    return [
+        origin(
+            f"{group}_{k}{end}",
+            source=f"{group}_{k}",
+            group=group,
+            augmented=bool(end),
+            foreground=group not in bare,
+        )
+        for group, count in counts.items()
+        for k in range(count)
+        for end in ("", *(f"-aug{c}" for c in range(copies)))
+    ]
+
+
+@settings(max_examples=40)
+@given(
+    counts=st.dictionaries(st.text("abcd", min_size=1, max_size=3), st.integers(1, 6), min_size=2),
+    copies=st.integers(0, 2),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+def test_no_group_is_on_both_sides_and_folds_hold_each_out_once(counts, copies, seed, data):
+    origins = of_groups(counts, copies=copies)
+    group_of = {o.name: o.group for o in origins}
+    folds = data.draw(st.none() | st.integers(2, len(counts)))
+    held = []
+    for fold in [None] if folds is None else [Fold(n + 1, folds) for n in range(folds)]:
+        parts = split(origins, gap=92, seed=seed, fold=fold)
+        learned, own = (
+            {group_of[name] for name in names(side)} for side in (parts.train, parts.validation)
+        )
+        assert learned
+        assert own
+        assert learned.isdisjoint(own)
+        assert learned | own == set(counts)
+        assert len(parts.validation) == sum(counts[group] for group in own)
+        assert parts.notes == ()
+        assert parts.summary.startswith("Held out by group: ")
+        held += own
+    if folds:
+        assert sorted(held) == sorted(counts)
+    else:
+        assert len(held) == max(1, len(counts) // 5)
+
+
+def test_the_groups_that_are_held_out_are_said():
+    parts = split(of_groups({"m1": 3, "m2": 3}, bare=("m2",)), gap=92, seed=0)
+    assert parts.summary == "Held out by group: m2 (3 images); 1 other group is learned from."
+
+
+@pytest.mark.parametrize("images", [1, 4])
+def test_a_single_group_can_not_be_held_out(images):
+    with pytest.raises(InputError, match=r"at least two groups.* got 'm1' alone"):
+        split(of_groups({"m1": images}, copies=1), gap=92, seed=0)
+    with pytest.raises(UsageError, match="number of groups with foreground, 2, got 3"):
+        split(of_groups({"a": 4, "b": 4}), gap=92, seed=0, fold=Fold(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["mouse1_a", "mouse1_b", "mouse2_a", "mouse2_b"], "2 groups (mouse1, mouse2)"),
+        (["a-x-1", "a-x-2", "b-1", "c-1", "d-1", "d-2"], "4 groups (a-x, b, c, …)"),
+        (["img_1", "img_2", "img_3"], None),  # all of one
+        (["a_1", "b_1", "c_1"], None),  # each of its own
+        (["a_1", "a_2", "b"], None),  # names of another kind
+        (["_1", "_2", "a_1"], None),
+    ],
+)
+def test_names_that_look_like_groups_on_both_sides_are_said_once(given, said):
+    origins = [origin(name) for name in given]
+    found = [split(origins, gap=92, seed=seed).notes for seed in range(20)]
+    told = [note for notes in found for note in notes]
+    assert all(said in note and "--group '(.+)[_-]'" in note for note in told)
+    assert bool(told) == bool(said)
+    folds = [split(origins, gap=0, seed=0, fold=Fold(n, 2)).notes for n in (1, 2)]
+    assert folds[1] == ()
+
+
+def test_a_suspicion_is_said_only_where_a_group_is_parted():
+    origins = [origin(name) for name in ("m1_a", "m1_b", "m2_a")]
+    for seed in range(9):
+        parts = split(origins, gap=92, seed=seed)
+        assert bool(parts.notes) == (names(parts.validation) != ["m2_a"])
+    known = [origin(name, source=name[:2]) for name in ("m1_a", "m1_b", "m2_a")]
+    assert split(known, gap=92, seed=0).notes == ()

@@ -65,6 +65,8 @@ def scores(document: Document) -> list[RenderableType]:
         parts += ["", table(document["overall"]["classes"], columns=shown)]
     if not alone:
         parts += ["", table([_sample(row, document["kind"]) for row in document["samples"]])]
+    if groups := document.get("groups"):
+        parts += ["", table([_sample(row, document["kind"], of="group") for row in groups])]
     return parts
 
 
@@ -197,12 +199,12 @@ _SCORES: dict[str, list[tuple[str, Callable[[Document], object]]]] = {
 }
 
 
-def _sample(row: Document, kind: str) -> Document:
-    """Choose the few scores of a sample that fit on a line."""
+def _sample(row: Document, kind: str, *, of: str = "sample") -> Document:
+    """Choose the few scores of a sample or group that fit on a line."""
     if kind == "classes":
-        return {"sample": row["name"], "Dice": row["dice"], "IoU": row["iou"]}
+        return {of: row["name"], "Dice": row["dice"], "IoU": row["iou"]}
     return {
-        "sample": row["name"],
+        of: row["name"],
         "AP 0.5": _at("0.50")(row),
         "AP": row["average_precision"],
         "Dice": row["dice"],
@@ -356,7 +358,7 @@ def _certain(certainty: Document) -> list[RenderableType]:
         return [Text(safe(f"No intervals: {certainty['reason'] or 'nothing applies'}."))]
     percent = f"{certainty['level']:.0%}"
     rows = [{f"{percent} interval": n, "from": i[0], "to": i[1]} for n, i in found.items()]
-    return [table(rows), Text(f"From {certainty['units']} images, resampled.")]
+    return [table(rows), Text(f"From {certainty['units']} {certainty['unit']}s, resampled.")]
 
 
 def _compared(document: Document) -> list[RenderableType]:

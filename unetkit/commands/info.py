@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import InputError
@@ -14,7 +15,7 @@ from unetkit.storage.ome import provenance_marks
 from unetkit.storage.urls import base_name, bytes_on_disk, join
 
 if TYPE_CHECKING:
-    from unetkit.storage.datasets import Sample
+    from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.images import Image
     from unetkit.storage.planes import PlaneArray
 
@@ -108,9 +109,16 @@ def _dataset(source: str) -> dict[str, Any]:
         "count": len(dataset.samples),
         "labelled": sum(sample.label_kind is not None for sample in dataset.samples),
         "sources": len({sample.source for sample in dataset.samples}),
+        **_groups(dataset),
         "samples": [_sample(sample) for sample in dataset.samples],
         "provenance": _provenance(dataset.attributes),
     }
+
+
+def _groups(dataset: Dataset) -> dict[str, Any]:
+    """Count the samples of each group, where any was told."""
+    counts = Counter(sample.group for sample in dataset.samples if sample.group is not None)
+    return {"groups": dict(counts)} if counts else {}
 
 
 def _collection(node: GroupNode, kind: str) -> dict[str, Any]:
@@ -144,6 +152,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
     return {
         "name": sample.name,
         "source": sample.source,
+        **({} if sample.group is None else {"group": sample.group}),
         **_array(sample.data),
         "channels": _channels(image),
         "pixel_size": image.pixel_size,

@@ -52,6 +52,7 @@ from unetkit.storage.ome import (
     FORMATS,
     LAYOUT,
     SCHEMA,
+    ListedSample,
     array_below,
     collection_xml,
     listed_samples,
@@ -97,7 +98,7 @@ class DatasetWriter:
         ome_version: OmeVersion = "0.5",
     ) -> None:
         self.url = url
-        self._samples: list[tuple[str, str]] = []
+        self._samples: list[ListedSample] = []
         self._added: list[str] = []
         node = read_node(url)
         if node is None:
@@ -106,20 +107,20 @@ class DatasetWriter:
             return
         if not isinstance(node, GroupNode) or provenance_marks(node).get("kind") != "dataset":
             raise InputError(f"{url} must be a dataset to add samples, got another Zarr store")
-        self._samples = [(name, source) for name, source, _ in listed_samples(node)]
+        self._samples = listed_samples(node)
         if attributes:
             update_attributes(url, **attributes)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the samples so far."""
-        return tuple(name for name, _ in self._samples)
+        return tuple(sample.name for sample in self._samples)
 
-    def reserve(self, name: str, *, source: str | None = None) -> str:
+    def reserve(self, name: str, *, source: str | None = None, group: str | None = None) -> str:
         """Add a name to the list, and return where the sample is to be created.
 
         What an interrupted run left there, with its name in no list, is still there. `source` is
-        what the sample was made from, itself where left out.
+        what the sample was made from, itself where left out, and `group` what it belongs to.
         """
         if not _may_be_sample(name):
             raise InputError(
@@ -127,13 +128,21 @@ class DatasetWriter:
             )
         if name in self.names:
             raise OutputError(f"a sample's name must be new, got {name!r} twice; rename the file")
-        self._samples.append((name, source or name))
+        self._samples.append(ListedSample(name, source or name, group))
         self._added.append(name)
         return join(self.url, name)
 
-    def add(self, name: str, image: Array, *, source: str | None = None, **parts: Any) -> None:
+    def add(
+        self,
+        name: str,
+        image: Array,
+        *,
+        source: str | None = None,
+        group: str | None = None,
+        **parts: Any,
+    ) -> None:
         """Write a sample from arrays in memory; see `write_sample` for the parts."""
-        place = self.reserve(name, source=source)
+        place = self.reserve(name, source=source, group=group)
         if exists(place):
             discard(place)
         try:
@@ -157,7 +166,7 @@ class DatasetWriter:
                 f"samples of {self.url} must be among {listed_names(self.names)}, got"
                 f" {listed_names(lost)}; 'unetkit info' lists them"
             )
-        self._samples = [one for one in self._samples if one[0] not in names]
+        self._samples = [sample for sample in self._samples if sample.name not in names]
         if not self._samples:
             raise UsageError(
                 f"a sample must be left in {self.url}, got the names of all; remove its folder"
@@ -195,8 +204,7 @@ class DatasetWriter:
         if not isinstance(node, GroupNode):
             raise InputError(f"{self.url} must be a dataset, got none there; check the path")
         marks = provenance_marks(node)
-        listed = [{"name": name, "source": source} for name, source in self._samples]
-        marks |= {"samples": listed}
+        marks |= {"samples": [sample.to_dict() for sample in self._samples]}
         if warnings:
             marks["warnings"] = list(dict.fromkeys((*marks.get("warnings", ()), *warnings)))
         document: dict[str, Any] = {"unetkit": marks}
@@ -337,6 +345,8 @@ class Sample:
     dataset: str = ""  # where the dataset lies, for errors
     chosen: str | None = None  # the name of the labels, where the user chose them
     field: Field | None = None  # what lists it, where it is one of a collection
+    # The animal, patient or well that it belongs to, if that was told; it goes before the source.
+    group: str | None = None
 
     @property
     def path(self) -> str:
@@ -559,9 +569,10 @@ def _listed(node: ArrayNode | GroupNode) -> tuple[Sample, ...]:
     if not isinstance(node, GroupNode):
         return ()
     samples = []
-    for name, source, place in listed_samples(node):
+    for listed in listed_samples(node):
+        name = listed.name
         inside(node.url, name, what="a sample's name")
-        group = read_node(place)
+        group = read_node(join(node.url, name))
         if group is None:
             raise MissingError(
                 f"sample {name!r} of {node.url} must be there, got none; take it off the list with "
@@ -572,7 +583,8 @@ def _listed(node: ArrayNode | GroupNode) -> tuple[Sample, ...]:
                 f"sample {name!r} of {node.url} must be an OME-Zarr image, got something else; "
                 "import the data again"
             )
-        samples.append(Sample(name, source, ome_image(group), dataset=node.url))
+        image = ome_image(group)
+        samples.append(Sample(name, listed.source, image, dataset=node.url, group=listed.group))
     return tuple(samples)
 
 

@@ -459,7 +459,7 @@ def _only_image(node: GroupNode, *, axes: str | None, kind: str) -> Image:
         raise InputError(f"{node.url} must hold one image, got a stack of {len(images)}")
     if kind in COLLECTIONS:
         return _only_field(node, axes=axes, kind=kind)
-    places = [place for _, _, place in listed_samples(node)]
+    places = [join(node.url, sample.name) for sample in listed_samples(node)]
     if len(places) == 1:
         inside(node.url, base_name(places[0]), what="a sample's name")
         return open_image(places[0], axes=axes)

@@ -11,7 +11,7 @@ from unetkit.errors import InputError, UsageError
 from unetkit.storage.image_file import are_axes
 from unetkit.storage.nodes import ArrayNode, GroupNode, judging, read_node
 from unetkit.storage.pixel_size import OME_UNITS
-from unetkit.storage.urls import inside, is_segment, join, stem
+from unetkit.storage.urls import inside, is_segment, stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -433,12 +433,26 @@ def array_below(url: str) -> ArrayNode:
     return node
 
 
-def listed_samples(node: GroupNode) -> list[tuple[str, str, str]]:
-    """Return (name, source, URL) of the samples that a dataset's metadata lists, each once."""
+@dataclass(frozen=True)
+class ListedSample:
+    """What the list of a dataset says of a sample."""
+
+    name: str
+    source: str  # what it was made from
+    group: str | None = None  # the animal, patient or well that it belongs to, if that was told
+
+    def to_dict(self) -> dict[str, str]:
+        """Return it as it is listed."""
+        told = {"name": self.name, "source": self.source}
+        return told if self.group is None else {**told, "group": self.group}
+
+
+def listed_samples(node: GroupNode) -> list[ListedSample]:
+    """Return the samples that a dataset's metadata lists, each once."""
     listed = provenance_marks(node).get("samples")
     if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         raise InputError(f"samples of {node.url} must be a list, got {listed!r:.100}")
-    found: dict[str, tuple[str, str, str]] = {}
+    found: dict[str, ListedSample] = {}
     for entry in listed:
         name = entry.get("name")
         # No link is followed here: of many samples that would take longer than reading the list.
@@ -452,5 +466,8 @@ def listed_samples(node: GroupNode) -> list[tuple[str, str, str]]:
                 f"samples of {node.url} must have different names, got {name!r:.100} twice; import "
                 "the data again"
             )
-        found[name] = (name, str(entry.get("source") or name), join(node.url, name))
+        group = entry.get("group")
+        found[name] = ListedSample(
+            name, str(entry.get("source") or name), str(group) if group else None
+        )
     return list(found.values())

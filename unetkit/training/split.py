@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 SPLIT = 1
 # One in so many sources, and such a part of a single image, is held out.
 SHARE = 5
+# So many groups are named.
+NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Origin:
     height: int
     width: int
     foreground: bool = True  # whether there is anything in it to find
+    group: str | None = None  # what its source belongs to, if that was told
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Split:
     train: tuple[Region, ...]
     validation: tuple[Region, ...]
     notes: tuple[str, ...] = ()
+    summary: str = ""  # which groups are held out, where there are some
 
 
 def split(
@@ -76,7 +81,7 @@ def split(
     has_foreground: Callable[[Region], bool] = lambda region: True,
     fold: Fold | None = None,
 ) -> Split:
-    """Hold out a part of the data by what the samples were made from.
+    """Hold out a part of the data by what the samples were made from, or belong to.
 
     One image: a fifth of it at one end of its longer side, `gap` pixels from the rest. Two to four
     sources: one of them. Five or more: a fifth of them. Sources without foreground can't tell a
@@ -85,6 +90,9 @@ def split(
 
     Of several folds each holds out its share of the sources, or of the single image, and all
     together everything once; sources without foreground are always learned from.
+
+    Where samples are of groups, such as animals, these stand for the sources, and at least two are
+    needed. Where none were told, names that look like groups parted by the split are noted.
 
     The gap keeps the labels of every tile out of the context of what is held out. `seed` chooses
     the sources; `has_foreground` is asked of regions of a single image only.
@@ -95,18 +103,71 @@ def split(
             "a dataset to train on must hold originals beside augmented copies, got copies alone;"
             " run 'unetkit augment' again, which writes both"
         )
+    if any(origin.group is not None for origin in originals):
+        return _by_group(origins, seed=seed, fold=fold)
     if len(originals) == 1:
         copies = len(origins) - 1
         return _part_one(
             originals[0], copies=copies, gap=gap, has_foreground=has_foreground, fold=fold
         )
     if len({origin.source for origin in originals}) > 1:
-        return _hold_out(origins, by="source", seed=seed, fold=fold)
+        found = _hold_out(origins, by="source", seed=seed, fold=fold)
+        return replace(found, notes=_suspicion(originals, found, fold=fold))
     # Several images of one source: they are told apart by name, and copies can't be.
     found = _hold_out(originals, by="name", seed=seed, fold=fold)
     copies = len(origins) - len(originals)
     note = f"{copies} augmented copies of a single source can't be parted and are left out."
     return Split(found.train, found.validation, notes=(note,) if copies else ())
+
+
+def _by_group(origins: Sequence[Origin], *, seed: int, fold: Fold | None) -> Split:
+    """Hold out whole groups; what is of none stands for itself."""
+    kin = {origin.name: origin.group or origin.source for origin in origins}
+    groups = list(dict.fromkeys(kin[origin.name] for origin in origins if not origin.augmented))
+    if len(groups) < 2:
+        raise InputError(
+            "images to train on must be of at least two groups, so that one can be held out, got"
+            f" {groups[0]!r} alone; import images of another one too, or leave --group out"
+        )
+    found = _hold_out(
+        [replace(origin, group=kin[origin.name]) for origin in origins],
+        by="group",
+        seed=seed,
+        fold=fold,
+    )
+    learned, held = (
+        list(dict.fromkeys(kin[region.sample] for region in side))
+        for side in (found.train, found.validation)
+    )
+    images = f"{len(found.validation)} image{'s' if found.validation[1:] else ''}"
+    more = ", …" if held[NAMED:] else ""
+    summary = (
+        f"Held out by group: {', '.join(held[:NAMED])}{more} ({images});"
+        f" {len(learned)} other group{'s are' if learned[1:] else ' is'} learned from."
+    )
+    return replace(found, summary=summary)
+
+
+def _suspicion(originals: Sequence[Origin], found: Split, *, fold: Fold | None) -> tuple[str, ...]:
+    """Say once where names share what stands before their last ``_`` or ``-`` across the split."""
+    stems = {o.name: re.split(r"[_-](?=[^_-]*$)", o.name)[0] for o in originals}
+    known = any(o.source != o.name for o in originals)  # what belongs together
+    sides = [
+        {stems[r.sample] for r in side if r.sample in stems}
+        for side in (found.train, found.validation)
+    ]
+    groups = list(dict.fromkeys(stems.values()))
+    plain = any(stem in ("", name) for name, stem in stems.items())
+    if known or plain or len(groups) < 2 or sides[0].isdisjoint(sides[1]):
+        return ()
+    if fold is not None and fold.number > 1:
+        return ()
+    more = ", …" if groups[NAMED:] else ""
+    return (
+        f"Images seem to belong to {len(groups)} groups ({', '.join(groups[:NAMED])}{more}), some"
+        " of which are learned from and held out: 'unetkit import' with --group '(.+)[_-]' keeps"
+        " them apart.",
+    )
 
 
 def _hold_out(origins: Sequence[Origin], *, by: str, seed: int, fold: Fold | None) -> Split:

@@ -77,10 +77,10 @@ def augment(
 
     Labels and ignore masks move along by the same coordinates; no id is invented, and beyond the
     border everything is mirrored. Weights of `weights` are computed anew from the moved labels, and
-    those of others move along. Copies are named ``NAME-aug001`` and so on, and keep the source of
-    their sample, by which training tells what may not validate what. The planes of a stack are
-    deformed alike. A large image is deformed tile by tile, with the bits of the whole: a few tiles
-    a worker are in memory.
+    those of others move along. Copies are named ``NAME-aug001`` and so on, and keep the source and
+    group of their sample, by which training tells what may not validate what. The planes of a stack
+    are deformed alike. A large image is deformed tile by tile, with the bits of the whole: a few
+    tiles a worker are in memory.
 
     Parameters
     ----------
@@ -241,7 +241,8 @@ def _copies(
     """List the samples and their copies in the order of the new dataset."""
     for index, sample in enumerate(dataset.samples):
         original, *augmented = _names(sample.name, copies)
-        place = writer.reserve(original, source=sample.source)
+        kin = {"source": sample.source, "group": sample.group}
+        place = writer.reserve(original, **kin)
         yield Copy(sample, original, place, sample.image.attributes)
         for number, name in enumerate(augmented, start=1):
             deformation, appearance = strengths.draw(seed, (index, number), sample)
@@ -252,6 +253,6 @@ def _copies(
                 deformation=deformation.to_dict(),
                 appearance=appearance.to_dict(),
             )
-            place = writer.reserve(name, source=sample.source)
+            place = writer.reserve(name, **kin)
             folded = strengths.folded(seed, (index, number), sample)
             yield Copy(sample, name, place, attributes, deformation, appearance, folded)

@@ -295,9 +295,10 @@ def replayed(url: str, dataset: Dataset, writer: DatasetWriter) -> list[Copy]:
             "its record; name a sample such as more.zarr/a-aug001"
         ) from error
     sample = _original(dataset, original)
-    first = writer.reserve(sample.name, source=sample.source)
+    kin = {"source": sample.source, "group": sample.group}
+    first = writer.reserve(sample.name, **kin)
     name = base_name(url)
-    second = writer.reserve(name, source=sample.source)
+    second = writer.reserve(name, **kin)
     return [
         Copy(sample, sample.name, first, sample.image.attributes),
         Copy(sample, name, second, dict(attributes), deformation, appearance),

@@ -74,7 +74,7 @@ def evaluate(
     tolerance : float
         How far outlines may lie apart for ``boundary_f``, in pixels.
     bootstrap : int
-        Resamples of images for the intervals, which need five images.
+        Resamples of images for the intervals, which need five; of groups, where images have some.
     seed : int
         Same seed, same intervals.
     objects : str, optional

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from unetkit.commands.evaluate.counting import border_sums
 from unetkit.scores import bootstrap, contingency
@@ -26,7 +28,7 @@ LEAST_IMAGES = 5
 class ConfidenceIntervals:
     """Intervals of the overall scores."""
 
-    unit: str | None  # what was resampled: `image`, if anything could be
+    unit: str | None  # what was resampled: `image` or `group`, if anything could be
     units: int
     resamples: int
     seed: int
@@ -60,6 +62,7 @@ class Units:
     sums: ScoreSums | None
     count: int
     reason: str | None
+    unit: str = "image"
 
 
 def units_of(
@@ -68,26 +71,39 @@ def units_of(
     *,
     borders: Sequence[Borders] = (),
     tolerance: float = 2.0,
+    groups: Sequence[str] = (),
 ) -> Units:
-    """Take the sums of an evaluation by image; tables and borders are one a sample.
+    """Take the sums of an evaluation by image, or by group where groups are given.
 
-    Places of one image are alike and say little of another: of one slide there is no interval.
+    Tables, borders and groups are one a sample. Places of one image are alike and say little of
+    another, so that there is no interval of one slide; so are images of one animal.
     """
-    if len(tables) < LEAST_IMAGES:
-        reason = f"intervals need {LEAST_IMAGES} images or more, got {len(tables)}"
-        return Units(None, len(tables), reason)
+    unit, count = ("group", len(set(groups))) if groups else ("image", len(tables))
+    if count < LEAST_IMAGES:
+        reason = f"intervals need {LEAST_IMAGES} {unit}s or more, got {count}"
+        return Units(None, count, reason, unit)
     units = contingency.apart(tables)
     found = class_sums(units) if kind == "classes" else instance_sums(units)
     found = {name: sums for name, sums in found.items() if SCORES_BY_NAME[name].best is not None}
     if borders:
         found |= border_sums(borders, kind, tolerance=tolerance)
-    return Units(found, len(units), None)
+    if groups:
+        found = {name: _by_group(sums, groups) for name, sums in found.items()}
+    return Units(found, count, None, unit)
+
+
+def _by_group(sums: Sums, groups: Sequence[str]) -> Sums:
+    """Add up what images of one group have."""
+    names, group = np.unique(groups, return_inverse=True)
+    by_group = np.zeros((len(names), sums.by_unit.shape[1]))
+    np.add.at(by_group, group, sums.by_unit)
+    return replace(sums, by_unit=by_group)
 
 
 def confidence_intervals(units: Units, *, resamples: int, seed: int) -> ConfidenceIntervals:
     """Draw the intervals of every score that has sums; 0 resamples draw none."""
     return ConfidenceIntervals(
-        unit=None if units.sums is None else "image",
+        unit=None if units.sums is None else units.unit,
         units=units.count,
         resamples=resamples,
         seed=seed,

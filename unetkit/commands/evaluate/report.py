@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from unetkit.commands.evaluate.object_errors import counts, largest_errors
@@ -85,6 +85,7 @@ class EvaluateReport:
     samples: dict[str, Scores]  # by the sample's name in the truth, in its order
     certainty: ConfidenceIntervals  # of the overall scores
     reasons: UndefinedReasons
+    groups: dict[str, Scores] = field(default_factory=dict)  # where the truth's samples have some
     # Scores at each threshold of a probability map: of thin borders, where these were asked for,
     # and of pixels, label by label.
     sweep: tuple[dict[str, float | None], ...] = ()
@@ -101,15 +102,27 @@ class EvaluateReport:
     def to_dict(self) -> dict[str, Any]:
         """Give plain values that strict JSON can hold; a score that is not there is None.
 
-        `reasons` says why, by score; those of a sample only where they are not those overall.
+        `reasons` says why, by score; those of a sample or group only where they are not
+        those overall.
         The mean says of each score how many samples have none and are `left_out` of it.
         """
         overall = self.reasons.of(self.overall)
-        samples = [{"name": name, **one.to_dict()} for name, one in self.samples.items()]
 
-        def own(scores: Scores) -> dict[str, str]:
-            reasons = self.reasons.of(scores)
-            return {name: text for name, text in reasons.items() if overall.get(name) != text}
+        def own(named: dict[str, Scores]) -> list[dict[str, Any]]:
+            return [
+                {"name": name, **one.to_dict()}
+                | {
+                    "reasons": {
+                        score: text
+                        for score, text in self.reasons.of(one).items()
+                        if overall.get(score) != text
+                    }
+                }
+                for name, one in named.items()
+            ]
+
+        samples = own(self.samples)
+        groups = {"groups": own(self.groups)} if self.groups else {}
 
         return {
             "version": VERSION,
@@ -122,10 +135,8 @@ class EvaluateReport:
                 "reasons": self.reasons.of(self.mean),
                 "left_out": _left_out(samples),
             },
-            "samples": [
-                document | {"reasons": own(one)}
-                for document, one in zip(samples, self.samples.values(), strict=True)
-            ],
+            "samples": samples,
+            **groups,
             "certainty": self.certainty.to_dict(),
             "sweep": list(self.sweep),
             "curve": list(self.curve),

@@ -34,6 +34,16 @@ class MatchedSamples:
     unlabelled: tuple[str, ...] = ()
     unpaired: tuple[str, ...] = ()
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The group of each pair, which is what the truth says; none where it has no groups.
+
+        What is of none stands for itself.
+        """
+        truths = [true for _, true in self.pairs]
+        told = any(true.group is not None for true in truths)
+        return tuple(true.group or true.source for true in truths) if told else ()
+
 
 def match_samples(
     prediction: str,

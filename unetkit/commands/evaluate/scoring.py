@@ -13,7 +13,8 @@ from unetkit.commands.evaluate.counting import Runner, border_sums, count, count
 from unetkit.commands.evaluate.report import EvaluateReport, undefined_reasons
 from unetkit.commands.evaluate.samples import match_samples, probability_map
 from unetkit.progress import WarningCollector, warn
-from unetkit.scores import contingency, table, threshold_curve
+from unetkit.scores import table, threshold_curve
+from unetkit.scores.contingency import pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,8 +87,14 @@ def score_prediction(
     borders = (
         count_borders(matched.pairs, matched.kind, runner, thin=thin) if options.borders else []
     )
-    units = units_of(tables, matched.kind, borders=borders, tolerance=options.tolerance)
-    overall, samples = _scores(matched, tables, borders, tolerance=options.tolerance)
+    units = units_of(
+        tables,
+        matched.kind,
+        borders=borders,
+        tolerance=options.tolerance,
+        groups=matched.groups,
+    )
+    overall, samples, groups = _scores(matched, tables, borders, tolerance=options.tolerance)
     maps = sum(one.chances is not None for one in counted)
     report = EvaluateReport(
         prediction=prediction,
@@ -96,6 +103,7 @@ def score_prediction(
         overall=overall,
         mean=table.mean(list(samples.values())),
         samples=samples,
+        groups=groups,
         certainty=confidence_intervals(units, resamples=options.bootstrap, seed=options.seed),
         reasons=undefined_reasons(
             matched.pairs, matched.kind, borders=options.borders, thin=thin, maps=maps
@@ -127,10 +135,12 @@ def _scores(
     borders: Sequence[Borders],
     *,
     tolerance: float,
-) -> tuple[Scores, dict[str, Scores]]:
-    """Score all samples as one, and each by its name in the truth."""
+) -> tuple[Scores, dict[str, Scores], dict[str, Scores]]:
+    """Score all samples as one, each by its name in the truth, and those of each group as one."""
 
-    def score(part: Contingency, own: Sequence[Borders]) -> Scores:
+    def score(numbers: Sequence[int]) -> Scores:
+        part = tables[numbers[0]] if len(numbers) == 1 else pool(tables[n] for n in numbers)
+        own = [borders[n] for n in numbers if borders]
         if matched.kind == "classes":
             scores = table.score_classes(part, matched.class_names)
         else:
@@ -139,11 +149,12 @@ def _scores(
         values: dict[str, Any] = {name: one.overall() for name, one in sums.items()}
         return replace(scores, **values)
 
-    samples = {
-        true.name: score(part, borders[n : n + 1])
-        for n, ((_, true), part) in enumerate(zip(matched.pairs, tables, strict=True))
-    }
-    return score(contingency.pool(tables), borders), samples
+    samples = {true.name: score([n]) for n, (_, true) in enumerate(matched.pairs)}
+    members: dict[str, list[int]] = {}
+    for number, group in enumerate(matched.groups):
+        members.setdefault(group, []).append(number)
+    groups = {group: score(numbers) for group, numbers in members.items()}
+    return score(range(len(tables))), samples, groups
 
 
 def _curve(matched: MatchedSamples, counted: Sequence[Counted]) -> list[dict[str, Any]]:

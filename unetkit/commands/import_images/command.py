@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unetkit.commands.import_images.dataset import DatasetOutput
+from unetkit.commands.import_images.groups import grouped
 from unetkit.commands.import_images.layouts import find_layout
 from unetkit.commands.import_images.masks import MaskRules, survey
 from unetkit.commands.import_images.pairing import Pair, pair_files
@@ -26,7 +27,7 @@ from unetkit.commands.import_images.shapes import (
 from unetkit.errors import InputError, UsageError
 from unetkit.progress import SILENT, Progress, collects_warnings, warn, warnings_of
 from unetkit.storage.annotations import annotation_files
-from unetkit.storage.datasets import DatasetWriter, are_named, open_dataset
+from unetkit.storage.datasets import DatasetWriter, are_named, listed_names, open_dataset
 from unetkit.storage.image_file import ImageFile, check_axes, joined
 from unetkit.storage.images import channel_numbers, detect
 from unetkit.storage.outputs import check_output
@@ -64,6 +65,7 @@ class ImportReport:
     axes: tuple[str, ...] = ()  # several where images differ
     pixel_size: dict[str, float] | None = None  # micrometres, where all images have the same
     preview: str | None = None  # the picture
+    groups: tuple[str, ...] = ()  # that the images belong to, if these were told
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,6 +86,8 @@ def notes(report: ImportReport, rules: MaskRules) -> list[str]:
         said.append(f"values in the masks became classes: {_classes(report)}")
     if rules.ignore is not None:
         said.append(f"{_many(rules.ignored, 'pixel')} of value {rules.ignore} will be ignored")
+    if report.groups:
+        said.append(f"{_many(len(report.groups), 'group')}: {listed_names(report.groups)}")
     return [*said, *region_note(rules)]
 
 
@@ -166,6 +170,7 @@ def import_images(
         Literal["corners", "centres"] | None, Opt(panel="Labels", default="as the format has it")
     ] = None,
     overlaps: Annotated[Literal["later", "smaller", "refuse"], Opt(panel="Labels")] = "later",
+    group: Annotated[str | None, Opt(metavar="REGEX|CSV")] = None,
     axes: Axes = None,
     channels: Channels = None,
     pixel_size: Annotated[
@@ -221,6 +226,10 @@ def import_images(
         outline included, as OpenCV and Cellpose write it into formats of either kind.
     overlaps : {"later", "smaller", "refuse"}
         Which shape stays where outlines overlap, or none.
+    group : str, optional
+        Which animal, patient, well or staining each image belongs to: a regular expression, whose
+        first part in brackets is found in the image's name, such as ``(.+)_``, or a CSV file with
+        the columns image and group. Splits, intervals and scores go by it.
     axes : str, optional
         Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
         say.
@@ -290,6 +299,15 @@ def import_images(
     if drawn:
         pairs, drawings, remarks = pair_shapes(pairs, drawn, rules, progress=progress)
         found = replace(found, remarks=(*found.remarks, *remarks))
+    single = detect(source) == "image" if stored else Path(source).is_file()
+    alone = labels is None and not append and single
+    if group is not None:
+        if alone:
+            raise UsageError(
+                "--group must be of several images, or of one with labels, got one that becomes an"
+                " image; leave --group out"
+            )
+        pairs = grouped(pairs, group)
     here = DatasetOutput(output, append=append, overwrite=overwrite)
     here.check(pairs)
     if preview is not None:
@@ -318,8 +336,6 @@ def import_images(
         pairs, files = [pairs[n] for n in new], [files[n] for n in new]
         rules = rules.of(pair.name for pair in pairs)
     known -= len(pairs)
-    single = detect(source) == "image" if stored else Path(source).is_file()
-    alone = labels is None and not append and single
     report = replace(
         _report(output, files, rules if masks else None),
         made="image" if alone else "dataset",
@@ -328,6 +344,7 @@ def import_images(
         skipped_hidden=found.hidden,
         skipped_other=len(found.other),
         skipped_known=known,
+        groups=tuple(dict.fromkeys(pair.group for pair in pairs if pair.group)),
     )
     remarks += cautions(report, files, rules, asked=labels is not None)
     with _damage(files) as lossy:

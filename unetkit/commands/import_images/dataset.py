@@ -114,21 +114,39 @@ class DatasetOutput:
         self, pairs: Sequence[Pair], files: Sequence[ImageFile], rules: MaskRules
     ) -> list[int]:
         """Give the numbers of images that the dataset lacks; others must be as it has them."""
-        found = []
+        found: list[int] = []
         for number, (pair, file) in enumerate(zip(pairs, files, strict=True)):
             sample = self.there.get(pair.name)
+            if sample is None or pair.group is not None:
+                self._check_group(pair)
             if sample is None:
                 found.append(number)
                 continue
             # Opened alone it has its channels in its own order.
             (alone,) = open_dataset(sample.image.url).samples
-            if not _is_same(alone, pair, file, rules=rules):
+            regrouped = pair.group not in (None, sample.group)
+            if regrouped or not _is_same(alone, pair, file, rules=rules):
+                other = "another group" if regrouped else "other pixels, sizes or labels"
                 raise OutputError(
                     f"samples must have new names, got {pair.name!r}, which {self.url} has with"
-                    " other pixels, sizes or labels; rename the file, or take the sample out first:"
+                    f" {other}; rename the file, or take the sample out first:"
                     f" '{command_line('remove', self.url, pair.name)}'"
                 )
         return found
+
+    def _check_group(self, pair: Pair) -> None:
+        """Refuse an image with a group where samples have none, or the other way round."""
+        has_groups = any(sample.group is not None for sample in self.there.values())
+        if has_groups and pair.group is None:
+            raise InputError(
+                f"images must have a group as the samples of {self.url} have, got none for"
+                f" {pair.name!r}; give --group"
+            )
+        if pair.group is not None and not has_groups:
+            raise InputError(
+                f"images must be of no group as the samples of {self.url} are, got {pair.group!r}"
+                f" for {pair.name!r}; leave --group out, or import all of them anew"
+            )
 
     def write_image(
         self, file: ImageFile, pair: Pair, progress: Progress, *, warned: Warned
@@ -280,7 +298,7 @@ def _write_strips(
 def _add_drawn(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: MaskRules) -> None:
     """Write an image strip by strip, and paint its shapes block by block."""
     canvas = rules.canvases[pair.name]
-    place = writer.reserve(pair.name, source=pair.source)
+    place = writer.reserve(pair.name, source=pair.source, group=pair.group)
     if exists(place):
         discard(place)
     data = create_image(
@@ -352,6 +370,7 @@ def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: Ma
         pair.name,
         image,
         source=pair.source,
+        group=pair.group,
         axes=file.axes,
         labels=numbers,
         kind=rules.kind,

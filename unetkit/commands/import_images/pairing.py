@@ -45,6 +45,7 @@ class Pair:
     store: str | None = None  # that it lies in, if in one
     source: str | None = None  # what a sample of a store was made from
     position: Mapping[str, str] = field(default_factory=dict)  # on a plate
+    group: str | None = None  # the animal, patient or well that it belongs to, if that was told
 
     @property
     def files(self) -> list[str]:
@@ -164,6 +165,7 @@ def _stored_pairs(source: str, labels: str | None) -> tuple[list[Pair], FoundFil
             store=source,
             source=sample.source,
             position=sample.position,
+            group=sample.group,
         )
         for sample in dataset.samples
     ]

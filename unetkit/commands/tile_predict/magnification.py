@@ -50,7 +50,7 @@ class RescaledSample(Sample):
     def as_stored(self) -> Sample:
         """The sample as it is stored."""
         own = self.name, self.source, self.original, self.dataset, self.chosen, self.field
-        return Sample(*own)
+        return Sample(*own, group=self.group)
 
     @property
     def factor(self) -> list[float]:
@@ -113,6 +113,7 @@ def _at_model_size(sample: Sample, header: ModelHeader, scale: float | None) -> 
     view = at_ratios(sample.image, ratios)
     return RescaledSample(
         *(sample.name, sample.source, view.image, sample.dataset, sample.chosen, sample.field),
+        group=sample.group,
         original=sample.image,
         level=view.level,
         ratios=view.ratios,

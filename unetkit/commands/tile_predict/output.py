@@ -333,7 +333,7 @@ class PredictionStore:
             writer = self._writer()
             for sample in self.plan.samples:
                 if sample.name not in writer.names:
-                    writer.reserve(sample.name, source=sample.source)
+                    writer.reserve(sample.name, source=sample.source, group=sample.group)
             writer.finish()
         write_list(self.url, urls.join(self.url, FOLDER, CHUNK_LIST))
 

@@ -427,6 +427,8 @@ def _prepare(
         notes = (f"Fold {plan.fold.number} of {plan.fold.count}.", *notes)
     for note in notes:
         progress.note(note)
+    if parts.summary:
+        progress.note(parts.summary)
     for note in parts.notes:
         warn(progress, note)
     description = TrainingDescription(

@@ -211,6 +211,7 @@ class LearningTask:
                 height=sample.data.height,
                 width=sample.data.width,
                 foreground=sum(counts) > counts[self.background],
+                group=sample.group,
             )
             for sample, counts in zip(self.samples, self.counts, strict=True)
         ]
