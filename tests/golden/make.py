@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python make.py
 
-Those of 6e0e096 and of eaadf8f made the archives beside this file. Every name in them is relative
-to the folder, and all files are of the same second, since the time of a chunk tells whether it was
-written anew.
+Those of 6e0e096, eaadf8f and b4d2d8f made the archives beside this file. Every name in them is
+relative to the folder, and all files are of the same second, since the time of a chunk tells
+whether it was written anew.
 """
 
 import json

@@ -19,7 +19,11 @@ from unetkit.cli.app import main
 from unetkit.training.sampler import TILES
 
 # By the commit that made it.
-ARCHIVES = {"6e0e096": "golden.tar.xz", "eaadf8f": "golden-eaadf8f.tar.xz"}
+ARCHIVES = {
+    "6e0e096": "golden.tar.xz",
+    "eaadf8f": "golden-eaadf8f.tar.xz",
+    "b4d2d8f": "golden-b4d2d8f.tar.xz",
+}
 PREDICTION, KEPT = "slide.prediction.zarr", ".seen.zarr.eval.unetkit-partial"
 # As make.py gave them.
 PREDICT = "tile-predict slide.zarr --tile 16 --precision exact --device cpu --scheduler sync"
