@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from unetkit.commands.info import info
 from unetkit.commands.measure import measure
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.errors import InputError
+from unetkit.models.model_file import load, to_bytes
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 
@@ -106,6 +108,39 @@ def test_the_prediction_of_a_plate_is_a_plate(kit, slide):
         (same,) = open_dataset(alone.output).samples
         np.testing.assert_array_equal(kit.read(field.labels()), kit.read(same.labels()))
         assert main(["verify", output]) == 0
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(("version", "pixel"), [("0.4", 1.0), ("0.5", 0.3)])
+def test_fields_of_other_pixels_than_the_models_are_rescaled(kit, slide, version, pixel, in_place):
+    loaded = load("model.safetensors")
+    known = replace(loaded.header, pixel_size={"y": pixel, "x": pixel})
+    Path("model.safetensors").write_bytes(to_bytes(loaded.module, known))
+    url = kit.plate("plate.zarr", columns="1", version=version, labels="nuclei")
+    alone = tile_predict(f"{url}/B/1/0", output="alone.zarr", **ASKED)
+    before = kit.contents(url)
+    where = {"in_place": True} if in_place else {"output": "out.zarr", "ome_version": version}
+    report = tile_predict(url, **where, **ASKED)
+    (told,) = report.rescaled
+    assert (told["samples"], told["factor"][0]) == (2, pytest.approx(0.5 / pixel, abs=1e-3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yaozarrs.validate_zarr_store(report.output)
+    field = open_dataset(report.output)["B-1-0"].image
+    (same,) = open_dataset(alone.output).samples
+    for name in ("classes", "instances"):
+        found = field.labels[name]
+        assert (found.height, found.width) == (40, 44)
+        np.testing.assert_array_equal(kit.read(found), kit.read(same.image.labels[name]))
+    assert field.pixel_size == {"y": 0.5, "x": 0.5}
+    after = kit.contents(url)
+    assert in_place or after == before
+    assert {
+        name for name in before if "/labels/" not in name and after[name] != before[name]
+    } == set()
+    assert not list(Path(report.output).rglob("model-size")) or not in_place
+    if not in_place:
+        assert main(["verify", report.output, "-q"]) == 0
 
 
 def test_one_table_has_row_column_and_field(kit, slide):

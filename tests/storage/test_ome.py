@@ -82,6 +82,16 @@ def test_a_scale_that_is_no_size_is_unknown(scale):
     assert written["datasets"][0]["coordinateTransformations"] == [{"type": "scale", "scale": kept}]
 
 
+@pytest.mark.parametrize("version", ["0.1", "0.2", "0.3"])
+def test_images_of_versions_without_axes_have_five(version):
+    told = {"version": version, "datasets": [{"path": "0"}]}
+    named = {"axes": ["c", "y", "x"]} if version == "0.3" else {}
+    found = read_multiscale(group({"multiscales": [{**told, **named}]}))
+    assert found is not None
+    assert found.axes == ("cyx" if named else "tczyx")
+    assert found.pixel_size is None
+
+
 def test_levels_lie_where_the_first_one_does():
     moved = level([2.0, 4.0], {"type": "translation", "translation": [10.0, -20.0]})
     whole = [{"type": "translation", "translation": [1.0, 2.0]}]
@@ -189,8 +199,8 @@ def test_the_whole_example_of_the_specification_is_read():
             "of the type 'affine'; write it with these",
         ),
         (later(SCALE, output="nowhere"), "lead to one of its coordinate systems, got 'nowhere'"),
-        (later({"type": "scale", "path": "scales"}), "must follow OME-Zarr 0.4, 0.5 or 0.6"),
-        (later(SCALE, axes=[{"name": "y"}, {"name": "d"}]), "must follow OME-Zarr 0.4, 0.5 or"),
+        (later({"type": "scale", "path": "scales"}), "must follow OME-Zarr 0.1 to 0.6"),
+        (later(SCALE, axes=[{"name": "y"}, {"name": "d"}]), "must follow OME-Zarr 0.1 to"),
         (later(SCALE, systems=()), "lead to one of its coordinate systems"),
     ],
 )
@@ -201,7 +211,7 @@ def test_what_else_version_06_can_say_is_refused_in_a_sentence(node, said):
 
 def test_a_version_that_is_not_known_yet_is_named():
     unknown = {"datasets": [{"path": "0"}]}
-    with pytest.raises(InputError, match=r"0\.5 or 0\.6, got version 0\.7"):
+    with pytest.raises(InputError, match=r"0\.1 to 0\.6, got version 0\.7"):
         read_multiscale(group({"ome": {"version": "0.7", "multiscales": [unknown]}}))
 
 

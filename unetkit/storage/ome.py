@@ -141,12 +141,14 @@ def read_multiscale(node: GroupNode) -> Multiscale | None:
     listed = ome(node).get("multiscales")
     if not isinstance(listed, list) or not listed:
         return None
-    rule = f"multiscales of {node.url} must follow OME-Zarr 0.4, 0.5 or 0.6"
+    rule = f"multiscales of {node.url} must follow OME-Zarr 0.1 to 0.6"
     with judging(rule, "name the array inside it, with --axes"):
         document = listed[0]
         version = str(ome(node).get("version") or document.get("version") or "0.4")
         if "coordinateSystems" in document:
             document = _without_systems(document, url=node.url)
+        if version in ("0.1", "0.2"):
+            document = {"axes": list("tczyx"), **document}  # which there were no others
         if "axes" not in document:
             raise InputError(
                 f"{rule}, got version {version:.20}, whose axes are described otherwise; "
