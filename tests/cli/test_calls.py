@@ -74,8 +74,9 @@ tile-predict a.zarr --model a.st --resume
 -> 'a.zarr', model=('a.st',), resume=True
 
 tune a.st b.st a.zarr -o c.safetensors --channels 0,2 --labels cells --device cpu --overwrite
+    --scales 0.75,0.5
 -> 'a.st', 'b.st', 'a.zarr', output='c.safetensors', channels='0,2', labels='cells', device='cpu',
-    overwrite=True
+    overwrite=True, scales='0.75,0.5'
 
 eval a.zarr --truth t.zarr --labels cells --borders --tolerance 3 --bootstrap 10 --seed 4
     --objects o.csv --report r.html --overwrite --resume --break-lock --axes zyx --scheduler sync

@@ -112,6 +112,20 @@ def test_tuning_changes_the_decision_alone(here, kit, capsys):
     assert told["report"][0]["score"] == pytest.approx(found["average_precision"], abs=2e-3)
 
 
+def test_scales_are_scored_as_their_predictions_are(here, capsys):
+    assert main(["tune", "model.safetensors", "other.zarr", "--scales", "0.75,0.5", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["scales"]
+    assert [(row["scale"], row["pixels"]) for row in rows] == [(1, 1), (0.75, 0.5625), (0.5, 0.25)]
+    for row in rows:
+        told = {} if row["scale"] == 1 else {"scale": row["scale"]}
+        tile_predict("other.zarr", overwrite=True, precision="float32", **told)
+        found = evaluate("other.prediction.zarr", "other.zarr", bootstrap=0).to_dict()["overall"]
+        assert row["score"] == pytest.approx(found["average_precision"], abs=2e-3)
+    assert rows[0]["score"] > rows[2]["score"]
+    assert main(["tune", "model.safetensors", "other.zarr", "--scales", "0.5,9"]) == 2
+    assert "scales must lie between 1/64 and 8, got 0.5,9" in capsys.readouterr().err
+
+
 def test_images_that_were_learned_from_are_left_out(here, kit):
     progress = kit.watching()
     report = tune("model.safetensors", "data.zarr", output="new.safetensors", progress=progress)

@@ -82,8 +82,8 @@ def summary(document: Document) -> list[RenderableType]:
         if name != "output" and isinstance(item, str | int | float) and not _empty(item)
     ]
     line = [Text(", ".join(facts), style="dim")] if facts else []
-    rows = document.get("report")
-    return [*line, table(rows)] if rows else [*line]
+    lists = (document.get(name) for name in ("report", "scales"))
+    return [*line, *(table(rows) for rows in lists if rows)]
 
 
 def rows(document: Sequence[Document]) -> list[RenderableType]:

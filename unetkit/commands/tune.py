@@ -10,6 +10,8 @@ import numpy as np
 
 from unetkit.arrays.instances import has_instances
 from unetkit.arrays.normalization import fit
+from unetkit.arrays.scaling import scale, taps, vote
+from unetkit.engine.rescaling import LARGEST, SMALLEST, at_ratios
 from unetkit.errors import InputError, UsageError
 from unetkit.models import hardware
 from unetkit.models.joint_header import common_header, usual_decision
@@ -34,12 +36,13 @@ from unetkit.training.tuning import (
     HeldOutMap,
     fit_decision,
     has_choice,
+    middle_box,
     rounds,
     score_decision,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -64,11 +67,14 @@ class TuneReport:
     # Of what was fitted, of the default, and of what the models brought.
     report: tuple[dict[str, Any], ...]
     curve: tuple[dict[str, float | None], ...] = field(repr=False)  # the score by threshold
+    scales: tuple[dict[str, float], ...] = ()  # the score of `tile-predict --scale`, where asked
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
         plain = asdict(self)
-        return plain | {name: list(plain[name]) for name in ("outputs", "report", "curve")}
+        return plain | {
+            name: list(plain[name]) for name in ("outputs", "report", "curve", "scales")
+        }
 
 
 def tune(
@@ -84,6 +90,7 @@ def tune(
     ] = None,
     channels: Channels = None,
     labels: LabelName = None,
+    scales: Annotated[str | None, Opt(check="unetkit.commands.tune:parse_scales")] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
     progress: Progress = SILENT,
@@ -106,6 +113,8 @@ def tune(
         that the model was trained with.
     labels : str, optional
         Which labels to fit to, by name, or ``NAME=classes`` for class maps of other writers.
+    scales : str, optional
+        Say also what ``tile-predict --scale`` costs in score, for each of these: ``0.75,0.5``.
     device : str
         Where the network runs: auto, cpu, cuda, cuda:1 or mps.
     overwrite : bool
@@ -127,6 +136,7 @@ def tune(
         If the output exists.
     """
     check_places(places)
+    factors = parse_scales(scales)
     *given, source = places
     paths = [path for one in given for path in (folds(one) or [one])]
     headers = [read_header(path) for path in paths]
@@ -147,6 +157,7 @@ def tune(
     progress.start("fitting the decision", total=rounds(header.target) * len(maps))
     found = fit_decision(maps, target=header.target, advance=progress.advance)
     decision = replace(found.decision, models=tuple(one.header.checksum for one in models))
+    faster = [_at_scale(factor, samples, models, decision, progress) for factor in factors]
     score = "AP" if has_instances(header.target) else "Dice"
     progress.note(decision.sentence(score).replace("held-out image", "image"))
     for path, place in zip(paths, outputs, strict=True):
@@ -160,7 +171,41 @@ def tune(
         score_name=score,
         report=tuple(_rows(decision, header, maps=maps)),
         curve=found.curve,
+        scales=({"scale": 1.0, "score": decision.score or 0.0, "pixels": 1.0}, *faster)
+        if faster
+        else (),
     )
+
+
+def parse_scales(scales: str | None) -> list[float]:
+    """Read the scales to try.
+
+    >>> parse_scales("0.75,0.5")
+    [0.75, 0.5]
+    """
+    try:
+        found = [float(word) for word in scales.split(",")] if scales else []
+    except ValueError:
+        found = [0.0]
+    if not all(SMALLEST <= factor <= LARGEST for factor in found):
+        raise UsageError(
+            f"scales must lie between 1/64 and {LARGEST:g}, got {scales}; for example 0.75,0.5"
+        )
+    return found
+
+
+def _at_scale(
+    factor: float,
+    samples: Sequence[Sample],
+    models: Sequence[LoadedModel],
+    decision: Decision,
+    progress: Progress,
+) -> dict[str, float]:
+    """Score a decision where images are read at another size, as `tile-predict --scale` does."""
+    target = models[0].header.target
+    maps = _maps(samples, models, progress=progress, factor=factor)
+    score = round(score_decision(maps, decision, target=target), 6)
+    return {"scale": factor, "score": score, "pixels": round(factor**2, 4)}
 
 
 def _outputs(
@@ -224,37 +269,91 @@ def _unseen(
 
 
 def _maps(
-    samples: Sequence[Sample], models: Sequence[LoadedModel], *, progress: Progress
+    samples: Sequence[Sample],
+    models: Sequence[LoadedModel],
+    *,
+    progress: Progress,
+    factor: float = 1.0,
 ) -> list[HeldOutMap]:
     """Predict planes of all samples, an evenly spaced choice of what is too much."""
     named = {sample.name: sample for sample in samples}
     regions = [Region(s.name, 0, 0, s.data.height, s.data.width) for s in samples]
     planes = choose_planes(regions, {s.name: s.labels().planes for s in samples})
     chosen = thinned(planes, most=TUNED)
-    progress.start("predict", total=len(chosen) * len(models))
+    what = "predict" if factor == 1 else f"predict at scale {factor:g}"
+    progress.start(what, total=len(chosen) * len(models))
     known: dict[tuple[str, str], Normalization] = {}
     found = []
     for held_out in chosen:
         sample = named[held_out.region.sample]
-        total: NDArray[Any] | None = None
-        for model in models:
-            method = model.header.normalization
-            if (sample.name, method) not in known:
-                known[sample.name, method] = fit(
-                    sample.data.blocks,
-                    method=method,
-                    where=f"sample {sample.name!r}",
-                    boxes=sample.data.boxes,
-                )
-            one = _predict(held_out, sample, model, known[sample.name, method])
-            total = one if total is None else total + one
-            progress.advance()
+        mean = partial(_mean, models=models, known=known, progress=progress)
         read = partial(_read, plane=held_out.plane)
+        if factor != 1:
+            found.append(_rescaled_map(held_out, sample, mean, factor=factor))
+            continue
         ignore = None if sample.ignore is None else read(sample.ignore, held_out.region)
-        mean = np.asarray(total, np.float32) / np.float32(len(models))
-        one_map = HeldOutMap.of(mean, read(sample.labels(), held_out.region), ignore)
+        truth = read(sample.labels(), held_out.region)
+        one_map = HeldOutMap.of(mean(held_out, sample), truth, ignore)
         found.append(one_map.middle(most=TUNED))
     return found
+
+
+def _mean(
+    held_out: HeldOutPlane,
+    sample: Sample,
+    *,
+    models: Sequence[LoadedModel],
+    known: dict[tuple[str, str], Normalization],
+    progress: Progress,
+) -> NDArray[np.float32]:
+    """Average what models say of a plane; `known` keeps normalizations."""
+    total: NDArray[Any] | None = None
+    for model in models:
+        method = model.header.normalization
+        if (sample.name, method) not in known:
+            known[sample.name, method] = fit(
+                sample.data.blocks,
+                method=method,
+                where=f"sample {sample.name!r}",
+                boxes=sample.data.boxes,
+            )
+        one = _predict(held_out, sample, model, known[sample.name, method])
+        total = one if total is None else total + one
+        progress.advance()
+    return np.asarray(total, np.float32) / np.float32(len(models))
+
+
+def _rescaled_map(
+    held_out: HeldOutPlane,
+    sample: Sample,
+    mean: Callable[[HeldOutPlane, Sample], NDArray[np.float32]],
+    *,
+    factor: float,
+) -> HeldOutMap:
+    """Predict the middle of a plane at another size; objects are found there, and brought back."""
+    whole = held_out.region
+    rows, columns = middle_box((whole.height, whole.width), most=TUNED)
+    corner = whole.y0 + rows.start, whole.x0 + columns.start
+    stop = whole.y0 + rows.stop, whole.x0 + columns.stop
+    own = Region(whole.sample, *corner, *stop)
+    view = at_ratios(sample.image, (factor, factor))
+    seen = replace(sample, image=view.image)
+    objects = sample.label_kind == "instances"
+    lengths = (seen.data.height, seen.data.width)
+    high, wide = (
+        taps(a, b, length=length, ratio=1 / ratio, kernel="vote" if objects else "linear")
+        for a, b, length, ratio in zip(corner, stop, lengths, view.ratios, strict=True)
+    )
+    (y0, y1), (x0, x1) = high.reach, wide.reach
+    found = mean(replace(held_out, region=Region(whole.sample, y0, x0, y1, x1)), seen)
+    ends = high.moved(y0), wide.moved(x0)
+    read = partial(_read, plane=held_out.plane)
+    truth = read(sample.labels(), own)
+    ignore = None if sample.ignore is None else read(sample.ignore, own)
+    if not objects:
+        return HeldOutMap.of(np.asarray(scale(found, *ends), np.float32), truth, ignore)
+    one_map = HeldOutMap.of(found, truth, ignore)
+    return replace(one_map, enlarge=lambda labels: vote(labels, *ends))
 
 
 @dataclass(frozen=True)

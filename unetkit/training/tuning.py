@@ -73,6 +73,8 @@ class HeldOutMap:
     probabilities: Array  # (K, Y, X), or stored ones
     truth: Array  # (Y, X), instances or classes
     ignore: Array | None = None  # pixels where it is not 0 do not count
+    # Brings objects to the size of the truth, where a network saw another.
+    enlarge: Callable[[Array], Array] | None = None
 
     @classmethod
     def of(cls, probabilities: Array, truth: Array, ignore: Array | None = None) -> HeldOutMap:
@@ -83,14 +85,17 @@ class HeldOutMap:
 
     def middle(self, *, most: int) -> HeldOutMap:
         """Return the middle of a plane of more than so many pixels, of the same proportions."""
-        share = math.sqrt(most / max(1, self.truth.size))
-        if share >= 1:
-            return self
-        sides = [max(1, math.floor(side * share)) for side in self.truth.shape]
-        starts = [(a - b) // 2 for a, b in zip(self.truth.shape, sides, strict=True)]
-        box = tuple(slice(a, a + b) for a, b in zip(starts, sides, strict=True))
+        box = middle_box(self.truth.shape, most=most)
         ignore = None if self.ignore is None else self.ignore[box]
         return HeldOutMap(self.probabilities[(slice(None), *box)], self.truth[box], ignore)
+
+
+def middle_box(shape: Sequence[int], *, most: int) -> tuple[slice, slice]:
+    """Return the middle of a plane, of its proportions and of at most so many pixels."""
+    share = min(1.0, math.sqrt(most / max(1, shape[0] * shape[1])))
+    sides = [max(1, math.floor(side * share)) for side in shape]
+    high, wide = (slice((a - b) // 2, (a - b) // 2 + b) for a, b in zip(shape, sides, strict=True))
+    return high, wide
 
 
 class Setting(NamedTuple):
@@ -361,6 +366,8 @@ class _Search:
             distance=setting.grow or 0,
             parted=parted,
         )
+        if one.enlarge is not None:
+            predicted = one.enlarge(predicted)
         pairs = overlaps(from_labels(one.truth, predicted, ignore=one.ignore))
         matched = np.array([len(pairs.matches(percent)) for percent in PERCENTS])
         return np.stack([matched, pairs.true.objects + pairs.pred.objects - matched])
