@@ -31,6 +31,12 @@ TREES = {
     "BiaPy's train folder": ("train/raw/a.tif=train/label/a.tif", "train", "a"),
     "Cellpose": ("a.tif=a_masks.tif b.tif=b_masks.tif , a_flows.tif a_seg.npy", ".", "a b"),
     "Cellpose, written": ("a.tif=a_cp_masks.png b.png= , a_cp_outlines.txt", ".", "a -b"),
+    "Cellpose, both": (
+        "a.tif=a_masks.tif b.tif=b_cp_masks.png c.png=c_cp_masks.tif d.tif= , b_cp_outlines.txt",
+        ".",
+        "a b c -d",
+    ),
+    "Cellpose, renamed, of two kinds": ("a_img.tif=a_masks.tif b_img.png=b_masks.png", ".", "a b"),
     "Cellpose, renamed": ("a_img.tif=a_masks.tif , a_flows.tif", ".", "a"),
     "a sequence": (
         "01/t000.tif= 01/t007.tif=01_GT/SEG/man_seg007.tif , 01_GT/TRA/man_track000.tif"
@@ -82,6 +88,22 @@ def test_a_layout_is_found_and_said(tree, source, names, tmp_path):
     first = next(s for s in data.samples if s.label_kind)
     pixels = first.labels().read(0, 0, SHAPE[0], 0, SHAPE[1])
     assert np.array_equal(np.unique(pixels), [0, 1, 2])
+
+
+def test_of_two_masks_the_first_way_counts_and_the_other_is_named(tmp_path):
+    lay(tmp_path, "a.tif=a_masks.tif b.tif=b_masks.tif")
+    save(tmp_path / "a_cp_masks.tif", np.roll(CELLS, 5, axis=0))
+    told = Watching()
+    import_images(str(tmp_path), str(tmp_path / "out.zarr"), progress=told)
+    a, _ = open_dataset(str(tmp_path / "out.zarr")).samples
+    np.testing.assert_array_equal(a.labels().read(0, 0, SHAPE[0], 0, SHAPE[1]), CELLS)
+    assert any("two, such as 'a_cp_masks.tif' beside 'a_masks.tif'" in n for n in told.notes)
+
+
+def test_an_image_of_a_pattern_is_there_once(tmp_path):
+    lay(tmp_path, "a_img.tif= a_img.png=")
+    with pytest.raises(InputError, match="different names"):
+        import_images(str(tmp_path / "{stem}_img.{tif,png}"), str(tmp_path / "out.zarr"))
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from unetkit.commands.import_images.pairing import STEM, matching
+from unetkit.commands.import_images.pairing import EITHER, STEM, matching
 from unetkit.errors import InputError, MissingError
 from unetkit.storage.readers import suffixes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,8 @@ LAYOUTS = (
     Layout(SEQUENCES, "{folder}/t{stem}", "{folder}_ST/SEG/man_seg{stem}"),
     Layout(SEQUENCES, "t{stem}", "../{own}_GT/SEG/man_seg{stem}"),
     Layout(SEQUENCES, "t{stem}", "../{own}_ST/SEG/man_seg{stem}"),
-    Layout("Cellpose", "{stem}_img", "{stem}_masks"),
-    Layout("Cellpose", "{stem}", "{stem}_masks"),
-    Layout("Cellpose", "{stem}", "{stem}_cp_masks"),
+    Layout("Cellpose", "{stem}_img", "{stem}_{masks,cp_masks}"),
+    Layout("Cellpose", "{stem}", "{stem}_{masks,cp_masks}"),
 )
 
 
@@ -76,18 +78,31 @@ def _has_images(folder: Path, suffix: str) -> bool:
 
 
 def _by_name(folder: Path, layout: Layout) -> tuple[str, str] | None:
-    """Find the suffixes with which names of both sides are there; they must have some in common."""
+    """Find how names of both sides go on and end; the sides must have some names in common."""
     own = folder.resolve().name
-    sides = []
-    for side in (layout.images, layout.labels):
-        place = folder.resolve().parent / side[3:] if side.startswith("../") else folder / side
-        sides.append([f"{str(place).replace('{own}', own)}{suffix}" for suffix in suffixes()])
-    for labels in sides[1]:
-        masks = _names(labels)
-        for images in sides[0] if masks else ():
-            if masks & _names(images):
-                return (str(folder) if layout.images == STEM else images), labels
-    return None
+    images, labels = (_spelled(folder, side, own) for side in (layout.images, layout.labels))
+    if images is None or labels is None or not _names(images) & _names(labels):
+        return None
+    return (str(folder) if layout.images == STEM else images), labels
+
+
+def _spelled(folder: Path, side: str, own: str) -> str | None:
+    """Return the path of a side with the ways of naming and the suffixes that are there."""
+    place = folder.resolve().parent / side[3:] if side.startswith("../") else folder / side
+    path = str(place).replace("{own}", own)
+    ways = EITHER.search(path)
+    there = {
+        way: [suffix for suffix in suffixes() if _names(f"{EITHER.sub(way, path)}{suffix}")]
+        for way in (ways[1].split(",") if ways else [""])
+    }
+    there = {way: ends for way, ends in there.items() if ends}
+    ends = [suffix for suffix in suffixes() if any(suffix in ends for ends in there.values())]
+    return f"{EITHER.sub(_either(there), path)}{_either(ends)}" if there else None
+
+
+def _either(ways: Iterable[str]) -> str:
+    ways = list(ways)
+    return ways[0] if len(ways) == 1 else f"{{{','.join(ways)}}}"
 
 
 def _names(pattern: str) -> set[str]:

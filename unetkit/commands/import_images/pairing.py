@@ -29,7 +29,9 @@ LIKE_MASK = re.compile(
     re.IGNORECASE,
 )
 # What Cellpose writes beside them.
-DERIVED = re.compile(r"(.+)_(?:cp_)?(?:masks|flows|outlines)")
+DERIVED = re.compile(r"(.+?)_(?:cp_)?(?:masks|flows|outlines)")
+# What a path may say otherwise, as ``{tif,png}`` does.
+EITHER = re.compile(r"\{([^{}]*,[^{}]*)\}")
 # The files of an image by channel, of its name; one without a channel's name is the whole image.
 Images = dict[str, dict[str, str]]
 
@@ -133,7 +135,8 @@ def pair_files(source: str, labels: str | None) -> tuple[list[Pair], FoundFiles]
             )
         masks = dict.fromkeys(images, labels)
     elif labels is not None:
-        images, masks = _fitting(images, source, labels)
+        images, masks, second = _fitting(images, source, labels)
+        remarks += second
         lost = [path for name, path in masks.items() if name not in images]
         paired, lost = len(masks) - len(lost), [] if alone else lost
         if not paired or (lost and Path(source).is_dir()):
@@ -179,7 +182,9 @@ def _images(source: str) -> tuple[FoundFiles, Images]:
         return found, {name: {"": path} for name, path in _by_stem(found.files).items()}
     images: Images = {}
     for name, channel, path in matching(source, what="images"):
-        images.setdefault(name, {})[channel] = path
+        other = images.setdefault(name, {}).setdefault(channel, path)
+        if other != path:
+            raise _twice(other, path)
     return FoundFiles(tuple(p for files in images.values() for p in files.values())), images
 
 
@@ -193,11 +198,27 @@ def _check_channels(images: Images, source: str) -> None:
             )
 
 
-def _fitting(images: Images, source: str, labels: str) -> tuple[Images, dict[str, str]]:
-    """Find masks, and name both sides in the first way in which they have names in common."""
+def _fitting(
+    images: Images, source: str, labels: str
+) -> tuple[Images, dict[str, str], tuple[str, ...]]:
+    """Find masks, and name both sides in the first way in which they have names in common.
+
+    The third is a word on masks that are left out, since their images have another.
+    """
+    second: tuple[str, ...] = ()
     if STEM in labels:
-        by_stem = {name: path for name, _, path in matching(labels, what="labels")}
-        drawn = set(map(resolved, by_stem.values()))
+        by_stem: dict[str, str] = {}
+        matches = matching(labels, what="labels")
+        for name, _, path in matches:
+            by_stem.setdefault(name, path)
+        left = [path for name, _, path in matches if by_stem[name] != path]
+        if left:
+            kept = next(by_stem[name] for name, _, path in matches if path == left[0])
+            second = (
+                f"left out {len(left):,} {'mask' if len(left) == 1 else 'masks'} of images that"
+                f" have two, such as {Path(left[0]).name!r} beside {Path(kept).name!r}",
+            )
+        drawn = {resolved(path) for _, _, path in matches}
         images = {
             name: files
             for name, files in images.items()
@@ -215,8 +236,8 @@ def _fitting(images: Images, source: str, labels: str) -> tuple[Images, dict[str
         ways += [starred, _by_number(images)]
     for ours, theirs in product(ways, masks):
         if ours.keys() & theirs.keys():
-            return ours, theirs
-    return images, masks[0]
+            return ours, theirs, second
+    return images, masks[0], second
 
 
 def _is_derived(name: str, images: Images) -> bool:
@@ -230,11 +251,15 @@ def _by_stem(files: Sequence[str]) -> dict[str, str]:
     for path in files:
         other = found.setdefault(stem(path), path)
         if other != path:
-            raise InputError(
-                f"files must have different names apart from their suffixes, got {other!r} and"
-                f" {path!r}; remove or rename one"
-            )
+            raise _twice(other, path)
     return found
+
+
+def _twice(one: str, other: str) -> InputError:
+    return InputError(
+        f"files must have different names apart from their suffixes, got {one!r} and"
+        f" {other!r}; remove or rename one"
+    )
 
 
 def _by_star(files: Sequence[str], pattern: str) -> dict[str, str]:
@@ -261,7 +286,9 @@ def _by_number(images: Images) -> Images:
 def matching(pattern: str, *, what: str) -> list[tuple[str, str, str]]:
     """Find the files of a path with ``{stem}`` in it: (stem, channel, path).
 
-    Where it says ``{folder}`` too, stems begin with what that stands for.
+    Where it says ``{folder}`` too, stems begin with what that stands for. What matches an earlier
+    one of alternatives such as ``{tif,png}`` comes first; of those that match the same file the
+    one counts that says most of its name, as ``_cp_masks`` does beside ``_masks``.
     """
     if is_remote(pattern):
         raise UsageError(f"{what} must lie on this machine, got {pattern!r}; copy them here first")
@@ -270,6 +297,25 @@ def matching(pattern: str, *, what: str) -> list[tuple[str, str, str]]:
             f"{what} must be image files, got NumPy's {pattern!r}: Cellpose's hold pickles, which"
             " can run code; save the masks as PNG or TIFF there, and name these"
         )
+    matches = [match for spelled in _spellings(pattern) for match in _matching_one(spelled)]
+    narrow = {
+        path: name for name, _, path in sorted(matches, key=lambda m: len(m[0]), reverse=True)
+    }
+    found = [match for match in matches if narrow[match[2]] == match[0]]
+    if not found:
+        raise MissingError(f"{what} must match at least one file, got none for {pattern!r}")
+    return found
+
+
+def _spellings(pattern: str) -> list[str]:
+    match = EITHER.search(pattern)
+    if match is None:
+        return [pattern]
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [one for way in match[1].split(",") for one in _spellings(f"{before}{way}{after}")]
+
+
+def _matching_one(pattern: str) -> list[tuple[str, str, str]]:
     tried = expression = ""
     for part in re.split(r"(\{stem\}|\{channel\}|\{folder\})", pattern):
         name = part[1:-1] if part in (STEM, CHANNEL, FOLDER) else ""
@@ -284,8 +330,6 @@ def matching(pattern: str, *, what: str) -> list[tuple[str, str, str]]:
             named = {"channel": "", **match.groupdict()}
             name = "_".join(named[key] for key in ("folder", "stem") if key in named)
             found.append((unicodedata.normalize("NFC", name), named["channel"], path))
-    if not found:
-        raise MissingError(f"{what} must match at least one file, got none for {pattern!r}")
     return found
 
 
