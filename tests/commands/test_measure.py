@@ -77,12 +77,13 @@ def test_what_does_not_fit_is_named(stores, tmp_path):
         measure(stores, str(tmp_path / "other.zarr"))
     with pytest.raises(InputError, match="no labels"):
         measure(str(tmp_path / "other.zarr"))
-    writer = DatasetWriter(str(tmp_path / "classes.zarr"))
+    writer = DatasetWriter(str(tmp_path / "mixed.zarr"))
     one = np.ones((4, 4), np.uint8)
-    writer.add("a", one, axes="yx", labels=one, kind="classes")
+    for name, kind in (("a", "classes"), ("b", "instances")):
+        writer.add(name, one, axes="yx", labels=one, kind=kind)
     writer.finish()
     with pytest.raises(InputError, match="kind 'instances', got classes; import masks of inst"):
-        measure(str(tmp_path / "classes.zarr"))
+        measure(str(tmp_path / "mixed.zarr"))
 
 
 @pytest.mark.parametrize("kinds", [("rgb", "bgr"), ("rgb", "brg")])
@@ -137,3 +138,43 @@ def test_a_pixel_size_is_told_where_the_store_says_none(tmp_path):
     assert measure(url, csv=csv, pixel_size="500nm,0.25", overwrite=True).warnings == ()
     (row,) = rows_of(csv)
     assert (row["unit"], float(row["area"])) == ("micrometre", 24 * 0.5 * 0.25)
+
+
+@pytest.mark.parametrize("block", [7, 16, 1024])
+def test_classes_have_their_area_and_share_in_any_blocks(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(block_io, "BLOCK", block)
+    rng = np.random.default_rng(5)
+    maps = {"a": rng.integers(0, 3, (2, 40, 44)), "b": rng.choice([0, 2], (1, 20, 61))}
+    ignored = {"a": rng.random((2, 40, 44)) < 0.2, "b": None}
+    sizes = {"a": {"y": 0.5, "x": 0.25, "z": 9}, "b": None}
+    writer = DatasetWriter(str(tmp_path / "p.zarr"))
+    for name, classes in maps.items():
+        writer.add(
+            name,
+            np.zeros(classes.shape, np.uint8),
+            axes="zyx",
+            labels=classes.astype(np.uint8),
+            kind="classes",
+            ignore=ignored[name],
+            class_names=["background", "myelin", "axon"],
+            pixel_size=sizes[name],
+        )
+    writer.finish()
+    report = measure(str(tmp_path / "p.zarr"), scheduler="sync")
+    assert (report.classes, report.objects) == (3, None)
+    assert report.output == str(tmp_path / "p.classes.csv")
+    assert "size of 'b' is unknown" in report.warnings[0]
+    rows = {(row["sample"], int(row["plane"]), row["name"]): row for row in rows_of(report.output)}
+    assert len(rows) == 9
+    for (name, plane, kind), row in rows.items():
+        classes, area = maps[name][plane], 0.125 if name == "a" else 1
+        judged = np.ones(classes.shape, bool) if name == "b" else ~ignored[name][plane]
+        own = judged & (classes == ["background", "myelin", "axon"].index(kind))
+        assert int(row["pixels"]) == own.sum()
+        assert float(row["area"]) == pytest.approx(own.sum() * area)
+        assert float(row["share"]) == pytest.approx(own.sum() / judged.sum(), rel=1e-5)
+        assert row["unit"] == ("micrometre" if name == "a" else "pixel")
+    with pytest.raises(UsageError, match="leave the image out"):
+        measure(str(tmp_path / "p.zarr"), str(tmp_path / "p.zarr"), overwrite=True)
+    with pytest.raises(OutputError, match="must not exist yet"):
+        measure(str(tmp_path / "p.zarr"))

@@ -1,4 +1,4 @@
-"""Measure the instances of a prediction: size, place, shape, intensities, one row each."""
+"""Measure a prediction: each of its instances, or the area of each of its classes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from unetkit.arrays import objects
-from unetkit.engine.measuring import measure_labels, piece_count
-from unetkit.errors import InputError
+from unetkit.engine.measuring import count_classes, measure_labels, piece_count
+from unetkit.errors import InputError, UsageError
 from unetkit.progress import SILENT, Progress, Together, collects_warnings, warn
 from unetkit.storage.collections import COLLECTIONS
 from unetkit.storage.datasets import listed_names, open_dataset, order_remark
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 # How every such table begins.
 COLUMNS = ("sample", "plane", "id", "unit")
+CLASS_COLUMNS = ("sample", "plane", "class", "name", "unit")
 # What follows where samples are of a plate.
 ON_PLATE = ("row", "column", "field")
 
@@ -43,8 +44,9 @@ class MeasureReport:
     """What was measured."""
 
     output: str
-    objects: int
+    objects: int | None  # None where classes were measured
     samples: int
+    classes: int | None = None
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def measure(
     prediction: Store,
     image: Annotated[str | None, Opt(check="unetkit.storage.urls:check_there")] = None,
     *,
-    csv: Annotated[str | None, Opt(default="NAME.objects.csv")] = None,
+    csv: Annotated[str | None, Opt(default="NAME.objects.csv, or NAME.classes.csv")] = None,
     labels: LabelName = None,
     axes: Axes = None,
     pixel_size: PixelSize = None,
@@ -66,23 +68,27 @@ def measure(
     overwrite: Overwrite = False,
     progress: Progress = SILENT,
 ) -> MeasureReport:
-    """Measure every instance: area, place, axes, circularity, intensities.
+    """Measure every instance: area, place, axes, circularity, intensities; or every class: area.
 
-    The table equals scikit-image's `regionprops_table` on the whole. Lengths are in micrometres
-    where the prediction or the image knows its pixel size, else in pixels; the column `unit` says
-    which. Of a plate every field is measured, with its row, column and field.
+    The table of instances equals scikit-image's `regionprops_table` on the whole. Lengths are in
+    micrometres where the prediction or the image knows its pixel size, else in pixels; the column
+    `unit` says which. Of a plate every field is measured, with its row, column and field.
+
+    Where there are classes and no instances, the table has a row for each class of each plane:
+    its pixels, its area, and its share of all pixels that are not ignored.
 
     Parameters
     ----------
     prediction : str
-        An image, dataset or plate with instances.
+        An image, dataset or plate with instances or classes.
     image : str, optional
         Whose intensities are measured too, channel by channel; samples and channels are matched
         by name.
     csv : str, optional
         Where the table is written; left out, beside the prediction.
     labels : str, optional
-        Which labels to measure, by name; left out, ``instances``.
+        Which labels to measure, by name, or ``NAME=classes``; left out, ``instances``, or else
+        ``classes``.
     axes : str, optional
         Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
         say.
@@ -105,19 +111,40 @@ def measure(
     Raises
     ------
     UsageError
-        If the pixel size is none.
+        If the pixel size is none, or an image comes with classes.
     InputError
-        If there are no instances, the image does not fit them, or images name other channels.
+        If there is nothing to measure, the image does not fit them, or images name other channels.
     OutputError
         If the table is there already.
     """
     told = None if pixel_size is None else parse_pixel_size(pixel_size)
-    output = csv or output_name(prediction, ".objects.csv")
-    check_file(output, overwrite=overwrite, begins=",".join(COLUMNS))
     found = _open(prediction, axes, labels)
+    kinds = {sample.label_kind for sample in found.samples}
+    kind = "classes" if "classes" in kinds and "instances" not in kinds else "instances"
+    ending, begins = (
+        (".objects.csv", COLUMNS) if kind == "instances" else (".classes.csv", CLASS_COLUMNS)
+    )
+    output = csv or output_name(prediction, ending)
+    check_file(output, overwrite=overwrite, begins=",".join(begins))
     if told is not None:
         found = found.with_pixel_size(told)
-    found = _labelled(found, progress)
+    found = _labelled(found, kind, progress)
+    places = ON_PLATE if any(sample.position for sample in found.samples) else ()
+    if kind == "classes":
+        if image is not None:
+            raise UsageError(
+                f"intensities must be those of instances, got the classes of {prediction} and an"
+                " image; leave the image out"
+            )
+        count = _measure_classes(
+            found.samples,
+            output,
+            places=places,
+            run={"scheduler": scheduler, "workers": workers},
+            progress=progress,
+        )
+        _warn_unknown([s.name for s in found.samples if not _pixel_of(s)], progress)
+        return MeasureReport(output, None, samples=len(found.samples), classes=count)
     pictures = None if image is None else _open(image, axes)
     pairs = [
         (sample, _image_of(sample, pictures, alone=len(found.samples) == 1))
@@ -129,7 +156,6 @@ def measure(
     rows: list[list[Cell]] = []
     header: tuple[str, ...] = ()
     unknown: list[str] = []
-    places = ON_PLATE if any(sample.position for sample in found.samples) else ()
     for sample, picture in pairs:
         data = None if picture is None else picture.data
         planes = measure_labels(
@@ -139,7 +165,7 @@ def measure(
             workers=workers,
             progress=together,
         )
-        size = plane_pixel(sample.image.pixel_size)
+        size = _pixel_of(sample)
         if size is None and picture is not None:
             size = plane_pixel(picture.pixel_size)
         for number, plane in enumerate(planes):
@@ -151,13 +177,55 @@ def measure(
         if size is None:
             unknown.append(sample.name)
     write_csv(output, (*COLUMNS, *places, *header), rows)
+    _warn_unknown(unknown, progress)
+    return MeasureReport(output=output, objects=len(rows), samples=len(pairs))
+
+
+def _warn_unknown(unknown: Sequence[str], progress: Progress) -> None:
     if unknown:
         warn(
             progress,
             f"the pixel size of {listed_names(unknown)} is unknown, so that its lengths are in"
             " pixels; say it with --pixel-size",
         )
-    return MeasureReport(output=output, objects=len(rows), samples=len(pairs))
+
+
+def _pixel_of(sample: Sample) -> tuple[float, float] | None:
+    return plane_pixel(sample.image.pixel_size)
+
+
+def _measure_classes(
+    samples: Sequence[Sample],
+    output: str,
+    *,
+    places: Sequence[str],
+    run: Mapping[str, Any],
+    progress: Progress,
+) -> int:
+    """Write the area and share of each class on each plane; return how many classes there are."""
+    total = sum(piece_count(sample.labels("classes")) for sample in samples)
+    together = Together(progress, "measure", total=total)
+    counted = [
+        count_classes(sample.labels("classes"), sample.ignore, progress=together, **run)
+        for sample in samples
+    ]
+    names = max((sample.class_names for sample in samples), key=len)
+    highest = max((max(plane, default=0) for planes in counted for plane in planes), default=0)
+    count = max(len(names), highest + 1)
+    rows: list[list[Cell]] = []
+    for sample, planes in zip(samples, counted, strict=True):
+        size, own = _pixel_of(sample), sample.class_names or names
+        where = [sample.position.get(name) for name in places]
+        for number, plane in enumerate(planes):
+            judged = sum(plane.values())
+            for one in range(count):
+                name = own[one] if one < len(own) else str(one)
+                unit = "micrometre" if size else "pixel"
+                area = plane[one] * size[0] * size[1] if size else plane[one]
+                share = plane[one] / judged if judged else None
+                rows.append([sample.name, number, one, name, unit, *where, plane[one], area, share])
+    write_csv(output, (*CLASS_COLUMNS, *places, "pixels", "area", "share"), rows)
+    return count
 
 
 def _open(url: str, axes: str | None, labels: str | None = None) -> Dataset:
@@ -165,13 +233,13 @@ def _open(url: str, axes: str | None, labels: str | None = None) -> Dataset:
     return open_dataset(url, axes=axes, labels=labels, mixed=True)
 
 
-def _labelled(found: Dataset, progress: Progress) -> Dataset:
-    """Leave out images of a collection without instances, such as one that could not be read."""
-    samples = [sample for sample in found.samples if "instances" in sample.image.labels]
+def _labelled(found: Dataset, kind: str, progress: Progress) -> Dataset:
+    """Leave out images of a collection without labels, such as one that could not be read."""
+    samples = [sample for sample in found.samples if kind in sample.image.labels]
     if found.kind not in COLLECTIONS or not samples or len(samples) == len(found.samples):
         return found
-    left = [sample.name for sample in found.samples if "instances" not in sample.image.labels]
-    warn(progress, f"{listed_names(left)} of {found.url} have no instances and are left out")
+    left = [sample.name for sample in found.samples if kind not in sample.image.labels]
+    warn(progress, f"{listed_names(left)} of {found.url} have no {kind} and are left out")
     return replace(found, samples=tuple(samples))
 
 

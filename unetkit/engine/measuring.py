@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from unetkit.arrays import objects
 from unetkit.arrays.boxes import read_around
@@ -12,6 +15,8 @@ from unetkit.engine.jobs import run_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
 
     from unetkit.progress import Progress
     from unetkit.storage.planes import PlaneArray
@@ -26,6 +31,7 @@ class Piece:
     columns: tuple[int, int]
     labels: PlaneArray
     image: PlaneArray | None
+    ignore: PlaneArray | None = None  # not 0 where pixels of classes are not counted
 
     @property
     def key(self) -> str:
@@ -49,6 +55,38 @@ def measure_piece(piece: Piece) -> objects.Objects:
         inside=(inside[0], inside[1]),
         intensities=values,
     )
+
+
+def count_piece(piece: Piece) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Read a block of a class map, and count the pixels of each class that is there."""
+    box = (piece.plane, *piece.rows, *piece.columns)
+    classes = piece.labels.read(*box)
+    if piece.ignore is not None:
+        classes = classes[piece.ignore.read(*box) == 0]
+    found, counts = np.unique(classes, return_counts=True)
+    return found, counts
+
+
+def count_classes(
+    labels: PlaneArray,
+    ignore: PlaneArray | None = None,
+    *,
+    scheduler: str,
+    workers: int | None,
+    progress: Progress,
+) -> list[Counter[int]]:
+    """Count the pixels of each class on every plane of a class map, the same in any blocks."""
+    found: list[Counter[int]] = [Counter() for _ in range(labels.planes)]
+
+    def add(piece: Piece, part: tuple[NDArray[Any], NDArray[np.int64]]) -> None:
+        for number, count in zip(*(column.tolist() for column in part), strict=True):
+            found[piece.plane][number] += count
+        progress.advance()
+
+    progress.start("measure", total=piece_count(labels))
+    pieces = _pieces(labels, None, ignore)
+    run_jobs(count_piece, pieces, scheduler=scheduler, workers=workers, on_done=add)
+    return found
 
 
 def piece_count(labels: PlaneArray) -> int:
@@ -82,7 +120,9 @@ def measure_labels(
     return [objects.merge([part for _, part in sorted(parts.items())]) for parts in found]
 
 
-def _pieces(labels: PlaneArray, image: PlaneArray | None) -> Iterator[Piece]:
+def _pieces(
+    labels: PlaneArray, image: PlaneArray | None, ignore: PlaneArray | None = None
+) -> Iterator[Piece]:
     for plane in range(labels.planes):
         for tile in blocks_of(labels):
-            yield Piece(plane, (tile.y0, tile.y1), (tile.x0, tile.x1), labels, image)
+            yield Piece(plane, (tile.y0, tile.y1), (tile.x0, tile.x1), labels, image, ignore)
