@@ -85,6 +85,8 @@ class HeldOutMap:
 
     def middle(self, *, most: int) -> HeldOutMap:
         """Return the middle of a plane of more than so many pixels, of the same proportions."""
+        if self.truth.size <= most:
+            return self
         box = middle_box(self.truth.shape, most=most)
         ignore = None if self.ignore is None else self.ignore[box]
         return HeldOutMap(self.probabilities[(slice(None), *box)], self.truth[box], ignore)
