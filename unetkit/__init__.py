@@ -4,9 +4,10 @@ Every command of the command line is a function of the same job here, with the s
 `import_images`, `augment`, `weights`, `train`, `tile_predict`, `evaluate`, `measure`,
 `export_prediction`, `info` and `demo`; `remove_samples`, `list_models`, `show_model`,
 `export_model`, `list_plugins` and `new_plugin` are what `unetkit remove`,
-`unetkit models` and `unetkit plugins` run, and `unetkit.testing` checks a model. `open_dataset` and
-`open_image` read what they write; `SizeContract` is what a model says of the sizes that it takes,
-and `ImageFile` what a reader makes of an image file. Names load their module on first use.
+`unetkit models` and `unetkit plugins` run, and `unetkit.testing` checks a model or a reader.
+`open_dataset` and `open_image` read what they write; `SizeContract` is what a model says of the
+sizes that it takes, and `ImageFile` what a reader makes of an image file, with `choose_scene` and
+`reading` to make one. Names load their module on first use.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from unetkit.errors import UnetkitError
     from unetkit.geometry.sizes import SizeContract
     from unetkit.storage.datasets import open_dataset
-    from unetkit.storage.image_file import ImageFile
+    from unetkit.storage.image_file import ImageFile, choose_scene, reading
     from unetkit.storage.images import open_image
     from unetkit.version import __version__ as __version__
 
@@ -40,6 +41,7 @@ __all__ = [
     "SizeContract",
     "UnetkitError",
     "augment",
+    "choose_scene",
     "demo",
     "evaluate",
     "export_model",
@@ -52,6 +54,7 @@ __all__ = [
     "new_plugin",
     "open_dataset",
     "open_image",
+    "reading",
     "remove_samples",
     "show_model",
     "tile_predict",
@@ -65,6 +68,7 @@ _HOMES = {
     "SizeContract": "unetkit.geometry.sizes",
     "UnetkitError": "unetkit.errors",
     "augment": "unetkit.commands.augment.command",
+    "choose_scene": "unetkit.storage.image_file",
     "demo": "unetkit.commands.demo.command",
     "evaluate": "unetkit.commands.evaluate.command",
     "export_model": "unetkit.commands.export_model",
@@ -77,6 +81,7 @@ _HOMES = {
     "new_plugin": "unetkit.commands.plugins",
     "open_dataset": "unetkit.storage.datasets",
     "open_image": "unetkit.storage.images",
+    "reading": "unetkit.storage.image_file",
     "remove_samples": "unetkit.commands.import_images.command",
     "show_model": "unetkit.commands.models",
     "tile_predict": "unetkit.commands.tile_predict.command",

@@ -585,6 +585,7 @@ EXCUSED = {
     "unetkit train data.zarr": "the same",
     "unetkit import slide.tif": "the same",
     "unetkit tile-predict slide.zarr": "the same",
+    "must be one scene, got": "a reader of scenes; tests/commands/import_images/test_scenes.py",
     "got none; use fewer --workers": "a system without threads",
     "{}, or --max-memory": "other ends of one sentence",
     "use fewer --workers": "the same",

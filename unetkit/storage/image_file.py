@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,17 @@ from unetkit.errors import InputError, MissingError, UnetkitError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    # Gives (C, Y, X) of `plane, y0, y1, x0, x1`, planes along t and z one after the other.
+    Region = Callable[[int, int, int, int, int], NDArray[Any]]
 
 # The letters that axes have, in stored order.
 AXES = "tczyx"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Strip = tuple[int, int, NDArray[Any]]
+STRIP = 512  # rows that are read at once where only strips can be
+LISTED = 20  # scenes that a message names
 
 # What an image is stored as; every other kind of number becomes float32.
 STORED = {"uint8": "uint8", "bool": "uint8", "uint16": "uint16"}
@@ -78,6 +85,13 @@ class ImageFile:
     is_damaged : callable, optional
         Looks at all data of the file and tells whether they are other than an encoder writes, where
         decoding them does not. It may take longer than decoding does.
+    regions : callable, optional
+        `with regions() as region` opens the file again, and `region(plane, y0, y1, x0, x1)` gives
+        (C, Y, X) of that part alone; `ImageFile.of_regions` makes the strips of it.
+    scenes : tuple of str
+        Names of all images that the file holds, where it may hold several; different ones.
+    scene : str
+        Which of them this is.
     """
 
     path: str
@@ -97,6 +111,47 @@ class ImageFile:
     parts: int = 0
     damage: tuple[Damage, ...] = ()
     is_damaged: Callable[[], bool] | None = None
+    regions: Callable[[], AbstractContextManager[Region]] | None = None
+    scenes: tuple[str, ...] = ()
+    scene: str = ""
+
+    @classmethod
+    def of_regions(
+        cls,
+        path: str,
+        regions: Callable[[], AbstractContextManager[Region]],
+        *,
+        axes: str,
+        shape: Sequence[int],
+        dtype: Any,
+        **told: Any,
+    ) -> ImageFile:
+        """Return an image file whose reader gives any part of it.
+
+        Parameters
+        ----------
+        path : str
+            Where it lies.
+        regions : callable
+            As above; the file is open only inside of its context.
+        axes, shape, dtype, **told
+            As above.
+
+        Returns
+        -------
+        ImageFile
+        """
+        sizes = dict(zip(axes, shape, strict=True))
+
+        def strips(height: int) -> Iterator[Strip]:
+            rows, width = sizes["y"], sizes["x"]
+            with regions() as region:
+                for plane in range(math.prod(sizes.get(axis, 1) for axis in "tz")):
+                    for y0 in range(0, rows, height):
+                        yield plane, y0, region(plane, y0, min(y0 + height, rows), 0, width)
+
+        whole, kind = tuple(map(int, shape)), np.dtype(dtype)
+        return cls(path, axes, whole, kind, strips, regions=regions, **told)
 
     def size(self, axis: str) -> int:
         """Return the size along an axis; 1 where the file has no such axis."""
@@ -111,6 +166,42 @@ class ImageFile:
     def planes(self) -> int:
         """How many planes (Y, X) there are along t and z."""
         return self.size("t") * self.size("z")
+
+    def read(self, plane: int, *, y: tuple[int, int], x: tuple[int, int]) -> NDArray[Any]:
+        """Read a part of one plane, and no more of the file where its reader can.
+
+        Parameters
+        ----------
+        plane : int
+            Its number along t and z.
+        y, x : tuple of int
+            First row or column, and the one after the last.
+
+        Returns
+        -------
+        ndarray, shape (C, Y, X)
+
+        Raises
+        ------
+        UsageError
+            If the part does not lie inside.
+        """
+        inside = all(0 <= a < b <= self.size(n) for n, (a, b) in {"y": y, "x": x}.items())
+        if not inside or not 0 <= plane < self.planes:
+            raise UsageError(
+                f"a part must lie in the {self.planes} planes of {self.size('y')} x"
+                f" {self.size('x')} of {self.path!r}, got plane {plane}, rows {y}, columns {x}"
+            )
+        if self.regions is not None:
+            with self.regions() as region:
+                return region(plane, *y, *x)
+        found = []
+        for n, y0, block in self.strips(min(STRIP, self.size("y"))):
+            if n == plane and y0 < y[1] and y0 + block.shape[1] > y[0]:
+                found.append(block[:, max(y[0] - y0, 0) : y[1] - y0, x[0] : x[1]])
+            if n > plane or (n == plane and y0 >= y[1]):
+                break
+        return np.concatenate(found, axis=1)
 
     def load(self) -> NDArray[Any]:
         """Read everything.
@@ -166,18 +257,33 @@ class ImageFile:
         remarks = self.remarks
         if self.dtype.kind != "b":
             remarks = (*remarks, f"came in as float32 instead of {self.dtype}")
-        strips = _mapped(self.strips, lambda block: _converted(block, dtype))
-        return replace(self, dtype=dtype, strips=strips, remarks=remarks)
+        return replace(
+            self._changed(lambda block: _converted(block, dtype)), dtype=dtype, remarks=remarks
+        )
 
     def pick(self, channels: list[int]) -> ImageFile:
         """Return this file with the chosen channels, in the chosen order."""
         at = self.axes.index("c")
         return replace(
-            self,
+            self._changed(lambda block: block[channels]),
             shape=(*self.shape[:at], len(channels), *self.shape[at + 1 :]),
-            strips=_mapped(self.strips, lambda block: block[channels]),
             channel_names=tuple(self.channel_names[c] for c in channels if self.channel_names),
         )
+
+    def _changed(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> ImageFile:
+        """Return this file with every block as a function of it gives it."""
+        opened = self.regions
+
+        def strips(height: int) -> Iterator[Strip]:
+            for plane, y0, block in self.strips(height):
+                yield plane, y0, change(block)
+
+        @contextmanager
+        def regions() -> Iterator[Region]:
+            with opened() as region:  # type: ignore[misc]
+                yield lambda *where: change(region(*where))
+
+        return replace(self, strips=strips, regions=regions if opened else None)
 
 
 def joined(files: Sequence[ImageFile], names: Sequence[str]) -> ImageFile:
@@ -210,6 +316,7 @@ def joined(files: Sequence[ImageFile], names: Sequence[str]) -> ImageFile:
         axes=axes,
         shape=tuple(len(files) if axis == "c" else first.size(axis) for axis in axes),
         strips=strips,
+        regions=None,
         channel_names=() if all(map(str.isdecimal, names)) else tuple(names),
         alpha_dropped=any(file.alpha_dropped for file in files),
         turned=any(file.turned for file in files),
@@ -222,20 +329,48 @@ def joined(files: Sequence[ImageFile], names: Sequence[str]) -> ImageFile:
     )
 
 
-def _mapped(
-    strips: Callable[[int], Iterator[Strip]], change: Callable[[NDArray[Any]], NDArray[Any]]
-) -> Callable[[int], Iterator[Strip]]:
-    def changed(height: int) -> Iterator[Strip]:
-        for plane, y0, block in strips(height):
-            yield plane, y0, change(block)
-
-    return changed
-
-
 def _converted(block: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     # A float64 beyond float32 becomes infinite, which is judged where images are used.
     with np.errstate(over="ignore"):
         return block.astype(dtype)
+
+
+def choose_scene(scene: str | None, scenes: Sequence[str], *, path: str) -> int:
+    """Return the number of the scene that is named, of those that a file holds.
+
+    Parameters
+    ----------
+    scene : str or None
+        A name, or where none is so called, a number; None is the first.
+    scenes : sequence of str
+        The names of all.
+    path : str
+        The file.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    UsageError
+        If there is none of that name; the message lists those that there are.
+
+    Examples
+    --------
+    >>> choose_scene("day 2", ["day 1", "day 2"], path="a.czi")
+    1
+    """
+    if scene is None or scene in scenes:
+        return 0 if scene is None else list(scenes).index(scene)
+    if scene.isdecimal() and int(scene) < len(scenes):
+        return int(scene)
+    listed = [f"{n} ({name})" if name != str(n) else name for n, name in enumerate(scenes)]
+    more = f" and {len(listed) - LISTED:,} more" if len(listed) > LISTED else ""
+    raise UsageError(
+        f"scene must be one of {path!r}, got {scene!r}; it has"
+        f" {', '.join(listed[:LISTED]) or 'one image without a name: leave it out'}{more}"
+    )
 
 
 def are_axes(axes: str, ndim: int) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from unetkit.errors import InputError
+from unetkit.errors import InputError, UsageError
 from unetkit.registry import Registry
 from unetkit.storage.atomic import DOCUMENTS
 from unetkit.storage.image_file import AXES, PNG_SIGNATURE, ImageFile, Strip, check_axes, reading
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from PIL.Image import Image
+
+    from unetkit.storage.image_file import Region
 
 READERS = Registry("unetkit.readers", noun="reader")
 
@@ -61,7 +65,12 @@ def suffixes() -> tuple[str, ...]:
 
 
 def open_file(
-    path: str, *, axes: str | None = None, labels: bool = False, fill: bool = False
+    path: str,
+    *,
+    axes: str | None = None,
+    labels: bool = False,
+    fill: bool = False,
+    scene: str | None = None,
 ) -> ImageFile:
     """Look into an image file.
 
@@ -76,6 +85,8 @@ def open_file(
         its colours, and all pixels keep their type.
     fill : bool
         Whether parts that can't be decoded read as 0, and are told of in `ImageFile.damage`.
+    scene : str, optional
+        Which of the images in the file, by name or number; else the first.
 
     Returns
     -------
@@ -87,8 +98,15 @@ def open_file(
         If there is no such file.
     InputError
         If no reader takes it, or it is damaged.
+    UsageError
+        If it has no such scene.
     """
     if is_stored(path):
+        if scene is not None:
+            raise UsageError(
+                f"scene must be of an image file, got {scene!r} for the Zarr {path!r}; name the"
+                f" series in the path, such as {f'{path}/0'!r}"
+            )
         stored = open_stored(path, axes=None if labels else axes)
         return stored if labels else stored.stored()
     suffix = Path(path).suffix.lower()
@@ -102,7 +120,12 @@ def open_file(
             f"image file must be a file, got a folder, pipe or device at {path!r}; name a file"
         )
     reader = READERS.get(_format(path) or SAME.get(suffix, suffix)[1:])
-    image: ImageFile = reader(path, axes=axes and check_axes(axes), labels=labels)
+    asked = {} if scene is None else {"scene": scene}
+    if asked and "scene" not in inspect.signature(reader).parameters:
+        raise UsageError(
+            f"scene must be left out for {path!r}, whose reader knows of one image, got {scene!r}"
+        )
+    image: ImageFile = reader(path, axes=axes and check_axes(axes), labels=labels, **asked)
     for damage in image.damage:
         damage.fill = fill
     return image if labels else image.stored()
@@ -118,20 +141,18 @@ def open_stored(path: str, *, axes: str | None = None) -> ImageFile:
     image = open_image(path, axes=axes)
     data = image.data
 
-    def strips(height: int) -> Iterator[Strip]:
-        for plane in range(data.planes):
-            for y0 in range(0, data.height, height):
-                y1 = min(y0 + height, data.height)
-                yield plane, y0, data.read(plane, y0, y1, 0, data.width)
+    @contextmanager
+    def regions() -> Iterator[Region]:
+        yield data.read
 
     letters = "".join(axis for axis in AXES if axis in data.axes)
     names = image.channel_names
-    return ImageFile(
+    return ImageFile.of_regions(
         path,
-        letters,
-        tuple(data.size(axis) for axis in letters),
-        data.dtype,
-        strips,
+        regions,
+        axes=letters,
+        shape=[data.size(axis) for axis in letters],
+        dtype=data.dtype,
         pixel_size=image.pixel_size,
         channel_names=() if all(map(str.isdecimal, names)) else names,
     )

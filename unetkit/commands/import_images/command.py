@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unetkit.commands.import_images.dataset import DatasetOutput
@@ -171,6 +172,7 @@ def import_images(
     ] = None,
     overlaps: Annotated[Literal["later", "smaller", "refuse"], Opt(panel="Labels")] = "later",
     group: Annotated[str | None, Opt(metavar="REGEX|CSV")] = None,
+    scene: Annotated[str | None, Opt(metavar="NAME|NUMBER", default="all")] = None,
     axes: Axes = None,
     channels: Channels = None,
     pixel_size: Annotated[
@@ -230,6 +232,9 @@ def import_images(
         Which animal, patient, well or staining each image belongs to: a regular expression, whose
         first part in brackets is found in the image's name, such as ``(.+)_``, or a CSV file with
         the columns image and group. Splits, intervals and scores go by it.
+    scene : str, optional
+        Which scene, series or position of files that hold several, by name or number; left out,
+        each becomes a sample. A wrong one lists those that there are.
     axes : str, optional
         Names of the array's axes, slowest first, such as ``zyx``; needed where the file does not
         say.
@@ -314,7 +319,9 @@ def import_images(
         inputs = [path for pair in pairs for path in pair.files]
         check_output(preview, inputs=inputs, overwrite=overwrite or append)
     opened = partial(open_file, axes=axes and check_axes(axes), fill=fill)
+    pairs = [replace(pair, scene=scene) for pair in pairs]
     pairs, files = _open_all(pairs, opened, channels=channels, size=size)
+    alone = alone and len(pairs) == 1  # a file may hold several scenes
     if append:
         rules = here.check_appended(files, rules, labelled=labels is not None)
     masks = [(p.mask, f) for p, f in zip(pairs, files, strict=True) if p.mask]
@@ -517,7 +524,7 @@ def _class_names(
 
 def _open_all(
     pairs: Sequence[Pair],
-    opened: Callable[[str], ImageFile],
+    opened: Callable[..., ImageFile],
     *,
     channels: str | None,
     size: dict[str, float] | None,
@@ -526,16 +533,21 @@ def _open_all(
     files: list[ImageFile] = []
     sets: dict[Path, int] = {}  # which of them a further file of its set belongs to
     names: tuple[str, ...] = ()  # of the first file's channels
-    for pair in pairs:
+    waiting = deque(pairs)
+    while waiting:
+        pair = waiting.popleft()
         place = resolved(pair.image)
         if place in sets:
             kept[sets[place]] = _one_of_set(kept[sets[place]], pair)
             continue
         if pair.channels:
-            parts = [opened(path) for path in pair.channels.values()]
+            parts = [opened(path, scene=pair.scene) for path in pair.channels.values()]
             file = joined(parts, list(pair.channels))
         else:
-            file = opened(pair.image)
+            file = opened(pair.image, scene=pair.scene)
+        if pair.scene is None and len(file.scenes) > 1:
+            waiting.extendleft(reversed(_by_scene(pair, file.scenes)))
+            continue
         sets.update((resolved(other), len(kept)) for other in file.files)
         names = names or file.channels
         if channels is not None:
@@ -558,6 +570,23 @@ def _open_all(
                 " them apart"
             )
     return kept, files
+
+
+def _by_scene(pair: Pair, scenes: Sequence[str]) -> list[Pair]:
+    """Return a sample for each scene of a file, called after both."""
+    if pair.mask is not None or pair.channels:
+        raise InputError(
+            f"an image with {'a mask' if pair.mask else 'a file a channel'} must be one scene, got"
+            f" {len(scenes)} in {pair.image!r}; choose one with --scene"
+            f" {quote(scenes[0])}"
+        )
+    plain = [re.sub(r"[^\w.+-]+", "-", scene).strip("-.") for scene in scenes]
+    if not all(plain) or len({name.casefold() for name in plain}) < len(plain):
+        plain = list(map(str, range(len(scenes))))
+    return [
+        replace(pair, name=f"{pair.name}-{name}", scene=scene)
+        for name, scene in zip(plain, scenes, strict=True)
+    ]
 
 
 def _one_of_set(first: Pair, further: Pair) -> Pair:

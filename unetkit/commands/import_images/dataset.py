@@ -394,6 +394,8 @@ def _check_differs(channels: NDArray[Any], mask: NDArray[Any], pair: Pair) -> No
 
 def _provenance(file: ImageFile, pair: Pair) -> dict[str, Any]:
     notes: dict[str, Any] = {"command": "import", "source_file": Path(file.path).name, **_version()}
+    if file.scene:
+        notes["scene"] = file.scene
     if pair.position:
         notes["plate"] = dict(pair.position)
     if pair.channels:

@@ -48,6 +48,7 @@ class Pair:
     source: str | None = None  # what a sample of a store was made from
     position: Mapping[str, str] = field(default_factory=dict)  # on a plate
     group: str | None = None  # the animal, patient or well that it belongs to, if that was told
+    scene: str | None = None  # of several in the file
 
     @property
     def files(self) -> list[str]:

@@ -1,0 +1,119 @@
+"""Whatever bioio opens, where it and its reader for the format are installed."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unetkit import ImageFile, choose_scene, reading
+from unetkit.errors import ResourceError
+from unetkit_microscopes.asked import arranged, check_there
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+
+def open_other(
+    path: str, *, axes: str | None = None, labels: bool = False, scene: str | None = None
+) -> ImageFile:
+    """Look into one scene of a file that bioio opens.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    axes : str, optional
+        Can only be those that it has.
+    labels : bool
+        Must be False.
+    scene : str, optional
+        A name or number; else the first.
+
+    Returns
+    -------
+    ImageFile
+
+    Raises
+    ------
+    MissingError
+        If there is no such file.
+    ResourceError
+        If bioio, or its reader for the format, is not installed.
+    InputError
+        If it can't be read.
+    UsageError
+        If it has no such scene.
+    """
+    check_there(path, labels=labels)
+    with reading(path):
+        image = _opened(path)
+        names = tuple(map(str, image.scenes)) if len(image.scenes) > 1 else ()
+        number = choose_scene(scene, names, path=path)
+        image.set_scene(number)
+        pixels = image.dask_data
+        order = image.dims.order.lower()
+        sizes = dict(zip(order, pixels.shape, strict=True))
+        names_of = tuple(map(str, image.channel_names or ()))
+        pixel_size, dtype = _pixel_size(image), pixels.dtype
+    samples = sizes.pop("s", 1)
+    depth, sizes["c"] = sizes["z"], sizes["c"] * samples
+    letters = arranged(sizes, path, axes=axes)
+
+    @contextmanager
+    def regions() -> Iterator[Any]:
+        with reading(path):
+
+            def region(plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
+                part = pixels[plane // depth, :, plane % depth, y0:y1, x0:x1]
+                block = np.asarray(part.compute(scheduler="synchronous"))
+                if samples > 1:
+                    block = np.moveaxis(block, -1, 1).reshape(-1, y1 - y0, x1 - x0)
+                return block
+
+            yield region
+
+    fit = "c" in letters and len(set(names_of)) == len(names_of) == sizes["c"]
+    return ImageFile.of_regions(
+        path,
+        regions,
+        axes=letters,
+        shape=[sizes[axis] for axis in letters],
+        dtype=dtype,
+        pixel_size=pixel_size,
+        channel_names=names_of if fit else (),
+        scenes=names,
+        scene=names[number] if names else "",
+    )
+
+
+def _opened(path: str) -> Any:
+    suffix = Path(path).suffix
+    try:
+        from bioio import BioImage
+        from bioio_base.exceptions import UnsupportedFileFormatError
+    except ImportError as error:
+        raise ResourceError(
+            f"bioio must be installed to read {suffix}; run"
+            " pip install 'unetkit-microscopes[bioio]'"
+        ) from error
+    try:
+        return BioImage(path)
+    except UnsupportedFileFormatError as error:
+        reason = " ".join(str(error).split())
+        raise ResourceError(
+            f"a reader of bioio for {suffix} must be installed and take {path!r}, got"
+            f" {reason:.300}; install one, such as bioio-bioformats"
+        ) from error
+
+
+def _pixel_size(image: Any) -> dict[str, float] | None:
+    """Return micrometres; bioio says 0 or nothing where they are unknown."""
+    told = image.physical_pixel_sizes
+    found = {axis: getattr(told, axis.upper(), None) for axis in "yxz"}
+    sizes = {axis: float(size) for axis, size in found.items() if size and 0 < size < np.inf}
+    return sizes if {"y", "x"} <= set(sizes) else None
