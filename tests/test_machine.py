@@ -5,7 +5,7 @@ import os
 import pytest
 
 from unetkit.engine.schedulers import open_scheduler
-from unetkit.machine import free_memory, held_memory, processor_count
+from unetkit.machine import ahead, free_memory, held_memory, processor_count
 from unetkit.models.hardware import thread_count
 
 
@@ -100,3 +100,15 @@ def test_a_group_without_a_limit_limits_nothing(monkeypatch, tmp_path):
     (tmp_path / "cpu/a/cpu.cfs_period_us").write_text("100000\n")
     assert processor_count(tmp_path, tmp_path / "own") == 2
     assert free_memory(tmp_path, tmp_path / "own") > 2**22
+
+
+def test_items_are_made_ahead_of_their_use_in_their_order():
+    def items():
+        yield from range(4)
+        raise ValueError("at the end")
+
+    used = ahead(items())
+    assert [next(used) for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="at the end"):
+        next(used)
+    assert list(ahead([])) == []

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from unetkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+Item = TypeVar("Item")
 
 # Where the kernel says which control group a process is in, and what groups may use.
 OWN_GROUP, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
@@ -28,6 +36,20 @@ def processor_count(container: Path = GROUPS, own: Path = OWN_GROUP) -> int:
         if quota.isdecimal() and period.isdecimal() and int(period):
             count = min(count, max(1, math.ceil(int(quota) / int(period))))
     return count
+
+
+def ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Make each item in a thread of its own while the one before is used."""
+    source = iter(items)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        following = pool.submit(_following, source)
+        while found := following.result():
+            following = pool.submit(_following, source)
+            yield found.pop()
+
+
+def _following(source: Iterator[Item]) -> list[Item]:
+    return list(islice(source, 1))
 
 
 def check_device(name: str) -> None:

@@ -6,6 +6,7 @@ It does not know a terminal.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import wraps
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 from unetkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
 Parameters = ParamSpec("Parameters")
 Report = TypeVar("Report")
@@ -85,6 +86,31 @@ class Together(ForwardingProgress):
 
     def start(self, what: str, *, total: int) -> None:
         """Ignore the start: the whole has begun."""
+
+
+Told = Callable[[float], object]
+
+
+def span(told: Told, first: float, last: float) -> Told:
+    """Return what takes the share of a piece of work, which leads from one share to another."""
+    return lambda share: told(first + share * (last - first))
+
+
+class Portion:
+    """So many parts of a stage, of which a share is done; what is small is one part."""
+
+    def __init__(self, progress: Progress, parts: int, *, status: str = "") -> None:
+        self._progress = progress
+        self._parts = parts
+        self._status = status
+        self._done = 0
+
+    def reach(self, share: float) -> None:
+        """Say that a share from 0 to 1 is done, that of earlier calls included."""
+        done = int(share * self._parts)
+        if done > self._done:
+            self._progress.advance(done - self._done, status=self._status)
+            self._done = done
 
 
 class WarningCollector(ForwardingProgress):

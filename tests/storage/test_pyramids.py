@@ -127,12 +127,15 @@ def test_only_an_image_gets_a_pyramid(tmp_path):
     height=st.integers(1, 9), width=st.integers(1, 9), fy=st.integers(1, 2), fx=st.integers(1, 2)
 )
 def test_block_mean_equals_a_loop(height, width, fy, fx):
-    block = np.random.default_rng(height * 10 + width).integers(0, 256, (height, width), np.uint8)
-    wanted = [
-        [block[y : y + fy, x : x + fx].mean() for x in range(0, width, fx)]
-        for y in range(0, height, fy)
-    ]
-    np.testing.assert_array_equal(block_mean(block, fy, fx), np.rint(wanted))
+    random = np.random.default_rng(height * 10 + width)
+    for dtype in (np.uint16, np.uint8):
+        block = random.integers(0, np.iinfo(dtype).max, (height, width), dtype, endpoint=True)
+        wanted = [
+            [block[y : y + fy, x : x + fx].mean() for x in range(0, width, fx)]
+            for y in range(0, height, fy)
+        ]
+        np.testing.assert_array_equal(block_mean(block, fy, fx), np.rint(wanted))
+        assert block_mean(block[None], fy, fx).dtype == dtype
     np.testing.assert_allclose(block_mean(block / 7, fy, fx), np.divide(wanted, 7), rtol=1e-12)
 
 

@@ -169,6 +169,7 @@ class Painter:
         if not len(chosen):
             return None
         owners = np.zeros((y1 - y0, x1 - x0), np.int32)
+        painted = np.empty(owners.shape, self.values.dtype)
         shapes = self.polygons
         _paint(
             owners,
@@ -179,8 +180,8 @@ class Painter:
             self.values,
             (self.drawn, self.kept, self.overlapping),
         )
-        table = np.concatenate([np.zeros(1, self.values.dtype), self.values])
-        return table[owners]
+        _name(owners, self.values, painted)
+        return painted
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
@@ -215,6 +216,15 @@ def _paint(
                         if not overlapping[0]:
                             overlapping[1:] = before, shape
                         overlapping[0] += 1
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _name(owners: Any, values: Any, painted: Any) -> None:
+    """Give pixels the values of the shapes that own them."""
+    for y in range(owners.shape[0]):
+        for x in range(owners.shape[1]):
+            owner = owners[y, x]
+            painted[y, x] = values[owner - 1] if owner else 0
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

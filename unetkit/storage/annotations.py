@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from unetkit.progress import Told
     from unetkit.storage.drawings import Convention, Part
 
 SUFFIXES = (".geojson", ".json", ".roi", ".zip", ".xml")
@@ -69,7 +70,12 @@ def annotation_files(labels: str, *, beside: str) -> list[str]:
     return [] if masks and not among else sorted(found)
 
 
-def read_annotations(path: str, *, outlines: Convention | None = None) -> list[Drawing]:
+def read_annotations(
+    path: str,
+    *,
+    outlines: Convention | None = None,
+    told: Told = lambda _: None,
+) -> list[Drawing]:
     """Read a file of outlines, whatever program wrote it.
 
     Parameters
@@ -78,6 +84,8 @@ def read_annotations(path: str, *, outlines: Convention | None = None) -> list[D
         GeoJSON, COCO, LabelMe, VIA, ImageJ's ROIs or a zip of them, CVAT's or ImageScope's XML.
     outlines : {"corners", "centres"}, optional
         Where points are counted from; by default as the format has it.
+    told : callable
+        Takes the share of the file that was read, now and then.
 
     Returns
     -------
@@ -93,9 +101,11 @@ def read_annotations(path: str, *, outlines: Convention | None = None) -> list[D
         suffix = Path(path).suffix.lower()
         if suffix == ".xml":
             with Path(path).open("rb") as file:
-                drawings = _read_xml(path, file, outlines)
+                size = max(Path(path).stat().st_size, 1)
+                drawings = _read_xml(path, file, outlines, told=lambda at: told(at / size))
         else:
-            drawings = (_read_rois if suffix in (".roi", ".zip") else _read_json)(path, outlines)
+            read = _read_rois if suffix in (".roi", ".zip") else _read_json
+            drawings = read(path, outlines, told=told)
     except (UnetkitError, MemoryError):
         raise
     except FileNotFoundError as error:
@@ -108,15 +118,15 @@ def read_annotations(path: str, *, outlines: Convention | None = None) -> list[D
     return drawings
 
 
-def members(text: str) -> Iterator[tuple[str, Any]]:
+def members(text: str, told: Told = lambda _: None) -> Iterator[tuple[str, Any]]:
     """Read JSON piece by piece: the values of an object by key, and of its lists each element.
 
     A list that stands alone has the key "". So the objects of a large file are never in memory
-    together.
+    together. `told` takes the share that was read.
     """
     at = _past_space(text, 0)
     if text[at] == "[":
-        yield from _elements(text, at, "")
+        yield from _elements(text, at, "", told)
         return
     if text[at] != "{":
         raise ValueError("JSON must be an object or a list")
@@ -128,18 +138,19 @@ def members(text: str) -> Iterator[tuple[str, Any]]:
         _expect(text, at, ":")
         at = _past_space(text, at + 1)
         if text[at] == "[":
-            at = yield from _elements(text, at, key)
+            at = yield from _elements(text, at, key, told)
         else:
             value, at = DECODER.raw_decode(text, at)
             yield key, value
         at = _next(text, at, "}")
 
 
-def _elements(text: str, at: int, key: str) -> Generator[tuple[str, Any], None, int]:
+def _elements(text: str, at: int, key: str, told: Told) -> Generator[tuple[str, Any], None, int]:
     at = _past_space(text, at + 1)
     while text[at] != "]":
         value, at = DECODER.raw_decode(text, at)
         yield key, value
+        told(at / len(text))
         at = _next(text, at, "]")
     return at + 1
 
@@ -163,7 +174,7 @@ def _past_space(text: str, at: int) -> int:
     return at
 
 
-def _read_json(path: str, outlines: Convention | None) -> list[Drawing]:
+def _read_json(path: str, outlines: Convention | None, *, told: Told) -> list[Drawing]:
     """Read shapes as they come, and everything else when all is known."""
     text = Path(path).read_text("utf-8-sig")
     if not text.strip():
@@ -171,7 +182,7 @@ def _read_json(path: str, outlines: Convention | None) -> list[Drawing]:
     drawing = Drawing(path, outlines or "corners")
     objects: list[tuple[Any, Any, Shape]] = []
     kept: dict[str, Any] = {"images": [], "categories": []}
-    for key, value in members(text):
+    for key, value in members(text, told):
         there = value if isinstance(value, dict) else {}
         if key in ("features", "") and "geometry" in there:
             _add_feature(drawing, value)
@@ -366,7 +377,7 @@ def _via_drawing(empty: Drawing, image: dict[str, Any]) -> Drawing:
     return drawing
 
 
-def _read_rois(path: str, outlines: Convention | None) -> list[Drawing]:
+def _read_rois(path: str, outlines: Convention | None, *, told: Told) -> list[Drawing]:
     """Read ImageJ's regions of interest, one or a zip of them."""
     if Path(path).suffix.lower() == ".roi":
         files = [(Path(path).stem, Path(path).read_bytes())]
@@ -375,15 +386,17 @@ def _read_rois(path: str, outlines: Convention | None) -> list[Drawing]:
             inside = packed.infolist()
             if any(base(one.filename) == "annotations.xml" for one in inside):
                 (xml,) = [one for one in inside if base(one.filename) == "annotations.xml"]
-                return _read_xml(path, packed.open(xml), outlines)
+                size = max(xml.file_size, 1)
+                return _read_xml(path, packed.open(xml), outlines, told=lambda at: told(at / size))
             inside = [one for one in inside if one.filename.lower().endswith(".roi")]
             if sum(one.file_size for one in inside) > MOST_BYTES:
                 raise ValueError(f"its parts must be at most {MOST_BYTES:,} bytes")
             files = [(base(one.filename)[:-4], packed.read(one)) for one in inside]
     roi = roi_type(f"to read {path!r}")
     drawing = Drawing(path, outlines or "corners")
-    for name, content in files:
+    for number, (name, content) in enumerate(files, start=1):
         _add_roi(drawing, roi.frombytes(content), name)
+        told(number / len(files))
     return [drawing]
 
 
@@ -433,7 +446,9 @@ def _add_roi(drawing: Drawing, roi: Any, name: str) -> None:
     drawing.add(shape, flat=None if kind in AREAS else kind)
 
 
-def _read_xml(path: str, file: IO[bytes], outlines: Convention | None) -> list[Drawing]:
+def _read_xml(
+    path: str, file: IO[bytes], outlines: Convention | None, *, told: Told
+) -> list[Drawing]:
     """Read the XML of CVAT or ImageScope, element by element; it may define nothing."""
     parser = expat.ParserCreate()
     readers: dict[str, type[_Cvat | _ImageScope]]
@@ -447,6 +462,7 @@ def _read_xml(path: str, file: IO[bytes], outlines: Convention | None) -> list[D
         if reader is None:
             reader = readers[name](path, outlines or "corners")
         reader.start(name, marks)
+        told(parser.CurrentByteIndex)
 
     def end(name: str) -> None:
         if reader is not None:

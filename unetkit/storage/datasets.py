@@ -76,6 +76,7 @@ from unetkit.storage.urls import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from unetkit.progress import Told
     from unetkit.storage.collections import Field
     from unetkit.storage.ome import OmeVersion
     from unetkit.storage.planes import PlaneArray
@@ -190,13 +191,17 @@ class DatasetWriter:
         The list keeps what was warned of meanwhile, beside the warnings that it has. What killed
         jobs left of samples that they removed goes.
         """
-        for name in self._added:
-            if read_node(join(self.url, name)) is None:
-                raise InputError(f"sample {name!r} of {self.url} must be written, got nothing")
-            add_pyramid(join(self.url, name))
+        for name in tuple(self._added):
+            self.add_levels(name)
         self._list(warnings)
-        self._added.clear()
         sweep_removed(self.url)
+
+    def add_levels(self, name: str, told: Told = lambda _: None) -> None:
+        """Add its pyramid to a new sample that is written; `told` takes the share that is done."""
+        if read_node(join(self.url, name)) is None:
+            raise InputError(f"sample {name!r} of {self.url} must be written, got nothing")
+        add_pyramid(join(self.url, name), told=told)
+        self._added.remove(name)
 
     def _list(self, warnings: Sequence[str] = ()) -> None:
         """List the samples, for viewers too; viewers see the earlier list where that fails."""

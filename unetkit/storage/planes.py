@@ -144,6 +144,12 @@ class PlaneArray:
             raise read_failure(array, selection, error, url=self.url, axes=self.axes) from error
         return self._arranged(np.asarray(block))
 
+    def is_blank(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> bool:
+        """Tell whether nothing is stored of a box, which then reads as 0; False if unsure."""
+        selection = self._selection(plane, slice(y0, y1), slice(x0, x1))
+        array = self._open("r")
+        return not array.fill_value and is_absent(array, selection, url=self.url)
+
     def write(self, plane: int, y0: int, x0: int, block: np.ndarray[Any, Any]) -> None:
         """Store a block of a plane, from row `y0` and column `x0` on.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.errors import InputError
+from unetkit.machine import ahead
+from unetkit.progress import span
 from unetkit.storage.nodes import GroupNode, create_array, read_node, replace_attributes
 from unetkit.storage.ome import (
     array_below,
@@ -19,11 +21,13 @@ from unetkit.storage.ome import (
     read_multiscale,
 )
 from unetkit.storage.outputs import discard
-from unetkit.storage.planes import PlaneArray, plane_array, whole_chunks
+from unetkit.storage.planes import Box, PlaneArray, plane_array, whole_chunks
 from unetkit.storage.urls import exists, inside, join
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from unetkit.progress import Told
 
     Reduce = Callable[[np.ndarray[Any, Any], int, int], np.ndarray[Any, Any]]
     Array = np.ndarray[Any, Any]
@@ -40,7 +44,11 @@ Step = tuple[int, int]
 
 
 def add_pyramid(
-    url_of_image: str, *, rebuild: bool = False, steps: Sequence[Step] | None = None
+    url_of_image: str,
+    *,
+    rebuild: bool = False,
+    steps: Sequence[Step] | None = None,
+    told: Told = lambda _: None,
 ) -> None:
     """Add levels of half the size until the longer side is at most 1024 pixels.
 
@@ -48,14 +56,14 @@ def add_pyramid(
     pixel of every second row, since a mean of labels is no label. Labels get as many levels as
     their image. Each level is made from the stored one before, a few chunks at a time, and is
     listed in the metadata once all levels are whole; what an interrupted call left is made again.
-    With `steps` levels are as those of another image are.
+    With `steps` levels are as those of another image are. `told` takes the share that is done.
     """
-    node = _group(url_of_image)
-    steps = _add_levels(node, steps=steps, nearest=False, rebuild=rebuild)
     folder = join(url_of_image, "labels")
-    for name in label_names(read_node(folder)):
-        labels = _group(inside(folder, name, what="a label's name"))
-        _add_levels(labels, steps=steps, nearest=True, rebuild=rebuild)
+    names = label_names(read_node(folder))
+    places = [url_of_image, *(inside(folder, name, what="a label's name") for name in names)]
+    for number, place in enumerate(places):
+        node, part = _group(place), span(told, number / len(places), (number + 1) / len(places))
+        steps = _add_levels(node, steps=steps, nearest=number > 0, rebuild=rebuild, told=part)
 
 
 def steps_of(url_of_image: str) -> list[Step]:
@@ -78,7 +86,12 @@ def _group(url: str) -> GroupNode:
 
 
 def _add_levels(
-    node: GroupNode, *, steps: Sequence[Step] | None, nearest: bool, rebuild: bool
+    node: GroupNode,
+    *,
+    steps: Sequence[Step] | None,
+    nearest: bool,
+    rebuild: bool,
+    told: Told,
 ) -> Sequence[Step]:
     multiscale = read_multiscale(node)
     if multiscale is None:
@@ -97,7 +110,10 @@ def _add_levels(
             continue
         if exists(place):
             discard(place)
-        level = _halve(level, place, steps=step, reduce=every_second if nearest else block_mean)
+        reduce = every_second if nearest else block_mean
+        # Each level takes about a quarter of the time of the one before.
+        part = span(told, 1 - 0.25 ** (number - 1), 1 - 0.25**number)
+        level = _halve(level, place, steps=step, reduce=reduce, told=part)
     if len(factors) > len(multiscale.paths):
         document = multiscales(
             name=multiscale.name,
@@ -124,8 +140,15 @@ def level_count(height: int, width: int) -> int:
     return count
 
 
-def _halve(level: PlaneArray, place: str, *, steps: Step, reduce: Reduce) -> PlaneArray:
-    """Store the next smaller level, a few chunks at a time."""
+def _halve(
+    level: PlaneArray,
+    place: str,
+    *,
+    steps: Step,
+    reduce: Reduce,
+    told: Told,
+) -> PlaneArray:
+    """Store the next smaller level, a few chunks at a time; of nothing, nothing is written."""
     fy, fx = steps
     sizes = {"y": -(-level.height // fy), "x": -(-level.width // fx)}
     chunks = dict(zip(level.axes, level.chunks, strict=True))
@@ -138,11 +161,17 @@ def _halve(level: PlaneArray, place: str, *, steps: Step, reduce: Reduce) -> Pla
         zarr_format=level.zarr_format,
     )
     smaller = plane_array(node, axes=level.axes, has_channels=level.has_channels)
-    for plane, y, y1, x, x1 in smaller.chunk_boxes(BLOCK_SIDE):
-        block = level.read(
-            plane, y * fy, min(y1 * fy, level.height), x * fx, min(x1 * fx, level.width)
-        )
-        smaller.write(plane, y, x, reduce(block, fy, fx))
+
+    def reduced(box: Box) -> Array | None:
+        plane, y, y1, x, x1 = box
+        source = (plane, y * fy, min(y1 * fy, level.height), x * fx, min(x1 * fx, level.width))
+        return None if level.is_blank(*source) else reduce(level.read(*source), fy, fx)
+
+    boxes = smaller.chunk_boxes(BLOCK_SIDE)
+    for number, (box, block) in enumerate(zip(boxes, ahead(map(reduced, boxes)), strict=True)):
+        if block is not None:
+            smaller.write(box[0], box[1], box[3], block)
+        told((number + 1) / len(boxes))
     return smaller
 
 
@@ -163,6 +192,8 @@ def block_mean(block: np.ndarray[Any, Any], fy: int, fx: int) -> np.ndarray[Any,
     >>> block_mean(np.array([[0, 4, 9], [2, 2, 9]], np.uint8), 2, 2)
     array([[2, 9]], dtype=uint8)
     """
+    if block.dtype in (np.uint8, np.uint16) and max(fy, fx) <= 2:
+        return _pair_means(block, fy, fx)
     pad = [(0, 0)] * (block.ndim - 2) + [(0, -block.shape[-2] % fy), (0, -block.shape[-1] % fx)]
     # Repeating the last row where one is missing leaves the mean of what there is.
     whole = np.pad(block, pad, mode="edge")
@@ -173,6 +204,25 @@ def block_mean(block: np.ndarray[Any, Any], fy: int, fx: int) -> np.ndarray[Any,
     if block.dtype.kind in "iu":
         mean = np.rint(mean)
     return mean.astype(block.dtype)
+
+
+def _pair_means(block: Array, fy: int, fx: int) -> Array:
+    """Average one or two pixels along y and x of small integers, in whole numbers alone."""
+    pad = [(0, 0)] * (block.ndim - 2) + [(0, -block.shape[-2] % fy), (0, -block.shape[-1] % fx)]
+    whole = np.ascontiguousarray(np.pad(block, pad, mode="edge") if np.any(pad) else block)
+    bits = 8 * block.dtype.itemsize
+    wide = np.dtype(f"u{2 * block.dtype.itemsize}")
+    total: Array = whole.view(wide) if fx == 2 else whole.astype(wide)
+    if fx == 2:
+        # Two neighbours are the halves of one longer number, whichever lies first.
+        total = (total >> bits) + (total & (2**bits - 1))
+    if fy == 2:
+        total = total[..., ::2, :] + total[..., 1::2, :]
+    shift = (fy == 2) + (fx == 2)
+    if shift:
+        # Halves go to the even one.
+        total = (total + (2**shift // 2 - 1) + ((total >> shift) & 1)) >> shift
+    return total.astype(block.dtype)
 
 
 def thumbnail(data: PlaneArray, plane: int, *, side: int) -> Array:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +13,7 @@ from unetkit.commands.import_images.command import import_images
 from unetkit.errors import OutputError, UnetkitError
 from unetkit.storage.datasets import open_dataset
 from unetkit.views.drawing import PALETTE
-from unetkit.views.overview import MAX_IMAGES
+from unetkit.views.overview import MAX_IMAGES, draw_dataset
 
 RAMP = np.tile(np.arange(60, 140, dtype=np.uint8), (60, 1))
 LABELS = np.zeros((60, 80), np.uint8)
@@ -52,6 +55,24 @@ def test_what_nobody_judged_is_dim_and_its_rim_is_drawn(lab):
     scale = 1024 // 80
     # The outer 30 columns of 80, over the whole height.
     assert (np.ptp(x) + 1, np.ptp(y) + 1) == (30 * scale, 60 * scale)
+
+
+def test_the_picture_of_a_large_image_is_drawn_from_its_smaller_levels(tmp_path):
+    labels = np.zeros((2100, 2200), np.uint8)
+    labels[300:900, 400:1600] = 1
+    for name, pixels in (("image", labels * 90 + 40), ("mask", labels)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    out, sheets = str(tmp_path / "out.zarr"), [str(tmp_path / f"{n}.png") for n in range(2)]
+    mask = str(tmp_path / "mask.png")
+    import_images(str(tmp_path / "image.png"), out, labels=mask, preview=sheets[0])
+    # Without a pixel of the full size the same is drawn.
+    (sample,) = open_dataset(out).samples
+    for level in (sample.data, sample.labels()):
+        shutil.rmtree(Path(level.url) / "c")
+    draw_dataset(sheets[1], open_dataset(out), ["image"])
+    first, second = (np.asarray(Image.open(sheet)) for sheet in sheets)
+    np.testing.assert_array_equal(first, second)
+    assert (first == PALETTE[0]).all(axis=-1).any()
 
 
 def test_of_many_images_some_are_evenly_chosen_and_the_title_says_so(lab, tmp_path, monkeypatch):

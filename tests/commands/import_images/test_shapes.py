@@ -267,6 +267,22 @@ def test_images_with_outlines_are_added_to_a_dataset(nuclei):
     np.testing.assert_array_equal(found["b"], first["a"])
 
 
+def test_a_progress_moves_while_one_large_file_is_read_and_one_large_image_painted(tmp_path):
+    image, out = tmp_path / "a.tif", str(tmp_path / "out.zarr")
+    tifffile.imwrite(image, np.zeros((4096, 3072), np.uint8), compression="zlib")
+    # A mebibyte of text, and four megapixels, are a part each.
+    features = [feature(box(n, n, n + 4, n + 4), label="x" * 2**18) for n in range(0, 80, 8)]
+    document = json.dumps({"type": "FeatureCollection", "features": features})
+    (tmp_path / "a.geojson").write_text(document)
+    told, steps = Watching(), []
+    told.advance = lambda parts=1, *, status="": steps.append((told.stages[-1][0], parts))
+    import_images(str(image), out, labels=str(tmp_path / "a.geojson"), progress=told)
+    wanted = [["reading the shapes", 3, 0], ["importing", 4, 0]]
+    assert [stage for stage in told.stages if stage[0] != "looking"] == wanted
+    assert steps == [(what, 1) for what, count, _ in wanted for _ in range(count)]
+    assert labels_of(out)["a"].max() == len(features)
+
+
 def test_one_file_of_many_images_is_matched_by_the_names_that_it_holds(tmp_path):
     (tmp_path / "images").mkdir()
     for n, name in enumerate("abc"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ import numpy as np
 from unetkit.commands.import_images.masks import MaskRules, make_labels, named_by, read_mask
 from unetkit.commands.import_images.shapes import check_overlaps, write_ignored
 from unetkit.errors import InputError, OutputError, UsageError, command_line
+from unetkit.machine import ahead
+from unetkit.progress import Portion, span
 from unetkit.storage.chunks import empty_chunks
 from unetkit.storage.datasets import Dataset, DatasetWriter, open_dataset, order_remark
 from unetkit.storage.image_writer import create_image, create_labels, update_attributes
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unetkit.commands.import_images.pairing import Pair
-    from unetkit.progress import Progress
+    from unetkit.progress import Progress, Told
     from unetkit.storage.datasets import Sample
     from unetkit.storage.image_file import ImageFile
     from unetkit.storage.planes import PlaneArray
@@ -164,9 +167,11 @@ class DatasetOutput:
                 attributes=_provenance(file, pair),
                 name=pair.name,
             )
-            progress.start("importing", total=file.planes * -(-file.size("y") // CHUNK))
-            _write_strips(partial, data, file, progress.advance)
-            add_pyramid(partial)
+            portion = Portion(progress, _parts(file), status=pair.name)
+            progress.start("importing", total=_parts(file))
+            _write_strips(partial, data, file, span(portion.reach, 0, 0.7))
+            add_pyramid(partial, told=span(portion.reach, 0.7, 1))
+            portion.reach(1)
             if warnings := warned():
                 update_attributes(partial, warnings=warnings)
 
@@ -180,7 +185,7 @@ class DatasetOutput:
         warned: Warned,
     ) -> None:
         """Write sample by sample; what is listed is complete."""
-        progress.start("importing", total=len(pairs))
+        progress.start("importing", total=sum(map(_parts, files)))
         told: dict[str, Any] = {"rules": rules, "progress": progress, "warned": warned}
         if self.append and not pairs:
             warned()
@@ -205,11 +210,14 @@ class DatasetOutput:
         before = writer.names
         try:
             for pair, file in zip(pairs, files, strict=True):
+                portion = Portion(progress, _parts(file), status=pair.name)
                 if pair.name in rules.canvases:
-                    _add_drawn(writer, pair, file, rules=rules)
+                    told = span(portion.reach, 0, 0.7)
+                    _add_drawn(writer, pair, file, rules=rules, told=told)
                 else:
                     _add_sample(writer, pair, file, rules=rules)
-                progress.advance(status=pair.name)
+                writer.add_levels(pair.name, span(portion.reach, 0.7, 1))
+                portion.reach(1)
             writer.finish(warnings=warned())
         except BaseException:
             # In a dataset that was there before, only whole additions may stay.
@@ -282,20 +290,26 @@ def _plain_shape(file: ImageFile) -> list[int]:
     return [file.size(axis) for axis in file.axes if axis != "c"]
 
 
-def _write_strips(
-    url: str, data: PlaneArray, file: ImageFile, advance: Callable[[], None] = lambda: None
-) -> None:
+def _parts(file: ImageFile) -> int:
+    """Count the parts in which a progress is told of an image: one if it is small."""
+    return 1 + (math.prod(file.shape) >> 22)
+
+
+def _write_strips(url: str, data: PlaneArray, file: ImageFile, told: Told) -> None:
     """Write an image strip by strip, each as high as a chunk."""
-    for plane, y0, block in file.strips(CHUNK):
+    count = file.planes * -(-file.size("y") // CHUNK)
+    for number, (plane, y0, block) in enumerate(ahead(file.strips(CHUNK))):
         data.write(plane, y0, 0, block)
-        advance()
+        told((number + 1) / count)
     if notes := _damaged(file):
         update_attributes(url, **notes)
     if (empty := empty_chunks(data)) is not None:
         update_attributes(url, empty_chunks=empty)
 
 
-def _add_drawn(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: MaskRules) -> None:
+def _add_drawn(
+    writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: MaskRules, told: Told
+) -> None:
     """Write an image strip by strip, and paint its shapes block by block."""
     canvas = rules.canvases[pair.name]
     place = writer.reserve(pair.name, source=pair.source, group=pair.group)
@@ -310,7 +324,7 @@ def _add_drawn(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: Mas
         pixel_size=file.pixel_size,
         attributes=_provenance(file, pair),
     )
-    _write_strips(place, data, file)
+    _write_strips(place, data, file, span(told, 0, 0.6))
     boxes = [box for one in file.damage for box in one.found.values()]
     notes: dict[str, Any] = {"source": Path(str(pair.mask)).name, "overlaps": rules.overlaps}
     notes.update(_judged(rules))
@@ -318,7 +332,8 @@ def _add_drawn(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: Mas
         notes["mapping"] = {str(value): number for value, number in rules.mapping.items()}
         notes["class_names"] = list(rules.class_names)
     same: dict[str, Any] = {"shape": _plain_shape(file), "axes": file.axes.replace("c", "")}
-    canvas.write(create_labels(place, rules.kind, dtype=canvas.dtype, attributes=notes, **same))
+    labels = create_labels(place, rules.kind, dtype=canvas.dtype, attributes=notes, **same)
+    canvas.write(labels, told=span(told, 0.6, 1))
     if pair.name in rules.regions or boxes:
         ignore = create_labels(place, "ignore", dtype=np.uint8, **same)
         if pair.name in rules.regions:

@@ -15,7 +15,8 @@ from unetkit.arrays.masks import LARGEST_ID, smallest_dtype
 from unetkit.arrays.polygons import Painter, joined, self_crossings
 from unetkit.commands.import_images.pairing import Pair, stem
 from unetkit.errors import InputError, LabelError, UsageError
-from unetkit.progress import SILENT, Progress
+from unetkit.machine import ahead
+from unetkit.progress import SILENT, Portion, Progress
 from unetkit.storage.annotations import read_annotations
 from unetkit.storage.drawings import Drawing, Shape, base, box_part
 
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
     from unetkit.arrays.polygons import Polygons
     from unetkit.commands.import_images.masks import MaskRules
+    from unetkit.progress import Told
     from unetkit.storage.image_file import ImageFile
-    from unetkit.storage.planes import PlaneArray
+    from unetkit.storage.planes import Box, PlaneArray
 
 BACKGROUND = "background"
 NAMED = 3  # how many names a message lists
@@ -47,19 +49,33 @@ class Canvas:
     by_size: bool = False  # whether smaller ones stay, instead of later ones
     painters: list[Painter] = field(default_factory=list)
 
-    def write(self, labels: PlaneArray, *, outside: bool = False) -> None:
+    def write(
+        self,
+        labels: PlaneArray,
+        *,
+        outside: bool = False,
+        told: Told = lambda _: None,
+    ) -> None:
         """Paint into stored labels, block by block; where no shape is nothing is written.
 
-        With `outside` 1 is written there, and nothing where shapes are.
+        With `outside` 1 is written there, and nothing where shapes are. `told` takes the share that
+        is done.
         """
-        for plane, y0, y1, x0, x1 in labels.chunk_boxes(BLOCK):
-            if plane == len(self.painters):
-                self.painters.append(self._painter(plane))
-            block = self.painters[plane].paint(y0, y1, x0, x1)
-            if outside:
-                block = np.ones((y1 - y0, x1 - x0)) if block is None else block == 0
+        boxes = labels.chunk_boxes(BLOCK)
+        blocks = ahead(self._block(box, outside=outside) for box in boxes)
+        for number, ((plane, y0, _, x0, _), block) in enumerate(zip(boxes, blocks, strict=True)):
             if block is not None:
                 labels.write(plane, y0, x0, block.astype(labels.dtype, copy=False))
+            told((number + 1) / len(boxes))
+
+    def _block(self, box: Box, *, outside: bool) -> NDArray[Any] | None:
+        plane, y0, y1, x0, x1 = box
+        if plane == len(self.painters):
+            self.painters.append(self._painter(plane))
+        block = self.painters[plane].paint(y0, y1, x0, x1)
+        if outside:
+            return np.ones((y1 - y0, x1 - x0), np.uint8) if block is None else block == 0
+        return block
 
     def load(self) -> NDArray[Any]:
         """Paint all planes (N, Y, X) at once."""
@@ -74,7 +90,7 @@ class Canvas:
         return smallest_dtype(max((int(v.max(initial=0)) for v in self.values), default=0))
 
     def _painter(self, plane: int) -> Painter:
-        polygons, values = self.polygons[plane], self.values[plane]
+        polygons, values = self.polygons[plane], self.values[plane].astype(self.dtype)
         order = None
         if self.by_size:
             sizes = Painter(polygons, values)
@@ -99,9 +115,11 @@ def pair_shapes(
     by_stem = {key: pair for pair in pairs for key in (stem(pair.image), pair.name)}
     found: dict[str, Drawing] = {}
     lost: list[str] = []
-    progress.start("reading the shapes", total=len(files))
-    for path in files:
-        drawings = read_annotations(path, outlines=rules.outlines)
+    sizes = [1 + (Path(path).stat().st_size >> 20) for path in files]
+    progress.start("reading the shapes", total=sum(sizes))
+    for path, size in zip(files, sizes, strict=True):
+        portion = Portion(progress, size)
+        drawings = read_annotations(path, outlines=rules.outlines, told=portion.reach)
         for drawing in drawings:
             names = [base(drawing.image)] if drawing.image else []
             names += [Path(path).name, Path(path).stem] if len(drawings) == 1 else []
@@ -118,7 +136,7 @@ def pair_shapes(
                     f" {path!r} for {pair.image!r}; remove one"
                 )
             found[pair.name] = drawing
-        progress.advance()
+        portion.reach(1)
     if not any(d.shapes or d.empty or d.flat for d in found.values()) and found:
         raise InputError(
             f"annotations must hold shapes, got none in {files[0]!r}"
