@@ -79,6 +79,16 @@ def damaged_state(path: str, got: str) -> InputError:
     )
 
 
+def check_learner(found: Mapping[str, Any]) -> None:
+    """Refuse what no trainer says of itself beside its tensors (ValueError, or KeyError)."""
+    kinds = {"average_steps": int, "scaler": dict, "suspects": list, "went_back": bool}
+    for name, kind in kinds.items():
+        if type(found[name]) is not kind:
+            raise ValueError(f"{name} must be of another kind, got {found[name]!r:.80}")
+    if not all(isinstance(names, list) for names in found["suspects"]):
+        raise ValueError(f"suspects must be lists, got {found['suspects']!r:.80}")
+
+
 class Checkpoints:
     """The last two states of a training, in its folder, saved now and then."""
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unetkit.errors import StoppedError, UsageError
-from unetkit.training.checkpoint import Position, Validation
+from unetkit.training.checkpoint import Position, Validation, damaged_state
 from unetkit.training.distributed import SINGLE
 from unetkit.training.trainer import Trainer
 
@@ -64,9 +64,13 @@ class Checkpointer:
         """Bring a training to where it goes on from."""
         position = Position()
         if self._start is not None:
-            trainer.restore(self._start)
-            position = Position.from_dict(self._start.facts["position"])
-            schedule.restore({**self._start.facts["pace"], "step": position.step})
+            try:
+                trainer.restore(self._start)
+                position = Position.from_dict(self._start.facts["position"])
+                schedule.restore({**self._start.facts["pace"], "step": position.step})
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                found = f"{type(error).__name__}: {error!s:.80}"
+                raise damaged_state("of the earlier training", found) from error
         trainer.remember(self._start or self._copy(trainer, schedule, position))
         return position
 

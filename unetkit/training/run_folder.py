@@ -22,7 +22,13 @@ from unetkit.storage.outputs import (
     written_by_unetkit,
 )
 from unetkit.storage.urls import exists
-from unetkit.training.checkpoint import LAST, Checkpoints, Position, damaged_state
+from unetkit.training.checkpoint import (
+    LAST,
+    Checkpoints,
+    Position,
+    check_learner,
+    damaged_state,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -147,6 +153,7 @@ class RunFolder:
         try:
             best, more = Position.from_dict(state.facts["position"]).best, state.facts["more"]
             known = {**more.get("best", {})}
+            check_learner(state.facts["learner"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise damaged_state(f"{self.folder}/{LAST}", f"{error!s:.120}") from error
         if best is not None:

@@ -328,6 +328,7 @@ def test_a_best_model_that_is_another_never_becomes_the_model(here, small_model,
         {"position": {"best": {"score": "../..", "loss": 0.5, "scores": {}}}},
         {"position": {"best": []}},
         {"more": {"best": [[[]]]}},
+        {"learner": {"suspects": 7}},
     ],
 )
 def test_a_state_of_another_form_is_refused_and_stays(here, change):
