@@ -115,7 +115,8 @@ class Runs:
         names = {name for name in whole.keys() | found if found.get(name) != whole.get(name)}
         if "-o seen.zarr --overwrite" in command:
             names = {name for name in names if not WHENCE.fullmatch(name)}
-        if command.startswith("eval") and scores(out) != scores(said["out"]):
+        # A refusal says no scores: the report of a run that got to its end is there.
+        if command.startswith("eval") and out and scores(out) != scores(said["out"]):
             names.add("the scores")
         return sorted(names)
 
@@ -161,7 +162,7 @@ def one_kill(number, runs, folder):
     an_hour_later(folder)
     before = done["code"] if done["code"] >= 0 else 0
     done = runs.forks(folder, f"{again} --json")
-    wrong = runs.differing(command, folder, done["out"] or "null")
+    wrong = runs.differing(command, folder, done["out"])
     # What had got to its end refuses to be done once more: the output is there, the sample gone.
     if {before, done["code"]} <= {0, 3, 4} and not wrong:
         shutil.rmtree(folder)
