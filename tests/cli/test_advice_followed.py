@@ -577,6 +577,7 @@ CASES = [
 # Messages whose advice no small test can follow, and why.
 EXCUSED = {
     "Start with: unetkit demo": "minutes; tests/commands/demo walks it, and what it proposes",
+    "'unetkit demo {}'": "tests/commands/demo/test_command.py follows it",
     "unetkit weights {}": "the same",
     "keeps them apart": "images of such names; tests/training/test_split.py",
     "unetkit info {}": "the demo's proposals, which are the README's path",

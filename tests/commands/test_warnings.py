@@ -101,6 +101,33 @@ def test_an_evaluation_passes_on_what_was_warned_of_before(here, capsys):
     assert contents(here / "page.html")["warnings"] == warnings
 
 
+@pytest.mark.parametrize(
+    ("data", "trained_on", "expected"),
+    [
+        ("ours.zarr", ["s0", "gone"], "has learned from 1 of the 2 images (s0): scores"),
+        ("ours.zarr", ["s0", "s1"], "has learned from 2 of the 2 images (s0, s1): scores"),
+        # Of another dataset, of none of them, and of what no training writes.
+        ("data.zarr", ["s0"], None),
+        ("ours.zarr", ["gone"], None),
+        ("ours.zarr", 7, None),
+    ],
+)
+def test_images_that_the_model_learned_from_are_told_of_in_their_scores(
+    here, capsys, data, trained_on, expected
+):
+    loaded = load("model.safetensors")
+    known = {"data": data, "trained_on": trained_on}
+    header = replace(loaded.header, provenance=known)
+    (here / "model.safetensors").write_bytes(to_bytes(loaded.module, header))
+    assert len(open_dataset("ours.zarr").samples) == 2
+    tile_predict("ours.zarr", tile=16, output="seen.zarr")
+    assert main(["eval", "seen.zarr", "ours.zarr", "--json", "-q"]) == 0
+    warnings = json.loads(capsys.readouterr().out)["warnings"]
+    told = [text for text in warnings if "has learned from" in text]
+    assert len(told) == (expected is not None)
+    assert all(expected in text for text in told)
+
+
 def test_a_resumed_prediction_keeps_those_of_its_earlier_part(here, kit):
     pixels = np.random.default_rng(0).random((64, 60)).astype("f4")
     pixels[3, 5] = np.nan

@@ -251,10 +251,7 @@ def _unseen(
     samples: list[Sample], headers: Sequence[ModelHeader], source: str, progress: Progress
 ) -> list[Sample]:
     """Leave out what a model has learned from, where others are there; of names we know alone."""
-    seen: set[str] = set()
-    for header in headers:
-        if header.provenance.get("data") == base_name(source):
-            seen |= set(header.provenance.get("trained_on") or ())
+    seen = {name for header in headers for name in header.learned_from(base_name(source))}
     left = [sample for sample in samples if sample.name not in seen]
     if len(left) == len(samples):
         return samples

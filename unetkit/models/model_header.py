@@ -210,6 +210,12 @@ class ModelHeader:
         """The registry name that is never ambiguous."""
         return f"{self.distribution}/{self.model}" if self.distribution else self.model
 
+    def learned_from(self, source: str) -> frozenset[str]:
+        """Name the samples of a dataset that it learned from; it is known by its name alone."""
+        names = self.provenance.get("trained_on")
+        known = self.provenance.get("data") == source and isinstance(names, list)
+        return frozenset(map(str, names or ())) if known else frozenset()
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict that JSON can hold."""
         decision = None if self.decision is None else self.decision.to_dict()

@@ -1,4 +1,5 @@
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from unetkit.cli.app import main
 from unetkit.commands.demo import command as command_
 from unetkit.commands.demo import command as module
 from unetkit.commands.demo.command import demo
-from unetkit.errors import OutputError, UsageError
+from unetkit.errors import OutputError, StoppedError, UsageError
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 from unetkit.storage.readers import open_file
@@ -98,6 +99,18 @@ def test_overwriting_replaces_what_the_demo_wrote_and_nothing_else(tmp_path, mon
         demo(str(folder), overwrite=True)
     assert (folder / "notes.txt").read_text() == "mine"
     assert open_file(str(folder / "slide.png")).shape == (512, 512)
+
+
+def test_after_a_stop_the_demo_says_how_it_begins_anew(tmp_path, monkeypatch, capsys):
+    def stop(*arguments, **options):
+        raise StoppedError("give the same command with --resume", signal=2)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(command_, "train", stop)
+        assert main(["demo", str(tmp_path / "my demo"), "-q"]) == 130
+    (advice,) = re.findall("'unetkit (.*)' begins anew", capsys.readouterr().err)
+    monkeypatch.setattr(command_, "_walk", stop)
+    assert main([*shlex.split(advice), "-q"]) == 130
 
 
 def test_a_url_is_no_folder():

@@ -25,7 +25,7 @@ from unetkit.commands.import_images.command import import_images
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.train.command import train
 from unetkit.commands.weights.command import weights
-from unetkit.errors import InputError, UsageError, command_line
+from unetkit.errors import InputError, StoppedError, UsageError, command_line
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.atomic import make_folder, write_bytes, write_json
 from unetkit.storage.datasets import open_dataset
@@ -131,7 +131,15 @@ def demo(
     image, truth = _pair()
     border = round(image.shape[1] * TRAINED_SHARE)
     _write_inputs(folder, image, truth=truth, border=border)
-    _walk(folder, seed=seed, progress=progress)
+    try:
+        _walk(folder, seed=seed, progress=progress)
+    except StoppedError as error:
+        # What its commands say of going on is about commands that nobody typed.
+        again = command_line("demo", folder, "--overwrite")
+        raise StoppedError(
+            f"the demo was to walk the whole path, got a signal on the way; '{again}' begins anew",
+            signal=error.signal,
+        ) from error
 
     known = Segmented(
         image=image,

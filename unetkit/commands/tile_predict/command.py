@@ -57,6 +57,7 @@ from unetkit.signals import stoppable
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.partial import Partial, PartialLabels
 from unetkit.storage.pixel_size import parse_pixel_size
+from unetkit.storage.urls import base_name
 from unetkit.views.overview import check_overview, draw_overview
 
 if TYPE_CHECKING:
@@ -573,6 +574,8 @@ class _Job:
             strict=self.options.strict,
             progress=self.progress,
         )
+        if told := plan.model.told_of_learned(base_name(self.source), plan.samples):
+            warn(self.progress, told)
         if absent := report.input_chunks_absent:
             warn(
                 self.progress,

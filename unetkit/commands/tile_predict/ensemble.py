@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from unetkit.models.model_file import LoadedModel
     from unetkit.models.model_header import ModelHeader
     from unetkit.progress import Progress
+    from unetkit.storage.datasets import Sample
 
 # Models of this process by file, hash, device and whether they are fused; those of the last call
 # are kept for the next.
@@ -143,6 +144,18 @@ class Ensemble:
     def methods(self) -> tuple[str, ...]:
         """How each of the networks wants its input normalized."""
         return tuple(file.header.normalization for file in self.files)
+
+    def told_of_learned(self, source: str, samples: Sequence[Sample]) -> str:
+        """Say that some network has learned from images; empty where none has."""
+        known = {name for file in self.files for name in file.header.learned_from(source)}
+        seen = [sample.name for sample in samples if sample.name in known]
+        if not seen:
+            return ""
+        some = ", ".join(seen[:3]) + (", ..." if len(seen) > 3 else "")
+        return (
+            f"the model has learned from {len(seen)} of the {len(samples)} images ({some}): scores"
+            " on these say little of others"
+        )
 
     def averaging(
         self, tile: int, *, overlap: int | None, tta: Tta = "none", merge: Merge = "crop"
