@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from unetkit.options import Overwrite, Seed
 
 # The demo's own choices: small enough for two cores and four minutes, good enough to be seen.
-STEPS = 400
+STEPS = 350
 MODEL_OPTIONS = ("depth=3", "width=16")
 # Smaller than the image, so that there are seams that could be seen.
 TILE = 192
