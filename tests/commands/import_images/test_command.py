@@ -950,7 +950,7 @@ def test_a_glob_takes_its_masks_out_of_a_folder_of_more(folder):
     [
         (("a", "a_seg"), "'a_seg.png' came in as an image, and may be the mask of 'a'"),
         (("a", "a_seg-axon-manual"), "may be the mask of 'a'; masks are named by --labels"),
-        (("a_img", "a_cp_masks"), "'a_cp_masks.png' came in as an image, and may be the mask"),
+        (("a_img", "a_cp_masks"), "laid out as Cellpose does"),
         (("a", "b_seg"), None),
         (("segment", "a"), None),
         (("t_0000", "t_0001", "u_0000", "u_0001"), "may be channels of one; to join them, give"),
