@@ -22,7 +22,7 @@ LARGEST_ID = 2**32 - 1
 
 
 def one_channel(mask: NDArray[Any], *, name: str, alpha: bool = False) -> NDArray[Any]:
-    """Take the single channel of a mask, or one of several that are all equal.
+    """Take the single channel of a mask, one of several that are all equal, or the only one drawn.
 
     Parameters
     ----------
@@ -47,6 +47,9 @@ def one_channel(mask: NDArray[Any], *, name: str, alpha: bool = False) -> NDArra
         mask, seen = mask[:-1], mask[-1]
         if seen.size and seen.min() < seen.max():
             return _beside_alpha(mask, seen, name=name)
+    drawn = [channel for channel in mask if channel.any()]
+    if len(drawn) == 1:
+        mask = np.stack(drawn)
     if any(not np.array_equal(mask[0], other) for other in mask[1:]):
         raise LabelError(
             f"mask must hold one number a pixel, got different colours in {name!r};"
@@ -103,8 +106,8 @@ def join_pages(pages: NDArray[Any], *, name: str) -> NDArray[Any]:
         drawn = page != 0
         if np.unique(page[drawn]).size > 1 or joined[drawn].any():
             raise LabelError(
-                "mask with more pages than its image must have an object a page, apart from all"
-                f" others, got other pages in {name!r}; save one page with a number for each object"
+                "mask of several pages or channels must have an object on each, apart from all"
+                f" others, got other ones in {name!r}; save one page with a number for each object"
             )
         joined[drawn] = number
     return joined

@@ -137,6 +137,30 @@ def test_a_plain_folder_has_no_layout_and_pickles_are_refused(tmp_path):
         import_images(str(tmp_path), str(tmp_path / "new.zarr"), labels=labels)
 
 
+def test_pickles_of_cellpose_are_never_loaded_and_always_told_of(tmp_path):
+    lay(tmp_path, "a.tif= , a_seg.npy")
+    told = Watching()
+    import_images(str(tmp_path), str(tmp_path / "out.zarr"), progress=told)
+    assert any("'a_seg.npy', a pickle" in note for note in told.notes)
+    (tmp_path / "seg").mkdir()
+    (tmp_path / "a_seg.npy").rename(tmp_path / "seg/a_seg.npy")
+    for source, labels in (("a.tif", str(tmp_path / "seg")), ("seg", None)):
+        with pytest.raises(InputError, match=r"Cellpose's hold pickles.*save the masks as PNG"):
+            import_images(str(tmp_path / source), str(tmp_path / "new.zarr"), labels=labels)
+    assert not (tmp_path / "new.zarr").exists()
+
+
+@pytest.mark.parametrize("source", [".", "01"])
+def test_stacks_of_which_only_slices_have_masks_are_refused(source, tmp_path):
+    lay(tmp_path, "01/t007.tif=01_GT/SEG/man_seg_007_012.tif")
+    with pytest.raises(InputError, match=r"'man_seg_007_012.tif', z 12 of frame 7; take"):
+        import_images(str(tmp_path / source), str(tmp_path / "out.zarr"))
+    import_images(str(tmp_path / "01/*.tif"), str(tmp_path / "out.zarr"))
+    lay(tmp_path, "01/t007.tif=01_ST/SEG/man_seg007.tif")
+    report = import_images(str(tmp_path / source), str(tmp_path / "new.zarr"))
+    assert report.labelled == 1
+
+
 def test_a_folder_may_stand_on_either_side(tmp_path):
     lay(tmp_path, "p1/a.tif=p1_m/a_x.tif p2/a.tif=p2_m/a_x.tif")
     source, labels = (

@@ -70,10 +70,38 @@ def test_a_page_an_object(tmp_path):
     rules = survey([(path, flat)], MaskRules())
     assert "a page for each object" in rules.files[path].remarks[0]
     for bad in (pages | pages[:1], pages - (np.arange(4) == 1).astype(np.uint8) * (pages > 0)):
-        with pytest.raises(LabelError, match="an object a page, apart from all others"):
+        with pytest.raises(LabelError, match="an object on each, apart from all others"):
             read_mask(mask(tmp_path, bad, "a.tif"), flat)
     with pytest.raises(InputError, match=r"got 4 along z in .* for 2"):
         read_mask(path, image(tmp_path, 2, 3, 4))
+
+
+@pytest.mark.parametrize("alpha", [0, 255])
+@pytest.mark.parametrize("channel", range(3))
+def test_numbers_in_one_of_the_colours_alone(channel, alpha, tmp_path):
+    pixels = np.zeros((3, 4, 4), np.uint8)
+    pixels[..., channel], pixels[..., 3] = CELLS, alpha
+    path, flat = mask(tmp_path, pixels), image(tmp_path, 3, 4)
+    assert np.array_equal(read_mask(path, flat), CELLS)
+    rules = survey([(path, flat)], MaskRules())
+    assert f"channel {('red', 'green', 'blue')[channel]} alone" in rules.files[path].remarks[0]
+
+
+def test_a_channel_an_object(tmp_path):
+    channels = np.stack([k == CELLS for k in (1, 2, 3)]) * np.uint8(255)
+    path, flat = str(tmp_path / "a.tif"), image(tmp_path, 3, 4)
+    tifffile.imwrite(path, channels, imagej=True, metadata={"axes": "CYX"})
+    assert np.array_equal(read_mask(path, flat), np.where(CELLS < 4, CELLS, 0))
+    rules = survey([(path, flat)], MaskRules())
+    assert "a channel for each object" in rules.files[path].remarks[0]
+    # Channels that share all pixels among them are classes, one of them the background.
+    classes = np.stack([CELLS == 0, CELLS > 0]) * np.uint8(255)
+    tifffile.imwrite(path, classes, imagej=True, metadata={"axes": "CYX"})
+    with pytest.raises(LabelError, match="if the channels are classes, save one"):
+        read_mask(path, flat)
+    tifffile.imwrite(path, channels | channels[:1], imagej=True, metadata={"axes": "CYX"})
+    with pytest.raises(LabelError, match="an object on each, apart from all others"):
+        read_mask(path, flat)
 
 
 def test_jpeg_is_refused(tmp_path):

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from unetkit.storage.image_file import ImageFile
 
 
+COLOURS = ("red", "green", "blue")
+
+
 @dataclass(frozen=True)
 class MaskRules:
     """How masks become labels."""
@@ -108,17 +111,37 @@ def read_mask(
 
     One that does not fit, is coloured or not of whole numbers is refused.
     """
-    return _numbers(open_mask(path, image, fill=fill), image, ignore)
+    return _numbers(open_mask(path, image, fill=fill), image, ignore)[0]
 
 
-def _numbers(file: ImageFile, image: ImageFile, ignore: int | None) -> NDArray[Any]:
+def _numbers(
+    file: ImageFile, image: ImageFile, ignore: int | None
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Read the numbers of a mask, and what a user should know of how it was drawn."""
     pixels = file.load()
     channels = np.moveaxis(pixels, file.axes.index("c"), 0) if "c" in file.axes else pixels[None]
-    drawn = one_channel(channels, name=file.path, alpha=file.alpha)
+    shown = [channel.any() for channel in (channels[:-1] if file.alpha else channels)]
+    pages = file.planes > image.planes
+    said: tuple[str, ...] = ()
+    # Colours mean what nobody says; other channels are pages.
+    if sum(shown) > 1 and file.planes == 1 and not (file.alpha or file.channel_names == COLOURS):
+        pages = any(not np.array_equal(channels[0], other) for other in channels[1:])
+    if pages and file.planes == 1:
+        drawn, said = channels, ("have a channel for each object, which were numbered in order",)
+    else:
+        drawn = one_channel(channels, name=file.path, alpha=file.alpha)
+    if sum(shown) == 1 < len(shown):
+        name = (COLOURS if len(shown) == 3 else file.channels)[shown.index(True)]
+        said = (f"hold something in the channel {name} alone, which was taken for the numbers",)
     numbers = whole_numbers(drawn, name=file.path, ignore=ignore)
-    if file.planes > image.planes:
-        numbers = join_pages(numbers, name=file.path)
-    return numbers.reshape([image.size(axis) for axis in image.axes if axis != "c"])
+    if pages:
+        numbers = join_pages(numbers.reshape(-1, *numbers.shape[-2:]), name=file.path)
+        if file.planes == 1 and numbers.all():
+            raise LabelError(
+                "mask with a channel for each object must leave pixels to the background, got none"
+                f" in {file.path!r}; if the channels are classes, save one with their numbers"
+            )
+    return numbers.reshape([image.size(axis) for axis in image.axes if axis != "c"]), said
 
 
 def survey(
@@ -139,7 +162,8 @@ def survey(
     for path, image in masks:
         progress.advance()
         files[path] = open_mask(path, image, fill=rules.fill)
-        drawn = _numbers(files[path], image, rules.ignore)
+        drawn, said = _numbers(files[path], image, rules.ignore)
+        files[path] = replace(files[path], remarks=(*files[path].remarks, *said))
         seen.add(path, drawn, pieces=instances and not rules.split)
     rules = replace(rules, files=files, ignored=seen.ignored)
     if instances:

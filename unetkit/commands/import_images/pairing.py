@@ -101,6 +101,8 @@ def _sorted_out(source: str, paths: list[str], *, what: str) -> FoundFiles:
     readable = suffixes()
     files = tuple(path for path in visible if Path(path).suffix.lower() in readable)
     other = tuple(Path(path).name for path in visible if path not in set(files))
+    if not files and any(name.endswith(".npy") for name in other):
+        raise _pickled(what, source)
     if not files:
         raise InputError(
             f"{what} must be files that end in {', '.join(readable)}, got none among the"
@@ -146,6 +148,12 @@ def pair_files(source: str, labels: str | None) -> tuple[list[Pair], FoundFiles]
             remarks.append(
                 f"left out {len(lost):,} {'mask' if len(lost) == 1 else 'masks'} of other images"
             )
+    pickled = [name for name in found.other if name.endswith("_seg.npy")]
+    if pickled and labels is None:
+        remarks.append(
+            f"left out what Cellpose found, such as {pickled[0]!r}, a pickle, which can run code;"
+            " to have it, save the masks as PNG or TIFF there"
+        )
     _check_channels(images, source)
     pairs = [_pair(name, files, masks.get(name)) for name, files in images.items()]
     found = replace(found, remarks=(*remarks, *_remarks(pairs)))
@@ -294,10 +302,7 @@ def matching(pattern: str, *, what: str) -> list[tuple[str, str, str]]:
     if is_remote(pattern):
         raise UsageError(f"{what} must lie on this machine, got {pattern!r}; copy them here first")
     if pattern.endswith(".npy"):
-        raise InputError(
-            f"{what} must be image files, got NumPy's {pattern!r}: Cellpose's hold pickles, which"
-            " can run code; save the masks as PNG or TIFF there, and name these"
-        )
+        raise _pickled(what, pattern)
     matches = [match for spelled in _spellings(pattern) for match in _matching_one(spelled)]
     narrow = {
         path: name for name, _, path in sorted(matches, key=lambda m: len(m[0]), reverse=True)
@@ -332,6 +337,13 @@ def _matching_one(pattern: str) -> list[tuple[str, str, str]]:
             name = "_".join(named[key] for key in ("folder", "stem") if key in named)
             found.append((unicodedata.normalize("NFC", name), named["channel"], path))
     return found
+
+
+def _pickled(what: str, place: str) -> InputError:
+    return InputError(
+        f"{what} must be image files, got NumPy's {place!r}: Cellpose's hold pickles, which"
+        " can run code; save the masks as PNG or TIFF there, and name these"
+    )
 
 
 def _pair(name: str, files: dict[str, str], mask: str | None) -> Pair:
