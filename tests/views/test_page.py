@@ -125,6 +125,18 @@ def test_samples_sort_and_filter(opened):
     assert names() == ["s3"]
 
 
+def test_a_definition_opens_by_keyboard_and_what_a_score_is_for_is_seen(opened):
+    rows = opened.find_elements("css selector", "#summary summary")
+    (named,) = (row for row in rows if row.text.startswith("adapted rand error"))
+    assert named.text == "adapted rand error, for membranes"
+    told = named.find_element("xpath", "following-sibling::p")
+    assert not told.is_displayed()
+    named.send_keys("\n")
+    assert told.is_displayed()
+    assert told.text.startswith("Measure 1 - F of the pixel pairs")
+    named.send_keys("\n")
+
+
 def test_outlines_switch_and_the_picture_zooms(opened):
     def width():
         return opened.execute_script("return document.getElementById('stack').clientWidth")
