@@ -142,13 +142,14 @@ def test_a_browser_opens_it_at_a_phones_width_and_asks_no_network(here, scheme):
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         browser.get((here / "model.training.html").as_uri())
-        ready, wide, charts, pictures, paper, loaded = browser.execute_script(
+        ready, wide, charts, pictures, paper, loaded, unsaid = browser.execute_script(
             "return [document.documentElement.dataset.ready,"
             " document.documentElement.scrollWidth,"
             " document.querySelectorAll('svg .curve').length,"
             " [...document.images].filter(i => i.naturalWidth > 0).length,"
             " getComputedStyle(document.body).backgroundColor,"
-            " performance.getEntriesByType('resource').map(e => e.name)]"
+            " performance.getEntriesByType('resource').map(e => e.name),"
+            " document.getElementById('scored').hidden]"
         )
         problems = browser.get_log("browser")
     finally:
@@ -159,6 +160,10 @@ def test_a_browser_opens_it_at_a_phones_width_and_asks_no_network(here, scheme):
     assert pictures >= 3
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
     assert all(name.startswith("data:") for name in loaded)
+    # What the score is of is said where it is another than the column of the same name.
+    lines = map(json.loads, (here / "model.log.jsonl").read_text().splitlines())
+    checks = [line for line in lines if line["event"] == "validation"]
+    assert unsaid == all(check["score"] == check["average_precision"] for check in checks)
 
 
 def test_a_line_of_the_log_that_was_cut_is_left_out():
