@@ -301,7 +301,8 @@ class MaskSurvey:
         if len(drawn) == 1 and self.pieces > self.objects:
             raise LabelError(
                 "masks of instances must give every object its own number, got the one number"
-                f" {drawn[0]} for {self.pieces} separate pieces in {_count(self.values)};"
+                f" {drawn[0]} for {self.pieces} separate pieces, counted over"
+                f" {_count(self.values)};"
                 " say --connected-components to number the pieces (cells that touch would merge"
                 " into one), or --kind classes for a class map"
             )
