@@ -288,6 +288,7 @@ def test_a_senseless_list_of_samples_is_refused(listed):
 
 
 def test_a_sample_is_its_own_source_where_none_is_named():
-    listed = [{"name": "a"}, {"name": "b", "source": "a"}]
+    listed = [{"name": "a"}, {"name": "b", "source": "a", "group": "mouse1"}]
     node = group({"unetkit": {"kind": "dataset", "samples": listed}})
-    assert listed_samples(node) == [("a", "a", "here.zarr/a"), ("b", "a", "here.zarr/b")]
+    found = [(one.name, one.source, one.group) for one in listed_samples(node)]
+    assert found == [("a", "a", None), ("b", "a", "mouse1")]
