@@ -213,8 +213,9 @@ class ModelHeader:
     def learned_from(self, source: str) -> frozenset[str]:
         """Name the samples of a dataset that it learned from; it is known by its name alone."""
         names = self.provenance.get("trained_on")
-        known = self.provenance.get("data") == source and isinstance(names, list)
-        return frozenset(map(str, names or ())) if known else frozenset()
+        if self.provenance.get("data") != source or not isinstance(names, list):
+            return frozenset()
+        return frozenset(map(str, names))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict that JSON can hold."""

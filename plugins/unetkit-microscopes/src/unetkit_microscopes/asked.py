@@ -19,6 +19,12 @@ def check_there(path: str, *, labels: bool) -> None:
         raise MissingError(f"image file must exist, got {path!r}; correct the name")
 
 
+def known_sizes(found: Mapping[str, float]) -> dict[str, float] | None:
+    """Return micrometres along y, x and perhaps z; None where those of the plane are unknown."""
+    sizes = {axis: found[axis] for axis in "yxz" if axis in found}
+    return sizes if {"y", "x"} <= set(sizes) else None
+
+
 def arranged(sizes: Mapping[str, int], path: str, *, axes: str | None) -> str:
     """Return the axes t, c, z, y, x that a file has, and refuse others.
 

@@ -12,7 +12,7 @@ from pylibCZIrw import czi
 
 from unetkit import ImageFile, choose_scene, reading
 from unetkit.errors import InputError
-from unetkit_microscopes.asked import arranged, check_there
+from unetkit_microscopes.asked import arranged, check_there, known_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,5 +149,4 @@ def _pixel_size(root: ElementTree.Element) -> dict[str, float] | None:
         if 0 < metres < np.inf:
             # Digits beyond the twelfth come of the factor.
             found[(item.get("Id") or "").lower()] = float(f"{metres * 1e6:.12g}")
-    sizes = {axis: found[axis] for axis in "yxz" if axis in found}
-    return sizes if {"y", "x"} <= set(sizes) else None
+    return known_sizes(found)

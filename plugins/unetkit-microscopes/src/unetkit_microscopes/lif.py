@@ -11,7 +11,7 @@ from liffile import LifFile
 
 from unetkit import ImageFile, choose_scene, reading
 from unetkit.errors import InputError
-from unetkit_microscopes.asked import arranged, check_there
+from unetkit_microscopes.asked import arranged, check_there, known_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -147,5 +147,4 @@ def _pixel_size(image: Any, order: str) -> dict[str, float] | None:
         axis = next((letter for letter, name in steps.items() if name == label), None)
         if axis is not None and unit and count > 1 and 0 < length < np.inf:
             found[axis] = float(f"{length * unit / (count - 1):.12g}")
-    sizes = {axis: found[axis] for axis in "yxz" if axis in found}
-    return sizes if {"y", "x"} <= set(sizes) else None
+    return known_sizes(found)

@@ -10,7 +10,7 @@ import numpy as np
 
 from unetkit import ImageFile, choose_scene, reading
 from unetkit.errors import InputError
-from unetkit_microscopes.asked import arranged, check_there
+from unetkit_microscopes.asked import arranged, check_there, known_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,11 +129,10 @@ def _pixel_size(file: Any) -> dict[str, float] | None:
     channels = file.metadata.channels or ()
     known = channels[0].volume.axesCalibrated if channels else (False,) * 3
     size = file.voxel_size()
-    found = {
-        axis: float(getattr(size, axis))
-        for axis, calibrated in sorted(
-            zip("xyz", known, strict=True), key=lambda a: "yxz".index(a[0])
-        )
-        if calibrated and 0 < getattr(size, axis) < np.inf
-    }
-    return found if {"y", "x"} <= set(found) else None
+    return known_sizes(
+        {
+            axis: float(getattr(size, axis))
+            for axis, calibrated in zip("xyz", known, strict=True)
+            if calibrated and 0 < getattr(size, axis) < np.inf
+        }
+    )

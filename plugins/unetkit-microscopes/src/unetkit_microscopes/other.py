@@ -10,7 +10,7 @@ import numpy as np
 
 from unetkit import ImageFile, choose_scene, reading
 from unetkit.errors import ResourceError
-from unetkit_microscopes.asked import arranged, check_there
+from unetkit_microscopes.asked import arranged, check_there, known_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,5 +115,4 @@ def _pixel_size(image: Any) -> dict[str, float] | None:
     """Return micrometres; bioio says 0 or nothing where they are unknown."""
     told = image.physical_pixel_sizes
     found = {axis: getattr(told, axis.upper(), None) for axis in "yxz"}
-    sizes = {axis: float(size) for axis, size in found.items() if size and 0 < size < np.inf}
-    return sizes if {"y", "x"} <= set(sizes) else None
+    return known_sizes({a: float(size) for a, size in found.items() if size and 0 < size < np.inf})
