@@ -105,6 +105,7 @@ REFUSED = """
 2 train here --model keras-unet --set norm=batch
 2 eval here here --fail-under dice=good
 2 eval here here --fail-under dice
+2 eval here here --fail-under dicee=0.9
 4 import images here
 4 import images here --overwrite
 4 import images made.zarr

@@ -6,7 +6,8 @@ from scipy import stats
 
 from unetkit.scores import bootstrap
 from unetkit.scores.contingency import Contingency, apart
-from unetkit.scores.sums import Sums, count, mean_ratio
+from unetkit.scores.formulas import count, mean_ratio
+from unetkit.scores.sums import Sums
 from unetkit.scores.table import instance_sums
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from unetkit.scores import contingency, sums
+from unetkit.scores import contingency, formulas, sums
 from unetkit.scores.sums import Sums
 from unetkit.scores.table import (
     class_sums,
@@ -41,7 +41,7 @@ def test_images_and_stacks_add_up_to_the_scores_of_all(samples):
 
 
 def ratio(*columns):
-    return Sums(*sums.columns(*map(np.array, columns)), sums.mean_ratio)
+    return Sums(*sums.columns(*map(np.array, columns)), formulas.mean_ratio)
 
 
 def test_a_ratio_is_one_of_sums():
@@ -53,7 +53,7 @@ def test_a_ratio_is_one_of_sums():
 
 
 def test_a_count_is_a_sum():
-    assert Sums(*sums.columns(np.array([2, 0, 5])), sums.count).overall() == 7
+    assert Sums(*sums.columns(np.array([2, 0, 5])), formulas.count).overall() == 7
 
 
 def test_a_score_that_applies_nowhere_is_none():

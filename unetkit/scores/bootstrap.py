@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import special
 
-from unetkit.scores.sums import aligned, count
+from unetkit.scores.formulas import count
+from unetkit.scores.sums import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from unetkit.scores.sums import mean_where
+from unetkit.scores.formulas import FARTHEST, LABEL, PRED, SIDE, TRUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,15 +21,10 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-# Distances are exact up to here; farther ones are only known to be farther.
-FARTHEST = 256
 # One more pixel, by which an outline is told from the inside.
 REACH = FARTHEST + 1
 # A key of a count is the unit, the label, the side and the squared distance, from high to low.
-_SIDE = 2**17
-_LABEL = 2 * _SIDE
 _UNIT = 2**38
-_TRUE, _PRED = 0, 1
 # Where fewer pixels than one of so many are outline, a search tree of them is several times as fast
 # as a distance transform of all.
 _DENSE = 8
@@ -106,9 +101,9 @@ def measure(
             parts += [(label, rest) for _, rest in parts]
             continue
         for number, (edge, other) in enumerate((pair, pair[::-1])):
-            parts.append((label, number * _SIDE + _squared(edge, other, inside)))
+            parts.append((label, number * SIDE + _squared(edge, other, inside)))
     return merge(
-        Surfaces(label * _LABEL + rest, np.ones(len(rest), np.int64)) for label, rest in parts
+        Surfaces(label * LABEL + rest, np.ones(len(rest), np.int64)) for label, rest in parts
     )
 
 
@@ -149,7 +144,7 @@ def outline_sums(
         foreground, `foreground_boundary_f` and so on.
     """
     if instances:
-        whole = surfaces.keys % _UNIT >= _LABEL
+        whole = surfaces.keys % _UNIT >= LABEL
         parts = [
             outline_sums(
                 Surfaces(surfaces.keys[own], surfaces.counts[own]), units=units, tolerance=tolerance
@@ -158,8 +153,8 @@ def outline_sums(
         ]
         return parts[0] | {f"foreground_{name}": one for name, one in parts[1].items()}
     unit, rest = np.divmod(surfaces.keys, _UNIT)
-    label, squared = rest // _LABEL, rest % _SIDE
-    side = rest // _SIDE % 2
+    label, squared = rest // LABEL, rest % SIDE
+    side = rest // SIDE % 2
     counts = surfaces.counts.astype(float)
     far = squared > FARTHEST**2
     near = (squared <= int(np.floor(tolerance**2 + 1e-9))) & ~far
@@ -173,77 +168,12 @@ def outline_sums(
             np.add.at(by_unit, (unit, np.searchsorted(names, keys + n)), column)
         return names, by_unit
 
-    sides = [counts * (side == _TRUE), counts * (side == _PRED)]
+    sides = [counts * (side == TRUE), counts * (side == PRED)]
     return {
         "boundary_f": add(4 * label, *(near * s for s in sides), *sides),
         "hausdorff95": add(rest, counts),
         "surface_distance": add(4 * label, np.sqrt(squared) * counts, far * counts, *sides),
     }
-
-
-def boundary_f(keys: Array, sums: Array) -> Array:
-    """Take the harmonic mean of the shares of both outlines near the other, class by class."""
-    near_true, near_pred, true, pred = _by_label(sums)
-    recall, precision = (
-        np.divide(near, every, out=np.zeros(np.shape(every)), where=every > 0)
-        for near, every in ((near_true, true), (near_pred, pred))
-    )
-    whole = recall + precision
-    means = np.divide(2 * recall * precision, whole, out=np.zeros(np.shape(whole)), where=whole > 0)
-    return mean_where(means, true + pred > 0)
-
-
-def surface_distance(keys: Array, sums: Array) -> Array:
-    """Take the mean distance of both outlines together, class by class.
-
-    A class that one side lacks is infinitely far, not left out.
-    """
-    distance, far, true, pred = _by_label(sums)
-    near = (far == 0) & (true > 0) & (pred > 0)
-    every = true + pred
-    means = np.divide(distance, every, out=np.full(np.shape(every), np.nan), where=near)
-    return mean_where(means, every > 0)
-
-
-def hausdorff95(keys: Array, sums: Array) -> Array:
-    """Take the larger 95th percentile of the distances of either outline, class by class.
-
-    A class that one side lacks is infinitely far, not left out.
-    """
-    found, there = [], []
-    for label in np.unique(keys // _LABEL):
-        sides = [label * _LABEL + n * _SIDE for n in (_TRUE, _PRED)]
-        chosen = [(keys >= first) & (keys < first + _SIDE) for first in sides]
-        ends = [_percentile95(keys[own] % _SIDE, sums[..., own]) for own in chosen]
-        found.append(np.maximum(*ends))
-        there.append(sums[..., chosen[0] | chosen[1]].sum(axis=-1) > 0)
-    if not found:
-        return np.full(sums.shape[:-1], np.nan)
-    return mean_where(np.stack(found, axis=-1), np.stack(there, axis=-1))
-
-
-def _percentile95(squared: Array, counts: Array) -> Array:
-    """Find the distance below which 95 % of a histogram lie, between two linearly."""
-    if not len(squared):
-        return np.full(counts.shape[:-1], np.nan)
-    running = np.cumsum(counts, axis=-1)
-    count = running[..., -1]
-    # In whole numbers: at 20 of 21 no share of the next is taken, which may be too far to be known.
-    below, rest = np.divmod(95 * np.maximum(count - 1, 0), 100)
-    distance = np.where(squared > FARTHEST**2, np.nan, np.sqrt(squared))
-
-    def at(rank: Array) -> Array:
-        passed = (running <= rank[..., None]).sum(axis=-1)
-        return np.asarray(distance[np.minimum(passed, len(squared) - 1)])
-
-    low = at(below)
-    high = np.where(rest > 0, at(below + (rest > 0)), low)
-    return np.where(count > 0, low + (high - low) * rest / 100, np.nan)
-
-
-def _by_label(sums: Array) -> Array:
-    """Put the four columns of each label first."""
-    return np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 4), -1, 0)
 
 
 def _squared(edge: Array, other: Array, inside: tuple[slice, slice]) -> Array:

@@ -14,7 +14,6 @@ from numba import njit
 from scipy import ndimage
 
 from unetkit.kernel_cache import is_kept
-from unetkit.scores.sums import mean_where
 
 if TYPE_CHECKING:
     from unetkit.scores.contingency import Contingency
@@ -377,34 +376,3 @@ def _pieces(table: Contingency) -> dict[str, Any]:
         found[f"{name}2"] = (sizes**2).sum()
         found[f"{name}_bits"] = (sizes * np.log2(np.maximum(sizes, 1))).sum()
     return found
-
-
-def v_info(keys: Array, sums: Array) -> Array:
-    """Take the mean over planes of 2 I / (H + H).
-
-    Each entropy is the logarithm of all less the mean of the own; two sides of one segment each
-    agree.
-    """
-    planes = sums.reshape(*sums.shape[:-1], -1, 4)
-    count, both, true, pred = np.moveaxis(planes, -1, 0)
-    there = count > 0
-    share = np.divide(1, count, out=np.zeros(np.shape(count)), where=there)
-    logarithm = np.log2(np.maximum(count, 1))
-    whole = 2 * logarithm - (true + pred) * share
-    joint = logarithm - both * share
-    agreed = np.ones(np.shape(whole))
-    shares = np.divide(2 * (whole - joint), whole, out=agreed, where=there & (whole > 0))
-    return mean_where(shares, there)
-
-
-def warping_error(keys: Array, sums: Array) -> Array:
-    """Take the share of pixels that part or join objects; without foreground there is none."""
-    errors, pixels, found = np.moveaxis(sums, -1, 0)
-    nothing = np.full(np.shape(errors), np.nan)
-    return np.asarray(np.divide(errors, pixels, out=nothing, where=found > 0))
-
-
-def warping_lines(keys: Array, sums: Array) -> Array:
-    """Count the lines that part or join objects; without foreground there are none to count."""
-    lines, found = np.moveaxis(sums, -1, 0)
-    return np.where(found > 0, lines, np.nan)

@@ -10,8 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 if TYPE_CHECKING:
     from unetkit.scores.contingency import Contingency, Segments
@@ -74,6 +72,10 @@ class Overlaps:
         # Above one half two objects can have only each other.
         if percent > 50 or len(close) == 0:
             return close
+        # Loaded once pairs are there: the names of scores are asked for before any data.
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import maximum_bipartite_matching
+
         rows, columns = self.rows[close], self.columns[close]
         graph = csr_array((np.ones(len(close)), (rows, columns)))
         partner = maximum_bipartite_matching(graph, perm_type="column")

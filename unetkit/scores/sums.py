@@ -1,4 +1,4 @@
-"""Sums that scores are made of, unit by unit, and the formulas that make scores of them.
+"""Sums that scores are made of, unit by unit.
 
 A unit is a sample: the table of its image or images, in a list. What this module does not know:
 what scores are called and which are best. The score of any choice of units is the formula of the
@@ -7,7 +7,6 @@ sum over these units.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from unetkit.scores.contingency import Contingency, Segments
+    from unetkit.scores.formulas import Formula
 
 Array = np.ndarray[Any, Any]
-# Takes the keys of the columns, shape (M,), and sums, shape (..., M); returns shape (...), NaN
-# where the score does not apply.
-Formula = Callable[[Array, Array], Array]
 # What each column sums up, from low to high, shape (M,), and the sums by unit, shape (U, M).
 Columns = tuple[Array, Array]
 
@@ -110,74 +107,6 @@ def best_of(choices: Sequence[Sums], *, highest: bool) -> Sums:
 
     keys = np.concatenate([choice.keys + n * _APART for n, choice in enumerate(choices)])
     return Sums(keys, np.concatenate([c.by_unit for c in choices], axis=1), formula)
-
-
-def count(keys: Array, sums: Array) -> Array:
-    """Give a plain count."""
-    return np.asarray(sums[..., 0])
-
-
-def mean_ratio(keys: Array, sums: Array) -> Array:
-    """Take the mean over terms of part / whole; columns 2k and 2k + 1 are a term.
-
-    A term whose whole is 0 is left out; without any the score does not apply.
-    """
-    terms = sums.reshape(*sums.shape[:-1], -1, 2)
-    there = terms[..., 1] != 0
-    ratios = np.divide(terms[..., 0], terms[..., 1], out=np.zeros(there.shape), where=there)
-    # One after the other, so that a score has the same bits however many are worked out at once.
-    added = np.cumsum(ratios, axis=-1)[..., -1]
-    return np.asarray(np.maximum(_divide(added, there.sum(axis=-1)), 0))
-
-
-def precision(keys: Array, sums: Array) -> Array:
-    """Take the mean of shared / predicted pixels over labels; 0 for one that is wholly missed."""
-    shared, pred, true = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 3), -1, 0)
-    shares = np.divide(shared, pred, out=np.zeros(np.shape(pred)), where=pred > 0)
-    return mean_where(shares, pred + true > 0)
-
-
-def detection(keys: Array, sums: Array) -> Array:
-    """Take 1 - cost of mending / cost of adding every object; at worst all are added."""
-    cost, nothing = np.moveaxis(sums, -1, 0)
-    return 1 - _divide(np.minimum(cost, nothing), nothing)
-
-
-def rand(keys: Array, sums: Array) -> Array:
-    """Take the share of pixel pairs that agree; pairs are ordered, as each counts twice."""
-    pixels, true, pred, joint = np.moveaxis(sums, -1, 0)
-    pairs = pixels * (pixels - 1)
-    return _divide(pairs - (true + pred - 2 * joint), pairs)
-
-
-def adapted_rand_error(keys: Array, sums: Array) -> Array:
-    """Take 1 - F of the pairs of two pixels, so that none is paired with itself."""
-    both, true, pred, pixels = np.moveaxis(sums, -1, 0)
-    joined = 0.5 * (true - pixels) + 0.5 * (pred - pixels)
-    return np.asarray(np.clip(1 - _divide(both - pixels, joined), 0, None))
-
-
-def information(keys: Array, sums: Array) -> Array:
-    """Add up the conditional entropies in bits of one direction, or of both."""
-    pixels, *bits = np.moveaxis(sums, -1, 0)
-    # Sums of logarithms leave 1e-16 where segments agree, on either side of 0.
-    each = [np.round(np.clip(_divide(part, pixels), 0, None), 12) for part in bits]
-    return np.asarray(np.sum(each, axis=0))
-
-
-def mean_where(values: Array, there: Array) -> Array:
-    """Average what is there along the last axis; NaN where nothing is.
-
-    Parameters
-    ----------
-    values : ndarray of float64, shape (..., K)
-    there : ndarray of bool, shape (..., K)
-
-    Returns
-    -------
-    ndarray of float64, shape (...)
-    """
-    return _divide(np.where(there, values, 0).sum(axis=-1), there.sum(axis=-1))
 
 
 def columns(*sums: Array) -> Columns:
@@ -314,8 +243,3 @@ def _add(at: Array, weights: Array | None, units: int) -> Array:
     if units > 1:
         return np.bincount(at, weights, minlength=units)
     return np.array([len(at) if weights is None else weights.sum()])
-
-
-def _divide(part: Array, whole: Array) -> Array:
-    nothing = np.full(np.shape(whole), np.nan)
-    return np.asarray(np.divide(part, whole, out=nothing, where=whole > 0))

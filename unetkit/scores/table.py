@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.scores import boundaries, isbi2012, matching, sums
-from unetkit.scores.sums import Formula, Sums
+from unetkit.scores import formulas, matching, sums
+from unetkit.scores.sums import Sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from unetkit.scores.contingency import Contingency
+    from unetkit.scores.formulas import Formula
     from unetkit.scores.sums import Columns
 
 PIXELS, OBJECTS, SEGMENTS, BORDERS = "pixels", "objects", "segments", "borders"
@@ -52,7 +53,7 @@ class Score:
     definition: str
     undefined: str = ""
     reference: str = ""
-    formula: Formula = field(default=sums.mean_ratio, repr=False)
+    formula: Formula = field(default=formulas.mean_ratio, repr=False)
     of: str = PIXELS
     range: str = _UNIT
     best: float | None = 1
@@ -70,7 +71,7 @@ class Score:
     def value(self, found: Sums) -> float | None:
         """Give the score of sums as the report has it: counts are whole numbers."""
         value = found.overall()
-        return int(value) if value is not None and self.formula is sums.count else value
+        return int(value) if value is not None and self.formula is formulas.count else value
 
     def fails(self, value: float | None, bound: float) -> bool:
         """Whether a value is worse than a bound, or not there."""
@@ -93,9 +94,9 @@ _NOTHING = "where nothing is predicted"
 
 
 _objects = partial(Score, of=OBJECTS)
-_errors = partial(Score, of=OBJECTS, range=_UP, best=0, formula=sums.count)
-_counts = partial(Score, of=OBJECTS, range=_UP, best=None, formula=sums.count)
-_bits = partial(Score, of=SEGMENTS, range=_UP, best=0, formula=sums.information)
+_errors = partial(Score, of=OBJECTS, range=_UP, best=0, formula=formulas.count)
+_counts = partial(Score, of=OBJECTS, range=_UP, best=None, formula=formulas.count)
+_bits = partial(Score, of=SEGMENTS, range=_UP, best=0, formula=formulas.information)
 _distance = partial(Score, of=BORDERS, range=_UP, best=0)
 _borders = partial(Score, of=BORDERS)
 
@@ -111,7 +112,7 @@ def _outlines(prefix: str, of: str) -> tuple[Score, ...]:
             "where neither side has an outline",
             "Csurka et al. (2013), BMVC, What is a good evaluation measure for semantic "
             "segmentation?",
-            boundaries.boundary_f,
+            formulas.boundary_f,
         ),
         # The larger of the two directions.
         _distance(
@@ -120,7 +121,7 @@ def _outlines(prefix: str, of: str) -> tuple[Score, ...]:
             "0 best.",
             "where a side has no outline, or the distance is above 256 pixels",
             "Taha and Hanbury (2015), BMC Medical Imaging 15:29.",
-            boundaries.hausdorff95,
+            formulas.hausdorff95,
         ),
         _distance(
             f"{prefix}surface_distance",
@@ -128,7 +129,7 @@ def _outlines(prefix: str, of: str) -> tuple[Score, ...]:
             "pixels, 0 best.",
             "where a side has no outline, or a pixel of it is farther than 256 pixels",
             "Heimann et al. (2009), IEEE Transactions on Medical Imaging 28:1251.",
-            boundaries.surface_distance,
+            formulas.surface_distance,
         ),
     )
 
@@ -164,7 +165,7 @@ SCORES: tuple[Score, ...] = (
         "Measure the share of the predicted pixels of a label that are right, from 0 to 1 (best); "
         "a label that is wholly missed has 0.",
         _NO_LABEL,
-        formula=sums.precision,
+        formula=formulas.precision,
     ),
     Score(
         "recall",
@@ -209,7 +210,7 @@ SCORES: tuple[Score, ...] = (
         "Measure how well objects are detected, from 0 to 1 (best), as the challenge's DET.",
         "without true objects",
         f"{_TRACKING}Matula et al. (2015), PLoS ONE 10:e0144959.",
-        sums.detection,
+        formulas.detection,
     ),
     _errors("splits", "True objects found as several."),
     _errors("merges", "Predicted objects that join several."),
@@ -224,7 +225,7 @@ SCORES: tuple[Score, ...] = (
         "Measure the share of pixel pairs that both sides join, or both part, from 0 to 1 (best).",
         "with fewer than two pixels",
         "Rand (1971), Journal of the American Statistical Association 66:846.",
-        sums.rand,
+        formulas.rand,
         of=SEGMENTS,
     ),
     # Pixels whose true label is 0 don't count; missed pixels of true objects form one segment an
@@ -235,7 +236,7 @@ SCORES: tuple[Score, ...] = (
         "membranes, as all missed pixels count as one object.",
         "where neither side joins two pixels of true objects",
         f"{_ARGANDA}.",
-        sums.adapted_rand_error,
+        formulas.adapted_rand_error,
         of=SEGMENTS,
         best=0,
     ),
@@ -277,7 +278,7 @@ SCORES: tuple[Score, ...] = (
         "Measure the information that truth and thinned prediction share, from 0 to 1 (best).",
         _NO_TRUE_PIXEL,
         f"{_ARGANDA}, equation 7 with alpha = 0.5 (V_Info thinned of the ISBI 2012 board).",
-        isbi2012.v_info,
+        formulas.v_info,
     ),
     # Planes of which nothing is predicted count their pixels; without any there is no score.
     _borders(
@@ -285,7 +286,7 @@ SCORES: tuple[Score, ...] = (
         "Share of pixels that split or merge objects after warping the truth to the prediction.",
         _NOTHING,
         f"Jain et al. (2010), CVPR; {_ISBI}warping error (clusterByError = false).",
-        isbi2012.warping_error,
+        formulas.warping_error,
         best=0,
     ),
     _distance(
@@ -293,7 +294,7 @@ SCORES: tuple[Score, ...] = (
         "Splits and mergers after warping the truth to the prediction, a line of pixels as one.",
         _NOTHING,
         "Jain et al. (2010), CVPR; Trainable Segmentation, clusterByError = true.",
-        isbi2012.warping_lines,
+        formulas.warping_lines,
     ),
     # Pairs with a predicted border pixel are never joined, and foreground is what is not border.
     # The challenge took the minimum of both over thresholds.

@@ -14,14 +14,15 @@ from unetkit.engine.block_io import blocks_of
 from unetkit.engine.jobs import run_jobs
 from unetkit.progress import SILENT, Progress
 from unetkit.scores import boundaries, contingency, isbi2012, table, threshold_curve
-from unetkit.scores.sums import Sums, best_of, mean_ratio
+from unetkit.scores.formulas import mean_ratio
+from unetkit.scores.sums import Sums, best_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from unetkit.commands.evaluate.samples import Pair, ProbabilityMap
     from unetkit.scores.contingency import Contingency
-    from unetkit.scores.sums import Formula
+    from unetkit.scores.formulas import Formula
     from unetkit.scores.table import ScoreSums
     from unetkit.storage.planes import PlaneArray
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from unetkit.errors import UsageError
+from unetkit.scores.table import SCORES_BY_NAME
 from unetkit.storage.urls import check_there
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def check_one(file: str | None, *, stores: Sequence[str], truth: str | None) -> 
 
 
 def parse_bound(text: str) -> tuple[str, float]:
-    """Read a bound such as `dice=0.9`; what is no number is refused before scores are loaded."""
+    """Read a bound such as `dice=0.9`; refuse what is no number, or of no score."""
     name, _, number = text.partition("=")
     try:
         bound = float(number)
@@ -48,8 +49,6 @@ def parse_bound(text: str) -> tuple[str, float]:
         raise UsageError(
             f"--fail-under must give a number after '=', got {text!r}; try {name or 'dice'}=0.9"
         ) from error
-    from unetkit.scores.table import SCORES_BY_NAME
-
     if name not in SCORES_BY_NAME:
         raise UsageError(
             f"--fail-under must name a score, got {name!r}; 'unetkit eval --list' shows them"
