@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tifffile import TiffPageSeries
 from tiffslide import TiffSlide
 
 from unetkit import ImageFile
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 # The environment variable that chooses the level of the pyramid; 0 is the full size.
 LEVEL = "UNETKIT_SLIDE_LEVEL"
+RGB = ("red", "green", "blue")
 
 
 def open_slide(path: str, *, axes: str | None = None, labels: bool = False) -> ImageFile:
@@ -30,14 +34,15 @@ def open_slide(path: str, *, axes: str | None = None, labels: bool = False) -> I
     path : str
         A slide that tiffslide reads.
     axes : str, optional
-        Can only be ``cyx``.
+        Can only be those that it has.
     labels : bool
         Must be False: slides hold no labels.
 
     Returns
     -------
     ImageFile
-        Red, green and blue, read strip by strip, with the size of its pixels at that level.
+        Colours, or what channels it has, read part by part, with the size of its pixels at that
+        level.
 
     Raises
     ------
@@ -48,25 +53,40 @@ def open_slide(path: str, *, axes: str | None = None, labels: bool = False) -> I
     UsageError
         If it has no such level.
     """
-    if labels or (axes is not None and set(axes) != set("cyx")):
-        raise InputError(
-            f"a slide must be an image with the axes cyx, got {path!r} as"
-            f" {'labels' if labels else axes}; give masks as PNG or TIFF"
-        )
-    with _Opened(path) as slide:
+    with _opened(path) as slide:
         level = _level(slide, path)
         width, height = slide.level_dimensions[level]
-        scale = slide.level_downsamples[level]
+        series = slide.ts_tifffile.series[slide.properties["tiffslide.series-index"]]
+        stored = slide.properties["tiffslide.series-axes"]
         microns = {axis: slide.properties.get(f"tiffslide.mpp-{axis}") for axis in "yx"}
-    known = all(microns.values())
-    return ImageFile(
+        full = dict(zip("xy", slide.dimensions, strict=True))
+        dtype = np.dtype(series.dtype).newbyteorder("=")
+        samples = dict(zip(series.axes, series.shape, strict=True)).get(stored.strip("YX"), 1)
+    # Of grey and alpha the grey, and of colours and alpha the colours.
+    count = samples if "C" in stored else 3 if samples > 2 else 1
+    own = "yx" if count == 1 else "cyx"
+    if labels or (axes is not None and set(axes) != set(own)):
+        raise InputError(
+            f"a slide must be an image with the axes {own}, got {path!r} as"
+            f" {'labels' if labels else axes}; give masks as PNG or TIFF"
+        )
+    sizes = {"c": count, "y": height, "x": width}
+
+    @contextmanager
+    def regions() -> Iterator[Any]:
+        with _opened(path) as slide:
+            yield partial(_region, slide, level, count)
+
+    return ImageFile.of_regions(
         path,
-        "cyx",
-        (3, height, width),
-        np.dtype("uint8"),
-        partial(_strips, path, level),
-        pixel_size={axis: float(microns[axis]) * scale for axis in "yx"} if known else None,
-        channel_names=("red", "green", "blue"),
+        regions,
+        axes=own,
+        shape=[sizes[axis] for axis in own],
+        dtype=dtype,
+        pixel_size={axis: float(microns[axis]) * full[axis] / sizes[axis] for axis in "yx"}
+        if all(microns.values())
+        else None,
+        channel_names=RGB if count == 3 and "S" in stored else (),
         lossy=True,
     )
 
@@ -81,42 +101,62 @@ def _level(slide: TiffSlide, path: str) -> int:
     raise UsageError(f"{LEVEL} must be a level of {path!r}, got {word!r}; it has {levels}")
 
 
-class _Opened:
-    """Open a slide, and turn whatever goes wrong with it into one sentence."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __enter__(self) -> TiffSlide:
-        if not Path(self.path).exists():
-            raise MissingError(f"slide must exist, got {self.path!r}; correct the name")
-        try:
-            self.slide = TiffSlide(self.path)
-        # The reader raises errors of every kind over foreign bytes.
-        except Exception as error:
-            raise self._damaged(error) from error
-        return self.slide
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self.slide.close()
-        if isinstance(error, Exception) and not isinstance(error, (UnetkitError, MemoryError)):
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: Exception) -> InputError:
+@contextmanager
+def _opened(path: str) -> Iterator[TiffSlide]:
+    """Open a slide with all its levels, and turn whatever goes wrong into one sentence."""
+    if not Path(path).exists():
+        raise MissingError(f"slide must exist, got {path!r}; correct the name")
+    try:
+        options = {"is_ndpi": False} if _is_plain(path) else {}
+        with TiffSlide(path, tifffile_options=options) as slide:
+            _add_levels(slide)
+            with warnings.catch_warnings():
+                # That it reads but part of what a vendor notes.
+                warnings.filterwarnings("ignore", "(hamamatsu|no special ventana)", UserWarning)
+                _ = slide.properties
+            yield slide
+    except (UnetkitError, MemoryError):
+        raise
+    # The reader raises errors of every kind over foreign bytes.
+    except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        return InputError(
-            f"slide must be readable, got {self.path!r} ({reason:.200}); it may be damaged or cut"
+        raise InputError(
+            f"slide must be readable, got {path!r} ({reason:.200}); it may be damaged or cut"
             " short: copy it again, or save it as OME-TIFF"
-        )
+        ) from error
 
 
-def _strips(path: str, level: int, height: int) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
-    with _Opened(path) as slide:
-        width, rows = slide.level_dimensions[level]
-        full = slide.dimensions[1]
-        for y0 in range(0, rows, height):
-            # Places are given in pixels of level 0, and rounded down on the way to the level.
-            top = -(-y0 * full // rows)
-            size = (width, min(height, rows - y0))
-            block = slide.read_region((0, top), level, size, as_array=True)
-            yield 0, y0, np.moveaxis(block[..., :3], -1, 0)
+def _is_plain(path: str) -> bool:
+    """Tell a TIFF that is only called NDPI, which has offsets of 64 bits where TIFF has 32."""
+    if Path(path).suffix.lower() != ".ndpi":
+        return False
+    with Path(path).open("rb") as file:
+        start, size = file.read(12), Path(path).stat().st_size
+    long, short = (int.from_bytes(start[4:end], "little") for end in (12, 8))
+    return start.startswith(b"II*\0") and short < size <= long
+
+
+def _add_levels(slide: TiffSlide) -> None:
+    """Add the levels that lie in SubIFDs, where tifffile looks for them among the pages alone."""
+    for series in slide.ts_tifffile.series:
+        known = {level.shape for level in series.levels}
+        below = series.keyframe.pages if series.ndim == series.keyframe.ndim else None
+        for page in below or ():
+            if page.shape not in known and (page.axes, page.dtype) == (series.axes, series.dtype):
+                known.add(page.shape)
+                level = TiffPageSeries([page], page.shape, page.dtype, page.axes, kind=series.kind)
+                series.levels.append(level)
+        series.levels.sort(key=lambda level: level.size, reverse=True)
+
+
+def _region(
+    slide: TiffSlide, level: int, count: int, plane: int, y0: int, y1: int, x0: int, x1: int
+) -> NDArray[Any]:
+    del plane  # There is one.
+    # Places are given in pixels of level 0, and rounded down on the way to the level.
+    by = slide.level_downsamples[level]
+    corner = [
+        next(k for k in range(int(n * by), int(n * by) + 3) if int(k / by) == n) for n in (x0, y0)
+    ]
+    block = slide.read_region(tuple(corner), level, (x1 - x0, y1 - y0), as_array=True)
+    return np.moveaxis(block[..., :count], -1, 0)
