@@ -97,6 +97,34 @@ def test_a_mask_belongs_to_one_scene(many, tmp_path):
     assert unetkit.open_dataset(out).samples[0].label_kind == "instances"
 
 
+@pytest.mark.parametrize(
+    ("told", "groups"),
+    [
+        ("^(.)", ["a", "a"]),
+        ("^(a.*)", ["a", "a"]),
+        ("-([lr])", ["l", "r"]),
+        ("image,group\na.many,g\n", ["g", "g"]),
+        ("image,group\na,g\na-right-2,h\n", ["g", "h"]),
+    ],
+)
+def test_scenes_are_of_the_group_of_their_file_or_of_their_own(many, tmp_path, told, groups):
+    path, out = many("left", "right 2"), str(tmp_path / "out.zarr")
+    if "," in told:
+        (tmp_path / "groups.csv").write_text(told)
+        told = str(tmp_path / "groups.csv")
+    assert unetkit.import_images(path, out, group=told).groups == tuple(dict.fromkeys(groups))
+    assert [sample.group for sample in unetkit.open_dataset(out).samples] == groups
+
+
+def test_a_scene_without_a_group_and_the_group_of_one_scene_are_refused(many, tmp_path):
+    path, out = many("left", "right"), str(tmp_path / "out.zarr")
+    with pytest.raises(InputError, match=r"for 'a.many', scene 'right'; match it too"):
+        unetkit.import_images(path, out, group="-(l)")
+    with pytest.raises(UsageError, match="several images"):
+        unetkit.import_images(path, out, group="(a)", scene="left")
+    assert not (tmp_path / "out.zarr").exists()
+
+
 def test_a_reader_without_scenes_and_a_store_refuse_one(many, tmp_path):
     path = many("left", "right")
     with pytest.raises(UsageError, match=r"scene must be left out for .*a\.old"):

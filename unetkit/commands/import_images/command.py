@@ -14,7 +14,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unetkit.commands.import_images.dataset import DatasetOutput
-from unetkit.commands.import_images.groups import grouped
+from unetkit.commands.import_images.groups import group_finder, grouped
 from unetkit.commands.import_images.layouts import find_layout
 from unetkit.commands.import_images.masks import MaskRules, survey
 from unetkit.commands.import_images.pairing import Pair, pair_files
@@ -231,7 +231,8 @@ def import_images(
     group : str, optional
         Which animal, patient, well or staining each image belongs to: a regular expression, whose
         first part in brackets is found in the image's name, such as ``(.+)_``, or a CSV file with
-        the columns image and group. Splits, intervals and scores go by it.
+        the columns image and group. Scenes are of their file's group, unless the table names them
+        or only their own names match. Splits, intervals and scores go by it.
     scene : str, optional
         Which scene, series or position of files that hold several, by name or number; left out,
         each becomes a sample. A wrong one lists those that there are.
@@ -307,12 +308,7 @@ def import_images(
     single = detect(source) == "image" if stored else Path(source).is_file()
     alone = labels is None and not append and single
     if group is not None:
-        if alone:
-            raise UsageError(
-                "--group must be of several images, or of one with labels, got one that becomes an"
-                " image; leave --group out"
-            )
-        pairs = grouped(pairs, group)
+        group_finder(group)  # what can't find any is refused before a file is opened
     here = DatasetOutput(output, append=append, overwrite=overwrite)
     here.check(pairs)
     if preview is not None:
@@ -322,6 +318,13 @@ def import_images(
     pairs = [replace(pair, scene=scene) for pair in pairs]
     pairs, files = _open_all(pairs, opened, channels=channels, size=size)
     alone = alone and len(pairs) == 1  # a file may hold several scenes
+    if group is not None:
+        if alone:
+            raise UsageError(
+                "--group must be of several images, or of one with labels, got one that becomes an"
+                " image; leave --group out"
+            )
+        pairs = grouped(pairs, group)
     if append:
         rules = here.check_appended(files, rules, labelled=labels is not None)
     masks = [(p.mask, f) for p, f in zip(pairs, files, strict=True) if p.mask]
@@ -584,7 +587,7 @@ def _by_scene(pair: Pair, scenes: Sequence[str]) -> list[Pair]:
     if not all(plain) or len({name.casefold() for name in plain}) < len(plain):
         plain = list(map(str, range(len(scenes))))
     return [
-        replace(pair, name=f"{pair.name}-{name}", scene=scene)
+        replace(pair, name=f"{pair.name}-{name}", scene=scene, file_name=pair.name)
         for name, scene in zip(plain, scenes, strict=True)
     ]
 

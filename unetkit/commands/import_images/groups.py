@@ -20,19 +20,28 @@ if TYPE_CHECKING:
 COLUMNS = ("image", "group")
 
 
+def group_finder(told: str) -> Callable[[Pair], str | None]:
+    """Return what finds the group of an image: in a table, or by an expression in its name."""
+    return _table(told) if _is_table(told) else _expression(told)
+
+
 def grouped(pairs: Sequence[Pair], told: str) -> list[Pair]:
-    """Give each image its group: by a table, or by what an expression finds in its name."""
-    by_table = Path(told).suffix.lower() == ".csv" or Path(told).is_file()
-    group_of = _table(told) if by_table else _expression(told)
+    """Give each image its group."""
+    group_of = group_finder(told)
     found = [replace(pair, group=group_of(pair)) for pair in pairs]
     for pair in found:
         if not pair.group:
-            advice = "add a row for it" if by_table else "match it too, or give a CSV file"
+            advice = "add a row for it" if _is_table(told) else "match it too, or give a CSV file"
+            scene = f", scene {pair.scene!r}" if pair.file_name else ""
             raise InputError(
                 f"every image must have a group, got none of {told!r} for"
-                f" {Path(pair.image).name!r}; {advice}"
+                f" {Path(pair.image).name!r}{scene}; {advice}"
             )
     return found
+
+
+def _is_table(told: str) -> bool:
+    return Path(told).suffix.lower() == ".csv" or Path(told).is_file()
 
 
 def _expression(told: str) -> Callable[[Pair], str | None]:
@@ -50,7 +59,9 @@ def _expression(told: str) -> Callable[[Pair], str | None]:
         )
 
     def group_of(pair: Pair) -> str | None:
-        found = expression.search(pair.name) or expression.search(stem(pair.image))
+        # Scenes belong to what their file does, unless only their own names tell.
+        names = (pair.file_name or pair.name, stem(pair.image), pair.name)
+        found = next(filter(None, map(expression.search, names)), None)
         return found[1] if found else None
 
     return group_of
@@ -69,7 +80,7 @@ def _table(path: str) -> Callable[[Pair], str | None]:
 
     def group_of(pair: Pair) -> str | None:
         files = [base(file) for file in (pair.image, *pair.channels.values())]
-        keys = [pair.name, *files, *map(stem, files)]
+        keys = [pair.name, pair.file_name or pair.name, *files, *map(stem, files)]
         found = [named[key] for named in (groups, by_stem) for key in keys if key in named]
         return found[0] if found else None
 

@@ -49,6 +49,7 @@ class Pair:
     position: Mapping[str, str] = field(default_factory=dict)  # on a plate
     group: str | None = None  # the animal, patient or well that it belongs to, if that was told
     scene: str | None = None  # of several in the file
+    file_name: str | None = None  # what the sample of a whole file of scenes would be called
 
     @property
     def files(self) -> list[str]:
