@@ -88,6 +88,8 @@ class ImageFile:
     regions : callable, optional
         `with regions() as region` opens the file again, and `region(plane, y0, y1, x0, x1)` gives
         (C, Y, X) of that part alone; `ImageFile.of_regions` makes the strips of it.
+    unjudged : tuple of int
+        Planes that nobody judged, of a mask that others of its stack alone have.
     scenes : tuple of str
         Names of all images that the file holds, where it may hold several; different ones.
     scene : str
@@ -114,6 +116,7 @@ class ImageFile:
     regions: Callable[[], AbstractContextManager[Region]] | None = None
     scenes: tuple[str, ...] = ()
     scene: str = ""
+    unjudged: tuple[int, ...] = ()
 
     @classmethod
     def of_regions(
@@ -217,13 +220,15 @@ class ImageFile:
         return whole.reshape(sizes).transpose(0, 2, 1, 3, 4).reshape(self.shape)
 
     def filled(self, masks: Sequence[ImageFile] = ()) -> NDArray[np.bool_] | None:
-        """Tell which pixels of what was read so far were filled in, here or in masks of it.
+        """Tell which pixels of what was read were filled in, here or in masks, or nobody judged.
 
         Returns
         -------
         ndarray of bool, shape as `axes` says without c; None where there are none
         """
         boxes = [b for f in (self, *masks) for one in f.damage for b in one.found.values()]
+        whole = (0, self.size("y"), 0, self.size("x"))
+        boxes += [(plane, *whole) for mask in masks for plane in mask.unjudged]
         if not boxes:
             return None
         where = np.zeros((self.planes, self.size("y"), self.size("x")), dtype=bool)

@@ -150,15 +150,73 @@ def test_pickles_of_cellpose_are_never_loaded_and_always_told_of(tmp_path):
     assert not (tmp_path / "new.zarr").exists()
 
 
+@pytest.fixture
+def slices(tmp_path):
+    """Lay out two stacks; of the first, planes 1 and 3 have masks, and return these."""
+    (tmp_path / "01_GT/SEG").mkdir(parents=True)
+    (tmp_path / "01").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (2, 5, *SHAPE), dtype=np.uint8)
+    for frame, stack in zip((7, 8), noise, strict=True):
+        tifffile.imwrite(tmp_path / f"01/t{frame:03}.tif", stack)
+    masks = {1: CELLS, 3: (CELLS > 0) * np.uint16(300)}
+    masks[3][:10] = 0
+    for z, mask in masks.items():
+        tifffile.imwrite(tmp_path / f"01_GT/SEG/man_seg_007_{z:03}.tif", mask)
+    return masks
+
+
 @pytest.mark.parametrize("source", [".", "01"])
-def test_stacks_of_which_only_slices_have_masks_are_refused(source, tmp_path):
-    lay(tmp_path, "01/t007.tif=01_GT/SEG/man_seg_007_012.tif")
-    with pytest.raises(InputError, match=r"'man_seg_007_012.tif', z 12 of frame 7; take"):
-        import_images(str(tmp_path / source), str(tmp_path / "out.zarr"))
-    import_images(str(tmp_path / "01/*.tif"), str(tmp_path / "out.zarr"))
-    lay(tmp_path, "01/t007.tif=01_ST/SEG/man_seg007.tif")
-    report = import_images(str(tmp_path / source), str(tmp_path / "new.zarr"))
-    assert report.labelled == 1
+def test_slices_that_have_masks_are_labels_of_their_stack_whose_others_are_ignored(
+    slices, source, tmp_path
+):
+    told, output = Watching(), str(tmp_path / "out.zarr")
+    report = import_images(str(tmp_path / source), output, axes="zyx", progress=told)
+    assert (report.labelled, report.unlabelled) == (1, 1)
+    assert any("some planes, so that the others are ignored" in note for note in told.notes)
+    first, second = open_dataset(output, mixed=True).samples
+    assert (second.label_kind, first.label_kind) == (None, "instances")
+    for z in range(5):
+        where = (z, 0, SHAPE[0], 0, SHAPE[1])
+        drawn = slices.get(z, np.zeros(SHAPE, np.uint16))
+        np.testing.assert_array_equal(first.labels("instances").read(*where), drawn)
+        np.testing.assert_array_equal(first.ignore.read(*where), z not in slices)
+    again = import_images(str(tmp_path / source), output, axes="zyx", append=True)
+    assert again.skipped_known == 2
+
+
+def test_masks_of_slices_are_named_by_z_and_masks_of_stacks_go_before_them(slices, tmp_path):
+    labels = str(tmp_path / "01_GT/SEG/man_seg_{stem}_{z}.tif")
+    source, output = str(tmp_path / "01/t{stem}.tif"), str(tmp_path / "out.zarr")
+    assert import_images(source, output, labels=labels, axes="zyx").labelled == 1
+    (tmp_path / "01_ST/SEG").mkdir(parents=True)
+    whole = np.stack([CELLS] * 5)
+    tifffile.imwrite(tmp_path / "01_ST/SEG/man_seg007.tif", whole, metadata={"axes": "ZYX"})
+    output = str(tmp_path / "new.zarr")
+    import_images(str(tmp_path), output, axes="zyx")
+    sample = open_dataset(output, mixed=True).samples[0]
+    assert sample.ignore is None
+
+
+@pytest.mark.parametrize(
+    ("frames", "z", "shape", "words"),
+    [
+        ((5, *SHAPE), 5, SHAPE, "axes zyx, got .*man_seg_009_005.tif.* zyx and 5 planes, counted"),
+        (SHAPE, 0, SHAPE, "axes zyx, got .* which has yx and 1 planes"),
+        ((5, *SHAPE), 0, (9, 9), "as high and wide as its image"),
+        ((5, *SHAPE), 0, (*SHAPE, 3), "must be grey and of one size"),
+    ],
+)
+def test_slices_that_fit_no_stack_are_refused(tmp_path, frames, z, shape, words):
+    for name, pixels in {
+        "01/t009.tif": np.ones(frames, np.uint8),
+        f"01_GT/SEG/man_seg_009_{z:03}.tif": np.zeros(shape, np.uint8),
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        tifffile.imwrite(tmp_path / name, pixels)
+    axes = "zyx" if len(frames) == 3 else None
+    with pytest.raises(InputError, match=words):
+        import_images(str(tmp_path), str(tmp_path / "out.zarr"), axes=axes)
+    assert not (tmp_path / "out.zarr").exists()
 
 
 def test_a_folder_may_stand_on_either_side(tmp_path):

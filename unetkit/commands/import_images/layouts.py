@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,8 +28,6 @@ class Layout:
 
 
 SEQUENCES = "the Cell Tracking Challenge"
-# The mask of a slice: frame and z.
-SLICED = re.compile(r"man_seg_(\d+)_(\d+)")
 # Those of folders before those of names, the better masks before others.
 LAYOUTS = (
     Layout("nnU-Net", "imagesTr", "labelsTr"),
@@ -40,6 +37,8 @@ LAYOUTS = (
     Layout(SEQUENCES, "{folder}/t{stem}", "{folder}_ST/SEG/man_seg{stem}"),
     Layout(SEQUENCES, "t{stem}", "../{own}_GT/SEG/man_seg{stem}"),
     Layout(SEQUENCES, "t{stem}", "../{own}_ST/SEG/man_seg{stem}"),
+    Layout(SEQUENCES, "{folder}/t{stem}", "{folder}_GT/SEG/man_seg_{stem}_{z}"),
+    Layout(SEQUENCES, "t{stem}", "../{own}_GT/SEG/man_seg_{stem}_{z}"),
     Layout("Cellpose", "{stem}_img", "{stem}_{masks,cp_masks}"),
     Layout("Cellpose", "{stem}", "{stem}_{masks,cp_masks}"),
 )
@@ -73,24 +72,7 @@ def find_layout(source: str) -> LaidOut | None:
         if found is not None:
             more = _classes(folder / "dataset.json") if layout.tool == "nnU-Net" else {}
             return LaidOut(layout.tool, *found, **more)
-    _refuse_slices(folder)
     return None
-
-
-def _refuse_slices(folder: Path) -> None:
-    """Refuse stacks of which only slices have masks, so that none comes in as unlabelled."""
-    own = folder.resolve()
-    places = [own.parent / f"{own.name}_GT", *folder.glob("*_GT")]
-    for place in places:
-        found = sorted(p.name for p in place.glob("SEG/man_seg_*") if SLICED.fullmatch(p.stem))
-        if found:
-            _, frame, z = found[0].rpartition(".")[0].rsplit("_", 2)
-            raise InputError(
-                f"masks of {SEQUENCES} must be of whole stacks, got only slices in"
-                f" {str(place / 'SEG')!r}, such as {found[0]!r}, z {int(z)} of frame"
-                f" {int(frame)}; take those of a folder that ends in _ST, save slices and their"
-                f" masks as images, or give '{folder}/*.tif' to import without masks"
-            )
 
 
 def _has_images(folder: Path, suffix: str) -> bool:

@@ -16,16 +16,18 @@ from unetkit.arrays.masks import (
     to_classes,
     whole_numbers,
 )
+from unetkit.commands.import_images.pairing import PLANE, plane_files
 from unetkit.errors import InputError, LabelError
 from unetkit.progress import SILENT, Progress
+from unetkit.storage.image_file import ImageFile
 from unetkit.storage.readers import open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from unetkit.storage.image_file import ImageFile
+    from unetkit.storage.image_file import Strip
 
 
 COLOURS = ("red", "green", "blue")
@@ -69,8 +71,11 @@ class MaskRules:
 def open_mask(path: str, image: ImageFile, *, fill: bool = False) -> ImageFile:
     """Look into a mask; one that is of another size or was compressed with loss is refused."""
     wanted = image.axes.replace("c", "")
-    # Pages of a mask mean what those of its image mean, where the mask does not say it.
-    file = open_file(path, axes=wanted, labels=True, fill=fill)
+    if PLANE in path:
+        file = _of_planes(path, image)
+    else:
+        # Pages of a mask mean what those of its image mean, where the mask does not say it.
+        file = open_file(path, axes=wanted, labels=True, fill=fill)
     if file.lossy:
         raise LabelError(
             f"mask must be saved without loss, got a JPEG in {path!r}, whose values are not those"
@@ -102,6 +107,50 @@ def open_mask(path: str, image: ImageFile, *, fill: bool = False) -> ImageFile:
             )
         )
     return file
+
+
+def _of_planes(path: str, image: ImageFile) -> ImageFile:
+    """Look into the masks of single planes as one of their stack; nobody judged its other planes.
+
+    What of them can't be decoded is refused.
+    """
+    masks = {z: open_file(file, axes="yx", labels=True) for z, file in plane_files(path).items()}
+    last, depth = max(masks), image.size("z")
+    if image.axes.replace("c", "") != "zyx" or last >= depth:
+        raise InputError(
+            f"masks of planes must be of a stack with the axes zyx, got {masks[last].path!r} for"
+            f" {image.path!r}, which has {image.axes} and {depth} planes, counted from 0"
+        )
+    first = next(iter(masks.values()))
+    for mask in masks.values():
+        if mask.axes != "yx" or mask.shape != first.shape:
+            raise InputError(
+                f"masks of planes must be grey and of one size, got {mask.shape} in {mask.path!r}"
+                f" and {first.shape} in {first.path!r}"
+            )
+    dtype, (rows, width) = np.result_type(*(mask.dtype for mask in masks.values())), first.shape
+
+    def strips(height: int) -> Iterator[Strip]:
+        for z in range(depth):
+            if z in masks:
+                for _, y0, block in masks[z].strips(height):
+                    yield z, y0, block.astype(dtype)
+                continue
+            for y0 in range(0, rows, height):
+                yield z, y0, np.zeros((1, min(height, rows - y0), width), dtype=dtype)
+
+    return ImageFile(
+        path,
+        "zyx",
+        (depth, rows, width),
+        dtype,
+        strips,
+        lossy=any(mask.lossy for mask in masks.values()),
+        remarks=("have masks of some planes, so that the others are ignored",),
+        absent=sum(mask.absent for mask in masks.values()),
+        parts=sum(mask.parts for mask in masks.values()),
+        unjudged=tuple(z for z in range(depth) if z not in masks),
+    )
 
 
 def read_mask(

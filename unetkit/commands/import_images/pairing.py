@@ -19,7 +19,7 @@ from unetkit.storage.urls import is_remote, join, resolved
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-STEM, CHANNEL, FOLDER = "{stem}", "{channel}", "{folder}"
+STEM, CHANNEL, FOLDER, PLANE = "{stem}", "{channel}", "{folder}", "{z}"
 NAMED = 3  # how many files a message names
 # How nnU-Net numbers the files of an image's channels.
 NUMBERED = re.compile(r"(.+)_(\d{4})")
@@ -55,7 +55,8 @@ class Pair:
     def files(self) -> list[str]:
         """Every file that is read."""
         images = self.channels.values() or [self.image]
-        return [*images, *filter(None, [self.mask, self.store])]
+        masks = mask_files(self.mask) if self.mask else []
+        return [*images, *masks, *filter(None, [self.store])]
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ def _fitting(
                 f"left out {len(left):,} {'mask' if len(left) == 1 else 'masks'} of images that"
                 f" have two, such as {Path(left[0]).name!r} beside {Path(kept).name!r}",
             )
-        drawn = {resolved(path) for _, _, path in matches}
+        drawn = {resolved(file) for _, _, path in matches for file in mask_files(path)}
         images = {
             name: files
             for name, files in images.items()
@@ -324,20 +325,37 @@ def _spellings(pattern: str) -> list[str]:
 
 def _matching_one(pattern: str) -> list[tuple[str, str, str]]:
     tried = expression = ""
-    for part in re.split(r"(\{stem\}|\{channel\}|\{folder\})", pattern):
-        name = part[1:-1] if part in (STEM, CHANNEL, FOLDER) else ""
+    for part in re.split(r"(\{stem\}|\{channel\}|\{folder\}|\{z\})", pattern):
+        name = part[1:-1] if part in (STEM, CHANNEL, FOLDER, PLANE) else ""
         tried += "*" if name else glob.escape(part)
         known = f"(?P<{name}>" in expression
-        group = f"(?P={name})" if known else f"(?P<{name}>[^/]+)"
+        held = r"\d+" if part == PLANE else "[^/]+"
+        group = f"(?P={name})" if known else f"(?P<{name}>{held})"
         expression += group if name else re.escape(part)
-    found = []
+    found: list[tuple[str, str, str]] = []
     for path in sorted(glob.glob(tried)):  # noqa: PTH207 - absolute too
         match = re.fullmatch(expression, path)
         if match and Path(path).is_file() and not Path(path).name.startswith("."):
             named = {"channel": "", **match.groupdict()}
             name = "_".join(named[key] for key in ("folder", "stem") if key in named)
+            if "z" in named:
+                # All planes of a stack are one mask.
+                path = f"{path[: match.start('z')]}{PLANE}{path[match.end('z') :]}"
             found.append((unicodedata.normalize("NFC", name), named["channel"], path))
-    return found
+    return list(dict.fromkeys(found))
+
+
+def mask_files(mask: str) -> list[str]:
+    """Return the file of a mask, or the files of its planes, where its path has ``{z}`` in it."""
+    return list(plane_files(mask).values()) if PLANE in mask else [mask]
+
+
+def plane_files(mask: str) -> dict[int, str]:
+    """Find the masks of single planes: their numbers, which count from 0, and files."""
+    before, _, after = mask.partition(PLANE)
+    found = sorted(glob.glob(f"{glob.escape(before)}*{glob.escape(after)}"))  # noqa: PTH207 - absolute too
+    numbers = [(path[len(before) : len(path) - len(after)], path) for path in found]
+    return {int(number): path for number, path in numbers if number.isdecimal()}
 
 
 def _pickled(what: str, place: str) -> InputError:
@@ -349,7 +367,8 @@ def _pickled(what: str, place: str) -> InputError:
 
 def _pair(name: str, files: dict[str, str], mask: str | None) -> Pair:
     image = next(iter(files.values()))
-    if mask is not None and any(Path(path).samefile(mask) for path in files.values()):
+    drawn = mask_files(mask) if mask is not None else []
+    if any(Path(path).samefile(other) for path in files.values() for other in drawn):
         raise InputError(
             f"mask must differ from its image, got {image!r} for both; name masks that lie among"
             f" the images by a path such as 'DIR/{STEM}_mask.png'"
