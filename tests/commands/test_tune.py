@@ -18,12 +18,13 @@ from unetkit.commands.train.command import train
 from unetkit.commands.tune import tune
 from unetkit.models.decision import Decision
 from unetkit.models.model_header import read_header
-from unetkit.storage.datasets import DatasetWriter
+from unetkit.storage.datasets import DatasetWriter, open_dataset
 
 
 def specked(path, *, count=3, seed=0):
     """Store discs on noise whose peaks look like specks of a cell."""
     writer = DatasetWriter(str(path))
+    size = {"y": 0.5, "x": 0.5}
     y, x = np.mgrid[:90, :96]
     for k in range(count):
         rng = np.random.default_rng([seed, k])
@@ -33,7 +34,8 @@ def specked(path, *, count=3, seed=0):
             truth[(y - middle[0]) ** 2 + (x - middle[1]) ** 2 < rng.integers(20, 50)] = number
         image = 150 * ndimage.gaussian_filter((truth > 0).astype(float), 1)
         image += 60 * np.abs(ndimage.gaussian_filter(rng.normal(size=image.shape), 0.6))
-        writer.add(f"s{k}", np.clip(image, 0, 255).astype(np.uint8), axes="yx", labels=truth)
+        pixels = np.clip(image, 0, 255).astype(np.uint8)
+        writer.add(f"s{k}", pixels, axes="yx", labels=truth, pixel_size=size)
     writer.finish()
     return str(path)
 
@@ -124,6 +126,30 @@ def test_scales_are_scored_as_their_predictions_are(here, capsys):
     assert rows[0]["score"] > rows[2]["score"]
     assert main(["tune", "model.safetensors", "other.zarr", "--scales", "0.5,9"]) == 2
     assert "scales must lie between 1/64 and 8, got 0.5,9" in capsys.readouterr().err
+
+
+def test_images_of_another_pixel_size_are_judged_as_tile_predict_reads_them(here, kit):
+    """Every pixel is there four times, so that the model's size has the pixels that were there."""
+    writer = DatasetWriter("twice.zarr")
+    for sample in open_dataset("other.zarr").samples:
+        pixels, truth = (
+            array.read(0, 0, 90, 0, 96).reshape(90, 96).repeat(2, 0).repeat(2, 1)
+            for array in (sample.data, sample.labels())
+        )
+        size = {"y": 0.25, "x": 0.25}
+        writer.add(sample.name, pixels, axes="yx", labels=truth, pixel_size=size)
+    writer.finish()
+    expected = tune("model.safetensors", "other.zarr", output="a.safetensors")
+    progress = kit.watching()
+    places = ("model.safetensors", "twice.zarr")
+    found = tune(*places, output="b.safetensors", scales="0.5", progress=progress)
+    assert found.decision == expected.decision
+    assert any("3 of 3 images have another pixel size" in note for note in progress.notes)
+    # A scale is that of the image's own size: at half of it the model sees what was judged.
+    own, half = found.scales
+    assert (own["scale"], half["scale"]) == (1, 0.5)
+    assert half["score"] == pytest.approx(found.decision["score"], abs=2e-3)
+    assert own["score"] < half["score"]
 
 
 def test_images_that_were_learned_from_are_left_out(here, kit):

@@ -11,7 +11,7 @@ import numpy as np
 from unetkit.arrays.instances import has_instances
 from unetkit.arrays.normalization import fit
 from unetkit.arrays.scaling import scale, taps, vote
-from unetkit.engine.rescaling import LARGEST, SMALLEST, at_ratios
+from unetkit.engine.rescaling import LARGEST, SMALLEST, at_ratios, ratios_to, with_labels_at
 from unetkit.errors import InputError, UsageError
 from unetkit.models import hardware
 from unetkit.models.joint_header import common_header, usual_decision
@@ -153,11 +153,19 @@ def tune(
     models = [load(path) for path in paths]
     for model in models:
         model.module.to(hardware.pick_device(device))
-    maps = _maps(samples, models, progress=progress)
+    seen = _at_model_size(samples, header, progress)
+    maps = _maps(seen, models, progress=progress)
     progress.start("fitting the decision", total=rounds(header.target) * len(maps))
     found = fit_decision(maps, target=header.target, advance=progress.advance)
     decision = replace(found.decision, models=tuple(one.header.checksum for one in models))
-    faster = [_at_scale(factor, samples, models, decision, progress) for factor in factors]
+    rows = []
+    if factors:
+        scored = partial(_at_scale, samples=samples, models=models, decision=decision)
+        own = {"scale": 1.0, "score": decision.score or 0.0, "pixels": 1.0}
+        if any(one is not other for one, other in zip(seen, samples, strict=True)):
+            # Scales are those of the images' own size, which is not the one that was judged.
+            own = scored(1.0, progress=progress)
+        rows = [own, *(scored(factor, progress=progress) for factor in factors)]
     score = "AP" if has_instances(header.target) else "Dice"
     progress.note(decision.sentence(score).replace("held-out image", "image"))
     for path, place in zip(paths, outputs, strict=True):
@@ -171,9 +179,7 @@ def tune(
         score_name=score,
         report=tuple(_rows(decision, header, maps=maps)),
         curve=found.curve,
-        scales=({"scale": 1.0, "score": decision.score or 0.0, "pixels": 1.0}, *faster)
-        if faster
-        else (),
+        scales=tuple(rows),
     )
 
 
@@ -196,6 +202,7 @@ def parse_scales(scales: str | None) -> list[float]:
 
 def _at_scale(
     factor: float,
+    *,
     samples: Sequence[Sample],
     models: Sequence[LoadedModel],
     decision: Decision,
@@ -263,6 +270,22 @@ def _unseen(
         return samples
     progress.note(f"Left out {len(samples) - len(left)} images that the model has learned from.")
     return left
+
+
+def _at_model_size(samples: list[Sample], header: ModelHeader, progress: Progress) -> list[Sample]:
+    """See images at the pixel size that the model was trained at, as `tile-predict` reads them."""
+    advice = "import it again with the size that they have"
+    ratios = [ratios_to(sample, header.pixel_size, advice=advice) for sample in samples]
+    others = sum(ratio is not None for ratio in ratios)
+    if others:
+        progress.note(
+            f"{others} of {len(samples)} images have another pixel size than the model's: the"
+            " decision is fitted to them at the model's, where tile-predict finds objects."
+        )
+    return [
+        sample if ratio is None else with_labels_at(sample, ratio)
+        for sample, ratio in zip(samples, ratios, strict=True)
+    ]
 
 
 def _maps(

@@ -10,6 +10,7 @@ import numpy as np
 
 from unetkit.arrays.dtypes import cast
 from unetkit.arrays.scaling import Kernel, scale, scaled_length, taps, vote
+from unetkit.engine.input_shift import PIXEL_TOLERANCE
 from unetkit.errors import InputError
 from unetkit.storage import urls
 from unetkit.storage.ome import Placement, Steps, placement_of
@@ -234,6 +235,34 @@ def _at_pixel_size(sample: Sample, wanted: Mapping[str, float]) -> Sample:
             f" {wanted['y']:.4g} micrometres, got {own[0]:.4g}; import it again with the size that"
             " they have, or name another --pixel-size"
         )
+    return with_labels_at(sample, ratios)
+
+
+def ratios_to(
+    sample: Sample, wanted: Mapping[str, float] | None, *, advice: str
+) -> tuple[float, float] | None:
+    """Return by what an image is brought to a model's pixel size; None where it stays as it is.
+
+    Sizes that differ by less than is warned of count as the same, and so do unknown ones.
+    """
+    own, other = plane_pixel(sample.image.pixel_size), plane_pixel(wanted)
+    if own is None or other is None:
+        return None
+    ratios = own[0] / other[0], own[1] / other[1]
+    if all(abs(ratio - 1) <= PIXEL_TOLERANCE for ratio in ratios):
+        return None
+    for ratio, size, model in zip(ratios, own, other, strict=True):
+        if not SMALLEST <= ratio <= LARGEST:
+            raise InputError(
+                f"pixels of sample {sample.name!r} must be 1/64 to {LARGEST:g} times as large as"
+                f" the model's of {model:.4g} micrometres, got {size:.4g}; {advice}"
+            )
+    return ratios
+
+
+def with_labels_at(sample: Sample, ratios: tuple[float, float]) -> Sample:
+    """See a sample at another pixel size, and labels as that of the pixel in its middle each."""
+    image = sample.image
     view = at_ratios(image, ratios)
     shape = view.image.data.height, view.image.data.width
     labels: dict[str, PlaneArray] = {

@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.engine.block_io import write_tile
-from unetkit.engine.input_shift import PIXEL_TOLERANCE
 from unetkit.engine.jobs import run_jobs
-from unetkit.engine.rescaling import LARGEST, SMALLEST, RescaledPlanes, at_ratios, rescaled
-from unetkit.errors import InputError, UsageError
+from unetkit.engine.rescaling import (
+    LARGEST,
+    SMALLEST,
+    RescaledPlanes,
+    at_ratios,
+    ratios_to,
+    rescaled,
+)
+from unetkit.errors import UsageError
 from unetkit.models.inference import stored_and_classes
 from unetkit.storage.datasets import Sample
 from unetkit.storage.pixel_size import plane_pixel
@@ -107,7 +113,9 @@ def at_model_size(dataset: Dataset, header: ModelHeader, *, scale: float | None)
 
 
 def _at_model_size(sample: Sample, header: ModelHeader, scale: float | None) -> Sample:
-    ratios = (scale, scale) if scale else _ratios(sample, header)
+    advice = "say how large they are with --pixel-size, or read them as they are with --no-rescale"
+    wanted = None if scale else header.pixel_size
+    ratios = (scale, scale) if scale else ratios_to(sample, wanted, advice=advice)
     if ratios is None or ratios == (1, 1):
         return sample
     view = at_ratios(sample.image, ratios)
@@ -118,23 +126,6 @@ def _at_model_size(sample: Sample, header: ModelHeader, scale: float | None) -> 
         level=view.level,
         ratios=view.ratios,
     )
-
-
-def _ratios(sample: Sample, header: ModelHeader) -> tuple[float, float] | None:
-    own, wanted = plane_pixel(sample.image.pixel_size), plane_pixel(header.pixel_size)
-    if own is None or wanted is None:
-        return None
-    ratios = own[0] / wanted[0], own[1] / wanted[1]
-    if all(abs(ratio - 1) <= PIXEL_TOLERANCE for ratio in ratios):
-        return None
-    for ratio, size, other in zip(ratios, own, wanted, strict=True):
-        if not SMALLEST <= ratio <= LARGEST:
-            raise InputError(
-                f"pixels of sample {sample.name!r} must be 1/64 to {LARGEST:g} times as large as"
-                f" the model's of {other:.4g} micrometres, got {size:.4g}; say how large they are"
-                " with --pixel-size, or read them as they are with --no-rescale"
-            )
-    return ratios
 
 
 def described(samples: Sequence[RescaledSample], *, at: str) -> Iterator[str]:
