@@ -535,6 +535,10 @@ CASES = [
                     "eval cells.zarr cells.zarr")),
     Case("labels must be a name such as", "measure cells.zarr --labels a=b",
          instead={"a=b": "instances"}),
+    Case("rim must be that of regions", "measure slide.prediction.zarr --csv x.csv --rim touch",
+         values={"--region": "slide.zarr"}),
+    Case("rim must be that of instances", "measure t.zarr --region cells.zarr --rim touch",
+         lambda: run("import images t.zarr --labels masks --kind classes --classes a,b,c,d -q")),
     Case("samples of {} must be among", "remove cells.zarr nobody",
          instead={"nobody": "a"}),
     *(Case("unetkit remove {}", words, lambda: shutil.rmtree("cells.zarr/a"))

@@ -86,10 +86,10 @@ eval a.zarr --truth t.zarr --labels cells --borders --tolerance 3 --bootstrap 10
     seed=4, objects='o.csv', report='r.html', overwrite=True, resume=True, break_lock=True,
     axes='zyx', scheduler='sync', workers=2
 
-measure a.zarr b.zarr --csv c.csv --labels cells --axes zyx --pixel-size 0.5um --scheduler sync
-    --workers 2 --overwrite
--> 'a.zarr', 'b.zarr', csv='c.csv', labels='cells', axes='zyx', pixel_size='0.5um',
-    scheduler='sync', workers=2, overwrite=True
+measure a.zarr b.zarr --csv c.csv --region t.zarr --rim touch --labels cells --axes zyx --pixel-size
+    0.5um --scheduler sync --workers 2 --overwrite
+-> 'a.zarr', 'b.zarr', csv='c.csv', region='t.zarr', rim='touch', labels='cells', axes='zyx',
+    pixel_size='0.5um', scheduler='sync', workers=2, overwrite=True
 
 export a.zarr --to geojson -o cells.json --layer classes --labels a=classes --axes zyx --overwrite
 -> 'a.zarr', to='geojson', output='cells.json', layer='classes', labels='a=classes',

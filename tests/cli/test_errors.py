@@ -83,6 +83,8 @@ REFUSED = """
 2 measure here --scheduler many
 3 measure absent.zarr
 3 measure here absent.zarr
+3 measure here --region absent.geojson
+2 measure here --rim outside
 2 weights here --preset best
 2 weights here --sigma wide
 2 weights here --sigma=-1

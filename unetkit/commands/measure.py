@@ -1,12 +1,17 @@
-"""Measure a prediction: each of its instances, or the area of each of its classes."""
+"""Measure a prediction: each of its instances, or the area of each of its classes, by region."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
 
 from unetkit.arrays import objects
 from unetkit.engine.measuring import count_classes, measure_labels, piece_count
+from unetkit.engine.regions import count_in_regions, open_regions
 from unetkit.errors import InputError, UsageError
 from unetkit.progress import SILENT, Progress, Together, collects_warnings, warn
 from unetkit.storage.collections import COLLECTIONS
@@ -16,8 +21,11 @@ from unetkit.storage.outputs import check_file, output_name, write_csv
 from unetkit.storage.pixel_size import parse_pixel_size, plane_pixel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
+    from unetkit.engine.regions import Regions
     from unetkit.options import (
         Axes,
         LabelName,
@@ -35,8 +43,12 @@ if TYPE_CHECKING:
 # How every such table begins.
 COLUMNS = ("sample", "plane", "id", "unit")
 CLASS_COLUMNS = ("sample", "plane", "class", "name", "unit")
+REGION_COLUMNS = ("sample", "plane", "region", "region_name", "unit")
 # What follows where samples are of a plate.
 ON_PLATE = ("row", "column", "field")
+# What a region holds, of objects and of classes.
+OF_OBJECTS = ("objects", "pixels", "area", "density_per_mm2")
+OF_CLASSES = ("class", "name", "pixels", "area", "share")
 
 
 @dataclass(frozen=True)
@@ -47,11 +59,18 @@ class MeasureReport:
     objects: int | None  # None where classes were measured
     samples: int
     classes: int | None = None
+    region_output: str | None = None  # the table of regions
+    regions: tuple[dict[str, Cell], ...] = ()  # its rows
     warnings: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """All tables."""
+        return tuple(filter(None, (self.output, self.region_output)))
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values."""
-        return {**asdict(self), "warnings": list(self.warnings)}
+        return {**asdict(self), "regions": list(self.regions), "warnings": list(self.warnings)}
 
 
 @collects_warnings
@@ -60,6 +79,8 @@ def measure(
     image: Annotated[str | None, Opt(check="unetkit.storage.urls:check_there")] = None,
     *,
     csv: Annotated[str | None, Opt(default="NAME.objects.csv, or NAME.classes.csv")] = None,
+    region: Annotated[str | None, Opt(check="unetkit.storage.urls:check_there")] = None,
+    rim: Literal["centroid", "inside", "touch"] = "centroid",
     labels: LabelName = None,
     axes: Axes = None,
     pixel_size: PixelSize = None,
@@ -77,6 +98,9 @@ def measure(
     Where there are classes and no instances, the table has a row for each class of each plane:
     its pixels, its area, and its share of all pixels that are not ignored.
 
+    With regions a second table, NAME.regions.csv, has a row for each of them: its objects, its
+    area and the objects a square millimetre, or area and share of each class inside.
+
     Parameters
     ----------
     prediction : str
@@ -86,6 +110,12 @@ def measure(
         by name.
     csv : str, optional
         Where the table is written; left out, beside the prediction.
+    region : str, optional
+        Regions to count in: a label image (Zarr or TIFF) over the whole image, at its size or
+        coarser, or outlines such as QuPath's GeoJSON.
+    rim : {"centroid", "inside", "touch"}
+        Which objects a region has: those whose centroid's pixel lies in it, those with all their
+        pixels in it, or with any.
     labels : str, optional
         Which labels to measure, by name, or ``NAME=classes``; left out, ``instances``, or else
         ``classes``.
@@ -113,72 +143,189 @@ def measure(
     UsageError
         If the pixel size is none, or an image comes with classes.
     InputError
-        If there is nothing to measure, the image does not fit them, or images name other channels.
+        If there is nothing to measure, the image or the regions do not fit them, or images name
+        other channels.
     OutputError
-        If the table is there already.
+        If a table is there already.
     """
+    if rim != "centroid" and region is None:
+        raise UsageError(f"rim must be that of regions, got {rim!r} and none; add --region")
     told = None if pixel_size is None else parse_pixel_size(pixel_size)
     found = _open(prediction, axes, labels)
     kinds = {sample.label_kind for sample in found.samples}
     kind = "classes" if "classes" in kinds and "instances" not in kinds else "instances"
+    if kind == "classes" and image is not None:
+        raise UsageError(
+            f"intensities must be those of instances, got the classes of {prediction} and an image;"
+            " leave the image out"
+        )
+    if kind == "classes" and rim != "centroid":
+        raise UsageError(
+            f"rim must be that of instances, got the classes of {prediction}; leave --rim out"
+        )
     ending, begins = (
         (".objects.csv", COLUMNS) if kind == "instances" else (".classes.csv", CLASS_COLUMNS)
     )
     output = csv or output_name(prediction, ending)
     check_file(output, overwrite=overwrite, begins=",".join(begins))
+    beside = None
+    if region is not None:
+        beside = re.sub(r"(\.objects|\.classes)?(\.csv)?$", ".regions.csv", output, count=1)
+        check_file(beside, overwrite=overwrite, begins=",".join(REGION_COLUMNS))
     if told is not None:
         found = found.with_pixel_size(told)
     found = _labelled(found, kind, progress)
-    places = ON_PLATE if any(sample.position for sample in found.samples) else ()
+    regions, remarks = ({}, []) if region is None else open_regions(region, found)
+    for remark in remarks:
+        warn(progress, remark)
+    total = sum(piece_count(sample.labels(kind)) for sample in found.samples)
+    task = _Task(
+        found.samples,
+        output,
+        places=ON_PLATE if any(sample.position for sample in found.samples) else (),
+        regions=regions,
+        rim=rim,
+        run={
+            "scheduler": scheduler,
+            "workers": workers,
+            "progress": Together(progress, "measure", total=total * (2 if regions else 1)),
+        },
+    )
     if kind == "classes":
-        if image is not None:
-            raise UsageError(
-                f"intensities must be those of instances, got the classes of {prediction} and an"
-                " image; leave the image out"
-            )
-        count = _measure_classes(
-            found.samples,
-            output,
-            places=places,
-            run={"scheduler": scheduler, "workers": workers},
-            progress=progress,
-        )
-        _warn_unknown([s.name for s in found.samples if not _pixel_of(s)], progress)
-        return MeasureReport(output, None, samples=len(found.samples), classes=count)
-    pictures = None if image is None else _open(image, axes)
-    pairs = [
-        (sample, _image_of(sample, pictures, alone=len(found.samples) == 1))
-        for sample in found.samples
-    ]
+        report = _measure_classes(task)
+    else:
+        pictures = None if image is None else _open(image, axes)
+        report = _measure_instances(task, pictures)
+    if beside is None:
+        return report
+    header = (*REGION_COLUMNS, *task.places, *(OF_OBJECTS if kind == "instances" else OF_CLASSES))
+    write_csv(beside, header, [[row[name] for name in header] for row in report.regions])
+    return replace(report, region_output=beside)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is measured, and into which table."""
+
+    samples: tuple[Sample, ...]
+    output: str
+    places: tuple[str, ...]  # what is told of a sample's place on a plate
+    regions: Mapping[str, Regions]  # by sample, where they were asked for
+    rim: str
+    run: Mapping[str, Any]  # how jobs are run, and who is told
+
+    def place_of(self, sample: Sample) -> list[Cell]:
+        """Say where on a plate a sample is."""
+        return [sample.position.get(name) for name in self.places]
+
+    def region_row(
+        self, sample: Sample, plane: int, region: int, *, known: bool
+    ) -> dict[str, Cell]:
+        """Begin a row of the table of regions."""
+        name = self.regions[sample.name].names.get(region, "")
+        unit = "micrometre" if known else "pixel"
+        cells: list[Cell] = [sample.name, plane, region, name, unit, *self.place_of(sample)]
+        return dict(zip((*REGION_COLUMNS, *self.places), cells, strict=True))
+
+
+def _measure_instances(task: _Task, pictures: Dataset | None) -> MeasureReport:
+    """Write a row for each object; return what was counted, in regions too."""
+    alone = len(task.samples) == 1
+    pairs = [(sample, _image_of(sample, pictures, alone=alone)) for sample in task.samples]
     names = _channels({sample.name: picture for sample, picture in pairs})
-    total = sum(piece_count(sample.labels("instances")) for sample, _ in pairs)
-    together = Together(progress, "measure", total=total)
     rows: list[list[Cell]] = []
+    counted: list[dict[str, Cell]] = []
     header: tuple[str, ...] = ()
     unknown: list[str] = []
     for sample, picture in pairs:
         data = None if picture is None else picture.data
-        planes = measure_labels(
-            sample.labels("instances"),
-            data,
-            scheduler=scheduler,
-            workers=workers,
-            progress=together,
-        )
+        planes = measure_labels(sample.labels("instances"), data, **task.run)
         size = _pixel_of(sample)
         if size is None and picture is not None:
             size = plane_pixel(picture.pixel_size)
+        members: list[NDArray[np.int64]] = []
+        if task.regions:
+            members, found = _count_objects(task, sample, planes, size)
+            counted += found
         for number, plane in enumerate(planes):
             table = objects.table(plane, pixel=size)
             header = header or tuple(_named(name, names) for name in table if name != "id")
             unit = "micrometre" if size else "pixel"
-            where = [sample.position.get(name) for name in places]
-            rows += _rows(table, (sample.name, number), [unit, *where])
+            own = _listed_regions(members[number], len(plane.ids)) if members else None
+            place = task.place_of(sample)
+            rows += _rows(table, (sample.name, number), [unit, *place], own)
         if size is None:
             unknown.append(sample.name)
-    write_csv(output, (*COLUMNS, *places, *header), rows)
-    _warn_unknown(unknown, progress)
-    return MeasureReport(output=output, objects=len(rows), samples=len(pairs))
+    _check_counted(task, counted)
+    more = ("region",) if task.regions else ()
+    write_csv(task.output, (*COLUMNS, *task.places, *more, *header), rows)
+    _warn_unknown(unknown, task.run["progress"])
+    return MeasureReport(task.output, len(rows), len(pairs), regions=tuple(counted))
+
+
+def _count_objects(
+    task: _Task,
+    sample: Sample,
+    planes: Sequence[objects.Objects],
+    size: tuple[float, float] | None,
+) -> tuple[list[NDArray[np.int64]], list[dict[str, Cell]]]:
+    """Say which objects of each plane belong to which regions, and what each region has."""
+    labels, regions = sample.labels("instances"), task.regions[sample.name]
+    by_centroid = task.rim == "centroid"
+    found = count_in_regions(
+        regions,
+        None if by_centroid else labels,
+        blocks=labels,
+        ignore=sample.ignore,
+        points=[objects.centroid_pixels(plane) for plane in planes] if by_centroid else (),
+        **task.run,
+    )
+    members, rows = [], []
+    for number, (plane, one) in enumerate(zip(planes, found, strict=True)):
+        own, table = one.members, one.table
+        if not by_centroid:
+            at = np.searchsorted(plane.ids, table.pred)
+            kept = table.pred != 0
+            if task.rim == "inside":
+                kept[kept] = table.counts[kept] == plane.sums[at[kept], 0]
+            own = np.column_stack([at[kept], table.true[kept].astype(np.int64)])
+        members.append(own)
+        pixels, count = _sums(table.true, table.counts), Counter(own[:, 1].tolist())
+        for region in regions.on(number, table):
+            area: float = pixels[region] * size[0] * size[1] if size else pixels[region]
+            density = count[region] / area * 1e6 if size and area else None
+            rows.append(
+                task.region_row(sample, number, region, known=size is not None)
+                | dict(zip(OF_OBJECTS, (count[region], pixels[region], area, density), strict=True))
+            )
+    return members, rows
+
+
+def _check_counted(task: _Task, rows: Sequence[Mapping[str, Cell]]) -> None:
+    """Refuse regions that hold nothing at all."""
+    if task.regions and not any(row["pixels"] for row in rows):
+        first = next(iter(task.regions.values()))
+        raise InputError(
+            f"regions must hold pixels of their image that are judged, got none in {first.url!r}"
+            f" for {first.image.height} x {first.image.width} pixels; are they another image's, or"
+            " of another scale?"
+        )
+
+
+def _sums(keys: NDArray[Any], counts: NDArray[np.int64]) -> Counter[int]:
+    """Add up what stands under each key."""
+    total: Counter[int] = Counter()
+    for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
+        total[key] += count
+    return total
+
+
+def _listed_regions(members: NDArray[np.int64], count: int) -> list[str]:
+    """Write the regions of each object, separated by blanks where shapes overlap."""
+    found: defaultdict[int, list[int]] = defaultdict(list)
+    for number, region in sorted(members.tolist()):
+        found[number].append(region)
+    return [" ".join(map(str, found.get(number, ()))) for number in range(count)]
 
 
 def _warn_unknown(unknown: Sequence[str], progress: Progress) -> None:
@@ -194,38 +341,58 @@ def _pixel_of(sample: Sample) -> tuple[float, float] | None:
     return plane_pixel(sample.image.pixel_size)
 
 
-def _measure_classes(
-    samples: Sequence[Sample],
-    output: str,
-    *,
-    places: Sequence[str],
-    run: Mapping[str, Any],
-    progress: Progress,
-) -> int:
-    """Write the area and share of each class on each plane; return how many classes there are."""
-    total = sum(piece_count(sample.labels("classes")) for sample in samples)
-    together = Together(progress, "measure", total=total)
+def _measure_classes(task: _Task) -> MeasureReport:
+    """Write the area and share of each class on each plane, and in regions; count the classes."""
     counted = [
-        count_classes(sample.labels("classes"), sample.ignore, progress=together, **run)
-        for sample in samples
+        count_classes(sample.labels("classes"), sample.ignore, **task.run)
+        for sample in task.samples
     ]
-    names = max((sample.class_names for sample in samples), key=len)
+    names = max((sample.class_names for sample in task.samples), key=len)
     highest = max((max(plane, default=0) for planes in counted for plane in planes), default=0)
     count = max(len(names), highest + 1)
     rows: list[list[Cell]] = []
-    for sample, planes in zip(samples, counted, strict=True):
+    inside: list[dict[str, Cell]] = []
+    for sample, planes in zip(task.samples, counted, strict=True):
         size, own = _pixel_of(sample), sample.class_names or names
-        where = [sample.position.get(name) for name in places]
+        called = [own[n] if n < len(own) else str(n) for n in range(count)]
+        unit = "micrometre" if size else "pixel"
         for number, plane in enumerate(planes):
-            judged = sum(plane.values())
-            for one in range(count):
-                name = own[one] if one < len(own) else str(one)
-                unit = "micrometre" if size else "pixel"
-                area = plane[one] * size[0] * size[1] if size else plane[one]
-                share = plane[one] / judged if judged else None
-                rows.append([sample.name, number, one, name, unit, *where, plane[one], area, share])
-    write_csv(output, (*CLASS_COLUMNS, *places, "pixels", "area", "share"), rows)
-    return count
+            for one, name, *rest in _class_cells(plane, called, size):
+                place = task.place_of(sample)
+                rows.append([sample.name, number, one, name, unit, *place, *rest])
+        if task.regions:
+            inside += _count_classes_inside(task, sample, called, size)
+    _check_counted(task, inside)
+    write_csv(task.output, (*CLASS_COLUMNS, *task.places, "pixels", "area", "share"), rows)
+    unknown = [sample.name for sample in task.samples if not _pixel_of(sample)]
+    _warn_unknown(unknown, task.run["progress"])
+    samples = len(task.samples)
+    return MeasureReport(task.output, None, samples, classes=count, regions=tuple(inside))
+
+
+def _class_cells(
+    counts: Counter[int], names: Sequence[str], size: tuple[float, float] | None
+) -> Iterator[list[Cell]]:
+    """Give number, name, pixels, area and share of each class among counted pixels."""
+    judged = sum(counts.values())
+    for one, name in enumerate(names):
+        area = counts[one] * size[0] * size[1] if size else counts[one]
+        yield [one, name, counts[one], area, counts[one] / judged if judged else None]
+
+
+def _count_classes_inside(
+    task: _Task, sample: Sample, names: Sequence[str], size: tuple[float, float] | None
+) -> Iterator[dict[str, Cell]]:
+    """Give a row for each class in each region."""
+    labels, regions = sample.labels("classes"), task.regions[sample.name]
+    found = count_in_regions(regions, labels, blocks=labels, ignore=sample.ignore, **task.run)
+    for number, one in enumerate(found):
+        for region in regions.on(number, one.table):
+            own = one.table.true == region
+            counts = _sums(one.table.pred[own], one.table.counts[own])
+            for cells in _class_cells(counts, names, size):
+                row = task.region_row(sample, number, region, known=size is not None)
+                yield row | dict(zip(OF_CLASSES, cells, strict=True))
 
 
 def _open(url: str, axes: str | None, labels: str | None = None) -> Dataset:
@@ -284,8 +451,13 @@ def _named(column: str, channels: Sequence[str]) -> str:
 
 
 def _rows(
-    table: dict[str, Any], place: tuple[str, int], told: Sequence[Cell]
+    table: dict[str, Any],
+    place: tuple[str, int],
+    told: Sequence[Cell],
+    regions: Iterable[str] | None,
 ) -> Iterator[list[Cell]]:
     columns = [table[name].tolist() for name in table]
+    if regions is not None:
+        columns.insert(1, list(regions))
     for number, *values in zip(*columns, strict=True):
         yield [*place, number, *told, *values]

@@ -177,3 +177,22 @@ class SizeContract:
             return cls(**stored)
         except UsageError as error:
             raise InputError(str(error)) from error
+
+
+def are_proportional(size: tuple[int, int], whole: tuple[int, int]) -> bool:
+    """Tell whether an array may show a whole image at another scale.
+
+    A scale that rounds, as levels of a pyramid do, makes it a pixel longer or shorter.
+
+    Parameters
+    ----------
+    size, whole : tuple of int
+        Height and width of the array and of the image, in pixels.
+
+    Examples
+    --------
+    >>> are_proportional((13, 25), (100, 200)), are_proportional((13, 25), (200, 100))
+    (True, False)
+    """
+    (high, wide), (height, width) = size, whole
+    return abs(high * width - wide * height) <= height + width

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from unetkit.errors import InputError, UsageError
+from unetkit.geometry.sizes import are_proportional
 from unetkit.storage.images import open_image
 
 if TYPE_CHECKING:
@@ -86,8 +87,7 @@ def open_mask(url: str, dataset: Dataset, *, reach: int) -> Mask:
             "give it one plane for all"
         )
     high, wide = data.height, data.width
-    # A scale that rounds, as levels of a pyramid do, makes a mask a pixel longer or shorter.
-    if abs(high * image.width - wide * image.height) > image.width + image.height:
+    if not are_proportional((high, wide), (image.height, image.width)):
         raise InputError(
             f"mask must have the proportions of the image, {image.height} x {image.width} pixels, "
             f"got {high} x {wide} in {url}; draw it over the whole image, at any scale"
