@@ -105,6 +105,9 @@ REFUSED = """
 2 train here --set width=many
 2 train here --set width=2 --set width=3
 2 train here --model keras-unet --set norm=batch
+2 train here --model smp-unet --set widht=3
+2 train here --model smp-dpt --set width=many
+2 train here --model smp-linknet --set width=4
 2 eval here here --fail-under dice=good
 2 eval here here --fail-under dice
 2 eval here here --fail-under dicee=0.9

@@ -8,7 +8,7 @@ import torch
 
 from unetkit.commands.models import show_model
 from unetkit.errors import InputError, UsageError
-from unetkit.models import smp
+from unetkit.models import encoder_decoder, smp
 from unetkit.models.build import build_model
 from unetkit.models.model_file import load, to_bytes
 from unetkit.models.model_header import KEY
@@ -173,7 +173,7 @@ def test_a_model_file_needs_its_first_weights_no_more(tmp_path, stored, header_o
         safetensors.torch.save_file(state, path, metadata={KEY: text})
         with monkeypatch.context() as patch:
             patch.setattr(smp, "fetch", None)
-            patch.setattr(smp, "load_encoder", None)
+            patch.setattr(encoder_decoder, "load_encoder", None)
             assert load(path).header.options["encoder_weights"] == "none"
             shown = {option["name"]: option["value"] for option in show_model(path)["options"]}
         assert shown["encoder_weights"] == "none"

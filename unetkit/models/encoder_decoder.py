@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 class EncoderDecoder(nn.Module):
     """A zero-padded network with an encoder, out of which come as many pixels as go in."""
 
-    # Options that a model file stores in place of those that it was built with: its encoder's
-    # first weights need not be fetched again.
-    rebuilt_with = {"encoder_weights": "none"}  # noqa: RUF012
+    rebuilt_with: Mapping[str, Any] = {}
+    """Options that a model file stores in place of those that it was built with."""
 
     def __init__(self, network: nn.Module, contract: SizeContract, *, in_channels: int) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ def check_suffix(path: str) -> None:
 
 
 def check_model_options(texts: Sequence[str], *, model: str | None, init: str | None) -> None:
-    """Refuse options that a model of our own does not take, by its declaration; none is loaded.
+    """Refuse options that a model of our own does not take, by its declaration; none is built.
 
     Which model it is may be said by the file to begin with, and is asked for later then.
     """
@@ -62,7 +62,8 @@ def check_model_options(texts: Sequence[str], *, model: str | None, init: str | 
     try:
         build = declared(entry.point.value)
     except LookupError:
-        return  # made otherwise
+        # Made in a loop, in a module that loads no network.
+        build = entry.point.load()
     parse_texts(texts, build, model=name)
 
 

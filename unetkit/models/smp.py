@@ -1,4 +1,7 @@
-"""The twelve networks of segmentation-models-pytorch behind the size contract."""
+"""The twelve networks of segmentation-models-pytorch behind the size contract.
+
+What they take is known at once; the library is loaded, with torch, when one of them is built.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,13 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import segmentation_models_pytorch as smp
-import timm
-import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-from huggingface_hub.errors import LocalEntryNotFoundError
-
 from unetkit.errors import ResourceError, UsageError
 from unetkit.geometry.sizes import SizeContract
-from unetkit.models.build import check_ranges
-from unetkit.models.encoder_decoder import (
-    EncoderDecoder,
-    drop_unused_layers,
-    load_encoder,
-    remove_size_dependence,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from unetkit.models.encoder_decoder import EncoderDecoder
 
 # The least context on each side with which tiles equal one pass over the whole image, measured by
 # `unetkit.models.receptive_field`; it is the same for every width. Only networks that look at
@@ -77,6 +69,9 @@ FARTHEST = 320
 DEFAULT_HALO = 256
 # Two positions are left on the coarsest grid, so that batch norm has more than one value.
 MINIMUM = 64
+# Options that a model file stores in place of those that it was built with: its encoder's first
+# weights need not be fetched again.
+REBUILT_WITH = {"encoder_weights": "none"}
 
 
 @dataclass(frozen=True)
@@ -173,22 +168,35 @@ def build(
     width: int = 0,
 ) -> EncoderDecoder:
     """Build one of `ARCHITECTURES`, as the entry points below do, with options as these say."""
+    import torch
+
+    from unetkit.models import encoder_decoder
+    from unetkit.models.build import check_ranges
+
     plan = ARCHITECTURES[architecture]
     given = {"in_channels": in_channels, "classes": classes}
     check_ranges(f"smp-{architecture}", **given, **({"width": width} if plan.width else {}))
     _check_weights(encoder_weights)
     network = _network(plan, architecture, encoder=encoder, width=width, of=(in_channels, classes))
     contract = size_contract(architecture, encoder=encoder, step=network.encoder.output_stride)
-    drop_unused_layers(network, torch.zeros(1, in_channels, contract.minimum, contract.minimum))
+    smallest = torch.zeros(1, in_channels, contract.minimum, contract.minimum)
+    encoder_decoder.drop_unused_layers(network, smallest)
     if encoder_weights == "imagenet":
-        load_encoder(network.encoder, fetch(encoder))
+        encoder_decoder.load_encoder(network.encoder, fetch(encoder))
     elif encoder_weights != "none":
-        load_encoder(network.encoder, encoder_weights)
-    return EncoderDecoder(network, contract, in_channels=in_channels)
+        encoder_decoder.load_encoder(network.encoder, encoder_weights)
+    built = encoder_decoder.EncoderDecoder(network, contract, in_channels=in_channels)
+    built.rebuilt_with = REBUILT_WITH
+    return built
 
 
 def fetch(encoder: str) -> str:
     """Return the path of an encoder's ImageNet weights, from the model hub or its cache."""
+    import segmentation_models_pytorch as smp
+    import timm
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     home, revision = None, None
     if encoder.startswith("tu-"):
         # timm raises where a name has a tag of which it knows no weights.
@@ -222,6 +230,10 @@ def fetch(encoder: str) -> str:
 def _network(
     plan: Architecture, architecture: str, *, encoder: str, width: int, of: tuple[int, int]
 ) -> Any:
+    import segmentation_models_pytorch as smp
+
+    from unetkit.models.encoder_decoder import remove_size_dependence
+
     _check_encoder(encoder)
     in_channels, classes = of
     try:
@@ -260,6 +272,9 @@ def _check_weights(weights: str) -> None:
 
 def _check_encoder(encoder: str) -> None:
     """Refuse a name that neither library has."""
+    import segmentation_models_pytorch as smp
+    import timm
+
     known = smp.encoders.encoders
     if encoder in known or (
         encoder.startswith("tu-") and timm.is_model(encoder.removeprefix("tu-").partition(".")[0])
@@ -297,7 +312,7 @@ def _builder(architecture: str) -> Callable[..., EncoderDecoder]:
     # Under the name that the module has for it, it can be pickled and shows well.
     build_it.__name__ = build_it.__qualname__ = f"build_{architecture}"
     # A model file's options are these, whatever it says, so that it can't make anybody fetch.
-    build_it.rebuilt_with = EncoderDecoder.rebuilt_with  # type: ignore[attr-defined]
+    build_it.rebuilt_with = REBUILT_WITH  # type: ignore[attr-defined]
     build_it.__doc__ = _OPTIONS.format(name=f"smp-{architecture}") + (_WIDTH if plan.width else "")
     if not plan.width:
         own = signature(build_it)
