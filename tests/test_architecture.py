@@ -23,7 +23,7 @@ BASE = {
     "signals",
     "version",
 }
-MOST_FILES, LONG = 186, 700
+MOST_FILES, LONG = 187, 700
 ROOMS = {
     "zarr": ["storage/*"],
     "numcodecs": ["storage/*"],
@@ -156,7 +156,7 @@ def test_the_package_keeps_the_rules_of_the_house():
             },
             "cycle",
         ),
-        ({f"arrays/a{number}.py": "" for number in range(187)}, "at most 186 files, got 187"),
+        ({f"arrays/a{number}.py": "" for number in range(188)}, "at most 187 files, got 188"),
     ],
 )
 def test_a_package_that_breaks_a_rule_is_found(sources, words):

@@ -99,6 +99,15 @@ REFUSED = """
 3 augment absent.zarr out
 2 import here out --pixel-size wide
 2 import here out --axes q
+2 import here out --append --overwrite
+2 import here out --require-complete-input --damaged fill
+2 import here out --labels here --classes a,b
+2 import here out --labels here --kind classes --classes a,a
+2 import here out --labels here --kind classes --classes 0-3=a,2=b
+2 import here out --labels here --kind classes --connected-components
+2 import here out --labels here --judged 5:2,0:9
+2 import here/*.png out --kind classes
+2 import made.zarr out --ignore 255
 3 export absent.zarr
 3 verify absent.zarr
 2 train here --set widht=3

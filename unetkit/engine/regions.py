@@ -19,9 +19,10 @@ from unetkit.geometry.sizes import are_proportional
 from unetkit.scores import contingency
 from unetkit.scores.contingency import ContingencySums, from_labels
 from unetkit.storage.annotations import SUFFIXES, read_annotations
+from unetkit.storage.atomic import is_stored
 from unetkit.storage.datasets import listed_names, open_dataset
 from unetkit.storage.planes import PlaneArray
-from unetkit.storage.readers import is_stored, open_file
+from unetkit.storage.readers import open_file
 from unetkit.storage.urls import is_remote
 
 if TYPE_CHECKING:

@@ -20,6 +20,11 @@ from unetkit.storage.urls import exists, is_remote, join, read
 DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs"})
 
 
+def is_stored(path: str | Path) -> bool:
+    """Tell whether a Zarr store on this machine lies at a path."""
+    return any(Path(path, name).is_file() for name in DOCUMENTS)
+
+
 def write_bytes(path: str, data: bytes) -> None:
     """Write a file that is there whole or not at all, in a folder that exists.
 

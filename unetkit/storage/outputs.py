@@ -17,9 +17,9 @@ from unetkit.errors import InputError, OutputError, ResourceError, UsageError
 from unetkit.signals import interruptible
 from unetkit.storage import atomic, urls
 from unetkit.storage.atomic import (
-    DOCUMENTS,
     check_parent,
     half_removed,
+    is_stored,
     make_folder,
     remove,
     sync_folder,
@@ -291,7 +291,7 @@ def output_name(url_in: str, suffix: str) -> str:
         raise UsageError(f"output must be named for the input {url_in}; add -o NAME{suffix}")
     parent = clean[: len(clean) - len(name)]
     around = [Path(join(parent or ".")).absolute(), *Path(join(parent or ".")).absolute().parents]
-    if any((folder / name).is_file() for folder in around for name in DOCUMENTS):
+    if any(map(is_stored, around)):
         raise UsageError(f"output must be named for {url_in}, inside a store; add -o NAME{suffix}")
     return f"{parent}{stem(clean)}{suffix}"
 

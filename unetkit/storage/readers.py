@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from unetkit.errors import InputError, UsageError
 from unetkit.registry import Registry
-from unetkit.storage.atomic import DOCUMENTS
+from unetkit.storage.atomic import is_stored
 from unetkit.storage.image_file import AXES, PNG_SIGNATURE, ImageFile, Strip, check_axes, reading
 from unetkit.storage.images import open_image
 
@@ -129,11 +129,6 @@ def open_file(
     for damage in image.damage:
         damage.fill = fill
     return image if labels else image.stored()
-
-
-def is_stored(path: str) -> bool:
-    """Tell whether a Zarr store on this machine lies at a path."""
-    return any((Path(path) / name).is_file() for name in DOCUMENTS)
 
 
 def open_stored(path: str, *, axes: str | None = None) -> ImageFile:

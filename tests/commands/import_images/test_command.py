@@ -21,7 +21,7 @@ from unetkit.commands.import_images.command import (
     notes,
     remove_samples,
 )
-from unetkit.commands.import_images.masks import MaskRules
+from unetkit.commands.import_images.rules import MaskRules
 from unetkit.errors import (
     InputError,
     LabelError,

@@ -7,8 +7,8 @@ import pytest
 import tifffile
 
 from unetkit.commands.import_images.dataset import CHUNK, DatasetOutput
-from unetkit.commands.import_images.masks import MaskRules
 from unetkit.commands.import_images.pairing import Pair
+from unetkit.commands.import_images.rules import MaskRules
 from unetkit.errors import InputError, OutputError, UsageError
 from unetkit.progress import SILENT
 from unetkit.storage.datasets import open_dataset

@@ -5,7 +5,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from unetkit.commands.import_images.masks import MaskRules, make_labels, read_mask, survey
+from unetkit.commands.import_images.masks import make_labels, read_mask, survey
+from unetkit.commands.import_images.rules import MaskRules
 from unetkit.errors import InputError, LabelError
 from unetkit.storage.readers import open_file
 

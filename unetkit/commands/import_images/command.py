@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,8 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from unetkit.commands.import_images.dataset import DatasetOutput
 from unetkit.commands.import_images.groups import group_finder, grouped
 from unetkit.commands.import_images.layouts import find_layout
-from unetkit.commands.import_images.masks import MaskRules, survey
+from unetkit.commands.import_images.masks import survey
 from unetkit.commands.import_images.pairing import Pair, pair_files
+from unetkit.commands.import_images.rules import (
+    check_append,
+    check_damaged,
+    kind_of,
+    read_rules,
+)
 from unetkit.commands.import_images.shapes import (
     find_regions,
     pair_shapes,
@@ -28,12 +33,13 @@ from unetkit.commands.import_images.shapes import (
 from unetkit.errors import InputError, UsageError
 from unetkit.progress import SILENT, Progress, collects_warnings, warn, warnings_of
 from unetkit.storage.annotations import annotation_files
+from unetkit.storage.atomic import is_stored
 from unetkit.storage.datasets import DatasetWriter, are_named, listed_names, open_dataset
 from unetkit.storage.image_file import ImageFile, check_axes, joined
 from unetkit.storage.images import channel_numbers, detect
 from unetkit.storage.outputs import check_output
 from unetkit.storage.pixel_size import parse_pixel_size
-from unetkit.storage.readers import is_stored, open_file
+from unetkit.storage.readers import open_file
 from unetkit.storage.tiff_bands import place_of
 from unetkit.storage.urls import resolved
 from unetkit.views.overview import draw_dataset
@@ -41,6 +47,7 @@ from unetkit.views.overview import draw_dataset
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from unetkit.commands.import_images.rules import MaskRules
     from unetkit.options import Axes, Channels, Opt, Overwrite
     from unetkit.storage.drawings import Drawing
 
@@ -152,7 +159,6 @@ def _many(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-KINDS = ("instances", "classes")
 LISTED = 12  # values of one class that are named
 
 
@@ -162,7 +168,10 @@ def import_images(
     output: Annotated[str, Opt(check="unetkit.storage.outputs:check_new_dataset")],
     *,
     labels: Annotated[str | None, Opt(panel="Labels")] = None,
-    kind: Annotated[Literal["instances", "classes"], Opt(panel="Labels")] = "instances",
+    kind: Annotated[
+        Literal["instances", "classes"],
+        Opt(panel="Labels", check="unetkit.commands.import_images.rules:check_rules"),
+    ] = "instances",
     classes: Annotated[str | None, Opt(panel="Labels")] = None,
     ignore: Annotated[int | None, Opt(panel="Labels")] = None,
     judged: Annotated[Sequence[str], Opt(metavar="NAME|Y0:Y1,X0:X1", panel="Labels")] = (),
@@ -180,8 +189,12 @@ def import_images(
         Opt(default="from the file", check="unetkit.storage.pixel_size:parse_pixel_size"),
     ] = None,
     require_complete_input: bool = False,
-    damaged: Literal["error", "fill"] = "error",
-    append: Annotated[bool, Opt(panel="Output")] = False,
+    damaged: Annotated[
+        Literal["error", "fill"], Opt(check="unetkit.commands.import_images.rules:check_damaged")
+    ] = "error",
+    append: Annotated[
+        bool, Opt(panel="Output", check="unetkit.commands.import_images.rules:check_append")
+    ] = False,
     preview: Annotated[
         str | None, Opt(panel="Output", check="unetkit.storage.urls:check_png")
     ] = None,
@@ -280,18 +293,14 @@ def import_images(
         if kind == "instances" and laid.kind is not None:
             kind, classes, ignore = laid.kind, classes or laid.classes, laid.ignore
     stored = is_stored(source)
-    if stored and labels is not None and (labels == "classes" or labels.endswith("=classes")):
-        kind = "classes"
-    rules = _rules(labels, kind, classes, ignore=ignore, judged=judged, split=connected_components)
+    kind = kind_of(kind, labels, stored=stored)
+    rules = read_rules(
+        labels, kind, classes, ignore=ignore, judged=judged, split=connected_components
+    )
     fill = damaged == "fill"
     rules = replace(rules, outlines=outlines, overlaps=overlaps, fill=fill)
-    if require_complete_input and fill:
-        raise UsageError(
-            "damaged must be error where the input must be complete, got fill; leave out"
-            " --require-complete-input"
-        )
-    if append and overwrite:
-        raise UsageError("append must come without overwrite, got both; leave one out")
+    check_damaged(damaged, require_complete_input=require_complete_input)
+    check_append(append, overwrite=overwrite)
     size = parse_pixel_size(pixel_size) if pixel_size is not None else None
     by_file = labels is not None and (not stored or Path(labels).exists())
     drawn = annotation_files(labels, beside=source) if labels is not None and by_file else []
@@ -432,97 +441,6 @@ def _report(output: str, files: Sequence[ImageFile], rules: MaskRules | None) ->
         axes=tuple(sorted({file.axes for file in files})),
         pixel_size=sizes[0] if sizes and sizes.count(sizes[0]) == len(sizes) else None,
     )
-
-
-def _rules(
-    labels: str | None,
-    kind: str,
-    classes: str | None,
-    *,
-    ignore: int | None,
-    judged: Sequence[str],
-    split: bool,
-) -> MaskRules:
-    if kind not in KINDS:
-        raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    given = {
-        "--kind classes": kind == "classes",
-        "--classes": classes is not None,
-        "--ignore": ignore is not None,
-        "--judged": bool(judged),
-        "--connected-components": split,
-    }
-    if labels is None and any(given.values()):
-        name = next(name for name, there in given.items() if there)
-        raise UsageError(f"{name} must come with --labels, got no masks; name their folder")
-    if classes is not None and kind != "classes":
-        raise UsageError("--classes must come with --kind classes, got instances; add it")
-    if split and kind == "classes":
-        raise UsageError(
-            "--connected-components must come with instances, got --kind classes; leave one out"
-        )
-    names, ranges = _class_names(classes)
-    rules = MaskRules(kind, names, ranges, ignore, split)
-    return replace(rules, **_judged(judged, rules))
-
-
-RECTANGLE = re.compile(r"(\d+):(\d+),(\d+):(\d+)")
-
-
-def _judged(judged: Sequence[str], rules: MaskRules) -> dict[str, Any]:
-    """Read classes and rectangles that say what was judged."""
-    names, rectangles = [], []
-    for text in judged:
-        match = RECTANGLE.fullmatch(text.replace(" ", ""))
-        if match is not None:
-            top, bottom, left, right = map(int, match.groups())
-            rectangles.append((top, bottom, left, right))
-        if not re.search(r"[^\d\s:,.+-]", text) and (
-            match is None or not top < bottom or not left < right
-        ):
-            raise UsageError(
-                "a rectangle that was judged must be y0:y1,x0:x1 in whole pixels, the second of"
-                f" each pair larger, got {text!r}"
-            )
-        if match is None:
-            names.append(text)
-    if twice := set(names) & set(rules.names or ()):
-        raise UsageError(
-            f"what was judged must have a class of its own, got {twice.pop()!r}, which is among"
-            " those to be learned as well; leave it out there"
-        )
-    return {"judged": tuple(names), "rectangles": tuple(rectangles)}
-
-
-def _class_names(
-    classes: str | None,
-) -> tuple[tuple[str, ...] | None, tuple[tuple[int, int, str], ...]]:
-    """Read names in the order of their values, or names with the values that join to each."""
-    if classes is None:
-        return None, ()
-    words = [word.strip() for word in classes.split(",")]
-    if "=" not in classes:
-        if not all(words) or len(set(words)) < len(words):
-            raise UsageError(
-                f"classes must be different names with commas between, got {classes!r}"
-            )
-        return tuple(words), ()
-    ranges = []
-    for word in words:
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?\s*=\s*(\S.*)", word)
-        if match is None or int(match[2] or match[1]) < int(match[1]):
-            raise UsageError(
-                "classes must be names, or values with names such as"
-                f" 0=background,127-130=myelin,233-255=axon, got {word!r} in {classes!r}"
-            )
-        ranges.append((int(match[1]), int(match[2] or match[1]), match[3]))
-    ranges.sort()
-    for (_, high, one), (low, _, other) in pairwise(ranges):
-        if low <= high:
-            raise UsageError(
-                f"values of classes must lie apart, got {low} for both {one!r} and {other!r}"
-            )
-    return tuple(dict.fromkeys(name for _, _, name in ranges)), tuple(ranges)
 
 
 def _open_all(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.commands.import_images.masks import MaskRules, make_labels, named_by, read_mask
+from unetkit.commands.import_images.masks import make_labels, read_mask
+from unetkit.commands.import_images.rules import MaskRules, named_by
 from unetkit.commands.import_images.shapes import check_overlaps, write_ignored
 from unetkit.errors import InputError, OutputError, UsageError, command_line
 from unetkit.machine import ahead

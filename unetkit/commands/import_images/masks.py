@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,55 +17,22 @@ from unetkit.arrays.masks import (
     whole_numbers,
 )
 from unetkit.commands.import_images.pairing import PLANE, plane_files
+from unetkit.commands.import_images.rules import named_by
 from unetkit.errors import InputError, LabelError
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.image_file import ImageFile
 from unetkit.storage.readers import open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from unetkit.commands.import_images.rules import MaskRules
     from unetkit.storage.image_file import Strip
 
 
 COLOURS = ("red", "green", "blue")
-
-
-@dataclass(frozen=True)
-class MaskRules:
-    """How masks become labels."""
-
-    kind: str = "instances"  # or classes
-    names: tuple[str, ...] | None = None  # what the user calls the classes, by their values
-    ranges: tuple[tuple[int, int, str], ...] = ()  # values from low to high that are a class
-    ignore: int | None = None  # the value of pixels that nobody annotated
-    split: bool = False  # whether connected components become the instances
-    fill: bool = False  # whether parts that can't be decoded come in as ignored
-    # What `survey` fills in:
-    mapping: dict[int, int] = field(default_factory=dict)  # from value to class
-    class_names: tuple[str, ...] = ()  # by default their values
-    ignored: int = 0  # pixels
-    empty: bool = False  # no objects, or less than two classes
-    files: dict[str, ImageFile] = field(default_factory=dict)  # the masks, opened
-    # Of shapes instead of masks:
-    outlines: Literal["corners", "centres"] | None = None  # where their points are counted from
-    overlaps: str = "later"  # which shape stays, or refuse
-    canvases: dict[str, Any] = field(default_factory=dict)  # by image, from `shapes`, filled in too
-    # Where the annotation is complete; what lies in none is ignored, if there are any:
-    judged: tuple[str, ...] = ()  # classes of shapes
-    rectangles: tuple[tuple[int, int, int, int], ...] = ()  # first and last row, column; half open
-    regions: dict[str, Any] = field(default_factory=dict)  # canvases by image, filled in too
-
-    def of(self, names: Iterable[str]) -> MaskRules:
-        """Return the same for some of the images."""
-        kept = set(names)
-        canvases, regions = (
-            {name: canvas for name, canvas in found.items() if name in kept}
-            for found in (self.canvases, self.regions)
-        )
-        return replace(self, canvases=canvases, regions=regions)
 
 
 def open_mask(path: str, image: ImageFile, *, fill: bool = False) -> ImageFile:
@@ -254,11 +221,6 @@ def _joined_classes(found: Sequence[int], rules: MaskRules) -> dict[int, int]:
             f" {', '.join(map(str, lost[:12]))} as well; name them there, or mark one with --ignore"
         )
     return {value: names.index(named_by(rules.ranges, value)[0]) for value in found}
-
-
-def named_by(ranges: Sequence[tuple[int, int, str]], value: int) -> list[str]:
-    """Return the class of the range in which a value lies, if there is one."""
-    return [name for low, high, name in ranges if low <= value <= high]
 
 
 def make_labels(

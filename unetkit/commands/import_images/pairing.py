@@ -12,8 +12,9 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from unetkit.errors import InputError, MissingError, UsageError
+from unetkit.storage.atomic import is_stored
 from unetkit.storage.datasets import open_dataset
-from unetkit.storage.readers import is_stored, suffixes
+from unetkit.storage.readers import suffixes
 from unetkit.storage.urls import is_remote, join, resolved
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unetkit.arrays.polygons import Polygons
-    from unetkit.commands.import_images.masks import MaskRules
+    from unetkit.commands.import_images.rules import MaskRules
     from unetkit.progress import Told
     from unetkit.storage.image_file import ImageFile
     from unetkit.storage.planes import Box, PlaneArray
