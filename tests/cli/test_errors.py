@@ -131,6 +131,13 @@ REFUSED = """
 3 tile-predict absent.zarr --model made.safetensors -o made.zarr
 4 export here -o made.zarr
 4 models export made.safetensors -o made.zarr
+4 models export some.safetensors
+4 models export some.safetensors --to onnx
+4 export slide.prediction.zarr
+4 export slide.prediction.zarr --to geojson --overwrite
+4 export made.zarr --to png
+4 export made.zarr --to coco
+4 export here --to coco
 4 weights slide.zarr
 4 weights made.zarr
 4 eval here here --objects made.zarr
@@ -143,11 +150,15 @@ HEAVY = ("torch", "zarr", "dask", "distributed", "numba", "scipy", "skimage")
 def test_what_needs_no_data_is_refused_before_anything_heavy_is_loaded(tmp_path):
     for name in ("here", "slide.zarr/weights", "slide.prediction.zarr", "made.zarr/one/weights"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("made.safetensors", "some.fold2.safetensors"):
+    files = ["made.safetensors", "some.fold2.safetensors", "some.pt2", "some.onnx", "here.json"]
+    files += ["slide.prediction.tif", "slide.prediction.geojson", "made-png", "made.json"]
+    for name in files:
         (tmp_path / name).touch()
     marks = {"unetkit": {"kind": "dataset", "samples": [{"name": "two"}, {"name": "one"}]}}
     group = {"zarr_format": 3, "node_type": "group", "attributes": marks}
     (tmp_path / "made.zarr" / "zarr.json").write_text(json.dumps(group))
+    group["attributes"] = {"unetkit": {"kind": "image"}}
+    (tmp_path / "slide.prediction.zarr" / "zarr.json").write_text(json.dumps(group))
     before = sorted(tmp_path.rglob("*"))
     program = (
         "import sys\n"

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unetkit.models.export import export
 from unetkit.models.model_file import load
+from unetkit.models.model_header import export_path
 from unetkit.progress import SILENT, collects_warnings, warn
 from unetkit.storage.atomic import write_bytes
 from unetkit.storage.outputs import check_output
 
 if TYPE_CHECKING:
-    from unetkit.options import Opt, Overwrite
+    from unetkit.options import Opt
     from unetkit.progress import Progress
 
 # Our choice: a tile that any machine holds.
@@ -45,13 +46,14 @@ def export_model(
         Opt(
             flags=("--output", "-o"),
             default="beside the file",
-            check="unetkit.storage.outputs:check_new",
         ),
     ] = None,
     size: Annotated[
         int | None, Opt(metavar="PIXELS", min=1, default="512, or the next size that fits")
     ] = None,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool, Opt(panel="Output", check="unetkit.models.model_header:check_new_model_export")
+    ] = False,
     progress: Progress = SILENT,
 ) -> ExportReport:
     """Write a model for other programs, and compare what it computes there.
@@ -87,7 +89,7 @@ def export_model(
     CheckError
         If the export computes something else.
     """
-    output = output or f"{source.removesuffix('.safetensors')}.{to}"
+    output = output or export_path(source, to)
     check_output(output, inputs=[source], overwrite=overwrite)
     loaded = load(source)
     header = loaded.header

@@ -19,7 +19,7 @@ from unetkit.storage.datasets import listed_names, open_dataset
 from unetkit.storage.file_writers import bands, tile_rows, write_png, write_tiff
 from unetkit.storage.journal import FOLDER
 from unetkit.storage.outline_files import BACKGROUND, WRITERS, Outline, Picture
-from unetkit.storage.outputs import check_local, output_name, staged
+from unetkit.storage.outputs import EXPORTED, check_local, export_name, staged
 from unetkit.storage.planes import whole_chunks
 from unetkit.storage.urls import base_name, bytes_on_disk, join
 from unetkit.version import __version__
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unetkit.arrays.outlines import Polygon
-    from unetkit.options import Axes, LabelName, Opt, Overwrite, Store
+    from unetkit.options import Axes, LabelName, Opt, Store
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample
     from unetkit.storage.planes import PlaneArray
@@ -172,14 +172,6 @@ def _completed(
 Format = Literal["tiff", "png", "geojson", "rois", "coco", "labelme"]
 Layer = Literal["instances", "classes", "probabilities"]
 # What names of files of each format end with; the first is what we name them.
-SUFFIXES: dict[Format, tuple[str, ...]] = {
-    "tiff": (".tif", ".tiff"),
-    "png": (".png",),
-    "geojson": (".geojson", ".json"),
-    "rois": (".zip",),
-    "coco": (".json",),
-    "labelme": (".json",),
-}
 # Those that know no planes.
 FLAT = {"png": "PNG", "coco": "COCO file", "labelme": "LabelMe file"}
 
@@ -210,12 +202,7 @@ def export_prediction(
     to: Literal["tiff", "png", "geojson", "rois", "coco", "labelme"] = "tiff",
     output: Annotated[
         str | None,
-        Opt(
-            flags=("--output", "-o"),
-            default="beside the input",
-            panel="Output",
-            check="unetkit.storage.outputs:check_new",
-        ),
+        Opt(flags=("--output", "-o"), default="beside the input", panel="Output"),
     ] = None,
     layer: Annotated[
         Literal["instances", "classes", "probabilities"] | None,
@@ -223,7 +210,9 @@ def export_prediction(
     ] = None,
     labels: LabelName = None,
     axes: Axes = None,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool, Opt(panel="Output", check="unetkit.storage.outputs:check_new_export")
+    ] = False,
     progress: Progress = SILENT,
 ) -> ExportReport:
     """Write labels or probabilities as files that other programs open.
@@ -271,14 +260,14 @@ def export_prediction(
     ResourceError
         If the disk is full or refuses.
     """
-    if to not in SUFFIXES:
+    if to not in EXPORTED:
         raise UsageError(f"to must be one of {', '.join(get_args(Format))}, got {to!r}")
     if to == "rois":
         roi_type("to export rois")
     dataset = open_dataset(prediction, axes=axes, labels=labels, mixed=True)
     alone = dataset.kind in ("image", "array")
     one_file = alone or to == "coco"
-    target = output or output_name(prediction, SUFFIXES[to][0] if one_file else f"-{to}")
+    target = output or export_name(prediction, to, one_file=one_file)
     check_local(target)
     if one_file:
         _check_suffix(target, to)
@@ -292,7 +281,7 @@ def export_prediction(
         if to == "coco":
             features = WRITERS[to](partial, [export.picture(progress) for export in exports])
         for export in exports if to != "coco" else ():
-            name = f"{export.sample.name}{SUFFIXES[to][0]}"
+            name = f"{export.sample.name}{EXPORTED[to][0]}"
             features += export.write(partial if alone else join(partial, name), progress)
     if skipped:
         warn(
@@ -314,10 +303,10 @@ def export_prediction(
 def _check_suffix(target: str, to: Format) -> None:
     """Refuse a name by which other programs would take the file for another format."""
     suffix = Path(target).suffix.lower()
-    others = [other for other, endings in SUFFIXES.items() if suffix in endings]
+    others = [other for other, endings in EXPORTED.items() if suffix in endings]
     if others and to not in others:
         raise UsageError(
-            f"output must end with {SUFFIXES[to][0]} for --to {to}, got {target}; "
+            f"output must end with {EXPORTED[to][0]} for --to {to}, got {target}; "
             f"name it so, or use --to {' or '.join(others)}"
         )
 

@@ -85,6 +85,20 @@ def check_new_models(overwrite: bool, *, output: str, folds: int, resume: bool) 
         check_new(path, overwrite=overwrite)
 
 
+def export_path(model: str, to: str) -> str:
+    """Name what a model file is exported to, beside it.
+
+    >>> export_path("cells/model.safetensors", "onnx")
+    'cells/model.onnx'
+    """
+    return f"{model.removesuffix(SUFFIX)}.{to}"
+
+
+def check_new_model_export(overwrite: bool, *, source: str, to: str, output: str | None) -> None:
+    """Refuse the export of a model that is there."""
+    check_new(output or export_path(source, to), overwrite=overwrite)
+
+
 def check_places(places: Sequence[str]) -> None:
     """Refuse less than a model file and a dataset."""
     if len(places) < 2:

@@ -160,6 +160,35 @@ def check_new_prediction(
         check_new(output or output_name(source, ".prediction.zarr"), overwrite=overwrite)
 
 
+# What a prediction is exported to, and how such files end, the first way being ours.
+EXPORTED: dict[str, tuple[str, ...]] = {
+    "tiff": (".tif", ".tiff"),
+    "png": (".png",),
+    "geojson": (".geojson", ".json"),
+    "rois": (".zip",),
+    "coco": (".json",),
+    "labelme": (".json",),
+}
+
+
+def export_name(source: str, to: str, *, one_file: bool) -> str:
+    """Name an export after what it is of: one file, or a folder of files."""
+    return output_name(source, EXPORTED[to][0] if one_file else f"-{to}")
+
+
+def check_new_export(overwrite: bool, *, prediction: str, to: str, output: str | None) -> None:
+    """Refuse an export that is there; where its name depends on a foreign store, that comes later.
+
+    That of several images is a folder, but for COCO.
+    """
+    kind = "coco" if to == "coco" else _own_attributes(prediction).get("kind")
+    one_file = {"coco": True, "image": True, "dataset": False, "plate": False}.get(str(kind))
+    if output is not None or one_file is not None:
+        check_new(
+            output or export_name(prediction, to, one_file=bool(one_file)), overwrite=overwrite
+        )
+
+
 def check_new_weights(overwrite: bool, *, source: str, resume: bool) -> None:
     """Refuse weights that are there in an image, or in a sample that a dataset lists."""
     if overwrite or resume or is_remote(source):
