@@ -127,6 +127,40 @@ def test_classes_are_those_of_the_description(labels, tmp_path):
         import_images(str(tmp_path), str(tmp_path / "new.zarr"))
 
 
+@pytest.mark.parametrize("key", ["channel_names", "modality"])
+def test_channels_are_called_as_the_description_says(key, tmp_path):
+    lay(tmp_path, TREES["nnU-Net"][0])
+    labels = {"background": 0, "cell": 1, "more": 2}
+
+    def describe(names):
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, key: names}))
+
+    describe({})
+    import_images(str(tmp_path), str(tmp_path / "old.zarr"))
+    describe({"0": "EM", "1": "DAPI, raw"})
+    assert import_images(str(tmp_path), str(tmp_path / "old.zarr"), append=True).skipped_known == 1
+    import_images(str(tmp_path), str(tmp_path / "out.zarr"))
+    (sample,) = open_dataset(str(tmp_path / "out.zarr")).samples
+    assert sample.image.channel_names == ("EM", "DAPI raw")
+    import_images(str(tmp_path), str(tmp_path / "one.zarr"), channels="em")
+    (sample,) = open_dataset(str(tmp_path / "one.zarr")).samples
+    assert sample.image.channel_names == ("EM",)
+    # Names that are alike, as those of ways to normalize may be, tell no channel.
+    describe({"0": "noNorm", "1": "noNorm"})
+    import_images(str(tmp_path), str(tmp_path / "out.zarr"), overwrite=True)
+    (sample,) = open_dataset(str(tmp_path / "out.zarr")).samples
+    assert sample.image.channel_names == ("0", "1")
+    for names, said in (
+        ({"0": "EM"}, r"every channel of the images, got EM for 2 of '.*c_1_0000\.tif'"),
+        ({"1": "EM", "2": "DAPI"}, "by their numbers from 0 on"),
+        (["EM", "DAPI"], "by their numbers from 0 on"),
+    ):
+        describe(names)
+        with pytest.raises(InputError, match=f"dataset.json must name .*{said}"):
+            import_images(str(tmp_path), str(tmp_path / "new.zarr"))
+    assert not (tmp_path / "new.zarr").exists()
+
+
 def test_a_plain_folder_has_no_layout_and_pickles_are_refused(tmp_path):
     lay(tmp_path, "a.tif= a_other.tif= , a_seg.npy")
     told = Watching()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unetkit.commands.import_images.dataset import DatasetOutput
 from unetkit.commands.import_images.groups import group_finder, grouped
-from unetkit.commands.import_images.layouts import find_layout
+from unetkit.commands.import_images.layouts import channel_names, find_layout
 from unetkit.commands.import_images.masks import survey
 from unetkit.commands.import_images.pairing import Pair, pair_files
 from unetkit.commands.import_images.rules import (
@@ -287,9 +287,10 @@ def import_images(
     OutputError
         If the output is there, or a sample of this name is.
     """
-    if labels is None and (laid := find_layout(source)) is not None:
+    laid = find_layout(source) if labels is None else None
+    if laid is not None:
         source, labels = laid.source, laid.labels
-        progress.note(f"laid out as {laid.tool} does: images {source!r}, masks {labels!r}")
+        progress.note(str(laid))
         if kind == "instances" and laid.kind is not None:
             kind, classes, ignore = laid.kind, classes or laid.classes, laid.ignore
     stored = is_stored(source)
@@ -325,7 +326,8 @@ def import_images(
         check_output(preview, inputs=inputs, overwrite=overwrite or append)
     opened = partial(open_file, axes=axes and check_axes(axes), fill=fill)
     pairs = [replace(pair, scene=scene) for pair in pairs]
-    pairs, files = _open_all(pairs, opened, channels=channels, size=size)
+    names = laid.channels if laid is not None else ()
+    pairs, files = _open_all(pairs, opened, names=names, channels=channels, size=size)
     alone = alone and len(pairs) == 1  # a file may hold several scenes
     if group is not None:
         if alone:
@@ -447,13 +449,14 @@ def _open_all(
     pairs: Sequence[Pair],
     opened: Callable[..., ImageFile],
     *,
+    names: Sequence[str],
     channels: str | None,
     size: dict[str, float] | None,
 ) -> tuple[list[Pair], list[ImageFile]]:
     kept: list[Pair] = []
     files: list[ImageFile] = []
     sets: dict[Path, int] = {}  # which of them a further file of its set belongs to
-    names: tuple[str, ...] = ()  # of the first file's channels
+    first_names: tuple[str, ...] = ()  # of the first file's channels
     waiting = deque(pairs)
     while waiting:
         pair = waiting.popleft()
@@ -463,20 +466,21 @@ def _open_all(
             continue
         if pair.channels:
             parts = [opened(path, scene=pair.scene) for path in pair.channels.values()]
-            file = joined(parts, list(pair.channels))
+            file = joined(parts, channel_names(pair, names))
         else:
             file = opened(pair.image, scene=pair.scene)
         if pair.scene is None and len(file.scenes) > 1:
             waiting.extendleft(reversed(_by_scene(pair, file.scenes)))
             continue
         sets.update((resolved(other), len(kept)) for other in file.files)
-        names = names or file.channels
+        first_names = first_names or file.channels
         if channels is not None:
             # Where images name the same channels, a number means that of the first image.
-            same = are_named(names) and sorted(names) == sorted(file.channels)
-            numbers = channel_numbers(channels, names if same else file.channels, of=pair.image)
+            same = are_named(first_names) and sorted(first_names) == sorted(file.channels)
+            known_names = first_names if same else file.channels
+            numbers = channel_numbers(channels, known_names, of=pair.image)
             if same:
-                numbers = [file.channels.index(names[number]) for number in numbers]
+                numbers = [file.channels.index(first_names[number]) for number in numbers]
             file = file.pick(numbers) if "c" in file.axes else file
         sizes = {**(file.pixel_size or {}), **(size or {})}
         known = {axis: sizes[axis] for axis in file.axes if axis in sizes}

@@ -16,7 +16,13 @@ from unetkit.errors import InputError, OutputError, UsageError, command_line
 from unetkit.machine import ahead
 from unetkit.progress import Portion, span
 from unetkit.storage.chunks import empty_chunks
-from unetkit.storage.datasets import Dataset, DatasetWriter, open_dataset, order_remark
+from unetkit.storage.datasets import (
+    Dataset,
+    DatasetWriter,
+    are_named,
+    open_dataset,
+    order_remark,
+)
 from unetkit.storage.image_writer import create_image, create_labels, update_attributes
 from unetkit.storage.outputs import check_output, discard, staged
 from unetkit.storage.pyramids import add_pyramid
@@ -234,12 +240,14 @@ def _inputs(pairs: Sequence[Pair]) -> list[str]:
 
 def _is_same(sample: Sample, pair: Pair, file: ImageFile, *, rules: MaskRules) -> bool:
     """Tell whether a sample was made from an image and its mask; what is left out is not asked."""
+    names = sample.image.channel_names
     same = (
         sample.data.axes == file.axes
         and sample.data.shape == file.shape
         and sample.data.dtype == file.dtype
         and file.pixel_size in (None, sample.image.pixel_size)
-        and sample.image.channel_names == file.channels
+        # Names that nobody read when the sample was made make no other image.
+        and (names == file.channels or not are_named(names))
     )
     # What of it is damaged is known only when it was read.
     same = same and _holds(sample.data, file.load(), file)

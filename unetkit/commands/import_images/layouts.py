@@ -12,7 +12,9 @@ from unetkit.errors import InputError, MissingError
 from unetkit.storage.readers import suffixes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from unetkit.commands.import_images.pairing import Pair
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,22 @@ class LaidOut:
     kind: Literal["classes"] | None = None  # of the labels, where the tool says it
     classes: str | None = None
     ignore: int | None = None
+    channels: tuple[str, ...] = ()  # names of the images' channels, where the tool says them
+
+    def __str__(self) -> str:
+        named = f", channels {', '.join(self.channels)}" if self.channels else ""
+        return f"laid out as {self.tool} does: images {self.source!r}, masks {self.labels!r}{named}"
+
+
+def channel_names(pair: Pair, told: Sequence[str]) -> list[str]:
+    """Name the channels of an image that has a file for each: as `told`, or as the files do."""
+    if told and len(told) != len(pair.channels):
+        raise InputError(
+            "dataset.json must name every channel of the images, got"
+            f" {', '.join(told)} for {len(pair.channels)} of {pair.image!r}; mend it, or name both"
+            " folders"
+        )
+    return list(told or pair.channels)
 
 
 def find_layout(source: str) -> LaidOut | None:
@@ -70,7 +88,7 @@ def find_layout(source: str) -> LaidOut | None:
             alone = not any(_has_images(folder, suffix) for suffix in suffixes())
             found = sides if alone and all(Path(side).is_dir() for side in sides) else None
         if found is not None:
-            more = _classes(folder / "dataset.json") if layout.tool == "nnU-Net" else {}
+            more = _described(folder / "dataset.json") if layout.tool == "nnU-Net" else {}
             return LaidOut(layout.tool, *found, **more)
     return None
 
@@ -114,17 +132,38 @@ def _names(pattern: str) -> set[str]:
         return set()
 
 
-def _classes(path: Path) -> dict[str, Any]:
-    """Read what nnU-Net's description says of the values in the masks."""
+def _described(path: Path) -> dict[str, Any]:
+    """Read what nnU-Net's description says of the values in the masks, and of the channels."""
     if not path.is_file():
         return {"kind": "classes"}
     try:
-        named = dict(json.loads(path.read_text("utf-8"))["labels"])
+        told = json.loads(path.read_text("utf-8"))
+        named = dict(told["labels"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"dataset.json must name the labels as nnU-Net does, got {str(path)!r}; mend it, or"
             " name both folders"
         ) from error
+    # The first version called channels modalities.
+    channels = _channels(told.get("channel_names", told.get("modality", {})), path)
+    return {**_classes(named), "channels": channels}
+
+
+def _channels(named: Any, path: Path) -> tuple[str, ...]:
+    """Return the names of channels in the order of their numbers; none where two are alike."""
+    try:
+        found = {int(n): " ".join(str(name).replace(",", " ").split()) for n, name in named.items()}
+        names = tuple(found[number] for number in range(len(named)))
+    except (AttributeError, ValueError, KeyError) as error:
+        raise InputError(
+            "dataset.json must name the channels by their numbers from 0 on as nnU-Net does, got"
+            f" {named!r:.80} in {str(path)!r}; mend it, or name both folders"
+        ) from error
+    return names if len(set(names)) == len(names) and all(names) else ()
+
+
+def _classes(named: dict[str, Any]) -> dict[str, Any]:
+    """Say in the words of options which value is which class."""
     # The first version had numbers before names.
     pairs = [(v, k) if str(k).isdigit() else (k, v) for k, v in named.items()]
     if not all(str(value).isdigit() for _, value in pairs):
