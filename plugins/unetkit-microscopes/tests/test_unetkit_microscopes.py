@@ -164,6 +164,20 @@ def test_what_bioio_opens_or_what_to_install(tmp_path):
         with pytest.raises(ResourceError, match=r"pip install 'unetkit-microscopes\[bioio\]'"):
             open_other(path)
         return
-    mrc.imsave(path, GREY[0, 0].astype(np.int16))
+    # Of fewer than five planes mrc makes channels.
+    planes = GREY.reshape(-1, 70, 90)[:7].astype(np.int16)
+    mrc.imsave(path, planes, resolution=(0.5, 0.25, 2))
+    check_reader(open_other, path)
     file = open_other(path)
-    np.testing.assert_array_equal(file.load(), GREY[0, 0].astype(np.int16))
+    np.testing.assert_array_equal(file.load(), planes)
+    assert (file.axes, file.pixel_size) == ("zyx", {"y": 0.25, "x": 0.5, "z": 2.0})
+    np.testing.assert_array_equal(file.read(5, y=(3, 9), x=(11, 59))[0], planes[5, 3:9, 11:59])
+
+
+def test_bioio_gives_the_pixels_of_real_nd2_that_nd2_gives():
+    pytest.importorskip("bioio_nd2")
+    for path in map(str, real(".nd2")):
+        check_reader(open_other, path)
+        other, own = open_other(path), open_nd2(path)
+        assert (other.axes, other.channel_names) == (own.axes, own.channel_names)
+        np.testing.assert_array_equal(other.load(), own.load())

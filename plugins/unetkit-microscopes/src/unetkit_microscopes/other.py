@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit import ImageFile, choose_scene, reading
-from unetkit.errors import ResourceError
+from unetkit.errors import InputError, ResourceError
 from unetkit_microscopes.asked import arranged, check_there, known_sizes
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def _opened(path: str) -> Any:
     suffix = Path(path).suffix
     try:
         from bioio import BioImage
+        from bioio.plugins import get_plugins
         from bioio_base.exceptions import UnsupportedFileFormatError
     except ImportError as error:
         raise ResourceError(
@@ -104,6 +105,11 @@ def _opened(path: str) -> Any:
     try:
         return BioImage(path)
     except UnsupportedFileFormatError as error:
+        if any(path.lower().endswith(end) for end in get_plugins(use_cache=True)):
+            raise InputError(
+                f"image file must be one that the reader of bioio for {suffix} takes, got {path!r};"
+                " it may be damaged or cut short: copy it again, or save it as OME-TIFF"
+            ) from error
         reason = " ".join(str(error).split())
         raise ResourceError(
             f"a reader of bioio for {suffix} must be installed and take {path!r}, got"
