@@ -115,7 +115,29 @@ def test_a_grey_palette_is_greys_either_way(tmp_path):
         file = open_file(path, labels=labels)
         assert file.axes == "yx"
         assert np.array_equal(file.load(), (GREY % 2) * 200)
-        assert file.remarks == ("carry a palette, whose greys came in",)
+        background = ", black as background" if labels else ""
+        assert file.remarks == (f"carry a palette, whose greys came in{background}",)
+
+
+@pytest.mark.parametrize(
+    ("palette", "shown"),
+    [
+        ([255, 255, 255, 0, 0, 0], "white"),  # as ImageJ shows a mask
+        ([255, 255, 255, 0, 0, 0, 128, 128, 128], "white"),
+        ([9, 9, 9, 255, 255, 255], "#090909"),
+        ([10, 20, 30, 255, 0, 0, 0, 255, 0], "#0a141e"),
+        ([0, 0, 0] + 2 * [255, 255, 255], "black"),
+    ],
+)
+def test_index_0_of_the_palette_of_a_mask_is_background_and_said(palette, shown, tmp_path):
+    indices = GREY % (len(palette) // 3)
+    picture = Image.fromarray(indices).convert("P")
+    picture.putpalette(palette)
+    picture.save(tmp_path / "a.png")
+    file = open_file(str(tmp_path / "a.png"), labels=True)
+    assert np.array_equal(file.load(), indices)
+    said = f"carry a palette, whose indices came in, 0 ({shown}) as background"
+    assert file.remarks == (said,)
 
 
 @pytest.mark.parametrize("labels", [False, True])

@@ -99,7 +99,10 @@ def test_a_palette_is_colours_or_as_labels_indices(tmp_path):
         colormap=colours.astype(np.uint16) * 257,
     )
     assert np.array_equal(open_tiff(path).load(), colours[:, RGB[..., 0]])
-    assert np.array_equal(open_tiff(path, labels=True).load(), RGB[..., 0])
+    mask = open_tiff(path, labels=True)
+    assert np.array_equal(mask.load(), RGB[..., 0])
+    code = "".join(f"{part:02x}" for part in colours[:, 0])
+    assert mask.remarks == (f"carry a palette, whose indices came in, 0 (#{code}) as background",)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "int16", "float16", "float32", "float64", "uint32"])

@@ -291,6 +291,17 @@ class ImageFile:
         return replace(self, strips=strips, regions=regions if opened else None)
 
 
+def indices_remark(colour: Sequence[int]) -> str:
+    """Say that labels are the indices of a palette, of which 0 is shown in a colour.
+
+    >>> indices_remark([255, 255, 255])
+    'carry a palette, whose indices came in, 0 (white) as background'
+    """
+    code = "#" + "".join(f"{int(part):02x}" for part in colour)
+    shown = {"#000000": "black", "#ffffff": "white"}.get(code, code)
+    return f"carry a palette, whose indices came in, 0 ({shown}) as background"
+
+
 def joined(files: Sequence[ImageFile], names: Sequence[str]) -> ImageFile:
     """Return several files of one channel each as one image with these channels.
 

@@ -18,7 +18,15 @@ from PIL.PngImagePlugin import PngImageFile
 from unetkit.errors import InputError, UsageError
 from unetkit.registry import Registry
 from unetkit.storage.atomic import is_stored
-from unetkit.storage.image_file import AXES, PNG_SIGNATURE, ImageFile, Strip, check_axes, reading
+from unetkit.storage.image_file import (
+    AXES,
+    PNG_SIGNATURE,
+    ImageFile,
+    Strip,
+    check_axes,
+    indices_remark,
+    reading,
+)
 from unetkit.storage.images import open_image
 
 # The entry points of an installed copy may still name it here; to go after one release.
@@ -167,9 +175,9 @@ def open_picture(path: str, *, axes: str | None = None, labels: bool = False) ->
     """Look into a PNG or JPEG, whichever of the two the bytes are.
 
     Grey, colours and palettes of 1 to 16 bits. A palette of greys gives its greys, as labels only
-    where each is there once; any other gives its colours, or as labels its indices. Alpha is
-    dropped, but not of labels. An EXIF orientation is not applied, because masks are drawn on, and
-    other tools read, the pixels as they are stored.
+    where each is there once and 0 is black; any other gives its colours, or as labels its indices.
+    Alpha is dropped, but not of labels. An EXIF orientation is not applied, because masks are drawn
+    on, and other tools read, the pixels as they are stored.
 
     Parameters
     ----------
@@ -209,7 +217,7 @@ def open_picture(path: str, *, axes: str | None = None, labels: bool = False) ->
     remarks = {
         "carry an EXIF orientation, which was not applied": turned,
         "hold more than one picture, of which the first came in": frames > 1,
-        f"carry a palette, whose {told} came in": told,
+        told: told,
     }
     return ImageFile(
         path,
@@ -280,16 +288,21 @@ def _is_deep(picture: PngImageFile | JpegImageFile) -> bool:
 def _is_grey(picture: Image, *, labels: bool) -> bool:
     colours = np.asarray(picture.getpalette(), dtype=np.uint8).reshape(-1, 3)
     grey = bool((colours == colours[:, :1]).all())
-    # Labels that a palette shows alike stay apart.
-    return grey and not (labels and np.unique(colours[:, 0]).size < len(colours))
+    # Labels that a palette shows alike stay apart, and 0 is background however it is shown: ImageJ
+    # shows objects black on white, by a palette whose greys would swap the two.
+    alike = np.unique(colours[:, 0]).size < len(colours)
+    return grey and not (labels and (alike or colours[0].any()))
 
 
 def _palette_remark(picture: Image, *, labels: bool) -> str:
     """Name what of a palette comes in; nothing where its greys are its indices."""
+    palette = picture.getpalette() or []
+    greys = palette[::3]
     if not _is_grey(picture, labels=labels):
-        return "indices" if labels else "colours"
-    greys = (picture.getpalette() or [])[::3]
-    return "" if greys == list(range(len(greys))) else "greys"
+        return indices_remark(palette[:3]) if labels else "carry a palette, whose colours came in"
+    if greys == list(range(len(greys))):
+        return ""
+    return "carry a palette, whose greys came in" + (", black as background" if labels else "")
 
 
 def _strips(path: str, labels: bool, height: int) -> Iterator[Strip]:

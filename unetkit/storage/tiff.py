@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 
 from unetkit.errors import InputError, LabelError
-from unetkit.storage.image_file import AXES, Damage, ImageFile, Strip, reading
+from unetkit.storage.image_file import AXES, Damage, ImageFile, Strip, indices_remark, reading
 from unetkit.storage.pixel_size import micrometres
 from unetkit.storage.tiff_bands import (
     LOOKED_AT,
@@ -500,8 +500,8 @@ def _remarks(
     elif len(tif.series) > 1 or _images(tif) > 1:
         remarks.append("hold more than one series, of which the first came in")
     if page.photometric.name == "PALETTE" and layout.colours is None:
-        what = "a palette, whose indices" if labels else "a lookup table, without which the pixels"
-        remarks.append(f"carry {what} came in")
+        table = "carry a lookup table, without which the pixels came in"
+        remarks.append(indices_remark(page.colormap[:, 0] >> 8) if labels else table)
     elif layout.colours is not None and not np.array_equal(layout.colours[0], np.arange(256)):
         what = "greys" if len(layout.colours) == 1 else "colours"
         remarks.append(f"carry a palette, whose {what} came in")
