@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from unetkit.errors import OutputError, UsageError
+from unetkit.errors import OutputError, ResourceError, UsageError
+from unetkit.training import run_folder
 from unetkit.training.checkpoint import Position
 from unetkit.training.run_folder import RunFolder, _belongs
 
@@ -218,3 +219,29 @@ def test_the_input_is_never_the_output(tmp_path):
 def test_a_training_works_on_a_disk():
     with pytest.raises(UsageError, match="must be a path on this machine"):
         RunFolder("s3://bucket/model.safetensors", inputs=[], overwrite=False)
+
+
+def test_a_disk_that_takes_no_folder_leaves_what_an_earlier_training_left(
+    output, tmp_path, monkeypatch
+):
+    fail(RunFolder(output, inputs=[], overwrite=False), keep=b"earlier")
+
+    def full(path):
+        raise ResourceError(f"{path} must be writable, got: no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "make_folder", full)
+        with pytest.raises(ResourceError), RunFolder(output, inputs=[], overwrite=True):
+            pass
+    assert files(tmp_path) == ["model.train"]
+    assert (tmp_path / "model.train/best.safetensors").read_bytes() == b"earlier"
+
+
+def test_what_an_earlier_training_left_goes_with_the_model_at_the_latest(output, tmp_path):
+    place = RunFolder(output, inputs=[], overwrite=False)
+    with place:
+        place.keep_best(b"best", step=1)
+        # As a kill between the two leaves it.
+        (tmp_path / ".model.train.unetkit-earlier").mkdir()
+        place.publish()
+    assert not (tmp_path / ".model.train.unetkit-earlier").exists()

@@ -105,12 +105,16 @@ class RunFolder:
             sweep(self.folder)
             return self
         self._set_earlier_aside()
-        # It appears with the mark by which a later training knows it, also after a crash.
-        partial = partial_url(self.folder)
-        discard(partial)
-        make_folder(f"{partial}/.unetkit")
-        Path(partial).rename(self.folder)
-        self._open_log()
+        try:
+            # It appears with the mark by which a later training knows it, also after a crash.
+            partial = partial_url(self.folder)
+            discard(partial)
+            make_folder(f"{partial}/.unetkit")
+            Path(partial).rename(self.folder)
+            self._open_log()
+        except BaseException:
+            self._put_back()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,9 +122,14 @@ class RunFolder:
         if self._stream is not None:
             self._stream.close()
         if not (self._published or Path(self.best).exists() or self.states.any):
-            discard(self.folder)
-            if self._earlier.exists():
-                self._earlier.rename(self.folder)
+            self._put_back()
+
+    def _put_back(self) -> None:
+        """Leave everything as it was before this training."""
+        for place in (partial_url(self.folder), self.folder):
+            discard(place)
+        if self._earlier.exists():
+            self._earlier.rename(self.folder)
 
     def _set_earlier_aside(self) -> None:
         """Keep what an earlier training left until this one has a model of its own."""
@@ -251,6 +260,8 @@ class RunFolder:
             content = with_decision(content, decision, path=self.best)
         write_bytes(self.output, content)
         self._published = True
+        # A training that was killed right after it had kept its first model has left it.
+        discard(str(self._earlier))
         if not keep_state:
             discard(self.folder)
 
