@@ -1,4 +1,10 @@
-"""What is asked of a reader and can't be had of any microscope's file."""
+"""What is asked of every reader here, and can't be had of any microscope's file.
+
+A reader takes the path of a file; `axes`, which can only be those that the file has; `labels`,
+which must be False; and `scene`, a name or number, else the first. It returns an `ImageFile`. It
+raises a MissingError if there is no such file, an InputError if it can't be read, holds no image or
+has other axes than time, channels, depth and the plane, and a UsageError if it has no such scene.
+"""
 
 from __future__ import annotations
 

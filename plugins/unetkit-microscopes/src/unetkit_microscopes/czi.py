@@ -35,29 +35,7 @@ def open_czi(
 ) -> ImageFile:
     """Look into a CZI at full size; what of a scene was never scanned reads as 0.
 
-    Parameters
-    ----------
-    path : str
-        The file.
-    axes : str, optional
-        Can only be those that it has.
-    labels : bool
-        Must be False.
-    scene : str, optional
-        A name or number; else the first.
-
-    Returns
-    -------
-    ImageFile
-
-    Raises
-    ------
-    MissingError
-        If there is no such file.
-    InputError
-        If it can't be read, or has other axes than time, channels, depth and the plane.
-    UsageError
-        If it has no such scene.
+    The rest is as `asked` says of every reader.
     """
     check_there(path, labels=labels)
     with reading(path), czi.open_czi(path) as file:

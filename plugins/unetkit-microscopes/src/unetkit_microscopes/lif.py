@@ -27,30 +27,7 @@ def open_lif(
 ) -> ImageFile:
     """Look into one image of a LIF; its scenes are called by their paths in the project.
 
-    Parameters
-    ----------
-    path : str
-        The file.
-    axes : str, optional
-        Can only be those that it has.
-    labels : bool
-        Must be False.
-    scene : str, optional
-        A name or number; else the first.
-
-    Returns
-    -------
-    ImageFile
-
-    Raises
-    ------
-    MissingError
-        If there is no such file.
-    InputError
-        If it can't be read, holds no image, or other axes than time, channels, depth and the
-        plane.
-    UsageError
-        If it has no such scene.
+    The rest is as `asked` says of every reader.
     """
     check_there(path, labels=labels)
     with reading(path), LifFile(path) as file:

@@ -21,32 +21,9 @@ if TYPE_CHECKING:
 def open_nd2(
     path: str, *, axes: str | None = None, labels: bool = False, scene: str | None = None
 ) -> ImageFile:
-    """Look into one position of an ND2.
+    """Look into one position of an ND2; one that says that it lacks frames is refused.
 
-    Parameters
-    ----------
-    path : str
-        The file.
-    axes : str, optional
-        Can only be those that it has.
-    labels : bool
-        Must be False.
-    scene : str, optional
-        The name or number of a position; else the first.
-
-    Returns
-    -------
-    ImageFile
-
-    Raises
-    ------
-    MissingError
-        If there is no such file.
-    InputError
-        If it can't be read, says that it lacks frames, or has other axes than time, channels,
-        depth and the plane.
-    UsageError
-        If it has no such position.
+    The rest is as `asked` says of every reader.
     """
     check_there(path, labels=labels)
     with reading(path), nd2.ND2File(path) as file:

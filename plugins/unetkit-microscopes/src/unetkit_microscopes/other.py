@@ -21,33 +21,9 @@ if TYPE_CHECKING:
 def open_other(
     path: str, *, axes: str | None = None, labels: bool = False, scene: str | None = None
 ) -> ImageFile:
-    """Look into one scene of a file that bioio opens.
+    """Look into one scene of a file that bioio opens; a ResourceError where it can open none such.
 
-    Parameters
-    ----------
-    path : str
-        The file.
-    axes : str, optional
-        Can only be those that it has.
-    labels : bool
-        Must be False.
-    scene : str, optional
-        A name or number; else the first.
-
-    Returns
-    -------
-    ImageFile
-
-    Raises
-    ------
-    MissingError
-        If there is no such file.
-    ResourceError
-        If bioio, or its reader for the format, is not installed.
-    InputError
-        If it can't be read.
-    UsageError
-        If it has no such scene.
+    The rest is as `asked` says of every reader.
     """
     check_there(path, labels=labels)
     with reading(path):
