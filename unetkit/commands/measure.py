@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from unetkit.engine.regions import Regions
+    from unetkit.engine.regions import InRegions, Regions
     from unetkit.options import (
         Axes,
         LabelName,
@@ -280,6 +280,7 @@ def _count_objects(
         points=[objects.centroid_pixels(plane) for plane in planes] if by_centroid else (),
         **task.run,
     )
+    _warn_of_mask(sample, found, task.run["progress"])
     members, rows = [], []
     for number, (plane, one) in enumerate(zip(planes, found, strict=True)):
         own, table = one.members, one.table
@@ -309,6 +310,18 @@ def _check_counted(task: _Task, rows: Sequence[Mapping[str, Cell]]) -> None:
             f"regions must hold pixels of their image that are judged, got none in {first.url!r}"
             f" for {first.image.height} x {first.image.width} pixels; are they another image's, or"
             " of another scale?"
+        )
+
+
+def _warn_of_mask(sample: Sample, found: Sequence[InRegions], progress: Progress) -> None:
+    """Say that regions were counted whole, unless they are as large as the mask, or it is all."""
+    judged = _judged(sample)
+    share, counted = judged.get("share"), sum(one.table.pixels for one in found)
+    if isinstance(share, float) and share < 1 and counted != judged.get("pixels"):
+        warn(
+            progress,
+            f"regions of {sample.name!r} are counted whole, though only {share:.1%} of the image"
+            " lie in the mask of its prediction; take regions within the mask, or the mask itself",
         )
 
 
@@ -347,6 +360,8 @@ def _measure_classes(task: _Task) -> MeasureReport:
         count_classes(sample.labels("classes"), sample.ignore, **task.run)
         for sample in task.samples
     ]
+    for sample, planes in zip(task.samples, counted, strict=True):
+        _leave_out_unjudged(sample, planes, task.run["progress"])
     names = max((sample.class_names for sample in task.samples), key=len)
     highest = max((max(plane, default=0) for planes in counted for plane in planes), default=0)
     count = max(len(names), highest + 1)
@@ -370,6 +385,35 @@ def _measure_classes(task: _Task) -> MeasureReport:
     return MeasureReport(task.output, None, samples, classes=count, regions=tuple(inside))
 
 
+def _judged(sample: Sample) -> dict[str, Any]:
+    """Return what a prediction says of the mask with which it was made, if there was one."""
+    attributes = sample.image.label_attributes.get(sample.label_kind or "", {})
+    for told in (attributes.get("prediction"), sample.image.attributes.get("prediction")):
+        found = told.get("judged") if isinstance(told, dict) else None
+        if isinstance(found, dict) and sample.chosen is None:
+            return found
+    return {}
+
+
+def _leave_out_unjudged(sample: Sample, planes: Sequence[Counter[int]], progress: Progress) -> None:
+    """Take what lies outside of the mask of a prediction out of its background, where it is."""
+    judged, name = _judged(sample), sample.name
+    pixels = judged.get("planes")
+    if not isinstance(pixels, list) or len(pixels) != len(planes) or sample.ignore is not None:
+        return
+    if judged.get("reach"):
+        warn(
+            progress,
+            f"the classes of {name!r} go beyond the mask of its prediction, with whose objects they"
+            " were made, so that shares are of the whole image",
+        )
+        return
+    for plane, own in zip(planes, pixels, strict=True):
+        plane[0] = max(0, plane[0] - (sum(plane.values()) - int(own)))
+    share = sum(pixels) / (len(planes) * sample.data.height * sample.data.width)
+    progress.note(f"areas and shares of {name!r} are of the {share:.1%} of the image in its mask")
+
+
 def _class_cells(
     counts: Counter[int], names: Sequence[str], size: tuple[float, float] | None
 ) -> Iterator[list[Cell]]:
@@ -386,6 +430,7 @@ def _count_classes_inside(
     """Give a row for each class in each region."""
     labels, regions = sample.labels("classes"), task.regions[sample.name]
     found = count_in_regions(regions, labels, blocks=labels, ignore=sample.ignore, **task.run)
+    _warn_of_mask(sample, found, task.run["progress"])
     for number, one in enumerate(found):
         for region in regions.on(number, one.table):
             own = one.table.true == region

@@ -24,7 +24,7 @@ from unetkit.storage.atomic import write_text
 from unetkit.storage.chunks import ChunkInventory, inventory
 from unetkit.storage.collections import COLLECTIONS, each_at_once
 from unetkit.storage.ome import FORMATS, OmeVersion
-from unetkit.storage.pixel_size import parse_pixel_size
+from unetkit.storage.pixel_size import parse_pixel_size, plane_pixel
 from unetkit.version import __version__
 
 if TYPE_CHECKING:
@@ -382,6 +382,22 @@ class Plan:
             for plane in range(sample.data.planes)
             for tile in self.tiles(sample)
         )
+
+    @cached_property
+    def judged(self) -> dict[str, Any]:
+        """Say how much of the published image lies in the mask; nothing where there is none."""
+        if self.mask is None:
+            return {}
+        (sample,) = self.samples
+        image = sample.original if self.is_magnified(sample) else sample.image
+        data, size = image.data, plane_pixel(image.pixel_size)
+        planes = replace(self.mask, height=data.height, width=data.width).areas()
+        planes = planes * (data.planes // len(planes))
+        pixels = sum(planes)
+        told = {"pixels": pixels, "share": pixels / _pixels([data])}
+        area = {} if size is None else {"area_um2": pixels * size[0] * size[1]}
+        # Objects are followed beyond the mask, for which its pixels are still what was judged.
+        return {"judged": told | area | {"planes": planes, "reach": self.mask.reach}}
 
     @property
     def passes(self) -> int:
