@@ -21,11 +21,12 @@ def labels(seed):
     return ndimage.label(noise > 0.51)[0].astype(np.uint16)
 
 
-def write(url, samples):
+def write(url, samples, groups=()):
     writer = DatasetWriter(url)
-    for name, one in samples.items():
+    for number, (name, one) in enumerate(samples.items()):
         image = np.where(one > 0, 200, 40).astype(np.uint8)
-        writer.add(name, image, axes="yx", labels=one)
+        group = groups[number] if groups else None
+        writer.add(name, image, axes="yx", labels=one, group=group)
     writer.finish()
     return url
 
@@ -123,6 +124,35 @@ def test_samples_sort_and_filter(opened):
     assert head.get_attribute("aria-sort") == "descending"
     opened.find_element("id", "filter").send_keys("s3")
     assert names() == ["s3"]
+
+
+def test_groups_have_a_line_each_where_there_are_some(browser, opened, tmp_path):
+    section = opened.find_element("id", "groups")
+    assert not section.is_displayed()
+    sure = opened.find_element("id", "sure").text
+    assert "resamples of 6 images, of images like these" in sure
+    truth = {f"s{n}": labels(n)[:40, :40] for n in range(6)}
+    lost = {name: np.where(one % 3 == 0, 0, one).astype(np.uint16) for name, one in truth.items()}
+    url, groups = str(tmp_path / "r.html"), ["m1", "m2", "m3", "m4", "m5", EVIL]
+    told = evaluate(
+        write(str(tmp_path / "p.zarr"), lost),
+        write(str(tmp_path / "t.zarr"), truth, groups),
+        report=url,
+        scheduler="sync",
+        bootstrap=50,
+    )
+    browser.get((tmp_path / "r.html").as_uri())
+    head, *rows = browser.execute_script(
+        "return [...document.querySelectorAll('#groups tr')]"
+        ".map(row => [...row.cells].map(cell => cell.innerText))"
+    )
+    assert head[:3] == ["group", "average precision 50", "average precision"]
+    assert [row[0] for row in rows] == list(told.groups)
+    assert [float(row[2]) for row in rows] == [
+        pytest.approx(one.to_dict()["average_precision"], abs=1e-4) for one in told.groups.values()
+    ]
+    sure = browser.find_element("id", "sure").text
+    assert "resamples of 6 groups, of groups like these" in sure
 
 
 def test_a_definition_opens_by_keyboard_and_what_a_score_is_for_is_seen(opened):
