@@ -172,6 +172,11 @@ def test_what_bioio_opens_or_what_to_install(tmp_path):
     np.testing.assert_array_equal(file.load(), planes)
     assert (file.axes, file.pixel_size) == ("zyx", {"y": 0.25, "x": 0.5, "z": 2.0})
     np.testing.assert_array_equal(file.read(5, y=(3, 9), x=(11, 59))[0], planes[5, 3:9, 11:59])
+    mrc.imsave(path, planes[:3], ifExists="overwrite")
+    check_reader(open_other, path)
+    file = open_other(path)
+    assert (file.axes, file.channel_names) == ("cyx", ())
+    np.testing.assert_array_equal(file.load(), planes[:3])
 
 
 def test_bioio_gives_the_pixels_of_real_nd2_that_nd2_gives():

@@ -31,10 +31,10 @@ def open_other(
         names = tuple(map(str, image.scenes)) if len(image.scenes) > 1 else ()
         number = choose_scene(scene, names, path=path)
         image.set_scene(number)
-        pixels = image.dask_data
-        order = image.dims.order.lower()
+        pixels, order = _pixels(image)
         sizes = dict(zip(order, pixels.shape, strict=True))
         names_of = tuple(map(str, image.channel_names or ()))
+        names_of = () if all(map(str.isdecimal, names_of)) else names_of
         pixel_size, dtype = _pixel_size(image), pixels.dtype
     samples = sizes.pop("s", 1)
     depth, sizes["c"] = sizes["z"], sizes["c"] * samples
@@ -91,6 +91,23 @@ def _opened(path: str) -> Any:
             f"a reader of bioio for {suffix} must be installed and take {path!r}, got"
             f" {reason:.300}; install one, such as bioio-bioformats"
         ) from error
+
+
+def _pixels(image: Any) -> tuple[Any, str]:
+    """Return all pixels, of which none is read yet, and their axes.
+
+    BioImage gives the name of one channel to several that a reader has no names for, and fails.
+    """
+    try:
+        return image.dask_data, image.dims.order.lower()
+    except ValueError:
+        from bioio_base.transforms import reshape_data
+
+        found = image.reader.xarray_dask_data
+        order = "TCZYXS" if "S" in found.dims else "TCZYX"
+        if set(found.dims) - set(order):
+            raise
+        return reshape_data(found.data, "".join(found.dims), order), order.lower()
 
 
 def _pixel_size(image: Any) -> dict[str, float] | None:
