@@ -104,6 +104,17 @@ def test_the_bar_is_full_when_the_last_validation_is_done(main_callback):
     assert screen.status == "loss 1.000 · AP 0.500 (best)"
 
 
+def test_no_bar_tells_the_time_of_all_steps_by_the_first(main_callback):
+    watch, screen = main_callback(steps=100)
+    for step in range(1, 20):
+        watch.stepped(step, loss=1.0, rate=0.1)
+    watch.planned(20, steps=100, seconds_a_step=1.0)
+    watch.stepped(20, loss=1.0, rate=0.1)
+    assert screen.stages == [["finding the pace", 20, 19], ["training", 100, 20]]
+    (said,) = screen.notes
+    assert said.startswith("100 steps will take about 1 min 28 s, until ")
+
+
 def test_with_a_budget_the_bar_first_counts_steps_to_the_pace(work, main_callback):
     watch, screen = main_callback(steps=1000, time_budget="1h")
     for step in (1, 2, 3, 4):

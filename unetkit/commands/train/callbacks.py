@@ -91,6 +91,7 @@ class MainCallback(Callback):
         self._began = time.monotonic()
         self._steps, self._done = description.plan.steps, 0
         self._smooth: float | None = None
+        self._finds_pace = False
         self._score = ""
         self._kept = False
         self.fit: Fit | None = None
@@ -103,10 +104,12 @@ class MainCallback(Callback):
         """Begin the log with `settings`, all else that decides about the weights, and the bar."""
         self._run_folder.write(event="start", **{**self._description.to_dict(), **settings})
         self._log_warnings()
-        if self._description.plan.budget is None:
-            self._progress.start("training", total=self._steps)
-        else:
+        # The first steps are slow: no bar may tell from them how long all will take.
+        self._finds_pace = self._description.plan.budget is not None or self._steps > WARM
+        if self._finds_pace:
             self._progress.start("finding the pace", total=WARM)
+        else:
+            self._progress.start("training", total=self._steps)
 
     def go_on(self, state: Checkpoint) -> None:
         """Go on with log and bar from a state that holds what `to_dict` returned."""
@@ -117,6 +120,8 @@ class MainCallback(Callback):
         self._smooth, self._score = earlier["smooth"], earlier["score"]
         self._steps, self._done = state.facts["pace"]["steps"], state.facts["position"]["step"]
         self._kept = state.facts["position"]["best"] is not None
+        # A budget changes the number of steps once the pace is known.
+        self._finds_pace = self._description.plan.budget is not None
         self._log_warnings()
         self._progress.start("training", total=self._steps)
         self._progress.advance(min(self._done, self._steps - 1), status=self._status())
@@ -130,6 +135,7 @@ class MainCallback(Callback):
         if self._description.plan.budget is not None:
             self._steps = steps
             self._run_folder.write(event="planned", step=step, steps=steps)
+        if self._finds_pace:
             self._progress.start("training", total=steps)
             self._progress.advance(min(step, steps) - 1)
         left = (steps - step) * seconds_a_step * (1 + SHARE)
