@@ -42,7 +42,7 @@ ROOMS = {
     "onnxruntime": ["models/export.py"],
     "segmentation_models_pytorch": ["models/smp.py", "models/losses.py"],
     # In models for the one kernel whose sums must run in a fixed order.
-    "numba": ["arrays/*", "scores/*", "models/convolutions.py"],
+    "numba": ["arrays/*", "scores/*", "models/convolutions.py", "kernel_cache.py"],
     "PIL": ["storage/readers.py", "views/*"],
     "typer": ["cli/*"],
     "rich": ["cli/*"],

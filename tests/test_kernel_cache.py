@@ -1,11 +1,11 @@
 """Compiled code finds a place, also where home and package can't be written to."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import pytest
 
 from unetkit import kernel_cache
@@ -77,21 +77,18 @@ def test_settings_of_numba_in_the_current_folder_do_not_count(tmp_path):
     assert not (tmp_path / "evil").exists()
 
 
-def test_what_was_compiled_before_is_found(tmp_path, monkeypatch):
-    monkeypatch.setenv(kernel_cache.VARIABLE, str(tmp_path))
-    assert not kernel_cache.is_compiled("warp_kernels")
-    (tmp_path / "arrays_1").mkdir()
-    (tmp_path / "arrays_1" / "warp_kernels.cubic-1.py311.nbi").touch()
-    assert kernel_cache.is_compiled("warp_kernels")
+@pytest.mark.parametrize(("patience", "said"), [(0.0, [kernel_cache.FIRST_USE]), (60.0, [])])
+def test_compiling_that_takes_long_is_said_once(patience, said):
+    told = []
 
+    def compiled():
+        numba.njit(lambda x: x + 1)(1)
 
-def test_modules_whose_compiled_code_is_looked_for_have_some():
-    package = Path(kernel_cache.__file__).parent
-    texts = {path: path.read_text() for path in package.rglob("*.py")}
-    names = re.findall(r'is_compiled\("(\w+)"\)', "".join(texts.values()))
-    assert names
-    compiled = {path.stem for path, text in texts.items() if "numba.njit" in text}
-    assert set(names) <= compiled
+    with kernel_cache.told_of_compiling(told.append, patience=patience):
+        for _ in range(3):
+            compiled()
+    compiled()
+    assert told == said
 
 
 def test_a_warp_runs_and_keeps_its_code_where_it_is_told_to(tmp_path):

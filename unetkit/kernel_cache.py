@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+import time
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 VARIABLE = "NUMBA_CACHE_DIR"
-FIRST_USE = "First use on this machine: compiling the inner loops takes some seconds, once."
+FIRST_USE = "First use on this machine: compiling the inner loops takes up to a minute, once."
 NOT_KEPT = (
     "No folder can be written to in which compiled inner loops are kept, so that each run compiles"
     f" them anew; {VARIABLE} names one."
 )
 PACKAGE = Path(__file__).parent
+# Our choice: how long people wait for a compiler without a word, in seconds.
+PATIENCE = 2.0
 
 
 def keep_compiled() -> None:
@@ -43,11 +53,40 @@ def note() -> str | None:
     return NOT_KEPT if VARIABLE in os.environ and not is_kept() else None
 
 
-def is_compiled(module: str) -> bool:
-    """Tell whether an earlier run left compiled code of a module, named by its file's stem."""
-    named = os.environ.get(VARIABLE)
-    folders = [Path(named)] if named else _usual_folders()
-    return any(next(folder.rglob(f"{module}.*.nbi"), None) for folder in folders)
+@contextmanager
+def told_of_compiling(note: Callable[[str], None], *, patience: float = PATIENCE) -> Iterator[None]:
+    """Say once in a block that inner loops are compiled, when that has taken `patience` seconds.
+
+    What is compiled must be loaded already; what other processes compile is not seen.
+    """
+    if "numba" not in sys.modules:
+        yield
+        return
+    from numba.core import event as events
+
+    class Compiling(events.Listener):  # type: ignore[misc]
+        """Adds up the time that is spent, of loops within loops once."""
+
+        depth, spent, began = 0, 0.0, 0.0
+        timer: Timer | None = None
+
+        def on_start(self, event: Any) -> None:
+            self.depth += 1
+            if self.depth == 1 and self.spent <= patience:
+                self.began = time.monotonic()
+                self.timer = Timer(patience - self.spent, note, [FIRST_USE])
+                self.timer.daemon = True
+                self.timer.start()
+
+        def on_end(self, event: Any) -> None:
+            self.depth -= 1
+            if self.depth == 0 and self.timer is not None:
+                self.timer.cancel()
+                self.spent += time.monotonic() - self.began
+                self.timer = None
+
+    with events.install_listener("numba:compile", Compiling()):
+        yield
 
 
 def _usual_folders() -> list[Path]:

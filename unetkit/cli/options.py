@@ -59,7 +59,8 @@ class Call:
             if "progress" in signature.parameters:
                 values["progress"] = progress
             bound = inspect.BoundArguments(signature, OrderedDict(values))
-            return function(*bound.args, **bound.kwargs)
+            with kernel_cache.told_of_compiling(progress.note):
+                return function(*bound.args, **bound.kwargs)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from unetkit.arrays.weight_map import PRESETS, Preset, class_weights, weight_map
 from unetkit.commands.weights.command import weights
 from unetkit.engine import label_tiles
 from unetkit.errors import InputError, LabelError, OutputError, UsageError
-from unetkit.kernel_cache import FIRST_USE
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 
 
@@ -29,9 +28,7 @@ class Notes:
         self.parts += parts
 
     def note(self, text):
-        # Said only where nothing was compiled before.
-        if text != FIRST_USE:
-            self.notes.append(text)
+        self.notes.append(text)
 
 
 def cells(shape, count=40, size=13, seed=0):

@@ -17,7 +17,6 @@ from unetkit.commands.augment.copies import (
 )
 from unetkit.engine.jobs import run_jobs
 from unetkit.errors import InputError, UsageError
-from unetkit.kernel_cache import FIRST_USE, is_compiled
 from unetkit.progress import SILENT, Progress, collects_warnings, warn, warnings_of
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.outputs import check_output, staged
@@ -211,8 +210,6 @@ def _note(dataset: Dataset, progress: Progress) -> None:
             f"{missing} of {len(dataset.samples)} samples have no labels; training skips "
             "their copies too.",
         )
-    if not is_compiled("warp_kernels"):
-        progress.note(FIRST_USE)
 
 
 def _note_folds(jobs: Sequence[Copy], progress: Progress) -> None:

@@ -50,7 +50,6 @@ from unetkit.commands.tile_predict.skipping import open_mask
 from unetkit.engine.input_shift import check_input_shift
 from unetkit.engine.schedulers import open_scheduler
 from unetkit.errors import CheckError, NonFiniteError, StoppedError, UsageError
-from unetkit.kernel_cache import FIRST_USE, is_compiled
 from unetkit.models import hardware
 from unetkit.progress import SILENT, collects_warnings, format_bytes, keep_warnings, warn
 from unetkit.signals import stoppable
@@ -552,8 +551,6 @@ class _Job:
         """Say what will be done, and what about the images or the disk may be in its way."""
         note = self.progress.note
         note(str(finished) if finished else f"{summary(plan)} on {self.device}")
-        if self.options.separate == "watershed" and not is_compiled("watershed"):
-            note(FIRST_USE)
         if told := decided_by(plan):
             note(told)
         for told in described(plan.rescaled, at=plan.options.at):

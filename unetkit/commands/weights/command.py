@@ -10,7 +10,6 @@ from unetkit.arrays.weight_map import TOLERANCE, choose_preset
 from unetkit.commands.weights.run import SampleWeights, Weighing, alone
 from unetkit.engine.schedulers import open_scheduler
 from unetkit.errors import InputError, UsageError
-from unetkit.kernel_cache import FIRST_USE, is_compiled
 from unetkit.options import check_resume
 from unetkit.progress import SILENT, Progress, collects_warnings, warn
 from unetkit.signals import stoppable
@@ -208,8 +207,6 @@ def _note(target: str, progress: Progress, *, balanced: bool) -> None:
         warn(progress, "Class maps name no single cells: weights are the class balance alone.")
     if target == "classes" or balanced:
         warn(progress, UNUSED)
-    if not is_compiled("weight_map"):
-        progress.note(FIRST_USE)
 
 
 def _numbers(
