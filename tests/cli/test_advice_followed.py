@@ -380,7 +380,7 @@ CASES = [
     Case("mask must differ from its image", "import masks out.zarr --labels copy",
          lambda: (shutil.copytree("masks", "copy"), masks(LABELS * 2)),
          values={"--labels": "odd"}),
-    Case("masks must hold values that --classes names",
+    Case("masks must hold values that are named as classes",
          "import images out.zarr --labels masks --kind classes --classes 0=a,1=b,2=c",
          values={"--ignore": "3"}),
     Case("TIFF with dimensions", "import cube.tif out.zarr",

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.commands.conftest import Watching
 from unetkit.commands.import_images.command import import_images
-from unetkit.errors import InputError, UnetkitError
+from unetkit.errors import InputError, LabelError, UnetkitError
 from unetkit.storage.datasets import open_dataset
 
 SHAPE = (20, 30)
@@ -159,6 +159,42 @@ def test_channels_are_called_as_the_description_says(key, tmp_path):
         with pytest.raises(InputError, match=f"dataset.json must name .*{said}"):
             import_images(str(tmp_path), str(tmp_path / "new.zarr"))
     assert not (tmp_path / "new.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("described", "given", "ignored", "names"),
+    [
+        # Names of several values are of no class, and what nobody judged stays so.
+        ({"background": 0, "cell": [1, 2], "ignore": 2}, {}, 2, None),
+        ({"background": 0, "cell": [1, 2], "rim": 2}, {"ignore": 1}, 1, None),
+        ({"background": 0, "cell": 1, "rim": 2}, {"ignore": 2}, 2, ("background", "cell")),
+        ({"background": 0, "cell": 1, "ignore": 2}, {"kind": "classes"}, 2, ("background", "cell")),
+        ({"background": 0, "cell": 1, "ignore": 2}, {"classes": "0=a,1=b,2=c"}, None, tuple("abc")),
+        ({"background": 0, "cell": 1}, {"ignore": 2}, 2, ("background", "cell")),
+    ],
+)
+def test_what_is_given_counts_more_than_the_description(described, given, ignored, names, tmp_path):
+    lay(tmp_path, TREES["nnU-Net"][0])
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": described}))
+    told = Watching()
+    import_images(str(tmp_path), str(tmp_path / "out.zarr"), progress=told, **given)
+    (sample,) = open_dataset(str(tmp_path / "out.zarr")).samples
+    height, width = SHAPE
+    if names is not None:
+        assert sample.class_names == names
+    assert (sample.ignore is not None) == (ignored is not None)
+    if ignored is not None:
+        np.testing.assert_array_equal(sample.ignore.read(0, 0, height, 0, width), ignored == CELLS)
+    assert any("names are of regions" in n for n in told.notes) == (names is None)
+
+
+def test_a_value_that_the_description_lacks_is_refused_with_a_way_out(tmp_path):
+    lay(tmp_path, TREES["nnU-Net"][0])
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "cell": 1}}))
+    with pytest.raises(
+        LabelError, match=r"\(0, 1\), got 2 as well; name all by --classes, or mark"
+    ):
+        import_images(str(tmp_path), str(tmp_path / "out.zarr"))
 
 
 def test_a_plain_folder_has_no_layout_and_pickles_are_refused(tmp_path):

@@ -291,8 +291,10 @@ def import_images(
     if laid is not None:
         source, labels = laid.source, laid.labels
         progress.note(str(laid))
-        if kind == "instances" and laid.kind is not None:
-            kind, classes, ignore = laid.kind, classes or laid.classes, laid.ignore
+        kind = laid.kind or kind
+        if classes is None:
+            ignore = laid.ignore if ignore is None else ignore
+            classes = laid.named(ignore)
     stored = is_stored(source)
     kind = kind_of(kind, labels, stored=stored)
     rules = read_rules(

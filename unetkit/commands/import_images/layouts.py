@@ -57,10 +57,22 @@ class LaidOut:
     classes: str | None = None
     ignore: int | None = None
     channels: tuple[str, ...] = ()  # names of the images' channels, where the tool says them
+    regions: bool = False  # whether names are of several values each, so that values have none
 
     def __str__(self) -> str:
         named = f", channels {', '.join(self.channels)}" if self.channels else ""
-        return f"laid out as {self.tool} does: images {self.source!r}, masks {self.labels!r}{named}"
+        nameless = ", values without names, since names are of regions" if self.regions else ""
+        return (
+            f"laid out as {self.tool} does: images {self.source!r}, masks"
+            f" {self.labels!r}{named}{nameless}"
+        )
+
+    def named(self, ignore: int | None) -> str | None:
+        """Return the classes as ``--classes`` takes them, but for a value that is ignored."""
+        if self.classes is None:
+            return None
+        pairs = self.classes.split(",")
+        return ",".join(pair for pair in pairs if pair.partition("=")[0] != str(ignore))
 
 
 def channel_names(pair: Pair, told: Sequence[str]) -> list[str]:
@@ -138,7 +150,7 @@ def _described(path: Path) -> dict[str, Any]:
         return {"kind": "classes"}
     try:
         told = json.loads(path.read_text("utf-8"))
-        named = dict(told["labels"])
+        classes = _classes(dict(told["labels"]))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"dataset.json must name the labels as nnU-Net does, got {str(path)!r}; mend it, or"
@@ -146,7 +158,7 @@ def _described(path: Path) -> dict[str, Any]:
         ) from error
     # The first version called channels modalities.
     channels = _channels(told.get("channel_names", told.get("modality", {})), path)
-    return {**_classes(named), "channels": channels}
+    return {**classes, "channels": channels}
 
 
 def _channels(named: Any, path: Path) -> tuple[str, ...]:
@@ -166,10 +178,10 @@ def _classes(named: dict[str, Any]) -> dict[str, Any]:
     """Say in the words of options which value is which class."""
     # The first version had numbers before names.
     pairs = [(v, k) if str(k).isdigit() else (k, v) for k, v in named.items()]
-    if not all(str(value).isdigit() for _, value in pairs):
+    values = {str(name).replace(",", " ").strip(): value for name, value in pairs}
+    ignore = int(values.pop("ignore")) if "ignore" in values else None
+    if not all(str(value).isdigit() for value in values.values()):
         # Regions are made of several values, and what these are called nobody says.
-        return {"kind": "classes"}
-    values = {str(name).replace(",", " ").strip(): int(value) for name, value in pairs}
-    ignore = values.pop("ignore", None)
+        return {"kind": "classes", "ignore": ignore, "regions": True}
     classes = ",".join(f"{value}={name}" for name, value in values.items())
     return {"kind": "classes", "classes": classes, "ignore": ignore}

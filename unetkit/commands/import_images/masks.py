@@ -217,8 +217,9 @@ def _joined_classes(found: Sequence[int], rules: MaskRules) -> dict[int, int]:
             f"{low}-{high}" if low < high else str(low) for low, high, _ in rules.ranges
         )
         raise LabelError(
-            f"masks must hold values that --classes names ({named}), got"
-            f" {', '.join(map(str, lost[:12]))} as well; name them there, or mark one with --ignore"
+            f"masks must hold values that are named as classes ({named}), got"
+            f" {', '.join(map(str, lost[:12]))} as well; name all by --classes, or mark one with"
+            " --ignore"
         )
     return {value: names.index(named_by(rules.ranges, value)[0]) for value in found}
 
