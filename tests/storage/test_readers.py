@@ -266,6 +266,59 @@ def test_a_flipped_bit(tmp_path):
         open_file(str(path)).load()
 
 
+def png(rows, shape, *, depth, colour, interlaced=0):
+    """Make a PNG of rows of bytes, each without its filter."""
+    header = struct.pack(">IIBBBBB", shape[1], shape[0], depth, colour, 0, 0, interlaced)
+    data = zlib.compress(b"".join(b"\0" + bytes(row) for row in rows))
+    chunks = {b"IHDR": header, b"PLTE": bytes([0, 0, 0, *range(9)]), b"IDAT": data, b"IEND": b""}
+    return PNG_SIGNATURE + b"".join(
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks.items()
+        if name != b"PLTE" or colour == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "row"),
+    [(1, 0, 2), (2, 0, 4), (8, 0, 13), (16, 0, 26), (8, 2, 39), (16, 2, 78), (2, 3, 4), (8, 4, 26),
+     (8, 6, 52)],
+)  # fmt: skip
+def test_a_png_that_lacks_rows_is_refused_and_a_black_one_is_not(tmp_path, depth, colour, row):
+    path = tmp_path / "a.png"
+    for labels in (False, True):
+        path.write_bytes(png([bytes(row)] * 9, (9, 13), depth=depth, colour=colour))
+        assert not open_file(str(path), labels=labels).load().any()
+        # The last byte alone is one that decoders fill in.
+        for rows in ([bytes(row)] * 8 + [bytes(row - 1)], [bytes([255] * row)] * 5):
+            path.write_bytes(png(rows, (9, 13), depth=depth, colour=colour))
+            with pytest.raises(InputError, match="damaged or cut short"):
+                open_file(str(path), labels=labels).load()
+
+
+@pytest.mark.parametrize("shape", [(9, 13), (1, 1), (3, 2), (1, 6)])
+def test_an_interlaced_png_is_read_whole_or_refused(tmp_path, shape):
+    full = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    passes = [full[::8, ::8], full[::8, 4::8], full[4::8, ::4], full[::4, 2::4], full[2::4, ::2],
+              full[::2, 1::2], full[1::2]]  # fmt: skip
+    rows = [row for part in passes if part.size for row in part]
+    path = tmp_path / "a.png"
+    path.write_bytes(png(rows, shape, depth=8, colour=0, interlaced=1))
+    np.testing.assert_array_equal(open_file(str(path)).load(), full)
+    path.write_bytes(png(rows[:-1], shape, depth=8, colour=0, interlaced=1))
+    with pytest.raises(InputError, match="damaged or cut short"):
+        open_file(str(path)).load()
+
+
+def test_a_png_whose_data_can_t_hold_its_pixels_is_refused_before_it_is_decoded(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(png([bytes(2)], (30_000, 30_000), depth=8, colour=0))
+    with pytest.raises(InputError, match="fewer pixels than its header promises"):
+        open_file(str(path))
+
+
 def test_more_pixels_than_pillow_likes_come_in(tmp_path, monkeypatch):
     # Pillow warns above this many pixels and refuses twice as many; scientific images have more.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)

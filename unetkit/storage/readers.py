@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from contextlib import contextmanager
+import struct
+import zlib
+from contextlib import contextmanager, suppress
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -58,6 +60,19 @@ MAGIC: dict[str, bytes | tuple[bytes, ...]] = {
 # Our own choice: PNG and JPEG have to be decoded whole. 4 GiB is a square of 65,536 grey pixels;
 # what is larger belongs in a tiled TIFF, and what is small and claims more is a bomb.
 LARGEST = 2**32
+CUT_SHORT = "fewer pixels than its header promises"
+# The most that deflate packs into a byte.
+DEFLATED = 1032
+# Where the passes of an interlaced PNG begin, and how far apart their pixels are: y, x, dy, dx.
+ADAM7 = (
+    (0, 0, 8, 8),
+    (0, 4, 8, 8),
+    (4, 0, 8, 4),
+    (0, 2, 4, 4),
+    (2, 0, 4, 2),
+    (0, 1, 2, 2),
+    (1, 0, 2, 1),
+)
 ORIENTATION = 0x0112  # the EXIF tag
 NAMES = {1: (), 3: ("red", "green", "blue")}
 # Bytes a pixel that decoding takes at most, by Pillow's mode.
@@ -247,6 +262,8 @@ def decode_png(content: bytes, *, largest: int) -> NDArray[np.bool_]:
     with PngImageFile(BytesIO(content)) as picture:
         if math.prod(picture.size) > largest or picture.mode not in (*GREY, "P"):
             raise ValueError(f"a mask must be a small grey PNG, got {picture.size}, {picture.mode}")
+        if is_cut_short(content):
+            raise ValueError(CUT_SHORT)
         return np.asarray(picture) > 0
 
 
@@ -278,6 +295,32 @@ def _check(picture: PngImageFile | JpegImageFile, path: str) -> None:
             f"picture must need at most 4 GiB, got {picture.height} x {picture.width} pixels in"
             f" {path!r}; save it as a tiled TIFF"
         )
+    # Nothing is decoded where no data of this length can hold so many pixels.
+    if isinstance(picture, PngImageFile) and size // 16 > DEFLATED * Path(path).stat().st_size:
+        raise ValueError(CUT_SHORT)
+
+
+def is_cut_short(content: bytes) -> bool:
+    """Say whether the data of a PNG end before its last pixel, which decoders take for black."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", content[16:29])
+    bits = depth * {2: 3, 4: 2, 6: 4}.get(colour, 1)
+    passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sides = [(-((y - height) // dy), -((x - width) // dx)) for y, x, dy, dx in passes]
+    # A row begins with a byte that names its filter.
+    needed = (rows * (1 + -(-columns * bits // 8)) for rows, columns in sides if columns > 0)
+    missing: int = sum(needed)
+    packed, at, inflate = [], len(PNG_SIGNATURE), zlib.decompressobj()
+    while at + 8 <= len(content):
+        size, name = struct.unpack(">I4s", content[at : at + 8])
+        if name == b"IDAT":
+            packed.append(content[at + 8 : at + 8 + size])
+        at += size + 12
+    rest = b"".join(packed)
+    with suppress(zlib.error):
+        while missing > 0 and rest and not inflate.eof:
+            missing -= len(inflate.decompress(rest, 2**20))
+            rest = inflate.unconsumed_tail
+    return missing > 0
 
 
 def _is_deep(picture: PngImageFile | JpegImageFile) -> bool:
@@ -314,16 +357,22 @@ def _strips(path: str, labels: bool, height: int) -> Iterator[Strip]:
 
 def _pixels(path: str, labels: bool) -> NDArray[Any]:
     with _open(path) as picture:
-        if _is_deep(picture):
-            pixels = imagecodecs.png_decode(Path(path).read_bytes())
-        elif picture.mode == "P":
-            greys = _is_grey(picture, labels=labels)
+        deep = _is_deep(picture)
+        spread = SPREAD.get(str(picture.tile[0].args), 1) if picture.tile else 1
+        stored = imagecodecs.png_decode(Path(path).read_bytes()) if deep else np.asarray(picture)
+        # Pixels that the data lack are black: the last, unless they come in passes.
+        ends_black = picture.info.get("interlace") or not stored[-1, -1].any()
+        if (
+            isinstance(picture, PngImageFile)
+            and ends_black
+            and is_cut_short(Path(path).read_bytes())
+        ):
+            raise ValueError(CUT_SHORT)
+        pixels = stored if spread == 1 else stored // spread
+        if picture.mode == "P":
             colours = np.asarray(picture.convert("RGB"))
-            pixels = colours[..., :1] if greys else np.asarray(picture) if labels else colours
-        else:
-            spread = SPREAD.get(str(picture.tile[0].args), 1) if picture.tile else 1
-            pixels = np.asarray(picture)
-            pixels = pixels if spread == 1 else pixels // spread
+            greys = _is_grey(picture, labels=labels)
+            pixels = colours[..., :1] if greys else stored if labels else colours
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     kept = pixels.shape[2] if labels else 1 if pixels.shape[2] < 3 else 3
