@@ -37,6 +37,22 @@ def leave(partial, **changes):
     return path
 
 
+def test_what_was_left_by_those_killed_while_they_took_a_lock_goes(partial):
+    lock = Path(lock_path(partial))
+    old, young, dead = (lock.with_name(f"{lock.name}.{c * 16}.tmp") for c in "abc")
+    for path in (old, young):
+        # Killed before its name was in it.
+        path.write_bytes(b"")
+    leave(partial, pid=dead_pid()).rename(dead)
+    then = old.stat().st_mtime - 2 * 3600
+    os.utime(old, (then, then))
+    with locked(partial):
+        assert not old.exists()
+        assert not dead.exists()
+        # It may be another job's that is about to say who it is.
+        assert young.exists()
+
+
 def test_the_second_job_is_told_who_is_at_work(partial):
     with locked(partial), pytest.raises(OutputError) as caught, locked(partial):
         pass

@@ -42,9 +42,10 @@ def write_bytes(path: str, data: bytes) -> None:
     temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.tmp")
     try:
         _write_new(temporary, data, mode=_mode(target))
+        # Before it is there: a command whose output is there looks no further.
+        _sweep_abandoned(target, now=temporary)
         temporary.replace(target)
         sync_folder(target.parent)
-        _sweep_abandoned(target)
     except OSError as error:
         raise ResourceError(f"{path} must be writable, got: {error}") from error
     finally:
@@ -55,13 +56,20 @@ def write_bytes(path: str, data: bytes) -> None:
 ABANDONED = 3600
 
 
-def _sweep_abandoned(target: Path) -> None:
-    """Remove tries to write a file that were given up long before it was written, by its disk."""
+def is_abandoned(path: Path, *, now: Path) -> bool:
+    """Say whether a file that is not complete is older than any that a job writes, by its disk.
+
+    The clock is that of a file that was just written there, which may be another machine's.
+    """
+    ages = (now.stat().st_mtime, path.stat(follow_symlinks=False).st_mtime)
+    return ages[0] - ages[1] > ABANDONED
+
+
+def _sweep_abandoned(target: Path, *, now: Path) -> None:
+    """Remove tries to write a file that were given up long before it was written."""
     with suppress(OSError):
-        # By the clock of the disk, which may be another machine's.
-        written = target.stat().st_mtime
         for path in _beside(target, "tmp"):
-            if written - path.stat(follow_symlinks=False).st_mtime > ABANDONED:
+            if is_abandoned(path, now=now):
                 path.unlink()
 
 

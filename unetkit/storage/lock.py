@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from unetkit.errors import OutputError, ResourceError
 from unetkit.signals import interruptible
 from unetkit.storage import urls
+from unetkit.storage.atomic import is_abandoned
 from unetkit.storage.urls import is_remote
 
 if TYPE_CHECKING:
@@ -265,7 +266,9 @@ class _FileLock:
             if other.name.startswith(f"{self._path.name[:200]}.") and other.suffix == ".tmp":
                 with suppress(OSError):
                     holder = _parse(other.read_bytes())
-                    if holder is not None and holder.is_dead(here, free=lambda: False):
+                    dead = holder is not None and holder.is_dead(here, free=lambda: False)
+                    # Whoever was killed before it said its name is known by the time.
+                    if dead or (holder is None and is_abandoned(other, now=self._path)):
                         other.unlink()
 
 
