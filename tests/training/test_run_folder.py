@@ -68,7 +68,14 @@ def test_the_log_is_whole_lines_of_strict_json_while_it_is_written(output):
 
 
 @pytest.mark.parametrize(
-    "line", ['{"event": "step", "step": 1, "loss": Infinity}', "[1e999]", '{"']
+    "line",
+    [
+        '{"event": "step", "step": 1, "loss": Infinity}',
+        "[1e999]",
+        '{"',
+        # What goes on after a kill between its end and its publishing ends once more.
+        '{"event": "end", "steps": 5}',
+    ],
 )
 def test_a_log_that_goes_on_keeps_only_what_a_training_writes(line):
     position = Position(step=5, validated=5)

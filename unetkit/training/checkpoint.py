@@ -79,14 +79,33 @@ def damaged_state(path: str, got: str) -> InputError:
     )
 
 
-def check_learner(found: Mapping[str, Any]) -> None:
-    """Refuse what no trainer says of itself beside its tensors (ValueError, or KeyError)."""
-    kinds = {"average_steps": int, "scaler": dict, "suspects": list, "went_back": bool}
-    for name, kind in kinds.items():
-        if type(found[name]) is not kind:
-            raise ValueError(f"{name} must be of another kind, got {found[name]!r:.80}")
-    if not all(isinstance(names, list) for names in found["suspects"]):
-        raise ValueError(f"suspects must be lists, got {found['suspects']!r:.80}")
+_NUMBER, _MAYBE = (int, float), (int, float, type(None))
+# What all that takes a state up asks of its facts.
+_FACTS: dict[str, dict[str, tuple[type, ...]]] = {
+    "learner": {
+        "average_steps": (int,),
+        "scaler": (dict,),
+        "suspects": (list,),
+        "went_back": (bool,),
+    },
+    "pace": {"steps": (int,), "seconds_a_step": _MAYBE, "seconds": _NUMBER},
+    "more": {"settings": (dict,), "surroundings": (dict,), "reporter": (dict,)},
+    "more/reporter": {"seconds": _NUMBER, "smooth": _MAYBE, "score": (str,)},
+}
+
+
+def check_facts(facts: Mapping[str, Any]) -> None:
+    """Refuse what no training says beside its tensors, but for its position (ValueError)."""
+    for path, kinds in _FACTS.items():
+        found: Any = facts
+        for name in path.split("/"):
+            found = found.get(name) if isinstance(found, dict) else None
+        for name, kind in kinds.items():
+            value = found.get(name) if isinstance(found, dict) else found
+            if not isinstance(found, dict) or type(value) not in kind:
+                raise ValueError(f"{path}/{name} must be of another kind, got {value!r:.80}")
+    if not all(isinstance(names, list) for names in facts["learner"]["suspects"]):
+        raise ValueError(f"suspects must be lists, got {facts['learner']['suspects']!r:.80}")
 
 
 class Checkpoints:

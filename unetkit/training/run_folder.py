@@ -26,7 +26,7 @@ from unetkit.training.checkpoint import (
     LAST,
     Checkpoints,
     Position,
-    check_learner,
+    check_facts,
     damaged_state,
 )
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 BEST = "best.safetensors"
 LOG = "log.jsonl"
 PAGE = "training.html"
+# What a line of the log has beside its step, by what happened.
+_NUMBERS = {"planned": ("steps",), "step": ("loss",), "validation": ("score", "loss", "best")}
 
 
 class RunFolder:
@@ -160,9 +162,9 @@ class RunFolder:
         if state is None:
             return None
         try:
-            best, more = Position.from_dict(state.facts["position"]).best, state.facts["more"]
-            known = {**more.get("best", {})}
-            check_learner(state.facts["learner"])
+            check_facts(state.facts)
+            best = Position.from_dict(state.facts["position"]).best
+            known = {**state.facts["more"].get("best", {})}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise damaged_state(f"{self.folder}/{LAST}", f"{error!s:.120}") from error
         if best is not None:
@@ -295,17 +297,29 @@ def log_of(output: str) -> str:
 
 
 def logged(content: bytes) -> Iterator[dict[str, Any]]:
-    """Read the lines of a log; a job that was killed may have left one of them cut off."""
+    """Read the lines of a log that hold what a page or a command asks of them.
+
+    A job that was killed may have left one of them cut off, and anyone may edit one.
+    """
     for line in content.splitlines():
         with suppress(ValueError, RecursionError):
             event = json.loads(line)
-            if isinstance(event, dict) and "event" in event:
+            if isinstance(event, dict) and _is_whole(event):
                 yield event
 
 
 def logged_warnings(lines: Iterable[dict[str, Any]]) -> tuple[str, ...]:
     """Return what lines of a log say was warned of."""
     return tuple(str(line.get("text")) for line in lines if line.get("event") == "warning")
+
+
+def _is_whole(event: dict[str, Any]) -> bool:
+    """Say whether a line of a log has the numbers that belong to what happened."""
+    event = {"step": 0} | event
+    name = event.get("event")
+    return isinstance(name, str) and all(
+        isinstance(event.get(number), (int, float)) for number in ("step", *_NUMBERS.get(name, ()))
+    )
 
 
 def _checksum(content: bytes) -> str:
@@ -326,7 +340,8 @@ def _belongs(line: bytes, position: Position) -> bool:
         json.dumps(facts, allow_nan=False)  # as it was written
         step = facts.get("step", 0)
         reached = position.validated if facts["event"] == "validation" else position.step
-        return bool(step <= reached)
+        # Whoever goes on comes to an end of his own.
+        return bool(step <= reached) and facts["event"] != "end"
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         # Torn, or empty after the last line.
         return False

@@ -329,13 +329,21 @@ def test_a_best_model_that_is_another_never_becomes_the_model(here, small_model,
         {"position": {"best": []}},
         {"more": {"best": [[[]]]}},
         {"learner": {"suspects": 7}},
+        {"pace": 9223372036854775808},
+        {"pace": {"steps": "9"}},
+        {"more": {"surroundings": "../.."}},
+        {"more": {"settings": None}},
+        {"more": {"reporter": {"seconds": 1.0, "smooth": [], "score": ""}}},
     ],
 )
 def test_a_state_of_another_form_is_refused_and_stays(here, change):
     crash(10)
     place = here / "model.train" / "last.safetensors"
     state = Checkpoint.from_bytes(place.read_bytes(), path="")
-    facts = {**state.facts, **{name: {**state.facts[name], **new} for name, new in change.items()}}
+    facts = {
+        **state.facts,
+        **{n: {**state.facts[n], **v} if isinstance(v, dict) else v for n, v in change.items()},
+    }
     content = Checkpoint(state.tensors, facts).to_bytes()
     place.write_bytes(content)
     told = (here / "model.train" / "log.jsonl").read_bytes()

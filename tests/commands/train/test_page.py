@@ -166,6 +166,21 @@ def test_a_browser_opens_it_at_a_phones_width_and_asks_no_network(here, scheme):
     assert unsaid == all(check["score"] == check["average_precision"] for check in checks)
 
 
-def test_a_line_of_the_log_that_was_cut_is_left_out():
-    events = list(logged(b'{"event": "step", "step": 1}\n3\n{}\n{"event": "st'))
-    assert events == [{"event": "step", "step": 1}]
+def test_a_line_of_the_log_that_was_cut_or_edited_is_left_out():
+    whole = [
+        {"event": "start", "steps": 9},
+        {"event": "step", "step": 1, "loss": 0.5},
+        {"event": "validation", "step": 1, "score": 0.5, "loss": 1.0, "best": True},
+        {"event": "warning", "step": 1, "text": "a word"},
+    ]
+    edited = [
+        3,
+        {},
+        {"event": 3},
+        {"event": "step", "step": 1},
+        {"event": "warning", "step": None},
+        {"event": "planned", "step": 1, "steps": "9"},
+        {"event": "validation", "step": 1, "loss": 1.0, "best": True},
+    ]
+    lines = "\n".join(map(json.dumps, [*whole, *edited]))
+    assert list(logged(f'{lines}\n{{"event": "st'.encode())) == whole
