@@ -59,7 +59,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models export model.safetensors --size 64 -o new.pt2": ("", ""),
     "plugins new unetkit-new": ("", ""),
 }
-HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+HALF_WRITTEN = re.compile(r".+\.[0-9a-f]{16}\.tmp")
 HOURS = 2 * 3600
 # What no two runs write alike, in a log or in the page that is made of it: how long they took.
 TIMES = re.compile(rb'"(?:seconds|steps_per_second)": [0-9.e-]+')

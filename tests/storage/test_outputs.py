@@ -32,7 +32,7 @@ from unetkit.storage.outputs import (
     write_csv,
     written_by_unetkit,
 )
-from unetkit.storage.urls import collide, exists
+from unetkit.storage.urls import colliding, exists
 
 
 def make(url, value=1):
@@ -380,15 +380,15 @@ def mounted(script, program, folder):
 
 
 def test_names_are_told_apart_and_links_are_followed(tmp_path):
-    assert not collide(str(tmp_path / "a"), str(tmp_path / "ab"))
-    assert not collide(str(tmp_path / "new" / "a"), str(tmp_path / "new" / "b"))
-    assert collide(str(tmp_path / "new" / "a"), str(tmp_path / "new"))
-    (tmp_path / "a").touch()
-    (tmp_path / "b").hardlink_to(tmp_path / "a")
-    assert collide(str(tmp_path / "a"), str(tmp_path / "b"))
-    assert collide("s3://b/in.zarr", "s3://b/in.zarr/0/")
-    assert not collide("s3://b/in.zarr", "s3://b/in.zarr2")
-    assert not collide("s3://b/in.zarr", str(tmp_path))
+    new, a, b = (str(tmp_path / name) for name in ("new", "a", "b"))
+    assert not list(colliding(a, [f"{a}b", new]))
+    assert not list(colliding(f"{new}/a", [f"{new}/b"]))
+    assert list(colliding(f"{new}/a", [a, new, f"{new}/a/c"])) == [new, f"{new}/a/c"]
+    Path(a).touch()
+    Path(b).hardlink_to(a)
+    assert list(colliding(a, [b])) == [b]
+    assert list(colliding("s3://b/in.zarr", ["s3://b/in.zarr/0/"]))
+    assert not list(colliding("s3://b/in.zarr", ["s3://b/in.zarr2", a]))
 
 
 # Who checks outputs, and what it says of each; then the same without a look at the mounts.
@@ -507,8 +507,8 @@ def test_without_a_list_of_mounts_names_and_inodes_are_compared(tmp_path, monkey
     monkeypatch.setattr(urls, "_mount_of", nothing)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    assert collide(str(tmp_path / "a" / "new"), str(tmp_path / "b"))
-    assert not collide(str(tmp_path / "a" / "new"), str(tmp_path / "c"))
+    others = [str(tmp_path / "b"), str(tmp_path / "c")]
+    assert list(colliding(str(tmp_path / "a" / "new"), others)) == others[:1]
 
 
 def test_without_a_rename_an_output_appears_complete_too(bucket):

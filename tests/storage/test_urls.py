@@ -262,6 +262,6 @@ def test_a_missing_package_is_named(monkeypatch):
 def test_a_link_in_a_loop_is_said_where_it_is_read_or_replaced(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     loop = str(tmp_path / "loop")
-    assert not urls.collide(loop, str(tmp_path / "other"))
+    assert not list(urls.colliding(loop, [str(tmp_path / "other")]))
     with pytest.raises(InputError, match=r"must be readable, got: .*symbolic links"):
         urls.read_small(urls.inside(str(tmp_path), "loop", what="a level's path"), limit=9)

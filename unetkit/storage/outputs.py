@@ -25,7 +25,7 @@ from unetkit.storage.atomic import (
     sync_folder,
     write_text,
 )
-from unetkit.storage.urls import base_name, collide, exists, is_remote, is_segment, join, stem
+from unetkit.storage.urls import base_name, colliding, exists, is_remote, is_segment, join, stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -122,11 +122,10 @@ def check_output(url: str, *, inputs: Sequence[str] = (), overwrite: bool = Fals
     It may be none of `inputs`, nor lie inside one or around one, by whatever path it is named. With
     `overwrite` an earlier output of this library may be replaced; nothing else ever may.
     """
-    for source in inputs:
-        if collide(url, source):
-            raise OutputError(
-                f"output {url} must lie apart from its input, got {source}; choose another name"
-            )
+    if (source := next(colliding(url, inputs), None)) is not None:
+        raise OutputError(
+            f"output {url} must lie apart from its input, got {source}; choose another name"
+        )
     if not is_remote(url):
         check_parent(url)
     elif urls.is_read_only(url):

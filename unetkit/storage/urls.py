@@ -7,6 +7,7 @@ import os
 import re
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from unetkit.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 # Objects that are copied at the same time; a store answers so many without complaint.
 CONCURRENCY = 256
@@ -396,17 +397,23 @@ class Mount:
     point: Path  # where it shows it
 
 
-def collide(first: str, second: str) -> bool:
-    """Tell whether two paths are the same or one lies inside the other.
+def colliding(url: str, others: Iterable[str]) -> Iterator[str]:
+    """Return those of `others` that are the same path as `url`, lie inside it, or around it.
 
     Folders are compared by device and inode, so that links, `..`, mounts and, where a disk does
     not mind it, upper and lower case make no difference; URLs by their words.
     """
-    if is_remote(first) or is_remote(second):
-        words = [f"{url.rstrip('/')}/" for url in (first, second)]
-        return words[0].startswith(words[1]) or words[1].startswith(words[0])
-    one, other = resolved(first), resolved(second)
-    return _identity(one) in _above(other) or _identity(other) in _above(one)
+    place = None if is_remote(url) else resolved(url)
+    own = (set(), "") if place is None else (_above(place), _identity(place))
+    for other in others:
+        if place is None or is_remote(other):
+            words = [f"{path.rstrip('/')}/" for path in (url, other)]
+            meet = words[0].startswith(words[1]) or words[1].startswith(words[0])
+        else:
+            there = resolved(other)
+            meet = _identity(there) in own[0] or own[1] in _above(there)
+        if meet:
+            yield other
 
 
 def _identity(path: Path) -> Identity:
@@ -457,6 +464,7 @@ def _mount_of(path: Path) -> str:
     return next(line.split()[1] for line in lines if line.startswith("mnt_id:"))
 
 
+@lru_cache(maxsize=1)
 def _mounts(text: str) -> list[Mount]:
     r"""Read what /proc/self/mountinfo says.
 
