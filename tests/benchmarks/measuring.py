@@ -44,9 +44,12 @@ def took(function):
     return time.perf_counter() - began, time.process_time() - worked
 
 
-def apart(script, *arguments, python=sys.executable, shown=()):
-    """Run a part of a script in a process of its own; return what it printed last."""
-    places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+def apart(script, *arguments, python=sys.executable, root=None, shown=()):
+    """Run a part of a script in a process of its own; return what it printed last.
+
+    `root` is another checkout whose package it uses.
+    """
+    places = [str(root or Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     run = subprocess.run(
         [python, script, *arguments],
         check=True,

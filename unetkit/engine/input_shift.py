@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from unetkit.arrays.intensities import Typical, describe, deviations, typical
 from unetkit.errors import InputError
 from unetkit.progress import warn
+from unetkit.storage.datasets import are_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -72,6 +73,32 @@ def pixel_deviation(trained: Mapping[str, float] | None, image: Image) -> str | 
                 "so that everything has another size in pixels"
             )
     return None
+
+
+def check_channel_names(
+    trained: str | None, samples: Sequence[Sample], *, strict: bool, progress: Progress
+) -> None:
+    """Warn where channels that a model knows by name have none, and so go by their order.
+
+    If `strict`, such images are refused.
+    """
+    names = [] if trained is None else trained.split(",")
+    if len(names) < 2 or all(name.strip().isdecimal() for name in names):
+        return
+    bare = [sample.name for sample in samples if not are_named(sample.image.channel_names)]
+    if not bare:
+        return
+    more = f" (and {len(bare) - 1} more)" if len(bare) > 1 else ""
+    if strict:
+        raise InputError(
+            f"channels must be known by the names {trained}, got none in {bare[0]!r}{more}; say"
+            " which are which with --channels"
+        )
+    warn(
+        progress,
+        f"The channels of {bare[0]!r}{more} have no names and are taken in their order for"
+        f" {trained}; say which are which with --channels.",
+    )
 
 
 def check_input_shift(

@@ -99,6 +99,18 @@ def test_the_model_remembers_its_channels(kit, slide):
     np.testing.assert_array_equal(made, kit.one_pass(model, image[0, 2:]))
 
 
+def test_channels_without_names_are_said_to_be_taken_by_their_order(kit, slide):
+    model = kit.model(Path("two.safetensors"), channels=2, chosen="GFP,DAPI")
+    kit.image(Path("bare.zarr"), (2, 30, 30), axes="cyx")
+    watching = kit.watching()
+    tile_predict("bare.zarr", model=model, tile=16, progress=watching)
+    assert any("taken in their order for GFP,DAPI" in note for note in watching.notes)
+    with pytest.raises(InputError, match=r"got none in .*; say which are which with --channels"):
+        tile_predict("bare.zarr", output="a.zarr", model=model, tile=16, strict=True)
+    # Whoever says the order is believed.
+    tile_predict("bare.zarr", output="b.zarr", model=model, tile=16, channels="0,1", strict=True)
+
+
 def test_samples_of_one_array_count_once(kit, slide):
     import zarr
 

@@ -47,7 +47,7 @@ from unetkit.commands.tile_predict.resources import (
 )
 from unetkit.commands.tile_predict.run import PredictionRun
 from unetkit.commands.tile_predict.skipping import open_mask
-from unetkit.engine.input_shift import check_input_shift
+from unetkit.engine.input_shift import check_channel_names, check_input_shift
 from unetkit.engine.schedulers import open_scheduler
 from unetkit.errors import CheckError, NonFiniteError, StoppedError, UsageError
 from unetkit.models import hardware
@@ -403,6 +403,10 @@ def tile_predict(
     dataset = open_dataset(
         source, axes=axes, channels=channels, trained=header.channels, broken=broken
     )
+    if channels is None:
+        check_channel_names(
+            header.channels, dataset.samples, strict=options.strict, progress=progress
+        )
     if pixel_size is not None:
         dataset = dataset.with_pixel_size(parse_pixel_size(pixel_size))
     stored = dataset
