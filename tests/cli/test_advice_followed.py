@@ -382,7 +382,7 @@ CASES = [
          values={"--labels": "odd"}),
     Case("masks must hold values that are named as classes",
          "import images out.zarr --labels masks --kind classes --classes 0=a,1=b,2=c",
-         values={"--ignore": "3"}),
+         values={"--classes": "0=a,1=b,2=c,3=d", "--ignore": "3"}),
     Case("TIFF with dimensions", "import cube.tif out.zarr",
          lambda: tifffile.imwrite("cube.tif", np.zeros((5, 40, 40), np.uint8),
                                   photometric="minisblack", metadata=None)),

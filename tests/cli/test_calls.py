@@ -14,14 +14,17 @@ from unetkit.options import declared, parameters_of
 # What is typed, and the same call in Python.
 CALLS = """
 import s3://a/b c.zarr --labels masks/{stem}_m.png --kind classes --classes background,axon
-    --ignore 255 --judged roi --judged 0:9,0:9 --connected-components --outlines corners
-    --overlaps smaller --group (.+)_ --scene Top --axes zyx --channels DAPI,2 --pixel-size 0.25um
-    --append --overwrite --require-complete-input --damaged fill --preview a.png
+    --ignore 255 --judged roi --judged 0:9,0:9 --outlines corners --overlaps smaller
+    --group (.+)_ --scene Top --axes zyx --channels DAPI,2 --pixel-size 0.25um --append
+    --damaged fill --preview a.png
 -> 's3://a/b', 'c.zarr', labels='masks/{stem}_m.png', kind='classes', classes='background,axon',
-    ignore=255, judged=('roi', '0:9,0:9'), connected_components=True, outlines='corners',
-    overlaps='smaller', group='(.+)_', scene='Top', axes='zyx', channels='DAPI,2',
-    pixel_size='0.25um', append=True, overwrite=True, preview='a.png',
-    require_complete_input=True, damaged='fill'
+    ignore=255, judged=('roi', '0:9,0:9'), outlines='corners', overlaps='smaller', group='(.+)_',
+    scene='Top', axes='zyx', channels='DAPI,2', pixel_size='0.25um', append=True,
+    preview='a.png', damaged='fill'
+
+import a c.zarr --labels b --connected-components --overwrite --require-complete-input
+-> 'a', 'c.zarr', labels='b', connected_components=True, overwrite=True,
+    require_complete_input=True
 
 augment a.zarr c.zarr --copies 3 --grid 5 --sigma 2.5um --shift 0 --rotation 90 --no-flips --grey
     0.5 --allow-folds --replay b.zarr/a-aug001 --axes zyx --seed 7 --preview a.png --scheduler

@@ -765,7 +765,7 @@ def test_stray_values_join_to_classes(folder, run):
         ("0=a,5-3=b", UsageError, "must be names, or values with names"),
         ("0=a,x=b", UsageError, "must be names, or values with names"),
         ("0-2=a,2-255=b", UsageError, "must lie apart, got 2 for both 'a' and 'b'"),
-        ("0=a,1-99=b", LabelError, r"that --classes names \(0, 1-99\), got 700 as well"),
+        ("0=a,1-99=b", LabelError, r"named as classes \(0, 1-99\), got 700 as well"),
     ],
 )
 def test_values_without_one_class_are_refused(folder, run, classes, error, words):

@@ -29,8 +29,13 @@ TREES = {
     "StarDist": ("images/a.tif=masks/a.tif images/b.png=masks/b.tif", ".", "a b"),
     "BiaPy": ("raw/a.tif=label/a.tif", ".", "a"),
     "BiaPy's train folder": ("train/raw/a.tif=train/label/a.tif", "train", "a"),
-    "Cellpose": ("a.tif=a_masks.tif b.tif=b_masks.tif , a_flows.tif a_seg.npy", ".", "a b"),
+    "Cellpose": (
+        "a.tif=a_masks.tif b.tif=b_masks.tif , a_flows.tif a_cp_output.tif a_seg.npy",
+        ".",
+        "a b",
+    ),
     "Cellpose, written": ("a.tif=a_cp_masks.png b.png= , a_cp_outlines.txt", ".", "a -b"),
+    "Cellpose, outlined": ("a.tif=a_cp_masks.png , a_outlines_cp_masks.png", ".", "a"),
     "Cellpose, both": (
         "a.tif=a_masks.tif b.tif=b_cp_masks.png c.png=c_cp_masks.tif d.tif= , b_cp_outlines.txt",
         ".",

@@ -151,7 +151,14 @@ def _remarks(noun: str, files: Sequence[ImageFile]) -> list[str]:
 def _remark(noun: str, count: int, remark: str) -> str:
     """Say of how many files a remark is; it is written of many."""
     verb, _, rest = remark.partition(" ")
-    one = {"have": "has", "hold": "holds", "carry": "carries", "were": "was"}
+    one = {
+        "have": "has",
+        "hold": "holds",
+        "carry": "carries",
+        "say": "says",
+        "were": "was",
+        "are": "is",
+    }
     return f"{_many(count, noun)} {one.get(verb, verb) if count == 1 else verb} {rest}"
 
 

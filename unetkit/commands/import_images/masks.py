@@ -113,7 +113,7 @@ def _of_planes(path: str, image: ImageFile) -> ImageFile:
         dtype,
         strips,
         lossy=any(mask.lossy for mask in masks.values()),
-        remarks=("have masks of some planes, so that the others are ignored",),
+        remarks=("are of some planes, so that the others are ignored",),
         absent=sum(mask.absent for mask in masks.values()),
         parts=sum(mask.parts for mask in masks.values()),
         unjudged=tuple(z for z in range(depth) if z not in masks),

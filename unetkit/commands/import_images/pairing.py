@@ -30,7 +30,7 @@ LIKE_MASK = re.compile(
     re.IGNORECASE,
 )
 # What Cellpose writes beside them.
-DERIVED = re.compile(r"(.+?)_(?:cp_)?(?:masks|flows|outlines)")
+DERIVED = re.compile(r"(.+?)_(?:(?:cp_)?(?:masks|flows|outlines)|cp_output)")
 # What a path may say otherwise, as ``{tif,png}`` does.
 EITHER = re.compile(r"\{([^{}]*,[^{}]*)\}")
 # The files of an image by channel, of its name; one without a channel's name is the whole image.
@@ -237,7 +237,8 @@ def _fitting(
             if drawn.isdisjoint(map(resolved, files.values()))
         }
         images = {name: files for name, files in images.items() if not _is_derived(name, images)}
-        masks = [by_stem]
+        # Outlines that Cellpose saves end as its masks do.
+        masks = [{name: path for name, path in by_stem.items() if not _is_derived(name, images)}]
     else:
         files = find_files(labels, what="masks").files
         masks = [_by_stem(files), _by_star(files, labels)]

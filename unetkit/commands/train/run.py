@@ -94,8 +94,6 @@ class TrainingRun:
             result, total, decision, maps = self._train(network, progress, began=began, kept=kept)
             if result.stopped_early:
                 progress.note(f"Ended after {result.steps} steps: the score did not rise any more.")
-            if self.facts.start is not None and result.best_step == 0:
-                progress.note(f"No step did better than {self.facts.start.path}, which is kept.")
         told = report(
             self.facts,
             result,
