@@ -39,8 +39,12 @@ if TYPE_CHECKING:
 BEST = "best.safetensors"
 LOG = "log.jsonl"
 PAGE = "training.html"
-# What a line of the log has beside its step, by what happened.
-_NUMBERS = {"planned": ("steps",), "step": ("loss",), "validation": ("score", "loss", "best")}
+# What a line of the log has, by what happened; any line may have its step.
+_NUMBERS = {
+    "planned": ("step", "steps"),
+    "step": ("step", "loss"),
+    "validation": ("step", "score", "loss", "best"),
+}
 
 
 class RunFolder:
@@ -315,11 +319,11 @@ def logged_warnings(lines: Iterable[dict[str, Any]]) -> tuple[str, ...]:
 
 def _is_whole(event: dict[str, Any]) -> bool:
     """Say whether a line of a log has the numbers that belong to what happened."""
-    event = {"step": 0} | event
     name = event.get("event")
-    return isinstance(name, str) and all(
-        isinstance(event.get(number), (int, float)) for number in ("step", *_NUMBERS.get(name, ()))
-    )
+    if not isinstance(name, str):
+        return False
+    numbers = [event.get("step", 0), *(event.get(number) for number in _NUMBERS.get(name, ()))]
+    return all(isinstance(number, (int, float)) for number in numbers)
 
 
 def _checksum(content: bytes) -> str:

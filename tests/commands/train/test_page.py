@@ -178,6 +178,7 @@ def test_a_line_of_the_log_that_was_cut_or_edited_is_left_out():
         {},
         {"event": 3},
         {"event": "step", "step": 1},
+        {"event": "step", "loss": 0.5},
         {"event": "warning", "step": None},
         {"event": "planned", "step": 1, "steps": "9"},
         {"event": "validation", "step": 1, "loss": 1.0, "best": True},
