@@ -163,6 +163,9 @@ class LabelMapping:
     ids: Array = field(repr=False)
     # int64, shape (blocks + 1,): a block's object k has the provisional id `offsets[block] + k`.
     offsets: Array = field(repr=False)
+    # As `ids`, with a number for what nobody wants as well, in the same order; None where all that
+    # is large enough is wanted. By these objects grow, since what is left out holds its ground.
+    ranks: Array | None = field(repr=False, default=None)
 
     @property
     def count(self) -> int:
@@ -182,8 +185,15 @@ class LabelMapping:
         ndarray of uint32 or uint64, shape (count + 1,)
             Entry 0 is background.
         """
+        return self._of(self.ids, block)
+
+    def ranks_of(self, block: int) -> Array | None:
+        """Give the numbers by which one block's objects grow, as `lookup` does the final ids."""
+        return None if self.ranks is None else self._of(self.ranks, block)
+
+    def _of(self, numbers: Array, block: int) -> Array:
         first, last = self.offsets[block], self.offsets[block + 1]
-        return np.concatenate([self.ids[:1], self.ids[first + 1 : last + 1]])
+        return np.concatenate([numbers[:1], numbers[first + 1 : last + 1]])
 
 
 def merge_across_blocks(
@@ -252,12 +262,23 @@ def merge(
             root,
             np.concatenate([s.sizes if s.wanted is None else s.wanted for s in blocks]),
         )
-    kept = np.flatnonzero((sizes >= min_size) & (wanted > 0))
-    kept = kept[np.argsort(first[kept])]
-    final = np.zeros(groups, id_dtype(len(kept)))
-    final[kept] = np.arange(1, len(kept) + 1)
-    ids = np.concatenate([np.zeros(1, final.dtype), final[root]])
-    return LabelMapping(sizes=sizes[kept], ids=ids, offsets=offsets)
+    large = np.flatnonzero(sizes >= max(min_size, 1))
+    large = large[np.argsort(first[large])]
+    kept = large[wanted[large] > 0]
+    ids, ranks = (
+        np.concatenate([np.zeros(1, id_dtype(len(chosen))), _numbered(chosen, groups)[root]])
+        for chosen in (kept, large)
+    )
+    return LabelMapping(
+        sizes=sizes[kept], ids=ids, offsets=offsets, ranks=ranks if len(kept) < len(large) else None
+    )
+
+
+def _numbered(chosen: Array, groups: int) -> Array:
+    """Give groups numbers from 1 on in the order in which they are chosen, and the others 0."""
+    numbers = np.zeros(groups, id_dtype(len(chosen)))
+    numbers[chosen] = np.arange(1, len(chosen) + 1)
+    return numbers
 
 
 def id_dtype(count: int) -> np.dtype[Any]:

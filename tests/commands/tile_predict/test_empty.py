@@ -85,6 +85,34 @@ def test_a_coarse_mask_says_where_to_look(half, monkeypatch):
             np.testing.assert_array_equal(read(output, name), read("16.zarr", name))
 
 
+def grown(objects, distance):
+    """Give each pixel the nearest object, of equally near ones that of the lowest id."""
+    away = [ndimage.distance_transform_edt(objects != n) for n in range(1, objects.max() + 1)]
+    far = np.stack([np.full(objects.shape, distance + 1e-9), *away])
+    far[1:, :, :][[not (objects == n).any() for n in range(1, objects.max() + 1)]] = np.inf
+    return np.argmin(far, axis=0)
+
+
+def test_what_a_mask_leaves_out_holds_its_ground_while_others_grow(half, monkeypatch):
+    monkeypatch.setattr(skipping, "REACH", 12)
+    mask = np.zeros((1, 4, 5), np.uint8)
+    mask[0, 2, 1] = 1
+    create_image("mask.zarr", shape=(4, 5), axes="yx", dtype="u1").write(0, 0, 0, mask)
+    asked = {**TILED, "precision": "exact", "mask": "mask.zarr"}
+    tile_predict(half, **asked, grow=0, output="0.zarr")
+    classes = read("0.zarr", "classes")
+    objects, _ = ndimage.label(classes)
+    wanted = np.unique(objects[32:48, 12:24])
+    touching = np.where(np.isin(objects, wanted), objects, 0)
+    expected = np.isin(grown(objects, 4), wanted[wanted > 0])
+    assert (expected != (grown(touching, 4) > 0)).any()
+    for tile in (16, 32, 64):
+        tile_predict(half, **{**asked, "tile": tile}, grow=4, output=f"{tile}.zarr")
+        found = read(f"{tile}.zarr", "instances")
+        np.testing.assert_array_equal(found > 0, expected)
+        assert np.unique(found).tolist() == list(range(np.count_nonzero(wanted) + 1))
+
+
 def test_what_an_earlier_run_left_out_is_listed_too(kit, half, cut_off):
     options = {**TILED, "skip_below": 100}
     cut_off(half, at=9, **options)

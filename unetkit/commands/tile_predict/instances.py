@@ -154,6 +154,16 @@ class NumberJob:
     block: Tile
     # For each block within reach, this one included, the final ids of its own ones.
     lookups: Mapping[Tile, NDArray[Any]]
+    # The same of what they grow by, where objects that are not wanted hold their ground.
+    ranks: Mapping[Tile, NDArray[Any]] | None = None
+
+    def final(self, grown: NDArray[Any]) -> NDArray[Any]:
+        """Turn what objects grew by into final ids."""
+        if self.ranks is None:
+            return grown
+        ranks, first = np.unique(np.concatenate([*self.ranks.values()]), return_index=True)
+        ids = np.concatenate([self.lookups[near] for near in self.ranks])[first]
+        return ids[np.searchsorted(ranks, grown)]
 
 
 def number_block(job: NumberJob) -> None:
@@ -161,15 +171,16 @@ def number_block(job: NumberJob) -> None:
     objects, block = job.objects, job.block
     box = (block.y0, block.y1), (block.x0, block.x1)
     y0, y1, x0, x1 = inside(objects.classes, *box, reach=objects.grow)
-    labels = np.zeros((y1 - y0, x1 - x0), objects.instances.dtype)
-    for source, lookup in job.lookups.items():
+    numbers = job.lookups if job.ranks is None else job.ranks
+    labels = np.zeros((y1 - y0, x1 - x0), next(iter(numbers.values())).dtype)
+    for source, lookup in numbers.items():
         top, bottom = max(y0, source.y0), min(y1, source.y1)
         left, right = max(x0, source.x0), min(x1, source.x1)
         own = objects.provisional.read(job.plane, top, bottom, left, right)[0]
         labels[top - y0 : bottom - y0, left - x0 : right - x0] = lookup[own]
     classes = objects.classes.read(job.plane, y0, y1, x0, x1)
     grown = grow(labels, distance=objects.grow, within=growth_of(classes, objects.target))
-    inner = grown[block.y0 - y0 : block.y1 - y0, block.x0 - x0 : block.x1 - x0]
+    inner = job.final(grown[block.y0 - y0 : block.y1 - y0, block.x0 - x0 : block.x1 - x0])
     write_tile(objects.instances, job.plane, block, inner)
 
 
@@ -308,11 +319,14 @@ def number_objects(
 def _number_jobs(objects: Objects, blocks: Cover, joined: LabelMapping) -> Iterator[NumberJob]:
     for plane in range(objects.classes.planes):
         for block in blocks:
-            lookups = {
-                near: joined.lookup(plane * len(blocks) + near.index)
-                for near in _within_reach(blocks, block, reach=objects.grow)
+            near = {
+                other: plane * len(blocks) + other.index
+                for other in _within_reach(blocks, block, reach=objects.grow)
             }
-            yield NumberJob(objects, plane, block, lookups)
+            lookups = {other: joined.lookup(number) for other, number in near.items()}
+            found = {other: joined.ranks_of(number) for other, number in near.items()}
+            ranks = {other: ranks for other, ranks in found.items() if ranks is not None}
+            yield NumberJob(objects, plane, block, lookups, ranks or None)
 
 
 def _within_reach(blocks: Cover, block: Tile, *, reach: int) -> list[Tile]:
