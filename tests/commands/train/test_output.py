@@ -376,11 +376,11 @@ def test_another_number_of_threads_is_named(here, monkeypatch):
 def test_a_budget_becomes_a_stored_number_of_steps(here):
     with pytest.raises(CrashError):
         # The bar begins anew once the number of steps is known.
-        run(steps=10**6, time_budget="8s", precision="exact", progress=Crashing(1))
+        run(steps=10**6, time_budget="12s", precision="exact", progress=Crashing(2))
     content = (here / "model.train" / "last.safetensors").read_bytes()
     steps = Checkpoint.from_bytes(content, path="").facts["pace"]["steps"]
     assert steps < 10**6
-    report = run(resume=True, steps=10**6, time_budget="8s", precision="exact")
+    report = run(resume=True, steps=10**6, time_budget="12s", precision="exact")
     assert report.steps_total == steps
     assert read_header("model.safetensors").provenance["steps"] == steps
     assert [row["event"] for row in log()].count("planned") == 1
