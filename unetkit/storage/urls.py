@@ -398,7 +398,7 @@ class Mount:
 
 
 def colliding(url: str, others: Iterable[str]) -> Iterator[str]:
-    """Return those of `others` that are the same path as `url`, lie inside it, or around it.
+    """Yield those of `others` that are the same path as `url`, lie inside it, or around it.
 
     Folders are compared by device and inode, so that links, `..`, mounts and, where a disk does
     not mind it, upper and lower case make no difference; URLs by their words.

@@ -161,7 +161,7 @@ class NumberJob:
         """Turn what objects grew by into final ids."""
         if self.ranks is None:
             return grown
-        ranks, first = np.unique(np.concatenate([*self.ranks.values()]), return_index=True)
+        ranks, first = np.unique(np.concatenate(list(self.ranks.values())), return_index=True)
         ids = np.concatenate([self.lookups[near] for near in self.ranks])[first]
         return ids[np.searchsorted(ranks, grown)]
 
