@@ -30,7 +30,8 @@ ROOMS = {
     "tifffile": ["storage/*"],
     "imagecodecs": ["storage/*"],
     "fsspec": ["storage/urls.py"],
-    "dask": ["engine/*"],
+    # Planes, which are stored, become lazy arrays.
+    "dask": ["engine/*", "storage/planes.py"],
     "distributed": ["engine/*"],
     "torch": [
         "models/*",

@@ -86,10 +86,13 @@ def test_every_command_of_the_readme_runs_in_its_order(walked):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_of_a_page_runs_where_the_readme_ended(page, walked, tmp_path):
     lab = shutil.copytree(walked[0], tmp_path / "lab")
-    assert commands(page) or page.stem == "figures"
+    program = "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
+    assert commands(page) or page.stem in ("figures", "python")
     # One process for them all, since most of the time would be the loading of torch; not this
     # one, whose memory is full of earlier tests and counts against --max-memory.
     child = [sys.executable, "-c", ONE_AFTER_ANOTHER, *commands(page)]
+    if page.stem == "python":
+        child = [sys.executable, "-c", program]
     ran = subprocess.run(child, cwd=lab, capture_output=True, text=True, timeout=600, check=False)
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
 

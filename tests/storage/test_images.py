@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from unetkit.errors import InputError, LabelError, MissingError, UsageError
-from unetkit.storage.datasets import DatasetWriter
+from unetkit.storage.datasets import DatasetWriter, open_dataset, write_sample
 from unetkit.storage.image_writer import create_image, create_labels, create_weights
 from unetkit.storage.images import channel_numbers, detect, open_image
 from unetkit.storage.pyramids import thumbnail
@@ -29,6 +29,20 @@ def test_what_was_written_reads_back(tmp_path):
 
 def listing(folder):
     return sorted(str(path) for path in folder.rglob("*"))
+
+
+def test_an_image_and_its_labels_are_arrays(tmp_path):
+    url = str(tmp_path / "a.zarr")
+    array = np.arange(3 * 7 * 5, dtype="u2").reshape(3, 7, 5)
+    labels = array[0] % 3
+    write_sample(url, array, axes="cyx", labels=labels, channel_names=["a", "b", "c"])
+    image = open_image(url, channels="c,a")
+    assert (image.axes, image.shape, image.dtype) == ("cyx", (2, 7, 5), np.uint16)
+    np.testing.assert_array_equal(image, array[[2, 0]])
+    np.testing.assert_array_equal(image.to_dask(), array[[2, 0]])
+    (sample,) = open_dataset(url).samples
+    np.testing.assert_array_equal(sample.image, array)
+    np.testing.assert_array_equal(sample.labels(), labels)
 
 
 def test_the_four_kinds(tmp_path):

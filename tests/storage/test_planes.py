@@ -60,11 +60,46 @@ def test_planes_come_in_t_z_order_with_channels_first(axes, tmp_path):
         np.testing.assert_array_equal(data.read(plane, 1, 6, 2, 5), wanted[plane, :, 1:6, 2:5])
 
 
+@pytest.mark.parametrize("picked", [None, [2, 0]])
+@pytest.mark.parametrize("axes", ["yx", "cyx", "yxc", "zyx", "tczyx", "xtyc"])
+def test_a_stored_array_is_an_array_of_its_axes_at_once_and_lazily(axes, picked, tmp_path):
+    shape = tuple(SIZES[axis] for axis in axes)
+    array = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
+    node = stored(tmp_path, array, chunks=(2,) * len(axes))
+    data = plane_array(node, axes=axes, has_channels=True)
+    if picked and "c" in axes:
+        data, array = data.pick(picked), array.take(picked, axes.index("c"))
+    np.testing.assert_array_equal(np.asarray(data), array)
+    assert np.asarray(data, dtype="f4").dtype == np.float32
+    assert (np.array(data, copy=True) == array).all()
+    with pytest.raises(ValueError, match="copy=False"):
+        np.asarray(data, copy=False)
+    lazy = pickle.loads(pickle.dumps(data.to_dask()))
+    assert (lazy.shape, lazy.dtype, lazy.chunksize) == (array.shape, array.dtype, (2,) * len(axes))
+    np.testing.assert_array_equal(lazy.compute(), array)
+    part = (slice(1, 2),) * len(axes)
+    np.testing.assert_array_equal(lazy[part].compute(), array[part])
+    assert data.to_dask(chunks=-1).numblocks == (1,) * len(axes)
+
+
+def test_a_lazy_array_reads_only_what_is_asked_of_it(tmp_path):
+    data = plane_array(
+        stored(tmp_path, np.ones((8, 8), "u1"), chunks=(4, 4)), axes="yx", has_channels=True
+    )
+    lazy = data.to_dask()
+    (Path(data.url) / "c" / "1" / "1").write_bytes(b"damaged")
+    assert lazy[:4].compute().all()
+    with pytest.raises(InputError, match=r"c/1/1"):
+        lazy.compute()
+
+
 def test_labels_read_without_a_channel_axis(tmp_path):
     array = np.arange(35, dtype=np.uint8).reshape(1, 7, 5)
     data = plane_array(stored(tmp_path, array), axes="cyx", has_channels=False)
     assert data.channels is None
     np.testing.assert_array_equal(data.read(0, 0, 7, 0, 5), array[0])
+    np.testing.assert_array_equal(np.asarray(data), array)
+    np.testing.assert_array_equal(data.to_dask(), array)
 
 
 def test_picked_channels_come_in_the_asked_order(tmp_path):
@@ -295,7 +330,7 @@ def test_a_large_chunk_is_decoded_once_for_the_parts_that_lie_in_it(tmp_path, mo
             np.testing.assert_array_equal(part, array[1, y0 : y + 500, x0 : x + 500])
     # A box that is most of a chunk at the edge of the image may be read at once.
     assert len(decoded) <= 8
-    assert planes.reading_bytes(data) > 2100 * 2100
+    assert data.reading_bytes() > 2100 * 2100
     # What is written anew at the same place is not mistaken for what was there.
     zarr.open_array(node.url, mode="r+")[1, :100, :100] = 77
     assert (data.read(1, 0, 100, 0, 100) == 77).all()

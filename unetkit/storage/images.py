@@ -25,7 +25,7 @@ from unetkit.storage.ome import (
     read_multiscale,
     told_pixel_size,
 )
-from unetkit.storage.planes import PlaneArray, plane_array
+from unetkit.storage.planes import IndexedPlanes, PlaneArray, plane_array
 from unetkit.storage.urls import (
     base_name,
     children,
@@ -41,6 +41,8 @@ from unetkit.storage.urls import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy as np
 
 # Images of a collection that are looked at for one to be named.
 LOOKED_AT = 20
@@ -134,7 +136,10 @@ LABELS = ("instances", "classes", "ignore")
 
 @dataclass(frozen=True)
 class Image:
-    """An image with what belongs to it: channel names, pixel size, labels, weights."""
+    """An image with what belongs to it: channel names, pixel size, labels, weights.
+
+    ``np.asarray(image)`` reads its pixels, `to_dask` gives them lazily; both have the axes `axes`.
+    """
 
     url: str
     name: str  # the last part of the URL without `.zarr`; in a stack, the sample's number
@@ -149,6 +154,29 @@ class Image:
     weights: PlaneArray | None = None
     weights_attributes: dict[str, Any] = field(default_factory=dict)  # how they were computed
     other_labels: tuple[str, ...] = ()  # names of labels that this library does not read
+
+    @property
+    def axes(self) -> str:
+        """One letter of t, c, z, y, x for each axis, as they are stored."""
+        return self.data.axes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes along `axes`, along c the number of chosen channels."""
+        return IndexedPlanes(self.data).shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the pixels."""
+        return self.data.dtype
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        """Read all pixels; NumPy asks so."""
+        return self.data.__array__(dtype, copy)
+
+    def to_dask(self, chunks: Any = None) -> Any:
+        """Return the pixels as a lazy Dask array; see `PlaneArray.to_dask`."""
+        return self.data.to_dask(chunks)
 
 
 def bare_image(node: ArrayNode, *, axes: str | None) -> Image:

@@ -170,6 +170,55 @@ class PlaneArray:
         with storing(self.url):
             retrying(lambda: array.__setitem__(selection, values))
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        """Read everything, with the axes as they are stored; NumPy asks so."""
+        if copy is False:
+            raise ValueError(f"{self.url} must be read to be an array, so copy=False is impossible")
+        view = IndexedPlanes(self)
+        found = view[(slice(None),) * view.ndim]
+        return found if dtype is None else found.astype(dtype, copy=False)
+
+    def to_dask(self, chunks: Any = None) -> Any:
+        """Return a lazy Dask array with the axes as they are stored; nothing is read before it is.
+
+        Parameters
+        ----------
+        chunks : optional
+            As `dask.array.from_array` takes them; left out, what is decoded whole.
+
+        Returns
+        -------
+        dask.array.Array
+        """
+        # It takes longer to load than all the rest of this room.
+        import dask.array as da
+        from dask.base import tokenize
+
+        view = IndexedPlanes(self.with_absolute_url())
+        return da.from_array(
+            view,
+            chunks=view.chunks if chunks is None else chunks,
+            name=f"unetkit-{tokenize(view)}",
+            asarray=False,
+            inline_array=True,
+            meta=np.empty((0,) * view.ndim, view.dtype),
+        )
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether files or objects hold it, which can be looked at again later."""
+        return True
+
+    def reading_bytes(self) -> int:
+        """Return what a process takes to read parts: chunks that it keeps and decodes."""
+        array = self._open("r")
+        chunk = _chunk_bytes(array)
+        if chunk < SHARED_FROM:
+            return 0
+        kept = min(math.prod(array.shape) * array.dtype.itemsize, max(KEPT_BYTES, chunk))
+        # As it is stored, as it is decoded, and as it is laid out.
+        return int(kept + 2 * chunk)
+
     def chunk_boxes(self, side: int) -> list[Box]:
         """Cut all planes into blocks of whole chunks, so that no chunk is decoded twice."""
         high, wide = (whole_chunks(chunk, side) for chunk in self.chunk)
@@ -287,6 +336,52 @@ class PlaneArray:
         raise InputError(f"values of {self.url} must fit {self.dtype}, got {block.dtype}")
 
 
+@dataclass(frozen=True)
+class IndexedPlanes:
+    """Planes as the array of their stored axes and chosen channels, for whoever cuts out parts."""
+
+    planes: PlaneArray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes along the stored axes, along c the number of chosen channels."""
+        planes = self.planes
+        sizes = zip(planes.axes, planes.shape, strict=True)
+        return tuple(planes.channel_count if axis == "c" else size for axis, size in sizes)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """What is decoded whole."""
+        return tuple(map(min, self.planes.read_chunks or self.planes.chunks, self.shape))
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+        return len(self.planes.axes)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the pixels."""
+        return self.planes.dtype
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray[Any, Any]:
+        spans = {
+            axis: range(size)[where]
+            for axis, size, where in zip(self.planes.axes, self.shape, index, strict=True)
+        }
+        t, z, c, y, x = (spans.get(axis, range(1)) for axis in "tzcyx")
+        found = np.empty([len(span) for span in (t, z, c, y, x)], self.dtype)
+        if found.size:
+            few = self.planes.channels is not None and len(c) < self.planes.channel_count
+            source = self.planes.pick(c) if few else self.planes
+            for place in itertools.product(range(len(t)), range(len(z))):
+                plane = t[place[0]] * self.planes.size("z") + z[place[1]]
+                found[place] = source.read(plane, y[0], y[-1] + 1, x[0], x[-1] + 1)
+        kept = found[tuple(slice(None) if axis in spans else 0 for axis in "tzcyx")]
+        letters = [axis for axis in "tzcyx" if axis in spans]
+        return kept.transpose([letters.index(axis) for axis in self.planes.axes])
+
+
 # Chunks from this size on, in bytes, are decoded once for all tiles that lie in them: our choice,
 # above what this library writes. Of them so much is kept, and the last one in any case.
 SHARED_FROM, KEPT_BYTES = 2**22, 2**28
@@ -392,17 +487,6 @@ def _state_of(array: zarr.Array[Any], place: tuple[int, ...], *, url: str) -> An
     except Exception:  # reading it says what is wrong
         return None
     return found.st_size, found.st_mtime_ns, found.st_ino
-
-
-def reading_bytes(data: PlaneArray) -> int:
-    """Return what a process takes to read parts of an array: chunks that it keeps and decodes."""
-    array = opened(data.url, zarr_format=data.zarr_format, version=data.version)
-    chunk = _chunk_bytes(array)
-    if chunk < SHARED_FROM:
-        return 0
-    kept = min(math.prod(array.shape) * array.dtype.itemsize, max(KEPT_BYTES, chunk))
-    # As it is stored, as it is decoded, and as it is laid out.
-    return kept + 2 * chunk
 
 
 def plane_array(

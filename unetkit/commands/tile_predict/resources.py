@@ -18,7 +18,6 @@ from unetkit.machine import free_memory, held_memory
 from unetkit.models import hardware
 from unetkit.models.cost import largest_tensor, run_layers
 from unetkit.progress import format_bytes, parse_size
-from unetkit.storage.planes import reading_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -198,7 +197,7 @@ def memory_for(
     pixel = network + beside * (parallelism.jobs or parallelism.networks)
     # Of a block that is blended only what the network sees is there several times.
     extra = (one + 4 * channels) * parallelism.networks if blend else pixel
-    reading = max(reading_bytes(sample.data) for sample in samples)
+    reading = max(sample.data.reading_bytes() for sample in samples)
     base = (held + reading) * (1 + parallelism.processes) + BESIDE
     resampled = [s.data.part_bytes() for s in samples if isinstance(s.data, RescaledPlanes)]
     base += max(resampled, default=0) * (parallelism.jobs or parallelism.networks)
