@@ -224,7 +224,7 @@ def test_every_score_says_what_it_means():
         value_of(score.name, overall)
     json.dumps([score.to_dict() for score in SCORES], allow_nan=False)
     # Every number of the report is in the list.
-    known = {"pixels", "average_precision_at", "classes"}
+    known = {"pixels", "average_precision_at", "classes", "object_classes"}
     listed = {n for n in SCORES_BY_NAME if not n.startswith("average_precision_")}
     assert overall.keys() - known == listed
     assert "Jain et al. (2010)" in SCORES_BY_NAME["warping_error"].reference

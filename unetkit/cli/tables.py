@@ -59,10 +59,15 @@ def scores(document: Document) -> list[RenderableType]:
         {"score": label} | {name: pick(column) for name, column in columns.items()}
         for label, pick in _SCORES[document["kind"]]
     ]
+    if document["overall"].get("object_classes"):
+        said = {name: column["mpq"] for name, column in columns.items()}
+        rows.append({"score": "PQ by class, mean (mPQ)", **said})
     parts: list[RenderableType] = [table(rows)]
     if document["kind"] == "classes":
         shown = ("name", "dice", "iou", "pixels_true", "pixels_predicted")
         parts += ["", table(document["overall"]["classes"], columns=shown)]
+    if of_objects := document["overall"].get("object_classes"):
+        parts += ["", table([_object_class(row) for row in of_objects])]
     if not alone:
         parts += ["", table([_sample(row, document["kind"]) for row in document["samples"]])]
     if groups := document.get("groups"):
@@ -210,6 +215,20 @@ def _sample(row: Document, kind: str, *, of: str = "sample") -> Document:
         "Dice": row["dice"],
         "predicted": row["objects_predicted"],
         "true": row["objects_true"],
+    }
+
+
+def _object_class(row: Document) -> Document:
+    """Choose the scores of the objects of a class that fit on a line."""
+    return {
+        "class": row["name"],
+        "PQ": row["pq"],
+        "SQ": row["sq"],
+        "RQ": row["rq"],
+        "AP 0.5": row["average_precision_50"],
+        "predicted": row["objects_predicted"],
+        "true": row["objects_true"],
+        "matched": row["objects_matched"],
     }
 
 

@@ -18,6 +18,7 @@ from unetkit.storage.atomic import make_folder
 from unetkit.storage.datasets import listed_names, open_dataset
 from unetkit.storage.file_writers import bands, tile_rows, write_png, write_tiff
 from unetkit.storage.journal import FOLDER
+from unetkit.storage.object_classes import object_class_names, read_object_classes
 from unetkit.storage.outline_files import BACKGROUND, WRITERS, Outline, Picture
 from unetkit.storage.outputs import EXPORTED, check_local, export_name, staged
 from unetkit.storage.planes import whole_chunks
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from unetkit.options import Axes, LabelName, Opt, Store
     from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample
+    from unetkit.storage.object_classes import ObjectClasses
     from unetkit.storage.planes import PlaneArray
 
 BLOCK = 1024
@@ -48,6 +50,7 @@ class Outlined:
     classes: PlaneArray | None = None  # the class map that says what each instance is
     class_names: Sequence[str] = ()
     are_objects: bool = True  # whether labels are instances
+    told: ObjectClasses | None = None  # the class of each of them, where that is stored
     side: int = BLOCK
 
     @property
@@ -89,6 +92,9 @@ def _objects(
         outlines.add(*edges(rimmed, y0=block.y0, x0=block.x0, width=labels.width))
         votes.add(*_votes(outlined, plane, block, rimmed[1:-1, 1:-1]))
         names = _names(outlined, *votes.take(complete))
+        if outlined.told is not None:
+            told = zip(complete.tolist(), outlined.told.of(complete).tolist(), strict=True)
+            names = {one: outlined.told.names[place] for one, place in told if place}
         ids, codes = outlines.take(complete)
         for number, parts in polygons(ids, codes, **size):
             yield number, parts, names.get(number, _only_name(outlined))
@@ -410,18 +416,22 @@ class _Export:
             self.data.height,
             self.data.width,
             outlines(self._outlined(), progress.advance),
-            self.sample.class_names,
+            self._class_names,
             {"version": __version__, "source": base_name(self.sample.image.url)},
         )
 
+    @property
+    def _class_names(self) -> tuple[str, ...]:
+        of_objects = object_class_names(self.sample.image) if self.layer == "instances" else ()
+        return of_objects or self.sample.class_names
+
     def _outlined(self) -> Outlined:
-        classes = self.sample.image.labels.get("classes")
-        return Outlined(
-            self.data,
-            classes if self.layer == "instances" else None,
-            self.sample.class_names,
-            are_objects=self.layer == "instances",
-        )
+        if self.layer != "instances":
+            return Outlined(self.data, None, self.sample.class_names, are_objects=False)
+        told = read_object_classes(self.sample.image)
+        classes = None if told is not None else self.sample.image.labels.get("classes")
+        names = self.sample.class_names if told is None else ()
+        return Outlined(self.data, classes, names, are_objects=True, told=told)
 
     def _dtype(self, progress: Progress) -> np.dtype[Any]:
         """Choose the narrowest type that holds what is there and that programs know."""

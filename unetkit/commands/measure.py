@@ -17,6 +17,7 @@ from unetkit.progress import SILENT, Progress, Together, collects_warnings, warn
 from unetkit.storage.collections import COLLECTIONS
 from unetkit.storage.datasets import listed_names, open_dataset, order_remark
 from unetkit.storage.images import detect
+from unetkit.storage.object_classes import object_class_names, read_object_classes
 from unetkit.storage.outputs import check_file, output_name, write_csv
 from unetkit.storage.pixel_size import parse_pixel_size, plane_pixel
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     )
     from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.images import Image
+    from unetkit.storage.object_classes import ObjectClasses
     from unetkit.storage.outputs import Cell
 
 # How every such table begins.
@@ -99,7 +101,8 @@ def measure(
     its pixels, its area, and its share of all pixels that are not ignored.
 
     With regions a second table, NAME.regions.csv, has a row for each of them: its objects, its
-    area and the objects a square millimetre, or area and share of each class inside.
+    area and the objects a square millimetre, or area and share of each class inside. Where objects
+    have classes, both tables name them, and a region has a row for each.
 
     Parameters
     ----------
@@ -198,8 +201,11 @@ def measure(
         report = _measure_instances(task, pictures)
     if beside is None:
         return report
-    header = (*REGION_COLUMNS, *task.places, *(OF_OBJECTS if kind == "instances" else OF_CLASSES))
-    write_csv(beside, header, [[row[name] for name in header] for row in report.regions])
+    of: tuple[str, ...] = OF_OBJECTS if kind == "instances" else OF_CLASSES
+    if kind == "instances" and any("class" in row for row in report.regions):
+        of = ("class", *of)
+    header = (*REGION_COLUMNS, *task.places, *of)
+    write_csv(beside, header, [[row.get(name) for name in header] for row in report.regions])
     return replace(report, region_output=beside)
 
 
@@ -237,27 +243,33 @@ def _measure_instances(task: _Task, pictures: Dataset | None) -> MeasureReport:
     counted: list[dict[str, Cell]] = []
     header: tuple[str, ...] = ()
     unknown: list[str] = []
+    classed = any(object_class_names(sample.image) for sample in task.samples)
     for sample, picture in pairs:
         data = None if picture is None else picture.data
+        classes = read_object_classes(sample.image)
         planes = measure_labels(sample.labels("instances"), data, **task.run)
         size = _pixel_of(sample)
         if size is None and picture is not None:
             size = plane_pixel(picture.pixel_size)
         members: list[NDArray[np.int64]] = []
         if task.regions:
-            members, found = _count_objects(task, sample, planes, size)
+            members, found = _count_objects(task, sample, planes, size, classes)
             counted += found
         for number, plane in enumerate(planes):
             table = objects.table(plane, pixel=size)
             header = header or tuple(_named(name, names) for name in table if name != "id")
             unit = "micrometre" if size else "pixel"
-            own = _listed_regions(members[number], len(plane.ids)) if members else None
+            beside: list[Iterable[Cell]] = []
+            if classed:
+                beside.append(_class_names(classes, plane.ids))
+            if members:
+                beside.append(_listed_regions(members[number], len(plane.ids)))
             place = task.place_of(sample)
-            rows += _rows(table, (sample.name, number), [unit, *place], own)
+            rows += _rows(table, (sample.name, number), [unit, *place], beside)
         if size is None:
             unknown.append(sample.name)
     _check_counted(task, counted)
-    more = ("region",) if task.regions else ()
+    more = (*(("class",) if classed else ()), *(("region",) if task.regions else ()))
     write_csv(task.output, (*COLUMNS, *task.places, *more, *header), rows)
     _warn_unknown(unknown, task.run["progress"])
     return MeasureReport(task.output, len(rows), len(pairs), regions=tuple(counted))
@@ -268,8 +280,12 @@ def _count_objects(
     sample: Sample,
     planes: Sequence[objects.Objects],
     size: tuple[float, float] | None,
+    classes: ObjectClasses | None,
 ) -> tuple[list[NDArray[np.int64]], list[dict[str, Cell]]]:
-    """Say which objects of each plane belong to which regions, and what each region has."""
+    """Say which objects of each plane belong to which regions, and what each region has.
+
+    Where objects have classes, it is said of each class.
+    """
     labels, regions = sample.labels("instances"), task.regions[sample.name]
     by_centroid = task.rim == "centroid"
     found = count_in_regions(
@@ -291,15 +307,30 @@ def _count_objects(
                 kept[kept] = table.counts[kept] == plane.sums[at[kept], 0]
             own = np.column_stack([at[kept], table.true[kept].astype(np.int64)])
         members.append(own)
-        pixels, count = _sums(table.true, table.counts), Counter(own[:, 1].tolist())
+        pixels = _sums(table.true, table.counts)
+        named = np.array(_class_names(classes, plane.ids), object)[own[:, 0]]
+        count = Counter(zip(own[:, 1].tolist(), named.tolist(), strict=True))
         for region in regions.on(number, table):
             area: float = pixels[region] * size[0] * size[1] if size else pixels[region]
-            density = count[region] / area * 1e6 if size and area else None
-            rows.append(
-                task.region_row(sample, number, region, known=size is not None)
-                | dict(zip(OF_OBJECTS, (count[region], pixels[region], area, density), strict=True))
-            )
+            # Those of no class are told of where there are some.
+            none = [""] if classes is None or count[region, ""] else []
+            for name in [*(classes.names[1:] if classes else ()), *none]:
+                objects_of = count[region, name]
+                density = objects_of / area * 1e6 if size and area else None
+                told = (objects_of, pixels[region], area, density)
+                rows.append(
+                    task.region_row(sample, number, region, known=size is not None)
+                    | ({} if classes is None else {"class": name})
+                    | dict(zip(OF_OBJECTS, told, strict=True))
+                )
     return members, rows
+
+
+def _class_names(classes: ObjectClasses | None, ids: NDArray[np.uint64]) -> list[str]:
+    """Name the class of each object, or nothing for one of none."""
+    if classes is None:
+        return [""] * len(ids)
+    return [classes.names[number] if number else "" for number in classes.of(ids).tolist()]
 
 
 def _check_counted(task: _Task, rows: Sequence[Mapping[str, Cell]]) -> None:
@@ -499,10 +530,10 @@ def _rows(
     table: dict[str, Any],
     place: tuple[str, int],
     told: Sequence[Cell],
-    regions: Iterable[str] | None,
+    beside: Iterable[Iterable[Cell]],
 ) -> Iterator[list[Cell]]:
-    columns = [table[name].tolist() for name in table]
-    if regions is not None:
-        columns.insert(1, list(regions))
+    """Give a row for each object; `beside` are columns that come before what was measured."""
+    first, *measured = (table[name].tolist() for name in table)
+    columns = [first, *map(list, beside), *measured]
     for number, *values in zip(*columns, strict=True):
         yield [*place, number, *told, *values]

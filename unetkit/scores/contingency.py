@@ -66,6 +66,29 @@ class Contingency:
         np.add.at(sizes, row, self.counts)
         return Segments(image=self.image[order][new], ids=ids[order][new], sizes=sizes, row=row)
 
+    def of_class(self, true: Array, pred: Array, number: int) -> Contingency:
+        """Give the table of the objects of one class, as if there were no others.
+
+        Parameters
+        ----------
+        true, pred : ndarray of int, shape (K,)
+            The class of each entry's true label, and of its predicted one.
+        number : int
+            The class.
+        """
+        is_true, is_pred = true == number, pred == number
+        kept = is_true | is_pred
+        nothing = np.uint64(0)
+        return _reduce(
+            (
+                self.image[kept],
+                np.where(is_true, self.true, nothing)[kept],
+                np.where(is_pred, self.pred, nothing)[kept],
+                self.counts[kept],
+            ),
+            images=self.images,
+        )
+
     def foreground(self) -> Contingency:
         """Give the table of the two classes background (label 0) and foreground (any other)."""
         return _reduce(

@@ -6,9 +6,9 @@ by which formula it follows from its sums. What this module does not know: files
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -197,6 +197,16 @@ SCORES: tuple[Score, ...] = (
     _objects("pq", "Panoptic quality: sq times rq.", "without objects", _KIRILLOV),
     _objects("sq", "The mean IoU of objects that match above 0.5.", "without matches", _KIRILLOV),
     _objects("rq", "TP / (TP + FP/2 + FN/2) of objects above 0.5.", "without objects", _KIRILLOV),
+    # Of all samples as one it is CoNIC's mPQ+; of a single image it is what PanNuke averages, whose
+    # script leaves out of an image the classes of which it has no true object.
+    _objects(
+        "mpq",
+        "The mean of the pq of each class that either side has, where objects match those of their "
+        "own class alone.",
+        "where objects of either side have no classes",
+        "Graham et al. (2024), Medical Image Analysis 92:103047, CoNIC (mPQ+); Gamper et al. "
+        "(2020), arXiv:2003.10778, PanNuke (mPQ).",
+    ),
     # A predicted object matches a true one when it covers more than half of its pixels; a true
     # object without a match counts 0. Predicted objects that match nothing cost nothing.
     _objects(
@@ -326,6 +336,8 @@ def value_of(name: str, overall: dict[str, Any]) -> float | None:
     return found
 
 
+Array = np.ndarray[Any, Any]
+OfClass = TypeVar("OfClass", "ClassScores", "ObjectClassScores")
 # By score.
 ScoreSums = dict[str, Sums]
 
@@ -380,6 +392,92 @@ class ClassScores:
 
 
 @dataclass(frozen=True)
+class ClassifiedUnit:
+    """A table of instances with the class of each entry's true and predicted label.
+
+    Attributes
+    ----------
+    table : Contingency
+    true, pred : ndarray of int, shape (K,)
+        0 for background, and for an object of no class.
+    """
+
+    table: Contingency
+    true: Array
+    pred: Array
+
+
+@dataclass(frozen=True)
+class ObjectClassScores:
+    """How the objects of one class were met by predicted ones of this class."""
+
+    label: int
+    name: str
+    pq: float | None
+    sq: float | None
+    rq: float | None
+    f1: float | None
+    average_precision: float | None
+    average_precision_50: float | None
+    objects_true: float
+    objects_predicted: float
+    objects_matched: float
+
+
+def object_class_columns(units: Sequence[ClassifiedUnit], count: int) -> list[dict[str, Columns]]:
+    """Take the sums of every score of objects, class by class from 1 up.
+
+    Parameters
+    ----------
+    units : sequence of ClassifiedUnit
+        Samples; those of several images have them numbered, see `contingency.apart`.
+    count : int
+        Classes, background included.
+    """
+    return [
+        sums.object_sums([unit.table.of_class(unit.true, unit.pred, n) for unit in units])
+        for n in range(1, count)
+    ]
+
+
+def mpq_sums(by_class: Sequence[Mapping[str, Columns]]) -> Sums:
+    """Put the terms of the pq of each class side by side: their mean is `mpq`.
+
+    Parameters
+    ----------
+    by_class : sequence of mapping
+        As `object_class_columns` gives them.
+    """
+    terms = np.concatenate([found["pq"][1] for found in by_class], axis=1)
+    return Sums(np.arange(terms.shape[1]), terms, SCORES_BY_NAME["mpq"].formula)
+
+
+def score_object_classes(units: Sequence[ClassifiedUnit], names: Sequence[str]) -> dict[str, Any]:
+    """Score the objects of each class of some samples, as one.
+
+    Parameters
+    ----------
+    units : sequence of ClassifiedUnit
+        As for `object_class_columns`.
+    names : sequence of str
+        Of the classes from 0 up.
+
+    Returns
+    -------
+    dict of str to object
+        `mpq` and `object_classes`, as `Scores` has them.
+    """
+    by_class = object_class_columns(units, len(names))
+    wanted = [f.name for f in fields(ObjectClassScores) if f.name not in ("label", "name")]
+    rows = []
+    for label, columns in enumerate(by_class, start=1):
+        found = _values(score_sums({name: columns[name] for name in wanted}))
+        rows.append(ObjectClassScores(label, names[label], **found))
+    mpq = SCORES_BY_NAME["mpq"].value(mpq_sums(by_class))
+    return {"mpq": mpq, "object_classes": tuple(rows)}
+
+
+@dataclass(frozen=True)
 class Scores:
     """All scores of one table by name, as `SCORES` tells them; those that do not apply are None.
 
@@ -394,6 +492,8 @@ class Scores:
         By threshold: "0.50", "0.55", ..., "0.95".
     classes : tuple of ClassScores
         For class maps only: one for each class that is named or occurs.
+    object_classes : tuple of ObjectClassScores
+        For instances whose objects have classes on either side: one for each class.
     """
 
     pixels: float
@@ -409,6 +509,7 @@ class Scores:
     pq: float | None = None
     sq: float | None = None
     rq: float | None = None
+    mpq: float | None = None
     average_precision: float | None = None
     average_precision_at: dict[str, float | None] | None = None
     rand: float | None = None
@@ -436,10 +537,14 @@ class Scores:
     isbi_rand: float | None = None
     isbi_pixel: float | None = None
     classes: tuple[ClassScores, ...] = ()
+    object_classes: tuple[ObjectClassScores, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values that strict JSON can hold."""
-        return asdict(self) | {"classes": [asdict(c) for c in self.classes]}
+        return asdict(self) | {
+            "classes": [asdict(c) for c in self.classes],
+            "object_classes": [asdict(c) for c in self.object_classes],
+        }
 
 
 def score_instances(table: Contingency) -> Scores:
@@ -489,21 +594,27 @@ def mean(scores: Sequence[Scores]) -> Scores:
         One an image, at least one.
     """
     tables = [s.average_precision_at for s in scores if s.average_precision_at is not None]
-    by_label: dict[int, list[ClassScores]] = {}
-    for one in (c for s in scores for c in s.classes):
-        by_label.setdefault(one.label, []).append(one)
     return Scores(
         **_means(scores),
         average_precision_at=_mean_at(tables) if tables else None,
-        classes=tuple(
-            ClassScores(label, of[0].name, **_means(of)) for label, of in sorted(by_label.items())
-        ),
+        classes=_means_by_label([c for s in scores for c in s.classes]),
+        object_classes=_means_by_label([c for s in scores for c in s.object_classes]),
     )
 
 
-def _means(scores: Sequence[Scores] | Sequence[ClassScores]) -> dict[str, Any]:
+def _means_by_label(rows: Sequence[OfClass]) -> tuple[OfClass, ...]:
+    """Average the scores of each class."""
+    by_label: dict[int, list[OfClass]] = {}
+    for one in rows:
+        by_label.setdefault(one.label, []).append(one)
+    return tuple(replace(of[0], **_means(of)) for _, of in sorted(by_label.items()))
+
+
+def _means(
+    scores: Sequence[Scores] | Sequence[ClassScores] | Sequence[ObjectClassScores],
+) -> dict[str, Any]:
     """Average every field that is a number by itself."""
-    apart = ("average_precision_at", "classes", "label", "name")
+    apart = ("average_precision_at", "classes", "object_classes", "label", "name")
     names = [f.name for f in fields(scores[0]) if f.name not in apart]
     return {name: _mean(getattr(s, name) for s in scores) for name in names}
 

@@ -27,6 +27,7 @@ from unetkit.geometry.tiles import cover
 from unetkit.storage.image_file import AXES
 from unetkit.storage.image_writer import create_image, create_labels, create_weights
 from unetkit.storage.images import open_image
+from unetkit.storage.object_classes import read_object_classes, write_object_classes
 from unetkit.storage.outputs import discard
 from unetkit.storage.pixel_size import in_pixels, split_length
 from unetkit.storage.pyramids import downscaled
@@ -197,6 +198,8 @@ def _create(copy: Copy) -> dict[str, PlaneArray]:
             dtype=labels.dtype,
             attributes=image.label_attributes.get(kind),
         )
+    if (classes := read_object_classes(image)) is not None:
+        write_object_classes(outputs["instances"], classes)
     if sample.weights is not None:
         outputs["weights"] = create_weights(
             copy.url,

@@ -10,7 +10,13 @@ import numpy as np
 
 from unetkit.commands.evaluate.counting import border_sums
 from unetkit.scores import bootstrap, contingency
-from unetkit.scores.table import SCORES_BY_NAME, class_sums, instance_sums
+from unetkit.scores.table import (
+    SCORES_BY_NAME,
+    class_sums,
+    instance_sums,
+    mpq_sums,
+    object_class_columns,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +24,7 @@ if TYPE_CHECKING:
     from unetkit.commands.evaluate.counting import Borders
     from unetkit.scores.contingency import Contingency
     from unetkit.scores.sums import Sums
-    from unetkit.scores.table import ScoreSums
+    from unetkit.scores.table import ClassifiedUnit, ScoreSums
 
 # With fewer images resampling says little; our own choice.
 LEAST_IMAGES = 5
@@ -72,11 +78,14 @@ def units_of(
     borders: Sequence[Borders] = (),
     tolerance: float = 2.0,
     groups: Sequence[str] = (),
+    classified: Sequence[ClassifiedUnit] = (),
+    classes: int = 0,
 ) -> Units:
     """Take the sums of an evaluation by image, or by group where groups are given.
 
-    Tables, borders and groups are one a sample. Places of one image are alike and say little of
-    another, so that there is no interval of one slide; so are images of one animal.
+    Tables, borders, groups and what is classified, by so many classes, are one a sample. Places
+    of one image are alike and say little of another, so that there is no interval of one slide; so
+    are images of one animal.
     """
     unit, count = ("group", len(set(groups))) if groups else ("image", len(tables))
     if count < LEAST_IMAGES:
@@ -85,6 +94,10 @@ def units_of(
     units = contingency.apart(tables)
     found = class_sums(units) if kind == "classes" else instance_sums(units)
     found = {name: sums for name, sums in found.items() if SCORES_BY_NAME[name].best is not None}
+    if classified:
+        parts = zip(units, classified, strict=True)
+        own = [replace(one, table=unit) for unit, one in parts]
+        found["mpq"] = mpq_sums(object_class_columns(own, classes))
     if borders:
         found |= border_sums(borders, kind, tolerance=tolerance)
     if groups:

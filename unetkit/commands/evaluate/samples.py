@@ -11,12 +11,14 @@ from unetkit.errors import InputError
 from unetkit.progress import SILENT, Progress, warn
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import detect
+from unetkit.storage.object_classes import object_class_names, read_object_classes, renumbered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.images import Image
+    from unetkit.storage.object_classes import ObjectClasses
     from unetkit.storage.planes import PlaneArray
 
 Pair = tuple["Sample", "Sample"]  # (of the prediction, of the truth)
@@ -29,6 +31,9 @@ class MatchedSamples:
     kind: str  # `instances` or `classes`: which labels
     pairs: list[Pair]
     class_names: tuple[str, ...] = ()  # for classes, where either side has names
+    # For instances whose objects have classes on either side: those of each pair, numbered alike.
+    object_names: tuple[str, ...] = ()
+    object_classes: tuple[tuple[ObjectClasses, ObjectClasses], ...] = ()
     # Samples that are left out: of the truth, because they have no labels, and of the prediction,
     # because the truth has no labels for them.
     unlabelled: tuple[str, ...] = ()
@@ -67,6 +72,8 @@ def match_samples(
     class_names = _class_names(pairs, progress) if kind == "classes" else ()
     for pair in pairs:
         _check(*pair, kind=kind, url=prediction)
+    object_names = _object_names(pairs, progress) if kind == "instances" else ()
+    classes = [_object_classes(pair, object_names) for pair in pairs] if object_names else []
     unlabelled = tuple(s.name for s in wanted.samples if s.label_kind is None)
     paired = {predicted.name for predicted, _ in pairs}
     unpaired = tuple(s.name for s in found.samples if s.name not in paired)
@@ -77,7 +84,9 @@ def match_samples(
             progress,
             f"Left out {len(unpaired)} predicted samples for which the truth has no labels.",
         )
-    return MatchedSamples(kind, pairs, class_names, unlabelled, unpaired)
+    return MatchedSamples(
+        *(kind, pairs, class_names, object_names, tuple(classes), unlabelled, unpaired)
+    )
 
 
 def _open(url: str, axes: str | None, labels: str | None = None) -> Dataset:
@@ -175,6 +184,32 @@ def _class_names(pairs: Sequence[Pair], progress: Progress) -> tuple[str, ...]:
             f"the truth {', '.join(wanted)}.",
         )
     return wanted or found
+
+
+def _object_names(pairs: Sequence[Pair], progress: Progress) -> tuple[str, ...]:
+    """List the classes that objects of either side have, () where a side has none.
+
+    They go by name: those of the truth come first.
+    """
+    every = [[object_class_names(side.image) for side in pair] for pair in pairs]
+    found, wanted = zip(*every, strict=True)
+    if not all(found) or not all(wanted):
+        if all(wanted) or all(found):
+            side = "the prediction" if all(wanted) else "the truth"
+            warn(progress, f"Objects are compared without their classes: {side} has none of them.")
+        return ()
+    listed = dict.fromkeys(name for names in (*wanted, *found) for name in names[1:])
+    return (wanted[0][0], *listed)
+
+
+def _object_classes(pair: Pair, names: tuple[str, ...]) -> tuple[ObjectClasses, ObjectClasses]:
+    """Read the classes of the objects of both sides, by their numbers among all names."""
+    found, wanted = (
+        renumbered(classes, names)
+        for side in pair
+        if (classes := read_object_classes(side.image)) is not None
+    )
+    return found, wanted
 
 
 # Which channel of a prediction says how surely a pixel is inside an object.

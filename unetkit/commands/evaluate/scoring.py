@@ -14,7 +14,7 @@ from unetkit.commands.evaluate.report import EvaluateReport, undefined_reasons
 from unetkit.commands.evaluate.samples import match_samples, probability_map
 from unetkit.progress import WarningCollector, warn
 from unetkit.scores import table, threshold_curve
-from unetkit.scores.contingency import pool
+from unetkit.scores.contingency import apart, pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from unetkit.commands.evaluate.samples import MatchedSamples
     from unetkit.progress import Progress
     from unetkit.scores.contingency import Contingency
-    from unetkit.scores.table import Scores
+    from unetkit.scores.table import ClassifiedUnit, Scores
     from unetkit.signals import Stop
 
 
@@ -87,14 +87,19 @@ def score_prediction(
     borders = (
         count_borders(matched.pairs, matched.kind, runner, thin=thin) if options.borders else []
     )
+    classified = _classified(matched, tables)
     units = units_of(
         tables,
         matched.kind,
         borders=borders,
         tolerance=options.tolerance,
         groups=matched.groups,
+        classified=classified,
+        classes=len(matched.object_names),
     )
-    overall, samples, groups = _scores(matched, tables, borders, tolerance=options.tolerance)
+    overall, samples, groups = _scores(
+        matched, tables, borders, classified, tolerance=options.tolerance
+    )
     maps = sum(one.chances is not None for one in counted)
     report = EvaluateReport(
         prediction=prediction,
@@ -133,6 +138,7 @@ def _scores(
     matched: MatchedSamples,
     tables: Sequence[Contingency],
     borders: Sequence[Borders],
+    classified: Sequence[ClassifiedUnit],
     *,
     tolerance: float,
 ) -> tuple[Scores, dict[str, Scores], dict[str, Scores]]:
@@ -147,6 +153,10 @@ def _scores(
             scores = table.score_instances(part)
         sums = border_sums(own, matched.kind, tolerance=tolerance) if own else {}
         values: dict[str, Any] = {name: one.overall() for name, one in sums.items()}
+        if classified:
+            parts = apart(classified[n].table for n in numbers)
+            units = [replace(classified[n], table=t) for n, t in zip(numbers, parts, strict=True)]
+            values |= table.score_object_classes(units, matched.object_names)
         return replace(scores, **values)
 
     samples = {true.name: score([n]) for n, (_, true) in enumerate(matched.pairs)}
@@ -155,6 +165,18 @@ def _scores(
         members.setdefault(group, []).append(number)
     groups = {group: score(numbers) for group, numbers in members.items()}
     return score(range(len(tables))), samples, groups
+
+
+def _classified(
+    matched: MatchedSamples, tables: Sequence[Contingency]
+) -> list[table.ClassifiedUnit]:
+    """Look up the class of each label of each sample, where objects have classes."""
+    if not matched.object_classes:
+        return []
+    return [
+        table.ClassifiedUnit(one, wanted.of(one.true), found.of(one.pred))
+        for one, (found, wanted) in zip(tables, matched.object_classes, strict=True)
+    ]
 
 
 def _curve(matched: MatchedSamples, counted: Sequence[Counted]) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from unetkit.commands.import_images.rules import (
     read_rules,
 )
 from unetkit.commands.import_images.shapes import (
+    class_note,
     find_regions,
     pair_shapes,
     region_note,
@@ -96,7 +97,7 @@ def notes(report: ImportReport, rules: MaskRules) -> list[str]:
         said.append(f"{_many(rules.ignored, 'pixel')} of value {rules.ignore} will be ignored")
     if report.groups:
         said.append(f"{_many(len(report.groups), 'group')}: {listed_names(report.groups)}")
-    return [*said, *region_note(rules)]
+    return [*said, *class_note(rules), *region_note(rules)]
 
 
 def cautions(
@@ -176,7 +177,7 @@ def import_images(
     *,
     labels: Annotated[str | None, Opt(panel="Labels")] = None,
     kind: Annotated[
-        Literal["instances", "classes"],
+        Literal["instances", "classes", "instances+classes"],
         Opt(panel="Labels", check="unetkit.commands.import_images.rules:check_rules"),
     ] = "instances",
     classes: Annotated[str | None, Opt(panel="Labels")] = None,
@@ -227,9 +228,9 @@ def import_images(
         ``DIR/{stem}_mask.png``; or outlines: a GeoJSON, COCO, LabelMe, VIA, CVAT,
         ImageScope or ImageJ ROI file, or a folder of them. Of OME-Zarr the name of its labels.
         Images without either come in unlabelled.
-    kind : {"instances", "classes"}
+    kind : {"instances", "classes", "instances+classes"}
         What a mask's values are: one id an object, or one value a class. An outline is an object
-        each, or of the class that it names.
+        each, or of the class that it names, or both: an object of that class.
     classes : str, optional
         Class names in the order of their values: ``background,myelin,axon``; or with the values
         that join to each: ``0=background,127-130=myelin,233-255=axon``. Of outlines the first is
@@ -316,6 +317,11 @@ def import_images(
     drawn = annotation_files(labels, beside=source) if labels is not None and by_file else []
     pairs, found = pair_files(source, None if drawn else labels)
     drawings: dict[str, Drawing] = {}
+    if rules.classed and not drawn:
+        raise UsageError(
+            "kind must be instances or classes where labels are masks, whose values are one of"
+            " them, got instances+classes; outlines such as GeoJSON say both"
+        )
     if rules.judged and not drawn:
         raise UsageError(
             "--judged must be a rectangle where labels are masks, got"
@@ -446,7 +452,7 @@ def _report(output: str, files: Sequence[ImageFile], rules: MaskRules | None) ->
         samples=len(files),
         alpha_dropped=sum(file.alpha_dropped for file in files),
         absent_parts=sum(f.absent for f in (*files, *(rules.files.values() if rules else ()))),
-        kind=rules.kind if rules else None,
+        kind=(f"{rules.kind}+classes" if rules.classed else rules.kind) if rules else None,
         mapping={str(value): number for value, number in rules.mapping.items()} if rules else {},
         class_names=rules.class_names if rules else (),
         axes=tuple(sorted({file.axes for file in files})),

@@ -24,6 +24,11 @@ from unetkit.storage.datasets import (
     order_remark,
 )
 from unetkit.storage.image_writer import create_image, create_labels, update_attributes
+from unetkit.storage.object_classes import (
+    object_class_names,
+    read_object_classes,
+    write_object_classes,
+)
 from unetkit.storage.outputs import check_output, discard, staged
 from unetkit.storage.pyramids import add_pyramid
 from unetkit.storage.urls import exists, join
@@ -88,7 +93,28 @@ class DatasetOutput:
                 f"labels must be of the kind that {self.url} has, {kinds.pop()}, got {rules.kind};"
                 " choose it with --kind"
             )
+        if labelled and rules.kind == "instances":
+            return self._check_object_classes(dataset, rules)
         return self._check_classes(dataset, rules) if rules.kind == "classes" else rules
+
+    def _check_object_classes(self, dataset: Dataset, rules: MaskRules) -> MaskRules:
+        """Objects have classes in all samples or in none, and the same ones."""
+        labelled = [sample for sample in dataset.samples if sample.label_kind is not None]
+        if not labelled:
+            return rules
+        names = object_class_names(labelled[0].image)
+        if bool(names) != rules.classed:
+            kind = "instances+classes" if names else "instances"
+            raise InputError(
+                f"objects must have {'a class' if names else 'no classes'} as those of {self.url},"
+                f" got {'none' if names else 'some'}; choose it with --kind {kind}"
+            )
+        if rules.names not in (None, names):
+            raise UsageError(
+                f"classes must be those of {self.url}, {', '.join(names)}, got"
+                f" {', '.join(rules.names or ())}; leave --classes out"
+            )
+        return replace(rules, names=names or None)
 
     def _check_classes(self, dataset: Dataset, rules: MaskRules) -> MaskRules:
         for sample in dataset.samples:
@@ -253,6 +279,8 @@ def _is_same(sample: Sample, pair: Pair, file: ImageFile, *, rules: MaskRules) -
     same = same and _holds(sample.data, file.load(), file)
     if same and pair.name in rules.canvases:
         painted = rules.canvases[pair.name].load()
+        classes = rules.canvases[pair.name].object_classes
+        same = classes is None or classes.is_same(read_object_classes(sample.image))
         numbers, ignored = painted.reshape(_plain_shape(file)), None
     elif same and pair.mask:
         drawn = read_mask(pair.mask, file, ignore=rules.ignore, fill=rules.fill)
@@ -343,6 +371,8 @@ def _add_drawn(
     same: dict[str, Any] = {"shape": _plain_shape(file), "axes": file.axes.replace("c", "")}
     labels = create_labels(place, rules.kind, dtype=canvas.dtype, attributes=notes, **same)
     canvas.write(labels, told=span(told, 0.6, 1))
+    if canvas.object_classes is not None:
+        write_object_classes(labels, canvas.object_classes)
     if pair.name in rules.regions or boxes:
         ignore = create_labels(place, "ignore", dtype=np.uint8, **same)
         if pair.name in rules.regions:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unetkit.errors import UsageError
 from unetkit.storage.atomic import is_stored
+from unetkit.storage.object_classes import BACKGROUND
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from unetkit.storage.image_file import ImageFile
 
-Kind = Literal["instances", "classes"]
-KINDS = ("instances", "classes")
+Kind = Literal["instances", "classes", "instances+classes"]
+KINDS = ("instances", "classes", "instances+classes")
 # First and last row and column.
 RECTANGLE = re.compile(r"(\d+):(\d+),(\d+):(\d+)")
 
@@ -27,6 +28,7 @@ class MaskRules:
     """How masks become labels."""
 
     kind: str = "instances"  # or classes
+    classed: bool = False  # whether each instance is of a class
     names: tuple[str, ...] | None = None  # what the user calls the classes, by their values
     ranges: tuple[tuple[int, int, str], ...] = ()  # values from low to high that are a class
     ignore: int | None = None  # the value of pixels that nobody annotated
@@ -75,7 +77,7 @@ def read_rules(
     if kind not in KINDS:
         raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     given = {
-        "--kind classes": kind == "classes",
+        "--kind": kind != "instances",
         "--classes": classes is not None,
         "--ignore": ignore is not None,
         "--judged": bool(judged),
@@ -84,14 +86,19 @@ def read_rules(
     if labels is None and any(given.values()):
         name = next(name for name, there in given.items() if there)
         raise UsageError(f"{name} must come with --labels, got no masks; name their folder")
-    if classes is not None and kind != "classes":
-        raise UsageError("--classes must come with --kind classes, got instances; add it")
-    if split and kind == "classes":
+    if classes is not None and kind == "instances":
         raise UsageError(
-            "--connected-components must come with instances, got --kind classes; leave one out"
+            "--classes must come with --kind classes or instances+classes, got instances; add it"
+        )
+    if split and kind != "instances":
+        raise UsageError(
+            f"--connected-components must come with instances, got --kind {kind}; leave one out"
         )
     names, ranges = _class_names(classes)
-    rules = MaskRules(kind, names, ranges, ignore, split)
+    classed = kind == "instances+classes"
+    if classed and names is not None and BACKGROUND not in names:
+        names = (BACKGROUND, *names)
+    rules = MaskRules("instances" if classed else kind, classed, names, ranges, ignore, split)
     return replace(rules, **_judged(judged, rules))
 
 

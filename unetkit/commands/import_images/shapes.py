@@ -19,6 +19,7 @@ from unetkit.machine import ahead
 from unetkit.progress import SILENT, Portion, Progress
 from unetkit.storage.annotations import read_annotations
 from unetkit.storage.drawings import Drawing, Shape, base, box_part
+from unetkit.storage.object_classes import BACKGROUND, ObjectClasses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from unetkit.storage.image_file import ImageFile
     from unetkit.storage.planes import Box, PlaneArray
 
-BACKGROUND = "background"
 NAMED = 3  # how many names a message lists
 BLOCK = 2048  # pixels along the side of what is painted in one go
 # Our own choice: a hand that draws along the image's border strays by so many pixels.
@@ -48,6 +48,7 @@ class Canvas:
     values: list[NDArray[Any]]  # what its shapes become
     by_size: bool = False  # whether smaller ones stay, instead of later ones
     painters: list[Painter] = field(default_factory=list)
+    object_classes: ObjectClasses | None = None  # where each object is of a class
 
     def write(
         self,
@@ -212,21 +213,24 @@ def survey_shapes(
     names: tuple[str, ...] = ()
     number: Callable[[Shape], int] | None = None
     objects = [[s for s in d.shapes if s.label not in rules.judged] for _, d, _ in drawings]
-    if rules.kind == "classes":
+    if rules.kind == "classes" or rules.classed:
         names = rules.names or _class_names(objects)
         numbers = {one: position for position, one in enumerate(names)}
         for (_, drawing, _), shapes in zip(drawings, objects, strict=True):
-            _check_classes(drawing, shapes, numbers)
-        number = lambda shape: numbers[str(shape.label)]  # noqa: E731 - one of two ways
+            _check_classes(drawing, shapes, numbers, background=not rules.classed)
+        if rules.kind == "classes":
+            number = lambda shape: numbers[str(shape.label)]  # noqa: E731 - one of two ways
     canvases = {}
     for (name, drawing, image), shapes in zip(drawings, objects, strict=True):
-        canvases[name] = _canvas(drawing, image, shapes, number=number)
+        canvases[name] = _canvas(
+            drawing, image, shapes, number=number, names=names if rules.classed else ()
+        )
         canvases[name].by_size = rules.overlaps == "smaller"
     values = {int(v) for c in canvases.values() for plane in c.values for v in np.unique(plane)}
     return replace(
         rules,
         class_names=names,
-        mapping={position: position for position in range(len(names))},
+        mapping={} if rules.classed else {n: n for n in range(len(names))},
         canvases=canvases,
         empty=not values - {0},
     )
@@ -263,11 +267,19 @@ def _canvas(
     shapes: Sequence[Shape],
     *,
     number: Callable[[Shape], int] | None,
+    names: Sequence[str] = (),
 ) -> Canvas:
     planes = [_plane(shape, drawing, image) for shape in shapes]
     values = _instance_numbers(shapes, planes) if number is None else list(map(number, shapes))
     on_centres = [drawing.convention == "centres" and not s.is_mask for s in shapes]
     canvas = Canvas(image.size("y"), image.size("x"), [], [])
+    if names:
+        labels = [str(shape.label) for shape in shapes]
+        if len(set(zip(values, labels, strict=True))) > len(set(values)):
+            # One number on several planes, and of several classes.
+            values = list(range(1, len(shapes) + 1))
+        classes = [names.index(label) for label in labels]
+        canvas.object_classes = ObjectClasses.of_objects(values, classes, names)
     for plane in range(image.planes):
         chosen = [n for n, own in enumerate(planes) if own in (plane, None)]
         parts = [shapes[n].parts for n in chosen]
@@ -325,12 +337,16 @@ def _class_names(drawn: Sequence[Sequence[Shape]]) -> tuple[str, ...]:
     return (BACKGROUND, *sorted(found - {BACKGROUND}))
 
 
-def _check_classes(drawing: Drawing, shapes: Sequence[Shape], numbers: dict[str, int]) -> None:
+def _check_classes(
+    drawing: Drawing, shapes: Sequence[Shape], numbers: dict[str, int], *, background: bool
+) -> None:
+    """Refuse shapes of no class or another; of the first one too where it is of no object."""
+    known = list(numbers)[0 if background else 1 :]
     for shape in shapes:
-        if shape.label not in numbers:
+        if shape.label not in known:
             named = f"the class {shape.label!r}" if shape.label else "no class"
             raise LabelError(
-                f"shapes must be of the classes {', '.join(numbers)}, got {named} of"
+                f"shapes must be of the classes {', '.join(known)}, got {named} of"
                 f" {_of(drawing, shape)}; name it in --classes, or set it"
             )
 
@@ -398,6 +414,16 @@ def shape_notes(rules: MaskRules, drawings: Sequence[Drawing]) -> list[str]:
     if hidden:
         said.append(f"{_many(hidden, 'shape')} lay wholly below others and came in as nothing")
     return said
+
+
+def class_note(rules: MaskRules) -> list[str]:
+    """Say how many objects are of each class, where they have one."""
+    tables = [c.object_classes for c in rules.canvases.values() if c.object_classes is not None]
+    if not tables:
+        return []
+    counts = sum((np.bincount(one.numbers, minlength=len(one.names)) for one in tables), np.int64())
+    named = zip(tables[0].names[1:], np.atleast_1d(counts)[1:].tolist(), strict=True)
+    return [f"objects by class: {', '.join(f'{name} {count:,}' for name, count in named)}"]
 
 
 def region_note(rules: MaskRules) -> list[str]:
