@@ -23,7 +23,7 @@ BASE = {
     "signals",
     "version",
 }
-MOST_FILES, LONG = 188, 700
+MOST_FILES, LONG = 189, 700
 ROOMS = {
     "zarr": ["storage/*"],
     "numcodecs": ["storage/*"],
@@ -157,7 +157,7 @@ def test_the_package_keeps_the_rules_of_the_house():
             },
             "cycle",
         ),
-        ({f"arrays/a{number}.py": "" for number in range(189)}, "at most 188 files, got 189"),
+        ({f"arrays/a{number}.py": "" for number in range(190)}, "at most 189 files, got 190"),
     ],
 )
 def test_a_package_that_breaks_a_rule_is_found(sources, words):

@@ -2,7 +2,7 @@
 
 Every command of the command line is a function of the same job here, with the same options:
 `import_images`, `augment`, `weights`, `train`, `tile_predict`, `evaluate`, `measure`,
-`export_prediction`, `info` and `demo`; `remove_samples`, `list_models`, `show_model`,
+`review`, `export_prediction`, `info` and `demo`; `remove_samples`, `list_models`, `show_model`,
 `export_model`, `list_plugins` and `new_plugin` are what `unetkit remove`,
 `unetkit models` and `unetkit plugins` run, and `unetkit.testing` checks a model or a reader.
 `open_dataset` and `open_image` read what they write; `SizeContract` is what a model says of the
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from unetkit.commands.measure import measure
     from unetkit.commands.models import list_models, show_model
     from unetkit.commands.plugins import list_plugins, new_plugin
+    from unetkit.commands.review import review
     from unetkit.commands.tile_predict.command import tile_predict
     from unetkit.commands.train.command import train
     from unetkit.commands.weights.command import weights
@@ -56,6 +57,7 @@ __all__ = [
     "open_image",
     "reading",
     "remove_samples",
+    "review",
     "show_model",
     "tile_predict",
     "train",
@@ -83,6 +85,7 @@ _HOMES = {
     "open_image": "unetkit.storage.images",
     "reading": "unetkit.storage.image_file",
     "remove_samples": "unetkit.commands.import_images.command",
+    "review": "unetkit.commands.review",
     "show_model": "unetkit.commands.models",
     "tile_predict": "unetkit.commands.tile_predict.command",
     "train": "unetkit.commands.train.command",

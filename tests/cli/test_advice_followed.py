@@ -323,6 +323,15 @@ def specks(values):
     masks(array)
 
 
+def judged():
+    """Judge the first of three objects as the page of a review does."""
+    assert run("review slide.prediction.zarr --count 3 -q -o page.html") == 0
+    (data,) = re.findall(r'id="data">(.*?)</script>', Path("page.html").read_text())
+    record = json.loads(data)["record"]
+    record["objects"][0]["verdict"] = "right"
+    Path("j.json").write_text(json.dumps(record))
+
+
 # fmt: off
 CASES = [
     # import
@@ -515,6 +524,18 @@ CASES = [
          instead={"cells.zarr": "slide.prediction.zarr"}),
     Case("options must be set for an installed model",
          "models check model.safetensors --set width=2", open_end=True),
+    # review
+    Case("say where it is with --image", "review slide.prediction.zarr --count 3",
+         lambda: Path("slide.zarr").rename("away.zarr"), values={"--image": "away.zarr"}),
+    Case("name the image that was predicted with --image",
+         "review slide.prediction.zarr --count 3 --image cells.zarr/a",
+         values={"--image": "slide.zarr"}),
+    Case("region must be given to score what was judged",
+         "review slide.prediction.zarr --region r.tif",
+         lambda: (judged(), picture("r.tif", np.ones((64, 60), np.uint8))),
+         values={"--score": "j.json"}),
+    Case("must be given to make a page, got --score",
+         "review slide.prediction.zarr --score j.json --count 3", judged),
     # eval, measure, export
     Case("eval must get one prediction", "eval cells.zarr",
          lambda: [shutil.copytree("cells.zarr", f"{n}.zarr") for n in ("a", "b", "truth")]),
@@ -580,6 +601,8 @@ CASES = [
 # fmt: on
 # Messages whose advice no small test can follow, and why.
 EXCUSED = {
+    "unetkit review {}": "a browser saves the file; tests/views/test_review_page.py follows it",
+    "must be what a page of 'unetkit review' saved": "the same",
     "Start with: unetkit demo": "minutes; tests/commands/demo walks it, and what it proposes",
     "'unetkit demo {}'": "tests/commands/demo/test_command.py follows it",
     "unetkit weights {}": "the same",

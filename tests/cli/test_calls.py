@@ -94,6 +94,14 @@ measure a.zarr b.zarr --csv c.csv --region t.zarr --rim touch --labels cells --a
 -> 'a.zarr', 'b.zarr', csv='c.csv', region='t.zarr', rim='touch', labels='cells', axes='zyx',
     pixel_size='0.5um', scheduler='sync', workers=2, overwrite=True
 
+review a.zarr --count 50 --seed 3 --image b.zarr --channels DAPI,2 --labels cells --axes zyx
+    -o r.html --overwrite --scheduler sync --workers 2
+-> 'a.zarr', count=50, seed=3, image='b.zarr', channels='DAPI,2', labels='cells', axes='zyx',
+    output='r.html', overwrite=True, scheduler='sync', workers=2
+
+review a.zarr --score t.zarr --region b.zarr
+-> 'a.zarr', score='t.zarr', region='b.zarr'
+
 export a.zarr --to geojson -o cells.json --layer classes --labels a=classes --axes zyx --overwrite
 -> 'a.zarr', to='geojson', output='cells.json', layer='classes', labels='a=classes',
     axes='zyx', overwrite=True
@@ -132,7 +140,7 @@ plugins new folder
 # As little as may be typed.
 LEAST = ["import images c.zarr", "augment a.zarr c.zarr", "weights a.zarr", "train a.zarr"]
 LEAST += ["tile-predict a.zarr --model a.st", "eval a.zarr b.zarr", "measure a.zarr"]
-LEAST += ["export a.zarr", "demo"]
+LEAST += ["review a.zarr", "export a.zarr", "demo"]
 LEAST += ["models show unet", "models check unet", "models export model.safetensors"]
 
 

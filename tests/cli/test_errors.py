@@ -85,6 +85,12 @@ REFUSED = """
 3 measure here absent.zarr
 3 measure here --region absent.geojson
 2 measure here --rim outside
+2 review here --count 0
+2 review here --seed=-1
+2 review here --scheduler many
+3 review absent.zarr
+3 review here --score absent.json
+3 review here --image absent.zarr
 2 weights here --preset best
 2 weights here --sigma wide
 2 weights here --sigma=-1
@@ -140,6 +146,7 @@ REFUSED = """
 4 export here --to coco
 4 weights slide.zarr
 4 weights made.zarr
+4 review here -o made.zarr
 4 eval here here --objects made.zarr
 4 eval here here --report made.zarr
 """

@@ -1,6 +1,7 @@
 """Commands on real data: what stands on stdout, what on stderr, and the exit code."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +156,25 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch, typed):
         assert (out, err[:7]) == ("", "error: ")
         assert "nothing.zarr" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_judged_is_laid_out_or_one_document(labelled, typed):
+    assert typed(["review", "a.zarr", "--count", "3"]).out == "a.review.html\n"
+    page = Path("a.review.html").read_text(encoding="utf-8")
+    record = json.loads(re.findall(r'id="data">(.*?)</script>', page)[0])["record"]
+    verdicts = ("right", "not an object", None)
+    for one, verdict in zip(record["objects"], verdicts, strict=True):
+        one["verdict"] = verdict
+    Path("j.json").write_text(json.dumps(record))
+    out, err = typed(["review", "a.zarr", "--score", "j.json"])
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[0] == "2 of 4 objects judged so share 95% interval"
+    assert "right 1 50.0% 25.0% to 75.0%" in lines
+    assert "not an object 1 50.0% 25.0% to 75.0%" in lines
+    assert "missed beside it 0 0.0% 0.0% to 50.0%" in lines
+    assert any(line.startswith("name objects judged right") for line in lines)
+    assert "2 of 3 objects are judged" in err
+    document = json.loads(typed(["review", "a.zarr", "--score", "j.json", "--json", "-q"]).out)
+    assert (document["objects"], document["judged"], document["drawn"]) == (4, 2, 3)
+    assert sum(one["judged"] for one in document["samples"]) == 2
+    assert len(document["warnings"]) == 1

@@ -135,3 +135,26 @@ def test_holm_by_hand():
     assert bootstrap.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert bootstrap.holm([0.5, 0.9]) == [1.0, 1.0]
     assert bootstrap.holm([None]) == [None]
+
+
+@pytest.mark.parametrize(("total", "drawn"), [(12, 5), (60, 30), (200, 20), (41, 41), (30, 1)])
+def test_a_share_lies_in_its_interval_in_95_of_100_samples_whatever_it_is(total, drawn):
+    found = [bootstrap.share_interval(k, drawn=drawn, total=total) for k in range(drawn + 1)]
+    for marked in range(total + 1):
+        ways = stats.hypergeom(total, marked, drawn).pmf(np.arange(drawn + 1))
+        held = [low <= marked / total <= high for low, high in found]
+        assert ways[held].sum() >= 0.95
+    for seen, (low, high) in enumerate(found):
+        # One fewer than the least is seen too seldom, and likewise at the other end.
+        for beyond, side in ((round(low * total) - 1, "sf"), (round(high * total) + 1, "cdf")):
+            if seen <= beyond <= total - (drawn - seen):
+                tail = getattr(stats.hypergeom(total, beyond, drawn), side)
+                assert tail(seen - (side == "sf")) <= 0.025 + 1e-9
+
+
+def test_of_very_many_the_interval_is_that_of_clopper_and_pearson():
+    for seen, drawn in ((0, 40), (3, 40), (360, 400), (40, 40)):
+        low = stats.beta.ppf(0.025, seen, drawn - seen + 1) if seen else 0.0
+        high = stats.beta.ppf(0.975, seen + 1, drawn - seen) if seen < drawn else 1.0
+        found = bootstrap.share_interval(seen, drawn=drawn, total=10**8)
+        assert found == pytest.approx((low, high), abs=1e-6)

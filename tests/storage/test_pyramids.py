@@ -188,6 +188,17 @@ def test_it_is_the_whole_made_smaller(tmp_path, factor):
     assert np.array_equal(found, whole[0, ::factor, ::factor])
 
 
+@pytest.mark.parametrize("levels", [False, True])
+def test_a_box_is_that_part_of_the_plane(tmp_path, levels):
+    image = open_image(slide(tmp_path, noise(2, 1100, 270), chunk=64))
+    if levels:
+        add_pyramid(image.url)
+    for data in (image.data, image.labels["instances"]):
+        whole = downscaled(data, 0, factor=4)
+        box = downscaled(data, 0, factor=4, box=(8, 292, 264, 270))
+        np.testing.assert_array_equal(box, whole[..., 2:73, 66:68])
+
+
 def test_levels_are_read_where_they_are(tmp_path):
     image = open_image(slide(tmp_path, noise(2, 2050, 300), chunk=256))
     labels = image.labels["instances"]

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -73,23 +72,6 @@ def test_outlines_are_layers_of_the_picture():
     assert (drawn["width"], drawn["height"]) == (7, 6)
     assert drawn["truth"] != drawn["prediction"]
     assert all(drawn[n].startswith("data:image/png;base64,") for n in ("image", "truth"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Start a headless Chromium, where there is one."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("there is no chromium with its chromedriver to open the page in")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1000,900"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield started
-    started.quit()
 
 
 @pytest.fixture

@@ -72,6 +72,15 @@ def predicted(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
     report.check()
 
 
+def reviewed(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
+    """Say where the page is, or show what was judged on it."""
+    report = call(quiet=quiet)
+    if call.given["score"] is None:
+        console.written(report, json=json, quiet=quiet)
+    else:
+        console.found(report, json=json, layout=tables.reviewed)
+
+
 def evaluated(
     call: Call,
     *,
@@ -170,6 +179,7 @@ COMMANDS = {
             written(),
             "slide.prediction.zarr slide.zarr --csv cells.csv",
         ),
+        Command("review", "review:review", reviewed, "slide.prediction.zarr --count 100"),
         Command(
             "export",
             "export_prediction:export_prediction",

@@ -339,6 +339,45 @@ def evaluated(document: Document) -> list[RenderableType]:
     ]
 
 
+def reviewed(document: Document) -> list[RenderableType]:
+    """Lay out the rates that a review found, of all objects and place by place."""
+    percent = f"{document['level']:.0%} interval"
+    rows = [
+        {
+            f"{document['judged']:,} of {document['objects']:,} objects": rate["kind"],
+            "judged so": rate["objects"],
+            "share": _share(rate["share"]),
+            percent: _between(rate),
+        }
+        for rate in document["rates"]
+    ]
+    parts: list[RenderableType] = [table(rows), ""]
+    for name in ("samples", "regions"):
+        if places := document[name]:
+            parts += [table([_reviewed_place(place, percent) for place in places]), ""]
+    told = (
+        f"Objects that the prediction missed could not be drawn; {document['missed']:,} were seen"
+        f" beside the {document['judged']:,}."
+    )
+    return [*parts, Text(told, style="dim")]
+
+
+def _reviewed_place(place: Document, percent: str) -> Document:
+    right, *faults = place["rates"]
+    named = {n: place[n] for n in ("name", "sample", "region", "region_name") if n in place}
+    counts = {rate["kind"]: rate["objects"] for rate in faults}
+    found = {"objects": place["objects"], "judged": place["judged"]}
+    return {**named, **found, "right": _share(right["share"]), percent: _between(right), **counts}
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _between(rate: Document) -> str:
+    return "-" if rate["low"] is None else f"{rate['low']:.1%} to {rate['high']:.1%}"
+
+
 def listed(rows: Sequence[Document]) -> list[RenderableType]:
     """Lay out which scores there are."""
     return [table(rows, columns=("name", "range", "best", "definition"))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from unetkit.engine.block_io import blocks_of
 from unetkit.engine.jobs import run_jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,6 +32,7 @@ class Piece:
     labels: PlaneArray
     image: PlaneArray | None
     ignore: PlaneArray | None = None  # not 0 where pixels of classes are not counted
+    chosen: NDArray[Any] | None = None  # the only objects to be measured
 
     @property
     def key(self) -> str:
@@ -42,6 +43,8 @@ class Piece:
 def measure_piece(piece: Piece) -> objects.Objects:
     """Read a block with its surroundings and sum up its objects."""
     labels = read_around(piece.labels, piece.plane, piece.rows, piece.columns, reach=objects.REACH)
+    if piece.chosen is not None:
+        piece, labels = _cropped(piece, np.where(np.isin(labels, piece.chosen), labels, 0))
     inside = tuple(
         slice(objects.REACH, objects.REACH + stop - start)
         for start, stop in (piece.rows, piece.columns)
@@ -55,6 +58,19 @@ def measure_piece(piece: Piece) -> objects.Objects:
         inside=(inside[0], inside[1]),
         intensities=values,
     )
+
+
+def _cropped(piece: Piece, labels: NDArray[Any]) -> tuple[Piece, NDArray[Any]]:
+    """Leave the rows and columns out in which a block has nothing, at its ends."""
+    reach = objects.REACH
+    filled = labels[reach:-reach, reach:-reach] != 0
+    (top, bottom), (left, right) = (
+        (int(along[0]), int(along[-1]) + 1)
+        for along in (np.flatnonzero(filled.any(axis=axis)) for axis in (1, 0))
+    )
+    y, x = piece.rows[0], piece.columns[0]
+    kept = replace(piece, rows=(y + top, y + bottom), columns=(x + left, x + right))
+    return kept, labels[top : bottom + 2 * reach, left : right + 2 * reach]
 
 
 def count_piece(piece: Piece) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -118,6 +134,71 @@ def measure_labels(
     progress.start("measure", total=piece_count(labels))
     run(measure_piece, _pieces(labels, image), scheduler=scheduler, workers=workers, on_done=add)
     return [objects.merge([part for _, part in sorted(parts.items())]) for parts in found]
+
+
+@dataclass(frozen=True, eq=False)
+class ListedPlane:
+    """The ids of a plane, and the blocks in which each of them is."""
+
+    pieces: tuple[tuple[Piece, NDArray[Any]], ...]  # in the order of their places
+
+    @property
+    def ids(self) -> NDArray[np.uint64]:
+        """All ids, ascending, without background."""
+        found = [ids.astype(np.uint64) for _, ids in self.pieces]
+        ids: NDArray[np.uint64] = np.unique(np.concatenate([np.empty(0, np.uint64), *found]))
+        return ids
+
+
+def list_piece(piece: Piece) -> NDArray[Any]:
+    """Read a block, and list the ids that are in it."""
+    box = (piece.plane, *piece.rows, *piece.columns)
+    if piece.labels.is_blank(*box):
+        return np.empty(0, piece.labels.dtype)
+    ids = np.unique(piece.labels.read(*box))
+    kept: NDArray[Any] = ids[ids != 0]
+    return kept
+
+
+def list_objects(
+    labels: PlaneArray, *, scheduler: str, workers: int | None, progress: Progress
+) -> list[ListedPlane]:
+    """List the objects of every plane, a fraction of the work of measuring them all."""
+    found: list[list[tuple[Piece, NDArray[Any]]]] = [[] for _ in range(labels.planes)]
+
+    def add(piece: Piece, ids: NDArray[Any]) -> None:
+        if len(ids):
+            found[piece.plane].append((piece, ids))
+        progress.advance()
+
+    progress.start("list", total=piece_count(labels))
+    pieces = _pieces(labels, None)
+    run_jobs(list_piece, pieces, scheduler=scheduler, workers=workers, on_done=add)
+    places = [sorted(plane, key=lambda one: (one[0].rows, one[0].columns)) for plane in found]
+    return [ListedPlane(tuple(plane)) for plane in places]
+
+
+def measure_chosen(
+    listed: Sequence[ListedPlane],
+    chosen: Sequence[NDArray[Any]],
+    *,
+    scheduler: str,
+    workers: int | None,
+) -> dict[int, objects.Objects]:
+    """Measure some objects of each plane, by plane; only the blocks that hold them are read."""
+    pieces = [
+        replace(piece, chosen=own)
+        for plane, wanted in zip(listed, chosen, strict=True)
+        for piece, ids in plane.pieces
+        if len(own := ids[np.isin(ids, wanted.astype(ids.dtype))])
+    ]
+    found: dict[int, dict[tuple[int, int], objects.Objects]] = {}
+
+    def add(piece: Piece, part: objects.Objects) -> None:
+        found.setdefault(piece.plane, {})[piece.rows[0], piece.columns[0]] = part
+
+    run_jobs(measure_piece, pieces, scheduler=scheduler, workers=workers, on_done=add)
+    return {n: objects.merge([p for _, p in sorted(parts.items())]) for n, parts in found.items()}
 
 
 def _pieces(

@@ -1,4 +1,4 @@
-"""How sure scores are: bootstrap intervals, paired tests, and Holm's correction for several.
+"""How sure scores are: bootstrap and exact intervals, paired tests, Holm's correction for several.
 
 What this module does not know: what the units are. Everything drawn follows from the seed.
 """
@@ -62,6 +62,64 @@ def interval(sums: Sums, *, resamples: int, seed: int) -> tuple[float, float] | 
     low = special.chdtri(2 * seen, 1 - edge) / 2 if seen else 0.0
     high = special.chdtri(2 * seen + 2, edge) / 2
     return min([low, *(found or ())]), max([high, *(found or ())])
+
+
+def share_interval(seen: int, *, drawn: int, total: int) -> tuple[float, float]:
+    """Find an exact 95 % interval of the share of marked objects among all from which some came.
+
+    The numbers of marked objects among all that make what was seen no rarer than 2.5 % on either
+    side. They are drawn without replacement, so that the tails are hypergeometric: with many more
+    objects than were drawn the interval is that of Clopper and Pearson, with all of them drawn it
+    has no width.
+
+    Parameters
+    ----------
+    seen : int
+        Marked objects among those drawn.
+    drawn : int
+        How many were drawn, at least one.
+    total : int
+        How many there are.
+
+    Returns
+    -------
+    tuple of float
+
+    References
+    ----------
+    Clopper and Pearson (1934), Biometrika 26:404; Buonaccorsi (1987), The American Statistician
+    41:215, finite populations.
+
+    Examples
+    --------
+    >>> share_interval(3, drawn=4, total=4)
+    (0.75, 0.75)
+    >>> low, high = share_interval(9, drawn=10, total=10**9)
+    >>> f"{low:.4f} to {high:.4f}"
+    '0.5550 to 0.9975'
+    """
+    least = _least_marked(seen, drawn=drawn, total=total)
+    most = total - _least_marked(drawn - seen, drawn=drawn, total=total)
+    return least / total, most / total
+
+
+def _least_marked(seen: int, *, drawn: int, total: int) -> int:
+    """Find how few of all may be marked for as many or more to be seen in over 2.5 % of draws."""
+    more = np.arange(seen, drawn + 1)
+    low, high = seen, total - (drawn - seen)
+    while low < high:
+        marked = (low + high) // 2
+        there = more[(more <= marked) & (drawn - more <= total - marked)]
+        ways = _log_choices(marked, there) + _log_choices(total - marked, drawn - there)
+        tail = np.exp(ways - _log_choices(total, np.array(drawn))).sum()
+        low, high = (low, marked) if tail > (1 - LEVEL) / 2 else (marked + 1, high)
+    return low
+
+
+def _log_choices(total: int, drawn: Array) -> Array:
+    """Count the choices of some of all, as a logarithm."""
+    found: Array = -np.log1p(total) - special.betaln(total - drawn + 1.0, drawn + 1.0)
+    return found
 
 
 def difference_interval(

@@ -208,6 +208,14 @@ def check_new_files(overwrite: bool, *, objects: str | None, report: str | None)
             check_file(path, overwrite=False, begins="")
 
 
+def check_new_review(
+    overwrite: bool, *, prediction: str, score: str | None, output: str | None
+) -> None:
+    """Refuse a page that is there, where one is to be made."""
+    if score is None and not overwrite:
+        check_file(output or output_name(prediction, ".review.html"), overwrite=False, begins="")
+
+
 def is_there(url: str) -> bool:
     """Tell whether anything is in an output's place, but for what a broken publishing left."""
     return exists(url) and not (is_remote(url) and atomic.is_half_there(url))

@@ -239,18 +239,23 @@ def thumbnail(data: PlaneArray, plane: int, *, side: int) -> Array:
     return _reduced(level, plane, factor=max(1, max(level.height, level.width) // side))
 
 
-def downscaled(data: PlaneArray, plane: int, *, factor: int) -> Array:
+def downscaled(
+    data: PlaneArray, plane: int, *, factor: int, box: tuple[int, int, int, int] | None = None
+) -> Array:
     """Read a plane, each block of `factor` x `factor` pixels as one, as exactly as from level 0.
 
-    An image's pixels are means, those of labels are kept ones.
+    An image's pixels are means, those of labels are kept ones. A `box`, y0, y1, x0, x1, begins
+    and ends on multiples of `factor` or at the plane's end; left out, it is the whole plane.
     """
     found, there = data, 1
-    for number, level in enumerate(_levels(data)):
+    for number, level in enumerate(_levels(data)) if factor > 1 else ():
         sizes = {"y": -(-data.height // 2**number), "x": -(-data.width // 2**number)}
         wanted = tuple(sizes.get(axis, data.size(axis)) for axis in data.axes)
         if factor % 2**number == 0 and level.shape == wanted:
             found, there = level, 2**number
-    return _reduced(found, plane, factor=factor // there)
+    y0, y1, x0, x1 = box or (0, data.height, 0, data.width)
+    inside = (y0 // there, -(-y1 // there), x0 // there, -(-x1 // there))
+    return _reduced(found, plane, factor=factor // there, box=inside)
 
 
 def downscale_factor(height: int, width: int, *, longest: int, pixels: int) -> int:
@@ -296,16 +301,18 @@ def levels_of(data: PlaneArray) -> list[tuple[PlaneArray, Mapping[str, float]]]:
     return list(zip(chosen, multiscale.factors, strict=True))
 
 
-def _reduced(level: PlaneArray, plane: int, *, factor: int) -> Array:
-    """Make a plane smaller; no more than a block and the result are held in memory."""
+def _reduced(
+    level: PlaneArray, plane: int, *, factor: int, box: tuple[int, int, int, int] | None = None
+) -> Array:
+    """Make a plane, or a box of it, smaller; no more than a block and the result are in memory."""
     reduce = block_mean if level.has_channels else every_second
     step = whole_chunks(factor, BLOCK_SIDE)
+    top, bottom, left, right = box or (0, level.height, 0, level.width)
     rows = []
-    for y in range(0, level.height, step):
-        y1 = min(y + step, level.height)
+    for y in range(top, bottom, step):
+        y1 = min(y + step, bottom)
         blocks = (
-            level.read(plane, y, y1, x, min(x + step, level.width))
-            for x in range(0, level.width, step)
+            level.read(plane, y, y1, x, min(x + step, right)) for x in range(left, right, step)
         )
         rows.append(np.concatenate([reduce(b, factor, factor) for b in blocks], axis=-1))
     return np.concatenate(rows, axis=-2)

@@ -1,4 +1,4 @@
-"""Self-contained pages, their pictures and data inside them: of an evaluation, of a training."""
+"""Self-contained pages, pictures and data inside: of an evaluation, a training, a review."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from unetkit.views.drawing import edges, to_rgb8
+from unetkit.views.drawing import edges, to_grey8, to_rgb8
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -30,12 +30,35 @@ def overlay(
     Returns `width`, `height`, and PNG data URIs `image`, `truth`, `prediction`.
     """
     drawn: dict[str, Any] = {"width": image.shape[2], "height": image.shape[1]}
-    drawn["image"] = _uri(Image.fromarray(to_rgb8(image)))
+    drawn["image"] = image_uri(image)
     for name, labels in (("truth", truth), ("prediction", prediction)):
         line = np.zeros((*labels.shape, 4), np.uint8)
         line[edges(labels)] = (*COLOURS[name], 255)
         drawn[name] = _uri(Image.fromarray(line))
     return drawn
+
+
+def image_uri(image: npt.NDArray[np.generic]) -> str:
+    """Draw an image (C, Y, X) as a PNG data URI, a single channel as grey values."""
+    return _uri(Image.fromarray(to_grey8(image) if len(image) == 1 else to_rgb8(image)))
+
+
+def edge_path(labels: npt.NDArray[Any]) -> str:
+    """Draw the lines between pixels of different labels (Y, X), as the path of an SVG.
+
+    They run along the edges of pixels, and stay open where an object goes on beyond the picture.
+
+    >>> edge_path(np.array([[0, 1], [0, 1]]))
+    'M1 0v2'
+    """
+    parts = []
+    for turned, line in ((labels, "M{0} {1}h{2}"), (labels.T, "M{1} {0}v{2}")):
+        differs = np.pad(turned[1:] != turned[:-1], ((0, 0), (1, 1)))
+        # Along a row, where a run of edges begins and where it ends, in turns.
+        row, at = np.nonzero(differs[:, 1:] != differs[:, :-1])
+        ends = zip((row[::2] + 1).tolist(), at[::2].tolist(), at[1::2].tolist(), strict=True)
+        parts += [line.format(start, y, stop - start) for y, start, stop in ends]
+    return "".join(parts)
 
 
 def page(contents: dict[str, Any], *, template: str = "report.html") -> str:
