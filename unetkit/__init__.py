@@ -5,6 +5,7 @@ Every command of the command line is a function of the same job here, with the s
 `review`, `export_prediction`, `info` and `demo`; `remove_samples`, `list_models`, `show_model`,
 `export_model`, `list_plugins` and `new_plugin` are what `unetkit remove`,
 `unetkit models` and `unetkit plugins` run, and `unetkit.testing` checks a model or a reader.
+`predict` segments arrays of NumPy, Dask and xarray, with what `load_model` loaded once.
 `open_dataset` and `open_image` read what they write; `SizeContract` is what a model says of the
 sizes that it takes, and `ImageFile` what a reader makes of an image file, with `choose_scene` and
 `reading` to make one. Names load their module on first use.
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from unetkit.commands.models import list_models, show_model
     from unetkit.commands.plugins import list_plugins, new_plugin
     from unetkit.commands.review import review
+    from unetkit.commands.tile_predict.arrays import load_model, predict
     from unetkit.commands.tile_predict.command import tile_predict
     from unetkit.commands.train.command import train
     from unetkit.commands.weights.command import weights
@@ -51,10 +53,12 @@ __all__ = [
     "info",
     "list_models",
     "list_plugins",
+    "load_model",
     "measure",
     "new_plugin",
     "open_dataset",
     "open_image",
+    "predict",
     "reading",
     "remove_samples",
     "review",
@@ -79,10 +83,12 @@ _HOMES = {
     "info": "unetkit.commands.info",
     "list_models": "unetkit.commands.models",
     "list_plugins": "unetkit.commands.plugins",
+    "load_model": "unetkit.commands.tile_predict.arrays",
     "measure": "unetkit.commands.measure",
     "new_plugin": "unetkit.commands.plugins",
     "open_dataset": "unetkit.storage.datasets",
     "open_image": "unetkit.storage.images",
+    "predict": "unetkit.commands.tile_predict.arrays",
     "reading": "unetkit.storage.image_file",
     "remove_samples": "unetkit.commands.import_images.command",
     "review": "unetkit.commands.review",

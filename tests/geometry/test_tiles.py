@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unetkit.errors import UsageError
-from unetkit.geometry.tiles import cover, mirror
+from unetkit.geometry.tiles import cover, mirror, mirror_span
 
 SIZES = st.integers(1, 40)
 
@@ -93,6 +93,14 @@ def test_mirror_equals_numpys_reflection_of_the_whole_axis(n, before, after):
 def test_mirror_of_a_part_is_that_part_of_the_mirror(n, start, length):
     whole = mirror(-60, 100, n)
     assert mirror(start, start + length, n) == whole[start + 60 : start + 60 + length]
+
+
+@given(n=st.integers(1, 40), start=st.integers(-60, 39), length=st.integers(1, 100))
+def test_the_span_of_a_mirrored_range_holds_its_pixels_and_no_others_at_its_ends(n, start, length):
+    start = min(start, n - 1)
+    stop = max(start + length, 1)
+    pixels = mirror(start, stop, n)
+    assert mirror_span(start, stop, n) == (min(pixels), max(pixels) + 1)
 
 
 def test_mirror_of_no_pixels_is_refused():

@@ -69,14 +69,23 @@ def worker_number() -> int | None:
     """
     if _CHILD:
         return _CHILD[0]
-    # A worker of a cluster has loaded what makes it one; this room does without.
-    distributed: Any = sys.modules.get("distributed")
-    try:
-        name = distributed.get_worker().name if distributed else None
-    except ValueError:
-        return None
+    name = getattr(_cluster_worker(), "name", None)
     # Elsewhere a worker is called by its address, or as whoever started it pleased.
     return name if isinstance(name, int) else None
+
+
+def in_cluster() -> bool:
+    """Tell whether this is a worker of a cluster."""
+    return _cluster_worker() is not None
+
+
+def _cluster_worker() -> Any:
+    # A worker has loaded what makes it one; this room does without.
+    distributed: Any = sys.modules.get("distributed")
+    try:
+        return distributed.get_worker() if distributed else None
+    except ValueError:
+        return None
 
 
 # The number of this process where it is a child.

@@ -211,3 +211,28 @@ def mirror(start: int, stop: int, n: int) -> list[int]:
         raise UsageError(f"an axis to mirror must have at least 1 pixel, got {n}; give it one")
     period = max(2 * (n - 1), 1)
     return [min(i % period, period - i % period) if n > 1 else 0 for i in range(start, stop)]
+
+
+def mirror_span(start: int, stop: int, n: int) -> tuple[int, int]:
+    """Return which pixels of an axis `mirror` names for a range that reads at least one of them.
+
+    Parameters
+    ----------
+    start, stop : int
+        A half open range that may overhang the axis on either side.
+    n : int
+        Length of the axis, in pixels.
+
+    Returns
+    -------
+    tuple of int
+        The first of them, and the one after the last.
+
+    Examples
+    --------
+    >>> mirror_span(-3, 2, 10), mirror_span(7, 13, 10), mirror_span(-50, 60, 10)
+    ((0, 4), (6, 10), (0, 10))
+    """
+    first = min(max(start, 0), 2 * n - 1 - stop)
+    last = max(min(stop, n), 1 - start)
+    return max(first, 0), min(last, n)

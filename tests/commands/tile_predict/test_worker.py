@@ -19,8 +19,12 @@ def test_a_model_is_loaded_once_and_must_be_the_one_that_was_meant(kit, tmp_path
     assert load_model(path, device="cpu", sha256=first.sha256) is first
     kit.model(tmp_path / "model.safetensors", seed=5)
     assert load_model(path, device="cpu").sha256 != first.sha256
+    # Whoever holds a network goes on with it.
+    assert load_model(path, device="cpu", sha256=first.sha256, keep=0) is first
+    wanted = first.sha256
+    del first
     with pytest.raises(InputError, match="must stay as it was"):
-        load_model(path, device="cpu", sha256=first.sha256)
+        load_model(path, device="cpu", sha256=wanted)
 
 
 def test_threads_are_given_back():

@@ -296,7 +296,9 @@ def _copy(one: _Read, *, batch: int) -> tuple[Result, bool]:
 
 
 def tile_checksum(job: TileJob) -> int:
-    """Checksum what lies on disk of a tile, to tell later whether it still does."""
+    """Checksum what lies on disk of a tile, to tell later whether it still does; 0 where none."""
+    if not job.task.classes.is_stored:
+        return 0
     tile = job.tile
     box = {"y0": tile.y0, "y1": tile.y1, "x0": tile.x0, "x1": tile.x1}
     first = box_checksum(job.task.probabilities, job.plane, **box)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from unetkit.storage.datasets import Sample
 
 # Models of this process by file, hash, device and whether they are fused; those of the last call
-# are kept for the next.
-_LOADED: OrderedDict[tuple[str, str, str, bool], LoadedModel] = OrderedDict()
+# are kept for the next, and others are found as long as somebody holds them.
+_Key = tuple[str, str, str, bool]
+_LOADED: OrderedDict[_Key, LoadedModel] = OrderedDict()
+_HELD: WeakValueDictionary[_Key, LoadedModel] = WeakValueDictionary()
 _LOADING = threading.Lock()
 
 
@@ -52,9 +55,9 @@ def load_model(
     if device == "cuda":
         device = assign_gpu(worker_number(), torch.cuda.device_count())
     with _LOADING:
-        if sha256 is not None and (path, sha256, device, fused) in _LOADED:
-            _LOADED.move_to_end((path, sha256, device, fused))
-            return _LOADED[path, sha256, device, fused]
+        known = None if sha256 is None else _HELD.get((path, sha256, device, fused))
+        if known is not None:
+            return _kept(known, (path, known.sha256, device, fused), keep=keep)
         hardware.tune_allocator()
         found = model_file.load(path)
         if sha256 not in (None, found.sha256):
@@ -64,11 +67,16 @@ def load_model(
             )
         module = found.module.to(device).eval()
         ready = replace(found, module=fuse(module) if fused else module)
-        _LOADED[path, found.sha256, device, fused] = ready
-        _LOADED.move_to_end((path, found.sha256, device, fused))
-        while len(_LOADED) > keep:
-            _LOADED.popitem(last=False)
-        return ready
+        return _kept(ready, (path, found.sha256, device, fused), keep=keep)
+
+
+def _kept(model: LoadedModel, key: _Key, *, keep: int) -> LoadedModel:
+    """Keep a model, and no more than the last `keep` of them unless somebody else holds them."""
+    _LOADED[key] = _HELD[key] = model
+    _LOADED.move_to_end(key)
+    while len(_LOADED) > keep:
+        _LOADED.popitem(last=False)
+    return model
 
 
 def assign_gpu(number: int | None, count: int) -> str:
@@ -123,6 +131,10 @@ class Ensemble:
     files: tuple[ModelFile, ...]  # in the order in which they are added up
     header: ModelHeader  # of the first; its contract is the one that all of them keep
     models: tuple[LoadedModel, ...] = ()  # the networks of the files, where they were loaded
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the networks out of what travels to another process: it loads them itself."""
+        return {**self.__dict__, "models": ()}
 
     @property
     def sha256(self) -> str:
