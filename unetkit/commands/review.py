@@ -14,9 +14,10 @@ from unetkit.arrays.objects import centroid_pixels
 from unetkit.engine.measuring import (
     ListedPlane,
     list_objects,
-    measure_chosen,
     measure_labels,
+    measure_pieces,
     piece_count,
+    pieces_with,
 )
 from unetkit.engine.regions import count_in_regions, open_regions
 from unetkit.errors import InputError, MissingError, UsageError, command_line
@@ -245,7 +246,7 @@ def review(
         warn(progress, f"there are only {population.total:,} objects, which are all to be judged")
     sample = population.draw(count, seed=seed)
     told = {"seed": seed, "labels": labels, "axes": axes}
-    record = _record(prediction, population, told, population.measure(sample, run))
+    record = _record(prediction, population, told, population.measure(sample, run, progress))
     progress.start("draw", total=len(sample))
     pictures = []
     for one, own in zip(sample, record["objects"], strict=True):
@@ -382,16 +383,21 @@ class _Population:
             found.append(_Drawn(number, plane, int(ids[place - ends[at]])))
         return found
 
-    def measure(self, drawn: Sequence[_Drawn], run: Mapping[str, Any]) -> list[Json]:
+    def measure(
+        self, drawn: Sequence[_Drawn], run: Mapping[str, Any], progress: Progress
+    ) -> list[Json]:
         """Say of each object how many pixels it has and where they are."""
         chosen: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
         for one in drawn:
             chosen[one.sample, one.plane].append(one.id)
+        pieces = [
+            pieces_with(listed, [np.array(chosen[n, z], np.uint64) for z in range(len(listed))])
+            for n, listed in enumerate(self.planes)
+        ]
+        progress.start("find", total=sum(map(len, pieces)))
         rows: dict[tuple[int, int, int], Json] = {}
-        for number, (name, listed) in enumerate(zip(self.dataset.names, self.planes, strict=True)):
-            own = [np.array(chosen[number, z], np.uint64) for z in range(len(listed))]
-            found = measure_chosen(listed, own, **run) if any(map(len, own)) else {}
-            for plane, part in found.items():
+        for number, (name, own) in enumerate(zip(self.dataset.names, pieces, strict=True)):
+            for plane, part in measure_pieces(own, **run, progress=progress).items():
                 columns = (part.ids, centroid_pixels(part), part.sums[:, 0], part.box)
                 for key, (y, x), area, box in zip(*(c.tolist() for c in columns), strict=True):
                     place = {"sample": name, "plane": plane, "id": key if key < EXACT else str(key)}
@@ -571,7 +577,7 @@ class _Judgement:
         keys = ("y", "x", "area", "box")
         wanted = [[one[key] for key in keys] for one in self.objects]
         if same:
-            measured = population.measure([self.at(one) for one in self.objects], run)
+            measured = population.measure([self.at(one) for one in self.objects], run, progress)
             same = wanted == [[one.get(key) for key in keys] for one in measured]
         if not same:
             raise InputError(

@@ -178,27 +178,29 @@ def list_objects(
     return [ListedPlane(tuple(plane)) for plane in places]
 
 
-def measure_chosen(
-    listed: Sequence[ListedPlane],
-    chosen: Sequence[NDArray[Any]],
-    *,
-    scheduler: str,
-    workers: int | None,
-) -> dict[int, objects.Objects]:
-    """Measure some objects of each plane, by plane; only the blocks that hold them are read."""
-    pieces = [
+def pieces_with(listed: Sequence[ListedPlane], chosen: Sequence[NDArray[Any]]) -> list[Piece]:
+    """Return the blocks that hold some objects of each plane, to measure these alone."""
+    return [
         replace(piece, chosen=own)
         for plane, wanted in zip(listed, chosen, strict=True)
         for piece, ids in plane.pieces
         if len(own := ids[np.isin(ids, wanted.astype(ids.dtype))])
     ]
-    found: dict[int, dict[tuple[int, int], objects.Objects]] = {}
+
+
+def measure_pieces(
+    pieces: Sequence[Piece], *, scheduler: str, workers: int | None, progress: Progress
+) -> dict[int, objects.Objects]:
+    """Measure what is in some blocks, by plane."""
+    found: dict[int, list[objects.Objects]] = {}
 
     def add(piece: Piece, part: objects.Objects) -> None:
-        found.setdefault(piece.plane, {})[piece.rows[0], piece.columns[0]] = part
+        found.setdefault(piece.plane, []).append(part)
+        progress.advance()
 
-    run_jobs(measure_piece, pieces, scheduler=scheduler, workers=workers, on_done=add)
-    return {n: objects.merge([p for _, p in sorted(parts.items())]) for n, parts in found.items()}
+    if pieces:
+        run_jobs(measure_piece, pieces, scheduler=scheduler, workers=workers, on_done=add)
+    return {plane: objects.merge(parts) for plane, parts in found.items()}
 
 
 def _pieces(
