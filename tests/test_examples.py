@@ -1,5 +1,6 @@
 """Every example runs as it stands, is short, and says what it claims."""
 
+import json
 import os
 import re
 import subprocess
@@ -73,6 +74,23 @@ def test_the_border_weights_are_the_papers(said):
     table = dict(re.findall(r"^ *(\d+)  ([\d.]+)$", said["border_weights"], flags=re.M))
     assert table["1"] == "9.2312"
     assert table["9"] == "1.3534"
+
+
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.name)
+def test_a_notebook_holds_no_outputs_and_its_cells_run_one_after_another(notebook, tmp_path):
+    document = json.loads(notebook.read_text())
+    cells = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
+    assert (document["nbformat"], len(cells) > 1) == (4, True)
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    said = run(
+        [sys.executable, "-c", "\n".join("".join(cell["source"]) for cell in cells)], tmp_path
+    )
+    assert re.search(r"^[1-9]\d* objects$", said, flags=re.M), said
+    found, true = re.search(r"^(\d+) of (\d+) objects found", said, flags=re.M).groups()
+    assert int(found) > int(true) / 2
 
 
 def test_the_shell_script_goes_from_images_to_a_prediction_and_again(lab, tmp_path):
