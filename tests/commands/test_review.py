@@ -112,6 +112,18 @@ def test_a_picture_shows_the_image_around_the_object_and_all_outlines(tmp_path):
         }
 
 
+def test_ids_and_seeds_that_no_browser_holds_are_texts(tmp_path):
+    ids = CELLS[:20, :20].astype(np.uint64)
+    ids[ids > 0] += 2**63
+    path = store(tmp_path / "a.zarr", ids)
+    page = review(path, count=4, seed=2**60 + 1)
+    # What JavaScript makes of a number that it can't hold.
+    file = judged(page, tmp_path / "j.json", right)
+    text = json.dumps(json.loads((tmp_path / "j.json").read_text(), parse_int=float))
+    (tmp_path / "j.json").write_text(re.sub(r"(\d)\.0\b", r"\1", text))
+    assert review(path, score=file).overall.judged == 4
+
+
 def test_large_objects_and_images_of_another_scale_are_drawn_small(tmp_path):
     big = np.zeros((900, 700), np.uint8)
     big[100:800, 50:650] = 7

@@ -245,7 +245,7 @@ def review(
     if count > population.total:
         warn(progress, f"there are only {population.total:,} objects, which are all to be judged")
     sample = population.draw(count, seed=seed)
-    told = {"seed": seed, "labels": labels, "axes": axes}
+    told = {"seed": _exact(seed), "labels": labels, "axes": axes}
     record = _record(prediction, population, told, population.measure(sample, run, progress))
     progress.start("draw", total=len(sample))
     pictures = []
@@ -400,9 +400,14 @@ class _Population:
             for plane, part in measure_pieces(own, **run, progress=progress).items():
                 columns = (part.ids, centroid_pixels(part), part.sums[:, 0], part.box)
                 for key, (y, x), area, box in zip(*(c.tolist() for c in columns), strict=True):
-                    place = {"sample": name, "plane": plane, "id": key if key < EXACT else str(key)}
+                    place = {"sample": name, "plane": plane, "id": _exact(key)}
                     rows[number, plane, key] = {**place, "y": y, "x": x, "area": area, "box": box}
         return [rows.get((one.sample, one.plane, one.id), {}) for one in drawn]
+
+
+def _exact(number: int) -> int | str:
+    """Return a whole number as a browser keeps it."""
+    return number if number < EXACT else str(number)
 
 
 def _listed(found: Dataset, run: Mapping[str, Any], progress: Progress) -> _Population:
