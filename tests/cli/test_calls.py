@@ -131,6 +131,11 @@ models check unet --set depth=3
 models export m.safetensors --to onnx -o m.onnx --size 64 --overwrite
 -> 'm.safetensors', to='onnx', output='m.onnx', size=64, overwrite=True
 
+models export m.safetensors --to bioimageio --sample a.zarr --name nuclei --author 'A, B' --author C
+    --license MIT
+-> 'm.safetensors', to='bioimageio', sample='a.zarr', name='nuclei', author=('A, B', 'C'),
+    license='MIT'
+
 plugins
 ->
 

@@ -40,7 +40,7 @@ def test_a_model_file_is_exported(small_model, typed):
     report = json.loads(
         typed(["models", "export", str(small_model), "--size", "30", "--json", "-q"]).out
     )
-    assert (report["format"], report["size"]) == ("pt2", 30)
+    assert (report["format"], report["minimum"], report["step"]) == ("pt2", 30, 0)
     assert main(["models", "export", str(small_model), "-q"]) == 4
 
 

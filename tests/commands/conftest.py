@@ -34,6 +34,7 @@ def tiny_model(
     name="unet",
     norm=None,
     decision=None,
+    provenance=None,
 ):
     """Write a network; with this seed its classes are mixed over an image of noise."""
     options: dict[str, Any] = {"depth": depth, "width": width}
@@ -70,6 +71,7 @@ def tiny_model(
         normalization=method,
         channels=chosen,
         decision=decision,
+        provenance=provenance or {},
     )
     write_bytes(str(path), model_file.to_bytes(network, header))
     return str(path)

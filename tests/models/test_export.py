@@ -8,7 +8,8 @@ from torch import nn
 
 from unetkit.errors import CheckError, ResourceError
 from unetkit.models import unet
-from unetkit.models.export import export
+from unetkit.models.build import build_model
+from unetkit.models.export import InputSizes, export, run_onnx
 from unetkit.models.inference import logits_of
 
 
@@ -18,33 +19,64 @@ def network():
     return unet.build(in_channels=2, classes=3, depth=1, width=2).eval()
 
 
-def written(network, to):
-    return export(network, to=to, in_channels=2, size=20, facts={"model": "unet"})
+def written(network, to, *, size=None):
+    sizes = InputSizes.of(network.contract, channels=2, size=size)
+    return export(network, to=to, sizes=sizes, facts={"model": "unet"})
 
 
-def test_a_pt2_computes_the_same_and_says_how_nearly(network):
-    content, gap = written(network, "pt2")
+def ran(written, to):
+    """Return what computes an export, and what is kept in it."""
+    if to == "onnx":
+        onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+        (entry,) = (
+            e for e in onnx.load_from_string(written.content).metadata_props if e.key == "unetkit"
+        )
+        run = run_onnx(written.content)
+        return lambda image: torch.from_numpy(run(image.numpy())), json.loads(entry.value)
     told = {"unetkit.json": ""}
-    program = torch.export.load(io.BytesIO(content), extra_files=told)
-    image = torch.randn(1, 2, 20, 20)
-    with torch.inference_mode():
-        found = program.module()(image)
-    torch.testing.assert_close(found, logits_of(network, image), rtol=1e-4, atol=1e-5)
-    facts = {"model": "unet", "input": [1, 2, 20, 20], "largest_difference": gap}
-    assert json.loads(told["unetkit.json"]) == facts
-    assert 0 <= gap < 1e-5
+    program = torch.export.load(io.BytesIO(written.content), extra_files=told)
+    return program.module(), json.loads(told["unetkit.json"])
 
 
-def test_an_onnx_computes_the_same_and_says_how_nearly(network):
-    onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
-    pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
-    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    content, gap = written(network, "onnx")
-    proto = onnx.load_from_string(content)
-    (entry,) = [e for e in proto.metadata_props if e.key == "unetkit"]
-    assert json.loads(entry.value)["largest_difference"] == gap < 1e-4
-    (given,) = proto.graph.input
-    assert [d.dim_value for d in given.type.tensor_type.shape.dim] == [1, 2, 20, 20]
+@pytest.mark.parametrize(
+    ("to", "size", "kept"),
+    [
+        ("pt2", None, ["any", 2, "18 + 2 k", "18 + 2 k"]),
+        ("pt2", 20, [1, 2, 20, 20]),
+        # Seconds each, since torch tells by algebra which sizes are alike.
+        ("onnx", None, ["any", 2, "18 + 2 k", "18 + 2 k"]),
+        ("onnx", 20, [1, 2, 20, 20]),
+    ],
+)
+def test_an_export_computes_the_same_and_says_how_nearly(network, to, size, kept):
+    if to == "onnx":
+        pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
+        pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    made = written(network, to, size=size)
+    run, facts = ran(made, to)
+    assert facts == {"model": "unet", "input": kept, "largest_difference": made.gap}
+    assert 0 <= made.gap < 1e-5
+    for shape in [(1, 2, 20, 20)] if size else [(1, 2, 18, 46), (3, 2, 50, 22)]:
+        image = torch.randn(shape)
+        with torch.inference_mode():
+            found = run(image)
+        torch.testing.assert_close(found, logits_of(network, image), rtol=1e-4, atol=1e-5)
+
+
+def test_a_pt2_refuses_what_is_off_the_grid(network):
+    run, _ = ran(written(network, "pt2"), "pt2")
+    with pytest.raises(AssertionError, match="Guard failed"):
+        run(torch.randn(1, 2, 19, 20))
+
+
+def test_the_least_size_is_one_that_the_export_takes():
+    """Of one pixel on the coarsest level torch can't tell what it may become."""
+    options = {"depth": 2, "width": 2}
+    module = build_model("keras-unet", in_channels=2, classes=2, options=options).eval()
+    made = written(module, "pt2")
+    assert (module.contract.minimum, made.sizes.minimum) == (4, 8)
+    run, _ = ran(made, "pt2")
+    assert run(torch.randn(2, 2, 8, 8)).shape == (2, 2, 8, 8)
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
@@ -59,8 +91,9 @@ def test_a_network_that_can_not_be_written_is_one_sentence(network):
         def forward(self, image):
             return image if image.sum() > 0 else -image
 
-    with pytest.raises(ResourceError, match="must be one that pt2 can hold"):
-        export(Choosing(), to="pt2", in_channels=1, size=4, facts={})
+    for sizes, remedy in ((InputSizes(1, 4, 0), "; try"), (InputSizes(1, 4, 2), "; add --size")):
+        with pytest.raises(ResourceError, match=f"must be one that pt2 can hold.*{remedy}"):
+            export(Choosing(), to="pt2", sizes=sizes, facts={})
 
 
 def test_an_export_that_computes_something_else_is_refused():
@@ -76,4 +109,4 @@ def test_an_export_that_computes_something_else_is_refused():
             return image * self.calls
 
     with pytest.raises(CheckError, match="got a difference of"):
-        export(Remembering(), to="pt2", in_channels=1, size=4, facts={})
+        export(Remembering(), to="pt2", sizes=InputSizes(1, 4, 0), facts={})

@@ -6,10 +6,12 @@ import json
 import math
 import os
 import re
+import zlib
 from dataclasses import asdict, dataclass, field, fields, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile
 
 from safetensors import SafetensorError, safe_open
 
@@ -38,6 +40,10 @@ _FOREIGN = {
 
 
 SUFFIX = ".safetensors"
+# The model file that lies in a package for bioimage.io, and how such packages end.
+PACKED, PACKAGE_SUFFIX = f"model{SUFFIX}", ".zip"
+# What weights never shrink by, and what was made to fill somebody's memory does.
+MOST_SHRUNK = 100
 # What is taken where no model is named.
 DEFAULT_MODEL = f"model{SUFFIX}"
 
@@ -88,10 +94,11 @@ def check_new_models(overwrite: bool, *, output: str, folds: int, resume: bool) 
 def export_path(model: str, to: str) -> str:
     """Name what a model file is exported to, beside it.
 
-    >>> export_path("cells/model.safetensors", "onnx")
-    'cells/model.onnx'
+    >>> export_path("cells/model.safetensors", "onnx"), export_path("m.safetensors", "bioimageio")
+    ('cells/model.onnx', 'm.bioimageio.zip')
     """
-    return f"{model.removesuffix(SUFFIX)}.{to}"
+    ending = f"{to}{PACKAGE_SUFFIX}" if to == "bioimageio" else to
+    return f"{model.removesuffix(SUFFIX)}.{ending}"
 
 
 def check_new_model_export(overwrite: bool, *, source: str, to: str, output: str | None) -> None:
@@ -117,6 +124,8 @@ def check_installed(name: str) -> None:
 def open_model(path: str, *, max_size: int | None = None) -> Any:
     """Open a model file, by path or URL; of a store no more than `max_size` bytes are fetched."""
     try:
+        if is_package(path):
+            return BytesIO(_unpacked(path))
         if urls.is_remote(path):
             return BytesIO(urls.read(path, stop=max_size))
         return Path(path).open("rb")
@@ -134,6 +143,28 @@ def open_model(path: str, *, max_size: int | None = None) -> Any:
             f"the model must be a file that can be read, got {os.fspath(path)!r}"
             f" ({error.strerror}); name one that 'unetkit train' wrote"
         ) from error
+
+
+def is_package(path: str) -> bool:
+    """Tell by its name whether a model lies in a package for bioimage.io."""
+    return os.fspath(path).endswith(PACKAGE_SUFFIX)
+
+
+def _unpacked(path: str) -> bytes:
+    """Return the model file of a package for bioimage.io."""
+    try:
+        with ZipFile(BytesIO(urls.read(path))) as package:
+            if PACKED not in package.namelist():
+                raise InputError(
+                    f"a package must hold the model file that 'unetkit models export' puts into it,"
+                    f" got no {PACKED} in {path!r}; those of other programs can't be begun with"
+                )
+            found = package.getinfo(PACKED)
+            if found.file_size > MOST_SHRUNK * max(found.compress_size, 1):
+                raise damaged(path, "it would grow more than weights ever do")
+            return package.read(found)
+    except (BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+        raise damaged(path, error) from error
 
 
 def folds(path: str) -> list[str]:
@@ -282,7 +313,7 @@ def read_header(path: str) -> ModelHeader:
     with open_model(path, max_size=8 + size) as stream:
         content = stream.read(8 + size)[8:]
     # From a store only the header is fetched; whoever loads the model sees whether all is there.
-    if not is_remote(path):
+    if not is_remote(path) and not is_package(path):
         try:
             with safe_open(path, framework="np"):
                 pass

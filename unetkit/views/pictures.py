@@ -181,6 +181,21 @@ def small_picture(
     return png_bytes(image_panel(image, labels=labels, fill=0.25).picture)
 
 
+def cover_picture(image: npt.NDArray[np.generic], classes: npt.NDArray[np.integer]) -> bytes:
+    """Draw the middle of an image (C, Y, X) beside the same with its classes, as a PNG file.
+
+    It is twice as wide as high and small, as collections of models want it.
+    """
+    side = min(*classes.shape, _SMALLEST)
+    window = tuple(slice((n - side) // 2, (n - side) // 2 + side) for n in classes.shape)
+    seen, scale = image[:, window[0], window[1]], max(1, _SMALLEST // side)
+    panels = (
+        image_panel(seen, scale=scale),
+        image_panel(seen, labels=classes[window], fill=0.25, classes=True, scale=scale),
+    )
+    return png_bytes(np.concatenate([panel.picture for panel in panels], axis=1))
+
+
 def weight_panel(weights: npt.NDArray[np.floating], caption: str = "") -> Panel:
     """Show a weight map as colours, with the scale beside it."""
     finite = weights[np.isfinite(weights)]
