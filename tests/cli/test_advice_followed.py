@@ -572,6 +572,8 @@ CASES = [
          lambda: run("import deep.tif deep.zarr --labels deepmask.tif --axes zyx -q")
          if [tifffile.imwrite(n, np.stack([a, a])) for n, a in (
              ("deep.tif", IMAGE), ("deepmask.tif", LABELS))] else None),
+    Case("must come with a card", "info model.safetensors --license MIT"),
+    Case("a card must be of a model", "info slide.zarr --card"),
     # stores that are none
     Case("unetkit import {}", "augment images out.zarr --copies 1"),
     Case("unetkit import {}", "tile-predict 'images/a b.png'",

@@ -113,6 +113,9 @@ export a.zarr --to coco -o a.json --layer instances --labels cells --axes yx --o
 info a.zarr
 -> 'a.zarr'
 
+info m.safetensors --card --author 'A, B' --author C --license MIT
+-> 'm.safetensors', card=True, author=('A, B', 'C'), license='MIT'
+
 verify a.zarr
 -> 'a.zarr'
 
@@ -197,7 +200,11 @@ def heard(typed, monkeypatch, answer=None):
 def plain(typed):
     """Return an answer for what shows it as it is."""
     listing = {"models": [], "plugins": [], "info": {}}
-    return {} if typed.startswith("models show") else listing.get(typed.split(" a.zarr")[0])
+    return (
+        {}
+        if typed.startswith(("models show", "info m"))
+        else listing.get(typed.split(" a.zarr")[0])
+    )
 
 
 @pytest.mark.parametrize("call", CALLS.strip().split("\n\n"))

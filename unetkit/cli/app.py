@@ -53,6 +53,15 @@ def found_at_once(layout: Callable[[Any], list[Any]]) -> Body:
     return body
 
 
+def described(call: Call, *, json: Json = False) -> None:
+    """Show what it is; a card is Markdown, to be kept as it stands."""
+    found = call()
+    if "card" in found and not json:
+        console.emit(found["card"].rstrip())
+    else:
+        console.found(found, json=json, layout=tables.details)
+
+
 def trained(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
     """Say where the model is; of several processes only one does."""
     report = call(quiet=quiet)
@@ -186,7 +195,7 @@ COMMANDS = {
             written(),
             "slide.prediction.zarr --to geojson -o slide.geojson",
         ),
-        Command("info", "info:info", found_at_once(tables.details), "slide.prediction.zarr"),
+        Command("info", "info:info", described, "slide.prediction.zarr"),
         Command("verify", "verify:verify", found(tables.details), "slide.prediction.zarr"),
         Command("demo", "demo.command:demo", written(tables.walk)),
     ),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from unetkit.errors import InputError
-from unetkit.models.model_header import read_header
+from unetkit.errors import InputError, UsageError
+from unetkit.models.model_card import model_card
+from unetkit.models.model_header import PACKAGE_SUFFIX, SUFFIX, read_header
 from unetkit.storage.collections import COLLECTIONS, list_fields
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import kind_of, named_axes, node_at, open_image, refuse_incomplete
@@ -15,6 +16,7 @@ from unetkit.storage.ome import provenance_marks
 from unetkit.storage.urls import base_name, bytes_on_disk, join
 
 if TYPE_CHECKING:
+    from unetkit.options import Opt
     from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.images import Image
     from unetkit.storage.planes import PlaneArray
@@ -23,7 +25,13 @@ if TYPE_CHECKING:
 TOLD = ("schema", "kind", "samples", "channel_names", "empty_chunks")
 
 
-def info(source: str) -> dict[str, Any]:
+def info(
+    source: str,
+    *,
+    card: bool = False,
+    author: Annotated[tuple[str, ...], Opt(metavar="NAME")] = (),
+    license: Annotated[str | None, Opt(metavar="SPDX")] = None,  # noqa: A002 - its usual name
+) -> dict[str, Any]:
     """Describe a dataset, an image, a prediction or a model file.
 
     No pixel and no weight is read, and nothing is created.
@@ -32,6 +40,13 @@ def info(source: str) -> dict[str, Any]:
     ----------
     source : str
         A Zarr of any kind, or a model file.
+    card : bool
+        Write of a model what people should know before they use it, as Markdown: data, scores,
+        decision, limits.
+    author : sequence of str
+        Who made the model, for the card; may be repeated.
+    license : str, optional
+        What the model may be used for, for the card, such as CC-BY-4.0.
 
     Returns
     -------
@@ -39,7 +54,7 @@ def info(source: str) -> dict[str, Any]:
         What JSON can hold. `kind` says which other entries there are: `dataset` and `stack` have
         `samples`; of a `plate`, a `well` or `series` these are listed and only the first is looked
         at; `image` and `array` have `axes`, `shape`, `dtype`, `chunks` and more; `model` has
-        what the model file says. Sizes on disk are in bytes, pixel sizes in micrometres.
+        what the model file says, or `card`. Sizes on disk are in bytes, pixel sizes in micrometres.
 
     Raises
     ------
@@ -47,10 +62,20 @@ def info(source: str) -> dict[str, Any]:
         If there is nothing.
     InputError
         If it is an unfinished output, an image file or anything else.
+    UsageError
+        If a card is asked for of anything but a model, or what belongs to one without it.
     """
     name = base_name(source)
-    if name.endswith(".safetensors"):
-        return _model(source)
+    if (author or license) and not card:
+        raise UsageError("author and license must come with a card, got none; add --card")
+    if name.endswith((SUFFIX, PACKAGE_SUFFIX)):
+        if not card:
+            return _model(source)
+        known = name.removesuffix(PACKAGE_SUFFIX).removesuffix(".bioimageio").removesuffix(SUFFIX)
+        text = model_card(read_header(source), name=known, authors=author, licence=license)
+        return {"source": source, "kind": "model", "card": text}
+    if card:
+        raise UsageError(f"a card must be of a model file, got {source}; leave out --card")
     refuse_incomplete(source)
     if name == ".unetkit":
         raise InputError(

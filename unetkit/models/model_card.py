@@ -197,4 +197,5 @@ def _sentence(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Make a text of the file harmless: one line, and nothing that Markdown or HTML understands."""
-    return re.sub(r"([\\`*<>\[\]|#])", r"\\\1", " ".join(text.split()))
+    line = "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
+    return re.sub(r"([\\`*<>\[\]|#])", r"\\\1", line)
