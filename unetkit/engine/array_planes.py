@@ -67,9 +67,11 @@ class ArrayPlanes(PlaneArray):
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """Read block after block, for statistics; several of a Dask array are computed at once."""
-        boxes = iter(self.boxes)
-        size = self.channel_count * self.dtype.itemsize * CHUNK**2
-        while some := list(itertools.islice(boxes, max(1, AT_ONCE // size))):
+        boxes = self.boxes
+        _, y0, y1, x0, x1 = boxes[0]
+        size = self.channel_count * self.dtype.itemsize * (y1 - y0) * (x1 - x0)
+        left = iter(boxes)
+        while some := list(itertools.islice(left, max(1, AT_ONCE // size))):
             parts = [self._part(*box) for box in some]
             yield from map(self._chosen, dask.compute(*parts) if self.is_lazy else parts)
 

@@ -13,6 +13,7 @@ import pytest
 from dask.distributed import Client
 
 from unetkit import load_model, open_image, predict, tile_predict
+from unetkit.engine.array_planes import array_planes
 from unetkit.errors import InputError, MissingError, NonFiniteError, UsageError
 from unetkit.models.decision import Decision
 
@@ -134,6 +135,13 @@ def test_a_lazy_result_runs_no_network_before_and_only_for_what_is_asked(kit, sl
     same = predict(source.array, model, tile=32, **EXACT)
     assert same.name == lazy.name
     assert predict(source.array, model, tile=32, output="probabilities").name != lazy.name
+
+
+def test_statistics_hold_few_chunks_at_once_however_large_they_are():
+    source = Source((2**15, 2**13), 2**12)
+    assert sum(block.size for block in array_planes(source.array, "yx").blocks()) == 2**28
+    # Four of sixteen are 64 MiB; the last block is held while the next are computed.
+    assert (source.made, source.most < 10) == (16, True)
 
 
 def test_threads_of_dask_share_one_network_and_hold_little(kit, slide):

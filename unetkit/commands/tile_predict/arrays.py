@@ -232,12 +232,12 @@ def predict(
 
     Notes
     -----
-    The normalization is that of the whole image. A Dask array is therefore read once, block by
-    block, when `predict` is called: as a part of the lazy result Dask would keep all chunks in
-    memory until it is known. Above 2^28 pixels it is an evenly spaced choice of blocks of whole
-    chunks, as for a stored image. A network runs only when the result is computed. In one process
-    one network computes at a time, with all of torch's threads, whatever the number of Dask's; a
-    worker of a cluster runs as many as it has threads.
+    The normalization is that of the whole image. A Dask array is therefore read block by block when
+    `predict` is called, twice if it is of floats: as a part of the lazy result Dask would keep all
+    chunks in memory until it is known. Above 2^28 pixels it is an evenly spaced choice of blocks
+    of whole chunks, as for a stored image. A network runs only when the result is computed. In one
+    process one network computes at a time, with all of torch's threads, whatever the number of
+    Dask's; a worker of a cluster runs as many as it has threads.
     """
     decisive: dict[str, Any] = {"threshold": threshold, "grow": grow, "min_size": min_size}
     decisive |= {"separate": separate, "seed_level": seed_level, "seed_size": seed_size}
