@@ -30,8 +30,9 @@ from numcodecs.abc import Codec
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, GzipCodec, ShardingCodec, ZstdCodec
 
-from unetkit.errors import InputError, OutputError, ResourceError, UnetkitError
+from unetkit.errors import InputError, OutputError, UnetkitError
 from unetkit.storage.atomic import DOCUMENTS, write_json
+from unetkit.storage.chunk_files import put_file
 from unetkit.storage.urls import (
     base_name,
     check_parts,
@@ -44,6 +45,7 @@ from unetkit.storage.urls import (
     read,
     read_small,
     storing,
+    write,
 )
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ CODECS_V2 = (
     "zstd|gzip|zlib|bz2|lzma|lz4|blosc|delta|shuffle|crc32|crc32c|adler32|fletcher32|"
     "fixedscaleoffset|bitround|packbits"
 )
+# The document of an array, by format.
+ARRAYS: dict[Literal[2, 3], str] = {2: ".zarray", 3: "zarr.json"}
 # A chunk that is decoded whole; in a shard each chunk is read by itself, by way of an index.
 SHARD_CHUNKS_LIMIT = 2**22
 
@@ -384,21 +388,51 @@ def create_array(
         )
     if exists(url):
         raise OutputError(f"{url} must not exist yet, got something there; remove it first")
+    sizes = tuple(int(n) for n in shape)
+    documents = _array_documents(
+        sizes,
+        tuple(min(int(c), n) for c, n in zip(chunks, sizes, strict=True)),
+        dtype,
+        fill_value=fill_value,
+        zarr_format=zarr_format,
+        axes=axes,
+    )
     with storing(url):
-        zarr.create_array(
-            store=url,
-            shape=tuple(int(n) for n in shape),
-            chunks=tuple(min(int(c), int(n)) for c, n in zip(chunks, shape, strict=True)),
-            dtype=dtype,
-            fill_value=fill_value,
-            zarr_format=zarr_format,
-            overwrite=False,
-            **_storage(zarr_format, axes),
-        )
-    node = read_node(url)
-    if not isinstance(node, ArrayNode):
-        raise ResourceError(f"{url} must hold what was just written, got nothing there")
-    return node
+        for name, content in documents.items():
+            _put(join(url, name), content)
+    first, *others = documents.values()
+    attributes = json.loads(others[0]) if others else {}
+    document = json.loads(first)
+    attributes = attributes or document.get("attributes", {})
+    return _array(url, document, attributes, version=zlib.crc32(first), v3=zarr_format == 3)
+
+
+@lru_cache(maxsize=256)
+def _array_documents(
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: np.dtype[Any],
+    *,
+    fill_value: float,
+    zarr_format: Literal[2, 3],
+    axes: str,
+) -> dict[str, bytes]:
+    """Return the documents of an array as zarr writes them, the one of its shape first.
+
+    A dataset has thousands of arrays that differ in their place alone.
+    """
+    written: dict[str, Any] = {}
+    zarr.create_array(
+        store=written,
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        fill_value=fill_value,
+        zarr_format=zarr_format,
+        **_storage(zarr_format, axes),
+    )
+    own = ARRAYS[zarr_format]
+    return {name: written[name].to_bytes() for name in sorted(written, key=own.__ne__)}
 
 
 def _storage(zarr_format: Literal[2, 3], axes: str) -> dict[str, Any]:
@@ -418,14 +452,26 @@ def create_group(
     url: str, attributes: Mapping[str, Any], *, zarr_format: Literal[2, 3] = 3
 ) -> None:
     """Create a group where none is yet."""
+    documents: dict[str, dict[str, Any]] = {".zgroup": {"zarr_format": 2}}
+    if zarr_format == 3:
+        documents = {"zarr.json": {"zarr_format": 3, "node_type": "group"}}
+    if any(exists(join(url, name)) for name in documents):
+        raise OutputError(f"{url} must not exist yet, got a group there; remove it first")
+    if zarr_format == 3:
+        documents["zarr.json"] = {"attributes": plain(attributes), **documents["zarr.json"]}
+    elif attributes:
+        documents[".zattrs"] = plain(attributes)
     with storing(url):
-        zarr.create_group(
-            store=url, attributes=plain(attributes), zarr_format=zarr_format, overwrite=False
-        )
+        for name, document in documents.items():
+            content = json.dumps(document, indent=2, allow_nan=False)
+            _put(join(url, name), content.encode())
 
 
-# The document of an array, by format.
-ARRAYS: dict[Literal[2, 3], str] = {2: ".zarray", 3: "zarr.json"}
+def _put(url: str, content: bytes) -> None:
+    if is_remote(url):
+        write(url, content)
+    else:
+        put_file(Path(url), content)
 
 
 def mark_as_array(folder: str, *, zarr_format: Literal[2, 3]) -> None:

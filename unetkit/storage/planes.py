@@ -14,6 +14,7 @@ import numpy as np
 
 from unetkit.errors import InputError, UsageError
 from unetkit.storage import urls
+from unetkit.storage.chunk_files import encoder_of, write_chunks
 from unetkit.storage.nodes import fill_of, is_absent, opened, refuse_links
 from unetkit.storage.retry import read_failure, retrying
 from unetkit.storage.urls import is_remote, join, storing
@@ -167,8 +168,20 @@ class PlaneArray:
         letters = "cyx"[-values.ndim :]
         values = values.transpose([letters.index(axis) for axis in self.axes if axis in letters])
         array = self._open("r+")
+        encode = encoder_of(array) if self._is_whole(selection) else None
         with storing(self.url):
-            retrying(lambda: array.__setitem__(selection, values))
+            if encode is None:
+                retrying(lambda: array.__setitem__(selection, values))
+            else:
+                retrying(lambda: write_chunks(array, encode, selection, values))
+
+    def _is_whole(self, selection: tuple[Any, ...]) -> bool:
+        """Tell whether a selection covers whole chunks along t and z too."""
+        return all(
+            1 in (chunk, size)
+            for where, chunk, size in zip(selection, self.chunks, self.shape, strict=True)
+            if isinstance(where, int)
+        )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         """Read everything, with the axes as they are stored; NumPy asks so."""

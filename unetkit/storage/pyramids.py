@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from unetkit.progress import Told
+    from unetkit.storage.ome import Multiscale
 
     Reduce = Callable[[np.ndarray[Any, Any], int, int], np.ndarray[Any, Any]]
     Array = np.ndarray[Any, Any]
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 LARGEST_TOP = 1024
 # Blocks of whole chunks up to this side are made in one go, whatever the size of the image.
 BLOCK_SIDE = 1024
+# Our own choice: bands of 2^17 to 2^22 bytes take a tenth of the time of a whole strip of a slide.
+BAND_BYTES = 2**20
 
 
 # How many times smaller in y and x a level is than the one before.
@@ -85,6 +88,60 @@ def _group(url: str) -> GroupNode:
     return node
 
 
+class PyramidWriter:
+    """Writes an image from its first row to its last, and its smaller levels along with it.
+
+    The levels are those of `add_pyramid`; nothing is read back for them. Of each level no more
+    rows than a chunk has are held.
+    """
+
+    def __init__(self, url_of_image: str, data: PlaneArray) -> None:
+        self.node = _group(url_of_image)
+        self.levels = [data]
+        steps = [(2, 2)] * (level_count(data.height, data.width) - 1)
+        for number, step in enumerate(steps, start=1):
+            place = join(self.node.url, str(number))
+            self.levels.append(
+                _create_level(self.levels[-1], place, _fitting(self.levels[-1], step))
+            )
+        self.waiting: list[list[Array]] = [[] for _ in self.levels]
+
+    def write(self, plane: int, y0: int, block: Array) -> None:
+        """Store the next rows, (C, Y, X), whole chunks of them or all that are left of a plane."""
+        for number, level in enumerate(self.levels):
+            level.write(plane, y0, 0, block)
+            if number + 1 == len(self.levels):
+                return
+            smaller, waiting = self.levels[number + 1], self.waiting[number + 1]
+            fy, fx = _fitting(level, (2, 2))
+            waiting.append(block_mean(block, fy, fx))
+            is_end = y0 + block.shape[-2] == level.height
+            rows = sum(part.shape[-2] for part in waiting)
+            if rows % smaller.chunk[0] and not is_end:
+                return
+            y0 = (smaller.height if is_end else -(-(y0 + block.shape[-2]) // fy)) - rows
+            block = np.concatenate(waiting, axis=-2)
+            waiting.clear()
+
+    def finish(self) -> None:
+        """List the levels, now that they are whole."""
+        multiscale = read_multiscale(self.node)
+        if multiscale is not None and len(self.levels) > 1:
+            factors = [(1, 1)]
+            for level in self.levels[:-1]:
+                factors.append(_times(factors[-1], _fitting(level, (2, 2))))
+            _list_levels(self.node, multiscale, factors, nearest=False)
+
+
+def _fitting(level: PlaneArray, step: Step) -> Step:
+    """Leave an axis of one pixel as it is."""
+    return step[0] if level.height > 1 else 1, step[1] if level.width > 1 else 1
+
+
+def _times(one: Step, other: Step) -> Step:
+    return one[0] * other[0], one[1] * other[1]
+
+
 def _add_levels(
     node: GroupNode,
     *,
@@ -101,9 +158,9 @@ def _add_levels(
     if steps is None:
         steps = [(2, 2)] * (level_count(level.height, level.width) - 1)
     factors = [(1, 1)]
-    for number, (fy, fx) in enumerate(steps, start=1):
-        step = (fy if level.height > 1 else 1, fx if level.width > 1 else 1)
-        factors.append((factors[-1][0] * step[0], factors[-1][1] * step[1]))
+    for number, own in enumerate(steps, start=1):
+        step = _fitting(level, own)
+        factors.append(_times(factors[-1], step))
         place = join(node.url, str(number))
         if number < len(multiscale.paths) and not rebuild:
             level = plane_array(array_below(place), axes=axes, has_channels=level.has_channels)
@@ -115,16 +172,22 @@ def _add_levels(
         part = span(told, 1 - 0.25 ** (number - 1), 1 - 0.25**number)
         level = _halve(level, place, steps=step, reduce=reduce, told=part)
     if len(factors) > len(multiscale.paths):
-        document = multiscales(
-            name=multiscale.name,
-            axes=axes,
-            placement=multiscale.placement,
-            factors=factors,
-            nearest=nearest,
-        )
-        found = {**(ome(node) if node.zarr_format == 3 else {}), "multiscales": document}
-        replace_attributes(node.url, ome_part(found, zarr_format=node.zarr_format))
+        _list_levels(node, multiscale, factors, nearest=nearest)
     return steps
+
+
+def _list_levels(
+    node: GroupNode, multiscale: Multiscale, factors: Sequence[Step], *, nearest: bool
+) -> None:
+    document = multiscales(
+        name=multiscale.name,
+        axes=multiscale.axes,
+        placement=multiscale.placement,
+        factors=factors,
+        nearest=nearest,
+    )
+    found = {**(ome(node) if node.zarr_format == 3 else {}), "multiscales": document}
+    replace_attributes(node.url, ome_part(found, zarr_format=node.zarr_format))
 
 
 def level_count(height: int, width: int) -> int:
@@ -140,6 +203,21 @@ def level_count(height: int, width: int) -> int:
     return count
 
 
+def _create_level(level: PlaneArray, place: str, step: Step) -> PlaneArray:
+    """Create the array of the next smaller level, in chunks like those of the one before."""
+    sizes = {"y": -(-level.height // step[0]), "x": -(-level.width // step[1])}
+    chunks = dict(zip(level.axes, level.chunks, strict=True))
+    node = create_array(
+        place,
+        shape=[sizes.get(axis, level.size(axis)) for axis in level.axes],
+        axes=level.axes,
+        dtype=level.dtype,
+        chunks=[min(chunks[axis], sizes.get(axis, chunks[axis])) for axis in level.axes],
+        zarr_format=level.zarr_format,
+    )
+    return plane_array(node, axes=level.axes, has_channels=level.has_channels)
+
+
 def _halve(
     level: PlaneArray,
     place: str,
@@ -150,17 +228,7 @@ def _halve(
 ) -> PlaneArray:
     """Store the next smaller level, a few chunks at a time; of nothing, nothing is written."""
     fy, fx = steps
-    sizes = {"y": -(-level.height // fy), "x": -(-level.width // fx)}
-    chunks = dict(zip(level.axes, level.chunks, strict=True))
-    node = create_array(
-        place,
-        shape=[sizes.get(axis, level.size(axis)) for axis in level.axes],
-        axes=level.axes,
-        dtype=level.dtype,
-        chunks=[min(chunks[axis], sizes.get(axis, chunks[axis])) for axis in level.axes],
-        zarr_format=level.zarr_format,
-    )
-    smaller = plane_array(node, axes=level.axes, has_channels=level.has_channels)
+    smaller = _create_level(level, place, steps)
 
     def reduced(box: Box) -> Array | None:
         plane, y, y1, x, x1 = box
@@ -207,7 +275,14 @@ def block_mean(block: np.ndarray[Any, Any], fy: int, fx: int) -> np.ndarray[Any,
 
 
 def _pair_means(block: Array, fy: int, fx: int) -> Array:
-    """Average one or two pixels along y and x of small integers, in whole numbers alone."""
+    """Average one or two pixels along y and x of small integers, in whole numbers alone.
+
+    So many rows at a time that what is made on the way stays in a processor's cache.
+    """
+    rows = max(2, BAND_BYTES * block.shape[-2] // block.nbytes // 2 * 2)
+    if rows < block.shape[-2]:
+        bands = (block[..., y : y + rows, :] for y in range(0, block.shape[-2], rows))
+        return np.concatenate([_pair_means(band, fy, fx) for band in bands], axis=-2)
     pad = [(0, 0)] * (block.ndim - 2) + [(0, -block.shape[-2] % fy), (0, -block.shape[-1] % fx)]
     whole = np.ascontiguousarray(np.pad(block, pad, mode="edge") if np.any(pad) else block)
     bits = 8 * block.dtype.itemsize

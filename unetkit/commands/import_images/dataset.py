@@ -30,7 +30,7 @@ from unetkit.storage.object_classes import (
     write_object_classes,
 )
 from unetkit.storage.outputs import check_output, discard, staged
-from unetkit.storage.pyramids import add_pyramid
+from unetkit.storage.pyramids import PyramidWriter
 from unetkit.storage.urls import exists, join
 from unetkit.version import __version__
 
@@ -202,9 +202,7 @@ class DatasetOutput:
             )
             portion = Portion(progress, _parts(file), status=pair.name)
             progress.start("importing", total=_parts(file))
-            _write_strips(partial, data, file, span(portion.reach, 0, 0.7))
-            add_pyramid(partial, told=span(portion.reach, 0.7, 1))
-            portion.reach(1)
+            _write_strips(partial, data, file, portion.reach)
             if warnings := warned():
                 update_attributes(partial, warnings=warnings)
 
@@ -333,11 +331,13 @@ def _parts(file: ImageFile) -> int:
 
 
 def _write_strips(url: str, data: PlaneArray, file: ImageFile, told: Told) -> None:
-    """Write an image strip by strip, each as high as a chunk."""
+    """Write an image with its pyramid strip by strip, each as high as a chunk."""
     count = file.planes * -(-file.size("y") // CHUNK)
+    writer = PyramidWriter(url, data)
     for number, (plane, y0, block) in enumerate(ahead(file.strips(CHUNK))):
-        data.write(plane, y0, 0, block)
+        writer.write(plane, y0, block)
         told((number + 1) / count)
+    writer.finish()
     if notes := _damaged(file):
         update_attributes(url, **notes)
     if (empty := empty_chunks(data)) is not None:
