@@ -1,11 +1,12 @@
 """Processors and memory are those that this process may use, not those of the whole machine."""
 
 import os
+import time
 
 import pytest
 
 from unetkit.engine.schedulers import open_scheduler
-from unetkit.machine import ahead, free_memory, held_memory, processor_count
+from unetkit.machine import ahead, free_memory, held_memory, mapped, processor_count
 from unetkit.models.hardware import thread_count
 
 
@@ -112,3 +113,32 @@ def test_items_are_made_ahead_of_their_use_in_their_order():
     with pytest.raises(ValueError, match="at the end"):
         next(used)
     assert list(ahead([])) == []
+
+
+def test_what_is_mapped_comes_in_order_and_what_is_large_alone():
+    running, together = set(), []
+
+    def work(number):
+        running.add(number)
+        together.append((number, frozenset(running)))
+        time.sleep(0.001 * (number % 3))
+        running.discard(number)
+        return number * number
+
+    found = list(mapped(work, iter(range(40)), alone=lambda number: number in (7, 8, 30)))
+    assert found == [number * number for number in range(40)]
+    assert {number: others for number, others in together if number in (7, 8, 30)} == {
+        number: {number} for number in (7, 8, 30)
+    }
+
+
+def test_the_first_failure_of_what_is_mapped_is_raised_and_nothing_goes_on():
+    begun = []
+
+    def work(number):
+        begun.append(number)
+        return 1 / (number - 3)
+
+    with pytest.raises(ZeroDivisionError):
+        list(mapped(work, range(1000), alone=lambda _: False))
+    assert max(begun) <= 3 + processor_count() + 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -12,9 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 from unetkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # Where the kernel says which control group a process is in, and what groups may use.
 OWN_GROUP, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
@@ -50,6 +53,33 @@ def ahead(items: Iterable[Item]) -> Iterator[Item]:
 
 def _following(source: Iterator[Item]) -> list[Item]:
     return list(islice(source, 1))
+
+
+def mapped(
+    function: Callable[[Item], Result], items: Iterable[Item], *, alone: Callable[[Item], bool]
+) -> Iterator[Result]:
+    """Apply a function in as many threads as there are processors, and yield in the items' order.
+
+    No more results are held than there are processors; `alone` tells of items that need so much
+    memory that only one of them may be worked on at a time.
+    """
+    count = processor_count()
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            for item in items:
+                if alone(item):
+                    while waiting:
+                        yield waiting.popleft().result()
+                    yield function(item)
+                    continue
+                waiting.append(pool.submit(copy_context().run, function, item))
+                if len(waiting) > count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def check_device(name: str) -> None:

@@ -149,7 +149,8 @@ def whole_copy(source, output):
 
 def ours(source, output, *options):
     """Import as from the shell, by whatever version is in place."""
-    command = [sys.executable, "-m", "unetkit", "import", source, output, *options, "-q"]
+    # Without -P the package in the current folder would go before that of `root`.
+    command = [sys.executable, "-P", "-m", "unetkit", "import", source, output, *options, "-q"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 

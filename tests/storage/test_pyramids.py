@@ -16,6 +16,7 @@ from unetkit.storage import pyramids
 from unetkit.storage.image_writer import create_image, create_labels
 from unetkit.storage.images import open_image
 from unetkit.storage.pyramids import (
+    PyramidWriter,
     add_pyramid,
     block_mean,
     downscaled,
@@ -212,3 +213,40 @@ def test_levels_are_read_where_they_are(tmp_path):
     picked = downscaled(image.data.pick([1]), 0, factor=4)
     assert picked.shape == (1, 513, 75)
     assert np.array_equal(picked, downscaled(image.data, 0, factor=4)[1:])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize(("height", "width"), [(97, 131), (1, 200), (64, 33), (128, 128)])
+def test_levels_that_are_written_along_are_those_made_afterwards(
+    tmp_path, monkeypatch, dtype, height, width
+):
+    monkeypatch.setattr(pyramids, "LARGEST_TOP", 12)
+    content = np.random.default_rng(0).integers(0, 256, (2, 3, height, width)).astype(dtype)
+    content[:, :, :32, :48] = 0
+    along, after = (str(tmp_path / name / "a.zarr") for name in ("along", "after"))
+    for url in (along, after):
+        Path(url).parent.mkdir()
+        image = create_image(url, shape=content.shape, axes="tcyx", dtype=dtype, chunk=16)
+        writer = PyramidWriter(url, image) if url == along else image
+        for plane, pixels in enumerate(content):
+            for y in range(0, height, 16):
+                block = pixels[:, y : y + 16]
+                writer.write(plane, y, *([] if url == along else [0]), block)
+        if url == along:
+            writer.finish()
+        else:
+            add_pyramid(url)
+    found = [
+        {p.relative_to(url): p.read_bytes() for p in Path(url).rglob("*") if p.is_file()}
+        for url in (along, after)
+    ]
+    assert found[0] == found[1]
+    assert len(open_image(along).data.shape) == 4
+    assert (Path(along) / "2" / "zarr.json").exists()
+
+
+def test_means_in_bands_are_those_at_once(monkeypatch):
+    block = np.random.default_rng(0).integers(0, 256, (2, 61, 40)).astype(np.uint8)
+    at_once = block_mean(block, 2, 2)
+    monkeypatch.setattr(pyramids, "BAND_BYTES", 512)
+    assert np.array_equal(block_mean(block, 2, 2), at_once)

@@ -216,6 +216,21 @@ def test_an_orientation_is_told_and_not_applied(tmp_path, suffix):
     assert not open_file(save(tmp_path / f"b.{suffix}", RGB)).remarks
 
 
+def test_an_orientation_behind_the_pixels_of_a_png_is_told_too(tmp_path):
+    exif = Image.Exif()
+    exif[readers.ORIENTATION] = 6
+    path = Path(save(tmp_path / "a.png", RGB, exif=exif))
+    content = path.read_bytes()
+    at = content.index(b"eXIf") - 4
+    end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+    chunk, rest = content[at:end], content[:at] + content[end:]
+    assert rest[-8:-4] == b"IEND"
+    path.write_bytes(rest[:-12] + chunk + rest[-12:])
+    file = open_file(str(path))
+    assert file.turned
+    assert np.array_equal(file.load(), np.moveaxis(RGB, -1, 0))
+
+
 SMOOTH = np.broadcast_to(np.arange(0, 240, dtype=np.uint8)[:, None, None], (240, 300, 3))
 
 

@@ -271,17 +271,25 @@ class MaskSurvey:
         pieces : bool
             Whether to count the connected pieces of each number, as instances need it.
         """
-        drawn, ignore = split_ignore(labels, self.ignore)
-        self.ignored += 0 if ignore is None else int(ignore.sum())
-        found = {int(value) for value in np.unique(labels)} - {self.ignore}
+        values, counts = _counted(labels)
+        found = dict(zip(values, counts, strict=True))
+        self.ignored += found.pop(self.ignore, 0) if self.ignore is not None else 0
         self.values[name] = frozenset(found)
-        self.drawn += int(np.count_nonzero(drawn))
-        self.white += int(np.isin(drawn, WHITES).sum())
+        self.drawn += sum(count for value, count in found.items() if value)
+        self.white += sum(found.get(value, 0) for value in WHITES)
         if pieces:
+            drawn, _ = split_ignore(labels, self.ignore)
             for plane in drawn.reshape(-1, *drawn.shape[-2:]):
-                self.objects += np.unique(plane[plane > 0]).size
+                own = found if drawn.size == plane.size else _counted(plane)[0]
+                self.objects += sum(value != 0 for value in own)
                 # Diagonal contact counts, so that only what is really apart is a piece.
                 self.pieces += int(label(plane, background=0, connectivity=2, return_num=True)[1])
+
+    def join(self, other: MaskSurvey) -> None:
+        """Take in what was found in other masks."""
+        self.values |= other.values
+        for name in ("objects", "pieces", "ignored", "drawn", "white"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     @property
     def found(self) -> list[int]:
@@ -380,6 +388,17 @@ class MaskSurvey:
                 f" --classes {found[0]}=background,{found[1]}-{found[-1]}=cell"
             )
         return {value: number for number, value in enumerate(found)}
+
+
+def _counted(labels: NDArray[Any]) -> tuple[list[int], list[int]]:
+    """Return the values of labels in order, and how many pixels each has."""
+    if labels.dtype in (np.uint8, np.uint16):
+        # Counting takes a quarter of the time of sorting.
+        counts = np.bincount(labels.ravel())
+        values = np.flatnonzero(counts)
+        return values.tolist(), counts[values].tolist()
+    values, counts = np.unique(labels, return_counts=True)
+    return values.tolist(), counts.tolist()
 
 
 def _are_classes(values: Sequence[int]) -> bool:

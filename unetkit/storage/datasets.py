@@ -99,7 +99,7 @@ class DatasetWriter:
         ome_version: OmeVersion = "0.5",
     ) -> None:
         self.url = url
-        self._samples: list[ListedSample] = []
+        self._samples: dict[str, ListedSample] = {}
         self._added: list[str] = []
         node = read_node(url)
         if node is None:
@@ -108,14 +108,14 @@ class DatasetWriter:
             return
         if not isinstance(node, GroupNode) or provenance_marks(node).get("kind") != "dataset":
             raise InputError(f"{url} must be a dataset to add samples, got another Zarr store")
-        self._samples = listed_samples(node)
+        self._samples = {sample.name: sample for sample in listed_samples(node)}
         if attributes:
             update_attributes(url, **attributes)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the samples so far."""
-        return tuple(sample.name for sample in self._samples)
+        return tuple(self._samples)
 
     def reserve(self, name: str, *, source: str | None = None, group: str | None = None) -> str:
         """Add a name to the list, and return where the sample is to be created.
@@ -127,9 +127,9 @@ class DatasetWriter:
             raise InputError(
                 f"a sample's name must be a plain folder name, got {name!r}; rename the file"
             )
-        if name in self.names:
+        if name in self._samples:
             raise OutputError(f"a sample's name must be new, got {name!r} twice; rename the file")
-        self._samples.append(ListedSample(name, source or name, group))
+        self._samples[name] = ListedSample(name, source or name, group)
         self._added.append(name)
         return join(self.url, name)
 
@@ -149,8 +149,8 @@ class DatasetWriter:
         try:
             write_sample(place, image, **parts)
         except BaseException:
-            self._samples.pop()
-            self._added.pop()
+            del self._samples[name]
+            self._added.remove(name)
             if exists(place):
                 discard(place)
             raise
@@ -167,7 +167,7 @@ class DatasetWriter:
                 f"samples of {self.url} must be among {listed_names(self.names)}, got"
                 f" {listed_names(lost)}; 'unetkit info' lists them"
             )
-        self._samples = [sample for sample in self._samples if sample.name not in names]
+        self._samples = {k: v for k, v in self._samples.items() if k not in names}
         if not self._samples:
             raise UsageError(
                 f"a sample must be left in {self.url}, got the names of all; remove its folder"
@@ -209,7 +209,7 @@ class DatasetWriter:
         if not isinstance(node, GroupNode):
             raise InputError(f"{self.url} must be a dataset, got none there; check the path")
         marks = provenance_marks(node)
-        marks |= {"samples": [sample.to_dict() for sample in self._samples]}
+        marks |= {"samples": [sample.to_dict() for sample in self._samples.values()]}
         if warnings:
             marks["warnings"] = list(dict.fromkeys((*marks.get("warnings", ()), *warnings)))
         document: dict[str, Any] = {"unetkit": marks}

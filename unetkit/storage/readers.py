@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import imagecodecs
 import numpy as np
+from PIL.Image import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
     from unetkit.storage.image_file import Region
 
@@ -74,6 +74,8 @@ ADAM7 = (
     (1, 0, 2, 1),
 )
 ORIENTATION = 0x0112  # the EXIF tag
+# Chunks of a PNG that may hold an orientation.
+TOLD = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}
 NAMES = {1: (), 3: ("red", "green", "blue")}
 # Bytes a pixel that decoding takes at most, by Pillow's mode.
 GREY, COLOUR = ("1", "L", "LA", "I;16", "I;16B", "I"), ("RGB", "RGBA")
@@ -85,6 +87,12 @@ def suffixes() -> tuple[str, ...]:
     """Return the suffixes that can be read, such as ``.png``, without importing a reader."""
     named = tuple(f".{name.rpartition('/')[2].lower()}" for name in READERS.names())
     return (*named, *(suffix for suffix, same in SAME.items() if same in named))
+
+
+def is_built_in(path: str) -> bool:
+    """Tell whether a file is of a format that is read here, not by an installed reader."""
+    suffix = Path(path).suffix.lower()
+    return SAME.get(suffix, suffix)[1:] in MAGIC
 
 
 def open_file(
@@ -219,7 +227,7 @@ def open_picture(path: str, *, axes: str | None = None, labels: bool = False) ->
         lossy = isinstance(picture, JpegImageFile)
         told = _palette_remark(picture, labels=labels) if mode == "P" else ""
         frames = _frames(picture)
-        turned = picture.getexif().get(ORIENTATION, 1) != 1
+        turned = _orientation(picture, path) != 1
         width, height = picture.size
         dtype = np.dtype("uint16" if deep or mode.startswith("I") else "uint8")
     channels = (1 if grey else 3) + (alpha and labels)
@@ -248,6 +256,28 @@ def open_picture(path: str, *, axes: str | None = None, labels: bool = False) ->
         remarks=tuple(remark for remark, there in remarks.items() if there),
         is_damaged=partial(_is_damaged, path) if lossy and width * height <= LOOKED_AT else None,
     )
+
+
+def _orientation(picture: PngImageFile | JpegImageFile, path: str) -> int:
+    """Return the EXIF orientation, 1 where there is none.
+
+    Pillow decodes all of a PNG for it, since text may follow the pixels; where none does, what was
+    read at the start is all.
+    """
+    if isinstance(picture, PngImageFile):
+        names = [name for name, _ in png_chunks(Path(path).read_bytes())]
+        if TOLD.isdisjoint(names[names.index(b"IDAT") :] if b"IDAT" in names else ()):
+            return int(Image.getexif(picture).get(ORIENTATION, 1))
+    return int(picture.getexif().get(ORIENTATION, 1))
+
+
+def png_chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield the name and the data of each chunk of a PNG, as far as they are there."""
+    view, at = memoryview(content), len(PNG_SIGNATURE)
+    while at + 8 <= len(content):
+        size, name = struct.unpack(">I4s", content[at : at + 8])
+        yield name, view[at + 8 : at + 8 + size]
+        at += size + 12
 
 
 def _frames(picture: Image) -> int:
@@ -309,13 +339,8 @@ def is_cut_short(content: bytes) -> bool:
     # A row begins with a byte that names its filter.
     needed = (rows * (1 + -(-columns * bits // 8)) for rows, columns in sides if columns > 0)
     missing: int = sum(needed)
-    packed, at, inflate = [], len(PNG_SIGNATURE), zlib.decompressobj()
-    while at + 8 <= len(content):
-        size, name = struct.unpack(">I4s", content[at : at + 8])
-        if name == b"IDAT":
-            packed.append(content[at + 8 : at + 8 + size])
-        at += size + 12
-    rest = b"".join(packed)
+    inflate = zlib.decompressobj()
+    rest = b"".join(data for name, data in png_chunks(content) if name == b"IDAT")
     with suppress(zlib.error):
         while missing > 0 and rest and not inflate.eof:
             missing -= len(inflate.decompress(rest, 2**20))

@@ -405,13 +405,18 @@ def colliding(url: str, others: Iterable[str]) -> Iterator[str]:
     """
     place = None if is_remote(url) else resolved(url)
     own = (set(), "") if place is None else (_above(place), _identity(place))
+    # What lies around a file that is no mount of its own is asked once for all of its folder.
+    above = lru_cache(maxsize=None)(_above)
+    points = {mount.point for mount in _mounts_here()}
     for other in others:
         if place is None or is_remote(other):
             words = [f"{path.rstrip('/')}/" for path in (url, other)]
             meet = words[0].startswith(words[1]) or words[1].startswith(words[0])
         else:
             there = resolved(other)
-            meet = _identity(there) in own[0] or own[1] in _above(there)
+            folder = there.parent if there.is_file() and there not in points else there
+            itself = _identity(there)
+            meet = itself in own[0] or own[1] == itself or own[1] in above(folder)
         if meet:
             yield other
 
@@ -439,7 +444,7 @@ def _aliases(path: Path) -> list[Path]:
     """Name a path as other mounts of its file system show it; nothing where no system says so."""
     nearest = next(place for place in (path, *path.parents) if os.path.lexists(place))
     try:
-        mounts = _mounts(Path("/proc/self/mountinfo").read_text("utf-8", errors="surrogateescape"))
+        mounts = _mounts_here()
         own = next(mount for mount in mounts if mount.number == _mount_of(nearest))
         inner = own.root / nearest.relative_to(own.point)
     except (OSError, ValueError, StopIteration):
@@ -452,6 +457,15 @@ def _aliases(path: Path) -> list[Path]:
     # Another mount may hide the place again.
     seen = [other for other in others if _identity(other) == _identity(nearest)]
     return [other / path.relative_to(nearest) for other in seen]
+
+
+def _mounts_here() -> list[Mount]:
+    """List the mounts that this process sees; none where no system says so."""
+    try:
+        text = Path("/proc/self/mountinfo").read_text("utf-8", errors="surrogateescape")
+        return _mounts(text)
+    except (OSError, ValueError):
+        return []
 
 
 def _mount_of(path: Path) -> str:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.commands.import_images.masks import make_labels, read_mask
+from unetkit.commands.import_images.masks import drawn_mask, make_labels, needs_all
 from unetkit.commands.import_images.rules import MaskRules, named_by
 from unetkit.commands.import_images.shapes import check_overlaps, write_ignored
 from unetkit.errors import InputError, OutputError, UsageError, command_line
-from unetkit.machine import ahead
+from unetkit.machine import ahead, mapped
 from unetkit.progress import Portion, span
 from unetkit.storage.chunks import empty_chunks
 from unetkit.storage.datasets import (
@@ -22,6 +23,7 @@ from unetkit.storage.datasets import (
     are_named,
     open_dataset,
     order_remark,
+    write_sample,
 )
 from unetkit.storage.image_writer import create_image, create_labels, update_attributes
 from unetkit.storage.object_classes import (
@@ -240,14 +242,28 @@ class DatasetOutput:
     ) -> None:
         before = writer.names
         try:
-            for pair, file in zip(pairs, files, strict=True):
-                portion = Portion(progress, _parts(file), status=pair.name)
-                if pair.name in rules.canvases:
-                    told = span(portion.reach, 0, 0.7)
-                    _add_drawn(writer, pair, file, rules=rules, told=told)
-                else:
-                    _add_sample(writer, pair, file, rules=rules)
-                writer.add_levels(pair.name, span(portion.reach, 0.7, 1))
+            jobs = (
+                _Job(
+                    writer.reserve(pair.name, source=pair.source, group=pair.group),
+                    pair,
+                    file,
+                    Portion(progress, _parts(file), status=pair.name),
+                    is_alone=pair.name in rules.canvases or needs_all(file),
+                )
+                for pair, file in zip(pairs, files, strict=True)
+            )
+
+            def write(job: _Job) -> Portion:
+                # Of those in other threads progress is told when they are done.
+                told = job.portion.reach if job.is_alone else _untold
+                if exists(job.place):
+                    discard(job.place)
+                add = _add_drawn if job.pair.name in rules.canvases else _add_sample
+                add(job, rules=rules, told=span(told, 0, 0.7))
+                writer.add_levels(job.pair.name, span(told, 0.7, 1))
+                return job.portion
+
+            for portion in mapped(write, jobs, alone=attrgetter("is_alone")):
                 portion.reach(1)
             writer.finish(warnings=warned())
         except BaseException:
@@ -281,7 +297,7 @@ def _is_same(sample: Sample, pair: Pair, file: ImageFile, *, rules: MaskRules) -
         same = classes is None or classes.is_same(read_object_classes(sample.image))
         numbers, ignored = painted.reshape(_plain_shape(file)), None
     elif same and pair.mask:
-        drawn = read_mask(pair.mask, file, ignore=rules.ignore, fill=rules.fill)
+        drawn = drawn_mask(pair.mask, file, rules)
         numbers, ignored = make_labels(drawn, rules)
     if same and pair.mask:
         ignored = _with_unknown(ignored, pair, file, rules=rules)
@@ -344,14 +360,25 @@ def _write_strips(url: str, data: PlaneArray, file: ImageFile, told: Told) -> No
         update_attributes(url, empty_chunks=empty)
 
 
-def _add_drawn(
-    writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: MaskRules, told: Told
-) -> None:
+@dataclass(frozen=True)
+class _Job:
+    """A sample to write."""
+
+    place: str
+    pair: Pair
+    file: ImageFile
+    portion: Portion
+    is_alone: bool  # no other one is written meanwhile
+
+
+def _untold(_: float) -> None:
+    pass
+
+
+def _add_drawn(job: _Job, *, rules: MaskRules, told: Told) -> None:
     """Write an image strip by strip, and paint its shapes block by block."""
+    place, pair, file = job.place, job.pair, job.file
     canvas = rules.canvases[pair.name]
-    place = writer.reserve(pair.name, source=pair.source, group=pair.group)
-    if exists(place):
-        discard(place)
     data = create_image(
         place,
         shape=file.shape,
@@ -397,11 +424,13 @@ def _add_ones(labels: PlaneArray, boxes: Sequence[tuple[int, int, int, int, int]
             labels.write(plane, y0, x0, block)
 
 
-def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: MaskRules) -> None:
+def _add_sample(job: _Job, *, rules: MaskRules, told: Told) -> None:
+    """Write an image and its labels from memory."""
+    pair, file = job.pair, job.file
     image = file.load()
     drawn = None
     if pair.mask:
-        drawn = read_mask(pair.mask, file, ignore=rules.ignore, fill=rules.fill)
+        drawn = drawn_mask(pair.mask, file, rules)
     numbers = ignored = None
     notes: dict[str, Any] = {}
     if drawn is not None:
@@ -420,11 +449,9 @@ def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: Ma
             notes["mapping"] = {str(value): number for value, number in rules.mapping.items()}
             if rules.ranges:
                 notes["ranges"] = [list(one) for one in rules.ranges]
-    writer.add(
-        pair.name,
+    write_sample(
+        job.place,
         image,
-        source=pair.source,
-        group=pair.group,
         axes=file.axes,
         labels=numbers,
         kind=rules.kind,
@@ -435,6 +462,7 @@ def _add_sample(writer: DatasetWriter, pair: Pair, file: ImageFile, *, rules: Ma
         attributes={**_provenance(file, pair), **_damaged(file)},
         label_attributes=notes,
     )
+    told(1)
 
 
 def _check_differs(channels: NDArray[Any], mask: NDArray[Any], pair: Pair) -> None:

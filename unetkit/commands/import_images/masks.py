@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,11 @@ from unetkit.arrays.masks import (
 from unetkit.commands.import_images.pairing import PLANE, plane_files
 from unetkit.commands.import_images.rules import named_by
 from unetkit.errors import InputError, LabelError
+from unetkit.machine import mapped
 from unetkit.progress import SILENT, Progress
+from unetkit.storage.chunk_files import PackedArray
 from unetkit.storage.image_file import ImageFile
-from unetkit.storage.readers import open_file
+from unetkit.storage.readers import is_built_in, open_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -120,6 +123,28 @@ def _of_planes(path: str, image: ImageFile) -> ImageFile:
     )
 
 
+# Of masks that were looked at so many bytes are kept, packed, which is some 10^5 of 512 x 512.
+KEPT_BYTES = 2**28
+# Images from this size on are worked on one at a time.
+LARGE = 2**26
+
+
+def needs_all(image: ImageFile, *paths: str) -> bool:
+    """Tell whether an image must be worked on alone: a large one, or one of an installed reader.
+
+    What such a reader calls may not bear a second thread.
+    """
+    plain = all(is_built_in(path) for path in (image.path, *paths))
+    return not plain or math.prod(image.shape) * image.dtype.itemsize > LARGE
+
+
+def drawn_mask(path: str, image: ImageFile, rules: MaskRules) -> NDArray[Any]:
+    """Return the numbers of a mask as drawn: those that `survey` kept, or read again."""
+    if path in rules.kept:
+        return rules.kept[path].values()
+    return read_mask(path, image, ignore=rules.ignore, fill=rules.fill)
+
+
 def read_mask(
     path: str, image: ImageFile, *, ignore: int | None = None, fill: bool = False
 ) -> NDArray[Any]:
@@ -174,14 +199,27 @@ def survey(
     seen = MaskSurvey(ignore=rules.ignore)
     instances = rules.kind == "instances"
     progress.start("looking at the masks", total=len(masks))
-    files = {}
-    for path, image in masks:
+    files: dict[str, ImageFile] = {}
+    kept: dict[str, PackedArray] = {}
+    room = KEPT_BYTES
+
+    def look(mask: tuple[str, ImageFile]) -> tuple[ImageFile, MaskSurvey, PackedArray]:
+        path, image = mask
+        file = open_mask(path, image, fill=rules.fill)
+        drawn, said = _numbers(file, image, rules.ignore)
+        own = MaskSurvey(ignore=rules.ignore)
+        own.add(path, drawn, pieces=instances and not rules.split)
+        return replace(file, remarks=(*file.remarks, *said)), own, PackedArray(drawn)
+
+    looks = mapped(look, masks, alone=lambda mask: needs_all(mask[1], mask[0]))
+    for (path, _), (file, own, packed) in zip(masks, looks, strict=True):
         progress.advance()
-        files[path] = open_mask(path, image, fill=rules.fill)
-        drawn, said = _numbers(files[path], image, rules.ignore)
-        files[path] = replace(files[path], remarks=(*files[path].remarks, *said))
-        seen.add(path, drawn, pieces=instances and not rules.split)
-    rules = replace(rules, files=files, ignored=seen.ignored)
+        files[path] = file
+        seen.join(own)
+        room -= len(packed.content)
+        if room >= 0:
+            kept[path] = packed
+    rules = replace(rules, files=files, kept=kept, ignored=seen.ignored)
     if instances:
         if rules.split:
             seen.check_binary()

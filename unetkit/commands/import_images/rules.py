@@ -15,6 +15,7 @@ from unetkit.storage.object_classes import BACKGROUND
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from unetkit.storage.chunk_files import PackedArray
     from unetkit.storage.image_file import ImageFile
 
 Kind = Literal["instances", "classes", "instances+classes"]
@@ -40,6 +41,7 @@ class MaskRules:
     ignored: int = 0  # pixels
     empty: bool = False  # no objects, or less than two classes
     files: dict[str, ImageFile] = field(default_factory=dict)  # the masks, opened
+    kept: dict[str, PackedArray] = field(default_factory=dict)  # and as many as there is room for
     # Of shapes instead of masks:
     outlines: Literal["corners", "centres"] | None = None  # where their points are counted from
     overlaps: str = "later"  # which shape stays, or refuse
