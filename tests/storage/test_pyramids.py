@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -215,34 +216,40 @@ def test_levels_are_read_where_they_are(tmp_path):
     assert np.array_equal(picked, downscaled(image.data, 0, factor=4)[1:])
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-@pytest.mark.parametrize(("height", "width"), [(97, 131), (1, 200), (64, 33), (128, 128)])
+@pytest.mark.parametrize("high_wide", [(16, 1000), (32, 16), (64, 64), (48, 48)])
+@pytest.mark.parametrize("nearest", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(97, 131), (1, 200), (64, 33)])
 def test_levels_that_are_written_along_are_those_made_afterwards(
-    tmp_path, monkeypatch, dtype, height, width
+    tmp_path, monkeypatch, nearest, height, width, high_wide
 ):
     monkeypatch.setattr(pyramids, "LARGEST_TOP", 12)
-    content = np.random.default_rng(0).integers(0, 256, (2, 3, height, width)).astype(dtype)
+    content = np.random.default_rng(0).integers(0, 256, (2, 3, height, width)).astype(np.uint8)
     content[:, :, :32, :48] = 0
+    sizes = {"axes": "tcyx", "dtype": np.uint8, "chunk": 16}
     along, after = (str(tmp_path / name / "a.zarr") for name in ("along", "after"))
     for url in (along, after):
         Path(url).parent.mkdir()
-        image = create_image(url, shape=content.shape, axes="tcyx", dtype=dtype, chunk=16)
-        writer = PyramidWriter(url, image) if url == along else image
-        for plane, pixels in enumerate(content):
-            for y in range(0, height, 16):
-                block = pixels[:, y : y + 16]
-                writer.write(plane, y, *([] if url == along else [0]), block)
+        target = data = create_image(url, shape=content.shape, **sizes)
+        if nearest:
+            data = create_labels(url, "a", shape=(2, height, width), **sizes | {"axes": "tyx"})
+            target.write(0, 0, 0, content[0])
+        writer = data
+        if url == along:
+            place = f"{url}/labels/a" if nearest else url
+            writer = PyramidWriter(place, data, nearest=nearest)
+        for plane, pixels in enumerate(content[:, 0] if nearest else content):
+            for y, x in product(range(0, height, high_wide[0]), range(0, width, high_wide[1])):
+                block = pixels[..., y : y + high_wide[0], x : x + high_wide[1]]
+                writer.write(plane, y, x, block)
         if url == along:
             writer.finish()
-        else:
-            add_pyramid(url)
+        add_pyramid(url)
     found = [
         {p.relative_to(url): p.read_bytes() for p in Path(url).rglob("*") if p.is_file()}
         for url in (along, after)
     ]
     assert found[0] == found[1]
-    assert len(open_image(along).data.shape) == 4
-    assert (Path(along) / "2" / "zarr.json").exists()
+    assert Path(along, *(["labels", "a"] if nearest else []), "2", "zarr.json").exists()
 
 
 def test_means_in_bands_are_those_at_once(monkeypatch):

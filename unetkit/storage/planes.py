@@ -326,13 +326,21 @@ class PlaneArray:
     def _check_writable(self, y0: int, y1: int, x0: int, x1: int) -> None:
         if self.picked is not None or self.item is not None or self.repeated:
             raise ValueError(f"{self.url} must be written whole, not by chosen channels or items")
+        if not self.is_whole(y0, y1, x0, x1):
+            high, wide = self.chunk
+            raise ValueError(
+                f"a block of {self.url} must cover whole chunks of {high} x {wide}, "
+                f"got rows {y0}:{y1}, columns {x0}:{x1}"
+            )
+
+    def is_whole(self, y0: int, y1: int, x0: int, x1: int) -> bool:
+        """Tell whether a block covers whole chunks, those at the ends as far as the plane goes."""
         (high, wide), ends = self.chunk, (self.height, self.width)
-        for start, stop, step, end in ((y0, y1, high, ends[0]), (x0, x1, wide, ends[1])):
-            if start % step or (stop % step and stop != end):
-                raise ValueError(
-                    f"a block of {self.url} must cover whole chunks of {high} x {wide}, "
-                    f"got rows {y0}:{y1}, columns {x0}:{x1}"
-                )
+        spans = ((y0, y1, high, ends[0]), (x0, x1, wide, ends[1]))
+        return all(
+            start % step == 0 and (stop % step == 0 or stop == end)
+            for start, stop, step, end in spans
+        )
 
     def _fitting(self, block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Cast without a silent loss: integers must be in range, floats may only be rounded."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,48 +89,69 @@ def _group(url: str) -> GroupNode:
 
 
 class PyramidWriter:
-    """Writes an image from its first row to its last, and its smaller levels along with it.
+    """Writes an image from its first block to its last, and its smaller levels along with it.
 
-    The levels are those of `add_pyramid`; nothing is read back for them. Of each level no more
-    rows than a chunk has are held.
+    The levels are those of `add_pyramid`; nothing is read back for them. What is less than whole
+    chunks of a level waits for its neighbours: no more than a row of chunks.
     """
 
-    def __init__(self, url_of_image: str, data: PlaneArray) -> None:
-        self.node = _group(url_of_image)
+    def __init__(self, url: str, data: PlaneArray, *, nearest: bool = False) -> None:
+        self.node = _group(url)
+        self.nearest = nearest
         self.levels = [data]
-        steps = [(2, 2)] * (level_count(data.height, data.width) - 1)
-        for number, step in enumerate(steps, start=1):
-            place = join(self.node.url, str(number))
+        self.steps: list[Step] = []
+        for number in range(1, level_count(data.height, data.width)):
+            level = self.levels[-1]
+            self.steps.append(_fitting(level, (2, 2)))
             self.levels.append(
-                _create_level(self.levels[-1], place, _fitting(self.levels[-1], step))
+                _create_level(level, join(self.node.url, str(number)), self.steps[-1])
             )
-        self.waiting: list[list[Array]] = [[] for _ in self.levels]
+        # Of each smaller level whether blocks have to wait for others, those of a row that is not
+        # full, and the rows that are no chunk yet.
+        self._waits: list[bool] = []
+        self._blocks: list[list[Array]] = [[] for _ in self.levels]
+        self._rows: list[list[Array]] = [[] for _ in self.levels]
 
-    def write(self, plane: int, y0: int, block: Array) -> None:
-        """Store the next rows, (C, Y, X), whole chunks of them or all that are left of a plane."""
-        for number, level in enumerate(self.levels):
-            level.write(plane, y0, 0, block)
-            if number + 1 == len(self.levels):
-                return
-            smaller, waiting = self.levels[number + 1], self.waiting[number + 1]
-            fy, fx = _fitting(level, (2, 2))
-            waiting.append(block_mean(block, fy, fx))
-            is_end = y0 + block.shape[-2] == level.height
-            rows = sum(part.shape[-2] for part in waiting)
-            if rows % smaller.chunk[0] and not is_end:
-                return
-            y0 = (smaller.height if is_end else -(-(y0 + block.shape[-2]) // fy)) - rows
-            block = np.concatenate(waiting, axis=-2)
-            waiting.clear()
+    def write(self, plane: int, y0: int, x0: int, block: Array) -> None:
+        """Store the next block of whole chunks, row by row of blocks that are equally high."""
+        reduce = every_second if self.nearest else block_mean
+        self.levels[0].write(plane, y0, x0, block)
+        for number, (level, (fy, fx)) in enumerate(zip(self.levels[1:], self.steps, strict=True)):
+            y0, x0, block = y0 // fy, x0 // fx, reduce(block, fy, fx)
+            if number == len(self._waits):
+                # As the first block, so all others.
+                whole = level.is_whole(y0, y0 + block.shape[-2], x0, x0 + block.shape[-1])
+                self._waits.append(not whole)
+            if self._waits[number]:
+                found = self._joined(number, level, (y0, x0), block)
+                if found is None:
+                    return
+                (y0, x0), block = found
+            level.write(plane, y0, x0, block)
+
+    def _joined(
+        self, number: int, level: PlaneArray, corner: tuple[int, int], block: Array
+    ) -> tuple[tuple[int, int], Array] | None:
+        """Join a block to those that wait; None where they are not yet whole chunks."""
+        y1, x1 = (start + size for start, size in zip(corner, block.shape[-2:], strict=True))
+        blocks, rows = self._blocks[number], self._rows[number]
+        blocks.append(block)
+        if x1 < level.width:
+            return None
+        rows.append(np.concatenate(blocks, axis=-1))
+        blocks.clear()
+        if y1 % level.chunk[0] and y1 < level.height:
+            return None
+        joined = np.concatenate(rows, axis=-2)
+        rows.clear()
+        return (y1 - joined.shape[-2], 0), joined
 
     def finish(self) -> None:
         """List the levels, now that they are whole."""
         multiscale = read_multiscale(self.node)
-        if multiscale is not None and len(self.levels) > 1:
-            factors = [(1, 1)]
-            for level in self.levels[:-1]:
-                factors.append(_times(factors[-1], _fitting(level, (2, 2))))
-            _list_levels(self.node, multiscale, factors, nearest=False)
+        if multiscale is not None and self.steps:
+            factors = list(accumulate(self.steps, _times, initial=(1, 1)))
+            _list_levels(self.node, multiscale, factors, nearest=self.nearest)
 
 
 def _fitting(level: PlaneArray, step: Step) -> Step:

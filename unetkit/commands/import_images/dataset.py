@@ -259,8 +259,8 @@ class DatasetOutput:
                 if exists(job.place):
                     discard(job.place)
                 add = _add_drawn if job.pair.name in rules.canvases else _add_sample
-                add(job, rules=rules, told=span(told, 0, 0.7))
-                writer.add_levels(job.pair.name, span(told, 0.7, 1))
+                add(job, rules=rules, told=span(told, 0, 0.9))
+                writer.add_levels(job.pair.name, span(told, 0.9, 1))
                 return job.portion
 
             for portion in mapped(write, jobs, alone=attrgetter("is_alone")):
@@ -351,7 +351,7 @@ def _write_strips(url: str, data: PlaneArray, file: ImageFile, told: Told) -> No
     count = file.planes * -(-file.size("y") // CHUNK)
     writer = PyramidWriter(url, data)
     for number, (plane, y0, block) in enumerate(ahead(file.strips(CHUNK))):
-        writer.write(plane, y0, block)
+        writer.write(plane, y0, 0, block)
         told((number + 1) / count)
     writer.finish()
     if notes := _damaged(file):
@@ -397,7 +397,9 @@ def _add_drawn(job: _Job, *, rules: MaskRules, told: Told) -> None:
         notes["class_names"] = list(rules.class_names)
     same: dict[str, Any] = {"shape": _plain_shape(file), "axes": file.axes.replace("c", "")}
     labels = create_labels(place, rules.kind, dtype=canvas.dtype, attributes=notes, **same)
-    canvas.write(labels, told=span(told, 0.6, 1))
+    levels = PyramidWriter(join(place, "labels", rules.kind), labels, nearest=True)
+    canvas.write(labels, levels=levels, told=span(told, 0.6, 1))
+    levels.finish()
     if canvas.object_classes is not None:
         write_object_classes(labels, canvas.object_classes)
     if pair.name in rules.regions or boxes:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from unetkit.progress import Told
     from unetkit.storage.image_file import ImageFile
     from unetkit.storage.planes import Box, PlaneArray
+    from unetkit.storage.pyramids import PyramidWriter
 
 NAMED = 3  # how many names a message lists
 BLOCK = 2048  # pixels along the side of what is painted in one go
@@ -54,18 +55,22 @@ class Canvas:
         self,
         labels: PlaneArray,
         *,
+        levels: PyramidWriter | None = None,
         outside: bool = False,
         told: Told = lambda _: None,
     ) -> None:
         """Paint into stored labels, block by block; where no shape is nothing is written.
 
-        With `outside` 1 is written there, and nothing where shapes are. `told` takes the share that
-        is done.
+        With `levels` of the labels these are written along. With `outside` 1 is written there, and
+        nothing where shapes are. `told` takes the share that is done.
         """
         boxes = labels.chunk_boxes(BLOCK)
         blocks = ahead(self._block(box, outside=outside) for box in boxes)
-        for number, ((plane, y0, _, x0, _), block) in enumerate(zip(boxes, blocks, strict=True)):
-            if block is not None:
+        for number, ((plane, y0, y1, x0, x1), block) in enumerate(zip(boxes, blocks, strict=True)):
+            if levels is not None:
+                drawn = np.zeros((y1 - y0, x1 - x0), labels.dtype) if block is None else block
+                levels.write(plane, y0, x0, drawn.astype(labels.dtype, copy=False))
+            elif block is not None:
                 labels.write(plane, y0, x0, block.astype(labels.dtype, copy=False))
             told((number + 1) / len(boxes))
 
