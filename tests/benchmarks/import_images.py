@@ -183,7 +183,7 @@ def timed(job, folder, side, channels):
 
 
 JOBS = {
-    "outlines": ("tifffile_zarr", "import_with_outlines"),
+    "outlines": ("tifffile_zarr", "import", "import_with_outlines"),
     "tiff": ("tifffile_zarr", "tifffile_zarr_at_once", "import"),
     "pairs": ("import_pairs",),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
@@ -109,13 +110,27 @@ class PyramidWriter:
         # Of each smaller level whether blocks have to wait for others, those of a row that is not
         # full, and the rows that are no chunk yet.
         self._waits: list[bool] = []
+        # What is smaller is written while the next block is read, compressed and written.
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._smaller: Future[None] | None = None
         self._blocks: list[list[Array]] = [[] for _ in self.levels]
         self._rows: list[list[Array]] = [[] for _ in self.levels]
 
     def write(self, plane: int, y0: int, x0: int, block: Array) -> None:
         """Store the next block of whole chunks, row by row of blocks that are equally high."""
-        reduce = every_second if self.nearest else block_mean
+        self._settle()
+        if self.steps:
+            self._smaller = self._pool.submit(self._write_smaller, plane, (y0, x0), block)
         self.levels[0].write(plane, y0, x0, block)
+
+    def _settle(self) -> None:
+        if self._smaller is not None:
+            self._smaller.result()
+            self._smaller = None
+
+    def _write_smaller(self, plane: int, corner: tuple[int, int], block: Array) -> None:
+        reduce = every_second if self.nearest else block_mean
+        y0, x0 = corner
         for number, (level, (fy, fx)) in enumerate(zip(self.levels[1:], self.steps, strict=True)):
             y0, x0, block = y0 // fy, x0 // fx, reduce(block, fy, fx)
             if number == len(self._waits):
@@ -148,6 +163,8 @@ class PyramidWriter:
 
     def finish(self) -> None:
         """List the levels, now that they are whole."""
+        self._settle()
+        self._pool.shutdown()
         multiscale = read_multiscale(self.node)
         if multiscale is not None and self.steps:
             factors = list(accumulate(self.steps, _times, initial=(1, 1)))

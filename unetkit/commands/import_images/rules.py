@@ -29,11 +29,11 @@ class MaskRules:
     """How masks become labels."""
 
     kind: str = "instances"  # or classes
-    classed: bool = False  # whether each instance is of a class
     names: tuple[str, ...] | None = None  # what the user calls the classes, by their values
     ranges: tuple[tuple[int, int, str], ...] = ()  # values from low to high that are a class
     ignore: int | None = None  # the value of pixels that nobody annotated
     split: bool = False  # whether connected components become the instances
+    classed: bool = False  # whether each instance is of a class
     fill: bool = False  # whether parts that can't be decoded come in as ignored
     # What `survey` fills in:
     mapping: dict[int, int] = field(default_factory=dict)  # from value to class
@@ -100,7 +100,8 @@ def read_rules(
     classed = kind == "instances+classes"
     if classed and names is not None and BACKGROUND not in names:
         names = (BACKGROUND, *names)
-    rules = MaskRules("instances" if classed else kind, classed, names, ranges, ignore, split)
+    own = "instances" if classed else kind
+    rules = MaskRules(own, names, ranges, ignore, split, classed)
     return replace(rules, **_judged(judged, rules))
 
 
