@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from unetkit.arrays.targets import (
+    CLASS_SHIFT,
     TARGETS,
     check_target,
     cut_gaps,
@@ -124,3 +125,22 @@ def test_names_and_defaults():
     assert target_names("classes", ["sky", "sea"]) == ("sky", "sea")
     assert default_target("instances") == "foreground"
     assert default_target("classes") == "classes"
+
+
+def test_the_class_of_a_cell_is_learned_inside_of_it():
+    ids = np.zeros((5, 8), np.int64)
+    ids[:, :3], ids[:, 4:7] = 7, 9
+    labels = ids + (np.select([ids == 7, ids == 9], [2, 1], 0) << CLASS_SHIFT)
+    # The rim of either cell and what lies between them are the boundary.
+    assert (
+        make_target(labels, "classes+boundary").tolist()
+        == [
+            [3, 3, 1, 1, 1, 2, 1, 0],
+        ]
+        * 5
+    )
+    assert target_names("classes+boundary", ("background", "a", "b")) == (
+        "background", "boundary", "a", "b",
+    )  # fmt: skip
+    with pytest.raises(LabelError, match=r"got object 7 of none; .*--kind instances\+classes"):
+        make_target(ids, "classes+boundary")

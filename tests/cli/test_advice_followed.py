@@ -666,6 +666,8 @@ EXCUSED = {
     "batch must be at least {} for": "the same",
     "roifile must be installed": "an environment without a package",
     "as the model finds, got": "labels of two kinds in one dataset, which import does not write",
+    "objects to train on must have classes": "outlines of classes; commands/train",
+    "objects must be of one of at most": "the same",
     "objects must have {} as those of": "outlines of classes; commands/test_object_classes.py",
     "shapes must come without --ignore,": "what is to be left out is named; test_shapes.py",
     "lay in several shapes": "a rule that is chosen is told of likewise",

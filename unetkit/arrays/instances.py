@@ -318,10 +318,12 @@ def _across(one: BlockSummary, other: BlockSummary, side: Side) -> Array:
 
 
 # Which class of a target holds the objects, and into which class they may grow (None: anywhere).
+# From 2 on it is the first of several: all that follow are objects too, each of its class.
 OBJECT_CLASSES: dict[str, tuple[int, int | None]] = {
     "foreground": (1, None),
     "foreground+boundary": (1, 2),
     "boundary": (0, 1),
+    "classes+boundary": (2, 1),
 }
 
 
@@ -341,7 +343,8 @@ def object_class(target: str) -> int:
     Returns
     -------
     int
-        0 for `boundary`, whose objects are what is inside; else 1.
+        0 for `boundary`, whose objects are what is inside; 2 for `classes+boundary`, where those
+        that follow are objects too; else 1.
     """
     return OBJECT_CLASSES[target][0] if target in OBJECT_CLASSES else 1
 
@@ -354,7 +357,7 @@ def foreground_of(class_map: Array, target: str) -> Array:
     class_map : ndarray of int, shape (Y, X)
         The most probable class of each pixel.
     target : str
-        What the network learned: `foreground`, `foreground+boundary` or `boundary`.
+        What the network learned, a target with objects.
 
     Returns
     -------
@@ -365,7 +368,38 @@ def foreground_of(class_map: Array, target: str) -> Array:
     UsageError
         If the target has no instances.
     """
-    return np.asarray(class_map == _object_and_growth(target)[0])
+    first = _object_and_growth(target)[0]
+    return np.asarray(class_map >= first if first > 1 else class_map == first)
+
+
+def object_probability(probabilities: Array, positive: int) -> Array:
+    """Give the probability of each pixel to belong to an object, of whichever class.
+
+    Parameters
+    ----------
+    probabilities : ndarray of uint8 or float, shape (K, Y, X)
+        255ths, or from 0 to 1.
+    positive : int
+        The class of objects, as `object_class` gives it.
+
+    Returns
+    -------
+    ndarray, shape (Y, X)
+        Of the dtype of `probabilities`; sums of what was rounded are at most 255.
+
+    Examples
+    --------
+    >>> object_probability(np.array([[[40]], [[15]], [[120]], [[81]]], np.uint8), 2)
+    array([[201]], dtype=uint8)
+    """
+    if positive < 2:
+        return np.asarray(probabilities[positive])
+    is_stored = probabilities.dtype == np.uint8
+    total = probabilities[positive].astype(np.uint16 if is_stored else probabilities.dtype)
+    # One after the other: NumPy's sum over an axis depends on how long the others are.
+    for one in probabilities[positive + 1 :]:
+        total += one
+    return np.asarray(np.minimum(total, 255).astype(np.uint8) if is_stored else total)
 
 
 def growth_of(class_map: Array, target: str) -> Array | None:

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-TARGETS = ("foreground", "foreground+boundary", "boundary", "classes")
+TARGETS = ("foreground", "foreground+boundary", "boundary", "classes", "classes+boundary")
+# Where an object's class stands in its label, for the target that asks for both.
+CLASS_SHIFT = 32
+MOST_CLASSES = 253  # of objects, beside background and boundary
 
 _NAMES = {
     "foreground": ("background", "foreground"),
@@ -86,7 +89,9 @@ def make_target(labels: NDArray[Any], target: str) -> NDArray[np.uint8]:
         ``foreground``: 1 in a cell. ``boundary``: 0 in a cell, 1 elsewhere.
         ``foreground+boundary``: 1 in a cell, 2 on its outermost pixels (those with an edge on
         another label) and on background with two cells among its eight neighbours.
-        ``classes``: the labels.
+        ``classes``: the labels. ``classes+boundary``: as ``foreground+boundary``, but 1 is the
+        boundary, and within a cell it is 1 more than the class of the cell, which the label says
+        from its bit 32 on.
 
     Returns
     -------
@@ -109,8 +114,10 @@ def make_target(labels: NDArray[Any], target: str) -> NDArray[np.uint8]:
         return _classes(integer_labels(labels))
     cut = cut_gaps(labels)
     out = np.empty(cut.shape, np.uint8)
-    if target == "foreground+boundary":
+    if target in ("foreground+boundary", "classes+boundary"):
         _interior_and_boundary(cut, out)
+        if target == "classes+boundary":
+            _add_classes(cut, out)
     else:
         out[:] = cut > 0 if target == "foreground" else cut == 0
     return out
@@ -124,7 +131,8 @@ def target_names(target: str, class_names: Sequence[str] = ()) -> tuple[str, ...
     target : str
         One of `TARGETS`.
     class_names : sequence of str
-        What the classes of a class map are called; used by ``classes`` alone.
+        What the classes of a class map or of objects are called, background first; used by
+        ``classes`` and ``classes+boundary`` alone.
 
     Returns
     -------
@@ -136,12 +144,19 @@ def target_names(target: str, class_names: Sequence[str] = ()) -> tuple[str, ...
         If there is no such target.
     """
     check_target(target)
+    if target == "classes+boundary":
+        return ("background", "boundary", *class_names[1:])
     return _NAMES.get(target, tuple(class_names))
 
 
-def default_target(kind: str) -> str:
-    """Return the target that labels of a kind (``instances`` or ``classes``) are learned by."""
-    return "classes" if kind == "classes" else "foreground"
+def default_target(kind: str, *, classed: bool = False) -> str:
+    """Return the target that labels of a kind (``instances`` or ``classes``) are learned by.
+
+    Objects that are ``classed`` are learned with their classes.
+    """
+    if kind == "classes":
+        return "classes"
+    return "classes+boundary" if classed else "foreground"
 
 
 def check_target(target: str) -> None:
@@ -159,6 +174,21 @@ def integer_labels(labels: NDArray[Any]) -> NDArray[Any]:
         )
     native = labels.astype(labels.dtype.newbyteorder("="), copy=False)
     return np.require(native, requirements=["C", "W"])
+
+
+def _add_classes(labels: NDArray[Any], out: NDArray[np.uint8]) -> None:
+    """Turn 2, the boundary, into 1, and what is inside of a cell into 1 more than its class."""
+    boundary, inside = out == 2, out == 1
+    classes = labels[inside].astype(np.int64) >> CLASS_SHIFT
+    if (classes < 1).any() or (classes > MOST_CLASSES).any():
+        wrong = labels[inside][(classes < 1) | (classes > MOST_CLASSES)][0]
+        raise LabelError(
+            f"objects must be of one of at most {MOST_CLASSES} classes, got object"
+            f" {int(wrong) % 2**CLASS_SHIFT} of {int(wrong) >> CLASS_SHIFT or 'none'};"
+            " import the outlines with --kind instances+classes"
+        )
+    out[boundary] = 1
+    out[inside] = classes + 1
 
 
 def _classes(labels: NDArray[Any]) -> NDArray[np.uint8]:

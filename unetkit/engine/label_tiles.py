@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,12 @@ import numpy as np
 
 from unetkit.arrays.boxes import inside
 from unetkit.arrays.instances import neighbours
-from unetkit.arrays.targets import cut_gaps, make_target
+from unetkit.arrays.targets import CLASS_SHIFT, cut_gaps, make_target
 from unetkit.arrays.weight_map import weight_map
 from unetkit.engine.block_io import write_tile
 from unetkit.errors import InputError
 from unetkit.geometry.tiles import cover
+from unetkit.storage.planes import PlaneArray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,11 +26,35 @@ if TYPE_CHECKING:
     from unetkit.arrays.weight_map import Preset
     from unetkit.geometry.tiles import Cover, Tile
     from unetkit.storage.datasets import Sample
-    from unetkit.storage.planes import PlaneArray
+    from unetkit.storage.object_classes import ObjectClasses
 
 CLASSES = 256
 # Pixels a side: the larger, the less context is read twice; some 50 MB at work.
 TILE = 1024
+
+
+@dataclass(frozen=True)
+class ClassifiedLabels(PlaneArray):
+    """Instances read with the class of each above its id: class times 2^32, and the id."""
+
+    source: PlaneArray = field(kw_only=True)
+    classes: ObjectClasses = field(kw_only=True)
+
+    @classmethod
+    def of(cls, labels: PlaneArray, classes: ObjectClasses) -> ClassifiedLabels:
+        """See labels so."""
+        told = {one.name: getattr(labels, one.name) for one in fields(PlaneArray)}
+        return cls(**{**told, "dtype": np.dtype(np.int64)}, source=labels, classes=classes)
+
+    def with_absolute_url(self) -> ClassifiedLabels:
+        """Name the array so that a worker with another working folder finds it too."""
+        return ClassifiedLabels.of(self.source.with_absolute_url(), self.classes)
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.int64]:
+        """Read a box of a plane."""
+        ids = self.source.read(plane, y0, y1, x0, x1)
+        classes = self.classes.of(ids) << CLASS_SHIFT
+        return np.asarray(classes | ids.astype(np.int64))
 
 
 @dataclass(frozen=True)

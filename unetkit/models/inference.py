@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from unetkit.arrays.boxes import gather
+from unetkit.arrays.instances import object_probability
 from unetkit.errors import NonFiniteError, OutOfMemoryError
 from unetkit.geometry.tiles import cover, mirror
 from unetkit.models import hardware
@@ -104,12 +105,19 @@ def to_classes(
     """Choose a class for each pixel of probabilities (K, Y, X), as uint8, or uint16 above 256.
 
     Of several that are equally probable the lowest is chosen; of two classes `positive`, where it
-    is at least as probable as `threshold`. Probabilities may be stored ones of two classes.
+    is at least as probable as `threshold`. Probabilities may be stored ones of two classes. Where
+    `positive` is 2 or more, the classes from it on are those of objects: a pixel is of an object
+    where their sum is above each of the others, and then of the most probable one.
     """
     dtype = np.min_scalar_type(len(probabilities) - 1)
     if len(probabilities) == 2:
         chosen = probabilities[positive] >= lowest_stored(threshold, probabilities.dtype)
         return np.asarray(np.where(chosen, positive, 1 - positive), dtype)
+    if positive > 1:
+        others = probabilities[:positive]
+        inside = object_probability(probabilities, positive) > others.max(axis=0)
+        own = positive + probabilities[positive:].argmax(axis=0)
+        return np.asarray(np.where(inside, own, others.argmax(axis=0)), dtype)
     return np.asarray(probabilities.argmax(axis=0), dtype)
 
 

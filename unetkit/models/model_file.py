@@ -155,11 +155,15 @@ def rebuild_options(header: ModelHeader, *, path: str) -> dict[str, Any]:
 
 def _check_meaning(header: ModelHeader, *, path: str) -> None:
     """Refuse a header by which the classes of the network would mean something else."""
-    wrong = None
+    wrong, expected = None, header.class_names
+    if header.target in TARGETS:
+        # Of what objects are called only their number is known, which is one at least.
+        named = header.class_names[1:] if len(header.class_names) > 2 else ("", "a class")
+        expected = target_names(header.target, named)
     if header.target not in TARGETS:
         wrong = f"a target out of {', '.join(TARGETS)}, got {header.target!r:.80}"
-    elif header.target != "classes" and header.class_names != target_names(header.target):
-        names = ", ".join(target_names(header.target))
+    elif header.target != "classes" and header.class_names != expected:
+        names = ", ".join(expected)
         wrong = f"the classes {names} for target {header.target}, got {header.class_names!r:.80}"
     elif header.normalization not in METHODS:
         wrong = f"a normalization out of {', '.join(METHODS)}, got {header.normalization!r:.80}"

@@ -8,6 +8,7 @@ labels get these as well, where objects are few.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,8 @@ BACKGROUND = "background"
 # So many objects are told to viewers: a document of a megabyte. Our own choice.
 TOLD = 10_000
 CHUNK = 2**20
+# Up to this id classes are looked up in a list of all numbers.
+DENSE = 2**22
 MOST_NAMES = 255  # with the boundary there are 256 classes to learn
 
 
@@ -60,8 +63,19 @@ class ObjectClasses:
         if not len(self.ids):
             return np.zeros(np.shape(ids), np.int64)
         wanted = np.asarray(ids).astype(np.uint64)
+        if self._dense is not None:
+            return np.asarray(self._dense[np.minimum(wanted, len(self._dense) - 1)])
         place = np.minimum(np.searchsorted(self.ids, wanted), len(self.ids) - 1)
-        return np.where(self.ids[place] == wanted, self.numbers[place], 0)
+        return np.asarray(np.where(self.ids[place] == wanted, self.numbers[place], 0))
+
+    @cached_property
+    def _dense(self) -> NDArray[np.int64] | None:
+        """The class of every number up to one beyond the highest id, where these are small."""
+        if int(self.ids[-1]) > DENSE:
+            return None
+        found = np.zeros(int(self.ids[-1]) + 2, np.int64)
+        found[self.ids] = self.numbers
+        return found
 
     def is_same(self, other: ObjectClasses | None) -> bool:
         """Tell whether another table says the same."""

@@ -22,6 +22,7 @@ from unetkit.arrays.instances import (
     has_instances,
     instances,
     object_class,
+    object_probability,
     separate,
 )
 from unetkit.models.decision import Decision, default_decision
@@ -401,7 +402,7 @@ def _objects(one: HeldOutMap, way: Setting, target: str) -> tuple[Array, Array, 
     if way.seed_level is None:
         return classes, *components(mask)
     seeds: dict[str, Any] = {"seed_level": way.seed_level, "seed_size": way.seed_size or 0}
-    return classes, *separate(one.probabilities[positive], mask, **seeds)
+    return classes, *separate(object_probability(one.probabilities, positive), mask, **seeds)
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,7 +64,7 @@ def test_objects_are_those_of_the_whole_map_for_any_blocks(seed, shape, chunk, g
         provisional = create_image(
             f"{folder}/work", shape=maps.shape, axes="zyx", dtype="u4", chunk=chunk
         )
-        count = number_objects(
+        numbered = number_objects(
             arrays["classes"],
             provisional,
             create=lambda dtype: arrays["ids"],
@@ -82,7 +82,7 @@ def test_objects_are_those_of_the_whole_map_for_any_blocks(seed, shape, chunk, g
             got = arrays["ids"].read(plane, 0, shape[0], 0, shape[1])
             np.testing.assert_array_equal(got, expected)
             highest += int(found.max())
-    assert count == highest
+    assert numbered.count == highest
 
 
 def labels(place, shape, *, chunk, dtype):

@@ -179,7 +179,7 @@ def test_two_cells_with_a_bridge_of_one_pixel_are_two(tmp_path, target, tile):
             chunk=16,
         )
         with open_scheduler("sync") as scheduler:
-            count = number_objects(
+            numbered = number_objects(
                 classes,
                 work,
                 create=lambda _, ids=ids: ids,
@@ -191,7 +191,7 @@ def test_two_cells_with_a_bridge_of_one_pixel_are_two(tmp_path, target, tile):
                 advance=lambda *_: None,
                 separation=separation,
             )
-        found[count] = ids.read(0, 0, 48, 0, 64)
+        found[numbered.count] = ids.read(0, 0, 48, 0, 64)
     assert sorted(found) == [1, 2]
     # They meet in the middle of the bridge, and nothing else is cut.
     assert found[2][24, 28:37].tolist() == [1] * 5 + [2] * 4

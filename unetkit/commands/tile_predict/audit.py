@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.arrays.boxes import read_tile
+from unetkit.arrays.instances import object_probability
 from unetkit.commands.tile_predict.averaging import ReadBox
 from unetkit.commands.tile_predict.blocks import ImageTask, job_key, normalized
 from unetkit.commands.tile_predict.precision import FLIPS
 from unetkit.engine.jobs import run_jobs
 from unetkit.errors import CheckError
 from unetkit.geometry.tiles import Tile
-from unetkit.models.inference import check_finite, lowest_stored, stored, stored_and_classes
+from unetkit.models.inference import (
+    check_finite,
+    lowest_stored,
+    stored,
+    stored_and_classes,
+    to_classes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -194,6 +201,19 @@ def _lead(
         lowest = lowest_stored(threshold, kind)
         edge = (lowest - 0.5) / 255 if kind == np.uint8 else lowest
         return np.asarray(np.abs(probabilities[positive] - np.float32(edge)))
+    if positive > 1:
+        inside = object_probability(probabilities, positive)[None]
+        lead = _first_lead(np.concatenate([probabilities[:positive], inside]))
+        classes = to_classes(probabilities, positive=positive)
+        if len(probabilities) == positive + 1:
+            return lead
+        own = _first_lead(probabilities[positive:])
+        return np.where(classes >= positive, np.minimum(lead, own), lead)
+    return _first_lead(probabilities)
+
+
+def _first_lead(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return by how much the highest is above the second at each pixel."""
     second, first = np.partition(probabilities, -2, axis=0)[-2:]
     return np.asarray(first - second)
 

@@ -20,6 +20,8 @@ from unetkit.arrays.instances import (
     grow,
     growth_of,
     merge_across_blocks,
+    object_class,
+    object_probability,
     summarize,
 )
 from unetkit.arrays.watershed import FloodExchange, arrivals, heights_and_seeds, watershed
@@ -89,7 +91,7 @@ class Separation:
     """Where the heights and the seeds of a watershed come from."""
 
     probabilities: PlaneArray  # is read
-    positive: int  # the channel of objects
+    positive: int  # the channel of objects, or the first of several
     seed_level: float  # seeds are at least so probable
     seed_size: int  # and have at least so many pixels
 
@@ -112,7 +114,8 @@ class FloodJob:
     def inputs(self) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
         """Read heights, objects and seeds, as a watershed takes them."""
         mask = self.job.foreground()
-        probability = self.separation.probabilities.read(*self.job.box)[self.separation.positive]
+        found = self.separation.probabilities.read(*self.job.box)
+        probability = object_probability(found, self.separation.positive)
         heights, seeds = heights_and_seeds(probability, self.separation.seed_level)
         seeds &= mask
         return heights, mask, seeds if self.sown is None else self.sown[components(seeds)[0]]
@@ -143,6 +146,9 @@ class Objects:
     instances: PlaneArray  # is written, the others are read
     target: str
     grow: int  # how far objects grow, in pixels
+    # Where objects have classes: is read, one channel a class from this one on.
+    probabilities: PlaneArray | None = None
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,8 +172,11 @@ class NumberJob:
         return ids[np.searchsorted(ranks, grown)]
 
 
-def number_block(job: NumberJob) -> None:
-    """Give a block's objects their final ids and grow them, with those of its neighbours."""
+def number_block(job: NumberJob) -> tuple[NDArray[Any], NDArray[np.int64]] | None:
+    """Give a block's objects their final ids and grow them, with those of its neighbours.
+
+    Where they have classes, return ids and what each class has of them in the block.
+    """
     objects, block = job.objects, job.block
     box = (block.y0, block.y1), (block.x0, block.x1)
     y0, y1, x0, x1 = inside(objects.classes, *box, reach=objects.grow)
@@ -182,6 +191,25 @@ def number_block(job: NumberJob) -> None:
     grown = grow(labels, distance=objects.grow, within=growth_of(classes, objects.target))
     inner = job.final(grown[block.y0 - y0 : block.y1 - y0, block.x0 - x0 : block.x1 - x0])
     write_tile(objects.instances, job.plane, block, inner)
+    if objects.probabilities is None:
+        return None
+    own = objects.probabilities.read(job.plane, block.y0, block.y1, block.x0, block.x1)
+    return class_sums(inner, own[objects.first :])
+
+
+def class_sums(
+    labels: NDArray[Any], probabilities: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Add up the probability of each class over the pixels of each object, in 255ths.
+
+    Whole numbers give the same sums in whichever blocks.
+    """
+    if probabilities.dtype != np.uint8:
+        probabilities = np.rint(probabilities * 255).astype(np.uint8)
+    inside = labels != 0
+    ids, place = np.unique(labels[inside], return_inverse=True)
+    sums = [np.bincount(place, one[inside], minlength=len(ids)) for one in probabilities]
+    return ids, np.stack(sums, axis=1).astype(np.int64)
 
 
 def stages(blocks: Cover, separation: Separation | None) -> int:
@@ -295,25 +323,41 @@ def number_objects(
     advance: Callable[..., None],
     mask: Mask | None = None,
     separation: Separation | None = None,
-) -> int:
-    """Find, number and grow the objects of an image of any size; return how many there are.
+    probabilities: PlaneArray | None = None,
+) -> NumberedObjects:
+    """Find, number and grow the objects of an image of any size.
 
     `provisional` takes each block's own ids and is of no use afterwards; `create` makes the array
     for the instances once their type is known. Objects of fewer than `min_size` pixels, before
     they grow, are left out, and those that do not touch the `mask`. `advance` is called `stages`
-    times a block, and with 0 for what is done again.
+    times a block, and with 0 for what is done again. An object whose target has several classes of
+    them is of the one with the highest sum of its `probabilities`, of equal ones the first.
     """
     found = Labelling(classes, provisional, blocks, target, scheduler, advance, mask)
     summaries = found.components() if separation is None else found.basins(separation)
     joined = merge_across_blocks(summaries, grid=found.grid, min_size=min_size)
-    objects = Objects(classes, provisional, create(joined.ids.dtype), target, grow)
-    run_jobs(
-        number_block,
-        _number_jobs(objects, blocks, joined),
-        scheduler=scheduler,
-        on_done=lambda *_: advance(),
-    )
-    return joined.count
+    first = object_class(target)
+    classed = probabilities if first > 1 else None
+    objects = Objects(classes, provisional, create(joined.ids.dtype), target, grow, classed, first)
+    count = 0 if classed is None else classed.channel_count - first
+    sums = np.zeros((joined.count + 1, count), np.int64)
+
+    def add(_: NumberJob, found: tuple[NDArray[Any], NDArray[np.int64]] | None) -> None:
+        if found is not None:
+            sums[found[0]] += found[1]
+        advance()
+
+    jobs = _number_jobs(objects, blocks, joined)
+    run_jobs(number_block, jobs, scheduler=scheduler, on_done=add)
+    return NumberedObjects(joined.count, None if classed is None else sums[1:].argmax(axis=1) + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class NumberedObjects:
+    """The objects of an image: 1 to `count`."""
+
+    count: int
+    classes: NDArray[np.int64] | None  # shape (count,), from 1 up, where the target has classes
 
 
 def _number_jobs(objects: Objects, blocks: Cover, joined: LabelMapping) -> Iterator[NumberJob]:

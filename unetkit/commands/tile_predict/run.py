@@ -8,6 +8,8 @@ from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from unetkit.arrays.instances import has_instances, object_class
 from unetkit.commands.tile_predict.audit import audit
 from unetkit.commands.tile_predict.blocks import (
@@ -20,7 +22,12 @@ from unetkit.commands.tile_predict.blocks import (
     tile_checksum,
 )
 from unetkit.commands.tile_predict.finished import TakeOverJob, take_over
-from unetkit.commands.tile_predict.instances import Separation, number_objects, stages
+from unetkit.commands.tile_predict.instances import (
+    NumberedObjects,
+    Separation,
+    number_objects,
+    stages,
+)
 from unetkit.commands.tile_predict.magnification import Magnified, at_own_size, magnify
 from unetkit.commands.tile_predict.plan import ABSENT_LIST, LEFT_OUT_LIST, list_absent
 from unetkit.engine.jobs import run_jobs
@@ -28,6 +35,7 @@ from unetkit.progress import warn
 from unetkit.storage.atomic import write_text
 from unetkit.storage.images import open_image
 from unetkit.storage.journal import FOLDER
+from unetkit.storage.object_classes import BACKGROUND, ObjectClasses, write_object_classes
 from unetkit.storage.partial import stop_message
 from unetkit.storage.urls import join
 
@@ -98,8 +106,10 @@ class PredictionRun:
         left_out = self._list_left_out(done)
         filled = sum(count or 0 for key, count in done.items() if key.startswith(FILLED))
         with_objects = has_instances(self.plan.model.header.target)
-        counts = self._find_instances(outputs) if with_objects else [0] * len(outputs)
+        found = self._find_instances(outputs) if with_objects else []
+        counts = [one.count for one in found] or [0] * len(outputs)
         counts = self._magnify(outputs, counts)
+        self._write_object_classes(outputs, found)
         objects = sum(counts) if with_objects else None
         if filled:
             warn(self.progress, f"{filled} values of the input were NaN or Inf and read as 0")
@@ -273,11 +283,8 @@ class PredictionRun:
                 for tile in self.plan.tiles(sample):
                     yield TileJob(task, plane, tile)
 
-    def _find_instances(self, outputs: tuple[SampleOutput, ...]) -> list[int]:
-        """Stages 2 to 4 for each sample; they are short beside the first and begin anew.
-
-        Gives the number of objects in each.
-        """
+    def _find_instances(self, outputs: tuple[SampleOutput, ...]) -> list[NumberedObjects]:
+        """Stages 2 to 4 for each sample; they are short beside the first and begin anew."""
         covers = [self.plan.blocks(output.sample) for output in outputs]
         separations = [self._separation(output) for output in outputs]
         parts = sum(
@@ -285,10 +292,10 @@ class PredictionRun:
             for blocks, separation, output in zip(covers, separations, outputs, strict=True)
         )
         self.progress.start("number objects", total=parts)
-        counts = []
+        found = []
         for blocks, separation, output in zip(covers, separations, outputs, strict=True):
             classes = output.classes()
-            count = number_objects(
+            one = number_objects(
                 classes,
                 self.store.provisional(classes),
                 create=output.instances,
@@ -300,10 +307,24 @@ class PredictionRun:
                 advance=lambda *parts: self._advance("all tiles", *parts),
                 mask=self._mask(),
                 separation=separation,
+                probabilities=output.probabilities(),
             )
-            counts.append(count)
+            found.append(one)
         self.store.discard_work()
-        return counts
+        return found
+
+    def _write_object_classes(
+        self, outputs: tuple[SampleOutput, ...], found: list[NumberedObjects]
+    ) -> None:
+        """Stage 6: say which class each object is of, where they have classes."""
+        header = self.plan.model.header
+        names = (BACKGROUND, *header.class_names[object_class(header.target) :])
+        for output, one in zip(outputs, found, strict=False):
+            if one.classes is not None:
+                place = (output.published or output).place
+                ids = np.arange(1, one.count + 1)
+                labels = open_image(place).labels["instances"]
+                write_object_classes(labels, ObjectClasses.of_objects(ids, one.classes, names))
 
     def _magnify(self, outputs: tuple[SampleOutput, ...], counts: list[int]) -> list[int]:
         """Stage 5: bring what was made at the model's pixel size to the images' own size.

@@ -162,7 +162,8 @@ def train(
     steps: Annotated[int, Opt(min=1)] = 1000,
     time_budget: Annotated[str | None, Opt(check="unetkit.progress:parse_duration")] = None,
     target: Annotated[
-        Literal["foreground", "foreground+boundary", "boundary", "classes"] | None,
+        Literal["foreground", "foreground+boundary", "boundary", "classes", "classes+boundary"]
+        | None,
         Opt(default="by the labels"),
     ] = None,
     init: Annotated[str | None, Opt(panel="Model")] = None,
@@ -219,7 +220,8 @@ def train(
         As many steps as fit: ``90s``, ``20m``, ``1h``; planned by the pace of the first 20 steps,
         and anew after each validation, unless the precision is exact.
     target : str, optional
-        What to learn: foreground, foreground+boundary, boundary or classes.
+        What to learn: foreground, foreground+boundary, boundary or classes; or classes+boundary,
+        objects of several classes.
     init : str, optional
         A model file to begin with, also for other channels or classes: its first and last layer
         are adapted. It is kept where no step does better.

@@ -11,7 +11,14 @@ from unetkit.arrays.instances import has_instances, object_class
 from unetkit.arrays.normalization import METHODS
 from unetkit.arrays.targets import TARGETS, check_target, default_target, target_names
 from unetkit.arrays.weight_map import PRESETS, class_weights
-from unetkit.engine.label_tiles import CLASSES, TILE, TileJob, TileJobs, count_tile
+from unetkit.engine.label_tiles import (
+    CLASSES,
+    TILE,
+    ClassifiedLabels,
+    TileJob,
+    TileJobs,
+    count_tile,
+)
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Tile, cover
 from unetkit.models import hardware
@@ -19,6 +26,7 @@ from unetkit.models.build import models, parse_options
 from unetkit.options import complete, options_of
 from unetkit.progress import parse_duration, warn
 from unetkit.storage.datasets import are_named
+from unetkit.storage.object_classes import object_class_names, read_object_classes
 from unetkit.training.recipes import RECIPES, Recipe, choose_recipe
 from unetkit.training.sampler import ClassCounts
 from unetkit.training.split import Origin
@@ -284,7 +292,12 @@ def choose_task(dataset: Dataset, target: str | None, progress: Progress) -> Lea
     if unlabelled:
         warn(progress, f"{unlabelled} of {len(dataset.samples)} samples have no labels; left out.")
     chosen = _target(samples, target)
-    names = target_names(chosen, _class_names(samples))
+    if chosen == "classes+boundary":
+        of_objects = _object_class_names(samples)
+        samples = tuple(map(_classified, samples))
+        names = target_names(chosen, of_objects)
+    else:
+        names = target_names(chosen, _class_names(samples))
     return _counted(LearningTask(samples, unlabelled, chosen, names), progress)
 
 
@@ -296,10 +309,12 @@ def _target(samples: tuple[Sample, ...], wanted: str | None) -> str:
             "samples to train on must have labels of one kind, got classes and instances; "
             "import them into two datasets"
         )
-    chosen = default_target(kinds[0]) if wanted is None else wanted
+    classed = all(object_class_names(sample.image) for sample in samples)
+    chosen = default_target(kinds[0], classed=classed) if wanted is None else wanted
     check_target(chosen)
     if (chosen == "classes") != (kinds[0] == "classes"):
-        fitting = "classes" if kinds[0] == "classes" else ", ".join(TARGETS[:3])
+        of_objects = [target for target in TARGETS if has_instances(target)]
+        fitting = "classes" if kinds[0] == "classes" else ", ".join(of_objects)
         raise UsageError(f"target must be {fitting} for labels of {kinds[0]}, got {chosen!r}")
     return chosen
 
@@ -314,6 +329,31 @@ def _class_names(samples: tuple[Sample, ...]) -> tuple[str, ...]:
                 f"{_listed(first)} and {_listed(sample)}; run 'unetkit import' again with --classes"
             )
     return first.class_names
+
+
+def _object_class_names(samples: tuple[Sample, ...]) -> tuple[str, ...]:
+    """Return what all samples call the classes of their objects."""
+    first = object_class_names(samples[0].image)
+    for sample in samples:
+        names = object_class_names(sample.image)
+        if not names or names != first:
+            shown = [", ".join(one[1:]) or "none" for one in (first, names)]
+            raise InputError(
+                "objects to train on must have classes, the same in all samples, got"
+                f" {shown[0]} in {samples[0].name!r} and {shown[1]} in {sample.name!r}; run"
+                " 'unetkit import' again with --kind instances+classes"
+            )
+    return first
+
+
+def _classified(sample: Sample) -> Sample:
+    """See the labels of a sample with the class of each object."""
+    classes = read_object_classes(sample.image)
+    if classes is None:
+        return sample
+    labels = ClassifiedLabels.of(sample.labels("instances"), classes)
+    told = {**sample.image.labels, "instances": labels}
+    return replace(sample, image=replace(sample.image, labels=told))
 
 
 def _listed(sample: Sample) -> str:

@@ -253,9 +253,9 @@ def _target(labelled: Sequence[Sample], target: str) -> str:
         )
     if kinds == {"classes"}:
         return "classes"
-    if target == "classes":
+    if target not in TARGETS[:3]:
         raise UsageError(
-            f"target must be one of {', '.join(TARGETS[:3])} for instances, got 'classes'"
+            f"target must be one of {', '.join(TARGETS[:3])} for instances, got {target!r}"
         )
     return target
 
