@@ -1,4 +1,5 @@
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -111,6 +112,17 @@ def test_what_a_plugin_prints_is_no_result(install, capsys):
     install("loud-nets", {"loud": "build"}, code="print('hello')\nbuild = 1")
     assert models().get("loud") == 1
     assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_threads_that_look_up_plugins_at_once_leave_stdout_where_it_is(install):
+    own, slow = sys.stdout, "import time\nprint('hello')\ntime.sleep(0.02)\nbuild = 1"
+    names = [f"slow{number}" for number in range(8)]
+    for name in names:
+        install(f"{name}-nets", {name: "build"}, code=slow)
+    found = models()
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(found.get, names)) == [1] * 8
+    assert sys.stdout is own
 
 
 def test_ctrl_c_while_a_plugin_is_imported_is_no_fault_of_the_plugin(install):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -52,6 +53,10 @@ class Entry:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.distribution} {self.version})"
+
+
+# A plugin may look up others while it is loaded.
+_LOADING = threading.RLock()
 
 
 class Registry:
@@ -128,8 +133,13 @@ class Registry:
                 " of unetkit"
             )
         try:
-            # What a plugin prints must not get among the results on stdout.
-            with redirect_stdout(sys.stderr), noted_if_slow(progress, _slow(self.noun, entry)):
+            # What a plugin prints must not get among the results on stdout. Of two threads that
+            # redirect it at once, one would leave it so.
+            with (
+                _LOADING,
+                redirect_stdout(sys.stderr),
+                noted_if_slow(progress, _slow(self.noun, entry)),
+            ):
                 return entry.point.load()
         except (KeyboardInterrupt, UnetkitError):
             raise

@@ -603,6 +603,8 @@ CASES = [
 # fmt: on
 # Messages whose advice no small test can follow, and why.
 EXCUSED = {
+    "output must be probabilities or classes for a Dask array": "said from Python alone;"
+    " tests/commands/tile_predict/test_arrays.py",
     "unetkit review {}": "a browser saves the file; tests/views/test_review_page.py follows it",
     "must be what a page of 'unetkit review' saved": "the same",
     "Start with: unetkit demo": "minutes; tests/commands/demo walks it, and what it proposes",

@@ -14,6 +14,7 @@ import lzma
 import math
 import os
 import re
+import threading
 import warnings
 import zlib
 from contextlib import contextmanager
@@ -268,6 +269,10 @@ def _is_ints(value: Any, *, least: int) -> bool:
     return isinstance(value, list) and all(type(n) is int and n >= least for n in value)
 
 
+# What is done about warnings holds for all threads.
+_OPENING = threading.Lock()
+
+
 @lru_cache(maxsize=1024)
 def opened(
     url: str, *, zarr_format: Literal[2, 3], version: int, mode: Literal["r", "r+"] = "r"
@@ -278,7 +283,7 @@ def opened(
     same place is never mistaken for the one that was there before.
     """
     try:
-        with warnings.catch_warnings():
+        with _OPENING, warnings.catch_warnings():
             # It is the reader's right to take what Zarr 2 takes, and nothing that a user can mend.
             warnings.filterwarnings("ignore", "Numcodecs codecs")
             array = _bounded(zarr.open_array(url, mode=mode, zarr_format=zarr_format))
