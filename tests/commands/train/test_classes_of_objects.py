@@ -6,6 +6,7 @@ import pytest
 from unetkit.commands.evaluate.command import evaluate
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.train.command import train
+from unetkit.commands.train.initial_weights import open_start, target_of
 from unetkit.commands.train.plan import choose_task
 from unetkit.errors import InputError
 from unetkit.models.model_header import read_header
@@ -61,3 +62,17 @@ def test_a_model_of_objects_of_two_classes_is_made_and_used(kit, tmp_path, monke
     found = evaluate("p.zarr", url, scheduler="sync").overall
     assert [one.name for one in found.object_classes] == ["round", "square"]
     assert [one.objects_true for one in found.object_classes] == [12, 15]
+
+
+@pytest.mark.parametrize("target", ["foreground+boundary", "classes+boundary"])
+def test_a_model_that_comes_first_takes_and_gives_no_classes(kit, tmp_path, target):
+    between = ("interior", "boundary") if target == "foreground+boundary" else ("boundary", "round")
+    names = ("background", *between)
+    start = open_start(kit.model(tmp_path / "m.safetensors", classes=names, target=target))
+    bare = open_dataset(kit.cells(tmp_path / "bare.zarr"))
+    classed = open_dataset(classify(kit.cells(tmp_path / "classed.zarr")))
+    targets = [
+        choose_task(data, target_of(start, data), SILENT).target for data in (bare, classed)
+    ]
+    expected = target if target == "foreground+boundary" else "foreground"
+    assert targets == [expected, "classes+boundary"]

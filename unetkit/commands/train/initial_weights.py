@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from unetkit.arrays.targets import default_target
 from unetkit.errors import UsageError
 from unetkit.models.build import build_model, build_shapes
 from unetkit.models.model_file import load
+from unetkit.storage.object_classes import object_class_names
 from unetkit.storage.urls import base_name
 
 if TYPE_CHECKING:
@@ -42,10 +44,13 @@ def open_start(path: str) -> Start:
 
 
 def target_of(start: Start, dataset: Dataset) -> str | None:
-    """Return what the earlier model learned, where a dataset's labels can teach it as well."""
-    classes = any(sample.label_kind == "classes" for sample in dataset.samples)
-    target = start.header.target
-    return target if (target == "classes") == classes else None
+    """Return what the earlier model learned, where a dataset's labels teach it, and no more."""
+    labelled = [sample for sample in dataset.samples if sample.label_kind is not None]
+    kind = "classes" if any(s.label_kind == "classes" for s in labelled) else "instances"
+    classed = bool(labelled) and all(object_class_names(s.image) for s in labelled)
+    usual, target = default_target(kind, classed=classed), start.header.target
+    alone = target not in ("classes", "classes+boundary")
+    return target if usual == ("foreground" if alone else target) else None
 
 
 def adapt(
