@@ -9,9 +9,15 @@ import pytest
 from unetkit.cli.app import main
 from unetkit.commands.import_images.command import import_images
 from unetkit.commands.measure import measure
-from unetkit.errors import InputError, OutputError
+from unetkit.errors import InputError, LabelError, OutputError, UsageError
 from unetkit.storage.datasets import open_dataset
+from unetkit.storage.image_writer import create_labels, update_attributes
 from unetkit.storage.images import open_image
+from unetkit.storage.object_classes import (
+    ObjectClasses,
+    read_object_classes,
+    write_object_classes,
+)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
@@ -57,3 +63,61 @@ def test_an_image_alone_stays_one_and_a_dataset_is_added_to(kit, tmp_path, monke
     report = import_images("plate.zarr", "data.zarr", labels="nuclei", append=True)
     assert report.samples == 1
     assert open_dataset("data.zarr").names == ("s0", "s1", "A-1-0")
+
+
+def classified(kit, url, names):
+    kit.cells(url)
+    for sample in open_dataset(url).samples:
+        classes = ObjectClasses.of_objects([1, 2, 3], [1, 2, 2], names)
+        write_object_classes(sample.labels(), classes)
+        height, width = sample.labels().shape
+        ignore = create_labels(
+            sample.image.url, "ignore", shape=(height, width), axes="yx", dtype="u1"
+        )
+        ignore.write(0, 0, 0, np.tri(height, width, dtype=np.uint8))
+
+
+def named(sample):
+    found = read_object_classes(sample.image)
+    return dict(zip(found.ids.tolist(), (found.names[n] for n in found.numbers), strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"kind": "instances+classes"}])
+def test_what_stands_beside_stored_labels_comes_in_with_them(kit, tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    classified(kit, "a.zarr", ("background", "round", "square"))
+    report = import_images("a.zarr", "b.zarr", labels="instances", **options)
+    assert report.kind == "instances+classes"
+    for sample, copy in zip(*(open_dataset(u).samples for u in ("a.zarr", "b.zarr")), strict=True):
+        assert named(copy) == {1: "round", 2: "square", 3: "square"}
+        np.testing.assert_array_equal(np.asarray(copy.ignore), np.asarray(sample.ignore))
+    again = import_images("a.zarr", "b.zarr", labels="instances", append=True)
+    assert again.skipped_known == len(open_dataset("a.zarr").samples)
+
+
+def test_classes_of_stored_objects_go_by_their_names(kit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    classified(kit, "a.zarr", ("background", "round", "square"))
+    import_images(
+        "a.zarr", "b.zarr", labels="instances", kind="instances+classes", classes="square,round"
+    )
+    (first, *_) = open_dataset("b.zarr").samples
+    assert named(first) == {1: "round", 2: "square", 3: "square"}
+    assert read_object_classes(first.image).names == ("background", "square", "round")
+    with pytest.raises(LabelError, match="of the classes square, got the class 'round'"):
+        import_images(
+            "a.zarr", "c.zarr", labels="instances", kind="instances+classes", classes="square"
+        )
+    with pytest.raises(UsageError, match="must be left out where objects have classes"):
+        import_images("a.zarr", "c.zarr", labels="instances", connected_components=True)
+    assert not Path("c.zarr").exists()
+
+
+def test_stored_class_maps_keep_the_names_of_their_classes(kit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kit.cells("a.zarr", kind="classes")
+    names = ("glass", "tissue")
+    for sample in open_dataset("a.zarr").samples:
+        update_attributes(f"{sample.image.url}/labels/classes", class_names=list(names))
+    import_images("a.zarr", "b.zarr", labels="classes")
+    assert open_dataset("b.zarr").samples[0].class_names == names

@@ -71,8 +71,6 @@ def test_a_model_that_comes_first_takes_and_gives_no_classes(kit, tmp_path, targ
     start = open_start(kit.model(tmp_path / "m.safetensors", classes=names, target=target))
     bare = open_dataset(kit.cells(tmp_path / "bare.zarr"))
     classed = open_dataset(classify(kit.cells(tmp_path / "classed.zarr")))
-    targets = [
-        choose_task(data, target_of(start, data), SILENT).target for data in (bare, classed)
-    ]
+    targets = [choose_task(data, target_of(start, data), SILENT).target for data in (bare, classed)]
     expected = target if target == "foreground+boundary" else "foreground"
     assert targets == [expected, "classes+boundary"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from unetkit.commands.import_images.dataset import DatasetOutput
 from unetkit.commands.import_images.groups import group_finder, grouped
 from unetkit.commands.import_images.layouts import channel_names, find_layout
-from unetkit.commands.import_images.masks import survey
+from unetkit.commands.import_images.masks import named_as_stored, rules_of_stored, survey
 from unetkit.commands.import_images.pairing import Pair, pair_files
 from unetkit.commands.import_images.rules import (
     check_append,
@@ -317,7 +317,8 @@ def import_images(
     drawn = annotation_files(labels, beside=source) if labels is not None and by_file else []
     pairs, found = pair_files(source, None if drawn else labels)
     drawings: dict[str, Drawing] = {}
-    if rules.classed and not drawn:
+    rules = rules_of_stored(pairs, rules)
+    if rules.classed and not drawn and not any(pair.sample for pair in pairs):
         raise UsageError(
             "kind must be instances or classes where labels are masks, whose values are one of"
             " them, got instances+classes; outlines such as GeoJSON say both"
@@ -354,6 +355,7 @@ def import_images(
     if append:
         rules = here.check_appended(files, rules, labelled=labels is not None)
     masks = [(p.mask, f) for p, f in zip(pairs, files, strict=True) if p.mask]
+    rules = named_as_stored(pairs, rules)
     if drawn:
         drawn_of = zip(pairs, files, strict=True)
         there = [(p.name, drawings[p.name], f) for p, f in drawn_of if p.name in drawings]

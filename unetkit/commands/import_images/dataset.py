@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.commands.import_images.masks import drawn_mask, make_labels, needs_all
+from unetkit.commands.import_images.masks import (
+    drawn_mask,
+    make_labels,
+    needs_all,
+    stored_classes,
+)
 from unetkit.commands.import_images.rules import MaskRules, named_by
 from unetkit.commands.import_images.shapes import check_overlaps, write_ignored
 from unetkit.errors import InputError, OutputError, UsageError, command_line
@@ -299,6 +304,8 @@ def _is_same(sample: Sample, pair: Pair, file: ImageFile, *, rules: MaskRules) -
     elif same and pair.mask:
         drawn = drawn_mask(pair.mask, file, rules)
         numbers, ignored = make_labels(drawn, rules)
+        classes = stored_classes(pair, rules)
+        same = classes is None or classes.is_same(read_object_classes(sample.image))
     if same and pair.mask:
         ignored = _with_unknown(ignored, pair, file, rules=rules)
         same = (
@@ -318,6 +325,8 @@ def _with_unknown(
     parts = [None if ignored is None else ignored != 0, file.filled([mask] if mask else [])]
     if pair.name in rules.regions:
         parts.append(rules.regions[pair.name].load().reshape(_plain_shape(file)) == 0)
+    if pair.sample is not None and (there := pair.sample.ignore) is not None:
+        parts.append(np.asarray(there).reshape(_plain_shape(file)) != 0)
     known = [part for part in parts if part is not None]
     return np.any(known, axis=0).astype(np.uint8) if known else None
 
@@ -464,6 +473,9 @@ def _add_sample(job: _Job, *, rules: MaskRules, told: Told) -> None:
         attributes={**_provenance(file, pair), **_damaged(file)},
         label_attributes=notes,
     )
+    if (classes := stored_classes(pair, rules)) is not None:
+        (sample,) = open_dataset(job.place).samples
+        write_object_classes(sample.labels(rules.kind), classes)
     told(1)
 
 

@@ -19,11 +19,17 @@ from unetkit.arrays.masks import (
 )
 from unetkit.commands.import_images.pairing import PLANE, plane_files
 from unetkit.commands.import_images.rules import named_by
-from unetkit.errors import InputError, LabelError
+from unetkit.errors import InputError, LabelError, UsageError
 from unetkit.machine import mapped
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.chunk_files import PackedArray
 from unetkit.storage.image_file import ImageFile
+from unetkit.storage.object_classes import (
+    BACKGROUND,
+    object_class_names,
+    read_object_classes,
+    renumbered,
+)
 from unetkit.storage.readers import is_built_in, open_file
 
 if TYPE_CHECKING:
@@ -31,8 +37,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from unetkit.commands.import_images.pairing import Pair
     from unetkit.commands.import_images.rules import MaskRules
     from unetkit.storage.image_file import Strip
+    from unetkit.storage.object_classes import ObjectClasses
 
 
 COLOURS = ("red", "green", "blue")
@@ -260,6 +268,52 @@ def _joined_classes(found: Sequence[int], rules: MaskRules) -> dict[int, int]:
             " --ignore"
         )
     return {value: names.index(named_by(rules.ranges, value)[0]) for value in found}
+
+
+def rules_of_stored(pairs: Sequence[Pair], rules: MaskRules) -> MaskRules:
+    """Let what a store says of its labels hold: names of classes, and that objects have some."""
+    samples = [pair.sample for pair in pairs if pair.sample is not None]
+    if rules.kind == "classes":
+        names = {sample.class_names for sample in samples}
+        if rules.names is None and len(names) == 1 and (own := names.pop()):
+            ranges = tuple((number, number, name) for number, name in enumerate(own))
+            return replace(rules, names=own, ranges=ranges)
+        return rules
+    classed = {bool(object_class_names(sample.image)): sample.name for sample in samples}
+    if len(classed) > 1 or (rules.classed and False in classed):
+        raise InputError(
+            "objects of a store must have classes in all samples to have some, got none in"
+            f" {classed[False]!r}; draw and import its objects with classes"
+        )
+    if True in classed and rules.split:
+        raise UsageError(
+            "--connected-components must be left out where objects have classes, got objects of"
+            f" classes in {classed[True]!r}"
+        )
+    return replace(rules, classed=rules.classed or True in classed)
+
+
+def named_as_stored(pairs: Sequence[Pair], rules: MaskRules) -> MaskRules:
+    """Name the classes of objects as the stores do that they come from, where nothing else does."""
+    images = [pair.sample.image for pair in pairs if pair.sample is not None]
+    if not rules.classed or not images:
+        return rules
+    found = tuple(dict.fromkeys(name for one in images for name in object_class_names(one)[1:]))
+    names = rules.names or (BACKGROUND, *found)
+    if lost := [name for name in found if name not in names[1:]]:
+        raise LabelError(
+            f"objects must be of the classes {', '.join(names[1:])}, got the class {lost[0]!r};"
+            " name it in --classes"
+        )
+    return replace(rules, names=names)
+
+
+def stored_classes(pair: Pair, rules: MaskRules) -> ObjectClasses | None:
+    """Return the class of each object of labels from a store, where they have one."""
+    if pair.sample is None or not rules.classed:
+        return None
+    found = read_object_classes(pair.sample.image)
+    return None if found is None else renumbered(found, rules.names or found.names)
 
 
 def make_labels(

@@ -20,6 +20,8 @@ from unetkit.storage.urls import is_remote, join, resolved
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from unetkit.storage.datasets import Sample
+
 STEM, CHANNEL, FOLDER, PLANE = "{stem}", "{channel}", "{folder}", "{z}"
 NAMED = 3  # how many files a message names
 # How nnU-Net numbers the files of an image's channels.
@@ -46,6 +48,7 @@ class Pair:
     mask: str | None = None
     channels: Mapping[str, str] = field(default_factory=dict)  # where each is a file of its own
     store: str | None = None  # that it lies in, if in one
+    sample: Sample | None = None  # of that store, where it has the labels
     source: str | None = None  # what a sample of a store was made from
     position: Mapping[str, str] = field(default_factory=dict)  # on a plate
     group: str | None = None  # the animal, patient or well that it belongs to, if that was told
@@ -178,6 +181,7 @@ def _stored_pairs(source: str, labels: str | None) -> tuple[list[Pair], FoundFil
             sample.image.url,
             join(sample.image.url, "labels", name) if labels and sample.label_kind else None,
             store=source,
+            sample=sample if labels and sample.label_kind else None,
             source=sample.source,
             position=sample.position,
             group=sample.group,
