@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from skimage.measure import label
 
 from unetkit.errors import LabelError, UsageError
 
@@ -278,6 +277,9 @@ class MaskSurvey:
         self.drawn += sum(count for value, count in found.items() if value)
         self.white += sum(found.get(value, 0) for value in WHITES)
         if pieces:
+            # Loaded where it is used: images without masks need none of it.
+            from skimage.measure import label
+
             drawn, _ = split_ignore(labels, self.ignore)
             for plane in drawn.reshape(-1, *drawn.shape[-2:]):
                 own = found if drawn.size == plane.size else _counted(plane)[0]

@@ -43,7 +43,6 @@ from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.storage.readers import open_file
 from unetkit.storage.tiff_bands import place_of
 from unetkit.storage.urls import resolved
-from unetkit.views.overview import draw_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -401,6 +400,8 @@ def import_images(
     for sentence in notes(report, rules):
         progress.note(sentence)
     if preview is not None and pairs:
+        from unetkit.views.overview import draw_dataset
+
         made = open_dataset(output)
         draw_dataset(preview, made, made.names if alone else [pair.name for pair in pairs])
         report = replace(report, preview=preview)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.arrays.instances import components
 from unetkit.arrays.masks import (
     MaskSurvey,
     join_pages,
@@ -334,6 +333,9 @@ def make_labels(
 
 
 def _pieces(mask: NDArray[Any]) -> NDArray[np.uint32]:
+    # Loaded where it is used: most masks need none of it.
+    from unetkit.arrays.instances import components
+
     planes = mask.reshape(-1, *mask.shape[-2:])
     numbers = np.zeros(planes.shape, dtype=np.uint32)
     total = 0

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.arrays.masks import LARGEST_ID, smallest_dtype
-from unetkit.arrays.polygons import Painter, joined, self_crossings
 from unetkit.commands.import_images.pairing import Pair, stem
 from unetkit.errors import InputError, LabelError, UsageError
 from unetkit.machine import ahead
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from unetkit.arrays.polygons import Polygons
+    from unetkit.arrays.polygons import Painter, Polygons
     from unetkit.commands.import_images.rules import MaskRules
     from unetkit.progress import Told
     from unetkit.storage.image_file import ImageFile
@@ -96,6 +95,9 @@ class Canvas:
         return smallest_dtype(max((int(v.max(initial=0)) for v in self.values), default=0))
 
     def _painter(self, plane: int) -> Painter:
+        # Loaded where it is used: what compiles it takes half a second, and masks need none of it.
+        from unetkit.arrays.polygons import Painter
+
         polygons, values = self.polygons[plane], self.values[plane].astype(self.dtype)
         order = None
         if self.by_size:
@@ -274,6 +276,8 @@ def _canvas(
     number: Callable[[Shape], int] | None,
     names: Sequence[str] = (),
 ) -> Canvas:
+    from unetkit.arrays.polygons import joined, self_crossings
+
     planes = [_plane(shape, drawing, image) for shape in shapes]
     values = _instance_numbers(shapes, planes) if number is None else list(map(number, shapes))
     on_centres = [drawing.convention == "centres" and not s.is_mask for s in shapes]
@@ -371,6 +375,8 @@ def _check_places(drawing: Drawing, image: ImageFile) -> None:
     """Refuse shapes outside of the image; those that reach over its border are cut off."""
     if not drawing.shapes:
         return
+    from unetkit.arrays.polygons import joined
+
     size = np.array([image.size("x"), image.size("y")])
     polygons = joined([shape.parts for shape in drawing.shapes], [False] * len(drawing.shapes))
     boxes, owner = polygons.boxes, polygons.shapes
