@@ -168,7 +168,8 @@ class PlaneArray:
         letters = "cyx"[-values.ndim :]
         values = values.transpose([letters.index(axis) for axis in self.axes if axis in letters])
         array = self._open("r+")
-        encode = encoder_of(array) if self._is_whole(selection) else None
+        is_whole = self.is_stored and self._is_whole(selection)
+        encode = encoder_of(array) if is_whole else None
         with storing(self.url):
             if encode is None:
                 retrying(lambda: array.__setitem__(selection, values))
