@@ -15,6 +15,7 @@ from unetkit.commands.augment.command import augment
 from unetkit.commands.evaluate.command import evaluate
 from unetkit.commands.export_prediction import export_prediction
 from unetkit.commands.import_images.command import import_images
+from unetkit.commands.info import info
 from unetkit.commands.measure import measure
 from unetkit.errors import InputError, LabelError, UsageError
 from unetkit.storage.datasets import DatasetWriter, open_dataset
@@ -101,6 +102,11 @@ def test_classes_are_in_the_order_that_was_asked_for(given, lab):
     url = lab("t", TRUTH, classes=given)
     names = read_object_classes(open_dataset(url).samples[0].image).names
     assert names == ("background", "tumour", "stroma")
+
+
+def test_a_description_names_the_classes(lab):
+    (sample,) = info(lab("t", TRUTH))["samples"]
+    assert sample["object_classes"] == ["stroma", "tumour"]
 
 
 def test_what_has_no_class_and_what_is_a_mask_is_refused(lab, tmp_path):

@@ -12,6 +12,7 @@ from unetkit.storage.collections import COLLECTIONS, list_fields
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import kind_of, named_axes, node_at, open_image, refuse_incomplete
 from unetkit.storage.nodes import ArrayNode, GroupNode, plain, read_node
+from unetkit.storage.object_classes import object_class_names
 from unetkit.storage.ome import provenance_marks
 from unetkit.storage.urls import base_name, bytes_on_disk, join
 
@@ -174,6 +175,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
     image = sample.image
     kind = sample.label_kind
     told = image.label_attributes.get(kind, {}) if kind else {}
+    names = object_class_names(image) if kind == "instances" else ()
     return {
         "name": sample.name,
         "source": sample.source,
@@ -186,6 +188,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
         "other_labels": list(image.other_labels),
         "classes": list(sample.class_names),
         "objects": told.get("objects"),
+        **({"object_classes": list(names[1:])} if names else {}),
         "ignore": sample.ignore is not None,
         "weights": sample.weights is not None,
     }
