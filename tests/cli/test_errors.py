@@ -21,7 +21,8 @@ from unetkit.cli.app import main
         (["train", "data.zarr", "--overlp", "3"], "--overlp"),
         (
             ["import", "a", "b", "--kind", "cells"],
-            "for '--kind': 'cells' is not one of 'instances', 'classes'; 'unetkit import --help'",
+            "for '--kind': 'cells' is not one of 'instances', 'classes', 'instances+classes';"
+            " 'unetkit import --help'",
         ),
         (["augment", "a", "b", "--grid", "1"], "for '--grid': "),
         (["tile-predict", "a", "--threshold", "2"], "for '--threshold': "),

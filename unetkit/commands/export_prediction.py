@@ -16,10 +16,11 @@ from unetkit.progress import SILENT, collects_warnings, warn
 from unetkit.storage.annotations import roi_type
 from unetkit.storage.atomic import make_folder
 from unetkit.storage.datasets import listed_names, open_dataset
+from unetkit.storage.drawings import BACKGROUND
 from unetkit.storage.file_writers import bands, tile_rows, write_png, write_tiff
 from unetkit.storage.journal import FOLDER
 from unetkit.storage.object_classes import object_class_names, read_object_classes
-from unetkit.storage.outline_files import BACKGROUND, WRITERS, Outline, Picture
+from unetkit.storage.outline_files import WRITERS, Outline, Picture
 from unetkit.storage.outputs import EXPORTED, check_local, export_name, staged
 from unetkit.storage.planes import whole_chunks
 from unetkit.storage.urls import base_name, bytes_on_disk, join

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     Part = Sequence[NDArray[Any]] | NDArray[Any]
 
 Convention = Literal["corners", "centres"]
+# The class of what lies in no shape.
+BACKGROUND = "background"
 # Our own choice: no image has a side of more pixels, and float64 is exact to far below a pixel.
 FARTHEST = 1e9
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from unetkit.storage.planes import PlaneArray
 
 KEY = "object_classes"  # of the array, and of the names in the attributes
-BACKGROUND = "background"
 # So many objects are told to viewers: a document of a megabyte. Our own choice.
 TOLD = 10_000
 CHUNK = 2**20

@@ -18,6 +18,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 import numpy as np
 
 from unetkit.storage.annotations import roi_type
+from unetkit.storage.drawings import BACKGROUND
 from unetkit.storage.file_writers import png_stream
 from unetkit.storage.urls import storing
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Polygon = Sequence[Ints]  # the outer ring, then its holes
 
-BACKGROUND = "background"
 # Where a format asks for a class and there is none.
 UNNAMED = "object"
 # The one whose form this is; it says so when another reads it.

@@ -22,7 +22,6 @@ from unetkit.commands.weights.command import weights
 from unetkit.errors import (
     InputError,
     OutputError,
-    ResourceError,
     StoppedError,
     UnavailableError,
     UsageError,
@@ -229,7 +228,7 @@ def test_datasets_are_made_in_a_bucket(lab, bucket):
     assert urls.children(bucket) == ["data.zarr", "more.zarr"]
     with pytest.raises(OutputError, match="must lie apart"):
         augment(source, f"{source}/more.zarr", copies=1)
-    with pytest.raises(ResourceError, match="bucket does not exist"):
+    with pytest.raises(OutputError, match="bucket does not exist; create the bucket first"):
         import_images(str(lab / "images"), f"{bucket}-none/data.zarr")
 
 

@@ -22,9 +22,9 @@ from unetkit.errors import InputError, LabelError, UsageError
 from unetkit.machine import mapped
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.chunk_files import PackedArray
+from unetkit.storage.drawings import BACKGROUND
 from unetkit.storage.image_file import ImageFile
 from unetkit.storage.object_classes import (
-    BACKGROUND,
     object_class_names,
     read_object_classes,
     renumbered,

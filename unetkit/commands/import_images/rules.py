@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from unetkit.errors import UsageError
 from unetkit.storage.atomic import is_stored
-from unetkit.storage.object_classes import BACKGROUND
+from unetkit.storage.drawings import BACKGROUND
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

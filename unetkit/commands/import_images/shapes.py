@@ -17,8 +17,8 @@ from unetkit.errors import InputError, LabelError, UsageError
 from unetkit.machine import ahead
 from unetkit.progress import SILENT, Portion, Progress
 from unetkit.storage.annotations import read_annotations
-from unetkit.storage.drawings import Drawing, Shape, base, box_part
-from unetkit.storage.object_classes import BACKGROUND, ObjectClasses
+from unetkit.storage.drawings import BACKGROUND, Drawing, Shape, base, box_part
+from unetkit.storage.object_classes import ObjectClasses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

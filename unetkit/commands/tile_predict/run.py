@@ -33,9 +33,10 @@ from unetkit.commands.tile_predict.plan import ABSENT_LIST, LEFT_OUT_LIST, list_
 from unetkit.engine.jobs import run_jobs
 from unetkit.progress import warn
 from unetkit.storage.atomic import write_text
+from unetkit.storage.drawings import BACKGROUND
 from unetkit.storage.images import open_image
 from unetkit.storage.journal import FOLDER
-from unetkit.storage.object_classes import BACKGROUND, ObjectClasses, write_object_classes
+from unetkit.storage.object_classes import ObjectClasses, write_object_classes
 from unetkit.storage.partial import stop_message
 from unetkit.storage.urls import join
 
