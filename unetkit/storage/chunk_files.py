@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import zarr
 from numcodecs import Zstd
 from zarr.codecs import BytesCodec, ZstdCodec
 from zarr.storage import LocalStore
@@ -24,6 +23,8 @@ from unetkit.machine import processor_count
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import zarr
+
     Array = np.ndarray[Any, Any]
     Encode = Callable[[Array], bytes]
 
@@ -31,12 +32,11 @@ if TYPE_CHECKING:
 SPARSE = 37
 
 
-def encoder_of(array: Any) -> Encode | None:
+def encoder_of(array: zarr.Array[Any]) -> Encode | None:
     """Return what makes the content of a chunk's file; None where only zarr can write the array."""
-    # What is written may be an array in memory, too.
-    if not isinstance(array, zarr.Array) or type(array.store) is not LocalStore or array.shards:
-        return None
     metadata: Any = array.metadata
+    if type(array.store) is not LocalStore or array.shards is not None:
+        return None
     dtype = np.dtype(array.dtype)
     if metadata.zarr_format == 2:
         if metadata.filters or metadata.order != "C" or metadata.compressor is None:
