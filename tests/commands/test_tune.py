@@ -5,6 +5,7 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from unetkit.commands.evaluate.command import evaluate
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.train.command import train
 from unetkit.commands.tune import tune
+from unetkit.errors import UsageError
 from unetkit.models.decision import Decision
 from unetkit.models.model_header import read_header
 from unetkit.storage.datasets import DatasetWriter, open_dataset
@@ -214,3 +216,17 @@ def test_folds_are_decided_together(here, kit):
     again = folded(resume=True)
     assert again.decision == report.decision
     assert [Path(path).read_bytes() for path in report.outputs] == contents
+
+
+def test_a_package_is_tuned_into_a_model_file_and_stays_whole(kit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data, path = kit.cells("data.zarr"), kit.model(Path("m.safetensors"))
+    with ZipFile("m.zip", "w") as packed:
+        packed.write(path, "model.safetensors")
+    before = Path("m.zip").read_bytes()
+    with pytest.raises(UsageError, match=r"got m\.zip to be changed; name an output"):
+        tune("m.zip", data, device="cpu")
+    assert Path("m.zip").read_bytes() == before
+    tune("m.zip", data, output="tuned.safetensors", device="cpu")
+    assert Path("m.zip").read_bytes() == before
+    assert read_header("tuned.safetensors").decision is not None

@@ -21,6 +21,7 @@ from unetkit.models.model_header import (
     check_places,
     check_suffix,
     folds,
+    is_package,
     open_model,
     read_header,
 )
@@ -220,6 +221,12 @@ def _outputs(
 ) -> list[str]:
     """Say where the models go that have the decision, and make sure that they can."""
     if output is None:
+        if packed := [path for path in paths if is_package(path)]:
+            raise UsageError(
+                "a package must stay as it was exported, its example and weights for other"
+                f" programs with it, got {packed[0]} to be changed; name an output ending in"
+                f" {SUFFIX}"
+            )
         for path in paths:
             if not is_remote(path):
                 check_parent(path)
