@@ -144,3 +144,10 @@ def test_the_class_of_a_cell_is_learned_inside_of_it():
     )  # fmt: skip
     with pytest.raises(LabelError, match=r"got object 7 of none; .*--kind instances\+classes"):
         make_target(ids, "classes+boundary")
+
+
+@pytest.mark.parametrize("name", ["boundary", "background"])
+def test_a_class_of_objects_has_no_name_that_is_learned_beside_it(name):
+    assert target_names("classes+boundary", ("background", "a")) == ("background", "boundary", "a")
+    with pytest.raises(UsageError, match=f"background or boundary, .* got '{name}'"):
+        target_names("classes+boundary", ("background", "a", name))

@@ -141,11 +141,17 @@ def target_names(target: str, class_names: Sequence[str] = ()) -> tuple[str, ...
     Raises
     ------
     UsageError
-        If there is no such target.
+        If there is no such target, or a class of objects has a name that means something else.
     """
     check_target(target)
     if target == "classes+boundary":
-        return ("background", "boundary", *class_names[1:])
+        taken = ("background", "boundary")
+        if lost := [name for name in class_names[1:] if name in taken]:
+            raise UsageError(
+                "a class of objects must not be called background or boundary, which are learned"
+                f" beside the classes, got {lost[0]!r}; rename it where it was drawn"
+            )
+        return (*taken, *class_names[1:])
     return _NAMES.get(target, tuple(class_names))
 
 
