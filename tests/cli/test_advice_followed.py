@@ -603,6 +603,9 @@ CASES = [
 # fmt: on
 # Messages whose advice no small test can follow, and why.
 EXCUSED = {
+    "--connected-components must be left out where objects have classes": "a store whose objects"
+    " have classes; tests/commands/import_images/test_stored.py",
+    "objects must be of the classes {}, got the class {}": "the same",
     "output must be probabilities or classes for a Dask array": "said from Python alone;"
     " tests/commands/tile_predict/test_arrays.py",
     "unetkit review {}": "a browser saves the file; tests/views/test_review_page.py follows it",
