@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import threading
+import time
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 
@@ -233,16 +236,13 @@ def test_levels_that_are_written_along_are_those_made_afterwards(
         if nearest:
             data = create_labels(url, "a", shape=(2, height, width), **sizes | {"axes": "tyx"})
             target.write(0, 0, 0, content[0])
-        writer = data
-        if url == along:
-            place = f"{url}/labels/a" if nearest else url
-            writer = PyramidWriter(place, data, nearest=nearest)
-        for plane, pixels in enumerate(content[:, 0] if nearest else content):
-            for y, x in product(range(0, height, high_wide[0]), range(0, width, high_wide[1])):
-                block = pixels[..., y : y + high_wide[0], x : x + high_wide[1]]
-                writer.write(plane, y, x, block)
-        if url == along:
-            writer.finish()
+        place = f"{url}/labels/a" if nearest else url
+        writing = PyramidWriter(place, data, nearest=nearest) if url == along else nullcontext(data)
+        with writing as writer:
+            for plane, pixels in enumerate(content[:, 0] if nearest else content):
+                for y, x in product(range(0, height, high_wide[0]), range(0, width, high_wide[1])):
+                    block = pixels[..., y : y + high_wide[0], x : x + high_wide[1]]
+                    writer.write(plane, y, x, block)
         add_pyramid(url)
     found = [
         {p.relative_to(url): p.read_bytes() for p in Path(url).rglob("*") if p.is_file()}
@@ -257,3 +257,29 @@ def test_means_in_bands_are_those_at_once(monkeypatch):
     at_once = block_mean(block, 2, 2)
     monkeypatch.setattr(pyramids, "BAND_BYTES", 512)
     assert np.array_equal(block_mean(block, 2, 2), at_once)
+
+
+def test_after_a_failure_no_thread_goes_on_writing_levels(tmp_path, monkeypatch):
+    monkeypatch.setattr(pyramids, "LARGEST_TOP", 12)
+    going = threading.Event()
+
+    def slow_mean(block, fy, fx):
+        going.set()
+        time.sleep(0.3)
+        return block_mean(block, fy, fx)
+
+    monkeypatch.setattr(pyramids, "block_mean", slow_mean)
+    url = str(tmp_path / "a.zarr")
+    image = create_image(url, shape=(64, 64), axes="yx", dtype=np.uint8, chunk=16)
+
+    def stopped():
+        with PyramidWriter(url, image) as writer:
+            writer.write(0, 0, 0, np.ones((1, 64, 64), np.uint8))
+            going.wait()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    shutil.rmtree(url)
+    time.sleep(0.5)
+    assert not Path(url).exists()

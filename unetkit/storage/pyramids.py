@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -92,6 +92,7 @@ def _group(url: str) -> GroupNode:
 class PyramidWriter:
     """Writes an image from its first block to its last, and its smaller levels along with it.
 
+    It is used in a `with`, at whose end the levels are listed and no thread of it writes any more.
     The levels are those of `add_pyramid`; nothing is read back for them. What is less than whole
     chunks of a level waits for its neighbours: no more than a row of chunks.
     """
@@ -161,12 +162,18 @@ class PyramidWriter:
         rows.clear()
         return (y1 - joined.shape[-2], 0), joined
 
-    def finish(self) -> None:
-        """List the levels, now that they are whole."""
-        self._settle()
-        self._pool.shutdown()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """List the levels, now that they are whole; after a failure nothing is written any more."""
+        try:
+            if kind is None:
+                self._settle()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
         multiscale = read_multiscale(self.node)
-        if multiscale is not None and self.steps:
+        if kind is None and multiscale is not None and self.steps:
             factors = list(accumulate(self.steps, _times, initial=(1, 1)))
             _list_levels(self.node, multiscale, factors, nearest=self.nearest)
 

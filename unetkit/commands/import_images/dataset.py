@@ -358,11 +358,10 @@ def _parts(file: ImageFile) -> int:
 def _write_strips(url: str, data: PlaneArray, file: ImageFile, told: Told) -> None:
     """Write an image with its pyramid strip by strip, each as high as a chunk."""
     count = file.planes * -(-file.size("y") // CHUNK)
-    writer = PyramidWriter(url, data)
-    for number, (plane, y0, block) in enumerate(ahead(file.strips(CHUNK))):
-        writer.write(plane, y0, 0, block)
-        told((number + 1) / count)
-    writer.finish()
+    with PyramidWriter(url, data) as writer:
+        for number, (plane, y0, block) in enumerate(ahead(file.strips(CHUNK))):
+            writer.write(plane, y0, 0, block)
+            told((number + 1) / count)
     if notes := _damaged(file):
         update_attributes(url, **notes)
     if (empty := empty_chunks(data)) is not None:
@@ -406,9 +405,8 @@ def _add_drawn(job: _Job, *, rules: MaskRules, told: Told) -> None:
         notes["class_names"] = list(rules.class_names)
     same: dict[str, Any] = {"shape": _plain_shape(file), "axes": file.axes.replace("c", "")}
     labels = create_labels(place, rules.kind, dtype=canvas.dtype, attributes=notes, **same)
-    levels = PyramidWriter(join(place, "labels", rules.kind), labels, nearest=True)
-    canvas.write(labels, levels=levels, told=span(told, 0.6, 1))
-    levels.finish()
+    with PyramidWriter(join(place, "labels", rules.kind), labels, nearest=True) as levels:
+        canvas.write(labels, levels=levels, told=span(told, 0.6, 1))
     if canvas.object_classes is not None:
         write_object_classes(labels, canvas.object_classes)
     if pair.name in rules.regions or boxes:
