@@ -274,8 +274,10 @@ def test_after_a_failure_no_thread_goes_on_writing_levels(tmp_path, monkeypatch)
 
     def stopped():
         with PyramidWriter(url, image) as writer:
-            writer.write(0, 0, 0, np.ones((1, 64, 64), np.uint8))
-            going.wait()
+            for y in (0, 32):
+                going.clear()
+                writer.write(0, y, 0, np.ones((1, 32, 64), np.uint8))
+                going.wait()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
