@@ -23,7 +23,7 @@ BASE = {
     "signals",
     "version",
 }
-MOST_FILES, LONG = 194, 700
+MOST_FILES, LONG = 195, 700
 ROOMS = {
     "zarr": ["storage/*"],
     "numcodecs": ["storage/*"],
@@ -157,7 +157,7 @@ def test_the_package_keeps_the_rules_of_the_house():
             },
             "cycle",
         ),
-        ({f"arrays/a{number}.py": "" for number in range(195)}, "at most 194 files, got 195"),
+        ({f"arrays/a{number}.py": "" for number in range(196)}, "at most 195 files, got 196"),
     ],
 )
 def test_a_package_that_breaks_a_rule_is_found(sources, words):

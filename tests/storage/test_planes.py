@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.errors import InputError, UsageError
-from unetkit.storage import nodes, planes
+from unetkit.storage import codecs, planes
 from unetkit.storage.nodes import ArrayNode, create_array, is_absent, read_node
 from unetkit.storage.planes import PlaneArray, plane_array
 
@@ -319,9 +319,9 @@ def test_a_large_chunk_is_decoded_once_for_the_parts_that_lie_in_it(tmp_path, mo
     node = stored(tmp_path, array, chunks=(1, 2100, 2100))
     data = plane_array(node, axes="zyx", has_channels=False)
     decoded = []
-    decode = nodes.decode_within
+    decode = codecs.decode_within
     monkeypatch.setattr(
-        nodes, "decode_within", lambda *args: decoded.append(args[2]) or decode(*args)
+        codecs, "decode_within", lambda *args: decoded.append(args[2]) or decode(*args)
     )
     for y in range(0, 3000, 500):
         for x in range(0, 2500, 500):
