@@ -475,11 +475,15 @@ def _put(url: str, content: bytes) -> None:
 
 
 def mark_as_array(folder: str, *, zarr_format: Literal[2, 3]) -> None:
-    """Write the document of an array of no values into a folder, whatever is in it."""
+    """Write the documents of an array of no values into a folder, whatever is in it.
+
+    Its one axis has a name, without which xarray opens no store that holds it.
+    """
     document: dict[str, Any] = {"zarr_format": zarr_format, "shape": [0], "fill_value": 0}
     if zarr_format == 2:
         document |= {"chunks": [1], "dtype": "|u1", "order": "C"}
         document |= {"compressor": None, "filters": None}
+        write_json(join(folder, ".zattrs"), {"_ARRAY_DIMENSIONS": ["unetkit"]})
     else:
         chunks = {"name": "regular", "configuration": {"chunk_shape": [1]}}
         keys = {"name": "default", "configuration": {"separator": "/"}}
