@@ -474,6 +474,8 @@ CASES = [
          values={"--channels": "1", "--model": "two.safetensors"}),
     Case("add --overwrite to replace them", "tile-predict slide.zarr --tile 16 --in-place",
          lambda: run("tile-predict slide.zarr --tile 16 --in-place -q")),
+    Case("got one model that looks once; add --tta flips",
+         "tile-predict slide.zarr --tile 16 --uncertainty --output out.zarr"),
     Case("--in-place must come without --output",
          "tile-predict slide.zarr --tile 16 --in-place --output out.zarr"),
     Case("got --at {}; leave out --in-place",

@@ -64,7 +64,7 @@ tile-predict a.zarr --model a.st --model b.st --output p.zarr --tile 384 --overl
     --strict --channels DAPI --axes zyx --device cpu --precision bfloat16 --batch 4 --max-memory 8G
     --scheduler tcp://localhost:8786 --workers 2 --nonfinite fill --overwrite --break-lock
     --dry-run --audit 8 --ome-version 0.4 --overview o.png --pixel-size 250nm
-    --no-rescale --scale 0.5 --at model --in-place
+    --no-rescale --scale 0.5 --at model --in-place --uncertainty
 -> 'a.zarr', model=('a.st', 'b.st'), output='p.zarr', tile=384, overlap=92, tta='flips',
     merge='gaussian', probabilities='float32', threshold=0.25, grow=0, min_size=9, skip_below=1.5,
     separate='watershed', seed_level=0.8, seed_size=30, mask='m.zarr', require_complete_input=True,
@@ -72,7 +72,7 @@ tile-predict a.zarr --model a.st --model b.st --output p.zarr --tile 384 --overl
     max_memory='8G', scheduler='tcp://localhost:8786', workers=2, nonfinite='fill',
     overwrite=True, break_lock=True, dry_run=True, audit=8, ome_version='0.4', overview='o.png',
     pixel_size='250nm', no_rescale=True, scale=0.5, at='model',
-    in_place=True
+    in_place=True, uncertainty=True
 
 tile-predict a.zarr --model a.st --resume
 -> 'a.zarr', model=('a.st',), resume=True

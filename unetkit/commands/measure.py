@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from unetkit.arrays import objects
+from unetkit.arrays.uncertainty import LEVELS
 from unetkit.engine.measuring import count_classes, measure_labels, piece_count
 from unetkit.engine.regions import count_in_regions, open_regions
 from unetkit.errors import InputError, UsageError
@@ -99,6 +100,9 @@ def measure(
 
     Where there are classes and no instances, the table has a row for each class of each plane:
     its pixels, its area, and its share of all pixels that are not ignored.
+
+    Where the prediction has a layer of uncertainty, the column `uncertainty` is its mean over each
+    object, from 0 where all looks agreed to 1.
 
     With regions a second table, NAME.regions.csv, has a row for each of them: its objects, its
     area and the objects a square millimetre, or area and share of each class inside. Where objects
@@ -243,11 +247,13 @@ def _measure_instances(task: _Task, pictures: Dataset | None) -> MeasureReport:
     counted: list[dict[str, Cell]] = []
     header: tuple[str, ...] = ()
     unknown: list[str] = []
+    unsure = any(sample.image.uncertainty is not None for sample in task.samples)
     classed = any(object_class_names(sample.image) for sample in task.samples)
     for sample, picture in pairs:
         data = None if picture is None else picture.data
         classes = read_object_classes(sample.image)
-        planes = measure_labels(sample.labels("instances"), data, **task.run)
+        labels, layer = sample.labels("instances"), sample.image.uncertainty
+        planes = measure_labels(labels, data, uncertainty=layer, **task.run)
         size = _pixel_of(sample)
         if size is None and picture is not None:
             size = plane_pixel(picture.pixel_size)
@@ -257,6 +263,8 @@ def _measure_instances(task: _Task, pictures: Dataset | None) -> MeasureReport:
             counted += found
         for number, plane in enumerate(planes):
             table = objects.table(plane, pixel=size)
+            if unsure:
+                table |= _uncertainty(table, sample)
             header = header or tuple(_named(name, names) for name in table if name != "id")
             unit = "micrometre" if size else "pixel"
             beside: list[Iterable[Cell]] = []
@@ -324,6 +332,17 @@ def _count_objects(
                     | dict(zip(OF_OBJECTS, told, strict=True))
                 )
     return members, rows
+
+
+def _uncertainty(table: dict[str, NDArray[Any]], sample: Sample) -> dict[str, NDArray[Any]]:
+    """Take the layer's channel, the last one, out of a table; return its mean over each object."""
+    if sample.image.uncertainty is None:
+        return {"uncertainty": np.full(len(table["id"]), np.nan)}
+    last = max(int(name.removeprefix("mean_")) for name in table if name.startswith("mean_"))
+    for name in ("min", "max"):
+        del table[f"{name}_{last}"]
+    scale = sample.image.uncertainty_attributes.get("scale", 1 / LEVELS)
+    return {"uncertainty": table.pop(f"mean_{last}") * scale}
 
 
 def _class_names(classes: ObjectClasses | None, ids: NDArray[np.uint64]) -> list[str]:

@@ -33,6 +33,7 @@ class Piece:
     image: PlaneArray | None
     ignore: PlaneArray | None = None  # not 0 where pixels of classes are not counted
     chosen: NDArray[Any] | None = None  # the only objects to be measured
+    uncertainty: PlaneArray | None = None  # measured as one more channel, after those of the image
 
     @property
     def key(self) -> str:
@@ -49,14 +50,15 @@ def measure_piece(piece: Piece) -> objects.Objects:
         slice(objects.REACH, objects.REACH + stop - start)
         for start, stop in (piece.rows, piece.columns)
     )
-    values = None
-    if piece.image is not None:
-        values = piece.image.read(piece.plane, *piece.rows, *piece.columns)
+    box = (piece.plane, *piece.rows, *piece.columns)
+    values = [piece.image.read(*box)] if piece.image is not None else []
+    if piece.uncertainty is not None:
+        values.append(piece.uncertainty.read(*box)[None])
     return objects.measure(
         labels,
         origin=(piece.rows[0], piece.columns[0]),
         inside=(inside[0], inside[1]),
-        intensities=values,
+        intensities=np.concatenate(values) if values else None,
     )
 
 
@@ -114,6 +116,7 @@ def measure_labels(
     labels: PlaneArray,
     image: PlaneArray | None = None,
     *,
+    uncertainty: PlaneArray | None = None,
     scheduler: str,
     workers: int | None,
     progress: Progress,
@@ -122,8 +125,8 @@ def measure_labels(
     """Measure every plane of stored labels.
 
     Whole numbers give the same in any blocks, to the bit; sums of floating-point intensities are
-    the same with any scheduler, and in other blocks but for rounding. `run` runs the jobs, as
-    `run_jobs` does.
+    the same with any scheduler, and in other blocks but for rounding. The `uncertainty` of a
+    prediction is one more channel. `run` runs the jobs, as `run_jobs` does.
     """
     found: list[dict[tuple[int, int], objects.Objects]] = [{} for _ in range(labels.planes)]
 
@@ -132,7 +135,8 @@ def measure_labels(
         progress.advance()
 
     progress.start("measure", total=piece_count(labels))
-    run(measure_piece, _pieces(labels, image), scheduler=scheduler, workers=workers, on_done=add)
+    pieces = (replace(one, uncertainty=uncertainty) for one in _pieces(labels, image))
+    run(measure_piece, pieces, scheduler=scheduler, workers=workers, on_done=add)
     return [objects.merge([part for _, part in sorted(parts.items())]) for parts in found]
 
 

@@ -18,6 +18,7 @@ from unetkit.storage.nodes import (
 )
 from unetkit.storage.ome import (
     FORMATS,
+    UNCERTAINTY,
     NewGroup,
     OmeVersion,
     Placement,
@@ -154,6 +155,25 @@ def create_weights(
     place = at or join(url_of_image, "weights")
     group = NewGroup("weights", "weights", axes, placement, attributes or {}, {}, zarr_format)
     return _create(place, group, shape=shape, dtype=np.float32, chunk=chunk)
+
+
+def create_uncertainty(
+    url_of_image: str,
+    *,
+    shape: Sequence[int],
+    axes: str,
+    chunk: int = 512,
+    attributes: Mapping[str, Any] | None = None,
+) -> PlaneArray:
+    """Create a uint8 layer of how sure a prediction is, an OME-Zarr image of its axes without c.
+
+    It lies at `uncertainty` below the prediction. Unlike a label it has means in smaller levels.
+    """
+    _check_axes_order(axes, len(shape))
+    zarr_format, placement = _image_group(url_of_image)
+    group = NewGroup(UNCERTAINTY, UNCERTAINTY, axes, placement, attributes or {}, {}, zarr_format)
+    place = join(url_of_image, UNCERTAINTY)
+    return _create(place, group, shape=shape, dtype=np.uint8, chunk=chunk)
 
 
 def update_attributes(url: str, **unetkit: Any) -> None:

@@ -13,6 +13,7 @@ from unetkit.storage.image_file import AXES, are_axes
 from unetkit.storage.journal import Journal
 from unetkit.storage.nodes import ArrayNode, GroupNode, read_node
 from unetkit.storage.ome import (
+    UNCERTAINTY,
     Multiscale,
     Placement,
     array_below,
@@ -154,6 +155,8 @@ class Image:
     weights: PlaneArray | None = None
     weights_attributes: dict[str, Any] = field(default_factory=dict)  # how they were computed
     other_labels: tuple[str, ...] = ()  # names of labels that this library does not read
+    uncertainty: PlaneArray | None = None  # of a prediction, 0 to 255
+    uncertainty_attributes: dict[str, Any] = field(default_factory=dict)  # its scale, and of what
 
     @property
     def axes(self) -> str:
@@ -217,7 +220,8 @@ def ome_image(node: GroupNode, *, axes: str | None = None) -> Image:
         )
     data = _level_0(multiscale, has_channels=True)
     labels, label_attributes, others = _labels(node.url, data)
-    weights, weights_attributes = _weights(node.url, data)
+    weights, weights_attributes = _beside(node.url, "weights", data, kinds="f")
+    uncertainty, uncertainty_attributes = _uncertainty(node.url, data)
     return Image(
         url=node.url,
         name=stem(node.url),
@@ -232,6 +236,8 @@ def ome_image(node: GroupNode, *, axes: str | None = None) -> Image:
         weights=weights,
         weights_attributes=weights_attributes,
         other_labels=others,
+        uncertainty=uncertainty,
+        uncertainty_attributes=uncertainty_attributes,
     )
 
 
@@ -296,11 +302,20 @@ def choose_labels(image: Image, chosen: str) -> Image:
     return replace(image, labels={kind: array, **kept}, label_attributes=told)
 
 
-def _weights(url: str, data: PlaneArray) -> tuple[PlaneArray | None, dict[str, Any]]:
-    place = join(url, "weights")
+def _beside(
+    url: str, name: str, data: PlaneArray, *, kinds: str
+) -> tuple[PlaneArray | None, dict[str, Any]]:
+    place = join(url, name)
     if read_node(place) is None:
         return None, {}
-    return _part(place, data, kinds="f")
+    return _part(place, data, kinds=kinds)
+
+
+def _uncertainty(url: str, data: PlaneArray) -> tuple[PlaneArray | None, dict[str, Any]]:
+    """Open the layer of ours; what others may have of that name is none."""
+    node = read_node(join(url, UNCERTAINTY))
+    own = isinstance(node, GroupNode) and provenance_marks(node).get("kind") == UNCERTAINTY
+    return _beside(url, UNCERTAINTY, data, kinds="u") if own else (None, {})
 
 
 def _part(url: str, data: PlaneArray, *, kinds: str) -> tuple[PlaneArray, dict[str, Any]]:

@@ -311,11 +311,15 @@ def channel_names(node: GroupNode, count: int) -> tuple[str, ...]:
     return tuple(str(name or number) for number, name in enumerate(names))
 
 
+# Where the layer lies, below a prediction, that says how far those disagreed who looked.
+UNCERTAINTY = "uncertainty"
+
+
 @dataclass(frozen=True)
 class NewGroup:
     """What is said of a new image group with one level."""
 
-    kind: str  # image, labels or weights: what it is to this library
+    kind: str  # image, labels, weights or uncertainty: what it is to this library
     name: str
     axes: str
     placement: Placement

@@ -241,13 +241,13 @@ class PartialLabels(Partial):
     when a run was killed are not moved again. The first keeps the fingerprint.
     """
 
-    # Of each its path in the folder, the image that it is of, and its name.
-    labels: tuple[tuple[str, str, str], ...] = ()
+    # Of each its path in the folder, the image that it is of, and its path below that.
+    parts: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def places(self) -> list[str]:
-        """Where labels go."""
-        return [join(image, "labels", name) for _, image, name in self.labels]
+        """Where labels, and what belongs to them, go."""
+        return [join(image, path) for _, image, path in self.parts]
 
     @property
     def is_complete(self) -> bool:
@@ -289,18 +289,19 @@ class PartialLabels(Partial):
             with Journal(self.folder) as journal:
                 journal.record(COMPLETE, checksum=None)
         sync()
-        for (path, image, name), place in zip(self.labels, self.places, strict=True):
-            staged = join(self.folder, path)
+        for (path, image, below), place in zip(self.parts, self.places, strict=True):
+            staged, (folder, _, name) = join(self.folder, path), below.rpartition("/")
+            listed = (name,) if folder == "labels" else ()
             list_labels(image)
             recover(place, staged)
             if exists(staged):
                 outputs.publish(staged, place, overwrite=True, synced=True)
-            list_labels(image, name)
+            list_labels(image, *listed)
         self.discard()
 
     def _keep_fingerprint(self) -> None:
         """Let the first labels tell what all of them are made with."""
-        first = join(self.folder, self.labels[0][0])
+        first = join(self.folder, self.parts[0][0])
         make_folder(join(first, FOLDER))
         content = read(join(self.folder, FOLDER, FINGERPRINT))
         write_bytes(join(first, FOLDER, FINGERPRINT), content)

@@ -151,7 +151,7 @@ def audit_window(job: AuditJob) -> Compared:
         check_finite(logits, at)
         largest.append(float(logits.abs().max()))
 
-    inference = replace(task.inference, averaging=job.averaging)
+    inference = replace(task.inference, averaging=job.averaging, uncertainty=False)
     if inference.precision != "exact":
         inference = replace(inference, precision="float32")
     blocks = normalized(task, read_tile(task.data, job.plane, tile))

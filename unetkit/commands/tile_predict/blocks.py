@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from unetkit.arrays.boxes import read_tile
+from unetkit.arrays.uncertainty import stored_disagreement
 from unetkit.commands.tile_predict.averaging import Predictor, ReadBox
 from unetkit.commands.tile_predict.ensemble import compute_slots, load_model, use_threads
 from unetkit.commands.tile_predict.skipping import (
@@ -55,6 +56,7 @@ class InferenceConfig:
     threads: int | None  # torch threads for each network; None leaves the worker's own number
     concurrency: int | None  # how many jobs of one process may be in the network at the same time
     batch: int = 1  # tiles, or windows of a block that is blended, that it sees at once
+    uncertainty: bool = False  # whether the disagreement of all looks is wanted too
 
     @property
     def max_batch(self) -> int:
@@ -74,6 +76,7 @@ class InferenceConfig:
             precision=self.precision,
             compute_slot=compute_slots(self.concurrency),
             windows=batch,
+            entropy=self.uncertainty,
         )
 
 
@@ -87,6 +90,7 @@ def inference_config(plan: Plan, *, device: str, parallelism: Parallelism) -> In
         threads=parallelism.threads,
         concurrency=parallelism.concurrency,
         batch=plan.batch,
+        uncertainty=plan.options.uncertainty,
     )
 
 
@@ -124,6 +128,13 @@ class ImageTask:
     nonfinite: Literal["error", "fill"]  # what to do about NaN and Inf in the image
     skip_below: float | None = None  # tiles that are darker everywhere are left out
     mask: Mask | None = None  # tiles that it does not cover are left out
+    uncertainty: PlaneArray | None = None  # is written too, where it is wanted
+
+    @property
+    def arrays(self) -> tuple[PlaneArray, ...]:
+        """All that is written of a tile."""
+        both = self.probabilities, self.classes
+        return both if self.uncertainty is None else (*both, self.uncertainty)
 
 
 @dataclass(frozen=True)
@@ -218,7 +229,7 @@ def _store(one: _Read, found: Result, *, copied: bool) -> TileDone:
         near = mask.near(one.job.plane, one.job.tile)
         if not near.all():
             empty = _background(one.job)
-            found = (np.where(near, found[0], empty[0]), np.where(near, found[1], empty[1]))
+            found = tuple(np.where(near, *pair) for pair in zip(found, empty, strict=True))
     _write(one.job, found)
     return TileDone(tile_checksum(one.job), one.filled, copied)
 
@@ -231,7 +242,7 @@ def _left_out(job: TileJob) -> TileDone:
 
 def _background(job: TileJob) -> Result:
     task = job.task
-    kinds = (task.probabilities.dtype, task.classes.dtype)
+    kinds = tuple(array.dtype for array in task.arrays)
     # Objects of the target `boundary` are what is inside, its first class.
     background = 0 if task.positive else 1
     classes = task.probabilities.channel_count
@@ -239,8 +250,8 @@ def _background(job: TileJob) -> Result:
 
 
 def _write(job: TileJob, found: Result) -> None:
-    write_tile(job.task.probabilities, job.plane, job.tile, found[0])
-    write_tile(job.task.classes, job.plane, job.tile, found[1])
+    for array, values in zip(job.task.arrays, found, strict=True):
+        write_tile(array, job.plane, job.tile, values)
 
 
 def normalized(task: ImageTask, raw: NDArray[Any]) -> list[NDArray[np.float32]]:
@@ -267,9 +278,12 @@ def _compute(varied: Sequence[_Read], *, batch: int) -> Iterator[Result]:
         yield _as_stored(one.job.task, found.pop(0))
 
 
-def _as_stored(task: ImageTask, probabilities: NDArray[np.float32]) -> Result:
-    kind = task.probabilities.dtype
-    return stored_and_classes(probabilities, kind, threshold=task.threshold, positive=task.positive)
+def _as_stored(task: ImageTask, seen: NDArray[np.float32]) -> Result:
+    kind, more = task.probabilities.dtype, task.uncertainty is not None
+    found = stored_and_classes(
+        seen[:-1] if more else seen, kind, threshold=task.threshold, positive=task.positive
+    )
+    return (*found, stored_disagreement(seen)) if more else found
 
 
 def _copy(one: _Read, *, batch: int) -> tuple[Result, bool]:
@@ -288,11 +302,9 @@ def _copy(one: _Read, *, batch: int) -> tuple[Result, bool]:
         (windows, one.blocks[0].shape, one.values),
     )
     alone = replace(one, job=replace(one.job, tile=whole))
-    (probabilities, classes), known = CONSTANT_TILES.result(
-        key, lambda: next(_compute([alone], batch=batch))
-    )
+    found, known = CONSTANT_TILES.result(key, lambda: next(_compute([alone], batch=batch)))
     high, wide = tile.y1 - tile.y0, tile.x1 - tile.x0
-    return (probabilities[:, :high, :wide], classes[:high, :wide]), known
+    return tuple(values[..., :high, :wide] for values in found), known
 
 
 def tile_checksum(job: TileJob) -> int:
@@ -301,8 +313,10 @@ def tile_checksum(job: TileJob) -> int:
         return 0
     tile = job.tile
     box = {"y0": tile.y0, "y1": tile.y1, "x0": tile.x0, "x1": tile.x1}
-    first = box_checksum(job.task.probabilities, job.plane, **box)
-    return box_checksum(job.task.classes, job.plane, **box, start=first)
+    found = 0
+    for array in job.task.arrays:
+        found = box_checksum(array, job.plane, **box, start=found)
+    return found
 
 
 def _count_nonfinite(raw: NDArray[Any], job: TileJob) -> int:

@@ -151,6 +151,7 @@ def tile_predict(
     overlap: Annotated[int | None, Opt(min=0, default="by the model", panel="Tiles")] = None,
     tta: Annotated[Literal["none", "flips", "rotations"], Opt(panel="Tiles")] = "none",
     merge: Annotated[Literal["crop", "gaussian"], Opt(panel="Tiles")] = "crop",
+    uncertainty: Annotated[bool, Opt(panel="Result")] = False,
     probabilities: Annotated[Literal["uint8", "float32"], Opt(panel="Result")] = "uint8",
     threshold: Annotated[
         float | None,
@@ -258,6 +259,9 @@ def tile_predict(
     merge : {"crop", "gaussian"}
         Crop tiles, or blend their windows, for padded models whose tiles can't be exact; what is
         blended depends on the tile.
+    uncertainty : bool
+        Store how far models or turns disagree as one more layer, ``uncertainty``: their mutual
+        information, 0 to 255. Takes folds or several models, or ``--tta``.
     probabilities : {"uint8", "float32"}
         How class probabilities are stored; uint8 holds 0 to 255.
     threshold : float, optional
@@ -381,6 +385,7 @@ def tile_predict(
         strict=strict,
         tta=tta,
         merge=merge,
+        uncertainty=uncertainty,
         audit=audit,
         ome_version=ome_version,
         pixel_size=pixel_size,
@@ -390,6 +395,7 @@ def tile_predict(
     )
     options.check()
     models = find_models(model, progress=progress)
+    options.check_looks(len(models))
     partial = Partial(
         output_of(source, output, in_place=in_place),
         inputs=(source, *models),
@@ -420,7 +426,7 @@ def tile_predict(
     places = None if mask is None else open_mask(mask, dataset, reach=reach)
     if in_place:
         options = replace(options, ome_version=version_in_place(stored, progress, at=at))
-        partial = partial_in_place(partial, stored, header.target)
+        partial = partial_in_place(partial, stored, header.target, uncertainty=uncertainty)
     # Whether all labels are in their places is known only without what can't be read.
     if not (in_place and resume):
         partial.check_writable()
@@ -429,7 +435,8 @@ def tile_predict(
     stored = leave_out_unreadable(stored, broken, nonfinite=nonfinite, progress=progress)
     readable = set(stored.names)
     dataset = replace(dataset, samples=tuple(s for s in dataset.samples if s.name in readable))
-    partial = partial_in_place(partial, stored, header.target) if in_place else partial
+    if in_place:
+        partial = partial_in_place(partial, stored, header.target, uncertainty=uncertainty)
     place = hardware.pick_device(device)
     parallelism = plan_parallelism(scheduler, workers, device=place)
     job = _Job(source, dataset, models, options, places, str(place), parallelism, progress)

@@ -91,19 +91,17 @@ class FinishedPrediction:
         }
         return dict(made.get("probabilities_from", own))
 
-    def arrays(self, task: ImageTask) -> tuple[PlaneArray | None, PlaneArray | None]:
-        """Open the probabilities and the classes of an image; None for what is of no use.
+    def arrays(self, task: ImageTask) -> tuple[PlaneArray | None, ...]:
+        """Open probabilities, classes and uncertainty of an image; None for what is of no use.
 
         Chunks of arrays with other documents would mean something else.
         """
         image = self.images[task.name]
         probabilities, classes = image.data, image.labels.get("classes")
-        if not same_documents(probabilities.url, task.probabilities.url):
-            return None, None
-        if classes is None or OF_CLASSES.intersection(self.changed):
-            return probabilities, None
-        same = same_documents(classes.url, task.classes.url)
-        return probabilities, classes if same else None
+        unsure = _same(image.uncertainty, task.uncertainty)
+        if OF_CLASSES.intersection(self.changed):
+            classes = None
+        return _same(probabilities, task.probabilities), _same(classes, task.classes), unsure
 
     def chunks(self, data: PlaneArray | None, job: TileJob) -> PublishedChunks | None:
         """Say which chunks one of these arrays had of a tile when it was published."""
@@ -117,6 +115,13 @@ class FinishedPrediction:
             listed=self.listed,
             name=data.url.removeprefix(f"{self.url.rstrip('/')}/"),
         )
+
+
+def _same(there: PlaneArray | None, wanted: PlaneArray | None) -> PlaneArray | None:
+    """Return an array that is there, if its chunks mean the same in what is wanted."""
+    if there is None or wanted is None or not same_documents(there.url, wanted.url):
+        return None
+    return there
 
 
 def find_finished(
@@ -239,20 +244,27 @@ class TakeOverJob:
     """A tile that a finished prediction has."""
 
     job: TileJob
-    probabilities: PublishedChunks | None
-    classes: PublishedChunks | None  # where the same are wanted
+    # Of probabilities, of classes where the same are wanted, and of uncertainty.
+    known: tuple[PublishedChunks | None, ...]
     left_out: bool  # whether the network was not asked about it
 
     def __str__(self) -> str:
         return str(self.job)
 
 
+def _shared(known: PublishedChunks | None, wanted: PlaneArray) -> bool:
+    return known is not None and known.share(wanted.url)
+
+
 def take_over(one: TakeOverJob) -> TileDone | None:
     """Store the probabilities of a finished prediction, and decide; None if they are damaged."""
     job, task, tile = one.job, one.job.task, one.job.tile
-    if one.probabilities is None or not one.probabilities.share(task.probabilities.url):
+    probabilities, decided, uncertainty = one.known
+    if not _shared(probabilities, task.probabilities):
         return None
-    if one.classes is None or not one.classes.share(task.classes.url):
+    if task.uncertainty is not None and not _shared(uncertainty, task.uncertainty):
+        return None
+    if not _shared(decided, task.classes):
         if task.probabilities.channel_count != 2:
             return None  # what is stored does not tell which of several was the most probable
         kept = task.probabilities.read(job.plane, tile.y0, tile.y1, tile.x0, tile.x1)

@@ -161,6 +161,8 @@ class Magnified:
     to_instances: PlaneArray | None
     threshold: float
     positive: int  # the class of objects, as for `to_classes`
+    uncertainty: RescaledPlanes | None = None  # is read and written, where it was asked for
+    to_uncertainty: PlaneArray | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,9 @@ def magnify_block(job: MagnifyJob) -> NDArray[Any] | None:
     )
     write_tile(shared.to_probabilities, job.plane, block, stored)
     write_tile(shared.to_classes, job.plane, block, classes)
+    if shared.uncertainty is not None and shared.to_uncertainty is not None:
+        apart = np.rint(shared.uncertainty.read_floats(*box))
+        write_tile(shared.to_uncertainty, job.plane, block, apart.astype(np.uint8))
     if shared.instances is None or shared.to_instances is None:
         return None
     instances = shared.instances.read(*box)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from unetkit.arrays.instances import has_instances
+from unetkit.arrays.uncertainty import LEVELS, MEASURE
 from unetkit.commands.tile_predict.ensemble import common_value
 from unetkit.commands.tile_predict.magnification import MODEL_SIZE, RescaledSample
 from unetkit.commands.tile_predict.plan import PredictOptions, missing_chunks
@@ -21,11 +22,16 @@ from unetkit.storage import outputs, urls
 from unetkit.storage.chunks import write_list
 from unetkit.storage.collections import create_plate
 from unetkit.storage.datasets import DatasetWriter
-from unetkit.storage.image_writer import create_image, create_labels, update_attributes
+from unetkit.storage.image_writer import (
+    create_image,
+    create_labels,
+    create_uncertainty,
+    update_attributes,
+)
 from unetkit.storage.images import detect, open_image
 from unetkit.storage.journal import CHUNK_LIST, FOLDER, Journal
 from unetkit.storage.nodes import GroupNode, is_consolidated, read_node
-from unetkit.storage.ome import label_names, provenance_marks
+from unetkit.storage.ome import UNCERTAINTY, label_names, provenance_marks
 from unetkit.storage.partial import PartialLabels
 from unetkit.storage.pyramids import add_pyramid, steps_of
 from unetkit.storage.urls import base_name
@@ -76,6 +82,7 @@ def provenance(plan: Plan, *, origin: str, warnings: Sequence[str]) -> dict[str,
         "target": plan.model.header.target,
         **{name: _settled(plan, name) for name in TOLD},
         **plan.options.separation,
+        **({"uncertainty": {"looks": plan.looks}} if plan.options.uncertainty else {}),
         **({} if decision is None else {"decision": decision.to_dict()}),
         **plan.judged,
         "input_chunks": chunks,
@@ -118,7 +125,9 @@ def command_of(plan: Plan, *, origin: str) -> str:
     for field in fields(PredictOptions):
         value = getattr(plan if field.name in SETTLED else plan.options, field.name)
         usual = value == field.default and field.name not in decided
-        if field.name in SETTLED or not (usual or field.name in UNSAID):
+        if value is True and not usual and field.name not in UNSAID:
+            words.append(f"--{field.name.replace('_', '-')}")
+        elif field.name in SETTLED or not (usual or field.name in UNSAID):
             words += [f"--{field.name.replace('_', '-')}", str(value)]
     picked = plan.samples[0].data.picked
     if picked is not None:
@@ -154,6 +163,7 @@ class SampleOutput:
         for output in reversed(self.all):
             output.probabilities()
             output.classes()
+            output.uncertainty()
 
     def probabilities(self) -> PlaneArray:
         """Open the array of probabilities, after creating it where it is not there."""
@@ -198,6 +208,33 @@ class SampleOutput:
         if "classes" not in open_image(self.place).labels:
             self._check_not_begun(urls.join(self.place, "labels"))
         return self._labels("classes", dtype, attributes={"class_names": list(names)})
+
+    def uncertainty(self) -> PlaneArray | None:
+        """Open the disagreement of all looks, likewise; None where it is not asked for."""
+        if not self.plan.options.uncertainty:
+            return None
+        earlier = open_image(self.place).uncertainty
+        if earlier is not None:
+            return earlier.with_absolute_url()
+        place = urls.join(self.place, UNCERTAINTY)
+        self._check_not_begun(place)
+        # What was begun when an earlier run was killed.
+        outputs.discard(place)
+        data = self.sample.data
+        axes = "".join(axis for axis in "tzyx" if axis in data.axes)
+        array = create_uncertainty(
+            self.place,
+            shape=[data.size(axis) for axis in axes],
+            axes=axes,
+            chunk=self.plan.chunk,
+            attributes={
+                "measure": MEASURE,
+                # A stored value times this is the share.
+                "scale": 1 / LEVELS,
+                "looks": self.plan.looks,
+            },
+        )
+        return array.with_absolute_url()
 
     def _check_not_begun(self, lost: str) -> None:
         """Make sure that nothing is made in the place of what an earlier run had made."""
@@ -311,6 +348,8 @@ class PredictionStore:
             steps = steps_of(made.sample.image.url) if self.in_place else None
             # Unlike tiles they have no checksums that would tell what a power cut left of them.
             add_pyramid(made.place, rebuild=True, steps=steps)
+            if self.plan.options.uncertainty:
+                add_pyramid(urls.join(made.place, UNCERTAINTY), rebuild=True, steps=steps)
             advance()
 
     def complete(self, **noted: dict[str, Any] | None) -> None:
@@ -326,8 +365,11 @@ class PredictionStore:
                 late["warnings"] = list(warnings_of(self.progress))
             if late:
                 update_attributes(output.place, prediction={**told, **late})
-            for name in label_names(read_node(labels)) if self.in_place else ():
-                update_attributes(urls.join(labels, name), prediction={**told, **late})
+            beside = [urls.join(labels, name) for name in label_names(read_node(labels))]
+            if self.plan.options.uncertainty:
+                beside.append(urls.join(output.place, UNCERTAINTY))
+            for place in beside if self.in_place else ():
+                update_attributes(place, prediction={**told, **late})
         if self.layout == "plate":
             update_attributes(self.url, prediction=self._provenance())
         if self.layout == "dataset":
@@ -366,24 +408,29 @@ def output_of(source: str, output: str | None, *, in_place: bool = False) -> str
     return output or (source if in_place else outputs.output_name(source, ".prediction.zarr"))
 
 
-def labels_in_place(dataset: Dataset, target: str) -> tuple[tuple[str, str, str], ...]:
-    """List the labels that are made of images: path in the partial, image, name."""
-    names = ("classes", "instances") if has_instances(target) else ("classes",)
+def parts_in_place(
+    dataset: Dataset, target: str, *, uncertainty: bool
+) -> tuple[tuple[str, str, str], ...]:
+    """List what is made to lie below images: path in the partial, image, path below the image."""
+    names = ["labels/classes", *(["labels/instances"] if has_instances(target) else [])]
+    names += [UNCERTAINTY] if uncertainty else []
     layout = layout_of(dataset)
     return tuple(
-        (place_in("", sample, layout).lstrip("/") + f"/labels/{name}", sample.image.url, name)
+        (place_in("", sample, layout).lstrip("/") + f"/{name}", sample.image.url, name)
         for sample in dataset.samples
         for name in names
     )
 
 
-def partial_in_place(partial: Partial, dataset: Dataset, target: str) -> PartialLabels:
+def partial_in_place(
+    partial: Partial, dataset: Dataset, target: str, *, uncertainty: bool = False
+) -> PartialLabels:
     """Return the partial of labels that go beside their images."""
     allowed = {name: getattr(partial, name) for name in ALLOWED}
     output = partial.output
     place = outputs.partial_url(output if urls.is_remote(output) else str(urls.resolved(output)))
-    labels = labels_in_place(dataset, target)
-    return PartialLabels(output, at=place, labels=labels, **allowed)
+    parts = parts_in_place(dataset, target, uncertainty=uncertainty)
+    return PartialLabels(output, at=place, parts=parts, **allowed)
 
 
 def version_in_place(dataset: Dataset, progress: Progress, *, at: str) -> OmeVersion:

@@ -81,6 +81,7 @@ class PredictOptions:
     strict: bool = False
     tta: Tta = "none"
     merge: Merge = "crop"
+    uncertainty: bool = False
     audit: int = 0
     ome_version: OmeVersion = "0.5"
     pixel_size: str | None = None
@@ -116,6 +117,14 @@ class PredictOptions:
         for name, unit in {"audit": "windows", **pixels}.items():
             if (value := getattr(self, name)) < 0:
                 raise UsageError(f"{name} must be at least 0 {unit}, got {value}; use 0 for none")
+
+    def check_looks(self, models: int) -> None:
+        """Refuse the disagreement of a single look."""
+        if self.uncertainty and models * len(SYMMETRIES[self.tta]) == 1:
+            raise UsageError(
+                "uncertainty must be how far several models or turns disagree, got one model that"
+                " looks once; add --tta flips, or name more models"
+            )
 
     def check_fit(self, header: ModelHeader, dataset: Dataset) -> None:
         """Make sure that a model can predict a dataset so."""
@@ -400,6 +409,11 @@ class Plan:
         return {"judged": told | area | {"planes": planes, "reach": self.mask.reach}}
 
     @property
+    def looks(self) -> int:
+        """How many looks are compared where their disagreement is asked for."""
+        return len(self.averaging.members) * len(self.averaging.symmetries)
+
+    @property
     def passes(self) -> int:
         """How often networks are run, over all tiles, symmetries, models and windows."""
         passes = self.averaging.passes
@@ -414,10 +428,9 @@ class Plan:
     def wasted(self) -> float:
         """The share of the networks' work that is context or overhang."""
         averaging = self.averaging
-        runs = len(averaging.members) * len(averaging.symmetries)
         computed = averaging.computed
         total = sum(s.data.planes * computed(s.data.height, s.data.width) for s in self.samples)
-        return 1 - runs * self.pixels / total
+        return 1 - self.looks * self.pixels / total
 
     @property
     def cost_factor(self) -> float:
@@ -433,7 +446,7 @@ class Plan:
         """The most that the output can take, before compression, with its pyramid."""
         value = np.dtype(self.options.probabilities).itemsize
         # A class map of one byte and instances of four; smaller levels add a third.
-        pixel = len(self.model.header.class_names) * value + 1 + 4
+        pixel = len(self.model.header.class_names) * value + 1 + 4 + self.options.uncertainty
         at_model_size = [s.data for s in self.samples if self.is_magnified(s)]
         published = [(s.original if self.is_magnified(s) else s.image).data for s in self.samples]
         return _pixels(published) * pixel * 4 // 3 + _pixels(at_model_size) * pixel
@@ -474,6 +487,7 @@ class Plan:
             **{name: self.settled(name) for name in OF_PIXELS},
             **({"decided_by": "stored"} if self._decided_by_stored else {}),
             **self.options.separation,
+            **({"uncertainty": True} if self.options.uncertainty else {}),
             "mask": None if self.mask is None else [self.mask.checksum, self.mask.reach],
             "input": {
                 sample.name: {

@@ -52,6 +52,7 @@ class PredictionReport:
     models: int
     tta: str
     merge: str
+    uncertainty: int | None  # looks whose disagreement is stored; None where it is not asked for
     cost_factor: float  # work, in that of one network that looks once at each tile
     context_share: float  # of the networks' work, that is context or overhangs the image
     output_bytes: int  # the most that the output can take on disk
@@ -102,7 +103,9 @@ def summary(plan: Plan) -> str:
     parts += ["windows"] if averaging.merge == "gaussian" else []
     if not parts:
         return text
-    return f"{text}, averaged over {' and '.join(parts)} at {plan.cost_factor:.1f} times the work"
+    text = f"{text}, averaged over {' and '.join(parts)} at {plan.cost_factor:.1f} times the work"
+    apart = f"; the disagreement of the {plan.looks} looks is stored as uncertainty"
+    return text + apart if plan.options.uncertainty else text
 
 
 def decided_by(plan: Plan) -> str | None:
@@ -167,6 +170,7 @@ def planned(plan: Plan, output: str, *, device: str, dry_run: bool) -> Predictio
         samples=len(plan.samples),
         filled=0,
         models=len(plan.model.files),
+        uncertainty=plan.looks if plan.options.uncertainty else None,
         context_share=plan.wasted,
         disk_free=outputs.free_bytes(output),
         expected_seconds=plan.seconds,

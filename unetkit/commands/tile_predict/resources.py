@@ -187,7 +187,7 @@ def memory_for(
     # blended reads a tile's length more on each side.
     seen = channels * (2 * itemsize + 4 + 4 * len(set(ensemble.methods)))
     # Logits, their powers, probabilities, their sums, and what is stored of them.
-    found = len(ensemble.header.class_names) * 24
+    found = len(ensemble.header.class_names) * 24 + (24 if options.uncertainty else 0)
     beside = seen * ((blend + 2) ** 2 if blend else 1) + found * max(1, blend**2)
     held = held_memory()
     if options.max_memory is None:

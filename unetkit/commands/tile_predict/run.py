@@ -136,6 +136,7 @@ class PredictionRun:
             nonfinite=self.plan.options.nonfinite,
             skip_below=self.plan.options.skip_below,
             mask=self._mask(),
+            uncertainty=output.uncertainty(),
         )
 
     def _mask(self) -> Mask | None:
@@ -161,13 +162,8 @@ class PredictionRun:
                     there.add(job.key)
                     self._advance()
                 else:
-                    probabilities, classes = arrays[job.task.name]
-                    yield TakeOverJob(
-                        job,
-                        finished.chunks(probabilities, job),
-                        finished.chunks(classes, job),
-                        left_out=job.key in finished.left_out,
-                    )
+                    known = [finished.chunks(array, job) for array in arrays[job.task.name]]
+                    yield TakeOverJob(job, tuple(known), left_out=job.key in finished.left_out)
 
         def finish(one: TakeOverJob, result: TileDone | None) -> None:
             nonlocal taken
@@ -354,7 +350,7 @@ class PredictionRun:
         classes, task = published.classes(), self._task(made)
         ratios = made.rescaled.ratios if made.rescaled else (Fraction(1), Fraction(1))
         see = partial(at_own_size, like=classes, ratios=ratios)
-        instances = open_image(made.place).labels.get("instances")
+        instances, unsure = open_image(made.place).labels.get("instances"), task.uncertainty
         return Magnified(
             see(task.probabilities, exact=False),
             None if instances is None else see(instances.with_absolute_url(), exact=True),
@@ -363,6 +359,8 @@ class PredictionRun:
             None if instances is None else published.instances(instances.dtype),
             threshold=task.threshold,
             positive=task.positive,
+            uncertainty=None if unsure is None else see(unsure, exact=False),
+            to_uncertainty=published.uncertainty(),
         )
 
     def _separation(self, output: SampleOutput) -> Separation | None:

@@ -138,20 +138,22 @@ def is_background(raw: NDArray[Any], tile: Tile, limit: float | None) -> bool:
 
 
 def background_result(
-    tile: Tile, *, classes: int, background: int, kinds: tuple[np.dtype[Any], np.dtype[Any]]
-) -> tuple[NDArray[Any], NDArray[Any]]:
+    tile: Tile, *, classes: int, background: int, kinds: tuple[np.dtype[Any], ...]
+) -> Result:
     """Return what is stored of a tile that is left out: the class `background` for certain.
 
-    `kinds` are the types of the stored probabilities and classes.
+    `kinds` are the types of the stored probabilities and classes, and of the disagreement where
+    that is stored.
     """
     shape = (tile.y1 - tile.y0, tile.x1 - tile.x0)
     probabilities = np.zeros((classes, *shape), kinds[0])
     probabilities[background] = 255 if kinds[0].kind == "u" else 1
-    return probabilities, np.full(shape, background, kinds[1])
+    unsure = (np.zeros(shape, kind) for kind in kinds[2:])
+    return probabilities, np.full(shape, background, kinds[1]), *unsure
 
 
-# Probabilities and classes of a whole tile, as they are stored.
-Result: TypeAlias = "tuple[NDArray[Any], NDArray[Any]]"
+# Probabilities and classes of a whole tile as they are stored; the disagreement, where asked for.
+Result: TypeAlias = "tuple[NDArray[Any], ...]"
 
 # A slide has few values that fill whole tiles, and a result can take tens of megabytes.
 KEPT = 4
