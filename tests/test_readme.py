@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from unetkit.cli.app import OWN
+from unetkit.commands.demo import command as demo_files
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -83,9 +84,20 @@ def test_every_command_of_the_readme_runs_in_its_order(walked):
     assert (lab / "slide.prediction.zarr" / "zarr.json").exists()
 
 
+def lay_demo(folder):
+    """Lay out the files that `unetkit demo` begins with."""
+    image, truth = demo_files._pair()
+    for name in ("images", "masks", "held-out"):
+        (folder / name).mkdir(parents=True)
+    border = round(image.shape[1] * demo_files.TRAINED_SHARE)
+    demo_files._write_inputs(str(folder), image, truth=truth, border=border)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_of_a_page_runs_where_the_readme_ended(page, walked, tmp_path):
     lab = shutil.copytree(walked[0], tmp_path / "lab")
+    if page.stem == "tutorial":
+        lay_demo(lab / "unetkit-demo")
     program = "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
     assert commands(page) or page.stem in ("figures", "python")
     # One process for them all, since most of the time would be the loading of torch; not this
@@ -110,7 +122,9 @@ def test_the_readme_lists_every_command_and_every_exit_code():
 
 
 def test_pages_are_short_and_what_they_point_to_is_there():
-    assert {page.name for page in INDEX.parent.iterdir()} == {"README.md", *(p.name for p in PAGES)}
+    # The site begins with a page of its own.
+    pages = {page.name for page in INDEX.parent.glob("*.md")}
+    assert pages == {"README.md", "index.md", *(p.name for p in PAGES)}
     for page in (README, INDEX, *PAGES, ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md"):
         text = page.read_text()
         for place, _, heading in re.findall(r"\]\((?!https?:)([^)#]*)(#([^)]*))?\)", text):
