@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,40 @@ def test_the_shell_script_goes_from_images_to_a_prediction_and_again(lab, tmp_pa
     assert "slide.prediction.zarr" in first
     assert (work / "slide.prediction.zarr" / "zarr.json").exists()
     run(command, work, **short)
+
+
+@pytest.fixture
+def slides(lab):
+    """Return a lab with a folder of two slides."""
+    (lab / "slides").mkdir()
+    for name in ("a", "b"):
+        shutil.copy(lab / "big.tif", lab / "slides" / f"{name}.tif")
+    return lab
+
+
+@pytest.mark.skipif(not shutil.which("snakemake"), reason="needs snakemake on the PATH")
+def test_snakemake_makes_a_table_of_every_slide_and_only_what_is_missing(slides):
+    command = ["snakemake", "--snakefile", str(ROOT / "examples" / "Snakefile"), "--cores", "1"]
+    command += ["--config", "train=--set depth=2 --set width=4 --steps 2"]
+    run(command, slides)
+    tables = [slides / "results" / f"{name}.csv" for name in ("a", "b")]
+    assert all("area" in table.read_text().split("\n")[0] for table in tables)
+    before = [table.stat().st_mtime_ns for table in tables]
+    tables[0].unlink()
+    run(command, slides)
+    assert tables[0].exists()
+    assert tables[1].stat().st_mtime_ns == before[1]
+
+
+# The launcher alone is no engine: it fetches that on its first use.
+@pytest.mark.skipif(
+    not shutil.which("nextflow")
+    or subprocess.run(["nextflow", "-version"], capture_output=True, check=False).returncode != 0,
+    reason="needs nextflow on the PATH, and its engine",
+)
+def test_nextflow_makes_a_table_of_every_slide(slides):
+    command = ["nextflow", "run", str(ROOT / "examples" / "slides.nf")]
+    command += ["--train", "--set depth=2 --set width=4 --steps 2"]
+    run(command, slides)
+    for name in ("a", "b"):
+        assert "area" in (slides / "results" / f"{name}.csv").read_text().split("\n")[0]
