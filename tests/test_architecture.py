@@ -23,7 +23,7 @@ BASE = {
     "signals",
     "version",
 }
-MOST_FILES, LONG = 196, 700
+MOST_FILES, LONG = 201, 700
 ROOMS = {
     "zarr": ["storage/*"],
     "numcodecs": ["storage/*"],

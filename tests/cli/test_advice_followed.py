@@ -538,6 +538,8 @@ CASES = [
          values={"--score": "j.json"}),
     Case("must be given to make a page, got --score",
          "review slide.prediction.zarr --score j.json --count 3", judged),
+    Case("what was judged must be a dataset, or y0:y1", "suggest unsure.zarr --judged 5:1,2:3",
+         lambda: run(f"{PREDICT} --tta flips --uncertainty -o unsure.zarr -q")),
     # eval, measure, export
     Case("eval must get one prediction", "eval cells.zarr",
          lambda: [shutil.copytree("cells.zarr", f"{n}.zarr") for n in ("a", "b", "truth")]),
@@ -610,6 +612,10 @@ EXCUSED = {
     "objects must be of the classes {}, got the class {}": "the same",
     "output must be probabilities or classes for a Dask array": "said from Python alone;"
     " tests/commands/tile_predict/test_arrays.py",
+    "must have a layer of uncertainty, got none": "what it writes is named instead, which is"
+    " tests/commands/test_suggest.py",
+    "a rectangle that was judged must be of a single image": "the same",
+    "geojson must be of a single image": "the same",
     "unetkit review {}": "a browser saves the file; tests/views/test_review_page.py follows it",
     "must be what a page of 'unetkit review' saved": "the same",
     "Start with: unetkit demo": "minutes; tests/commands/demo walks it, and what it proposes",

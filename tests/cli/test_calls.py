@@ -99,6 +99,13 @@ review a.zarr --count 50 --seed 3 --image b.zarr --channels DAPI,2 --labels cell
 -> 'a.zarr', count=50, seed=3, image='b.zarr', channels='DAPI,2', labels='cells', axes='zyx',
     output='r.html', overwrite=True, scheduler='sync', workers=2
 
+suggest a.zarr --count 9 --window 128 --judged 0:9,3:8 --judged b.zarr --image b.zarr
+    --channels DAPI -o s.csv --geojson s.geojson --sheet s.png --overwrite --scheduler sync
+    --workers 2
+-> 'a.zarr', count=9, window=128, judged=('0:9,3:8', 'b.zarr'), image='b.zarr',
+    channels='DAPI', output='s.csv', geojson='s.geojson', sheet='s.png', overwrite=True,
+    scheduler='sync', workers=2
+
 review a.zarr --score t.zarr --region b.zarr
 -> 'a.zarr', score='t.zarr', region='b.zarr'
 
@@ -148,7 +155,7 @@ plugins new folder
 # As little as may be typed.
 LEAST = ["import images c.zarr", "augment a.zarr c.zarr", "weights a.zarr", "train a.zarr"]
 LEAST += ["tile-predict a.zarr --model a.st", "eval a.zarr b.zarr", "measure a.zarr"]
-LEAST += ["review a.zarr", "export a.zarr", "demo"]
+LEAST += ["review a.zarr", "suggest a.zarr", "export a.zarr", "demo"]
 LEAST += ["models show unet", "models check unet", "models export model.safetensors"]
 
 

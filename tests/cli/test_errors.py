@@ -86,6 +86,12 @@ REFUSED = """
 3 measure here absent.zarr
 3 measure here --region absent.geojson
 2 measure here --rim outside
+2 suggest here --count 0
+2 suggest here --window 8
+2 suggest here --scheduler many
+2 suggest here --sheet a.jpg
+3 suggest absent.zarr
+3 suggest here --image absent.zarr
 2 review here --count 0
 2 review here --seed=-1
 2 review here --scheduler many
@@ -147,6 +153,7 @@ REFUSED = """
 4 export here --to coco
 4 weights slide.zarr
 4 weights made.zarr
+4 suggest here -o made.zarr
 4 review here -o made.zarr
 4 eval here here --objects made.zarr
 4 eval here here --report made.zarr

@@ -34,7 +34,8 @@ def test_the_commands_are_those_of_the_path(typed, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     out = typed(["--help"]).out
     path = ["import", "augment", "weights", "remove", "train", "tile-predict", "tune", "eval"]
-    path += ["measure", "review", "export", "info", "verify", "demo", "models", "plugins"]
+    path += ["measure", "suggest", "review", "export", "info", "verify", "demo"]
+    path += ["models", "plugins"]
     rows = [line.split()[1] for line in out.splitlines() if line.startswith("\u2502 ")]
     assert [name for name in rows if name in HOMES] == path
     assert [name.split(".")[0] for name in headings(out)] == ["Options", "1", "2", "3", "4"]

@@ -188,6 +188,7 @@ COMMANDS = {
             written(),
             "slide.prediction.zarr slide.zarr --csv cells.csv",
         ),
+        Command("suggest", "suggest:suggest", written(), "slide.prediction.zarr --count 5"),
         Command("review", "review:review", reviewed, "slide.prediction.zarr --count 100"),
         Command(
             "export",

@@ -20,8 +20,7 @@ from unetkit.engine.measuring import (
     pieces_with,
 )
 from unetkit.engine.regions import count_in_regions, open_regions
-from unetkit.errors import InputError, MissingError, UsageError, command_line
-from unetkit.geometry.sizes import are_proportional
+from unetkit.errors import InputError, UsageError, command_line
 from unetkit.progress import SILENT, Progress, Together, collects_warnings, warn
 from unetkit.scores.bootstrap import LEVEL, share_interval
 from unetkit.storage import urls
@@ -31,6 +30,7 @@ from unetkit.storage.images import detect
 from unetkit.storage.journal import CHUNK_LIST, FOLDER
 from unetkit.storage.outputs import HEADER_LIMIT, check_file, output_name
 from unetkit.storage.pixel_size import plane_pixel
+from unetkit.storage.predicted_images import predicted_images
 from unetkit.storage.pyramids import downscale_factor, downscaled
 from unetkit.views.page import edge_path, image_uri, page
 
@@ -240,7 +240,7 @@ def review(
     target = output or output_name(prediction, ".review.html")
     check_file(target, overwrite=overwrite, begins=BEGINS)
     found = _open(prediction, axes, labels, progress)
-    images = _images(prediction, found, image, axes=axes, channels=channels)
+    images = predicted_images(found, image, axes=axes, channels=channels)
     population = _listed(found, run, progress)
     if count > population.total:
         warn(progress, f"there are only {population.total:,} objects, which are all to be judged")
@@ -295,45 +295,6 @@ def _open(url: str, axes: str | None, labels: str | None, progress: Progress) ->
     if left:
         warn(progress, f"{listed_names(left)} of {url} have no instances and are left out")
     return replace(found, samples=kept)
-
-
-def _images(
-    prediction: str, found: Dataset, told: str | None, *, axes: str | None, channels: str | None
-) -> list[Image]:
-    """Find the image of each prediction: the one that is told, the one it was made of, or its own.
-
-    A prediction knows the name of its image, and no folder.
-    """
-    provenance = found.attributes.get("prediction")
-    source = provenance.get("source") if isinstance(provenance, dict) else None
-    url = told or (prediction if source is None else _beside(prediction, str(source)))
-    axes = axes if detect(url) in ("stack", "array") else None
-    pictures = open_dataset(url, axes=axes, channels=channels, mixed=True)
-    alone = len(found.samples) == len(pictures.samples) == 1
-    chosen = [pictures.samples[0] if alone else pictures[one.name] for one in found.samples]
-    for sample, picture in zip(found.samples, chosen, strict=True):
-        sizes = [(a.height, a.width) for a in (sample.labels("instances"), picture.data)]
-        planes = [a.planes for a in (sample.labels("instances"), picture.data)]
-        if planes[0] != planes[1] or not are_proportional(*sizes):
-            got = " and ".join(f"{n} x {h} x {w}" for n, (h, w) in zip(planes, sizes, strict=True))
-            raise InputError(
-                f"image {picture.name!r} must be that of its objects, got {got} planes, rows and"
-                " columns; name the image that was predicted with --image"
-            )
-    return [picture.image for picture in chosen]
-
-
-def _beside(prediction: str, source: str) -> str:
-    """Find the image from which a prediction was made."""
-    clean = prediction.rstrip("/")
-    places = [clean[: len(clean) - len(urls.base_name(clean))] + source, source]
-    for place in places:
-        if urls.exists(place):
-            return place
-    raise MissingError(
-        f"the image of {prediction} must be beside it, got no {source!r} there; say where it is"
-        " with --image"
-    )
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,20 @@ def check_new_review(
         check_file(output or output_name(prediction, ".review.html"), overwrite=False, begins="")
 
 
+def check_new_suggestion(
+    overwrite: bool,
+    *,
+    prediction: str,
+    output: str | None,
+    geojson: str | None,
+    sheet: str | None,
+) -> None:
+    """Refuse files of proposed windows that are there."""
+    for path in (output or output_name(prediction, ".suggested.csv"), geojson, sheet):
+        if path is not None and not overwrite:
+            check_file(path, overwrite=False, begins="")
+
+
 def is_there(url: str) -> bool:
     """Tell whether anything is in an output's place, but for what a broken publishing left."""
     return exists(url) and not (is_remote(url) and atomic.is_half_there(url))

@@ -196,11 +196,14 @@ def cover_picture(image: npt.NDArray[np.generic], classes: npt.NDArray[np.intege
     return png_bytes(np.concatenate([panel.picture for panel in panels], axis=1))
 
 
-def weight_panel(weights: npt.NDArray[np.floating], caption: str = "") -> Panel:
-    """Show a weight map as colours, with the scale beside it."""
-    finite = weights[np.isfinite(weights)]
-    # An all-zero map still needs a scale.
-    high = float(finite.max(initial=0.0)) or 1.0
+def weight_panel(
+    weights: npt.NDArray[np.floating], caption: str = "", *, high: float | None = None
+) -> Panel:
+    """Show a weight map as colours, with the scale beside it, which ends at `high`."""
+    if high is None:
+        finite = weights[np.isfinite(weights)]
+        # An all-zero map still needs a scale.
+        high = float(finite.max(initial=0.0)) or 1.0
     picture = heat(_nearest(weights, _panel_size(weights.shape)), low=0.0, high=high)
     return Panel(picture, caption, ColourBar(0.0, high))
 
