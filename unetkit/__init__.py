@@ -1,7 +1,7 @@
 """unetkit: from annotated microscopy images to seamless segmentations of slides of any size.
 
 Every command of the command line is a function of the same job here, with the same options:
-`import_images`, `augment`, `weights`, `train`, `tile_predict`, `evaluate`, `measure`,
+`import_images`, `augment`, `weights`, `train`, `tile_predict`, `evaluate`, `measure`, `view`,
 `review`, `export_prediction`, `info` and `demo`; `remove_samples`, `list_models`, `show_model`,
 `export_model`, `list_plugins` and `new_plugin` are what `unetkit remove`,
 `unetkit models` and `unetkit plugins` run, and `unetkit.testing` checks a model or a reader.
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from unetkit.commands.tile_predict.arrays import load_model, predict
     from unetkit.commands.tile_predict.command import tile_predict
     from unetkit.commands.train.command import train
+    from unetkit.commands.view import view
     from unetkit.commands.weights.command import weights
     from unetkit.errors import UnetkitError
     from unetkit.geometry.sizes import SizeContract
@@ -66,6 +67,7 @@ __all__ = [
     "suggest",
     "tile_predict",
     "train",
+    "view",
     "weights",
 ]
 
@@ -97,6 +99,7 @@ _HOMES = {
     "suggest": "unetkit.commands.suggest",
     "tile_predict": "unetkit.commands.tile_predict.command",
     "train": "unetkit.commands.train.command",
+    "view": "unetkit.commands.view",
     "weights": "unetkit.commands.weights.command",
 }
 

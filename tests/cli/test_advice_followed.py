@@ -526,6 +526,9 @@ CASES = [
          instead={"cells.zarr": "slide.prediction.zarr"}),
     Case("options must be set for an installed model",
          "models check model.safetensors --set width=2", open_end=True),
+    # view, which ends where it draws a picture, if there is a browser
+    Case("choose with --sample {}", "view cells.zarr --png a.png", open_end=True),
+    Case("overwrite must be given with a picture", "view slide.zarr --overwrite", open_end=True),
     # review
     Case("say where it is with --image", "review slide.prediction.zarr --count 3",
          lambda: Path("slide.zarr").rename("away.zarr"), values={"--image": "away.zarr"}),
@@ -686,6 +689,10 @@ EXCUSED = {
     "lay in several shapes": "a rule that is chosen is told of likewise",
     "NaN or Inf around row": "an image that changes while it is read",
     "pip install 'unetkit[": "an environment without a package",
+    "napari must be installed": "the same",
+    "a browser must be installed": "a machine without a browser; tests/commands/test_view.py",
+    "the browser must draw the page": "the same",
+    "name a table that 'unetkit measure'": "another command's table; storage/test_marks.py",
     "the models' own decisions differ": "models that were tuned apart",
     "must come with a package, got": "the extra onnx, and seconds; commands/test_export_model.py",
     "a package must take any size": "the same",

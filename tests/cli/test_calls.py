@@ -94,6 +94,17 @@ measure a.zarr b.zarr --csv c.csv --region t.zarr --rim touch --labels cells --a
 -> 'a.zarr', 'b.zarr', csv='c.csv', region='t.zarr', rim='touch', labels='cells', axes='zyx',
     pixel_size='0.5um', scheduler='sync', workers=2, overwrite=True
 
+view a.zarr b.zarr t.zarr --image b.zarr --sample one --channels DAPI,2 --axes zyx --points t.zarr
+    --png a.png --overwrite
+-> 'a.zarr', 'b.zarr', 't.zarr', image='b.zarr', sample='one', channels='DAPI,2', axes='zyx',
+    points='t.zarr', png='a.png', overwrite=True
+
+view a.zarr --open
+-> 'a.zarr', open_page=True
+
+view a.zarr --napari
+-> 'a.zarr', napari=True
+
 review a.zarr --count 50 --seed 3 --image b.zarr --channels DAPI,2 --labels cells --axes zyx
     -o r.html --overwrite --scheduler sync --workers 2
 -> 'a.zarr', count=50, seed=3, image='b.zarr', channels='DAPI,2', labels='cells', axes='zyx',
@@ -155,7 +166,7 @@ plugins new folder
 # As little as may be typed.
 LEAST = ["import images c.zarr", "augment a.zarr c.zarr", "weights a.zarr", "train a.zarr"]
 LEAST += ["tile-predict a.zarr --model a.st", "eval a.zarr b.zarr", "measure a.zarr"]
-LEAST += ["review a.zarr", "suggest a.zarr", "export a.zarr", "demo"]
+LEAST += ["view a.zarr", "review a.zarr", "suggest a.zarr", "export a.zarr", "demo"]
 LEAST += ["models show unet", "models check unet", "models export model.safetensors"]
 
 
@@ -174,6 +185,9 @@ class Answer:
     holds = True
 
     def check(self):
+        pass
+
+    def wait(self):
         pass
 
     def to_dict(self):

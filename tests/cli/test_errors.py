@@ -92,6 +92,11 @@ REFUSED = """
 2 suggest here --sheet a.jpg
 3 suggest absent.zarr
 3 suggest here --image absent.zarr
+2 view here --png picture.jpg
+2 view here --axes q
+3 view absent.zarr
+3 view here --image absent.zarr
+3 view here --points absent.csv
 2 review here --count 0
 2 review here --seed=-1
 2 review here --scheduler many

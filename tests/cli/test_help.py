@@ -21,7 +21,7 @@ run = partial(python, "-m", "unetkit")
 def flags(command):
     """Return what help must list of a command."""
     options = [o for o in parameters_of(declared(HOMES[command])).values() if not o.is_argument]
-    names = {o.name: "--set" if o.name == "options" else f"--{o.name}" for o in options}
+    names = {o.name: (o.shown.flags or (f"--{o.name}",))[0] for o in options}
     listed = [flag.replace("_", "-") for name, flag in names.items() if name != "progress"]
     return [*listed, *OWN.get(command, []), "--json", "--help"]
 
@@ -34,7 +34,7 @@ def test_the_commands_are_those_of_the_path(typed, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     out = typed(["--help"]).out
     path = ["import", "augment", "weights", "remove", "train", "tile-predict", "tune", "eval"]
-    path += ["measure", "suggest", "review", "export", "info", "verify", "demo"]
+    path += ["measure", "suggest", "view", "review", "export", "info", "verify", "demo"]
     path += ["models", "plugins"]
     rows = [line.split()[1] for line in out.splitlines() if line.startswith("\u2502 ")]
     assert [name for name in rows if name in HOMES] == path

@@ -90,6 +90,13 @@ def reviewed(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
         console.found(report, json=json, layout=tables.reviewed)
 
 
+def viewed(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
+    """Say where it is to be seen, and serve it until Ctrl-C, which is how it is meant to end."""
+    view = call(quiet=quiet)
+    console.written(view, json=json, quiet=quiet, layout=tables.viewed)
+    view.wait()
+
+
 def evaluated(
     call: Call,
     *,
@@ -189,6 +196,7 @@ COMMANDS = {
             "slide.prediction.zarr slide.zarr --csv cells.csv",
         ),
         Command("suggest", "suggest:suggest", written(), "slide.prediction.zarr --count 5"),
+        Command("view", "view:view", viewed, "slide.prediction.zarr --open"),
         Command("review", "review:review", reviewed, "slide.prediction.zarr --count 100"),
         Command(
             "export",

@@ -362,6 +362,16 @@ def reviewed(document: Document) -> list[RenderableType]:
     return [*parts, Text(told, style="dim")]
 
 
+def viewed(document: Document) -> list[RenderableType]:
+    """Lay out the layers of a view, and how it ends."""
+    layers = [
+        {"layer": row["name"], "kind": row["kind"], "shown": "yes" if row.get("shown", 1) else "no"}
+        for row in document["layers"]
+    ]
+    end = [Text("Open the link in a browser; Ctrl-C ends it.", style="dim")]
+    return [table(layers), *(end if document["url"] else [])]
+
+
 def _reviewed_place(place: Document, percent: str) -> Document:
     right, *faults = place["rates"]
     named = {n: place[n] for n in ("name", "sample", "region", "region_name") if n in place}

@@ -148,17 +148,41 @@ def heat(values: npt.NDArray[np.floating], *, low: float, high: float) -> Rgb:
     return np.round(np.stack(bands, axis=-1)).astype(np.uint8)
 
 
+def contrast(
+    planes: npt.NDArray[np.number], *, low: float = 1.0, high: float = 99.5
+) -> npt.NDArray[np.number]:
+    """Find what becomes black and what becomes white of each (Y, X) plane: two of its percentiles.
+
+    Shape (2, ..., 1, 1); equal for a constant plane alone.
+    """
+    # The lower pixel value, not one in between: a constant plane keeps a span of exactly 0.
+    ends = np.percentile(planes, (low, high), axis=(-2, -1), keepdims=True, method="lower")
+    widest = np.percentile(planes, (0, 100), axis=(-2, -1), keepdims=True)
+    # A few bright specks on an even ground lie beyond both percentiles: show them all the same.
+    return np.asarray(np.where(ends[1] > ends[0], ends, widest))
+
+
+def channel_colours(count: int) -> Rgb:
+    """Choose colours (C, 3) to be added up: one channel is grey, three are red, green, blue.
+
+    Of others the first six have colours of their own, and the rest are grey.
+    """
+    if count == 3:
+        return np.eye(3, dtype=np.uint8) * 255
+    chosen = np.full((count, 3), 255, np.uint8)
+    if count > 1:
+        own = _CHANNEL_COLOURS[:count]
+        chosen[: len(own)] = np.round(own * 255)
+    return chosen
+
+
 def _finite(image: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
     return np.nan_to_num(image.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _stretch(planes: npt.NDArray[np.float32], *, low: float, high: float) -> Rgb:
     """Stretch each (Y, X) plane between two of its percentiles."""
-    # The lower pixel value, not one in between: a constant plane keeps a span of exactly 0.
-    ends = np.percentile(planes, (low, high), axis=(-2, -1), keepdims=True, method="lower")
-    widest = np.percentile(planes, (0, 100), axis=(-2, -1), keepdims=True)
-    # A few bright specks on an even ground lie beyond both percentiles: show them all the same.
-    bottom, top = np.where(ends[1] > ends[0], ends, widest)
+    bottom, top = contrast(planes, low=low, high=high)
     span = np.where(top > bottom, top - bottom, np.inf)
     part = ((planes - bottom) / span).clip(0, 1)
     result: Rgb = np.round(part * 255).astype(np.uint8)
