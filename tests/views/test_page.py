@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -12,6 +13,24 @@ from unetkit.commands.evaluate.command import evaluate
 from unetkit.storage.datasets import DatasetWriter
 from unetkit.views.page import BEGINS, overlay, page
 
+# Keys as selenium counts them.
+HOME, RIGHT = "\ue011", "\ue014"
+# How many pixels of a chart have the colour of the first line, once it is drawn.
+DRAWN = """
+const [figure, done] = arguments, { width, height } = figure.querySelector("canvas");
+requestAnimationFrame(() => requestAnimationFrame(() => {
+  const style = getComputedStyle(document.documentElement).getPropertyValue("--first").trim();
+  const wanted = [1, 3, 5].map(n => parseInt(style.slice(n, n + 2), 16));
+  const copy = Object.assign(document.createElement("canvas"), { width, height });
+  const context = copy.getContext("2d", { willReadFrequently: true });
+  context.drawImage(figure.querySelector("canvas"), 0, 0);
+  const { data } = context.getImageData(0, 0, width, height);
+  let count = 0;
+  const same = n => wanted.every((v, k) => Math.abs(data[n + k] - v) < 3);
+  for (let n = 0; n < data.length; n += 4) count += same(n);
+  done(count);
+}));
+"""
 EVIL = "</script><img src=x onerror=alert(1)>"
 
 
@@ -58,11 +77,30 @@ def test_names_never_become_markup():
     assert json.loads(data.group(1)) == {"prediction": EVIL}
 
 
+@pytest.mark.parametrize(
+    ("template", "name"), [("report", "eval"), ("training", "train"), ("review", "review")]
+)
+def test_pages_share_a_frame_and_a_style_and_bring_the_charts_only_where_they_have_some(
+    template, name
+):
+    text = page({"a": "{{style}} {{data}}"}, template=f"{template}.html")
+    assert f'name="generator" content="unetkit {name}"' in text[:500]
+    assert text.count("<style>") == text.count("</style>") == text.count("</body>") == 1
+    assert text.count("<script") == text.count("</script>") == 2
+    style = (files("unetkit") / "data" / "page.css").read_text().strip()
+    assert style in text
+    # A value that looks like a place to fill is shown as it is.
+    assert re.findall(r"\{\{\w+\}\}", text) == ["{{style}}", "{{data}}"]
+    has_charts = template != "review"
+    licence = (files("unetkit") / "data" / "uplot" / "LICENSE").read_text().strip()
+    assert (licence in text) == ("var uPlot=" in text) == has_charts
+
+
 def test_the_page_asks_for_nothing(report):
     text = report.read_text()
     assert "default-src 'none'" in text
-    outside = set(re.findall(r"https?://[^\"'\s]+", text)) - {"http://www.w3.org/2000/svg"}
-    assert outside == set()
+    # The charts' library says in a remark where it comes from.
+    assert set(re.findall(r"https?://[^\"'\s]+", text)) == {"https://github.com/leeoniya/uPlot"}
 
 
 def test_outlines_are_layers_of_the_picture():
@@ -226,7 +264,25 @@ def test_a_probability_map_has_its_curves_and_what_is_missing_its_reason(browser
     titles = [e.text for e in browser.find_elements("css selector", "figcaption")]
     assert titles[1] == "Foreground: precision and recall"
     assert titles[2].startswith("Foreground: Dice by threshold, best 0.")
-    assert len(browser.find_elements("css selector", "figure:nth-child(3) circle")) == 50
+    # The arrow keys read out what is drawn, point by point.
+    figure = browser.find_element("css selector", "figure:nth-of-type(3)")
+    data = json.loads(browser.find_element("id", "data").get_attribute("textContent"))
+    known = [row for row in data["curve"] if row["dice"] is not None]
+    assert len(known) == 50
+    figure.send_keys(HOME)
+    read = []
+    for _ in known:
+        cells = figure.find_elements("css selector", ".u-legend .u-value")
+        read.append([float(cell.text) for cell in cells])
+        figure.send_keys(RIGHT)
+    expected = sorted([row["threshold"], row["dice"]] for row in known)
+    assert read == [pytest.approx(one, abs=1e-4) for one in expected]
+    # And the line is there, in its colour, in either light.
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        assert browser.execute_async_script(DRAWN, figure) > 100
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     missing = browser.find_element("id", "nulls").text
     assert "boundary f" in missing
     assert "worked out with --borders" in missing

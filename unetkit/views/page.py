@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 # How every such page begins; a file that begins so may be replaced.
 BEGINS = "<!doctype html><!-- unetkit eval -->"
+# What a template is made of.
+_PARTS = re.compile(
+    r"<title>unetkit (?P<name>\w+)</title>\n<style>\n(?P<style>.*?)</style>\n"
+    r"(?P<body>.*)<script>\n(?P<script>.*)</script>",
+    flags=re.DOTALL,
+)
 # Own choice: blue and orange stay apart for most colour-blind readers, and on grey.
 COLOURS = {"truth": (64, 196, 255), "prediction": (255, 159, 28)}
 
@@ -64,17 +71,41 @@ def edge_path(labels: npt.NDArray[Any]) -> str:
 def page(contents: dict[str, Any], *, template: str = "report.html") -> str:
     """Put plain values into a page of this package, HTML that asks nothing of any network.
 
-    Names in `contents` may be anything, as they are only ever shown as text.
+    A template holds a title, a style, a body and a script of its own. All share a frame, a style
+    sheet and the script beside it; charts, and the library that draws them, come along where the
+    template has some. Names in `contents` may be anything, as they are only ever shown as text.
     """
-    folder = files("unetkit").joinpath("data")
-    empty, style = (
-        folder.joinpath(name).read_text(encoding="utf-8") for name in (template, "page.css")
-    )
+    parts = _PARTS.fullmatch(_read(template))
+    if parts is None:
+        raise ValueError(f"{template} must be a title, a style, a body and a script")
+    styles, scripts = ["page.css"], ["page.js"]
+    if "chart(" in parts["script"]:
+        styles.insert(0, "uplot/uPlot.min.css")
+        scripts = ["uplot/uPlot.iife.min.js", *scripts, "chart.js"]
     data = json.dumps(contents, allow_nan=False)
     # Nothing in a name may end the element that holds the data.
     for sign in "<>&":
         data = data.replace(sign, f"\\u{ord(sign):04x}")
-    return empty.replace("STYLE", style, 1).replace("DATA", data, 1)
+    filled = {
+        "name": parts["name"],
+        "style": "\n".join([*map(_read, styles), parts["style"]]),
+        "body": parts["body"],
+        "data": data,
+        "script": "\n".join(
+            [_licence() if len(scripts) > 1 else "", *map(_read, scripts), parts["script"]]
+        ),
+    }
+    # In one pass, so that what was filled in is not searched for places to fill.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: filled[match[1]], _read("page.html"))
+
+
+def _read(name: str) -> str:
+    return files("unetkit").joinpath("data", *name.split("/")).read_text(encoding="utf-8").strip()
+
+
+def _licence() -> str:
+    """Return what every copy of the charts' library has to say, as a comment."""
+    return f"/* uPlot:\n{_read('uplot/LICENSE')} */"
 
 
 def png_uri(content: bytes) -> str:

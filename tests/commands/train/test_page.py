@@ -145,7 +145,7 @@ def test_a_browser_opens_it_at_a_phones_width_and_asks_no_network(here, scheme):
         ready, wide, charts, pictures, paper, loaded, unsaid = browser.execute_script(
             "return [document.documentElement.dataset.ready,"
             " document.documentElement.scrollWidth,"
-            " document.querySelectorAll('svg .curve').length,"
+            " document.querySelectorAll('.charts .u-legend .u-series:not(:first-child)').length,"
             " [...document.images].filter(i => i.naturalWidth > 0).length,"
             " getComputedStyle(document.body).backgroundColor,"
             " performance.getEntriesByType('resource').map(e => e.name),"
