@@ -1,5 +1,6 @@
 """Planes of arrays of any axes: read, written by whole chunks, sent to other processes."""
 
+import itertools
 import pickle
 import subprocess
 import sys
@@ -80,6 +81,20 @@ def test_a_stored_array_is_an_array_of_its_axes_at_once_and_lazily(axes, picked,
     part = (slice(1, 2),) * len(axes)
     np.testing.assert_array_equal(lazy[part].compute(), array[part])
     assert data.to_dask(chunks=-1).numblocks == (1,) * len(axes)
+
+
+PARTS = [1, -1, slice(None), slice(None, None, 2), slice(None, None, -2), slice(3, 0, -1)]
+
+
+@pytest.mark.parametrize("axes", ["yx", "cyx", "xtyc"])
+def test_places_and_steps_of_a_lazy_array_are_those_of_numpy(axes, tmp_path):
+    array = np.arange(6**4, dtype="u2").reshape(6, 6, 6, 6)[(..., *[0] * (4 - len(axes)))]
+    array = np.ascontiguousarray(array)
+    node = stored(tmp_path, array, chunks=(4,) * len(axes))
+    lazy = plane_array(node, axes=axes, has_channels=True).to_dask()
+    for part in itertools.product(PARTS, repeat=2):
+        for index in (part, (..., *part)):
+            np.testing.assert_array_equal(lazy[index].compute(), array[index])
 
 
 def test_a_lazy_array_reads_only_what_is_asked_of_it(tmp_path):

@@ -386,9 +386,13 @@ class IndexedPlanes:
         """The type of the pixels."""
         return self.planes.dtype
 
-    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray[Any, Any]:
+    def __getitem__(self, index: tuple[slice | int, ...]) -> np.ndarray[Any, Any]:
+        """Read a part, one place or a slice along each axis, as Dask makes them of its own."""
+        # A whole number is a span of one place, whose axis goes in the end.
         spans = {
-            axis: range(size)[where]
+            axis: range(size)[
+                where if isinstance(where, slice) else slice(where, where + 1 or None)
+            ]
             for axis, size, where in zip(self.planes.axes, self.shape, index, strict=True)
         }
         t, z, c, y, x = (spans.get(axis, range(1)) for axis in "tzcyx")
@@ -398,10 +402,12 @@ class IndexedPlanes:
             source = self.planes.pick(c) if few else self.planes
             for place in itertools.product(range(len(t)), range(len(z))):
                 plane = t[place[0]] * self.planes.size("z") + z[place[1]]
-                found[place] = source.read(plane, y[0], y[-1] + 1, x[0], x[-1] + 1)
+                block = source.read(plane, min(y), max(y) + 1, min(x), max(x) + 1)
+                found[place] = block[..., :: y.step, :: x.step]
         kept = found[tuple(slice(None) if axis in spans else 0 for axis in "tzcyx")]
         letters = [axis for axis in "tzcyx" if axis in spans]
-        return kept.transpose([letters.index(axis) for axis in self.planes.axes])
+        turned = kept.transpose([letters.index(axis) for axis in self.planes.axes])
+        return turned[tuple(slice(None) if isinstance(where, slice) else 0 for where in index)]
 
 
 # Chunks from this size on, in bytes, are decoded once for all tiles that lie in them: our choice,
