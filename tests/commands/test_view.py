@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -48,7 +49,8 @@ def predicted(slide):
 
 
 def shown(report):
-    return {layer["name"]: layer["shown"] for layer in report.to_dict()["layers"]}
+    layers = report.to_dict()["layers"]
+    return {layer["name"]: layer["shown"] for layer in layers if layer["kind"] != "marks"}
 
 
 def test_a_prediction_is_shown_over_the_image_it_was_made_of(predicted, opened):
@@ -212,15 +214,28 @@ def test_it_serves_until_ctrl_c_which_is_a_good_end(predicted):
         assert process.stderr.read() == b""
 
 
-def test_the_same_layers_are_handed_to_napari(predicted, monkeypatch):
-    """Without napari: what is handed on is what napari takes, levels of lazy arrays."""
-    pytest.importorskip("napari", reason="napari is not installed")
-    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
-    report = view(predicted)
-    report.close()
-    viewer = napari.show(report.scene, wait=False)
-    assert [layer.name for layer in viewer.layers] == list(shown(report))
-    viewer.close()
+def test_the_same_layers_are_handed_to_napari(slide, kit):
+    """What napari holds is read as it is looked at, at the same places in micrometres."""
+    components = pytest.importorskip("napari.components", reason="napari is not installed")
+    _, planes = kit.image("deep.zarr", (2, 3, 70, 80), axes="czyx", dtype="u2")
+    Path("w.csv").write_text("plane,y0,x0,y1,x1\n2,10,20,30,40\n")
+    Path("p.csv").write_text("plane,y,x\n0,10,20\n")
+    for table, placed in (("w.csv", [[2, 9.5, 19.5]]), ("p.csv", [[0, 10, 20]])):
+        report = view("deep.zarr", points=table)
+        report.close()
+        scene = replace(report.scene, pixel={"y": 0.5, "x": 0.25})
+        viewer = components.ViewerModel()
+        napari.add_layers(viewer, scene)
+        assert [layer.name for layer in viewer.layers] == [*shown(report), table]
+        for number, layer in enumerate(scene.layers):
+            own = viewer.layers[number]
+            np.testing.assert_array_equal(np.asarray(own.data), planes[:, layer.channel])
+            assert tuple(own.contrast_limits) == layer.contrast
+            assert own.scale.tolist() == [1, 0.5, 0.25]
+        assert viewer.dims.current_step[0] == 1
+        corner = np.asarray(viewer.layers[-1].data).reshape(-1, 3)[:1]
+        np.testing.assert_allclose(corner, placed)
+        assert viewer.layers[-1].scale.tolist() == [1, 0.5, 0.25]
 
 
 def test_an_uncommon_attribute_is_no_prediction(slide, opened):

@@ -26,7 +26,7 @@ from unetkit.views.layers import (
     scene_of,
     uncertainty_layers,
 )
-from unetkit.views.neuroglancer import MOST_MARKS, SIZE, Shown
+from unetkit.views.neuroglancer import MOST_MARKS, PANE, SIZE, Shown
 from unetkit.views.pictures import png_bytes
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def view(
     if napari:
         napari_view.show(shown)
         return View(None, None, shown)
-    server = Shown(shown, told=progress.note)
+    server = Shown(shown, window=PANE if png is None else SIZE, told=progress.note)
     if png is None:
         if open_page and not webbrowser.open(server.url):
             warn(progress, "no browser could be opened; open the link yourself")

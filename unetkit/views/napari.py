@@ -11,12 +11,8 @@ if TYPE_CHECKING:
     from unetkit.views.layers import Layer, Level, Scene
 
 
-def show(scene: Scene, *, wait: bool = True) -> Any:
-    """Open a scene in napari and, if `wait`, come back when its window is closed.
-
-    Pixels are read as they are shown. Without `wait` there is no window; returns the
-    ``napari.Viewer``.
-    """
+def show(scene: Scene) -> None:
+    """Open a scene in napari, and come back when its window is closed."""
     try:
         import napari
     except ImportError as error:
@@ -24,7 +20,14 @@ def show(scene: Scene, *, wait: bool = True) -> Any:
             f"napari must be installed to show layers in it, got: {error}; pip install"
             " 'napari[all]', or leave --napari out"
         ) from error
-    viewer = napari.Viewer(title=scene.title, show=wait)
+    add_layers(napari.Viewer(title=scene.title), scene)
+    napari.run()
+
+
+def add_layers(viewer: Any, scene: Scene) -> None:
+    """Add what a scene holds to a viewer of napari, to be read as it is shown."""
+    from napari.utils import Colormap
+
     for layer in scene.layers:
         levels = [_lazy(scene, layer, level) for level in layer.levels]
         told: dict[str, Any] = {
@@ -39,16 +42,13 @@ def show(scene: Scene, *, wait: bool = True) -> Any:
             viewer.add_labels(data, **told, opacity=0.5)
         else:
             colour = [part / 255 for part in layer.colour]
-            colours = napari.utils.Colormap([[0, 0, 0], colour], name=layer.name)
+            colours = Colormap([[0, 0, 0], colour], name=layer.name)
             told |= {"contrast_limits": layer.contrast, "colormap": colours}
             viewer.add_image(data, **told, blending="additive")
     _add_marks(viewer, scene)
     for axis, at in scene.place(scene.plane).items():
         if axis in scene.sizes:
             viewer.dims.set_current_step(list(scene.sizes).index(axis), at)
-    if wait:
-        napari.run()
-    return viewer
 
 
 def _lazy(scene: Scene, layer: Layer, level: Level) -> Any:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-# The size of a picture, and of the window that the first view is laid out for.
-SIZE = (1280, 800)
+# The size of a picture, and of what the page's controls leave of a window of that size.
+SIZE, PANE = (1280, 800), (960, 600)
 # Our choices: how far apart a mark's window and the picture's borders are, and the least that is
 # shown around a mark, in pixels of the image.
 AROUND, NEAR = 3.0, 200
@@ -29,8 +29,10 @@ MOST_MARKS = 10_000
 KEYS = {"keyj": ("unetkit-next", 1), "keyk": ("unetkit-previous", -1)}
 
 
-def state_of(scene: Scene, url_of: Callable[[int], str]) -> Json:
+def state_of(scene: Scene, url_of: Callable[[int], str], *, window: tuple[int, int] = PANE) -> Json:
     """Describe a scene as neuroglancer does, each layer read from where `url_of` its number says.
+
+    Its image fills a `window` of a width and a height.
 
     References
     ----------
@@ -51,7 +53,7 @@ def state_of(scene: Scene, url_of: Callable[[int], str]) -> Json:
         "dimensions": dimensions,
         "displayDimensions": [axis for axis in axes if axis in "xyz"],
         "position": [place[axis] for axis in axes],
-        "crossSectionScale": _fitting(scene, scene.sizes["y"], scene.sizes["x"]),
+        "crossSectionScale": _fitting(scene, scene.sizes["y"], scene.sizes["x"], window),
         "layers": layers,
         "layout": "xy",
         "showAxisLines": False,
@@ -65,11 +67,11 @@ def _unit(scene: Scene, axis: str) -> list[Any]:
     return [scene.pixel[axis] * 1e-6, "m"] if axis in scene.pixel else [1, ""]
 
 
-def _fitting(scene: Scene, height: float, width: float) -> float:
+def _fitting(scene: Scene, height: float, width: float, window: tuple[int, int] = PANE) -> float:
     """Return the scale, in pixels of the image for one of the page, at which a box is seen."""
     least = min(scene.pixel.get(axis, 1.0) for axis in scene.sizes if axis in "zyx")
     across, down = (scene.pixel.get(axis, 1.0) / least for axis in "xy")
-    return max(width * across / SIZE[0], height * down / SIZE[1])
+    return max(width * across / window[0], height * down / window[1])
 
 
 def _layer(layer: Layer, url: str) -> Json:
@@ -161,11 +163,11 @@ class Walk:
         self.at = 0 if first else (max(self.at, 0) + step) % len(self.marks)
         mark = self.marks[self.at]
         ends = mark.box or (mark.y, mark.x, mark.y, mark.x)
-        sides = [max(NEAR, AROUND * (ends[axis + 2] - ends[axis])) for axis in (0, 1)]
-        whole = _fitting(self.scene, *(self.scene.sizes[axis] for axis in "yx"))
+        high, wide = (max(NEAR, AROUND * (ends[axis + 2] - ends[axis])) for axis in (0, 1))
+        whole = _fitting(self.scene, self.scene.sizes["y"], self.scene.sizes["x"])
         with self.viewer.txn() as state:
             state.position = _point(self.scene, mark, mark.y, mark.x)
-            state.cross_section_scale = min(whole, _fitting(self.scene, *sides))
+            state.cross_section_scale = min(whole, _fitting(self.scene, high, wide))
         self.say(f"{self.at + 1:,} of {len(self.marks):,}: {mark.text or 'mark'}")
 
     def say(self, text: str) -> None:
@@ -177,7 +179,13 @@ class Walk:
 class Shown:
     """A scene that is open in neuroglancer as long as this process runs, or until `close`."""
 
-    def __init__(self, scene: Scene, *, told: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        *,
+        window: tuple[int, int] = PANE,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> None:
         module = _neuroglancer()
         module.set_server_bind_address(LOOPBACK, 0)
         self.layers = LayerServer(scene, told=told)
@@ -185,7 +193,7 @@ class Shown:
             self.viewer = module.Viewer()
             self.url: str = self.viewer.get_viewer_url()
             self.layers.origin = self.url.partition("/v/")[0]
-            self.viewer.set_state(state_of(scene, self.layers.url))
+            self.viewer.set_state(state_of(scene, self.layers.url, window=window))
             self.walk = Walk(scene, self.viewer)
         except BaseException:
             self.layers.close()
