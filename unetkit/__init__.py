@@ -1,9 +1,9 @@
 """unetkit: from annotated microscopy images to seamless segmentations of slides of any size.
 
 Every command of the command line is a function of the same job here, with the same options:
-`import_images`, `augment`, `weights`, `train`, `tile_predict`, `evaluate`, `measure`, `view`,
-`review`, `export_prediction`, `info` and `demo`; `remove_samples`, `list_models`, `show_model`,
-`export_model`, `list_plugins` and `new_plugin` are what `unetkit remove`,
+`import_images`, `augment`, `weights`, `train`, `tile_predict`, `correct`, `evaluate`, `measure`,
+`view`, `review`, `export_prediction`, `info` and `demo`; `remove_samples`, `list_models`,
+`show_model`, `export_model`, `list_plugins` and `new_plugin` are what `unetkit remove`,
 `unetkit models` and `unetkit plugins` run, and `unetkit.testing` checks a model or a reader.
 `predict` segments arrays of NumPy, Dask and xarray, with what `load_model` loaded once.
 `open_dataset` and `open_image` read what they write; `SizeContract` is what a model says of the
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unetkit.commands.export_model import export_model
     from unetkit.commands.export_prediction import export_prediction
     from unetkit.commands.import_images.command import import_images, remove_samples
+    from unetkit.commands.import_images.corrections import correct
     from unetkit.commands.info import info
     from unetkit.commands.measure import measure
     from unetkit.commands.models import list_models, show_model
@@ -46,6 +47,7 @@ __all__ = [
     "UnetkitError",
     "augment",
     "choose_scene",
+    "correct",
     "demo",
     "evaluate",
     "export_model",
@@ -78,6 +80,7 @@ _HOMES = {
     "UnetkitError": "unetkit.errors",
     "augment": "unetkit.commands.augment.command",
     "choose_scene": "unetkit.storage.image_file",
+    "correct": "unetkit.commands.import_images.corrections",
     "demo": "unetkit.commands.demo.command",
     "evaluate": "unetkit.commands.evaluate.command",
     "export_model": "unetkit.commands.export_model",

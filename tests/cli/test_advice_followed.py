@@ -529,6 +529,8 @@ CASES = [
     # view, which ends where it draws a picture, if there is a browser
     Case("choose with --sample {}", "view cells.zarr --png a.png", open_end=True),
     Case("overwrite must be given with a picture", "view slide.zarr --overwrite", open_end=True),
+    Case("name the new one last, or leave --mix out", f"{TRAIN} --mix 0.5"),
+    Case("two datasets, of which the last is new", f"{TRAIN} --keep-old"),
     # review
     Case("say where it is with --image", "review slide.prediction.zarr --count 3",
          lambda: Path("slide.zarr").rename("away.zarr"), values={"--image": "away.zarr"}),
@@ -619,6 +621,9 @@ EXCUSED = {
     " tests/commands/test_suggest.py",
     "a rectangle that was judged must be of a single image": "the same",
     "geojson must be of a single image": "the same",
+    "keep-old must compare with a model": "a model of others; tests/commands/train/test_mixing.py",
+    "hold out others with another --seed": "windows of what is held out; the same",
+    "has learned from {} of the {} samples": "a warning of what was trained otherwise; the same",
     "unetkit review {}": "a browser saves the file; tests/views/test_review_page.py follows it",
     "must be what a page of 'unetkit review' saved": "the same",
     "Start with: unetkit demo": "minutes; tests/commands/demo walks it, and what it proposes",

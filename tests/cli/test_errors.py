@@ -97,6 +97,15 @@ REFUSED = """
 3 view absent.zarr
 3 view here --image absent.zarr
 3 view here --points absent.csv
+2 train here --mix 0.5
+2 train here here --mix 0
+2 train here here --mix 2
+2 train here here --keep-old
+3 train here absent.zarr
+2 correct here --from here --judged 9:0,0:9
+2 correct here --from here --judged seen --context=-1
+3 correct here --from absent.tif --judged seen
+4 correct here --from here --judged seen -o made.zarr
 2 review here --count 0
 2 review here --seed=-1
 2 review here --scheduler many

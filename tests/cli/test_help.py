@@ -33,8 +33,8 @@ def headings(out):
 def test_the_commands_are_those_of_the_path(typed, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     out = typed(["--help"]).out
-    path = ["import", "augment", "weights", "remove", "train", "tile-predict", "tune", "eval"]
-    path += ["measure", "suggest", "view", "review", "export", "info", "verify", "demo"]
+    path = ["import", "augment", "weights", "remove", "train", "tile-predict", "tune", "correct"]
+    path += ["eval", "measure", "suggest", "view", "review", "export", "info", "verify", "demo"]
     path += ["models", "plugins"]
     rows = [line.split()[1] for line in out.splitlines() if line.startswith("\u2502 ")]
     assert [name for name in rows if name in HOMES] == path

@@ -186,6 +186,12 @@ COMMANDS = {
             "slide.zarr --overlap 92",
         ),
         Command("tune", "tune:tune", written(), "model.safetensors data.zarr"),
+        Command(
+            "correct",
+            "import_images.corrections:correct",
+            written(),
+            "slide.prediction.zarr --from edited.geojson --judged judged",
+        ),
     ),
     "3. Score and look": (
         Command("eval", "evaluate.command:evaluate", evaluated, "slide.prediction.zarr truth.zarr"),

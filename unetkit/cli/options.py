@@ -108,14 +108,14 @@ class Command:
             if parameter.kind is parameter.KEYWORD_ONLY
         ]
 
-        def run(context: typer.Context, **given: Any) -> None:
-            if context.invoked_subcommand is None:
+        def run(ctx: typer.Context, **given: Any) -> None:
+            if ctx.invoked_subcommand is None:
                 asked = {parameter.name: given.pop(parameter.name) for parameter in own}
                 self.body(Call(self.home, options, given), **asked)
 
         keyword = inspect.Parameter.KEYWORD_ONLY
-        context = inspect.Parameter("context", keyword, annotation=typer.Context)
-        parameters = [context, *(_parameter(o, options) for o in options.values()), *own]
+        ctx = inspect.Parameter("ctx", keyword, annotation=typer.Context)
+        parameters = [ctx, *(_parameter(o, options) for o in options.values()), *own]
         text = re.split(r"\n\n\w+\n-{3,}\n", inspect.getdoc(function) or "")[0]
         run.__doc__ = _plain(re.sub(r"(?<!\n)\n(?!\n)", " ", text), options)
         run.__annotations__ = {p.name: p.annotation for p in parameters}

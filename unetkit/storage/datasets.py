@@ -536,7 +536,7 @@ def open_dataset(
         )
     if not (samples or empty):
         raise InputError(f"{url} must hold at least one sample, got none; import images")
-    samples = _channels(_aligned(samples), chosen, url=url, mixed=mixed, broken=broken)
+    samples = _channels(aligned(samples), chosen, url=url, mixed=mixed, broken=broken)
     return Dataset(url, kind, samples, provenance_marks(node))
 
 
@@ -613,7 +613,7 @@ def _labelled(samples: tuple[Sample, ...], chosen: str) -> tuple[Sample, ...]:
     return found
 
 
-def _aligned(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+def aligned(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
     """Bring channels into the order of the first sample, where all have names and the same."""
     if not samples:
         return samples

@@ -30,6 +30,7 @@ from unetkit.storage.image_file import (
     indices_remark,
     reading,
 )
+from unetkit.storage.images import Image as StoredImage
 from unetkit.storage.images import open_image
 
 # The entry points of an installed copy may still name it here; to go after one release.
@@ -164,7 +165,11 @@ def open_file(
 
 def open_stored(path: str, *, axes: str | None = None) -> ImageFile:
     """Look into an image, or the labels of one, that is stored as OME-Zarr already."""
-    image = open_image(path, axes=axes)
+    return stored_file(open_image(path, axes=axes), path)
+
+
+def stored_file(image: StoredImage, path: str) -> ImageFile:
+    """See an image of a store as a file of one, which lies at a path."""
     data = image.data
 
     @contextmanager
@@ -177,7 +182,7 @@ def open_stored(path: str, *, axes: str | None = None) -> ImageFile:
         path,
         regions,
         axes=letters,
-        shape=[data.size(axis) for axis in letters],
+        shape=[data.channel_count if axis == "c" else data.size(axis) for axis in letters],
         dtype=data.dtype,
         pixel_size=image.pixel_size,
         channel_names=() if all(map(str.isdecimal, names)) else names,

@@ -367,6 +367,12 @@ def check_there(url: str) -> None:
         raise missing(url)
 
 
+def check_each_there(found: Sequence[str]) -> None:
+    """Refuse paths of which one leads to nothing."""
+    for url in found:
+        check_there(url)
+
+
 def check_png(path: str, *, name: str) -> None:
     """Refuse a picture whose name is of another format, or of none."""
     if not path.endswith(".png"):

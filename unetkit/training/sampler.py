@@ -202,6 +202,7 @@ TILES = 2
 # Keeps the random numbers of draws apart from all others of the same seed.
 DRAW = 2
 NETWORK = 3
+SIDE = 4
 
 
 class Sampler:
@@ -217,7 +218,10 @@ class Sampler:
         cache: BlockCache,
         seed: int,
         group: ProcessGroup = SINGLE,
+        new: frozenset[str] = frozenset(),
+        share: float = 0.0,
     ) -> None:
+        """Begin; each tile comes with the chance `share` from the `new` samples, where any are."""
         if group.size > recipe.batch:
             raise UsageError(
                 f"batch must be at least {group.size} for as many processes, got {recipe.batch};"
@@ -236,7 +240,12 @@ class Sampler:
         """Pixels a side that the model returns."""
         self.trusted = self.output - 2 * contract.halo
         """Pixels a side that are learned from: those that a prediction would use as well."""
-        self._locations = TileLocations(samples, regions, cache=cache, side=self.trusted)
+        self._share_of_new = share
+        sides = [[region for region in regions if (region.sample in new) == one] for one in (0, 1)]
+        # The new ones last.
+        self._locations = [
+            TileLocations(samples, side, cache=cache, side=self.trusted) for side in sides if side
+        ]
 
     @property
     def pixels_read(self) -> int:
@@ -286,7 +295,8 @@ class Sampler:
         """Draw one tile: image with context, target, weights, and the name of its sample."""
         rng = np.random.default_rng([self._seed, DRAW, step, index])
         foreground = rng.uniform() < self._recipe.foreground
-        region, plane, y, x = self._locations.draw(rng, foreground=foreground)
+        locations = self._locations[self._side(step, index)]
+        region, plane, y, x = locations.draw(rng, foreground=foreground)
         need, margin = self._contract.need, self._contract.margin
         image, target, weights = self._read(region, plane, corner=(y - need, x - need))
         moved = deform(image, self._movement(rng), labels=target, weights=weights)
@@ -299,6 +309,13 @@ class Sampler:
         inner = (slice(margin, margin + self.output),) * 2
         pixels = apply_appearance(moved.image, shading)
         return pixels, moved.labels[inner], moved.weights[inner], region.sample
+
+    def _side(self, step: int, index: int) -> int:
+        """Say which side a tile comes from; that of another step or place is another chance."""
+        if len(self._locations) == 1:
+            return 0
+        rng = np.random.default_rng([self._seed, SIDE, step, index])
+        return int(rng.uniform() < self._share_of_new)
 
     def _read(
         self, region: Region, plane: int, *, corner: tuple[int, int]

@@ -237,6 +237,24 @@ def score_decision(maps: Sequence[HeldOutMap], decision: Decision, *, target: st
     return _Search(maps, target, usual, lambda: None).score(setting)
 
 
+def score_places(
+    maps: Sequence[HeldOutMap], decision: Decision, *, target: str
+) -> tuple[Array, Array]:
+    """Return what a decision scores place by place, as parts and wholes (U, K).
+
+    A place is an image, or where there are few of them a part of one. The score of any places is
+    the mean over K of the sum of parts over that of wholes.
+    """
+    usual = default_decision(classes=len(maps[0].probabilities), objects=has_instances(target))
+    numbers: dict[str, Any] = {**usual.numbers, **decision.numbers}
+    setting = Setting(*(numbers.get(name) for name in Setting._fields))
+    search = _Search(maps, target, usual, lambda: None)
+    side = 1 if len(maps) >= MANY else PLACES
+    found = [search.by_place(one, setting, _Places(one.truth.shape, side)) for one in maps]
+    parts, wholes = zip(*found, strict=True)
+    return np.concatenate(parts).astype(float), np.concatenate(wholes).astype(float)
+
+
 @dataclass(frozen=True, eq=False)
 class _Search:
     """What is tried on which maps."""
@@ -361,6 +379,12 @@ class _Search:
         if not has_instances(self.target):
             found = _pixel_terms(one, setting.threshold, _Places(one.truth.shape, 1))
             return np.stack([side[0] for side in found])
+        pairs = overlaps(from_labels(one.truth, self._found(one, setting), ignore=one.ignore))
+        matched = np.array([len(pairs.matches(percent)) for percent in PERCENTS])
+        return np.stack([matched, pairs.true.objects + pairs.pred.objects - matched])
+
+    def _found(self, one: HeldOutMap, setting: Setting) -> Array:
+        """Return the objects that a prediction would have."""
         classes, *parted = _objects(one, setting, self.target)
         predicted = instances(
             classes,
@@ -369,11 +393,30 @@ class _Search:
             distance=setting.grow or 0,
             parted=parted,
         )
-        if one.enlarge is not None:
-            predicted = one.enlarge(predicted)
-        pairs = overlaps(from_labels(one.truth, predicted, ignore=one.ignore))
-        matched = np.array([len(pairs.matches(percent)) for percent in PERCENTS])
-        return np.stack([matched, pairs.true.objects + pairs.pred.objects - matched])
+        return predicted if one.enlarge is None else one.enlarge(predicted)
+
+    def by_place(self, one: HeldOutMap, setting: Setting, places: _Places) -> tuple[Array, Array]:
+        """Return the terms of a setting by place, (U, K) each; an object is where it begins."""
+        if not has_instances(self.target):
+            classes = range(1, len(one.probabilities))
+            if len(classes) == 1:
+                return _pixel_terms(one, setting.threshold, places)
+            terms = [_class_terms(one, to_classes(one.probabilities), k, places) for k in classes]
+            parts, wholes = zip(*terms, strict=True)
+            return np.concatenate(parts, axis=1), np.concatenate(wholes, axis=1)
+        found = self._found(one, setting)
+        pairs = overlaps(from_labels(one.truth, found, ignore=one.ignore))
+        sides = []
+        for labels, segments in ((one.truth, pairs.true), (found, pairs.pred)):
+            ids, first = np.unique(labels, return_index=True)
+            sides.append(places.of(first)[np.searchsorted(ids, segments.ids)])
+        there = [
+            np.bincount(place[segments.ids != 0], minlength=places.count)
+            for place, segments in zip(sides, (pairs.true, pairs.pred), strict=True)
+        ]
+        matched = [sides[0][pairs.rows[pairs.matches(percent)]] for percent in PERCENTS]
+        part = np.stack([np.bincount(at, minlength=places.count) for at in matched], axis=1)
+        return part, (there[0] + there[1])[:, None] - part
 
 
 @dataclass(frozen=True)
@@ -469,8 +512,13 @@ def _one_to_one(close: Array, rows: Array, columns: Array, sizes: Array) -> Arra
 
 def _pixel_terms(one: HeldOutMap, threshold: float | None, places: _Places) -> tuple[Array, Array]:
     """Return twice the shared pixels of the second class, and those of both sides, by place."""
-    found = to_classes(one.probabilities, threshold=threshold or 0.5) == 1
-    true = one.truth == 1
+    return _class_terms(one, to_classes(one.probabilities, threshold=threshold or 0.5), 1, places)
+
+
+def _class_terms(
+    one: HeldOutMap, classes: Array, number: int, places: _Places
+) -> tuple[Array, Array]:
+    found, true = classes == number, one.truth == number
     counted = np.ones(true.shape, bool) if one.ignore is None else one.ignore == 0
     at = places.of(np.arange(true.size)).reshape(true.shape)
 

@@ -55,6 +55,7 @@ def validator(
         contract=contract,
         parts=Split((), tuple(regions)),
         plan=SimpleNamespace(precision="float32"),
+        mix=None,
     )
     known = training_samples(
         task,

@@ -20,6 +20,7 @@ from unetkit.commands.import_images.pairing import Pair, pair_files
 from unetkit.commands.import_images.rules import (
     check_append,
     check_damaged,
+    check_drawn,
     kind_of,
     read_rules,
 )
@@ -322,11 +323,7 @@ def import_images(
             "kind must be instances or classes where labels are masks, whose values are one of"
             " them, got instances+classes; outlines such as GeoJSON say both"
         )
-    if rules.judged and not drawn:
-        raise UsageError(
-            "--judged must be a rectangle where labels are masks, got"
-            f" {rules.judged[0]!r}; give one such as 0:512,0:512 for it"
-        )
+    check_drawn(rules, drawn=bool(drawn))
     if drawn:
         pairs, drawings, remarks = pair_shapes(pairs, drawn, rules, progress=progress)
         found = replace(found, remarks=(*found.remarks, *remarks))

@@ -53,10 +53,16 @@ def open_mask(path: str, image: ImageFile, *, fill: bool = False) -> ImageFile:
     else:
         # Pages of a mask mean what those of its image mean, where the mask does not say it.
         file = open_file(path, axes=wanted, labels=True, fill=fill)
+    return fitting_mask(file, image)
+
+
+def fitting_mask(file: ImageFile, image: ImageFile) -> ImageFile:
+    """Refuse a mask that can't be that of an image, and say what is to be known of it."""
+    wanted = image.axes.replace("c", "")
     if file.lossy:
         raise LabelError(
-            f"mask must be saved without loss, got a JPEG in {path!r}, whose values are not those"
-            " that were drawn; save it as PNG or TIFF"
+            f"mask must be saved without loss, got a JPEG in {file.path!r}, whose values are not"
+            " those that were drawn; save it as PNG or TIFF"
         )
     paged = image.planes == 1 and file.axes == "zyx"
     if paged and file.planes > 1:
@@ -66,14 +72,14 @@ def open_mask(path: str, image: ImageFile, *, fill: bool = False) -> ImageFile:
         if axis in "tz" and file.size(axis) != image.size(axis) and not paged:
             raise InputError(
                 f"mask must have the planes of its image, got {file.size(axis)} along {axis} in"
-                f" {path!r} for {image.size(axis)} in {image.path!r}"
+                f" {file.path!r} for {image.size(axis)} in {image.path!r}"
             )
     sizes = [(f.size("y"), f.size("x")) for f in (file, image)]
     if sizes[0] != sizes[1]:
         turned = [f.path for f in (image, file) if f.turned and sizes[0] == sizes[1][::-1]]
         raise InputError(
             "mask must be as high and wide as its image, got"
-            f" {sizes[0][0]} x {sizes[0][1]} in {path!r} for"
+            f" {sizes[0][0]} x {sizes[0][1]} in {file.path!r} for"
             f" {sizes[1][0]} x {sizes[1][1]} in {image.path!r}"
             + (
                 f"; {turned[0]!r} carries an orientation, which is not applied: save it as it is to"
@@ -159,10 +165,10 @@ def read_mask(
 
     One that does not fit, is coloured or not of whole numbers is refused.
     """
-    return _numbers(open_mask(path, image, fill=fill), image, ignore)[0]
+    return mask_numbers(open_mask(path, image, fill=fill), image, ignore)[0]
 
 
-def _numbers(
+def mask_numbers(
     file: ImageFile, image: ImageFile, ignore: int | None
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Read the numbers of a mask, and what a user should know of how it was drawn."""
@@ -213,7 +219,7 @@ def survey(
     def look(mask: tuple[str, ImageFile]) -> tuple[ImageFile, MaskSurvey, PackedArray]:
         path, image = mask
         file = open_mask(path, image, fill=rules.fill)
-        drawn, said = _numbers(file, image, rules.ignore)
+        drawn, said = mask_numbers(file, image, rules.ignore)
         own = MaskSurvey(ignore=rules.ignore)
         own.add(path, drawn, pieces=instances and not rules.split)
         return replace(file, remarks=(*file.remarks, *said)), own, PackedArray(drawn)

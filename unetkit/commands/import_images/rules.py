@@ -105,6 +105,15 @@ def read_rules(
     return replace(rules, **_judged(judged, rules))
 
 
+def check_drawn(rules: MaskRules, *, drawn: bool) -> None:
+    """Refuse a class that says what was judged where labels are masks, which name no class."""
+    if rules.judged and not drawn:
+        raise UsageError(
+            "--judged must be a rectangle where labels are masks, got"
+            f" {rules.judged[0]!r}; give one such as 0:512,0:512 for it"
+        )
+
+
 def _judged(judged: Sequence[str], rules: MaskRules) -> dict[str, Any]:
     """Read classes and rectangles that say what was judged."""
     names, rectangles = [], []
@@ -185,6 +194,16 @@ def check_rules(
         return
     kind = kind_of(kind, labels, stored=is_stored(source))
     read_rules(labels, kind, classes, ignore=ignore, judged=judged, split=connected_components)
+
+
+def check_judged(judged: Sequence[str], *, name: str) -> None:
+    """Refuse what was judged where it can't be read, or is not said."""
+    _judged(judged, MaskRules())
+    if not judged:
+        raise UsageError(
+            f"{name} must say where the labels are complete, got nothing; give a rectangle such as"
+            " 0:512,0:512, or the class of the outlines that say it"
+        )
 
 
 def check_damaged(damaged: str, *, require_complete_input: bool) -> None:

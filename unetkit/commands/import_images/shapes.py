@@ -82,6 +82,12 @@ class Canvas:
             return np.ones((y1 - y0, x1 - x0), np.uint8) if block is None else block == 0
         return block
 
+    def paint(self, plane: int, y: tuple[int, int], x: tuple[int, int]) -> NDArray[Any]:
+        """Paint a box of a plane, (Y, X), 0 where no shape is."""
+        self.painters = self.painters or [self._painter(n) for n in range(len(self.values))]
+        found = self.painters[plane].paint(*y, *x)
+        return np.zeros((y[1] - y[0], x[1] - x[0]), self.dtype) if found is None else found
+
     def load(self) -> NDArray[Any]:
         """Paint all planes (N, Y, X) at once."""
         size = (self.height, self.width)
@@ -408,7 +414,6 @@ def shape_notes(rules: MaskRules, drawings: Sequence[Drawing]) -> list[str]:
     painters = [painter for canvas in rules.canvases.values() for painter in canvas.painters]
     unseen = sum(int((painter.drawn == 0).sum()) for painter in painters)
     hidden = sum(int(((p.drawn > 0) & (p.kept == 0)).sum()) for p in painters)
-    overlapping = sum(int(painter.overlapping[0]) for painter in painters)
     if empty:
         said.append(f"{_many(empty, 'object')} had an empty outline and came in as nothing")
     if unseen:
@@ -416,15 +421,23 @@ def shape_notes(rules: MaskRules, drawings: Sequence[Drawing]) -> list[str]:
     if flat:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(flat.items()))
         said.append(f"left out what has no area: {kinds}")
-    if overlapping:
-        rule = "the smaller shape" if rules.overlaps == "smaller" else "the later shape"
-        said.append(
-            f"{_many(overlapping, 'pixel')} lay in several shapes and went to {rule}; --overlaps"
-            " chooses another rule"
-        )
+    said += overlap_note(rules)
     if hidden:
         said.append(f"{_many(hidden, 'shape')} lay wholly below others and came in as nothing")
     return said
+
+
+def overlap_note(rules: MaskRules) -> list[str]:
+    """Say how many pixels lay in several shapes, of what was painted."""
+    painters = [painter for canvas in rules.canvases.values() for painter in canvas.painters]
+    overlapping = sum(int(painter.overlapping[0]) for painter in painters)
+    if not overlapping:
+        return []
+    rule = "the smaller shape" if rules.overlaps == "smaller" else "the later shape"
+    return [
+        f"{_many(overlapping, 'pixel')} lay in several shapes and went to {rule}; --overlaps"
+        " chooses another rule"
+    ]
 
 
 def class_note(rules: MaskRules) -> list[str]:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from unetkit.commands.train.mixing import SIDES
 from unetkit.errors import ResourceError
 from unetkit.models.model_file import to_bytes
 from unetkit.progress import format_duration, keep_warnings, warn, warnings_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from unetkit.commands.train.comparison import Comparison
     from unetkit.commands.train.report import TrainingDescription
     from unetkit.commands.train.validation import ValidationPicture
     from unetkit.progress import Progress
@@ -96,6 +98,8 @@ class MainCallback(Callback):
         self._kept = False
         self.fit: Fit | None = None
         """How the decision was fitted, once it is."""
+        self.comparison: Comparison | None = None
+        """What became of the scores of old and new images, where there are both."""
         self._logged: set[str] = set()  # warnings
         self.callbacks: list[Callback] = []
         """Told of everything after the log."""
@@ -216,6 +220,9 @@ class MainCallback(Callback):
         self._score = (
             f"{self._description.task.score} {found.score:.3f}{' (best)' if better else ''}"
         )
+        sides = {side: found.scores.get(f"{side}_score") for side in SIDES}
+        if self._description.mix is not None:
+            self._score += "".join(f", {s} {v:.3f}" for s, v in sides.items() if v is not None)
         self._progress.advance(int(step >= self._steps), status=self._status())
 
     def kept(self, step: int, network: nn.Module, found: Validation) -> None:
@@ -225,6 +232,14 @@ class MainCallback(Callback):
         header = self._description.header(step, scores, steps=self._steps, warnings=warnings)
         self._run_folder.keep_best(to_bytes(network, header), step=step)
         self._kept = True
+
+    def compared(self, found: Comparison) -> None:
+        """Say what became of the scores, and warn where something was unlearned."""
+        self.comparison = found
+        for sentence in found.sentences:
+            self._progress.note(sentence)
+        if found.warning is not None:
+            warn(self._progress, found.warning)
 
     def ended(self, outcome: TrainingResult) -> None:
         """Write the last line of the log."""
@@ -241,6 +256,7 @@ class MainCallback(Callback):
             stopped_early=outcome.stopped_early,
             decision=None if self.fit is None else self.fit.to_dict(),
             **self._clock(),
+            **({} if self.comparison is None else {"comparison": self.comparison.to_dict()}),
         )
         for callback in self.callbacks:
             callback.ended(outcome)

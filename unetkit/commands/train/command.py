@@ -13,10 +13,18 @@ import torch
 
 from unetkit.commands.train.callbacks import check_tensorboard
 from unetkit.commands.train.initial_weights import adapt, open_start, target_of
+from unetkit.commands.train.mixing import join_datasets, split_sides
 from unetkit.commands.train.output import claim_output
-from unetkit.commands.train.plan import TrainOptions, check_channels, choose_task, make_plan
+from unetkit.commands.train.plan import (
+    TrainOptions,
+    check_channels,
+    check_keep_old,
+    check_mix,
+    choose_task,
+    make_plan,
+)
 from unetkit.commands.train.report import TrainingDescription, TrainReport
-from unetkit.commands.train.run import TrainingRun
+from unetkit.commands.train.run import TrainingRun, is_comparable
 from unetkit.engine.rescaling import at_pixel_size
 from unetkit.errors import UsageError
 from unetkit.models import hardware
@@ -34,7 +42,7 @@ from unetkit.progress import (
 from unetkit.storage.atomic import write_bytes
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.pixel_size import parse_pixel_size
-from unetkit.storage.urls import exists
+from unetkit.storage.urls import base_name, exists
 from unetkit.training.distributed import init_distributed
 from unetkit.training.freezing import freeze
 from unetkit.training.run_folder import RunFolder
@@ -48,6 +56,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from unetkit.commands.train.initial_weights import Start
+    from unetkit.commands.train.mixing import Mix
     from unetkit.commands.train.output import TrainingOutput
     from unetkit.commands.train.plan import Plan
     from unetkit.geometry.sizes import SizeContract
@@ -128,7 +137,7 @@ def folds_report(reports: Sequence[TrainReport]) -> FoldsReport:
 @collects_warnings
 def train(
     source: Store,
-    *,
+    *more: Annotated[str, Opt(check="unetkit.storage.urls:check_each_there")],
     output: Annotated[
         str,
         Opt(
@@ -167,6 +176,11 @@ def train(
         Opt(default="by the labels"),
     ] = None,
     init: Annotated[str | None, Opt(panel="Model")] = None,
+    mix: Annotated[
+        float | None,
+        Opt(max=1, default="0.5 of two datasets", check="unetkit.commands.train.plan:check_mix"),
+    ] = None,
+    keep_old: Annotated[bool, Opt(check="unetkit.commands.train.plan:check_keep_old")] = False,
     folds: Annotated[int, Opt(metavar="K", min=1)] = 1,
     normalization: Annotated[
         Literal["percentile", "zscore", "range", "none"] | None, Opt(default="percentile")
@@ -201,6 +215,10 @@ def train(
     ----------
     source : str
         A dataset with labels; weights are used where it has them, else computed.
+    *more : str
+        Further datasets. The last one is new, such as corrections, the others are old: each side
+        is held out by source and scored by itself, and the network is kept whose two scores,
+        weighted as their tiles are, are best.
     output : str
         Where the model file is written.
     model : str, optional
@@ -225,6 +243,12 @@ def train(
     init : str, optional
         A model file to begin with, also for other channels or classes: its first and last layer
         are adapted. It is kept where no step does better.
+    mix : float, optional
+        The share of tiles from the new dataset, where there are several: each tile comes from it
+        with this chance, else from the old ones. With 1 the old ones are only scored.
+    keep_old : bool
+        Refuse to publish a network that scores worse on old held-out images than that of `init`,
+        beyond the 95 % interval of the difference; the training's state stays.
     folds : int
         Train K models, each with another part held out: ``STEM.fold1.safetensors``, ...; a time
         budget is shared by them.
@@ -281,6 +305,8 @@ def train(
         what is to be resumed was made with other settings.
     NonFiniteError
         If images or the loss are not finite.
+    CheckError
+        If the network has unlearned, with `keep_old`.
     StoppedError
         If a signal came; the state is kept for `resume`, and the best model so far.
 
@@ -308,17 +334,27 @@ def train(
         nonfinite=nonfinite,
         accumulate=accumulate,
         keep_state=keep_state,
+        keep_old=keep_old,
     )
+    check_mix(mix, more=more)
+    check_keep_old(keep_old, init=init, more=more)
     outputs = folds_of(output, folds)
+    if more and folds > 1:
+        raise UsageError(
+            f"folds must be 1 for several datasets, got {folds}; leave it out, or the other dataset"
+        )
     if tensorboard is not None:
         check_tensorboard()
     start = None if init is None else open_start(init)
     # A missing input is told first.
-    dataset = open_dataset(source, axes=axes, channels=channels, labels=labels)
+    opened = [
+        open_dataset(url, axes=axes, channels=channels, labels=labels) for url in (source, *more)
+    ]
+    dataset, mixed = join_datasets(opened, mix)
     check_channels(dataset, channels, progress)
     if pixel_size is not None:
         dataset = at_pixel_size(dataset, parse_pixel_size(pixel_size))
-    inputs = [source] if init is None else [source, init]
+    inputs = [source, *more] if init is None else [source, *more, init]
     if folds > 1:
         _check_all([path for path, _ in outputs], inputs, resume=resume, overwrite=overwrite)
     claim = partial(
@@ -326,7 +362,7 @@ def train(
     )
     # Once for all folds: processes find each other when they start, and never again.
     with init_distributed(hardware.pick_device(device)) as group:
-        one = partial(_train, dataset, given, start=start, group=group)
+        one = partial(_train, dataset, given, start=start, mix=mixed, group=group)
         before = warnings_of(progress)
         done = [
             one(partial(claim, path), fold=fold, progress=WarningCollector(progress, before))
@@ -374,6 +410,7 @@ def _train(
     *,
     fold: Fold | None,
     start: Start | None,
+    mix: Mix | None,
     group: ProcessGroup,
     progress: Progress,
 ) -> tuple[TrainReport, list[HeldOutMap]]:
@@ -383,7 +420,15 @@ def _train(
     with claim(group=group, progress=progress) as claimed:
         given = replace(given, precision=claimed.precision(given.precision, group))
         plan = make_plan(given, start=None if start is None else start.header, fold=fold)
-        network, description = _prepare(plan, dataset, given.target, start=start, progress=progress)
+        network, description = _prepare(
+            plan, dataset, given.target, start=start, mix=mix, progress=progress
+        )
+        if given.keep_old and start is not None and not is_comparable(description):
+            raise UsageError(
+                "keep-old must compare with a model of the same channels, classes, target and"
+                f" normalization, got another one in {base_name(start.path)!r}; leave --keep-old"
+                " out"
+            )
         tensorboard = given.tensorboard
         if tensorboard is not None and fold is not None:
             tensorboard = f"{tensorboard}/fold{fold.number}"
@@ -393,13 +438,20 @@ def _train(
             group=group,
             nonfinite=given.nonfinite,
             keep_state=given.keep_state,
+            keep_old=given.keep_old,
             tensorboard=tensorboard,
         )
         return run.learn(network.to(group.device), progress, began=began)
 
 
 def _prepare(
-    plan: Plan, dataset: Dataset, target: str | None, *, start: Start | None, progress: Progress
+    plan: Plan,
+    dataset: Dataset,
+    target: str | None,
+    *,
+    start: Start | None,
+    mix: Mix | None,
+    progress: Progress,
 ) -> tuple[nn.Module, TrainingDescription]:
     """Find what there is to learn, build the network, and hold a part of the data out."""
     if target is None and start is not None:
@@ -418,13 +470,15 @@ def _prepare(
         )
     freeze(network, model=plan.model, steps=plan.freeze_encoder)
     contract = cast("SizeContract", network.contract)
-    parts = split(
-        task.origins(),
-        gap=contract.need,
-        seed=plan.seed,
-        has_foreground=task.has_foreground,
-        fold=plan.fold,
-    )
+    apart: dict[str, Any] = {
+        "gap": contract.need,
+        "seed": plan.seed,
+        "has_foreground": task.has_foreground,
+    }
+    if mix is None:
+        parts = split(task.origins(), fold=plan.fold, **apart)
+    else:
+        parts = split_sides(task.origins(), mix, **apart)
     if plan.fold is not None:
         notes = (f"Fold {plan.fold.number} of {plan.fold.count}.", *notes)
     for note in notes:
@@ -434,6 +488,30 @@ def _prepare(
     for note in parts.notes:
         warn(progress, note)
     description = TrainingDescription(
-        plan, dataset, task=task, parts=parts, contract=contract, start=start
+        plan, dataset, task=task, parts=parts, contract=contract, start=start, mix=mix
     )
+    notes = _seen_before(description)
+    for note in notes:
+        warn(progress, note)
     return network, description
+
+
+def _seen_before(description: TrainingDescription) -> tuple[str, ...]:
+    """Say how many of the old held-out samples the model at the start has learned from."""
+    mix, start = description.mix, description.start
+    if mix is None or start is None:
+        return ()
+    known = start.header.provenance
+    learned, kept = (
+        {str(name) for name in known.get(key) or ()} for key in ("trained_on", "validated_on")
+    )
+    held = {region.sample for region in description.parts.validation} - mix.new
+    # A single image is on both sides.
+    seen = (held & learned) - kept
+    if not seen:
+        return ()
+    return (
+        f"The model at the start has learned from {len(seen)} of the {len(held)} samples"
+        f" of {mix.names[0]} that are held out now, so that its score on them is too good: the same"
+        " --seed as then holds out the same.",
+    )

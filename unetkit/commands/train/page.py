@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unetkit.commands.train.comparison import Comparison
 from unetkit.models.decision import Decision
 from unetkit.storage.atomic import make_folder, write_bytes, write_text
 from unetkit.training.loop import Callback
@@ -81,6 +82,8 @@ class TrainingPage(Callback):
             )
             if decision := self._decision(lines):
                 state += f" {decision['sentence']}"
+            if found := lines[-1].get("comparison"):
+                state = " ".join([state, *Comparison.from_dict(found).sentences])
         rows = [
             ("model", plan.model),
             *sorted(plan.options.items()),

@@ -16,7 +16,9 @@ from unetkit.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from unetkit.commands.train.comparison import Comparison
     from unetkit.commands.train.initial_weights import Start
+    from unetkit.commands.train.mixing import Mix
     from unetkit.commands.train.plan import LearningTask, Plan
     from unetkit.geometry.sizes import SizeContract
     from unetkit.models.decision import Decision
@@ -36,6 +38,7 @@ class TrainingDescription:
     contract: SizeContract
     start: Start | None = None  # the model whose weights were the first ones
     intensities: dict[str, Any] | None = None  # of the images that are learned from, once known
+    mix: Mix | None = None  # what of it is new, where there are several datasets
 
     @property
     def samples(self) -> list[str]:
@@ -68,6 +71,7 @@ class TrainingDescription:
             "target": self.task.target,
             "trained_on": sorted({region.sample for region in self.parts.train}),
             "validated_on": sorted({region.sample for region in self.parts.validation}),
+            **({} if self.mix is None else {**self.mix.to_dict(), "datasets": self.mix.names}),
         }
 
     def header(
@@ -120,10 +124,13 @@ class TrainReport:
     resumed_at_step: int | None = None
     decision: dict[str, Any] | None = None  # how objects and classes are decided, where fitted
     warnings: tuple[str, ...] = ()  # with those of before it was resumed
+    # The scores of old and new held-out images, and what they were before, of several datasets.
+    comparison: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        return {**asdict(self), "warnings": list(self.warnings)}
+        told = {**asdict(self), "warnings": list(self.warnings)}
+        return {k: v for k, v in told.items() if k != "comparison" or v is not None}
 
 
 def report(
@@ -135,6 +142,7 @@ def report(
     steps_total: int,
     resumed_at_step: int | None,
     decision: Decision | None = None,
+    comparison: Comparison | None = None,
 ) -> TrainReport:
     """Say how a training ended."""
     return TrainReport(
@@ -156,4 +164,5 @@ def report(
         steps_total=steps_total,
         resumed_at_step=resumed_at_step,
         decision=None if decision is None else decision.to_dict(),
+        comparison=None if comparison is None else comparison.to_dict(),
     )

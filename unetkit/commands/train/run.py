@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from unetkit.commands.train.callbacks import MainCallback, TensorBoardCallback, WorkerCallback
+from unetkit.commands.train.comparison import Comparison, compare
 from unetkit.commands.train.output import compare_surroundings, settings, surroundings
 from unetkit.commands.train.page import TrainingPage
 from unetkit.commands.train.report import TrainReport, report
 from unetkit.commands.train.samples import intensity_summary, training_samples
 from unetkit.commands.train.validation import Validator
+from unetkit.errors import UsageError
 from unetkit.models.model_file import load
 from unetkit.models.model_header import read_header
 from unetkit.progress import keep_warnings, warnings_of
@@ -48,6 +50,27 @@ PASSES = 3
 ENDING = 0.5
 
 
+class _Ended(NamedTuple):
+    """How a training ended."""
+
+    result: TrainingResult
+    steps: int  # that were planned
+    decision: Decision | None
+    maps: list[HeldOutMap]  # what the kept network says of what is held out
+    comparison: Comparison | None
+
+
+def is_comparable(facts: TrainingDescription) -> bool:
+    """Say whether the model that it begins with says the same of the same images."""
+    if facts.start is None:
+        return False
+    header = facts.start.header
+    channels = facts.dataset.samples[0].data.channel_count
+    known = header.in_channels, header.class_names, header.target, header.normalization
+    wanted = channels, facts.task.class_names, facts.task.target, facts.plan.normalization
+    return known == wanted
+
+
 @dataclass(frozen=True)
 class TrainingRun:
     """A training that is about to begin, or to go on."""
@@ -58,6 +81,7 @@ class TrainingRun:
     nonfinite: Literal["error", "fill"]
     keep_state: bool  # whether the state stays when the model is there
     tensorboard: str | None = None  # a folder that TensorBoard shows
+    keep_old: bool = False  # whether a network that has unlearned is refused
 
     def learn(
         self, network: nn.Module, progress: Progress, *, began: float
@@ -72,6 +96,7 @@ class TrainingRun:
             self.output.previous.check(known)
         result, total, start = self.output.finished(), 0, None
         decision: Decision | None = None
+        comparison: Comparison | None = None
         maps: list[HeldOutMap] = []
         if result is not None and self.output.end is not None:
             progress.note("The training is finished, so there is nothing to do.")
@@ -79,6 +104,8 @@ class TrainingRun:
             keep_warnings(progress, self.output.warnings)
             start, total = result.steps, self.output.end["steps_total"]
             decision = read_header(self.output.output).decision
+            if told := self.output.end.get("comparison"):
+                comparison = Comparison.from_dict(told)
             if self.facts.plan.fold is not None and self._has_choice:
                 # The others may have to be decided together with this one.
                 samples = self._samples(progress)
@@ -91,7 +118,8 @@ class TrainingRun:
                 compare_surroundings(self.output.state, around, progress)
                 progress.note(f"Goes on after step {start}.")
             kept = {"settings": known, "surroundings": around, "tiles": TILES}
-            result, total, decision, maps = self._train(network, progress, began=began, kept=kept)
+            ended = self._train(network, progress, began=began, kept=kept)
+            result, total, decision, maps, comparison = ended
             if result.stopped_early:
                 progress.note(f"Ended after {result.steps} steps: the score did not rise any more.")
         told = report(
@@ -102,17 +130,19 @@ class TrainingRun:
             steps_total=total,
             resumed_at_step=start,
             decision=decision,
+            comparison=comparison,
         )
         return replace(told, warnings=warnings_of(progress)), maps
 
     def _train(
         self, network: nn.Module, progress: Progress, *, began: float, kept: dict[str, Any]
-    ) -> tuple[TrainingResult, int, Decision | None, list[HeldOutMap]]:
+    ) -> _Ended:
         """Return how it ended, how many steps were planned, and what was decided by what."""
         facts, plan, state = self.facts, self.facts.plan, self.output.state
         first = 0 if state is None else state.facts["position"]["step"]
         decision: Decision | None = None
         maps: list[HeldOutMap] = []
+        comparison: Comparison | None = None
         samples = self._samples(progress)
         facts = replace(facts, intensities=intensity_summary(samples, facts.parts.train))
         cache = BlockCache()
@@ -131,7 +161,7 @@ class TrainingRun:
                 plan.steps,
                 budget=None if plan.budget is None else plan.budget - (time.monotonic() - began),
                 validation=validator.pixels_read / (PASSES * sampler.pixels_read),
-                ending=ENDING * self._has_choice,
+                ending=ENDING * (self._has_choice + (facts.mix is not None)),
                 # "exact" promises the same bits on every run.
                 replans=plan.precision != "exact",
             )
@@ -150,13 +180,46 @@ class TrainingRun:
                 start_counts=facts.start is not None,
             )
             if isinstance(callback, MainCallback) and self.output.run_folder is not None:
+                sides: dict[str, list[HeldOutMap]] = {}
+                if self._has_choice or facts.mix is not None:
+                    best = load(self.output.run_folder.best).module.to(self.group.device)
+                    sides = validator.maps_by_side(best)
+                    maps = [one for found in sides.values() for one in found]
                 if self._has_choice:
-                    maps = self._maps(validator, self.output.run_folder.best)
                     callback.fit = self._decide(maps, progress)
                     decision = callback.fit.decision
+                if facts.mix is not None:
+                    comparison = self._compare(validator, sides, decision)
+                    callback.compared(comparison)
+                    if self.keep_old:
+                        comparison.check()
                 callback.ended(result)
                 self.output.run_folder.publish(keep_state=self.keep_state, decision=decision)
-        return result, schedule.steps, decision, maps
+        return _Ended(result, schedule.steps, decision, maps, comparison)
+
+    def _compare(
+        self,
+        validator: Validator,
+        after: Mapping[str, list[HeldOutMap]],
+        decision: Decision | None,
+    ) -> Comparison:
+        """Score the kept network and the one that it began with on what is held out."""
+        facts, before, usual = self.facts, None, None
+        if facts.start is not None and is_comparable(facts):
+            first = load(facts.start.path)
+            before = validator.maps_by_side(first.module.to(self.group.device))
+            usual = first.header.decision
+        if facts.mix is None:
+            raise UsageError("scores must be compared of two datasets, got one; name another")
+        return compare(
+            facts.mix,
+            after,
+            before,
+            decisions=(decision, usual),
+            target=facts.task.target,
+            score_name=facts.task.score,
+            seed=facts.plan.seed,
+        )
 
     @property
     def _has_choice(self) -> bool:
@@ -199,6 +262,8 @@ class TrainingRun:
             cache=cache,
             seed=plan.seed,
             group=self.group,
+            new=frozenset() if self.facts.mix is None else self.facts.mix.new,
+            share=0.0 if self.facts.mix is None else self.facts.mix.share,
         )
 
     def _callbacks(
@@ -245,5 +310,6 @@ class TrainingRun:
             start=self.output.state,
             more=more,
             group=self.group,
-            final=self.keep_state,
+            # A model that is refused may still be wanted.
+            final=self.keep_state or self.keep_old,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from unetkit.arrays.normalization import fit
+from unetkit.arrays.normalization import Normalization, fit
 from unetkit.arrays.targets import make_target
 from unetkit.arrays.weight_map import stored_balance, stored_preset
 from unetkit.commands.train.plan import CONTEXT, PRESET
@@ -67,7 +67,8 @@ def training_samples(
             image=sample.data,
             target=Targets(sample.labels(), sample.ignore, task.target),
             weights=weights,
-            normalization=fit(
+            normalization=_stored_normalization(sample, normalization)
+            or fit(
                 sample.data.blocks,
                 method=normalization,
                 where=f"sample {sample.name!r}",
@@ -80,6 +81,19 @@ def training_samples(
         )
         progress.advance()
     return found
+
+
+def _stored_normalization(sample: Sample, method: str) -> Normalization | None:
+    """Return what was fitted on the whole image of which a corrected window is a part."""
+    told = sample.image.attributes
+    if told.get("command") != "correct" or sample.data.picked is not None:
+        return None
+    try:
+        found = Normalization.from_dict(told["image_normalization"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    fits = found.method == method and len(found.offset) == sample.data.channel_count
+    return found if fits else None
 
 
 def intensity_summary(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.arrays.instances import instances, object_class
+from unetkit.commands.train.mixing import SIDES
 from unetkit.geometry.tiles import cover
 from unetkit.models.inference import to_classes
 from unetkit.scores.contingency import from_labels, pool
@@ -18,7 +19,7 @@ from unetkit.training.held_out import choose_planes, thinned, tile_of
 from unetkit.training.tuning import TUNED, HeldOutMap, best_score, has_choice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import nn
@@ -66,9 +67,17 @@ class Validator:
         self._samples = samples
         self._cache = cache
         self._before_each = before_each
-        self.planes = choose_planes(
-            description.parts.validation, {name: one.planes for name, one in samples.items()}
-        )
+        self._mix = description.mix
+        new = frozenset() if self._mix is None else self._mix.new
+        planes = {name: one.planes for name, one in samples.items()}
+        self._sides: dict[str, list[HeldOutPlane]] = {}
+        # The new ones first, of which people see a picture.
+        for side in reversed(SIDES):
+            regions = description.parts.validation
+            regions = tuple(r for r in regions if (r.sample in new) == (side == SIDES[1]))
+            if regions:
+                self._sides[side] = choose_planes(regions, planes)
+        self.planes = [plane for side in self._sides.values() for plane in side]
         self.picture: ValidationPicture | None = None
         """After each validation, the same place of it, with objects where there are any."""
 
@@ -85,13 +94,34 @@ class Validator:
         return total
 
     def __call__(self, network: nn.Module) -> Validation:
-        """Predict every held-out plane, and score all of them together."""
+        """Predict every held-out plane, and score all of them together; old and new count apart."""
+        self.picture = None
+        if self._mix is None:
+            return self._validate(network, self.planes)[0]
+        found = {side: self._validate(network, self._sides[side]) for side in self._sides}
+        weights = {s: w for s, w in zip(SIDES, self._mix.weights, strict=True) if s in found}
+        total = sum(weights.values())
+        # Of one side alone where nothing of the other counts.
+        weights = {s: w / total if total else 1.0 for s, w in weights.items()}
+        scores = _named(self._score(pool([t for _, tables in found.values() for t in tables])))
+        for side in SIDES:
+            if side in found:
+                own = {"score": found[side][0].score, **found[side][0].scores}
+                scores |= {f"{side}_{name}": value for name, value in own.items()}
+        return Validation(
+            sum(weights[side] * one.score for side, (one, _) in found.items()),
+            loss=sum(weights[side] * one.loss for side, (one, _) in found.items()),
+            scores=scores,
+        )
+
+    def _validate(
+        self, network: nn.Module, planes: Sequence[HeldOutPlane]
+    ) -> tuple[Validation, list[Contingency]]:
         tables: list[Contingency] = []
         maps: list[HeldOutMap] = []
         entropy = weight = 0.0
-        self.picture = None
-        judged = {*thinned(self.planes, most=JUDGED)}
-        for held_out in self.planes:
+        judged = {*thinned(planes, most=JUDGED)}
+        for held_out in planes:
             self._before_each()
             found = self._predict(network, held_out)
             table, lost, counted = self._examine(found, held_out)
@@ -103,7 +133,8 @@ class Validator:
         scores = self._score(pool(tables))
         # No score applies where nothing is held out that could be found; then the loss decides.
         main = self._best(maps, scores) or 0.0
-        return Validation(main, loss=entropy / max(weight, 1.0), scores=_named(scores))
+        found_loss = entropy / max(weight, 1.0)
+        return Validation(main, loss=found_loss, scores=_named(scores)), tables
 
     def _best(self, maps: list[HeldOutMap], scores: Scores) -> float | None:
         """Score a network as it will be used: with a decision that suits it."""
@@ -161,10 +192,17 @@ class Validator:
 
     def maps(self, network: nn.Module) -> list[HeldOutMap]:
         """Predict some of the held-out planes, to fit the decision to."""
-        return [
-            self._map(self._predict(network, held_out), held_out).middle(most=TUNED)
-            for held_out in thinned(self.planes, most=TUNED)
-        ]
+        return [one for maps in self.maps_by_side(network).values() for one in maps]
+
+    def maps_by_side(self, network: nn.Module) -> dict[str, list[HeldOutMap]]:
+        """Predict some of the held-out planes of each side."""
+        found: dict[str, list[HeldOutMap]] = {}
+        for side, planes in self._sides.items():
+            found[side] = []
+            for held_out in thinned(planes, most=TUNED):
+                predicted = self._map(self._predict(network, held_out), held_out)
+                found[side].append(predicted.middle(most=TUNED))
+        return found
 
     def _map(self, found: NDArray[np.float32], held_out: HeldOutPlane) -> HeldOutMap:
         truth = self._read(self._labelled[held_out.region.sample].labels(), held_out)
