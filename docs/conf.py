@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -43,7 +44,7 @@ html_copy_source = False
 html_show_sphinx = False
 
 # A page of nothing but a link shows what it links to, so that nothing is told twice.
-MIRROR = re.compile(r"\[[^\]]*\]\((\.\./[^)]+\.md)\)\s*")
+MIRROR = re.compile(r"\[[^\]]*\]\((\.\./[^)]+\.(?:md|ipynb))\)\s*")
 LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)#\s]*)(?=[)#])")
 
 
@@ -56,12 +57,21 @@ def mirrored() -> dict[Path, str]:
     return pages
 
 
+def text_of(path: Path) -> str:
+    """Return a file as Markdown, of a notebook its cells."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = ((cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"])
+    return "\n\n".join(f"```python\n{c}\n```" if kind == "code" else c for kind, c in cells)
+
+
 def read(app: Sphinx, page: str, source: list[str]) -> None:
     """Let a page show what it mirrors, and let its links lead to pages where there are any."""
     origin = DOCS / f"{page}.md"
     if found := MIRROR.fullmatch(source[0]):
         origin = (origin.parent / found[1]).resolve()
-        source[0] = origin.read_text(encoding="utf-8")
+        source[0] = text_of(origin)
     pages = mirrored()
 
     def led(match: re.Match[str]) -> str:

@@ -25,8 +25,9 @@ function limits(values, { log, whole }) {
   if (high - low < (log ? 1e-3 : 1e-12)) { if (log) low -= .05; high += log ? .05 : 1; }
   return [low, high];
 }
-// A line is { name, style: "first" or "second", points: [[x, y, what to add], ...], dots, pale }; pale ones stand in no legend.
-function chart(parent, title, { xName, yName, lines, log = false, whole = false, square = false, mark = null, markText = "" }) {
+// A line is { name, style: "first" or "second", points: [[x, y, what to add], ...], dots, bare, pale }; a bare one is dots alone,
+// and pale ones stand in no legend. It is drawn into the page's element of the class "charts".
+function chart(title, yName, lines, { log = false, whole = false, square = false, mark = null, markText = "", xName = "step" } = {}) {
   const far = p => p[0] != null && p[1] != null && (!log || p[1] > 0);
   const known = lines.map(l => ({ ...l, points: l.points.filter(far) })).filter(l => l.points.length);
   if (!known.length) return;
@@ -35,13 +36,13 @@ function chart(parent, title, { xName, yName, lines, log = false, whole = false,
   const last = square ? 1 : Math.max(1, columns[0].at(-1)), marked = mark != null && mark <= last;
   // A line that has no point everywhere says where the one is that it reads out.
   const told = (point, sparse) => say(point[1]) + (point[2] == null ? "" : `, ${point[2]}`) + (sparse ? ` at ${say(point[0])}` : "");
-  const box = make("figure", null, parent), caption = make("figcaption", null, box);
+  const box = make("figure", null, document.querySelector(".charts")), caption = make("figcaption", null, box);
   make("strong", title, caption);
   if (marked) make("span", ` ${markText}`, caption).className = "dim";
   box.tabIndex = 0; box.setAttribute("role", "group"); box.setAttribute("aria-label", `${title}: ${yName} by ${xName}; arrow keys read its points`);
   const axis = { stroke: colour("ink"), font: "12px system-ui", labelFont: "12px system-ui", labelSize: 20, grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
   const series = known.map((line, n) => ({
-    label: line.name || yName, class: line.pale ? "pale" : line.style, stroke: colour(line.style), width: line.pale ? 1 : 2, alpha: line.pale ? .4 : 1, spanGaps: true,
+    label: line.name || yName, class: line.pale ? "pale" : line.style, stroke: colour(line.style), width: line.bare ? 0 : line.pale ? 1 : 2, alpha: line.pale ? .4 : 1, spanGaps: true,
     points: { show: Boolean(line.dots), size: rows.length > 20 ? 5 : 8, fill: colour(line.style) },
     value: (u, v, s, at) => at == null || !rows[at].points[n] ? "–" : told(rows[at].points[n], rows.some(r => !r.points[n])),
   }));
