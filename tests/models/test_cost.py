@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from unetkit.models.build import build_model
-from unetkit.models.convolutions import fuse
 from unetkit.models.cost import largest_tensor, run_layers
+from unetkit.models.fusion import fuse
 
 
 class Odd(nn.Module):

@@ -9,23 +9,19 @@ and each sum rounded by itself.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import ContextVar
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode
 
 from unetkit.kernel_cache import is_kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -188,109 +184,3 @@ _REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     functional.conv2d: convolve,
     functional.conv_transpose2d: convolve_transposed,
 }
-
-# torch gives its backends no types.
-_ONEDNN: Any = torch.backends.mkldnn
-# What torch's own compiler calls for this; it is none of its documented functions.
-_OPERATORS: Any = getattr(torch.ops, "mkldnn", None)
-
-
-_ONE_STEP = ContextVar("one_step", default=True)
-
-
-@contextmanager
-def in_two_steps() -> Iterator[None]:
-    """Let fused convolutions call torch's own two functions inside a ``with`` block.
-
-    Whoever replaces these (`unetkit.models.cost`) then need not know what a fused one calls.
-    """
-    before = _ONE_STEP.set(False)
-    try:
-        yield
-    finally:
-        _ONE_STEP.reset(before)
-
-
-def fuse(module: nn.Module) -> nn.Module:
-    """Let a network that predicts compute each convolution with what follows it, in place.
-
-    Holds where they stand in an ``nn.Sequential``. Batch normalization, whose statistics are fixed,
-    becomes part of the convolution's weights, with the same result but for rounding. On the
-    processor with oneDNN, and without gradients, a ReLU is one step with the convolution, with the
-    same result; elsewhere it is computed after it, as before.
-    """
-    for chain in module.modules():
-        if not isinstance(chain, nn.Sequential):
-            continue
-        _absorb_norms(chain)
-        _absorb_relus(chain)
-    return module
-
-
-def _absorb_norms(chain: nn.Sequential) -> None:
-    for place in range(len(chain) - 1):
-        layer, norm = chain[place], chain[place + 1]
-        if type(layer) is not nn.Conv2d or not isinstance(norm, nn.BatchNorm2d):
-            continue
-        # Without statistics it would normalize by what it sees.
-        if norm.track_running_stats and not norm.training:
-            chain[place] = fuse_conv_bn_eval(layer, norm)
-            chain[place + 1] = nn.Identity()
-
-
-def _absorb_relus(chain: nn.Sequential) -> None:
-    # What was absorbed before is passed over.
-    places = [place for place in range(len(chain)) if type(chain[place]) is not nn.Identity]
-    for place, following in pairwise(places):
-        layer = chain[place]
-        if _can_fuse(layer) and type(chain[following]) is nn.ReLU:
-            layer.__class__ = ConvolutionReLU
-            chain[following] = nn.Identity()
-
-
-def _can_fuse(layer: nn.Module) -> bool:
-    return (
-        type(layer) is nn.Conv2d
-        and layer.padding_mode == "zeros"
-        and not isinstance(layer.padding, str)
-    )
-
-
-class ConvolutionReLU(nn.Conv2d):
-    """A convolution whose result is 0 where it would be negative."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Compute (N, K, Y', X') from (N, C, Y, X)."""
-        kind = _kind(input)
-        if kind is None:
-            return functional.relu(super().forward(input), inplace=True)
-        bias = None if self.bias is None else self.bias.to(kind)
-        result: Tensor = _OPERATORS._convolution_pointwise(
-            input.to(kind),
-            self.weight.to(kind),
-            bias,
-            list(self.padding),
-            list(self.stride),
-            list(self.dilation),
-            self.groups,
-            "relu",
-            [],
-            "",
-        )
-        return result
-
-
-def _kind(image: Tensor) -> torch.dtype | None:
-    """Return what a fused convolution would compute in; None where there is none."""
-    # Precision `exact` switches oneDNN off.
-    usable = _ONE_STEP.get() and bool(_ONEDNN.is_available()) and bool(_ONEDNN.enabled)
-    if not usable or image.device.type != "cpu" or torch.is_grad_enabled():
-        return None
-    if not hasattr(_OPERATORS, "_convolution_pointwise"):
-        return None
-    autocast = torch.is_autocast_enabled("cpu")
-    kind = torch.get_autocast_dtype("cpu") if autocast else image.dtype
-    # Unlike torch's own convolution, the fused one refuses bfloat16 on a processor without AVX-512.
-    if kind is torch.bfloat16 and not _OPERATORS._is_mkldnn_bf16_supported():
-        return None
-    return kind if kind in (torch.float32, torch.bfloat16) else None

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from unetkit.models.convolutions import in_two_steps
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -73,7 +71,7 @@ def largest_tensor(module: nn.Module, *, in_channels: int, size: int) -> int:
 def _run(module: nn.Module, in_channels: int, size: int) -> _OneOfManySums:
     place = next((parameter.device for parameter in module.parameters()), None)
     watched = _OneOfManySums()
-    with torch.inference_mode(), in_two_steps(), watched:
+    with torch.inference_mode(), watched:
         module(torch.zeros(1, in_channels, size, size, device=place))
     return watched
 

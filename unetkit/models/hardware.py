@@ -15,6 +15,7 @@ import torch
 from unetkit.errors import ResourceError, UsageError
 from unetkit.machine import check_device, processor_count
 from unetkit.models.convolutions import FixedOrder
+from unetkit.models.fusion import fused_kind, fusing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -164,7 +165,9 @@ def forward(module: nn.Module, batch: Tensor, *, precision: str) -> Tensor:
     """
     with computing(batch.device, precision):
         lay_out(module, precision=precision)
-        logits: Tensor = module(batch.contiguous(memory_format=_layout(precision)))
+        image = batch.contiguous(memory_format=_layout(precision))
+        with fusing(fused_kind(image)):
+            logits: Tensor = module(image)
     return widened(logits).contiguous()
 
 

@@ -17,7 +17,7 @@ from unetkit.commands.tile_predict.averaging import Averaging, EnsembleMember
 from unetkit.engine.pools import worker_number
 from unetkit.errors import InputError, UsageError
 from unetkit.models import hardware, model_file, model_header
-from unetkit.models.convolutions import fuse
+from unetkit.models.fusion import fuse
 from unetkit.models.joint_header import common_header
 from unetkit.models.model_header import DEFAULT_MODEL, folds
 from unetkit.storage import urls
