@@ -16,6 +16,7 @@ import tempfile
 import time
 import zlib
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import measuring
@@ -33,6 +34,7 @@ from unetkit.storage.journal import FOLDER, LINES, Journal
 
 
 SIDE, WIDTH = 2048, 32
+PEERS = ("float32", "bfloat16", "tuned")
 WORKERS = {"local:2": {}, "processes": {"workers": 2}}
 
 
@@ -67,15 +69,27 @@ def store(folder, side):
     return model, image
 
 
-def peer(overlap, side):
-    """Return the seconds that MONAI takes for a padded network of the same channels."""
+def peer(overlap, side, how):
+    """Return the seconds that MONAI takes for a padded network of the same channels.
+
+    In float32 as its users have it, or as an expert runs it: bfloat16, ``channels_last``, and the
+    heap set as ours where `how` says so.
+    """
     from monai.inferers import sliding_window_inference
 
-    module, how = padded(network()), {"overlap": overlap, "mode": "gaussian"}
-    image = torch.rand(1, 1, side, side)
-    with torch.inference_mode():
+    if how == "tuned":
+        hardware.tune_allocator()
+    module, asked = padded(network()), {"overlap": overlap, "mode": "gaussian"}
+    image, precision = torch.rand(1, 1, side, side), contextlib.nullcontext()
+    if how != "float32":
+        module = module.to(memory_format=torch.channels_last)
+        image = image.to(memory_format=torch.channels_last)
+        precision = torch.autocast("cpu", torch.bfloat16)
+    with torch.inference_mode(), precision:
         module(image[..., :512, :512])
-        return {"seconds": took(lambda: sliding_window_inference(image, 512, 1, module, **how))[0]}
+        return {
+            "seconds": took(lambda: sliding_window_inference(image, 512, 1, module, **asked))[0]
+        }
 
 
 class Watch:
@@ -210,8 +224,13 @@ def compare(side, rounds, python):
             f"float32_{n}": partial(run_ours, side, precision="float32", tile=n)
             for n in (1024, 2048)
         },
-        "025": lambda: apart("--peer", "0.25", "--side", str(side), python=python),
-        "050": lambda: apart("--peer", "0.5", "--side", str(side), python=python),
+        **{
+            f"{how}_{name}": partial(
+                apart, "--peer", overlap, "--how", how, "--side", str(side), python=python
+            )
+            for how in PEERS
+            for name, overlap in (("025", "0.25"), ("050", "0.5"))
+        },
     }
     found = {name: [] for name in runs}
     for _ in range(rounds):
@@ -222,7 +241,8 @@ def compare(side, rounds, python):
     figures = {"side": side, "width": WIDTH, "threads": hardware.thread_count()}
     for name in ("auto", "float32"):
         figures |= {f"{name}_{key}": value for key, value in best[name].items()}
-        figures |= {f"ratio_{name}_{o}": times[o] / times[name] for o in ("025", "050")}
+        for how, overlap in product(PEERS, ("025", "050")):
+            figures[f"ratio_{name}_{how}_{overlap}"] = times[f"{how}_{overlap}"] / times[name]
         figures[f"rate_share_{name}"] = operations(side) / times[name] / best[name]["matrix_rate"]
     figures["rate_share"] = figures["rate_share_auto"]
     for name in ("network_share", "network_share_in_tiles"):
@@ -230,7 +250,8 @@ def compare(side, rounds, python):
     for name, tiles in (("auto", (512, 1024, 2048)), ("float32", (1024, 2048))):
         fixed = min(times[f"{name}_{tile}"] for tile in tiles)
         figures[f"{name}_over_best_tile"] = times[name] / fixed
-    return figures | {"monai_025_seconds": times["025"], "monai_050_seconds": times["050"]}
+    monai = {name: times[name] for name in map("_".join, product(PEERS, ("025", "050")))}
+    return figures | {f"monai_{name}_seconds": seconds for name, seconds in monai.items()}
 
 
 def beside(side, precision):
@@ -270,10 +291,11 @@ def main():
     parser.add_argument("--journal", type=int, help="read a journal of so many tiles instead")
     parser.add_argument("--beside", help="compare workers in this precision, and exact, instead")
     parser.add_argument("--peer", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--how", choices=PEERS, default="float32", help=argparse.SUPPRESS)
     parser.add_argument("--ours", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.peer is not None:
-        found = peer(given.peer, given.side)
+        found = peer(given.peer, given.side, given.how)
     elif given.ours:
         found = ours(given.side, json.loads(given.ours))
     elif given.journal is not None:
