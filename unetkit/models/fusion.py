@@ -325,6 +325,24 @@ class Deferred(Tensor):
         return made
 
     @classmethod
+    def __torch_function__(
+        cls,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Join with more images; compute before anything is done but to ask for size and type."""
+        named = dict(kwargs or {})
+        if func in _JOINING:
+            joined = cls._joined(*args, **named)
+            if joined is not None:
+                return joined
+        if func in _ASKING:
+            return super().__torch_function__(func, types, args, named)  # type: ignore[no-untyped-call]
+        return func(*tree_map(computed, args), **tree_map(computed, named))
+
+    @classmethod
     def __torch_dispatch__(  # type: ignore[override]  # torch leaves it open
         cls,
         func: Any,
@@ -332,12 +350,14 @@ class Deferred(Tensor):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Join with more images; compute before anything else is done."""
-        if func is torch.ops.aten.cat.default and not kwargs and len(args) == 2 and args[1] == 1:
-            parts = [part for one in args[0] for part in getattr(one, "parts", (one,))]
-            if len({(part.shape[0], *part.shape[2:]) for part in parts}) == 1:
-                return Deferred(parts)
+        """Compute for whoever comes past torch's functions."""
         return func(*tree_map(computed, args), **tree_map(computed, dict(kwargs or {})))
+
+    @classmethod
+    def _joined(cls, images: Sequence[Tensor], dim: int = 0, **others: Any) -> Deferred | None:
+        parts = [part for one in images for part in getattr(one, "parts", (one,))]
+        shapes = {(len(part.shape), part.shape[0], *part.shape[2:]) for part in parts}
+        return None if dim not in (1, -3) or len(shapes) > 1 or others else cls(parts)
 
     def computed(self) -> Tensor:
         """Enlarge and join."""
@@ -358,6 +378,17 @@ class Deferred(Tensor):
                 if 4 * inputs * outputs < enlarging + 9 * features * outputs:
                     return place
         return None
+
+
+_JOINING = (torch.cat, torch.concat, torch.concatenate)
+# What is known of an image without its numbers.
+_ASKING = {
+    *(
+        getattr(Tensor, name).__get__
+        for name in ("shape", "dtype", "device", "ndim", "requires_grad")
+    ),
+    *(getattr(Tensor, name) for name in ("size", "dim", "numel", "__len__")),
+}
 
 
 def computed(image: Any) -> Any:
