@@ -110,6 +110,18 @@ review a.zarr --count 50 --seed 3 --image b.zarr --channels DAPI,2 --labels cell
 -> 'a.zarr', count=50, seed=3, image='b.zarr', channels='DAPI,2', labels='cells', axes='zyx',
     output='r.html', overwrite=True, scheduler='sync', workers=2
 
+curve a.zarr --time-budget 2h --steps 9 --more 8 --draws 4 -o c.html --model keras-unet
+    --set width=4 --recipe paper --recipe-set batch=4 --loss ce --target boundary
+    --init i.safetensors --seed 3 --channels 0,2 --labels cells --axes zyx --device cpu
+    --precision exact --workers 0 --nonfinite fill --overwrite --break-lock
+-> 'a.zarr', time_budget='2h', steps=9, more=8, draws=4, output='c.html', model='keras-unet',
+    options=('width=4',), recipe='paper', recipe_set=('batch=4',), loss='ce', target='boundary',
+    init='i.safetensors', seed=3, channels='0,2', labels='cells', axes='zyx', device='cpu',
+    precision='exact', workers=0, nonfinite='fill', overwrite=True, break_lock=True
+
+curve a.zarr --resume
+-> 'a.zarr', resume=True
+
 suggest a.zarr --count 9 --window 128 --judged 0:9,3:8 --judged b.zarr --image b.zarr
     --channels DAPI -o s.csv --geojson s.geojson --sheet s.png --overwrite --scheduler sync
     --workers 2
@@ -181,6 +193,7 @@ LEAST = ["import images c.zarr", "augment a.zarr c.zarr", "weights a.zarr", "tra
 LEAST += ["tile-predict a.zarr --model a.st", "eval a.zarr b.zarr", "measure a.zarr"]
 LEAST += ["correct a.zarr --from b.zarr --judged seen", "view a.zarr", "review a.zarr"]
 LEAST += ["suggest a.zarr", "export a.zarr", "demo"]
+LEAST += ["curve a.zarr"]
 LEAST += ["models show unet", "models check unet", "models export model.safetensors"]
 
 

@@ -86,6 +86,12 @@ REFUSED = """
 3 measure here absent.zarr
 3 measure here --region absent.geojson
 2 measure here --rim outside
+2 curve here --draws 0
+2 curve here --more 0
+2 curve here --time-budget soon
+2 curve here --set widht=3
+2 curve here --resume --overwrite
+3 curve absent.zarr
 2 suggest here --count 0
 2 suggest here --window 8
 2 suggest here --scheduler many
@@ -167,6 +173,7 @@ REFUSED = """
 4 export here --to coco
 4 weights slide.zarr
 4 weights made.zarr
+4 curve here -o made.zarr
 4 suggest here -o made.zarr
 4 review here -o made.zarr
 4 eval here here --objects made.zarr

@@ -33,7 +33,8 @@ def headings(out):
 def test_the_commands_are_those_of_the_path(typed, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     out = typed(["--help"]).out
-    path = ["import", "augment", "weights", "remove", "train", "tile-predict", "tune", "correct"]
+    path = ["import", "augment", "weights", "remove", "train", "tile-predict", "curve", "tune"]
+    path += ["correct"]
     path += ["eval", "measure", "suggest", "view", "review", "export", "info", "verify", "demo"]
     path += ["models", "plugins"]
     rows = [line.split()[1] for line in out.splitlines() if line.startswith("\u2502 ")]
@@ -79,7 +80,7 @@ def test_help_tells_bounds_choices_defaults_and_headings(typed, monkeypatch):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("unetkit ", ["import", "augment", "weights", "remove", "train", "tile-predict", "tune"]),
+        ("unetkit ", ["import", "augment", "weights", "remove", "train", "tile-predict", "curve"]),
         ("unetkit tr", ["train"]),
         ("unetkit models ", ["show", "check", "export"]),
         ("unetkit tile-predict a.zarr --tta ", ["none", "flips", "rotations"]),

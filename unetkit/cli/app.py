@@ -185,6 +185,9 @@ COMMANDS = {
             predicted,
             "slide.zarr --overlap 92",
         ),
+        Command(
+            "curve", "train.curve:curve", written(), "data.zarr --time-budget 2h --set width=16"
+        ),
         Command("tune", "tune:tune", written(), "model.safetensors data.zarr"),
         Command(
             "correct",

@@ -230,6 +230,12 @@ def check_new_suggestion(
             check_file(path, overwrite=False, begins="")
 
 
+def check_new_curve(overwrite: bool, *, source: str, output: str | None, resume: bool) -> None:
+    """Refuse the page of a learning curve that is there."""
+    if not (overwrite or resume):
+        check_file(output or output_name(source, ".curve.html"), overwrite=False, begins="")
+
+
 def is_there(url: str) -> bool:
     """Tell whether anything is in an output's place, but for what a broken publishing left."""
     return exists(url) and not (is_remote(url) and atomic.is_half_there(url))

@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     )
     from unetkit.storage.datasets import Dataset
     from unetkit.training.distributed import ProcessGroup
+    from unetkit.training.split import Split
     from unetkit.training.tuning import HeldOutMap
 
 
@@ -362,7 +363,7 @@ def train(
     )
     # Once for all folds: processes find each other when they start, and never again.
     with init_distributed(hardware.pick_device(device)) as group:
-        one = partial(_train, dataset, given, start=start, mix=mixed, group=group)
+        one = partial(train_one, dataset, given, start=start, mix=mixed, group=group)
         before = warnings_of(progress)
         done = [
             one(partial(claim, path), fold=fold, progress=WarningCollector(progress, before))
@@ -403,7 +404,7 @@ def _check_all(
             RunFolder(place, inputs=inputs, overwrite=overwrite, resume=resume)
 
 
-def _train(
+def train_one(
     dataset: Dataset,
     given: TrainOptions,
     claim: Callable[..., AbstractContextManager[TrainingOutput]],
@@ -413,16 +414,22 @@ def _train(
     mix: Mix | None,
     group: ProcessGroup,
     progress: Progress,
+    parts: Split | None = None,
 ) -> tuple[TrainReport, list[HeldOutMap]]:
-    """Train one network; with its report comes what it says of what it held out."""
+    """Train one network; with its report comes what it says of what it held out.
+
+    It learns from `parts` where they are given, else from what `split` leaves to learn from.
+    """
     began = time.monotonic()
     progress = progress if group.is_main else SILENT
     with claim(group=group, progress=progress) as claimed:
         given = replace(given, precision=claimed.precision(given.precision, group))
         plan = make_plan(given, start=None if start is None else start.header, fold=fold)
-        network, description = _prepare(
+        network, description = prepare(
             plan, dataset, given.target, start=start, mix=mix, progress=progress
         )
+        if parts is not None:
+            description = replace(description, parts=parts)
         if given.keep_old and start is not None and not is_comparable(description):
             raise UsageError(
                 "keep-old must compare with a model of the same channels, classes, target and"
@@ -444,7 +451,7 @@ def _train(
         return run.learn(network.to(group.device), progress, began=began)
 
 
-def _prepare(
+def prepare(
     plan: Plan,
     dataset: Dataset,
     target: str | None,
