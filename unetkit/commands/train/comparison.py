@@ -54,6 +54,8 @@ class SideScore:
         told = f"{self.data}, held out: {name} {self.score:.3f}"
         if self.before is None or self.change is None:
             return f"{told}."
+        if self.score == self.before:
+            return f"{told}, as before."
         told += f", {self.before:.3f} before"
         if self.change_interval is None:
             return f"{told} ({self.change:+.3f}; too few places to tell it from chance)."
