@@ -114,6 +114,7 @@ def test_outlines_are_layers_of_the_picture():
 
 @pytest.fixture
 def opened(browser, report):
+    browser.get_log("browser")  # what other pages said
     browser.get(report.as_uri())
     assert browser.execute_script("return document.documentElement.dataset.ready") == "yes"
     return browser
@@ -224,6 +225,24 @@ def test_it_fits_a_phone_in_either_light(opened, scheme):
     brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
     assert (brightness[0] > brightness[1]) == (scheme == "dark")
     assert abs(brightness[0] - brightness[1]) > 450
+
+
+def test_a_screen_in_the_dark_prints_on_white_with_its_headings_and_charts(opened):
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    figure = opened.find_element("css selector", ".charts figure")
+    assert opened.execute_async_script(DRAWN, figure) > 100
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", **dark})
+    try:
+        style = "return getComputedStyle(document.body).backgroundColor"
+        assert opened.execute_script(style) == "rgb(255, 255, 255)"
+        # The colour of a line on paper is another, and so the chart was drawn anew.
+        assert opened.execute_async_script(DRAWN, figure) > 100
+        for shown in ("#samples th button", "#samples td", "#thumbs canvas"):
+            assert opened.find_element("css selector", shown).is_displayed(), shown
+        assert not opened.find_element("id", "filter").is_displayed()
+    finally:
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
 
 
 @pytest.fixture(scope="module")
