@@ -147,6 +147,33 @@ def one(seed, data, names, steps, folder):
     return {"seed": seed, "ap50": scores, "auroc": found, "seconds": seconds}
 
 
+def cost(folder, *, side=2048, rounds=3):
+    """Return how long each command takes on noise, as shares, in processor seconds."""
+    from tests.commands.conftest import noise_image, tiny_model
+
+    slide, _ = noise_image(folder / "slide.zarr", (side, side), dtype="u1", chunk=512)
+    model = tiny_model(folder / "model.safetensors", depth=3, width=8)
+    told = {"model": model, "tta": "flips", "tile": 512, "overwrite": True, **HOW}
+    plain, unsure = (str(folder / f"{name}.zarr") for name in ("plain", "unsure"))
+    steps = {
+        "flips": lambda: tile_predict(slide, output=plain, **told),
+        "uncertainty": lambda: tile_predict(slide, output=unsure, uncertainty=True, **told),
+        "suggest": lambda: suggest(unsure, image=slide, overwrite=True, scheduler="sync"),
+    }
+    times = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            times[name].append(took(step)[1])
+    return shares({name: min(found) for name, found in times.items()})
+
+
+def shares(seconds):
+    return {
+        "uncertainty / flips": round(seconds["uncertainty"] / seconds["flips"], 3),
+        "suggest / uncertainty": round(seconds["suggest"] / seconds["uncertainty"], 3),
+    }
+
+
 def scored(folder, model, tested):
     place = str(folder / f"{Path(model).stem}.tested.zarr")
     tile_predict(tested, model=model, output=place, **HOW)
@@ -160,7 +187,12 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--steps", type=int, default=100, help="of each training")
+    parser.add_argument("--cost", action="store_true", help="measure the time alone, on noise")
     given = parser.parse_args()
+    if given.cost:
+        with tempfile.TemporaryDirectory() as place:
+            print(json.dumps(cost(Path(place))))
+        return
     data = Path(os.environ["UNETKIT_TEST_DATA"], "bbbc039_nuclei")
     names = sorted(path.stem for path in (data / "images").iterdir())
     rows = []
@@ -176,8 +208,7 @@ def main():
             {
                 "suggest above random": round(float(gains.mean()), 4),
                 "half of 95 %": None if half is None else round(float(half), 4),
-                "uncertainty / flips": round(total["uncertainty"] / total["flips"], 3),
-                "suggest / uncertainty": round(total["suggest"] / total["uncertainty"], 3),
+                **shares(total),
             }
         )
     )
