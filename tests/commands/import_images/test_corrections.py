@@ -16,6 +16,11 @@ from unetkit.commands.import_images.windows import Window, joined_windows
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.errors import InputError, LabelError, OutputError, UsageError
 from unetkit.storage.datasets import DatasetWriter, open_dataset
+from unetkit.storage.object_classes import (
+    ObjectClasses,
+    read_object_classes,
+    write_object_classes,
+)
 
 SIZE = (90, 110)
 
@@ -323,3 +328,31 @@ def test_windows_are_joined_until_none_overlap():
         for box in boxes:
             assert sum(one.around(box) == one for one in found) == 1
         assert joined_windows(reversed(boxes)) == found
+
+
+def test_objects_keep_the_class_of_their_number_or_of_their_outline(slide):
+    labels = discs(seed=9)
+    ids = np.unique(labels[labels > 0])
+    place = "data.zarr"
+    writer = DatasetWriter(place)
+    writer.add("slide", tifffile.imread("slide.tif"), axes="cyx", labels=labels)
+    writer.finish()
+    table = ObjectClasses.of_objects(ids, 1 + ids % 2, ("background", "live", "dead"))
+    write_object_classes(open_dataset(place).samples[0].labels(), table)
+    tifffile.imwrite("edited.tif", labels)
+    export_prediction("data.zarr/slide", to="geojson", output="edited.geojson")
+    told = {"judged": ["10:80,10:100"], "image": "data.zarr/slide", "context": 8}
+    for number, edited in enumerate(("edited.tif", "edited.geojson", "data.zarr/slide")):
+        correct("data.zarr/slide", edited=edited, output=f"c{number}.zarr", **told)
+    (sample,) = open_dataset("c0.zarr").samples
+    found = read_object_classes(sample.image)
+    numbers, drawn = np.asarray(sample.labels()), labels[2:88, 2:108]
+    assert found.names == table.names
+    for one, own in zip(found.ids.tolist(), found.numbers.tolist(), strict=True):
+        (before,) = np.unique(drawn[numbers == one])
+        assert own == 1 + before % 2
+    assert files_of("c0.zarr") == files_of("c1.zarr") == files_of("c2.zarr")
+    labels[20:30, 20:30] = 9999
+    tifffile.imwrite("edited.tif", labels)
+    with pytest.raises(LabelError, match="must have a class, got none for the object 9999"):
+        correct("data.zarr/slide", edited="edited.tif", output="new.zarr", **told)
