@@ -200,16 +200,24 @@ def test_keys_go_from_mark_to_mark(tmp_path, browser):
         shown.close()
 
 
-def test_the_page_is_there_for_its_token_alone(tmp_path):
+def status(url):
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port)
+    connection.request("GET", parts.path)
+    found = connection.getresponse().status
+    connection.close()
+    return found
+
+
+def test_the_page_is_there_for_its_token_alone_and_until_it_is_closed(tmp_path):
     image = store(tmp_path / "a.zarr", noise((40, 50)))
-    shown = Shown(scene_of("x", image, image_layers(image, over=image.data)))
-    try:
-        parts = urlsplit(shown.url)
-        assert parts.hostname == "127.0.0.1"
-        for path, status in ((parts.path, 200), ("/v/1234/", 404), ("/", 404)):
-            connection = http.client.HTTPConnection(parts.hostname, parts.port)
-            connection.request("GET", path)
-            assert connection.getresponse().status == status
-            connection.close()
-    finally:
-        shown.close()
+    scene = scene_of("x", image, image_layers(image, over=image.data))
+    first, second = Shown(scene), Shown(scene)
+    assert urlsplit(first.url).hostname == "127.0.0.1"
+    wrong = first.url.replace(urlsplit(first.url).path, "/v/1234/")
+    assert [status(url) for url in (first.url, wrong)] == [200, 404]
+    first.close()
+    assert status(second.url) == 200
+    second.close()
+    with pytest.raises(ConnectionRefusedError):
+        status(second.url)

@@ -130,8 +130,8 @@ def view(
         say.
     points : str, optional
         A table of places to go through with the keys j and k: what ``unetkit measure`` wrote, the
-        errors among what ``unetkit eval --objects`` wrote, or windows with the columns y0, x0, y1
-        and x1.
+        errors among what ``unetkit eval --objects`` wrote, or the windows that ``unetkit suggest``
+        wrote.
     open_page : bool
         Open the page in the browser at once.
     napari : bool

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from unetkit.arrays.instances import neighbours
-
 Rgb = npt.NDArray[np.uint8]  # shape (Y, X, 3)
 
 # Own choice: eight hues that stay apart on a grey image, bright enough for a dark one.
@@ -88,6 +86,9 @@ def colours(labels: npt.NDArray[np.integer]) -> Rgb:
     told apart. Going through the objects in the order of their ids, each takes the colour that
     none of its neighbours has and that was taken least.
     """
+    # It loads compilers, for which whoever wants no more than a contrast should not wait.
+    from unetkit.arrays.instances import neighbours
+
     ids, dense = np.unique(labels, return_inverse=True)
     dense = dense.reshape(labels.shape)
     background = ids == 0

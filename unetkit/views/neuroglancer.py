@@ -195,6 +195,7 @@ class Shown:
             self.layers.origin = self.url.partition("/v/")[0]
             self.viewer.set_state(state_of(scene, self.layers.url, window=window))
             self.walk = Walk(scene, self.viewer)
+            _OPEN.append(self)
         except BaseException:
             self.layers.close()
             raise
@@ -222,9 +223,16 @@ class Shown:
         return found[0] if found else None
 
     def close(self) -> None:
-        """Let go of the ports."""
-        self.layers.close()
-        _neuroglancer().stop()
+        """Let go of the ports; that of the page once no other scene is open."""
+        if self in _OPEN:
+            _OPEN.remove(self)
+            self.layers.close()
+            if not _OPEN:
+                _neuroglancer().stop()
+
+
+# Those of this process, which have one server of pages.
+_OPEN: list[Shown] = []
 
 
 def _neuroglancer() -> Any:
