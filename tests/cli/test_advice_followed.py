@@ -617,9 +617,8 @@ EXCUSED = {
     "objects must be of the classes {}, got the class {}": "the same",
     "output must be probabilities or classes for a Dask array": "said from Python alone;"
     " tests/commands/tile_predict/test_arrays.py",
-    "must have a layer of uncertainty, got none": "what it writes is named instead, which is"
+    "a rectangle that was judged must be of a single image": "several images;"
     " tests/commands/test_suggest.py",
-    "a rectangle that was judged must be of a single image": "the same",
     "geojson must be of a single image": "the same",
     "keep-old must compare with a model": "a model of others; tests/commands/train/test_mixing.py",
     "hold out others with another --seed": "windows of what is held out; the same",
