@@ -415,19 +415,22 @@ def compose(weight: Tensor, layer: UpConvolution | None) -> tuple[Tensor, Tensor
         What each tap makes of the enlarging layer's bias.
     """
     inputs = weight.shape[1] if layer is None else layer.in_channels
-    composite = weight.new_zeros(2, 2, len(weight), inputs, 2, 2)
+    taps = weight.permute(2, 3, 0, 1).contiguous()
+    enlarging = None if layer is None else layer.weight.permute(2, 3, 1, 0).contiguous()
+    composite = weight.new_zeros(2, 2, 2, 2, len(weight), inputs)
     for p, q, y, x in product((0, 1), (0, 1), range(3), range(3)):
         # Which small pixel the tap falls on, counted from the corner, and which of its four.
         row, a = divmod(p + y - 1, 2)
         column, b = divmod(q + x - 1, 2)
-        tap = weight[:, :, y, x]
-        if layer is not None:
-            tap = tap @ layer.weight[:, :, a, b].T
-        composite[p, q, :, :, row + 1 - p, column + 1 - q] += tap
+        total = composite[p, q, row + 1 - p, column + 1 - q]
+        if enlarging is None:
+            total += taps[y, x]
+        else:
+            total.addmm_(taps[y, x], enlarging[a, b])
     beyond = weight.new_zeros(len(weight), 3, 3)
     if layer is not None and layer.bias is not None:
         beyond = torch.einsum("kcyx,c->kyx", weight, layer.bias)
-    return composite.reshape(-1, *composite.shape[3:]), beyond
+    return composite.permute(0, 1, 4, 5, 2, 3).reshape(-1, inputs, 2, 2), beyond
 
 
 def _subtract_beyond(image: Tensor, beyond: Tensor) -> None:
