@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unetkit.errors import NonFiniteError, ResourceError, UsageError
-from unetkit.models import hardware, unet
+from unetkit.models import hardware, inference, unet
 from unetkit.models.inference import (
     logits_of,
     predict_array,
@@ -132,6 +132,23 @@ def test_classes_are_the_most_probable():
     np.testing.assert_array_equal(to_classes(two, threshold=0.6), [[0, 0, 1]])
     np.testing.assert_array_equal(to_classes(two, threshold=0.6, positive=0), [[0, 1, 1]])
     assert to_classes(np.zeros((300, 1, 1), np.float32)).dtype == np.uint16
+
+
+@pytest.mark.parametrize("classes", [3, 4, 300])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("rows", [1, 1000])
+def test_of_equal_classes_the_first_is_chosen(monkeypatch, classes, dtype, rows):
+    monkeypatch.setattr(inference, "STRIP", classes * 21 * rows)
+    values = np.random.default_rng(0).integers(0, 4, (classes, 30, 21)).astype(dtype)
+    np.testing.assert_array_equal(to_classes(values), values.argmax(axis=0))
+
+
+def test_probabilities_do_not_depend_on_the_strips(monkeypatch):
+    logits = torch.randn(3, 50, 37)
+    whole = to_probabilities(logits)
+    monkeypatch.setattr(inference, "STRIP", 3 * 37 * 7)
+    np.testing.assert_array_equal(to_probabilities(logits), whole)
+    np.testing.assert_array_equal(stored(whole, np.dtype("u1")), np.rint(whole * 255))
 
 
 def test_by_default_what_is_stored_decides_as_the_probability_does():

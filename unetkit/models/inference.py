@@ -92,8 +92,22 @@ def to_probabilities(logits: torch.Tensor) -> NDArray[np.float32]:
     on the other axes' sizes.
     """
     values = logits.numpy()
-    powers = np.exp(values - values.max(axis=0))
-    return np.asarray(powers / _sum(powers))
+    result = np.empty(values.shape, np.float32)
+    for rows in _strips(values):
+        part = values[:, rows]
+        powers = np.exp(part - part.max(axis=0))
+        np.divide(powers, _sum(powers), out=result[:, rows])
+    return result
+
+
+# So many values of a strip stay in the processor's caches through all steps.
+STRIP = 2**17
+
+
+def _strips(values: NDArray[Any]) -> Iterator[slice]:
+    """Cut an array (K, Y, X) into strips of rows."""
+    rows = max(1, STRIP // max(1, values[:, :1].size))
+    return (slice(first, first + rows) for first in range(0, values.shape[1], rows))
 
 
 def with_entropy(logits: torch.Tensor) -> NDArray[np.float32]:
@@ -134,21 +148,37 @@ def to_classes(
     `positive` is 2 or more, the classes from it on are those of objects: a pixel is of an object
     where their sum is above each of the others, and then of the most probable one.
     """
-    dtype = np.min_scalar_type(len(probabilities) - 1)
+    dtype: np.dtype[Any] = np.min_scalar_type(len(probabilities) - 1)
     if len(probabilities) == 2:
         chosen = probabilities[positive] >= lowest_stored(threshold, probabilities.dtype)
-        return np.asarray(np.where(chosen, positive, 1 - positive), dtype)
+        return np.asarray(chosen if positive else ~chosen).astype(dtype)
     if positive > 1:
         others = probabilities[:positive]
         inside = object_probability(probabilities, positive) > others.max(axis=0)
-        own = positive + probabilities[positive:].argmax(axis=0)
-        return np.asarray(np.where(inside, own, others.argmax(axis=0)), dtype)
-    return np.asarray(probabilities.argmax(axis=0), dtype)
+        own = _first_largest(probabilities[positive:], dtype) + dtype.type(positive)
+        return np.where(inside, own, _first_largest(others, dtype))
+    return _first_largest(probabilities, dtype)
+
+
+def _first_largest(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Do what ``values.argmax(axis=0)`` does of finite (K, Y, X), but sooner."""
+    found = np.zeros(values.shape[1:], dtype)
+    for rows in _strips(values):
+        most = values[0, rows].copy()
+        for number, one in enumerate(values[1:, rows], start=1):
+            np.copyto(found[rows], dtype.type(number), where=one > most)
+            np.maximum(most, one, out=most)
+    return found
 
 
 def stored(probabilities: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return probabilities as an array of `dtype` holds them; uint8 counts 255ths."""
-    return np.rint(probabilities * 255).astype(dtype) if dtype == np.uint8 else probabilities
+    """Return probabilities (K, Y, X) as an array of `dtype` holds them; uint8 counts 255ths."""
+    if dtype != np.uint8:
+        return probabilities
+    result = np.empty(probabilities.shape, dtype)
+    for rows in _strips(probabilities):
+        result[:, rows] = np.rint(probabilities[:, rows] * 255)
+    return result
 
 
 def lowest_stored(threshold: float, dtype: np.dtype[Any]) -> float:

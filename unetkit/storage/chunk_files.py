@@ -1,4 +1,4 @@
-"""Whole chunks of an array in a folder, compressed and written by a few threads at once.
+"""Whole chunks of an array in a folder: decoded one by one, written by a few threads at once.
 
 zarr sends each chunk through one event loop and compares all of it with the fill value first, which
 together take as long as compressing it. The files are those that zarr writes, byte for byte.
@@ -7,9 +7,11 @@ together take as long as compressing it. The files are those that zarr writes, b
 from __future__ import annotations
 
 import itertools
+import math
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +21,7 @@ from zarr.codecs import BytesCodec, ZstdCodec
 from zarr.storage import LocalStore
 
 from unetkit.machine import processor_count
+from unetkit.storage.codecs import ADDED, BOUNDED, decode_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
     Encode = Callable[[Array], bytes]
+    Decode = Callable[[bytes], Array]
 
 # One of so many pixels along each axis tells most chunks from empty ones, without a look at all.
 SPARSE = 37
@@ -52,6 +56,32 @@ def encoder_of(array: zarr.Array[Any]) -> Encode | None:
             dtype = dtype.newbyteorder(first.endian.value)
         compress = Zstd(level=others[0].level, checksum=others[0].checksum).encode
     return lambda chunk: bytes(compress(np.ascontiguousarray(chunk, dtype=dtype)))
+
+
+def decoder_of(array: zarr.Array[Any]) -> Decode | None:
+    """Return what makes a chunk of the content of its file; None where only zarr can read it.
+
+    `array` has bounded codecs (`unetkit.storage.codecs`), and so has what is returned.
+    """
+    metadata: Any = array.metadata
+    if type(array.store) is not LocalStore or array.shards is not None:
+        return None
+    dtype = np.dtype(array.dtype)
+    if metadata.zarr_format == 2:
+        if metadata.filters or metadata.order != "C" or metadata.compressor is None:
+            return None
+        decompress = metadata.compressor.decode
+    else:
+        first, *others = metadata.codecs
+        if not isinstance(first, BytesCodec) or len(others) != 1:
+            return None
+        if type(others[0]) not in BOUNDED.values():
+            return None
+        if first.endian is not None:  # numbers of one byte have no order
+            dtype = dtype.newbyteorder(first.endian.value)
+        size = math.prod(array.chunks) * dtype.itemsize
+        decompress = partial(decode_within, others[0].plain, limit=size + ADDED)
+    return lambda content: np.frombuffer(decompress(content), dtype).reshape(array.chunks)
 
 
 def write_chunks(

@@ -14,7 +14,7 @@ import numpy as np
 
 from unetkit.errors import InputError, UsageError
 from unetkit.storage import urls
-from unetkit.storage.chunk_files import encoder_of, write_chunks
+from unetkit.storage.chunk_files import decoder_of, encoder_of, write_chunks
 from unetkit.storage.nodes import fill_of, is_absent, opened, refuse_links
 from unetkit.storage.retry import read_failure, retrying
 from unetkit.storage.urls import is_remote, join, storing
@@ -228,7 +228,8 @@ class PlaneArray:
         array = self._open("r")
         chunk = _chunk_bytes(array)
         if chunk < SHARED_FROM:
-            return 0
+            whole = math.prod(array.shape) * array.dtype.itemsize
+            return 0 if decoder_of(array) is None else int(min(whole, KEPT_SMALL_BYTES))
         kept = min(math.prod(array.shape) * array.dtype.itemsize, max(KEPT_BYTES, chunk))
         # As it is stored, as it is decoded, and as it is laid out.
         return int(kept + 2 * chunk)
@@ -413,12 +414,16 @@ class IndexedPlanes:
 # Chunks from this size on, in bytes, are decoded once for all tiles that lie in them: our choice,
 # above what this library writes. Of them so much is kept, and the last one in any case.
 SHARED_FROM, KEPT_BYTES = 2**22, 2**28
+# Of smaller ones in a folder so much is kept, which is a row of chunks of 512 x 512 over 64,000
+# pixels of 16 bits: what a tile sees around it, its neighbours have decoded.
+KEPT_SMALL_BYTES = 2**26
 
 
 class _DecodedChunks:
     """The large chunks that were asked for last, as long as they are stored as they were."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size = limit, 0
         self._kept: OrderedDict[Any, np.ndarray[Any, Any]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -428,22 +433,22 @@ class _DecodedChunks:
         """Return a chunk of `size` bytes; one is decoded at a time. Nobody may write into it."""
         with self._lock:
             if key not in self._kept:
-                room = max(0, KEPT_BYTES - size)
-                while sum(block.nbytes for block in self._kept.values()) > room:
-                    self._kept.popitem(last=False)
+                while self._kept and self._size > self._limit - size:
+                    self._size -= self._kept.popitem(last=False)[1].nbytes
                 self._kept[key] = decode()
+                self._size += self._kept[key].nbytes
             self._kept.move_to_end(key)
             return self._kept[key]
 
 
 # Those of this process.
-_DECODED = _DecodedChunks()
+_DECODED, _DECODED_SMALL = _DecodedChunks(KEPT_BYTES), _DecodedChunks(KEPT_SMALL_BYTES)
 
 
 def _read_shared(
     array: zarr.Array[Any], selection: tuple[Any, ...], *, url: str
 ) -> np.ndarray[Any, Any]:
-    """Read a selection of slices and whole numbers; a large chunk that it is a part of is kept."""
+    """Read a selection of slices and whole numbers; a chunk that it has a part of may be kept."""
     spans = [
         range(where, where + 1) if isinstance(where, int) else range(size)[where]
         for where, size in zip(selection, array.shape, strict=True)
@@ -452,12 +457,16 @@ def _read_shared(
         range(span[0] // unit, span[-1] // unit + 1)
         for span, unit in zip(spans, array.chunks, strict=True)
     ]
-    touched = math.prod(map(len, places)) * math.prod(array.chunks)
-    if _chunk_bytes(array) < SHARED_FROM or 2 * math.prod(map(len, spans)) > touched:
+    touched, decode = math.prod(map(len, places)) * math.prod(array.chunks), None
+    if _chunk_bytes(array) < SHARED_FROM:
+        decode = decoder_of(array)
+        if decode is None or _is_of_whole_chunks(spans, array):
+            return np.asarray(array[selection])
+    elif 2 * math.prod(map(len, spans)) > touched:
         return np.asarray(array[selection])
     result = np.empty([len(span) for span in spans], array.dtype)
     for place in itertools.product(*places):
-        _put_chunk(result, spans, array, place, url=url)
+        _put_chunk(result, spans, array, place, url=url, decode=decode)
     return result[tuple(0 if isinstance(where, int) else slice(None) for where in selection)]
 
 
@@ -468,8 +477,12 @@ def _put_chunk(
     place: tuple[int, ...],
     *,
     url: str,
+    decode: Callable[[bytes], np.ndarray[Any, Any]] | None,
 ) -> None:
-    """Copy what a chunk has of the box of `spans` to its place in `result`."""
+    """Copy what a chunk has of the box of `spans` to its place in `result`.
+
+    Without a way to `decode` its file, zarr reads it.
+    """
     whole = tuple(
         slice(p * unit, min((p + 1) * unit, size))
         for p, unit, size in zip(place, array.chunks, array.shape, strict=True)
@@ -482,11 +495,21 @@ def _put_chunk(
     if state is None:
         block = np.asarray(array[parts])
     else:
-        kept = _DECODED.get(
-            (url, place, state), lambda: np.asarray(array[whole]), size=_chunk_bytes(array)
-        )
+        cache, path = _DECODED, join(url, array.metadata.encode_chunk_key(place))
+        read: Callable[[], np.ndarray[Any, Any]] = lambda: np.asarray(array[whole])  # noqa: E731
+        if decode is not None:
+            cache, read = _DECODED_SMALL, lambda: decode(Path(path).read_bytes())
+        kept = cache.get((url, place, state), read, size=_chunk_bytes(array))
         block = kept[_moved(parts, [box.start for box in whole])]
     result[_moved(parts, [span[0] for span in spans])] = block
+
+
+def _is_of_whole_chunks(spans: Sequence[range], array: zarr.Array[Any]) -> bool:
+    """Tell whether no chunk of a box lies partly outside of it, but for the ends of the axes."""
+    return all(
+        not span[0] % unit and (not (span[-1] + 1) % unit or span[-1] + 1 == size)
+        for span, unit, size in zip(spans, array.chunks, array.shape, strict=True)
+    )
 
 
 def _moved(parts: Sequence[slice], origin: Sequence[int]) -> tuple[slice, ...]:
