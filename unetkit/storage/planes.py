@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import mmap
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -414,9 +415,11 @@ class IndexedPlanes:
 # Chunks from this size on, in bytes, are decoded once for all tiles that lie in them: our choice,
 # above what this library writes. Of them so much is kept, and the last one in any case.
 SHARED_FROM, KEPT_BYTES = 2**22, 2**28
-# Of smaller ones in a folder so much is kept, which is a row of chunks of 512 x 512 over 64,000
-# pixels of 16 bits: what a tile sees around it, its neighbours have decoded.
-KEPT_SMALL_BYTES = 2**26
+# Of smaller ones in a folder so much is kept: what a tile of usual size sees at its left and right,
+# and of an image up to 8,000 pixels wide above it, its neighbours have decoded.
+KEPT_SMALL_BYTES = 2**24
+# A system maps a limited number of pieces of memory for a process.
+KEPT_CHUNKS = 2**12
 
 
 class _DecodedChunks:
@@ -433,7 +436,8 @@ class _DecodedChunks:
         """Return a chunk of `size` bytes; one is decoded at a time. Nobody may write into it."""
         with self._lock:
             if key not in self._kept:
-                while self._kept and self._size > self._limit - size:
+                room = self._limit - size
+                while self._kept and (self._size > room or len(self._kept) >= KEPT_CHUNKS):
                     self._size -= self._kept.popitem(last=False)[1].nbytes
                 self._kept[key] = decode()
                 self._size += self._kept[key].nbytes
@@ -491,17 +495,30 @@ def _put_chunk(
         slice(max(span[0], box.start), min(span[-1] + 1, box.stop))
         for span, box in zip(spans, whole, strict=True)
     )
-    state = _state_of(array, place, url=url)
-    if state is None:
+    state, path = (
+        _state_of(array, place, url=url),
+        join(url, array.metadata.encode_chunk_key(place)),
+    )
+    block: np.ndarray[Any, Any]
+    if state is None and decode is not None and not Path(path).exists():
+        block = fill_of(array, parts)
+    elif state is None:
         block = np.asarray(array[parts])
     else:
-        cache, path = _DECODED, join(url, array.metadata.encode_chunk_key(place))
+        cache = _DECODED
         read: Callable[[], np.ndarray[Any, Any]] = lambda: np.asarray(array[whole])  # noqa: E731
         if decode is not None:
-            cache, read = _DECODED_SMALL, lambda: decode(Path(path).read_bytes())
+            cache, read = _DECODED_SMALL, lambda: _apart(decode(Path(path).read_bytes()))
         kept = cache.get((url, place, state), read, size=_chunk_bytes(array))
         block = kept[_moved(parts, [box.start for box in whole])]
     result[_moved(parts, [span[0] for span in spans])] = block
+
+
+def _apart(chunk: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Copy a chunk to pages of its own: in the heap it would lie in the way of larger arrays."""
+    copy = np.frombuffer(mmap.mmap(-1, chunk.nbytes), chunk.dtype).reshape(chunk.shape)
+    copy[...] = chunk
+    return copy
 
 
 def _is_of_whole_chunks(spans: Sequence[range], array: zarr.Array[Any]) -> bool:

@@ -15,7 +15,7 @@ from unetkit.commands.info import info
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.tile_predict.plan import count_missing_chunks, missing_chunks
 from unetkit.errors import InputError, OutputError, ResourceError
-from unetkit.storage import retry
+from unetkit.storage import planes, retry
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import open_image
 
@@ -161,6 +161,7 @@ def test_a_disk_that_refuses_for_a_moment_changes_nothing_but_a_count(
     calm = tile_predict(slide, **TILED, output="calm.zarr")
 
     def disturbed():
+        monkeypatch.setattr(planes, "_DECODED_SMALL", planes._DecodedChunks(0))
         plan.enter_context(faults.at("open", f"{slide}/0/c/1/1", errno.EIO, times=2))
 
     with ExitStack() as plan:
@@ -176,6 +177,8 @@ def test_a_disk_that_stays_bad_ends_with_code_5(kit, slide, faults, monkeypatch)
     with ExitStack() as plan:
         fault = faults.at("open", f"{slide}/0/c/1/1", errno.EIO)
         watch = kit.watching(at=1, act=lambda: plan.enter_context(fault))
+        # Nothing of it is known any more.
+        monkeypatch.setattr(planes, "_DECODED_SMALL", planes._DecodedChunks(0))
         with pytest.raises(ResourceError, match="4 times in a row") as caught:
             tile_predict(slide, **TILED, progress=watch)
     assert caught.value.exit_code == 5
