@@ -230,7 +230,8 @@ class PlaneArray:
         chunk = _chunk_bytes(array)
         if chunk < SHARED_FROM:
             whole = math.prod(array.shape) * array.dtype.itemsize
-            return 0 if decoder_of(array) is None else int(min(whole, KEPT_SMALL_BYTES))
+            by_tiles = self.has_channels and decoder_of(array) is not None
+            return int(min(whole, KEPT_SMALL_BYTES)) if by_tiles else 0
         kept = min(math.prod(array.shape) * array.dtype.itemsize, max(KEPT_BYTES, chunk))
         # As it is stored, as it is decoded, and as it is laid out.
         return int(kept + 2 * chunk)
@@ -299,7 +300,7 @@ class PlaneArray:
     def _load(self, array: zarr.Array[Any], selection: tuple[Any, ...]) -> np.ndarray[Any, Any]:
         """Read a selection by slices alone: zarr gathers lists through tables of all pixels."""
         if self.picked is None or "c" not in self.axes:
-            return _read_shared(array, selection, url=self.url)
+            return _read_shared(array, selection, url=self.url, by_tiles=self.has_channels)
         at = self.axes.index("c") + len(array.shape) - len(self.axes)
         # Channels that are decoded together are read together.
         groups: dict[int, list[int]] = {}
@@ -311,7 +312,7 @@ class PlaneArray:
             chosen = [self.picked[place] for place in places]
             low, high = min(chosen), max(chosen) + 1
             part = (*selection[:at], slice(low, high), *selection[at + 1 :])
-            block = np.moveaxis(_read_shared(array, part, url=self.url), kept, 0)
+            block = np.moveaxis(_read_shared(array, part, url=self.url, by_tiles=True), kept, 0)
             for place in places:
                 found[place] = block[self.picked[place] - low]
         return (
@@ -415,9 +416,9 @@ class IndexedPlanes:
 # Chunks from this size on, in bytes, are decoded once for all tiles that lie in them: our choice,
 # above what this library writes. Of them so much is kept, and the last one in any case.
 SHARED_FROM, KEPT_BYTES = 2**22, 2**28
-# Of smaller ones in a folder so much is kept: what a tile of usual size sees at its left and right,
-# and of an image up to 8,000 pixels wide above it, its neighbours have decoded.
-KEPT_SMALL_BYTES = 2**24
+# Of smaller ones of an image in a folder so much is kept: what a tile of usual size sees at its left
+# and right its neighbours have decoded.
+KEPT_SMALL_BYTES = 2**23
 # A system maps a limited number of pieces of memory for a process.
 KEPT_CHUNKS = 2**12
 
@@ -450,9 +451,12 @@ _DECODED, _DECODED_SMALL = _DecodedChunks(KEPT_BYTES), _DecodedChunks(KEPT_SMALL
 
 
 def _read_shared(
-    array: zarr.Array[Any], selection: tuple[Any, ...], *, url: str
+    array: zarr.Array[Any], selection: tuple[Any, ...], *, url: str, by_tiles: bool
 ) -> np.ndarray[Any, Any]:
-    """Read a selection of slices and whole numbers; a chunk that it has a part of may be kept."""
+    """Read a selection of slices and whole numbers; a chunk that it has a part of may be kept.
+
+    Small ones are where it is read `by_tiles`, which is to say that others will overlap with it.
+    """
     spans = [
         range(where, where + 1) if isinstance(where, int) else range(size)[where]
         for where, size in zip(selection, array.shape, strict=True)
@@ -463,7 +467,7 @@ def _read_shared(
     ]
     touched, decode = math.prod(map(len, places)) * math.prod(array.chunks), None
     if _chunk_bytes(array) < SHARED_FROM:
-        decode = decoder_of(array)
+        decode = decoder_of(array) if by_tiles else None
         if decode is None or _is_of_whole_chunks(spans, array):
             return np.asarray(array[selection])
     elif 2 * math.prod(map(len, spans)) > touched:
