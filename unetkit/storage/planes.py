@@ -416,8 +416,8 @@ class IndexedPlanes:
 # Chunks from this size on, in bytes, are decoded once for all tiles that lie in them: our choice,
 # above what this library writes. Of them so much is kept, and the last one in any case.
 SHARED_FROM, KEPT_BYTES = 2**22, 2**28
-# Of smaller ones of an image in a folder so much is kept: what a tile of usual size sees at its left
-# and right its neighbours have decoded.
+# Of smaller ones of an image in a folder so much is kept: what a tile of usual size sees at its
+# left and right its neighbours have decoded.
 KEPT_SMALL_BYTES = 2**23
 # A system maps a limited number of pieces of memory for a process.
 KEPT_CHUNKS = 2**12

@@ -4,6 +4,7 @@ import itertools
 import json
 import tracemalloc
 from pathlib import Path
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_an_image_many_times_as_large_takes_the_same_memory(
         name: sparse(tmp_path / f"{name}.zarr", n) for name, n in (("one", 1100), ("many", side))
     }
     peaks: dict[str, list[int]] = {"one": [], "many": []}
-    # Activations find the heap in one of two states, which lie 4 % apart, so that each is run twice.
+    # Activations find the heap in one of two states, 4 % apart, so that each is run twice.
     for name in ("one", "many", "one", "many"):
         rmtree(tmp_path / f"{name}.prediction.zarr", ignore_errors=True)
         found, _ = below_a_ceiling(run_program, places[name])
