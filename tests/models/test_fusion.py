@@ -229,6 +229,48 @@ def test_what_is_put_off_is_computed_for_whoever_asks():
                 torch.testing.assert_close(ask(found) + 0, wanted + 0, rtol=1e-5, atol=1e-5)
 
 
+class Changing(nn.Module):
+    """Changes in place what was enlarged, joined, or both."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.up, self.conv = nn.ConvTranspose2d(4, 4, 2, 2), nn.Conv2d(8, 4, 3, padding=1)
+        self.change = change
+
+    def forward(self, image, beside):
+        image, beside = image * 1, beside * 1
+        enlarged = self.up(image)
+        joined = torch.cat([beside, enlarged], dim=1)
+        self.change(image, beside, enlarged, joined)
+        return self.conv(joined) + self.conv(torch.cat([enlarged, beside], dim=1))
+
+
+CHANGES = {
+    "what was enlarged": lambda image, beside, enlarged, joined: functional.relu(image, True),
+    "a part of it": lambda image, beside, enlarged, joined: image[:, :1].mul_(3),
+    "what was joined": lambda image, beside, enlarged, joined: beside.neg_(),
+    "a value": lambda image, beside, enlarged, joined: beside.__setitem__((0, 1), 5.0),
+    "by an operator": lambda image, beside, enlarged, joined: image.__imul__(2),
+    "as an output": lambda image, beside, enlarged, joined: torch.neg(beside, out=beside),
+    "the enlarged": lambda image, beside, enlarged, joined: nn.ReLU(inplace=True)(enlarged),
+    "the joined": lambda image, beside, enlarged, joined: joined.clamp_(min=0),
+    "nothing": lambda image, beside, enlarged, joined: None,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_is_put_off_is_what_it_was_when_it_was_asked_for(change):
+    torch.manual_seed(0)
+    plain = Changing(change).eval()
+    fused = fuse(copy.deepcopy(plain))
+    image, beside = torch.randn(1, 4, 6, 5), torch.randn(1, 4, 12, 10)
+    with torch.inference_mode():
+        wanted = plain(image, beside)
+        with fusing(fused_kind(image)):
+            found = fused(image, beside)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_weights_are_brought_into_order_once(monkeypatch):
     fused = fuse(Expanding(learned=True, padding=1, beside=(5,), bias=True, relu=True).eval())
     small, beside = torch.randn(1, 6, 4, 4), [torch.randn(1, 5, 8, 8)]

@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,8 @@ _OPERATORS: Any = getattr(torch.ops, "mkldnn", None)
 # What fused layers compute in, None where each layer computes for itself.
 _KIND: ContextVar[torch.dtype | None] = ContextVar("kind", default=None)
 _KINDS = (torch.float32, torch.bfloat16)
+# What was put off, as long as somebody holds it.
+_WAITING: ContextVar[list[ref[Deferred]]] = ContextVar("waiting")
 
 
 def fused_kind(image: Tensor) -> torch.dtype | None:
@@ -63,12 +66,13 @@ def fusing(kind: torch.dtype | None) -> Iterator[None]:
 
     Outside of it each layer computes for itself, by torch's own functions.
     """
-    before = _KIND.set(kind)
+    before, waiting = _KIND.set(kind), _WAITING.set([])
     try:
         with nullcontext() if kind is None else _WithoutDetours():
             yield
     finally:
         _KIND.reset(before)
+        _WAITING.reset(waiting)
 
 
 def fuse(module: nn.Module) -> nn.Module:
@@ -322,6 +326,7 @@ class Deferred(Tensor):
         place = torch.device("cpu")
         made: Deferred = Tensor._make_wrapper_subclass(cls, size, dtype=kind, device=place)
         made.parts = tuple(parts)
+        _WAITING.get().append(ref(made))
         return made
 
     @classmethod
@@ -360,9 +365,16 @@ class Deferred(Tensor):
         return None if dim not in (1, -3) or len(shapes) > 1 or others else cls(parts)
 
     def computed(self) -> Tensor:
-        """Enlarge and join."""
+        """Enlarge and join, once: who changes the result in place finds it changed."""
         parts = [part.computed() if isinstance(part, Enlarged) else part for part in self.parts]
-        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        whole = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        self.parts = (whole,)
+        return whole
+
+    def is_made_of(self, image: Tensor) -> bool:
+        """Tell whether it would be another if an image were changed in place."""
+        given = [part.small if isinstance(part, Enlarged) else part for part in self.parts]
+        return any(_place_of(one) == _place_of(image) for one in given)
 
     def worth_splitting(self, layer: nn.Conv2d) -> int | None:
         """Return which part is convolved with fewer multiplications before it is enlarged."""
@@ -378,6 +390,10 @@ class Deferred(Tensor):
                 if 4 * inputs * outputs < enlarging + 9 * features * outputs:
                     return place
         return None
+
+
+def _place_of(image: Tensor) -> int:
+    return image.untyped_storage().data_ptr()
 
 
 _JOINING = (torch.cat, torch.concat, torch.concatenate)
@@ -456,6 +472,11 @@ class _WithoutDetours(TorchFunctionMode):
     ) -> Any:
         """Replace two functions; hand on every other."""
         named = dict(kwargs or {})
+        changed = _changed_in_place(func, args, named)
+        if isinstance(changed, Tensor) and not isinstance(changed, Deferred):
+            for one in [reference() for reference in _WAITING.get()]:
+                if one is not None and one.is_made_of(changed):
+                    one.computed()
         if func in _POOLING and _is_pooling_by_two(*args, **named):
             return pool(args[0])
         if func is functional.interpolate and _is_repeating_twice(*args, **named):
@@ -463,6 +484,19 @@ class _WithoutDetours(TorchFunctionMode):
         return func(*args, **named)
 
 
+def _changed_in_place(func: Any, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+    """Return what a function of torch writes into; None where it makes something new."""
+    name = getattr(func, "__name__", "")
+    writes = name.endswith("_") and not name.endswith("__")
+    if writes or named.get("inplace") or name in _WRITING:
+        return args[0] if args else None
+    return named.get("out")
+
+
+_WRITING = {
+    f"__{name}__"
+    for name in ("setitem", "iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow")
+}
 _POOLING = (functional.max_pool2d, torch.max_pool2d)
 
 
