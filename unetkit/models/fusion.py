@@ -50,7 +50,8 @@ def fused_kind(image: Tensor) -> torch.dtype | None:
     usable = bool(_ONEDNN.is_available()) and bool(_ONEDNN.enabled)
     if not usable or image.device.type != "cpu" or torch.is_grad_enabled():
         return None
-    if not hasattr(_OPERATORS, "_convolution_pointwise"):
+    wanted = ("_convolution_pointwise", "_reorder_convolution_weight")
+    if not all(hasattr(_OPERATORS, name) for name in wanted):
         return None
     autocast = torch.is_autocast_enabled("cpu")
     kind = torch.get_autocast_dtype("cpu") if autocast else image.dtype
