@@ -165,3 +165,25 @@ def _read(text: str) -> tuple[str, Any]:
             f" leave it out for {getattr(RECIPES['default'], name)}"
         )
     return name, value
+
+
+def check_mix(mix: float | None, *, more: Sequence[str] | None) -> None:
+    """Refuse a share of tiles from a dataset that is not there."""
+    if mix is None:
+        return
+    if not more:
+        raise UsageError(
+            f"mix must come with two datasets or more, got {mix:g} for one; name the new one last,"
+            " or leave --mix out"
+        )
+    if not 0 < mix <= 1:
+        raise UsageError(f"mix must be above 0 and at most 1, got {mix:g}; use 0.5")
+
+
+def check_keep_old(keep_old: bool, *, init: str | None, more: Sequence[str] | None) -> None:
+    """Refuse to hold on to old scores where there are none."""
+    if keep_old and (init is None or not more):
+        raise UsageError(
+            "keep-old must come with a model to begin with and two datasets, of which the last is"
+            f" new, got {'one dataset' if init is not None else 'no model'}; leave --keep-old out"
+        )

@@ -18,8 +18,6 @@ from unetkit.commands.train.output import claim_output
 from unetkit.commands.train.plan import (
     TrainOptions,
     check_channels,
-    check_keep_old,
-    check_mix,
     choose_task,
     make_plan,
 )
@@ -45,6 +43,7 @@ from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.storage.urls import base_name, exists
 from unetkit.training.distributed import init_distributed
 from unetkit.training.freezing import freeze
+from unetkit.training.recipes import check_keep_old, check_mix
 from unetkit.training.run_folder import RunFolder
 from unetkit.training.split import Fold, split
 from unetkit.training.tuning import fit_decision, rounds
@@ -179,9 +178,9 @@ def train(
     init: Annotated[str | None, Opt(panel="Model")] = None,
     mix: Annotated[
         float | None,
-        Opt(max=1, default="0.5 of two datasets", check="unetkit.commands.train.plan:check_mix"),
+        Opt(max=1, default="0.5 of two datasets", check="unetkit.training.recipes:check_mix"),
     ] = None,
-    keep_old: Annotated[bool, Opt(check="unetkit.commands.train.plan:check_keep_old")] = False,
+    keep_old: Annotated[bool, Opt(check="unetkit.training.recipes:check_keep_old")] = False,
     folds: Annotated[int, Opt(metavar="K", min=1)] = 1,
     normalization: Annotated[
         Literal["percentile", "zscore", "range", "none"] | None, Opt(default="percentile")
