@@ -520,7 +520,11 @@ def _put_chunk(
 
 def _apart(chunk: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Copy a chunk to pages of its own: in the heap it would lie in the way of larger arrays."""
-    copy = np.frombuffer(mmap.mmap(-1, chunk.nbytes), chunk.dtype).reshape(chunk.shape)
+    try:
+        pages = mmap.mmap(-1, chunk.nbytes)
+    except OSError:  # there are none left
+        return chunk
+    copy = np.frombuffer(pages, chunk.dtype).reshape(chunk.shape)
     copy[...] = chunk
     return copy
 
