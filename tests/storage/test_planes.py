@@ -411,6 +411,17 @@ def test_a_small_chunk_is_decoded_once_for_tiles_beside_each_other(tmp_path, mon
         assert sum(block.nbytes for block in planes._DECODED_SMALL._kept.values()) <= 3 * 2**13
 
 
+def test_memory_that_runs_out_is_no_fault_of_a_chunk(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError("no room for a chunk")
+
+    node = stored(tmp_path, np.ones((8, 8), np.uint8), chunks=(8, 8))
+    data = plane_array(node, axes="yx", has_channels=True)
+    monkeypatch.setattr(chunk_files, "decode_within", full)
+    with pytest.raises(MemoryError, match="no room"):
+        data.read(0, 0, 7, 0, 7)
+
+
 def zstd_of_unknown_length(data):
     """Make a frame of one raw block whose header says no length (RFC 8878)."""
     return b"\x28\xb5\x2f\xfd\x00\x58" + (1 | len(data) << 3).to_bytes(3, "little") + data

@@ -142,6 +142,8 @@ class PlaneArray:
         refuse_links(array, selection, url=self.url)
         try:
             block = retrying(lambda: self._load(array, selection))
+        except MemoryError:
+            raise  # no fault of the chunk
         except Exception as error:  # codecs raise a zoo of types, with no chunk in their words
             raise read_failure(array, selection, error, url=self.url, axes=self.axes) from error
         return self._arranged(np.asarray(block))
