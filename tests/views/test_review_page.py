@@ -130,6 +130,19 @@ def test_a_saved_file_and_a_larger_page_go_on_with_what_was_judged(opened, place
     opened.execute_async_script("setTimeout(arguments[0], 300)")
     assert "holds no judgements of this sample" in opened.find_element("id", "loaded").text
     assert "2 of 12 judged" in state(opened)
+    # What the file does not judge stays, and where it judges otherwise that is said.
+    opened.execute_script("localStorage.clear()")
+    show(opened, place)
+    assert "0 of 12 judged" in state(opened)
+    press(opened, "3", "\ue014", "4")
+    assert "2 of 12 judged" in state(opened)
+    opened.find_element("id", "load").send_keys(str(place / name))
+    opened.execute_async_script("setTimeout(arguments[0], 300)")
+    assert "3 of 12 judged" in state(opened)
+    told = opened.find_element("id", "loaded").text
+    assert told.endswith("It judges 1 of the objects that you had judged otherwise.")
+    verdicts = opened.execute_script("return judged().map(one => one.verdict)")
+    assert verdicts[:4] == ["right", "split", "not an object", None]
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen_and_buttons_judge(opened, place):
