@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unetkit.commands.train import command
 from unetkit.commands.train.command import train
 from unetkit.commands.train.comparison import Comparison, compare
 from unetkit.commands.train.mixing import Mix, join_datasets, split_sides
+from unetkit.engine.rescaling import at_pixel_size
 from unetkit.errors import CheckError, InputError, OutputError, StoppedError, UsageError
 from unetkit.models.decision import default_decision
 from unetkit.models.model_file import load
@@ -73,8 +75,8 @@ def names(regions):
     return sorted({region.sample for region in regions})
 
 
-def mix_of(*new, share=0.5, boxes=None):
-    return Mix(share, frozenset(new), ("old.zarr", "new.zarr"), boxes or {})
+def mix_of(*new, share=0.5, boxes=None, places=None):
+    return Mix(share, frozenset(new), ("old.zarr", "new.zarr"), boxes or {}, places or {})
 
 
 def parted(old, new, **told):
@@ -114,6 +116,78 @@ def test_a_source_of_both_is_on_one_side():
     assert "w3" in names(found.validation)
     with pytest.raises(InputError, match="must be of other images than those that are held out"):
         parted(old, new[:1])
+
+
+def test_a_source_is_known_also_where_one_side_names_its_group():
+    grouped = [origin(f"a{n}", group=f"mouse {n // 2}") for n in range(10)]
+    alone = [origin(f"a{n}") for n in range(10)]
+    for old, group in ((grouped, None), (alone, "mouse")):
+        held = names(split(old, gap=4, seed=0).validation)[0]
+        new = [origin("w0", held, group=group), origin("w1"), origin("w2")]
+        found, _ = parted(old, new)
+        assert "w0" in names(found.validation)
+        assert "w0" not in names(found.train)
+
+
+def test_a_window_in_what_is_held_out_of_one_image_is_not_learned_from():
+    old = [Origin("a", "a", False, 64, 160)]
+    places = {"w0": (0, 20, 0, 30), "w1": (8, 30, 100, 140), "w2": (0, 20, 40, 60)}
+    new = [origin(name, "a") for name in places]
+    found, alone = parted(old, new, places=places)
+    (held,) = alone.validation
+    assert held.x0 == 128
+    assert names(found.validation) == ["a", "w1"]
+    assert names(found.train) == ["a", "w0", "w2"]
+    found, _ = parted(old, new[1:2], places=places)
+    assert any("w1 of new.zarr meet what is held out of old.zarr" in note for note in found.notes)
+
+
+def test_what_was_judged_is_of_the_pixels_that_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, told in (("old", {}), ("new", {"command": "correct"})):
+        if told:
+            told |= {
+                "stored": {"y": [8, 72], "x": [0, 64]},
+                "window": {"y": [24, 56], "x": [4, 64]},
+            }
+        pixels = np.zeros((64, 64), np.uint8)
+        size = {"y": 0.25, "x": 0.25}
+        writer = DatasetWriter(f"{name}.zarr")
+        writer.add(name, pixels, axes="yx", labels=pixels, pixel_size=size, attributes=told)
+        writer.finish()
+    opened = [open_dataset(f"{name}.zarr") for name in ("old", "new")]
+    for size, box, place in (
+        (0.25, (16, 48, 4, 64), (24, 56, 4, 64)),
+        (0.5, (8, 24, 2, 32), (12, 28, 2, 32)),
+    ):
+        wanted = {"y": size, "x": size}
+        _, mix = join_datasets([at_pixel_size(one, wanted) for one in opened], None)
+        assert mix.boxes == {"new": box}
+        assert mix.places == {"new": place}
+
+
+def test_a_corrected_window_is_parted_at_another_pixel_size(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    size = {"y": 0.5, "x": 0.5}
+    rng = np.random.default_rng(0)
+    for name in ("old", "new"):
+        told = {"stored": {"y": [0, 64], "x": [0, 96]}, "window": {"y": [4, 60], "x": [40, 90]}}
+        labels = np.zeros((64, 96), np.uint8)
+        for number, (y, x) in enumerate(np.ndindex(4, 6), start=1):
+            labels[16 * y + 4 : 16 * y + 12, 16 * x + 4 : 16 * x + 12] = number
+        image = (labels > 0) * np.uint8(90) + rng.integers(0, 30, labels.shape, np.uint8)
+        asked = {} if name == "old" else {"attributes": {"command": "correct", **told}}
+        writer = DatasetWriter(f"{name}.zarr")
+        writer.add(name, image, axes="yx", labels=labels, pixel_size=size, **asked)
+        writer.finish()
+    found = []
+    monkeypatch.setattr(
+        command, "split_sides", lambda *a, **k: found.append(split_sides(*a, **k)) or found[0]
+    )
+    train("old.zarr", "new.zarr", pixel_size="1", steps=2, **TINY)
+    for region in (*found[0].train, *found[0].validation):
+        assert 0 <= region.y0 < region.y1 <= 32
+        assert 0 <= region.x0 < region.x1 <= 48
 
 
 def test_a_single_window_is_parted_where_it_was_judged():

@@ -350,10 +350,11 @@ def train(
     opened = [
         open_dataset(url, axes=axes, channels=channels, labels=labels) for url in (source, *more)
     ]
+    if pixel_size is not None:
+        wanted = parse_pixel_size(pixel_size)
+        opened = [at_pixel_size(one, wanted) for one in opened]
     dataset, mixed = join_datasets(opened, mix)
     check_channels(dataset, channels, progress)
-    if pixel_size is not None:
-        dataset = at_pixel_size(dataset, parse_pixel_size(pixel_size))
     inputs = [source, *more] if init is None else [source, *more, init]
     if folds > 1:
         _check_all([path for path, _ in outputs], inputs, resume=resume, overwrite=overwrite)

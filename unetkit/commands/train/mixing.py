@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import InputError, UsageError
@@ -22,6 +22,9 @@ SHARE = 0.5
 SIDES = ("old", "new")
 
 
+Box = tuple[int, int, int, int]
+
+
 @dataclass(frozen=True)
 class Mix:
     """Two kinds of data that are learned from together."""
@@ -29,7 +32,8 @@ class Mix:
     share: float  # of the tiles, drawn from the new ones
     new: frozenset[str]  # names of samples
     names: tuple[str, str]  # what is old, and what is new, for people
-    boxes: Mapping[str, tuple[int, int, int, int]]  # y0, y1, x0, x1 of what was judged, by sample
+    boxes: Mapping[str, Box]  # y0, y1, x0, x1 of what was judged, by sample
+    places: Mapping[str, Box] = field(default_factory=dict)  # likewise, in its whole image
 
     @property
     def weights(self) -> tuple[float, float]:
@@ -71,6 +75,7 @@ def join_datasets(datasets: Sequence[Dataset], share: float | None) -> tuple[Dat
         frozenset(sample.name for sample in new),
         (old, base_name(more[-1].url)),
         {sample.name: box for sample in new if (box := _judged_box(sample)) is not None},
+        {sample.name: box for sample in new if (box := _judged_box(sample, whole=True))},
     )
     return replace(first, samples=tuple(samples)), mix
 
@@ -86,20 +91,30 @@ def _named(sample: Sample, dataset: Dataset, taken: set[str]) -> Sample:
     return replace(sample, name=name)
 
 
-def _judged_box(sample: Sample) -> tuple[int, int, int, int] | None:
-    """Return the rows and columns of what was judged, where `unetkit correct` says them."""
+def _judged_box(sample: Sample, *, whole: bool = False) -> Box | None:
+    """Return the rows and columns of what was judged, where `unetkit correct` says them.
+
+    They are those of the sample, or of the `whole` image that it was cut out of, in pixels of the
+    size in which the sample is read.
+    """
     told = sample.image.attributes
     if told.get("command") != "correct":
         return None
+    sides = []
     try:
-        (y0, y1), (x0, x1) = (
-            (int(end) - int(told["stored"][axis][0]) for end in told["window"][axis])
-            for axis in "yx"
-        )
-    except (KeyError, TypeError, ValueError):
+        for axis, size in zip("yx", (sample.data.height, sample.data.width), strict=True):
+            first, last = (int(end) for end in told["stored"][axis])
+            start, stop = (
+                round((int(end) - first) * size / (last - first)) for end in told["window"][axis]
+            )
+            if not 0 <= start < stop <= size:
+                return None
+            top = round(first * size / (last - first)) if whole else 0
+            sides += [top + start, top + stop]
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    fits = 0 <= y0 < y1 <= sample.data.height and 0 <= x0 < x1 <= sample.data.width
-    return (y0, y1, x0, x1) if fits else None
+    y0, y1, x0, x1 = sides
+    return y0, y1, x0, x1
 
 
 def split_sides(
@@ -114,7 +129,8 @@ def split_sides(
 
     The old data are parted as if they were alone, so that the same seed holds out what it held out
     before. A source, or group, of both is on one side: new samples of what is held out are held
-    out, and of what is learned from learned from, unless there are no others.
+    out, and of what is learned from learned from, unless there are no others. Of an image that is
+    parted, new windows that meet the part that is held out are held out.
     """
     asked: dict[str, Any] = {"gap": gap, "seed": seed, "has_foreground": has_foreground}
     old = [origin for origin in origins if origin.name not in mix.new]
@@ -123,20 +139,36 @@ def split_sides(
         if not side:
             raise InputError(f"{name} must have labels to learn from, got none; annotate some")
     first = split(old, **asked)
-    kin = {origin.name: origin.group or origin.source for origin in origins}
-    held = {kin[region.sample] for region in first.validation}
-    learned = {kin[region.sample] for region in first.train}
-    bound = [origin for origin in new if kin[origin.name] in held - learned]
-    fixed = [origin for origin in new if kin[origin.name] in learned - held]
+    known = {origin.name: _kin(origin) for origin in old}
+    held = {kin for region in first.validation for kin in known[region.sample]}
+    learned = {kin for region in first.train for kin in known[region.sample]}
+    bound = [origin for origin in new if _kin(origin) & (held - learned)]
+    fixed = [origin for origin in new if _kin(origin) & (learned - held) and origin not in bound]
+    within = [
+        origin
+        for origin in new
+        if _kin(origin) & held & learned
+        and any(_meets(mix.places.get(origin.name), region) for region in first.validation)
+    ]
+    notes = first.notes
+    if len(bound) + len(within) < len(new):
+        bound += within
+    elif within:
+        listed = ", ".join(origin.name for origin in within)
+        notes = (
+            *notes,
+            f"{listed} of {mix.names[1]} meet what is held out of {mix.names[0]}, whose score may"
+            " be too good.",
+        )
     free = [origin for origin in new if origin not in (*bound, *fixed)]
     if not (fixed or free):
+        told = sorted({origin.group or origin.source for origin in new})
         raise InputError(
             f"samples of {mix.names[1]} must be of other images than those that are held out of"
-            f" {mix.names[0]}, got {', '.join(sorted(held))} alone; hold out others with another"
-            " --seed"
+            f" {mix.names[0]}, got {', '.join(told)} alone; hold out others with another --seed"
         )
     second = _split_new(bound, fixed, free, mix, asked=asked)
-    notes = (*first.notes, *second.notes)
+    notes = (*notes, *second.notes)
     summaries = filter(None, (first.summary, second.summary))
     return Split(
         first.train + second.train,
@@ -144,6 +176,19 @@ def split_sides(
         notes,
         " ".join(summaries),
     )
+
+
+def _kin(origin: Origin) -> set[tuple[str, str | None]]:
+    """Say what a sample is of: its source, and its group, which one side may not know."""
+    kin: set[tuple[str, str | None]] = {("source", origin.source)}
+    return kin if origin.group is None else {*kin, ("group", origin.group)}
+
+
+def _meets(place: Box | None, region: Region) -> bool:
+    if place is None:
+        return False
+    y0, y1, x0, x1 = place
+    return y0 < region.y1 and region.y0 < y1 and x0 < region.x1 and region.x0 < x1
 
 
 def _split_new(
