@@ -212,6 +212,19 @@ def test_a_sample_of_a_dataset_keeps_its_source_and_group(tmp_path, monkeypatch)
     assert (sample.name, sample.source, sample.group) == ("b-y0-x0", "scan-b", "mouse 1")
 
 
+@pytest.mark.parametrize(
+    ("seen", "kept", "told"),
+    [("1,0", None, False), ("1,0", "1,0", True), (None, "1,0", False), (None, "0,1", True)],
+)
+def test_intensities_are_told_of_the_channels_that_were_seen(slide, seen, kept, told):
+    asked = {"scheduler": "sync", "device": "cpu", "output": "other.zarr", "channels": seen}
+    tile_predict("slide.zarr", model=["m.safetensors"], **asked)
+    tifffile.imwrite("edited.tif", discs())
+    correct("other.zarr", edited="edited.tif", judged=["0:40,0:40"], channels=kept)
+    (sample,) = open_dataset("corrections.zarr").samples
+    assert ("image_normalization" in sample.image.attributes) is told
+
+
 def test_planes_are_kept_as_far_as_they_were_judged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     noise = np.random.default_rng(1).integers(0, 60000, (4, *SIZE), np.uint16)

@@ -314,8 +314,9 @@ def _add_one(writer: DatasetWriter, one: Correction, source: PredictedImage) -> 
         "window": {axis: list(one.window[axis]) for axis in "tzyx" if axis in file.axes},
         "stored": {axis: list(one.seen[axis]) for axis in "tzyx" if axis in file.axes},
     }
-    if source.predicted.normalization is not None:
-        told["image_normalization"] = source.predicted.normalization
+    normalization = source.predicted.normalization(source.image)
+    if normalization is not None:
+        told["image_normalization"] = normalization
     names = source.predicted.classes["names"] if one.kind == "classes" else ()
     writer.add(
         one.name,

@@ -82,11 +82,15 @@ class Predicted:
         found = self._told("prediction", {}).get("overlap")
         return found if isinstance(found, int) and found > 0 else CONTEXT
 
-    @property
-    def normalization(self) -> Any:
-        """How its network saw the intensities of the whole image, if one network says it."""
-        found = self._told("normalization", None)
-        return found if isinstance(found, dict) else None
+    def normalization(self, image: Image) -> Any:
+        """How its network saw the intensities of the whole image, if one network says it.
+
+        None too where it saw other channels than are chosen of the image, or in another order.
+        """
+        found, count = self._told("normalization", None), image.data.size("c")
+        seen = self._told("picked_channels", list(range(count)))
+        same = seen == list(image.data.picked or range(count))
+        return found if same and isinstance(found, dict) else None
 
     def _told(self, key: str, default: Any) -> Any:
         for attributes in (self.sample.image.attributes, self.dataset.attributes):

@@ -188,6 +188,8 @@ class SampleOutput:
                 "scale": 1 / 255 if kind == "uint8" else 1.0,
                 **({} if told is None else {"pixel_size": told}),
                 "normalization": common_value([each.to_dict() for each in self.normalizations]),
+                # The channels of the image that the networks saw, where these were chosen.
+                **({} if data.picked is None else {"picked_channels": list(data.picked)}),
                 **self._rescaled(),
                 "prediction": self.provenance,
             },
