@@ -618,6 +618,7 @@ EXCUSED = {
     "objects must be of the classes {}, got the class {}": "the same",
     "output must be probabilities or classes for a Dask array": "said from Python alone;"
     " tests/commands/tile_predict/test_arrays.py",
+    "outputs must be different files": "a name again; tests/commands/test_suggest.py",
     "a rectangle that was judged must be of a single image": "several images;"
     " tests/commands/test_suggest.py",
     "geojson must be of a single image": "the same",

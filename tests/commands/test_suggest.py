@@ -227,6 +227,18 @@ def test_a_rectangle_that_is_none_is_refused(places, text):
         suggest(places, judged=[text], **ASKED)
 
 
+@pytest.mark.parametrize("text", ["0:65,0:48", "0:48,64:100", "100:120,0:10"])
+def test_a_rectangle_outside_of_the_image_is_refused(places, text):
+    with pytest.raises(UsageError, match=r"must lie inside of the image, got .* 64 high, 96 wide"):
+        suggest(places, judged=[text], **ASKED)
+
+
+def test_files_of_one_name_are_refused(places):
+    with pytest.raises(UsageError, match=r"must be different files, got s\.csv twice"):
+        suggest(places, output="s.csv", geojson="./s.csv", **ASKED)
+    assert not Path("s.csv").exists()
+
+
 def test_what_looks_agree_on_is_not_proposed(places, tmp_path):
     image = np.zeros((1, 32, 32), np.uint16)
     zero = np.zeros((32, 32), np.uint8)

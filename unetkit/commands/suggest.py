@@ -181,6 +181,12 @@ def suggest(
         check_file(geojson, overwrite=overwrite, begins=BEGINS)
     if sheet is not None:
         check_output(sheet, overwrite=overwrite)
+    files = [urls.absolute(path) for path in (target, geojson, sheet) if path is not None]
+    if twice := next((path for path in files if files.count(path) > 1), None):
+        raise UsageError(
+            f"outputs must be different files, got {urls.base_name(twice)} twice; name another with"
+            " --output, --geojson or --sheet"
+        )
     found = _open(prediction, progress)
     images = predicted_images(found, image, channels=channels)
     if geojson is not None and len(found.samples) > 1:
@@ -285,6 +291,12 @@ def _judged_boxes(
                 f"a rectangle that was judged must be of a single image, got {text!r} for"
                 f" {len(images)}; name a dataset of what is annotated with --judged, or predict one"
                 " image"
+            )
+        height, width = images[0].data.height, images[0].data.width
+        if y1 > height or x1 > width:
+            raise UsageError(
+                f"a rectangle that was judged must lie inside of the image, got {text!r} for"
+                f" {images[0].name!r}, {height} high, {width} wide; rows come first"
             )
         boxes.append(_Judged(0, (y0, y1, x0, x1)))
     return boxes
