@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import yaozarrs
 import zarr
 
 from unetkit.cli.app import main
+from unetkit.commands.import_images.corrections import correct
 from unetkit.commands.info import info
 from unetkit.commands.measure import measure
+from unetkit.commands.suggest import suggest
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.errors import InputError
 from unetkit.models.model_file import load, to_bytes
@@ -45,6 +48,29 @@ def test_a_plate_is_listed_without_a_look_at_its_images(kit, slide, version):
 def test_fields_of_one_well_are_of_one_source(screen):
     samples = open_dataset(screen).samples
     assert [(s.name, s.source) for s in samples][1:3] == [("A-1-1", "A-1"), ("B-1-0", "B-1")]
+
+
+def test_a_field_is_corrected_and_judged_apart_from_others_of_its_name(screen):
+    predicted = tile_predict(screen, tta="flips", uncertainty=True, **ASKED).output
+    first, _, other, _ = open_dataset(predicted).samples
+    labels = np.zeros((first.data.height, first.data.width), np.uint16)
+    labels[3:9, 3:9] = 1
+    tifffile.imwrite("edited.tif", labels)
+    told = {"edited": "edited.tif", "judged": ["0:20,0:20"]}
+    for sample, more in ((first, {}), (other, {"append": True})):
+        correct(f"{predicted}/{sample.path}", **told, **more)
+    kept = open_dataset("corrections.zarr").samples
+    assert [(s.name, s.source) for s in kept] == [("A-1-0-y0-x0", "A-1"), ("B-1-0-y0-x0", "B-1")]
+    for sample, one in zip((first, other), kept, strict=True):
+        whole = np.asarray(open_image(f"{screen}/{sample.path}").data)
+        height, width = one.data.height, one.data.width
+        assert np.array_equal(np.asarray(one.data), whole[..., :height, :width])
+    report = suggest(predicted, window=16, count=100, judged=["corrections.zarr"])
+    near = {w.sample for w in report.windows if w.y0 < 20 and w.x0 < 20}
+    assert report.judged
+    assert near.isdisjoint({"A-1-0", "B-1-0"})
+    # Fields of neither are looked at as a whole.
+    assert any(w.sample in ("A-1-1", "B-1-1") and w.y0 < 20 and w.x0 < 20 for w in report.windows)
 
 
 def series(kit, names, listed):

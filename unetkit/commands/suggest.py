@@ -18,7 +18,7 @@ from unetkit.storage import urls
 from unetkit.storage.datasets import listed_names, open_dataset
 from unetkit.storage.outline_files import Outline, Picture, write_geojson
 from unetkit.storage.outputs import check_file, check_output, output_name, write_csv
-from unetkit.storage.predicted_images import predicted_images
+from unetkit.storage.predicted_images import image_name, predicted_images
 from unetkit.views.pictures import contact_sheet, image_panel, weight_panel
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def _judged_in(
         window, origin = told.get("window"), told.get("corrected")
         for number, (sample, image) in enumerate(zip(samples, images, strict=True)):
             whole = image.data
-            if isinstance(window, dict) and origin == urls.base_name(image.url):
+            if isinstance(window, dict) and origin == image_name(sample, image):
                 box = (*window["y"], *window["x"])
                 yield _Judged(number, box, _planes(window, whole.size("t"), whole.size("z")))
             elif window is None and sample.name in (one.name, one.source):

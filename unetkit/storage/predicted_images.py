@@ -11,7 +11,7 @@ from unetkit.storage.datasets import open_dataset
 from unetkit.storage.images import detect
 
 if TYPE_CHECKING:
-    from unetkit.storage.datasets import Dataset
+    from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.images import Image
     from unetkit.storage.planes import PlaneArray
 
@@ -68,6 +68,11 @@ def check_same_image(made: PlaneArray, image: PlaneArray, *, name: str) -> None:
             f"image {name!r} must be that of its objects, got {got} planes, rows and"
             " columns; name the image that was predicted with --image"
         )
+
+
+def image_name(sample: Sample, image: Image) -> str:
+    """Name the image of a sample as a correction of it does, apart from others of its plate."""
+    return urls.base_name(image.url) if sample.field is None else sample.name
 
 
 def _beside(prediction: str, source: str) -> str:

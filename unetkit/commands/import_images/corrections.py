@@ -13,14 +13,15 @@ from unetkit.commands.import_images.shapes import overlap_note
 from unetkit.commands.import_images.windows import cropped
 from unetkit.errors import InputError, OutputError, command_line
 from unetkit.progress import SILENT, Progress, collects_warnings, warn, warnings_of
+from unetkit.storage.collections import kind_of_collection
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.nodes import GroupNode, read_node
 from unetkit.storage.object_classes import object_class_names, write_object_classes
 from unetkit.storage.ome import provenance_marks
 from unetkit.storage.outputs import check_output, discard, staged
-from unetkit.storage.predicted_images import predicted_images
+from unetkit.storage.predicted_images import image_name, predicted_images
 from unetkit.storage.readers import stored_file
-from unetkit.storage.urls import base_name, exists, join
+from unetkit.storage.urls import exists, join
 from unetkit.version import __version__
 
 if TYPE_CHECKING:
@@ -156,6 +157,9 @@ def correct(
     found = _one_of(prediction)
     (picture,) = predicted_images(found, image, axes=axes, channels=channels)
     predicted = Predicted(found.samples[0], found)
+    if predicted.sample.field is not None:
+        # Its own name, such as 0, is that of many.
+        picture = replace(picture, name=predicted.sample.name)
     rules = read_rules(
         edited, predicted.kind, None, ignore=None, judged=judged, split=connected_components
     )
@@ -197,12 +201,18 @@ def correct(
 
 
 def _one_of(prediction: str) -> Dataset:
-    """Open a prediction of one image, also one that lies in a dataset of them."""
-    parent, _, name = prediction.rstrip("/").rpartition("/")
-    node = read_node(parent) if parent else None
-    if isinstance(node, GroupNode) and provenance_marks(node).get("kind") == "dataset":
-        found = open_dataset(parent, mixed=True)
-        return replace(found, samples=(found[name],))
+    """Open a prediction of one image, also one that lies in a dataset of them, or in a plate."""
+    parts = prediction.rstrip("/").split("/")
+    # A plate has its images three levels below, the others one.
+    for depth in (3, 1):
+        parent, path = "/".join(parts[:-depth]), "/".join(parts[-depth:])
+        node = read_node(parent) if parent else None
+        if not isinstance(node, GroupNode):
+            continue
+        if provenance_marks(node).get("kind") == "dataset" or kind_of_collection(node) is not None:
+            found = open_dataset(parent, mixed=True)
+            if own := tuple(sample for sample in found.samples if sample.path == path):
+                return replace(found, samples=own)
     found = open_dataset(prediction, mixed=True)
     if len(found.samples) > 1:
         first = join(prediction, found.samples[0].path)
@@ -309,7 +319,7 @@ def _add_one(writer: DatasetWriter, one: Correction, source: PredictedImage) -> 
     told: dict[str, Any] = {
         "command": "correct",
         "unetkit_version": __version__,
-        "corrected": base_name(source.image.url),
+        "corrected": image_name(source.predicted.sample, source.image),
         # Where it lies in the image: what was judged, and what is stored.
         "window": {axis: list(one.window[axis]) for axis in "tzyx" if axis in file.axes},
         "stored": {axis: list(one.seen[axis]) for axis in "tzyx" if axis in file.axes},

@@ -123,6 +123,9 @@ class PredictedImage:
     @cached_property
     def kin(self) -> tuple[str, str | None]:
         """What it was made from and belongs to, as its dataset says, so that it stays together."""
+        sample = self.predicted.sample
+        if sample.field is not None:
+            return sample.source, sample.group
         parent, _, name = self.image.url.rstrip("/").rpartition("/")
         node = read_node(parent) if parent else None
         if isinstance(node, GroupNode) and provenance_marks(node).get("kind") == "dataset":
