@@ -41,10 +41,10 @@ def store(data, folder, steps):
     mosaic = create_image(
         f"{folder}/mosaic.zarr", shape=(ROWS * height, COLUMNS * width), axes="yx", dtype="u2"
     )
-    for row in range(ROWS):
-        # There are fewer fields than places; the first come again.
-        some = [fields[(row * COLUMNS + n) % len(fields)] for n in range(COLUMNS)]
-        mosaic.write(0, row * height, 0, np.concatenate(some, axis=1)[None])
+    # There are fewer fields than places; the first come again.
+    places = [fields[number % len(fields)] for number in range(ROWS * COLUMNS)]
+    rows = [np.concatenate(places[n : n + COLUMNS], axis=1) for n in range(0, len(places), COLUMNS)]
+    mosaic.write(0, 0, 0, np.concatenate(rows)[None])
     if steps:
         from unetkit.commands.train.command import train
 
@@ -86,7 +86,8 @@ def peer(folder, model):
         began = time.perf_counter()
         pixels = np.asarray(stored[...]).reshape(stored.shape[-2:]).astype(np.float32)
         low, high = np.percentile(pixels, (1, 99.8))
-        image = torch.from_numpy((pixels - low) / (high - low))[None, None]
+        scaled = ((pixels - low) / (high - low)).astype(np.float32)
+        image = torch.from_numpy(scaled)[None, None]
         logits = sliding_window_inference(
             image.to(memory_format=torch.channels_last), 512, 1, module, 0.25, mode="gaussian"
         )
