@@ -545,7 +545,7 @@ CASES = [
          "review slide.prediction.zarr --score j.json --count 3", judged),
     Case("what was judged must be a dataset, or y0:y1", "suggest unsure.zarr --judged 5:1,2:3",
          lambda: run(f"{PREDICT} --tta flips --uncertainty -o unsure.zarr -q"),
-         then="suggest unsure.zarr --window 16 --count 1", values={"--judged": "0:20,0:20"}),
+         then="suggest unsure.zarr --window 16 --count 1", open_end=True),
     # eval, measure, export
     Case("eval must get one prediction", "eval cells.zarr",
          lambda: [shutil.copytree("cells.zarr", f"{n}.zarr") for n in ("a", "b", "truth")]),
