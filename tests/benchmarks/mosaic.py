@@ -45,6 +45,8 @@ def store(data, folder, steps):
     places = [fields[number % len(fields)] for number in range(ROWS * COLUMNS)]
     rows = [np.concatenate(places[n : n + COLUMNS], axis=1) for n in range(0, len(places), COLUMNS)]
     mosaic.write(0, 0, 0, np.concatenate(rows)[None])
+    warm = create_image(f"{folder}/warm.zarr", shape=(256, 256), axes="yx", dtype="u2")
+    warm.write(0, 0, 0, np.random.default_rng(0).integers(0, 4096, (1, 256, 256), np.uint16))
     if steps:
         from unetkit.commands.train.command import train
 
@@ -62,8 +64,6 @@ def ours(folder, model):
     from unetkit.commands.tile_predict.command import tile_predict
 
     hardware.tune_allocator()
-    warm = create_image(f"{folder}/warm.zarr", shape=(256, 256), axes="yx", dtype="u2")
-    warm.write(0, 0, 0, np.random.default_rng(0).integers(0, 4096, (1, 256, 256), np.uint16))
     tile_predict(f"{folder}/warm.zarr", model=model, overwrite=True)
     began = time.perf_counter()
     report = tile_predict(f"{folder}/mosaic.zarr", model=model, overwrite=True)
