@@ -271,6 +271,15 @@ def test_what_is_put_off_is_what_it_was_when_it_was_asked_for(change):
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("last", [nn.Upsample(scale_factor=2), nn.ConvTranspose2d(4, 4, 2, 2)])
+def test_a_network_that_ends_with_enlarging_gives_numbers(last):
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3), last).eval()
+    fused, image = fuse(copy.deepcopy(plain)), torch.randn(1, 1, 8, 7)
+    one, other = logits_of(plain, fused, image=image)
+    assert type(one) is type(other) is torch.Tensor
+    torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-5)
+
+
 def test_weights_are_brought_into_order_once(monkeypatch):
     fused = fuse(Expanding(learned=True, padding=1, beside=(5,), bias=True, relu=True).eval())
     small, beside = torch.randn(1, 6, 4, 4), [torch.randn(1, 5, 8, 8)]

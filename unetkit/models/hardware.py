@@ -15,7 +15,7 @@ import torch
 from unetkit.errors import ResourceError, UsageError
 from unetkit.machine import check_device, processor_count
 from unetkit.models.convolutions import FixedOrder
-from unetkit.models.fusion import fused_kind, fusing
+from unetkit.models.fusion import computed, fused_kind, fusing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,7 +167,7 @@ def forward(module: nn.Module, batch: Tensor, *, precision: str) -> Tensor:
         lay_out(module, precision=precision)
         image = batch.contiguous(memory_format=_layout(precision))
         with fusing(fused_kind(image)):
-            logits: Tensor = module(image)
+            logits: Tensor = computed(module(image))
     return widened(logits).contiguous()
 
 

@@ -38,23 +38,16 @@ SPARSE = 37
 
 def encoder_of(array: zarr.Array[Any]) -> Encode | None:
     """Return what makes the content of a chunk's file; None where only zarr can write the array."""
-    metadata: Any = array.metadata
-    if type(array.store) is not LocalStore or array.shards is not None:
+    found = _compressor_of(array)
+    if found is None:
         return None
-    dtype = np.dtype(array.dtype)
-    if metadata.zarr_format == 2:
-        if metadata.filters or metadata.order != "C" or metadata.compressor is None:
-            return None
-        compress = metadata.compressor.encode
+    codec, dtype = found
+    if array.metadata.zarr_format == 2:
+        compress = codec.encode
+    elif isinstance(codec, ZstdCodec):
+        compress = Zstd(level=codec.level, checksum=codec.checksum).encode
     else:
-        first, *others = metadata.codecs
-        if not isinstance(first, BytesCodec) or len(others) != 1:
-            return None
-        if not isinstance(others[0], ZstdCodec):
-            return None
-        if first.endian is not None:  # numbers of one byte have no order
-            dtype = dtype.newbyteorder(first.endian.value)
-        compress = Zstd(level=others[0].level, checksum=others[0].checksum).encode
+        return None
     return lambda chunk: bytes(compress(np.ascontiguousarray(chunk, dtype=dtype)))
 
 
@@ -63,6 +56,22 @@ def decoder_of(array: zarr.Array[Any]) -> Decode | None:
 
     `array` has bounded codecs (`unetkit.storage.codecs`), and so has what is returned.
     """
+    found = _compressor_of(array)
+    if found is None:
+        return None
+    codec, dtype = found
+    if array.metadata.zarr_format == 2:
+        decompress = codec.decode
+    elif type(codec) in BOUNDED.values():
+        limit = math.prod(array.chunks) * dtype.itemsize + ADDED
+        decompress = partial(decode_within, codec.plain, limit=limit)
+    else:
+        return None
+    return lambda content: np.frombuffer(decompress(content), dtype).reshape(array.chunks)
+
+
+def _compressor_of(array: zarr.Array[Any]) -> tuple[Any, np.dtype[Any]] | None:
+    """Return what alone compresses a chunk's numbers, and their type in the file, in a folder."""
     metadata: Any = array.metadata
     if type(array.store) is not LocalStore or array.shards is not None:
         return None
@@ -70,18 +79,13 @@ def decoder_of(array: zarr.Array[Any]) -> Decode | None:
     if metadata.zarr_format == 2:
         if metadata.filters or metadata.order != "C" or metadata.compressor is None:
             return None
-        decompress = metadata.compressor.decode
-    else:
-        first, *others = metadata.codecs
-        if not isinstance(first, BytesCodec) or len(others) != 1:
-            return None
-        if type(others[0]) not in BOUNDED.values():
-            return None
-        if first.endian is not None:  # numbers of one byte have no order
-            dtype = dtype.newbyteorder(first.endian.value)
-        size = math.prod(array.chunks) * dtype.itemsize
-        decompress = partial(decode_within, others[0].plain, limit=size + ADDED)
-    return lambda content: np.frombuffer(decompress(content), dtype).reshape(array.chunks)
+        return metadata.compressor, dtype
+    first, *others = metadata.codecs
+    if not isinstance(first, BytesCodec) or len(others) != 1:
+        return None
+    if first.endian is not None:  # numbers of one byte have no order
+        dtype = dtype.newbyteorder(first.endian.value)
+    return others[0], dtype
 
 
 def write_chunks(
