@@ -471,6 +471,26 @@ def test_a_chunk_that_claims_more_than_declared_is_refused_before_it_is_decoded(
     tracemalloc.stop()
 
 
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs")
+@pytest.mark.parametrize("kind", COMPRESSORS, ids=str)
+def test_a_chunk_that_lacks_bytes_is_refused_wherever_it_ends(tmp_path, kind):
+    """What lies behind it in memory must not be taken for its pixels."""
+    array = np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8)
+    node = stored(
+        tmp_path, array, chunks=(8, 8), zarr_format=kind[1], compressors=COMPRESSORS[kind]
+    )
+    chunk = Path(node.url, "c/0/0" if kind[1] == 3 else "0.0")
+    content = chunk.read_bytes()
+    for has_channels in (False, True):
+        data = plane_array(node, axes="yx", has_channels=has_channels)
+        for end in (*range(0, len(content), 7), len(content) - 1):
+            chunk.write_bytes(content[:end])
+            with pytest.raises(InputError, match=r"0[./]0 \(.*restore it from the original"):
+                data.read(0, 0, 8, 0, 8)
+        chunk.write_bytes(content)
+        np.testing.assert_array_equal(data.read(0, 0, 8, 0, 8).squeeze(), array)
+
+
 def test_a_chunk_whose_frame_says_no_length_is_read(tmp_path):
     array = np.arange(64, dtype=np.uint8).reshape(8, 8)
     node = stored(tmp_path, array, chunks=(8, 8), compressors=zarr.codecs.ZstdCodec())

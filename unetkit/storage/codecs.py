@@ -37,6 +37,9 @@ def decode_within(codec: Any, data: bytes, limit: int) -> Any:
         if claimed is None:  # it was written without knowing
             return imagecodecs.zstd_decode(data, out=limit)
     elif codec.codec_id == "blosc":
+        # Blosc goes by the length that the chunk claims, and reads on where memory ends it.
+        if (whole := int.from_bytes(data[12:16], "little")) > len(data) or len(data) < 16:
+            raise ValueError(f"it has {len(data)} bytes where it says {max(whole, 16)}")
         claimed = int.from_bytes(data[4:8], "little")
     elif codec.codec_id == "lz4":
         claimed = int.from_bytes(data[:4], "little")
