@@ -1,19 +1,24 @@
 """How good networks become in a given time on real microscopy; one JSON line a run, restartable.
 
 Run ``python tests/benchmarks/quality.py DATA WORK`` with the folder of annotated microscopy and a
-folder to work in. Left alone it trains ten minutes on each of four data sets, ours and a plain
-U-Net of segmentation-models-pytorch, and puts Otsu's threshold and the paper's numbers beside them;
-``--candidates`` compares recipes in two minutes each, ``--ablations`` switches elastic deformation
-and weights off in three minutes each, for three seeds. Runs that `WORK/runs.jsonl` has already are
-not made again. Of what was run, a Markdown table is printed at the end, and with ``--write FILE``
-put between its marks in a file.
+folder to work in. Left alone it trains ten minutes on each of six data sets, ours, a plain U-Net of
+segmentation-models-pytorch and, in an environment that it makes in WORK, StarDist, and puts Otsu's
+threshold and the paper's numbers beside them. ``--candidates`` compares recipes in two minutes
+each, ``--ablations`` switches elastic deformation and weights off in three minutes each,
+``--targets`` compares targets of instances, on parts of what is learned from alone; ``--seeds``
+says how often. Each of our networks decides four times: as fitted, by default, by components and
+by a watershed. Runs that `WORK/runs.jsonl` has already are not made again. Of what was run, a
+Markdown table is printed at the end, and with ``--write FILE`` put between its marks in a file.
 """
 
 import argparse
 import json
 import platform
 import shutil
+import subprocess
+import sys
 import time
+import venv
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -44,10 +49,11 @@ from unetkit.training.recipes import RECIPES
 
 # What stands in the paper: SEG of its two cell sets, whose hidden truth was another; its Rand error
 # of EM is another measure on other slices.
-PAPER = {"hela": {"seg": 0.7756}, "u373": {"seg": 0.9203}, "em": {}, "bbbc039": {}}
-SCORES = ("seg", "average_precision_50", "adapted_rand_error")
+PAPER = {"hela": {"seg": 0.7756}, "u373": {"seg": 0.9203}}
+SCORES = ("seg", "average_precision_50", "average_precision", "adapted_rand_error")
 # The truth of the first two lacks cells, so that only what is asked of those that it has is fair.
-MAIN = {"hela": "seg", "u373": "seg", "em": "adapted_rand_error", "bbbc039": "average_precision_50"}
+MAIN = {"hela": "seg", "u373": "seg", "em": "adapted_rand_error"}
+COUNTED = "average_precision_50"
 # A width that a machine without a GPU trains in minutes; the recipe is the default one.
 OURS = {"options": ("width=16",)}
 
@@ -89,6 +95,17 @@ ABLATIONS = {
 }
 
 
+TARGETS = ("foreground", "foreground+boundary", "foreground+distance")
+# How one network's probabilities become objects.
+DECISIONS = {
+    "fitted": {},
+    "default": {"threshold": 0.5, "min_size": 0, "grow": 1, "separate": "components"},
+    "components": {"separate": "components"},
+    "watershed": {"separate": "watershed"},
+}
+PEERS = {"stardist": ("stardist==0.9.1", "tensorflow-cpu==2.21.0", "tifffile")}
+
+
 @dataclass(frozen=True)
 class Data:
     """A data set, parted into what is learned from and what is scored."""
@@ -99,7 +116,11 @@ class Data:
 
 
 def read(path):
-    return tifffile.imread(path) if path.suffix == ".tif" else np.asarray(Image.open(path))
+    """Read a page of grey values; colours become grey by the weights of Rec. 601."""
+    if path.suffix == ".tif":
+        return tifffile.imread(path)
+    image = Image.open(path)
+    return np.asarray(image.convert("L") if image.mode in ("RGB", "RGBA") else image)
 
 
 def pairs(folder, names):
@@ -110,32 +131,48 @@ def pairs(folder, names):
     return found
 
 
+def everything(folder):
+    return pairs(folder, sorted(path.stem for path in (folder / "images").iterdir()))
+
+
+def by_turns(listed, turn=5):
+    """Put every fifth aside, so that each kind of image is on both sides."""
+    return [p for k, p in enumerate(listed) if k % turn != turn - 1], listed[turn - 1 :: turn]
+
+
 def parts(data, name):
     """List what is learned from and what is scored: never the same frames, slices or images.
 
-    Recipes are chosen on parts of the training images alone: what `hela` and `em` are scored on is
-    not seen by ``choice of hela`` and ``choice of em``.
+    What is chosen is chosen on ``choice of NAME``, a part of what NAME learns from: what NAME is
+    scored on is not seen by it. Frames between the parts of a sequence are left out.
     """
-    if name == "choice of hela":
-        silver = data / "dic_hela" / "seq01_st"
-        parted = (range(58, 84), range(45, 53, 2))
-        learned, scored = ([f"t{k:03d}" for k in frames] for frames in parted)
-        return pairs(silver, learned), pairs(silver, scored)
-    if name == "choice of em":
-        learned, _ = parts(data, "em")
-        return learned[:12], learned[12:]
+    if name.startswith("choice of "):
+        name = name.removeprefix("choice of ")
+        learned, _ = parts(data, name)
+        if name == "hela":
+            return learned[13:], learned[:8:2]
+        if name == "u373":
+            return learned[:40], learned[46::2]
+        cut = {"em": 12, "bbbc039": 24, "usiigaci": 6}
+        return (
+            by_turns(learned) if name == "dsb2018" else (learned[: cut[name]], learned[cut[name] :])
+        )
     if name == "hela":
         silver = pairs(data / "dic_hela" / "seq01_st", [f"t{k:03d}" for k in range(45, 84)])
         gold = [f"01_t{k:03d}" for k in (2, 5, 21, 31, 33, 34)]
         return silver, pairs(data / "dic_hela", gold)
     if name == "u373":
         silver = pairs(data / "phc_u373" / "seq01_st", [f"t{k:03d}" for k in range(60)])
-        later = sorted(p.stem for p in (data / "phc_u373" / "images").iterdir())
-        return silver, pairs(data / "phc_u373", [n for n in later if int(n[-3:]) > 60])
-    folder = data / {"em": "isbi2012_em", "bbbc039": "bbbc039_nuclei"}[name]
-    names = sorted(path.stem for path in (folder / "images").iterdir())
-    cut = {"em": 16, "bbbc039": 32}[name]
-    return pairs(folder, names[:cut]), pairs(folder, names[cut:])
+        return silver, [p for p in everything(data / "phc_u373") if int(p[0][-3:]) > 60]
+    if name == "dsb2018":
+        return by_turns(everything(data / "dsb2018_mixed"))
+    folder, cut = {
+        "em": ("isbi2012_em", 16),
+        "bbbc039": ("bbbc039_nuclei", 32),
+        "usiigaci": ("usiigaci_phase", 8),
+    }[name]
+    listed = everything(data / folder)
+    return listed[:cut], listed[cut:]
 
 
 def prepare(data, work, name):
@@ -157,18 +194,40 @@ def prepare(data, work, name):
     return found
 
 
-def scored(data, found):
-    """Score one label image for each image that is held out, all together."""
-    truths = [whole(sample.labels()) for sample in open_dataset(data.test).samples]
+def scored(data, found, least):
+    """Score one label image for each image that is held out, all together.
+
+    Objects below `least` pixels count for no method. Images whose names share what is before the
+    last `_` are of one kind; where there are several kinds, each has its average precision.
+    """
+    samples = open_dataset(data.test).samples
     tables = [
-        from_labels(truth, labels.astype(np.uint32))
-        for truth, labels in zip(truths, found, strict=True)
+        from_labels(whole(sample.labels()), large(labels, least).astype(np.uint32))
+        for sample, labels in zip(samples, found, strict=True)
     ]
+    kinds = [sample.name.rpartition("_")[0] for sample in samples]
+    scores = _pooled(tables)
+    if data.name.endswith("dsb2018"):
+        scores["kinds"] = {
+            kind: _pooled([t for t, own in zip(tables, kinds, strict=True) if own == kind])[COUNTED]
+            for kind in sorted(set(kinds))
+        }
+    return scores
+
+
+def large(labels, least):
+    """Drop objects of fewer pixels."""
+    areas = np.bincount(labels.ravel())
+    return np.where(areas[labels] >= least, labels, 0)
+
+
+def _pooled(tables):
     scores = score_instances(pool(tables))
     at = scores.average_precision_at or {}
     return {
         "seg": scores.seg,
         "average_precision_50": at.get("0.50"),
+        "average_precision": scores.average_precision,
         "adapted_rand_error": scores.adapted_rand_error,
     }
 
@@ -183,7 +242,7 @@ def speck(data):
     return int(np.median(found[found > 0]) / 10)
 
 
-def ours(data, work, *, seconds, seed, least=0, **settings):
+def ours(data, work, *, seed, least=0, seconds=None, steps=None, **settings):
     """Train as a user would, predict by the tiler, and read the instances back."""
     folder = work / "now"
     shutil.rmtree(folder, ignore_errors=True)
@@ -195,19 +254,24 @@ def ours(data, work, *, seconds, seed, least=0, **settings):
         data.train,
         output=model,
         options=[f"{key}={value}" for key, value in options.items()],
-        time_budget=f"{seconds}s",
+        time_budget=None if steps else f"{seconds}s",
+        steps=steps,
         seed=seed,
         **settings,
     )
     found = {}
-    for tta in ("none", "rotations"):
+    for tta in ("rotations", "none"):
         output = str(folder / f"{tta}.zarr")
-        tile_predict(data.test, model=model, output=output, tta=tta, min_size=least)
-        labels = [whole(sample.labels()) for sample in open_dataset(output).samples]
-        found[tta] = scored(data, labels)
+        for name, decision in DECISIONS.items() if tta == "none" else [("rotations", {})]:
+            if settings.get("target", "foreground") != "foreground":
+                decision = {k: v for k, v in decision.items() if k != "threshold"}
+            tile_predict(data.test, model=model, output=output, tta=tta, overwrite=True, **decision)
+            labels = [whole(sample.labels()) for sample in open_dataset(output).samples]
+            found[name] = scored(data, labels, least)
     return {
-        **found["none"],
-        "rotations": found["rotations"],
+        **found.pop("fitted"),
+        **found,
+        "decision": str(report.decision) if report.decision else None,
         "steps": report.steps,
         "precision": report.precision,
         "trained": report.seconds,
@@ -250,11 +314,16 @@ def plain(data, work, *, seconds, seed, least=0):
             step += 1
     trained = round(time.monotonic() - began, 1)
     network.eval()
-    labels = [_found(network, whole(s.data), least) for s in open_dataset(data.test).samples]
-    return {**scored(data, labels), "steps": step, "precision": precision, "trained": trained}
+    labels = [_found(network, whole(s.data)) for s in open_dataset(data.test).samples]
+    return {
+        **scored(data, labels, least),
+        "steps": step,
+        "precision": precision,
+        "trained": trained,
+    }
 
 
-def _found(network, image, least):
+def _found(network, image):
     """Predict a whole image at once, and number its objects."""
     normalized = fit(lambda: [image]).apply(image)
     height, width = image.shape[1:]
@@ -262,7 +331,7 @@ def _found(network, image, least):
     padded = torch.from_numpy(np.pad(normalized, padding, mode="reflect"))[None]
     with torch.inference_mode():
         logits = network(padded)[0, :, :height, :width]
-    return instances(logits.argmax(dim=0).numpy().astype(np.uint8), "foreground", min_size=least)
+    return instances(logits.argmax(dim=0).numpy().astype(np.uint8), "foreground")
 
 
 def otsu(data, work, *, seconds, seed, least=0):
@@ -278,10 +347,49 @@ def otsu(data, work, *, seconds, seed, least=0):
     ]
     dark = fmean(agree) < 0.5
     found = [(cut(sample) != dark).astype(np.uint8) for sample in open_dataset(data.test).samples]
-    return scored(data, [instances(mask, "foreground", min_size=least) for mask in found])
+    return scored(data, [instances(mask, "foreground") for mask in found], least)
 
 
-METHODS = {"unetkit": ours, "smp resnet18": plain, "otsu": otsu}
+def peer(name):
+    """Return a method that runs in an environment of its own, by a script beside this one."""
+
+    def run(data, work, *, seconds, seed, least=0):
+        python = environment(name, work)
+        folder = work / "now"
+        shutil.rmtree(folder, ignore_errors=True)
+        for part, url in (("train", data.train), ("test", data.test)):
+            for kind in ("images", "labels"):
+                (folder / part / kind).mkdir(parents=True)
+            for sample in open_dataset(url).samples:
+                file = f"{sample.name}.tif"
+                tifffile.imwrite(folder / part / "images" / file, whole(sample.data)[0])
+                labels = whole(sample.labels()).astype(np.uint16)
+                tifffile.imwrite(folder / part / "labels" / file, labels)
+        script = Path(__file__).parent / "peers" / f"{name}.py"
+        words = [python, script, folder, "--seconds", seconds, "--seed", seed]
+        printed = subprocess.run(list(map(str, words)), check=True, stdout=subprocess.PIPE).stdout
+        found = [
+            tifffile.imread(folder / "found" / f"{sample.name}.tif")
+            for sample in open_dataset(data.test).samples
+        ]
+        return {**scored(data, found, least), **json.loads(printed.splitlines()[-1])}
+
+    return run
+
+
+def environment(name, work):
+    """Make an environment that holds a peer, or find it again; return its Python."""
+    folder = work / "environments" / name
+    python = folder / "bin" / "python"
+    if not (folder / "made").exists():
+        venv.create(folder, with_pip=True, clear=True)
+        command = [python, "-m", "pip", "install", "--quiet", *PEERS[name]]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        (folder / "made").touch()
+    return python
+
+
+METHODS = {"unetkit": ours, "smp resnet18": plain, "otsu": otsu, "stardist": peer("stardist")}
 
 
 class Runs:
@@ -297,6 +405,7 @@ class Runs:
         key = {"kind": kind, "what": what, **own}
         if any(key.items() <= row.items() for row in self.rows):
             return
+        print(f"{kind}: {what}, {data.name}, {how}", file=sys.stderr, flush=True)
         began = time.monotonic()
         found = METHODS[method](data, work, **how)
         row = {
@@ -311,25 +420,36 @@ class Runs:
             stream.write(json.dumps(row) + "\n")
         print(json.dumps(row), flush=True)
 
-    def table(self, kind, seconds):
+    def table(self, kind, budget):
         """Lay out all runs of a kind and a time as Markdown, those of several seeds together."""
-        rows = [row for row in self.rows if row["kind"] == kind and row["seconds"] == seconds]
-        lines = ["| data | what | SEG | AP 0.5 | adapted Rand error |", "|---|---|---|---|---|"]
+        rows = [r for r in self.rows if r["kind"] == kind and budget.items() <= r.items()]
+        lines = [
+            "| data | what | runs | SEG | AP 0.5 | mean AP | adapted Rand error |",
+            "|---|---|---|---|---|---|---|",
+        ]
         found = dict.fromkeys((row["data"], row["what"]) for row in rows)
         for data, what in sorted(found, key=lambda pair: pair[0]):
             same = [row for row in rows if (row["data"], row["what"]) == (data, what)]
-            cells = [_cell([row[score] for row in same]) for score in SCORES]
-            lines.append(f"| {data} | {what} | {' | '.join(cells)} |")
-            if kind == "quality" and (turned := [r["rotations"] for r in same if "rotations" in r]):
-                cells = [_cell([row[score] for row in turned]) for score in SCORES]
-                lines.append(f"| {data} | {what}, `--tta rotations` | {' | '.join(cells)} |")
+            lines.append(_line(data, what, same))
+            for name in ("rotations", *DECISIONS):
+                if name in same[0] and kind in ("quality", "targets"):
+                    told = "`--tta rotations`" if name == "rotations" else f"decided by {name}"
+                    lines.append(_line(data, f"{what}, {told}", [row[name] for row in same]))
+            for name in same[0].get("kinds", ()):
+                only = [{COUNTED: row["kinds"][name]} for row in same]
+                lines.append(_line(data, f"{what}, {name} alone", only))
         if kind == "quality":
             lines += [
-                f"| {data} | the paper, other truth | {values['seg']:.3f} | | |"
+                f"| {data} | the paper, other truth | | {values['seg']:.3f} | | | |"
                 for data, values in PAPER.items()
-                if values and any(row["data"] == data for row in rows)
+                if any(row["data"] == data for row in rows)
             ]
         return lines
+
+
+def _line(data, what, rows):
+    cells = [_cell([row.get(score) for row in rows]) for score in SCORES]
+    return f"| {data} | {what} | {len(rows)} | {' | '.join(cells)} |"
 
 
 def _cell(values):
@@ -355,43 +475,65 @@ def main():
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--seconds", type=float, help="of each run, instead of the usual time")
-    parser.add_argument("--only", default="hela,u373,em,bbbc039", help="data sets")
-    parser.add_argument("--candidates", action="store_true")
-    parser.add_argument("--ablations", action="store_true")
+    parser.add_argument("--steps", type=int, help="of ours instead of a time: for a busy machine")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only", default="hela,u373,em,bbbc039,dsb2018,usiigaci", help="data sets")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    for kind in KINDS:
+        parser.add_argument(f"--{kind}", action="store_true")
     parser.add_argument("--write", type=Path, help="a Markdown file that takes the table")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    sets = given.only.split(",")
-    if given.candidates:
-        sets = [f"choice of {name}" for name in sets if name in ("hela", "em")]
-    data = {name: prepare(given.data, given.work, name) for name in sets}
+    kind = next((kind for kind in KINDS if getattr(given, kind)), "quality")
+    usual, list_runs = KINDS.get(kind, (600.0, quality_runs))
+    budget = {"steps": given.steps} if given.steps else {"seconds": given.seconds or usual}
     runs = Runs(given.work)
-    kind = "candidates" if given.candidates else "ablations" if given.ablations else "quality"
-    seconds = given.seconds or {"candidates": 120.0, "ablations": 180.0, "quality": 600.0}[kind]
-
-    def make(what, method, name, seed=0, **how):
-        runs.make(kind, what, method, data[name], given.work, seconds=seconds, seed=seed, **how)
-
-    if given.candidates:
-        for what, how in CANDIDATES.items():
-            for name in sets:
-                make(what, "unetkit", name, **how)
-    elif given.ablations:
-        for what, (name, how) in ABLATIONS.items():
-            for seed in range(3):
-                if name in sets:
-                    make(what, "unetkit", name, seed, least=speck(data[name]), **how)
-    else:
-        for name in sets:
-            least = speck(data[name])
-            for method in METHODS:
-                make(method, method, name, least=least)
-    table = "\n".join(runs.table(kind, seconds))
+    for seed in range(given.seeds):
+        for what, method, name, how in list_runs(given.only.split(",")):
+            if method not in given.methods.split(","):
+                continue
+            data = prepare(given.data, given.work, name)
+            told = {"seed": seed, "least": speck(data), **budget, **how}
+            runs.make(kind, what, method, data, given.work, **told)
+    table = "\n".join(runs.table(kind, budget))
     print(table)
     if given.write is not None:
         write(given.write, kind, table)
-    best = {name: MAIN[name.split()[-1]] for name in sets}
-    print(json.dumps({"benchmark": "quality", "kind": kind, "seconds": seconds, "main": best}))
+    best = {name: MAIN.get(name, COUNTED) for name in given.only.split(",")}
+    print(json.dumps({"benchmark": "quality", "kind": kind, **budget, "main": best}))
+
+
+def quality_runs(sets):
+    return [(method, method, name, {}) for name in sets for method in METHODS]
+
+
+def candidate_runs(sets):
+    return [
+        (what, "unetkit", f"choice of {name}", how)
+        for what, how in CANDIDATES.items()
+        for name in sets
+        if name in ("hela", "em")
+    ]
+
+
+def ablation_runs(sets):
+    return [(what, "unetkit", name, how) for what, (name, how) in ABLATIONS.items() if name in sets]
+
+
+def target_runs(sets):
+    return [
+        (target, "unetkit", f"choice of {name}", {"target": target})
+        for name in sets
+        if name != "em"  # its membranes are what a boundary is
+        for target in TARGETS
+    ]
+
+
+KINDS = {
+    "candidates": (120.0, candidate_runs),
+    "ablations": (180.0, ablation_runs),
+    "targets": (120.0, target_runs),
+}
 
 
 if __name__ == "__main__":

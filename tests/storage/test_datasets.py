@@ -425,6 +425,11 @@ def test_an_attribute_says_that_labels_are_classes(tmp_path):
     own = {"label_kind": "classes", "class_names": ["a", "b"]}
     sample = open_dataset(stack(tmp_path, arrays, unetkit=own))["0000"]
     assert (sample.label_kind, sample.class_names) == ("classes", ("a", "b"))
+    for number, names in enumerate((float("inf"), 7, "ab", [1, 2], {"a": 1})):
+        (folder := tmp_path / str(number)).mkdir()
+        sample = open_dataset(stack(folder, arrays, unetkit=own | {"class_names": names}))["0000"]
+        with pytest.raises(InputError, match=r"class_names of .* must be names, got"):
+            sample.class_names  # noqa: B018 - a property
     (tmp_path / "odd").mkdir()
     with pytest.raises(InputError, match="label_kind"):
         open_dataset(stack(tmp_path / "odd", arrays, unetkit={"label_kind": "cells"}))

@@ -245,13 +245,12 @@ def _layers(sample: Sample, picture: Image, window: int) -> Layers:
     """Say what is summed up of an image, and in which windows."""
     image, uncertainty = picture.data, sample.image.uncertainty
     assert uncertainty is not None  # by `_open`
-    names = sample.image.label_attributes.get("classes", {}).get("class_names", ())
     classes = sample.image.labels.get("classes")
     return Layers(
         image.with_absolute_url(),
         uncertainty.with_absolute_url(),
         None if classes is None else classes.with_absolute_url(),
-        class_count=0 if classes is None else len(names),
+        class_count=0 if classes is None else len(sample.class_names),
         windows=Windows(image.height, image.width, window),
     )
 

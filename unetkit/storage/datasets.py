@@ -411,8 +411,7 @@ class Sample:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, if they were given."""
-        names = self.image.label_attributes.get("classes", {}).get("class_names") or ()
-        return tuple(str(name) for name in names)
+        return self.image.class_names
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,17 @@ class Image:
     uncertainty_attributes: dict[str, Any] = field(default_factory=dict)  # its scale, and of what
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes of a class map, background first; empty if they were not given."""
+        names = self.label_attributes.get("classes", {}).get("class_names")
+        if not isinstance(names, list | None) or not all(isinstance(n, str) for n in names or ()):
+            raise InputError(
+                f"class_names of {self.labels['classes'].url} must be names, got {names!r:.100};"
+                " write the labels again with the tool that made them"
+            )
+        return tuple(names or ())
+
+    @property
     def axes(self) -> str:
         """One letter of t, c, z, y, x for each axis, as they are stored."""
         return self.data.axes

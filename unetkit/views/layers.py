@@ -171,9 +171,9 @@ def label_layers(image: Image, *, over: PlaneArray, shown: bool = True) -> Itera
     for kind in LABELS:
         if kind not in image.labels:
             continue
-        names = image.label_attributes.get(kind, {}).get("class_names") or ()
+        names = image.class_names if kind == "classes" else ()
         levels = _placed(image.labels[kind], over=over, nearest=True)
-        told = {number: str(name) for number, name in enumerate(names)}
+        told = dict(enumerate(names))
         yield Layer(kind, kind, image.url, levels, shown=shown, names=told)  # type: ignore[arg-type]
         shown = False
 

@@ -756,6 +756,21 @@ def test_stray_values_join_to_classes(folder, run):
     assert (whole(open_dataset(report.output)["d"].labels()) == 1).all()
     with pytest.raises(UsageError, match="must be those of"):
         run(kind="classes", append=True, classes="0-130=background,131-232=myelin,233-255=axon")
+    save(folder / "images" / "e.png", grey())
+    save(folder / "masks" / "e.png", stray(1, 3))
+    document = folder / "data.zarr/a/labels/classes/zarr.json"
+    whole_one = document.read_text()
+    for key, value in (
+        ("mapping", None), ("mapping", [1]), ("mapping", {"0": 99}), ("mapping", {"x": 0}),
+        ("mapping", {"0": 1.5}), ("ranges", 3), ("ranges", [[0]]),
+    ):  # fmt: skip
+        changed = json.loads(whole_one)
+        changed["attributes"]["unetkit"][key] = value
+        document.write_text(json.dumps(changed))
+        before = files_of(folder)
+        with pytest.raises(InputError, match=r"mapping (and ranges )?of .* import the images anew"):
+            run(kind="classes", append=True)
+        assert files_of(folder) == before
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ from unetkit.storage.urls import exists, join
 from unetkit.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -127,8 +127,7 @@ class DatasetOutput:
         for sample in dataset.samples:
             notes = sample.image.label_attributes.get("classes", {})
             if "mapping" in notes:
-                self.known = {int(value): number for value, number in notes["mapping"].items()}
-                stored = tuple((low, high, name) for low, high, name in notes.get("ranges", ()))
+                self.known, stored = _stored_classes(sample, {"ranges": (), **notes})
                 ranges = rules.ranges or stored
                 same = rules.names in (None, sample.class_names) and all(
                     not ranges or sample.class_names[number] in named_by(ranges, value)
@@ -475,6 +474,28 @@ def _add_sample(job: _Job, *, rules: MaskRules, told: Told) -> None:
         (sample,) = open_dataset(job.place).samples
         write_object_classes(sample.labels(rules.kind), classes)
     told(1)
+
+
+def _stored_classes(
+    sample: Sample, notes: Mapping[str, Any]
+) -> tuple[dict[int, int], tuple[tuple[int, int, str], ...]]:
+    """Read which value of a mask became which class, and the ranges that were given by name."""
+    try:
+        known = {int(value): range(256)[number] for value, number in notes["mapping"].items()}
+        ranges = tuple((int(low), int(high), str(name)) for low, high, name in notes["ranges"])
+    except (AttributeError, IndexError, OverflowError, TypeError, ValueError) as error:
+        raise InputError(
+            f"mapping and ranges of {sample.labels('classes').url} must say which value is which"
+            f" class, got {notes['mapping']!r:.80} and {notes['ranges']!r:.80};"
+            " import the images anew"
+        ) from error
+    if max(known.values(), default=0) >= len(sample.class_names):
+        raise InputError(
+            f"mapping of {sample.labels('classes').url} must hold one of"
+            f" {len(sample.class_names)} classes for each value, got {notes['mapping']!r:.80};"
+            " import the images anew"
+        )
+    return known, ranges
 
 
 def _check_differs(channels: NDArray[Any], mask: NDArray[Any], pair: Pair) -> None:
