@@ -366,7 +366,7 @@ def peer(name):
                 labels = whole(sample.labels()).astype(np.uint16)
                 tifffile.imwrite(folder / part / "labels" / file, labels)
         script = Path(__file__).parent / "peers" / f"{name}.py"
-        words = [python, script, folder, "--seconds", seconds, "--seed", seed]
+        words = [python, "-P", script, folder, "--seconds", seconds, "--seed", seed]
         printed = subprocess.run(list(map(str, words)), check=True, stdout=subprocess.PIPE).stdout
         found = [
             tifffile.imread(folder / "found" / f"{sample.name}.tif")
