@@ -82,6 +82,42 @@ Axes = Annotated[str | None, Opt(check="unetkit.storage.image_file:check_axes")]
 Channels = Annotated[str | None, Opt(default="all")]
 LabelName = Annotated[str | None, Opt(metavar="NAME", default="instances, else classes")]
 ModelOptions = Annotated[Sequence[str], Opt(flags=("--set",), metavar="KEY=VALUE")]
+# The image of a prediction, where it is no longer beside it.
+ImageOf = Annotated[
+    str | None, Opt(default="as the prediction says", check="unetkit.storage.urls:check_there")
+]
+# How networks are trained.
+ModelName = Annotated[
+    str | None,
+    Opt(default="unet", panel="Model", check="unetkit.models.model_header:check_installed"),
+]
+NetworkOptions = Annotated[
+    Sequence[str],
+    Opt(
+        flags=("--set",),
+        metavar="KEY=VALUE",
+        panel="Model",
+        check="unetkit.models.model_header:check_model_options",
+    ),
+]
+RecipeName = Annotated[Literal["default", "paper"], Opt(panel="Recipe")]
+RecipeChanges = Annotated[
+    Sequence[str],
+    Opt(metavar="KEY=VALUE", panel="Recipe", check="unetkit.training.recipes:check_changes"),
+]
+Loss = Annotated[
+    str | None,
+    Opt(default="that of the recipe", panel="Recipe", check="unetkit.models.losses:parse_loss"),
+]
+Target = Annotated[
+    Literal["foreground", "foreground+boundary", "boundary", "classes", "classes+boundary"] | None,
+    Opt(default="by the labels"),
+]
+Init = Annotated[str | None, Opt(panel="Model")]
+Steps = Annotated[int, Opt(min=1)]
+TimeBudget = Annotated[str | None, Opt(check="unetkit.progress:parse_duration")]
+# Threads that draw tiles.
+Samplers = Annotated[int | None, Opt(min=0, default="by the machine", panel="Hardware")]
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 Run ``python tests/benchmarks/corrections.py DATA WORK`` with the folder of annotated microscopy
 (its part ``dsb2018_mixed``) and a folder to work in, which must not be there yet. A model learns
-fluorescence, predicts two histological images, and is given the truth of one window of each, with
-15 objects each, as a labels layer and as GeoJSON, which must become the same bytes. Then it trains
-on, for the time that is given, on both kinds mixed (`--mix 0.5`), and on the corrections alone
-(`--mix 1`), which is the control. All are scored on images that no training saw. One JSON object
-is printed for each network and kind.
+small nuclei in fluorescence, predicts two images of another `--kind`, histology where none is
+named, and is given the truth of one window of each, with 15 objects each, as a labels layer and as
+GeoJSON, which must become the same bytes. Then it trains on, for the time that is given, on both
+kinds mixed (`--mix 0.5`), and on the corrections alone (`--mix 1`), which is the control. All are
+scored on images that no training saw. One JSON object is printed for each network and kind.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from unetkit.storage.datasets import DatasetWriter, open_dataset
 
 # ruff: noqa: T201 - a benchmark prints
 
-OLD, NEW = ("fluo256", "fluo360", "fluo256x320"), ("he256x320",)
+OLD, NEW = ("fluo256", "fluo360", "fluo256x320"), "he256x320"
 # Objects in each of the two windows.
 OBJECTS = 15
 SCORE = "average_precision_50"
@@ -138,11 +138,12 @@ def main():
     parser.add_argument("work")
     parser.add_argument("--budget", default="2m", help="of each training")
     parser.add_argument("--steps", type=int, help="of each training, in the place of its budget")
+    parser.add_argument("--kind", default=NEW, help="of the new images, such as fluo512x640")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     data, work = args.data / "dsb2018_mixed", args.work
     Path(work).mkdir(parents=True)
-    old, new = stems(data, OLD), stems(data, NEW)
+    old, new = stems(data, OLD), stems(data, (args.kind,))
     chosen = [stem for stem in new if len(np.unique(read(data, stem)[1])) > 2 * OBJECTS][:2]
     store(f"{work}/old.zarr", data, [stem for n, stem in enumerate(old) if n % 3])
     store(f"{work}/old-test.zarr", data, old[::3])

@@ -616,8 +616,8 @@ EXCUSED = {
     "--connected-components must be left out where objects have classes": "a store whose objects"
     " have classes; tests/commands/import_images/test_stored.py",
     "objects must be of the classes {}, got the class {}": "the same",
-    "output must be probabilities or classes for a Dask array": "said from Python alone;"
-    " tests/commands/tile_predict/test_arrays.py",
+    "output must be probabilities, classes or uncertainty for a Dask array": "said from Python"
+    " alone; tests/commands/tile_predict/test_arrays.py",
     "outputs must be different files": "a name again; tests/commands/test_suggest.py",
     "a rectangle that was judged must be of a single image": "several images;"
     " tests/commands/test_suggest.py",

@@ -99,8 +99,8 @@ view a.zarr b.zarr t.zarr --image b.zarr --sample one --channels DAPI,2 --axes z
 -> 'a.zarr', 'b.zarr', 't.zarr', image='b.zarr', sample='one', channels='DAPI,2', axes='zyx',
     points='t.zarr', png='a.png', overwrite=True
 
-view a.zarr --open
--> 'a.zarr', open_page=True
+view a.zarr --open --annotations drawn.geojson
+-> 'a.zarr', open_page=True, annotations='drawn.geojson'
 
 view a.zarr --napari
 -> 'a.zarr', napari=True

@@ -100,6 +100,8 @@ REFUSED = """
 3 suggest here --image absent.zarr
 2 view here --png picture.jpg
 2 view here --axes q
+2 view here --annotations drawn.txt
+2 view here --annotations drawn.geojson --napari
 3 view absent.zarr
 3 view here --image absent.zarr
 3 view here --points absent.csv

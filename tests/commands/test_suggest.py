@@ -221,6 +221,23 @@ def test_a_prediction_without_a_layer_is_refused(kit, slide):
     assert not Path("slide.prediction.suggested.csv").exists()
 
 
+def test_what_it_advises_is_how_the_prediction_was_made(kit, slide):
+    models = [kit.model(f"m{n}.safetensors", seed=n) for n in (1, 2)]
+    asked = {"tile": 32, "scheduler": "sync", "device": "cpu", "threshold": 0.7}
+    tile_predict(slide, model=models, output="p.zarr", **asked)
+    Path("lab").mkdir()
+    for name in (slide, "p.zarr", *models):
+        Path(name).rename(f"lab/{name}")
+    with pytest.raises(InputError) as refused:
+        suggest("lab/p.zarr", **ASKED)
+    line = str(refused.value).split("'")[1]
+    assert main([*line.split()[1:], "-q"]) == 0
+    assert suggest("p.unsure.zarr", image=f"lab/{slide}", **ASKED).windows
+    told = [open_image(name).attributes["prediction"] for name in ("lab/p.zarr", "p.unsure.zarr")]
+    same = ("source", "model_sha256", "threshold", "tile", "tta")
+    assert [told[0][key] for key in same] == [told[1][key] for key in same]
+
+
 @pytest.mark.parametrize("text", ["5:1,2:3", "1:2", "1,2,3,4"])
 def test_a_rectangle_that_is_none_is_refused(places, text):
     with pytest.raises(UsageError, match="what was judged must be a dataset, or y0:y1,x0:x1"):

@@ -191,6 +191,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
         **({"object_classes": list(names[1:])} if names else {}),
         "ignore": sample.ignore is not None,
         "weights": sample.weights is not None,
+        **_uncertainty(image),
     }
 
 
@@ -208,8 +209,17 @@ def _image(image: Image) -> dict[str, Any]:
         "weights": None
         if image.weights is None
         else {**_array(image.weights), **_provenance(image.weights_attributes)},
+        **_uncertainty(image),
         "provenance": _provenance(image.attributes),
     }
+
+
+def _uncertainty(image: Image) -> dict[str, Any]:
+    """Describe the layer of `tile-predict --uncertainty`, where there is one."""
+    layer = image.uncertainty
+    if layer is None:
+        return {}
+    return {"uncertainty": {**_array(layer), **_provenance(image.uncertainty_attributes)}}
 
 
 def _array(array: PlaneArray) -> dict[str, Any]:

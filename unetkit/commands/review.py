@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from unetkit.options import (
         Axes,
         Channels,
+        ImageOf,
         LabelName,
         Opt,
         SchedulerName,
@@ -150,10 +151,7 @@ def review(
     region: Annotated[str | None, Opt(check="unetkit.storage.urls:check_there")] = None,
     count: Annotated[int, Opt(min=1, max=10_000)] = 100,
     seed: Seed = 0,
-    image: Annotated[
-        str | None,
-        Opt(default="as the prediction says", check="unetkit.storage.urls:check_there"),
-    ] = None,
+    image: ImageOf = None,
     channels: Channels = None,
     labels: LabelName = None,
     axes: Axes = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from unetkit.options import Channels, Opt, SchedulerName, Store, Workers
+    from unetkit.options import Channels, ImageOf, Opt, SchedulerName, Store, Workers
     from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.images import Image
     from unetkit.storage.planes import PlaneArray
@@ -94,10 +95,7 @@ def suggest(
     count: Annotated[int, Opt(min=1, max=1000)] = 5,
     window: Annotated[int, Opt(min=16)] = 256,
     judged: Annotated[Sequence[str], Opt(metavar="DATASET|Y0:Y1,X0:X1")] = (),
-    image: Annotated[
-        str | None,
-        Opt(default="as the prediction says", check="unetkit.storage.urls:check_there"),
-    ] = None,
+    image: ImageOf = None,
     channels: Channels = None,
     output: Annotated[
         str | None,
@@ -229,16 +227,33 @@ def _open(url: str, progress: Progress) -> Dataset:
     found = open_dataset(url, mixed=True)
     kept = tuple(sample for sample in found.samples if sample.image.uncertainty is not None)
     if not kept:
-        told = found.attributes.get("prediction")
-        source = told.get("source") if isinstance(told, dict) else None
-        line = command_line("tile-predict", str(source or url), "--tta", "flips", "--uncertainty")
         raise InputError(
-            f"{url} must have a layer of uncertainty, got none; run '{line}', and name the"
-            " prediction that it writes"
+            f"{url} must have a layer of uncertainty, got none; run '{_with_uncertainty(found)}',"
+            " and name the prediction that it writes"
         )
     if left := [one.name for one in found.samples if one.image.uncertainty is None]:
         warn(progress, f"{listed_names(left)} of {url} have no uncertainty and are left out")
     return replace(found, samples=kept)
+
+
+def _with_uncertainty(found: Dataset) -> str:
+    """Return the command that made a prediction, with the layer, into the current folder.
+
+    Its files are known by their names alone; those that lie beside the prediction are found.
+    """
+    told = found.attributes.get("prediction")
+    command = told.get("command") if isinstance(told, dict) else None
+    # After the words `unetkit tile-predict`.
+    words = shlex.split(str(command))[2:] if command else [found.url]
+    folder = found.url.rstrip("/").removesuffix(urls.base_name(found.url))
+    for at, word in enumerate(words):
+        is_file = at == 0 or words[at - 1] in ("--model", "--mask")
+        if is_file and not urls.exists(word) and urls.exists(folder + word):
+            words[at] = folder + word
+    words = [word for word in words if word not in ("--in-place", "--uncertainty")]
+    looks = [] if "--tta" in words or words.count("--model") > 1 else ["--tta", "flips"]
+    output = urls.base_name(output_name(found.url, ".unsure.zarr"))
+    return command_line("tile-predict", *words, *looks, "--uncertainty", "--output", output)
 
 
 def _layers(sample: Sample, picture: Image, window: int) -> Layers:

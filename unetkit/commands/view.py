@@ -15,9 +15,11 @@ from unetkit.storage.atomic import write_bytes
 from unetkit.storage.datasets import listed_names, open_dataset
 from unetkit.storage.images import choose_channels, choose_labels, detect
 from unetkit.storage.marks import read_marks
+from unetkit.storage.object_classes import object_class_names
 from unetkit.storage.outputs import check_output
 from unetkit.storage.predicted_images import check_same_image, predicted_images
 from unetkit.views import napari as napari_view
+from unetkit.views.annotations import OBJECTS, Annotations, check_annotations
 from unetkit.views.browser import find_browser, headless
 from unetkit.views.layers import (
     image_layers,
@@ -32,7 +34,7 @@ from unetkit.views.pictures import png_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from unetkit.options import Axes, Channels, Opt, Store
+    from unetkit.options import Axes, Channels, ImageOf, Opt, Store
     from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.images import Image
     from unetkit.storage.marks import Mark
@@ -89,10 +91,7 @@ class View:
 def view(
     prediction: Store,
     *more: str,
-    image: Annotated[
-        str | None,
-        Opt(default="as the prediction says", check="unetkit.storage.urls:check_there"),
-    ] = None,
+    image: ImageOf = None,
     sample: Annotated[str | None, Opt(metavar="NAME", default="the only one")] = None,
     channels: Channels = None,
     axes: Axes = None,
@@ -101,6 +100,10 @@ def view(
     ] = None,
     open_page: Annotated[bool, Opt(flags=("--open",))] = False,
     napari: bool = False,
+    annotations: Annotated[
+        str | None,
+        Opt(metavar="GEOJSON", panel="Output", check="unetkit.views.annotations:check_annotations"),
+    ] = None,
     png: Annotated[str | None, Opt(panel="Output", check="unetkit.storage.urls:check_png")] = None,
     overwrite: Annotated[bool, Opt(panel="Output")] = False,
     progress: Progress = SILENT,
@@ -136,6 +139,10 @@ def view(
         Open the page in the browser at once.
     napari : bool
         Show the layers in napari instead.
+    annotations : str, optional
+        Keep what is drawn on the page in this file, each time that it changes, as GeoJSON for
+        ``unetkit correct --from``: windows that were judged, and objects. What an earlier view
+        kept in it is there to go on with.
     png : str, optional
         Draw the first view as a picture, by a browser without a window, and end.
     overwrite : bool
@@ -161,6 +168,13 @@ def view(
         raise UsageError(
             "napari, open and png must be given one at a time, got several; choose one of them"
         )
+    if annotations is not None:
+        if napari or png is not None:
+            raise UsageError(
+                f"annotations must be drawn on a page that stays open, got {annotations!r} with a"
+                " picture or napari; leave one of them out"
+            )
+        check_annotations(annotations)
     if png is not None:
         check_output(png, inputs=[prediction, *more], overwrite=overwrite)
         find_browser()
@@ -173,7 +187,13 @@ def view(
     if napari:
         napari_view.show(shown)
         return View(None, None, shown)
-    server = Shown(shown, window=PANE if png is None else SIZE, told=progress.note)
+    drawn = None
+    if annotations is not None:
+        drawn = Annotations(
+            annotations, _drawn_classes(opened[0].sample), progress.note, frozenset(shown.marks)
+        )
+    window = PANE if png is None else SIZE
+    server = Shown(shown, window=window, told=progress.note, drawn=drawn)
     if png is None:
         if open_page and not webbrowser.open(server.url):
             warn(progress, "no browser could be opened; open the link yourself")
@@ -183,6 +203,14 @@ def view(
     finally:
         server.close()
     return View(None, png, shown)
+
+
+def _drawn_classes(sample: Sample) -> Sequence[str]:
+    """Name what is drawn: objects of classes, of none, or the classes of pixels."""
+    names = object_class_names(sample.image)
+    if not names and "instances" not in sample.image.labels:
+        names = sample.class_names
+    return names[1:] or (OBJECTS,)
 
 
 def _draw(path: str, server: Shown) -> None:

@@ -5,6 +5,7 @@ Every draw is a function of (seed, step, index) alone, so the number of threads 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -221,7 +222,10 @@ class Sampler:
         new: frozenset[str] = frozenset(),
         share: float = 0.0,
     ) -> None:
-        """Begin; each tile comes with the chance `share` from the `new` samples, where any are."""
+        """Begin; each tile comes with the chance `share` from the `new` samples, where any are.
+
+        Of a batch as nearly that share is new as whole tiles allow.
+        """
         if group.size > recipe.batch:
             raise UsageError(
                 f"batch must be at least {group.size} for as many processes, got {recipe.batch};"
@@ -311,11 +315,16 @@ class Sampler:
         return pixels, moved.labels[inner], moved.weights[inner], region.sample
 
     def _side(self, step: int, index: int) -> int:
-        """Say which side a tile comes from; that of another step or place is another chance."""
+        """Say which side a tile comes from.
+
+        The tiles of a step are counted through in shares, from a place that is drawn: batch
+        normalization then sees both sides in every step, as the network that predicts must.
+        """
         if len(self._locations) == 1:
             return 0
-        rng = np.random.default_rng([self._seed, SIDE, step, index])
-        return int(rng.uniform() < self._share_of_new)
+        start = np.random.default_rng([self._seed, SIDE, step]).uniform()
+        before, after = (start + self._share_of_new * n for n in (index, index + 1))
+        return math.floor(after) - math.floor(before)
 
     def _read(
         self, region: Region, plane: int, *, corner: tuple[int, int]

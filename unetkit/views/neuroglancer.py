@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from unetkit.storage.marks import Mark
+    from unetkit.views.annotations import Annotations
     from unetkit.views.drawing import Rgb
     from unetkit.views.layers import Layer, Scene
 
@@ -29,10 +30,16 @@ MOST_MARKS = 10_000
 KEYS = {"keyj": ("unetkit-next", 1), "keyk": ("unetkit-previous", -1)}
 
 
-def state_of(scene: Scene, url_of: Callable[[int], str], *, window: tuple[int, int] = PANE) -> Json:
+def state_of(
+    scene: Scene,
+    url_of: Callable[[int], str],
+    *,
+    window: tuple[int, int] = PANE,
+    drawn: Annotations | None = None,
+) -> Json:
     """Describe a scene as neuroglancer does, each layer read from where `url_of` its number says.
 
-    Its image fills a `window` of a width and a height.
+    Its image fills a `window` of a width and a height. What is `drawn` lies over it.
 
     References
     ----------
@@ -47,7 +54,12 @@ def state_of(scene: Scene, url_of: Callable[[int], str], *, window: tuple[int, i
             _marks_layer(name, marks, scene, dimensions)
             | {"annotationColor": _hex(class_colour(number + 1))}
         )
-    side = {"layer": next(iter(scene.marks)), "visible": True} if scene.marks else {}
+    listed = [*scene.marks]
+    for layer in () if drawn is None else drawn.layers(dimensions):
+        colour = _hex(class_colour(len(listed) + 1))
+        layers.append(layer | {"annotationColor": colour})
+        listed.append(layer["name"])
+    side = {"layer": listed[0], "visible": True} if listed else {}
     return {
         "title": scene.title,
         "dimensions": dimensions,
@@ -185,7 +197,9 @@ class Shown:
         *,
         window: tuple[int, int] = PANE,
         told: Callable[[str], None] = lambda _: None,
+        drawn: Annotations | None = None,
     ) -> None:
+        self.drawn = drawn
         module = _neuroglancer()
         module.set_server_bind_address(LOOPBACK, 0)
         self.layers = LayerServer(scene, told=told)
@@ -193,12 +207,19 @@ class Shown:
             self.viewer = module.Viewer()
             self.url: str = self.viewer.get_viewer_url()
             self.layers.origin = self.url.partition("/v/")[0]
-            self.viewer.set_state(state_of(scene, self.layers.url, window=window))
+            self.viewer.set_state(state_of(scene, self.layers.url, window=window, drawn=drawn))
+            if drawn is not None:
+                self.viewer.shared_state.add_changed_callback(self.keep)
             self.walk = Walk(scene, self.viewer)
             _OPEN.append(self)
         except BaseException:
             self.layers.close()
             raise
+
+    def keep(self) -> None:
+        """Write down what is drawn."""
+        if self.drawn is not None:
+            self.drawn.keep(self.viewer.shared_state.raw_state)
 
     def picture(self, *, size: tuple[int, int], seconds: float) -> Rgb | None:
         """Return what an open page shows once all of it is loaded, without its controls.
@@ -225,6 +246,7 @@ class Shown:
     def close(self) -> None:
         """Let go of the ports; that of the page once no other scene is open."""
         if self in _OPEN:
+            self.keep()
             _OPEN.remove(self)
             self.layers.close()
             if not _OPEN:

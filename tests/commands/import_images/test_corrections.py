@@ -1,6 +1,7 @@
 """Corrected windows become judged samples: the same ones whatever program drew the labels."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -176,12 +177,50 @@ def test_more_windows_are_added_and_known_ones_skipped(slide):
     assert open_dataset("corrections.zarr").names == ("slide-y0-x0", "slide-y50-x0")
     assert files_of("corrections.zarr/slide-y0-x0") == before
     tifffile.imwrite("edited.tif", discs(seed=7))
-    with pytest.raises(OutputError, match="must be new, got 'slide-y0-x0', which"):
+    with pytest.raises(OutputError, match="got 'slide-y0-x0', which meets 'slide-y0-x0'"):
         correct(slide, judged=["0:40,0:40"], **told)
     with pytest.raises(OutputError, match="must not exist yet"):
         correct(slide, edited="edited.tif", judged=["0:40,0:40"])
     with pytest.raises(InputError, match="must have the channels of"):
         correct(slide, judged=["60:70,60:90"], channels="0", **told)
+
+
+def test_a_window_that_meets_an_earlier_one_is_refused_and_one_beside_it_is_not(slide):
+    tifffile.imwrite("edited.tif", discs(seed=6))
+    told = {"edited": "edited.tif", "append": True}
+    correct(slide, edited="edited.tif", judged=["0:40,0:40"])
+    before = files_of("corrections.zarr")
+    for judged, context in (("39:80,30:70", None), ("10:20,10:20", 0), ("0:90,39:110", 3)):
+        words = r"which meets 'slide-y0-x0' of .*'unetkit remove corrections.zarr slide-y0-x0'"
+        with pytest.raises(OutputError, match=words):
+            correct(slide, judged=[judged, "85:90,0:5"], context=context, **told)
+    assert files_of("corrections.zarr") == before
+    # What lies around a window may be another's.
+    correct(slide, judged=["40:80,0:40", "0:30,40:70"], context=30, **told)
+    assert len(open_dataset("corrections.zarr").names) == 3
+
+
+def test_two_images_of_one_name_are_told_apart(slide):
+    tifffile.imwrite("edited.tif", discs(seed=6))
+    told = {"edited": "edited.tif", "judged": ["0:40,0:40"]}
+    correct(slide, **told)
+    before = files_of("corrections.zarr")
+    Path("other").mkdir()
+    noise = np.random.default_rng(2).integers(0, 60000, (2, *SIZE), np.uint16)
+    tifffile.imwrite("other.tif", noise, photometric="minisblack")
+    import_images("other.tif", "other/slide.zarr", axes="cyx", pixel_size="0.5,0.25")
+    shutil.copytree(slide, f"other/{slide}")
+    told = {**told, "append": True}
+    with pytest.raises(OutputError, match=r"of another image, .*rename the image, and .* --image"):
+        correct(f"other/{slide}", **told)
+    assert files_of("corrections.zarr") == before
+    Path("other/slide.zarr").rename("other/second.zarr")
+    assert correct(f"other/{slide}", image="other/second.zarr", **told).samples == ("second-y0-x0",)
+    # No pixel of the other slide is that of the first, wherever their windows lie.
+    Path("other/second.zarr").rename("other/slide.zarr")
+    assert correct(f"other/{slide}", **{**told, "judged": ["20:60,20:60"]}).samples == (
+        "slide-y20-x20",
+    )
 
 
 def test_windows_that_overlap_are_one(slide):

@@ -67,6 +67,27 @@ def test_an_array_has_the_bits_of_its_store_in_any_chunks(kit, case, tmp_path, m
     np.testing.assert_array_equal(found[..., 5:18, 9:20], wanted[name][..., 5:18, 9:20])
 
 
+@pytest.mark.parametrize("case", ["channels", "stack", "three"])
+def test_the_disagreement_of_looks_at_an_array_is_the_layer_of_its_store(
+    kit, case, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shape, axes, own, options = CASES[case]
+    paths = [kit.model(f"m{n}.safetensors", seed=n, **own) for n in (1, 2)]
+    source, _ = kit.image("slide.zarr", shape, axes=axes, dtype="u2")
+    asked = {"tile": 16, **options, **EXACT}
+    report = tile_predict(source, model=paths, uncertainty=True, no_rescale=True, **asked)
+    wanted = np.asarray(open_image(report.output).uncertainty)
+    assert wanted.max() > 0
+    array = np.asarray(open_image(source))
+    for one in (array, da.from_array(array, chunks=-1)):
+        found = predict(one, load_model(paths), output="uncertainty", axes=axes, **asked)
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, wanted)
+    with pytest.raises(UsageError, match=r"got one model that looks once; add --tta flips"):
+        predict(array, paths[0], output="uncertainty", axes=axes)
+
+
 def test_axes_may_have_any_order_and_results_have_that_of_stores(kit, tmp_path):
     model = kit.model(tmp_path / "model.safetensors", channels=2)
     array = np.random.default_rng(0).integers(0, 255, (2, 3, 21, 30), dtype="u1")

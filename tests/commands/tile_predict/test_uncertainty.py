@@ -14,6 +14,7 @@ from skimage.measure import regionprops
 
 from unetkit.arrays.uncertainty import entropy, mutual_information
 from unetkit.cli.app import main
+from unetkit.commands.info import info
 from unetkit.commands.measure import measure
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.verify import verify
@@ -94,6 +95,10 @@ def test_both_are_looks(kit, models, slide):
     assert told["looks"] == 12
     assert told["scale"] == 1 / 255
     assert "mutual information" in told["measure"]
+    layer = info("a.zarr")["uncertainty"]
+    assert (layer["shape"], layer["dtype"]) == (info("a.zarr")["shape"][1:], "uint8")
+    assert {"looks": 12, "scale": 1 / 255}.items() <= layer.items()
+    assert "uncertainty" not in info(slide)
     words = open_image("a.zarr").attributes["prediction"]["command"].split()
     assert "--uncertainty" in words
     assert "True" not in words

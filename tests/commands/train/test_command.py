@@ -449,6 +449,18 @@ ONE, OTHER = ("DAPI", "Tubulin"), ("Tubulin", "DAPI")
 PREDICT = {"precision": "exact", "scheduler": "sync", "device": "cpu"}
 
 
+@pytest.mark.parametrize(("channels", "told"), [("0", True), ("DAPI", False), ("1,0", False)])
+def test_channels_of_other_names_that_are_chosen_by_number_are_told_of(kit, here, channels, told):
+    first = store_channels("data.zarr", ONE, ONE)
+    other = store_channels("more.zarr", OTHER, OTHER)
+    asked = {"options": TINY, "steps": 2, "device": "cpu", "precision": "float32"}
+    report = train(first, other, channels=channels, **asked)
+    words = "Channels are chosen by number, and are called otherwise: DAPI"
+    found = any(text.startswith(words) for text in report.warnings)
+    # Two that are the same in another order are brought into one.
+    assert found == told
+
+
 @pytest.mark.parametrize("channels", [None, "dapi", "Tubulin,DAPI"])
 def test_channels_are_found_by_name(kit, here, channels):
     store_channels("data.zarr", ONE, OTHER, ONE)

@@ -234,6 +234,38 @@ def test_tiles_come_from_the_new_data_as_often_as_asked(lab, monkeypatch, share)
     assert abs(new - share * len(seen)) <= spread
 
 
+@pytest.mark.parametrize("share", [0.5, 0.3])
+def test_each_step_sees_both_sides_as_nearly_as_asked(lab, monkeypatch, share):
+    steps = []
+    learn = Trainer.learn
+
+    def heard(self, batch, **told):
+        steps.append([name.startswith("n") for name in batch.samples])
+        return learn(self, batch, **told)
+
+    monkeypatch.setattr(Trainer, "learn", heard)
+    run(*lab, mix=share, steps=20)
+    assert {len(step) for step in steps} == {2}
+    assert {sum(step) for step in steps} == ({1} if share == 0.5 else {0, 1})
+    # Neither side has its place in the batch, which processes may share.
+    assert len({tuple(step) for step in steps}) > 1
+    steps.clear()
+    run(*lab, mix=share, steps=20, recipe_set=("batch=1",), output="one.safetensors")
+    assert {len(step) for step in steps} == {1}
+    steps.clear()
+    run(*lab, mix=1, steps=2, output="alone.safetensors")
+    assert steps == [[True]] * 2
+
+
+def test_windows_of_one_image_that_are_parted_are_told_of():
+    old = [origin(f"a{n}") for n in range(5)]
+    words = "Windows of slide are learned from and held out of new.zarr"
+    found, _ = parted(old, [origin("w0", "slide"), origin("w1", "slide")])
+    assert any(words in note for note in found.notes)
+    found, _ = parted(old, [origin("w0", "slide"), origin("w1", "slide"), origin("w2", "other")])
+    assert not any("Windows of" in note for note in found.notes)
+
+
 def test_both_scores_are_reported_and_logged(lab):
     report = run(*lab)
     told = report.to_dict()

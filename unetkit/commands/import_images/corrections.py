@@ -10,7 +10,7 @@ import numpy as np
 from unetkit.commands.import_images.edits import Predicted, PredictedImage, read_edit
 from unetkit.commands.import_images.rules import check_append, check_judged, read_rules
 from unetkit.commands.import_images.shapes import overlap_note
-from unetkit.commands.import_images.windows import cropped
+from unetkit.commands.import_images.windows import AXES, Window, cropped
 from unetkit.errors import InputError, OutputError, command_line
 from unetkit.progress import SILENT, Progress, collects_warnings, warn, warnings_of
 from unetkit.storage.collections import kind_of_collection
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from unetkit.commands.import_images.edits import Correction
-    from unetkit.options import Axes, Channels, LabelName, Opt, Overwrite, Store
+    from unetkit.options import Axes, Channels, ImageOf, LabelName, Opt, Overwrite, Store
     from unetkit.storage.datasets import Dataset, Sample
 
 
@@ -68,10 +68,7 @@ def correct(
         ),
     ] = "corrections.zarr",
     context: Annotated[int | None, Opt(min=0, default="the overlap of the prediction")] = None,
-    image: Annotated[
-        str | None,
-        Opt(default="as the prediction says", check="unetkit.storage.urls:check_there"),
-    ] = None,
+    image: ImageOf = None,
     channels: Channels = None,
     axes: Axes = None,
     labels: LabelName = None,
@@ -104,8 +101,8 @@ def correct(
         ``data.prediction.zarr/a01``.
     edited : str
         The corrected labels: a labels layer saved as Zarr, TIFF or PNG, as large as the image; or
-        outlines: GeoJSON of QuPath, ImageJ's ROIs, or any other file that ``unetkit import``
-        takes.
+        outlines: GeoJSON of QuPath or of ``unetkit view --annotations``, ImageJ's ROIs, or any
+        other file that ``unetkit import`` takes.
     judged : sequence of str
         Where they are complete: a rectangle in pixels, first and last row and column, the last ones
         excluded, on every plane; or the class of the outlines that say it. Windows that overlap
@@ -129,7 +126,8 @@ def correct(
     overlaps : {"later", "smaller", "refuse"}
         Which shape stays where outlines overlap, or none.
     append : bool
-        Add to a dataset that is there; windows that it has already are skipped.
+        Add to a dataset that is there; windows that it has already are skipped, and others that
+        share pixels with one that it has are refused.
     preview : str, optional
         Write a PNG to look at: the windows with the outlines of their labels, dim where nobody
         judged.
@@ -150,7 +148,7 @@ def correct(
         If the prediction is of several images, its image is not found, or the labels are not of
         it; a `LabelError` where they are not what they are said to be.
     OutputError
-        If the output is there, or has a window of this place with other labels.
+        If the output is there, or has a window that shares pixels with one of these.
     """
     check_append(append, overwrite=overwrite)
     check_judged(judged, name="judged")
@@ -267,15 +265,45 @@ def _lacking(
             )
     new = []
     for correction in corrections:
-        if correction.name not in there.names:
-            new.append(correction)
-        elif not _is_same(there[correction.name], correction, source):
-            raise OutputError(
-                f"windows to add must be new, got {correction.name!r}, which {there.url} has with"
-                " other labels; take it out first: "
-                f"'{command_line('remove', there.url, correction.name)}'"
-            )
+        if correction.name in there.names and _is_same(there[correction.name], correction, source):
+            continue
+        for sample in there.samples:
+            _check_apart(sample, correction, source, url=there.url)
+        new.append(correction)
     return new
+
+
+def _check_apart(
+    sample: Sample, correction: Correction, source: PredictedImage, *, url: str
+) -> None:
+    """Refuse a window that shares pixels with one that is there, or its name alone.
+
+    Two truths of one place would be learned from, or one of them be held out.
+    """
+    name, told = sample.name, sample.image.attributes
+    own = told.get("corrected") == image_name(source.predicted.sample, source.image)
+    window, stored = (_told_window(told.get(key), source) for key in ("window", "stored"))
+    if own and window is not None and stored is not None and window.meets(correction.window):
+        both = stored.shared(correction.seen)
+        there = cropped(stored_file(sample.image, url), both.within(stored)).load()
+        if np.array_equal(there, cropped(source.file, both).load(), equal_nan=True):
+            raise OutputError(
+                f"windows to add must share no pixel with those that are there, got"
+                f" {correction.name!r}, which meets {name!r} of {url}; take that one out, and judge"
+                f" what is to stay of it anew: '{command_line('remove', url, name)}'"
+            )
+    if name == correction.name:
+        raise OutputError(
+            f"windows to add must have names of their own, got {name!r}, which {url} has of another"
+            " image, or of other channels; rename the image, and say where it is with --image"
+        )
+
+
+def _told_window(sides: Any, source: PredictedImage) -> Window | None:
+    """Read the place that a sample tells; along axes that its image does not have, all."""
+    if not isinstance(sides, dict):
+        return None
+    return Window(tuple(tuple(sides.get(axis, (0, source.sizes[axis]))) for axis in AXES))
 
 
 def _is_same(sample: Sample, correction: Correction, source: PredictedImage) -> bool:

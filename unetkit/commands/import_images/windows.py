@@ -37,6 +37,11 @@ class Window:
         pairs = zip(self.sides, other.sides, strict=True)
         return all(a < d and c < b for (a, b), (c, d) in pairs)
 
+    def shared(self, other: Window) -> Window:
+        """Return what two share that meet."""
+        pairs = zip(self.sides, other.sides, strict=True)
+        return Window(tuple((max(a, c), min(b, d)) for (a, b), (c, d) in pairs))
+
     def around(self, other: Window) -> Window:
         """Return the smallest that holds both."""
         pairs = zip(self.sides, other.sides, strict=True)

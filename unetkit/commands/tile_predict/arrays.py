@@ -6,11 +6,12 @@ import sys
 import warnings
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from unetkit.arrays.instances import has_instances, object_class
+from unetkit.arrays.uncertainty import LEVELS
 from unetkit.commands.tile_predict.blocks import (
     ImageTask,
     TileBatch,
@@ -49,7 +50,7 @@ from unetkit.storage.ome import axis_letter, check_axes
 from unetkit.storage.planes import PlaneArray
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -63,8 +64,8 @@ if TYPE_CHECKING:
     from unetkit.models.model_header import ModelHeader
     from unetkit.progress import Progress
 
-Output = Literal["probabilities", "classes", "instances"]
-OUTPUTS = ("probabilities", "classes", "instances")
+Output = Literal["probabilities", "classes", "instances", "uncertainty"]
+OUTPUTS = get_args(Output)
 # What an array is called in messages.
 NAME = "the array"
 # Larger tiles compute less context, and take memory that a program shares with others: our choice.
@@ -174,9 +175,11 @@ def predict(
         or an xarray.DataArray of either.
     model : str, sequence of str or PredictionModel
         The model file, several that are averaged, or what `load_model` returned.
-    output : {"probabilities", "classes", "instances"}
+    output : {"probabilities", "classes", "instances", "uncertainty"}
         Probabilities of all classes, the class of each pixel, or objects with ids from 1 on. Ids
-        need the whole image, so that instances of a Dask array are refused.
+        need the whole image, so that instances of a Dask array are refused. Or how far models or
+        turns disagree, as 255ths, as ``tile-predict --uncertainty`` stores it; for several models
+        or with `tta`.
     axes : str, optional
         Letters of t, c, z, y, x, one for each axis; left out, those of xarray's dims, else ``yx``
         or ``cyx``. Images with the channels last are ``yxc``.
@@ -254,6 +257,7 @@ def predict(
         tta=tta,
         merge=merge,
         no_rescale=True,
+        uncertainty=output == "uncertainty",
         **asked,
     )
     options.check()
@@ -262,6 +266,7 @@ def predict(
             f"output must be one of {', '.join(OUTPUTS)}, got {output!r}; leave it out for classes"
         )
     loaded = _loaded(model, device)
+    options.check_looks(len(loaded.paths))
     header = loaded.header
     given = _Given.of(array, axes, lazy=output != "instances")
     dataset = given.dataset(header, channels)
@@ -371,9 +376,9 @@ class _Given:
             values = _in_memory(values)
         elif not lazy:
             raise UsageError(
-                "output must be probabilities or classes for a Dask array, got instances, whose ids"
-                " need the whole image; store the array and run 'unetkit tile-predict', or compute"
-                " it first"
+                "output must be probabilities, classes or uncertainty for a Dask array, got"
+                " instances, whose ids need the whole image; store the array and run 'unetkit"
+                " tile-predict', or compute it first"
             )
         letters = _letters(values.shape, axes, dims=None if named is None else named.dims)
         return cls(array_planes(values, letters, name=NAME), like_array=named)
@@ -489,8 +494,8 @@ class _ArrayJob:
         plan = self.plan
         classes = len(plan.model.header.class_names)
         probable = self.output == "probabilities"
-        kind = plan.options.probabilities if probable else np.min_scalar_type(classes - 1)
-        task = self._task(planes_of(None, "yx", (1, 1), data.dtype), None, None)
+        kind = plan.options.probabilities if probable else self._kind
+        task = self._task(planes_of(None, "yx", (1, 1), data.dtype), {})
         return lazy_tiles(
             data,
             plan.tiles(self.sample),
@@ -499,6 +504,12 @@ class _ArrayJob:
             dtype=np.dtype(kind),
             told=(self.output, plan.fingerprint()),
         )
+
+    @property
+    def _kind(self) -> np.dtype[Any]:
+        """Of what is said of each pixel: its class, or how uncertain it is."""
+        levels = len(self.plan.model.header.class_names) - 1
+        return np.min_scalar_type(LEVELS if self.output == "uncertainty" else levels)
 
     def at_once(self, progress: Progress) -> NDArray[Any]:
         """Predict an array in memory, or one that is stored."""
@@ -513,8 +524,10 @@ class _ArrayJob:
             sizes = [along[axis] for axis in letters]
             found["probabilities"] = np.zeros(sizes, self.plan.options.probabilities)
         if self.output != "probabilities":
-            found["classes"] = np.zeros(shape, np.min_scalar_type(classes - 1))
-        task = self._task(self.sample.data, found.get("probabilities"), found.get("classes"))
+            found["uncertainty" if self.output == "uncertainty" else "classes"] = np.zeros(
+                shape, self._kind
+            )
+        task = self._task(self.sample.data, found)
         jobs = (
             TileJob(task, plane, tile)
             for plane in range(self.sample.data.planes)
@@ -568,32 +581,34 @@ class _ArrayJob:
     def _task(
         self,
         data: PlaneArray,
-        probabilities: NDArray[Any] | None,
-        classes: NDArray[Any] | None,
+        found: Mapping[str, NDArray[Any]],
     ) -> ImageTask:
-        """Say how tiles are predicted, and where what is said of them goes; None for nowhere."""
+        """Say how tiles are predicted, and in what is `found` goes what is said of them."""
         plan, axes, sizes = self.plan, self.sample.data.axes, self.sample.data
         count = len(plan.model.header.class_names)
         letters = "".join(axis for axis in AXES if axis in axes and axis != "c")
         with_classes = "".join(axis for axis in AXES if axis in axes or axis == "c")
-        both = [
+        probabilities, classes, uncertainty = (
             planes_of(
-                values,
+                found.get(output),
                 names,
                 [count if axis == "c" else sizes.size(axis) for axis in names],
                 kind,
             )
-            for values, names, kind in (
-                (probabilities, with_classes, plan.options.probabilities),
-                (classes, letters, np.min_scalar_type(count - 1)),
+            for output, names, kind in (
+                ("probabilities", with_classes, plan.options.probabilities),
+                ("classes", letters, np.min_scalar_type(count - 1)),
+                ("uncertainty", letters, np.uint8),
             )
-        ]
+        )
+        unsure = replace(uncertainty, has_channels=False) if plan.options.uncertainty else None
         return ImageTask(
             name=self.sample.name,
             inference=inference_config(plan, device=self.device, parallelism=self.parallelism),
             data=data,
-            probabilities=both[0],
-            classes=replace(both[1], has_channels=False),
+            probabilities=probabilities,
+            classes=replace(classes, has_channels=False),
+            uncertainty=unsure,
             normalizations=plan.normalizations[0],
             threshold=plan.options.threshold,
             positive=object_class(plan.model.header.target),
@@ -620,7 +635,8 @@ def _predict_tile(
         values = np.empty((count, *shape), task.probabilities.dtype)
         kept = planes_of(values, "cyx", (count, *size), values.dtype, origin=origin)
     else:
-        values = np.empty(shape, task.classes.dtype)
+        labels = task.classes if task.uncertainty is None else task.uncertainty
+        values = np.empty(shape, labels.dtype)
         whole = planes_of(values, "yx", size, values.dtype, origin=origin)
         kept = replace(whole, has_channels=False)
     inference = task.inference

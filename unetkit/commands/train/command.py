@@ -65,12 +65,22 @@ if TYPE_CHECKING:
         BreakLock,
         Channels,
         Device,
+        Init,
         LabelName,
+        Loss,
+        ModelName,
+        NetworkOptions,
         Opt,
         PixelSize,
         Precision,
+        RecipeChanges,
+        RecipeName,
+        Samplers,
         Seed,
+        Steps,
         Store,
+        Target,
+        TimeBudget,
     )
     from unetkit.storage.datasets import Dataset
     from unetkit.training.distributed import ProcessGroup
@@ -146,36 +156,15 @@ def train(
             check="unetkit.models.model_header:check_suffix",
         ),
     ] = "model.safetensors",
-    model: Annotated[
-        str | None,
-        Opt(default="unet", panel="Model", check="unetkit.models.model_header:check_installed"),
-    ] = None,
-    options: Annotated[
-        Sequence[str],
-        Opt(
-            flags=("--set",),
-            metavar="KEY=VALUE",
-            panel="Model",
-            check="unetkit.models.model_header:check_model_options",
-        ),
-    ] = (),
-    recipe: Annotated[Literal["default", "paper"], Opt(panel="Recipe")] = "default",
-    recipe_set: Annotated[
-        Sequence[str],
-        Opt(metavar="KEY=VALUE", panel="Recipe", check="unetkit.training.recipes:check_changes"),
-    ] = (),
-    loss: Annotated[
-        str | None,
-        Opt(default="that of the recipe", panel="Recipe", check="unetkit.models.losses:parse_loss"),
-    ] = None,
-    steps: Annotated[int, Opt(min=1)] = 1000,
-    time_budget: Annotated[str | None, Opt(check="unetkit.progress:parse_duration")] = None,
-    target: Annotated[
-        Literal["foreground", "foreground+boundary", "boundary", "classes", "classes+boundary"]
-        | None,
-        Opt(default="by the labels"),
-    ] = None,
-    init: Annotated[str | None, Opt(panel="Model")] = None,
+    model: ModelName = None,
+    options: NetworkOptions = (),
+    recipe: RecipeName = "default",
+    recipe_set: RecipeChanges = (),
+    loss: Loss = None,
+    steps: Steps = 1000,
+    time_budget: TimeBudget = None,
+    target: Target = None,
+    init: Init = None,
     mix: Annotated[
         float | None,
         Opt(max=1, default="0.5 of two datasets", check="unetkit.training.recipes:check_mix"),
@@ -194,7 +183,7 @@ def train(
     pixel_size: PixelSize = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    workers: Annotated[int | None, Opt(min=0, default="by the machine", panel="Hardware")] = None,
+    workers: Samplers = None,
     nonfinite: Literal["error", "fill"] = "error",
     accumulate: Annotated[int, Opt(min=1, panel="Hardware")] = 1,
     resume: bool = False,
@@ -244,8 +233,9 @@ def train(
         A model file to begin with, also for other channels or classes: its first and last layer
         are adapted. It is kept where no step does better.
     mix : float, optional
-        The share of tiles from the new dataset, where there are several: each tile comes from it
-        with this chance, else from the old ones. With 1 the old ones are only scored.
+        The share of tiles from the new dataset, where there are several; the others are from the
+        old ones. A step has two tiles at least, so that it sees both. With 1 the old ones are only
+        scored.
     keep_old : bool
         Refuse to publish a network that scores worse on old held-out images than that of `init`,
         beyond the 95 % interval of the difference; the training's state stays.
@@ -424,7 +414,12 @@ def train_one(
     progress = progress if group.is_main else SILENT
     with claim(group=group, progress=progress) as claimed:
         given = replace(given, precision=claimed.precision(given.precision, group))
-        plan = make_plan(given, start=None if start is None else start.header, fold=fold)
+        plan = make_plan(
+            given,
+            start=None if start is None else start.header,
+            fold=fold,
+            sides=1 if mix is None or mix.share == 1 else 2,
+        )
         network, description = prepare(
             plan, dataset, given.target, start=start, mix=mix, progress=progress
         )

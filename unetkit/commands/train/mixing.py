@@ -212,7 +212,16 @@ def _split_new(
     if fixed and len({origin.group or origin.source for origin in free}) == 1:
         return Split(_whole(fixed), _whole(free))
     found = _split_alone(free, mix, asked=asked)
-    return replace(found, train=_whole(fixed) + found.train)
+    source = {origin.name: origin.source for origin in free}
+    learned, held = ({source[r.sample] for r in side} for side in (found.train, found.validation))
+    notes = found.notes
+    if len(free) > 1 and (both := sorted(learned & held)):
+        note = (
+            f"Windows of {', '.join(both)} are learned from and held out of {mix.names[1]}, whose"
+            " score may be a little too good; correct windows of another image, too."
+        )
+        notes = (note, *notes)
+    return replace(found, train=_whole(fixed) + found.train, notes=notes)
 
 
 def _whole(*origins: Sequence[Origin]) -> tuple[Region, ...]:

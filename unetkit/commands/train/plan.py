@@ -101,11 +101,16 @@ class Plan:
 
 
 def make_plan(
-    given: TrainOptions, *, start: ModelHeader | None = None, fold: Fold | None = None
+    given: TrainOptions,
+    *,
+    start: ModelHeader | None = None,
+    fold: Fold | None = None,
+    sides: int = 1,
 ) -> Plan:
     """Judge the options of `train`, and choose what is left to choose.
 
-    What is left out is as in `start`, where there is an earlier model to begin with.
+    What is left out is as in `start`, where there is an earlier model to begin with. A step learns
+    from a tile of each of the `sides` that are mixed, unless the number of tiles was set.
     """
     least = {"steps": (given.steps, 1), "seed": (given.seed, 0), "workers": (given.workers, 0)}
     least |= {"freeze-encoder": (given.freeze_encoder, 0), "accumulate": (given.accumulate, 1)}
@@ -113,6 +118,10 @@ def make_plan(
         if value is not None and value < bound:
             raise UsageError(f"{name} must be at least {bound}, got {value}; use {bound} or more")
     numbers = choose_recipe(given.recipe, given.recipe_set, loss=given.loss)
+    if not any(text.partition("=")[0].strip() == "batch" for text in given.recipe_set):
+        # Batch normalization over one kind of image at a time does not suit either: measured, it
+        # unlearned the old kind and did not learn the new one.
+        numbers = replace(numbers, batch=max(numbers.batch, sides))
     name, options = _network(given.model, given.options, start, usual=numbers.options)
     method = given.normalization or (METHODS[0] if start is None else start.normalization)
     if method not in METHODS:
@@ -256,10 +265,15 @@ def check_channels(dataset: Dataset, channels: str | None, progress: Progress) -
     names = first.image.channel_names
     if len({sample.data.picked for sample in dataset.samples}) > 1:
         progress.note(f"Channels are taken by name, as {', '.join(names)}: their order differs.")
-    if other is None or channels is not None or first.data.channel_count == 1:
+    if other is None or (channels is None and first.data.channel_count == 1):
         return
     others = other.image.channel_names
     got = f"{', '.join(names)} in {first.name!r} and {', '.join(others)} in {other.name!r}"
+    if channels is not None:
+        plain = [[name.casefold() for name in some] for some in (names, others)]
+        if plain[0] != plain[1] and not any(map(str.isdecimal, (*names, *others))):
+            warn(progress, f"Channels are chosen by number, and are called otherwise: {got}.")
+        return
     if are_named(names) and are_named(others):
         raise InputError(
             f"samples to train on must have the same channels, got {got}; choose those that mean"
