@@ -237,7 +237,7 @@ def open_regions(url: str, dataset: Dataset) -> tuple[dict[str, Regions], list[s
         )
     (sample,) = samples
     if Path(url).suffix.lower() in SUFFIXES:
-        regions, remarks = _drawn(url, sample)
+        regions, remarks = drawn_regions(url, sample)
         return {sample.name: regions}, remarks
     file = open_file(url, labels=True)
     if file.size("c") > 1:
@@ -283,12 +283,15 @@ def _labelled(
     return Regions(url, image, dict(enumerate(names)), labels=labels)
 
 
-def _drawn(url: str, sample: Sample) -> tuple[Regions, list[str]]:
-    """Read outlines; those that lie elsewhere are left out, and named."""
+def drawn_regions(url: str, sample: Sample, *, what: str = "regions") -> tuple[Regions, list[str]]:
+    """Read outlines of a sample; those that lie elsewhere are left out, and named.
+
+    `what` is what errors call them.
+    """
     drawings = read_annotations(url)
     if len(drawings) != 1:
         raise InputError(
-            f"regions must be of one image, got those of {len(drawings)} in {url!r}; export them"
+            f"{what} must be of one image, got those of {len(drawings)} in {url!r}; export them"
             " image by image"
         )
     (drawing,), image = drawings, sample.data
@@ -296,11 +299,11 @@ def _drawn(url: str, sample: Sample) -> tuple[Regions, list[str]]:
     if drawing.size not in (None, size):
         high, wide = drawing.size or size
         raise LabelError(
-            f"regions must be of an image as high and wide, got {high} x {wide} in {url!r} for"
+            f"{what} must be of an image as high and wide, got {high} x {wide} in {url!r} for"
             f" {size[0]} x {size[1]}; export them from the image that is measured"
         )
     if not drawing.shapes:
-        raise InputError(f"regions must hold shapes with an area, got none in {url!r}; draw some")
+        raise InputError(f"{what} must hold shapes with an area, got none in {url!r}; draw some")
     names = {n: shape.name or shape.label or "" for n, shape in enumerate(drawing.shapes, start=1)}
     planes: list[list[DrawnRegion]] = [[] for _ in range(image.planes)]
     lost = []
@@ -313,14 +316,14 @@ def _drawn(url: str, sample: Sample) -> tuple[Regions, list[str]]:
         lost += [] if own else [names[number] or str(number)]
     if len(lost) == len(names):
         raise InputError(
-            f"regions must lie on their image, got none of {len(lost)} in {url!r} on the"
+            f"{what} must lie on their image, got none of {len(lost)} in {url!r} on the"
             f" {size[0]} x {size[1]} pixels of {sample.name!r}; are they another image's, or of"
             " another scale?"
         )
-    remarks = [f"regions outside of the image are left out: {listed_names(lost)}"] if lost else []
+    remarks = [f"{what} outside of the image are left out: {listed_names(lost)}"] if lost else []
     if drawing.flat:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(drawing.flat.items()))
-        remarks.append(f"left out of the regions what has no area: {kinds}")
+        remarks.append(f"left out of the {what} what has no area: {kinds}")
     return Regions(url, image, names, drawn=tuple(map(tuple, planes))), remarks
 
 

@@ -281,8 +281,9 @@ def tile_predict(
     skip_below : float, optional
         Leave out tiles that are darker than this everywhere.
     mask : str, optional
-        A Zarr image of any scale over the whole source, other than 0 where to look. Objects that
-        touch it stay whole, up to 256 pixels beyond it; others are left out.
+        Where to look: a Zarr image or an image file of any scale over the whole source, other than
+        0 there, or outlines, such as a GeoJSON of QuPath. Objects that touch it stay whole, up to
+        256 pixels beyond it; others are left out.
     require_complete_input : bool
         Refuse an image of which a chunk is absent; else it reads as the fill value, and the output
         lists it.
@@ -423,7 +424,9 @@ def tile_predict(
     options.check_separation(header, asked=asked)
     # Without objects there is nothing to follow beyond the mask.
     reach = skipping.REACH if has_instances(header.target) else 0
-    places = None if mask is None else open_mask(mask, dataset, reach=reach)
+    places = None
+    if mask is not None:
+        places = open_mask(mask, dataset, stored=stored, reach=reach, progress=progress)
     if in_place:
         options = replace(options, ome_version=version_in_place(stored, progress, at=at))
         partial = partial_in_place(partial, stored, header.target, uncertainty=uncertainty)

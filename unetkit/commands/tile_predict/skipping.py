@@ -6,22 +6,32 @@ import threading
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from scipy import ndimage
 
+from unetkit.engine.array_planes import planes_of
+from unetkit.engine.regions import drawn_regions
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.sizes import are_proportional
+from unetkit.progress import warn
+from unetkit.storage.annotations import SUFFIXES
+from unetkit.storage.atomic import is_stored
 from unetkit.storage.images import open_image
+from unetkit.storage.readers import open_file
+from unetkit.storage.urls import is_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from numpy.typing import NDArray
 
+    from unetkit.engine.regions import Regions
     from unetkit.geometry.tiles import Tile
-    from unetkit.storage.datasets import Dataset
+    from unetkit.progress import Progress
+    from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.planes import PlaneArray
 
 
@@ -32,11 +42,50 @@ REACH = 256
 BAND = 2048
 
 
+@dataclass(frozen=True, eq=False)
+class DrawnMask:
+    """Outlines over an image, read as planes that are 1 in any of them."""
+
+    regions: Regions
+
+    @property
+    def url(self) -> str:
+        """The file that they were read from."""
+        return self.regions.url
+
+    @property
+    def planes(self) -> int:
+        """Those of the image."""
+        return self.regions.image.planes
+
+    @property
+    def height(self) -> int:
+        """Pixels of the image."""
+        return self.regions.image.height
+
+    @property
+    def width(self) -> int:
+        """Pixels of the image."""
+        return self.regions.image.width
+
+    def with_absolute_url(self) -> DrawnMask:
+        """Return the same: workers are sent what was drawn."""
+        return self
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.bool_]:
+        """Paint a box of a plane, as an array (1, Y, X)."""
+        found = np.zeros((1, y1 - y0, x1 - x0), bool)
+        for top, left, layer in self.regions.part(plane, (y0, y1, x0, x1)).layers():
+            high, wide = layer.shape
+            found[0, top - y0 : top - y0 + high, left - x0 : left - x0 + wide] |= layer != 0
+        return found
+
+
 @dataclass(frozen=True)
 class Mask:
     """Where to look: other than 0 where there is something, over the whole image, at any scale."""
 
-    data: PlaneArray
+    data: PlaneArray | DrawnMask
     height: int  # of the image, in pixels
     width: int
     checksum: int  # of the mask's pixels
@@ -104,14 +153,20 @@ def _groups(size: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64
     return np.append(starts, size), counts
 
 
-def open_mask(url: str, dataset: Dataset, *, reach: int) -> Mask:
-    """Open the mask of an image; it must be meant for a single one and fit its planes."""
+def open_mask(
+    url: str, dataset: Dataset, *, stored: Dataset, reach: int, progress: Progress
+) -> Mask:
+    """Open the mask of an image; it must be meant for a single one and fit its planes.
+
+    `dataset` is seen at the pixel size of the model, `stored` as it was when somebody drew over it.
+    """
     if len(dataset.samples) > 1:
         raise UsageError(
             f"mask must be given with a single image, got {len(dataset.samples)} samples in "
             f"{dataset.url}; predict one of them, or leave --mask out"
         )
-    image, data = dataset.samples[0].data, open_image(url).data
+    image = dataset.samples[0].data
+    data, checksum = _read_mask(url, stored.samples[0], progress)
     if data.planes not in (1, image.planes):
         raise UsageError(
             f"mask must have 1 plane or {image.planes} as the image, got {data.planes} in {url}; "
@@ -123,10 +178,30 @@ def open_mask(url: str, dataset: Dataset, *, reach: int) -> Mask:
             f"mask must have the proportions of the image, {image.height} x {image.width} pixels, "
             f"got {high} x {wide} in {url}; draw it over the whole image, at any scale"
         )
-    checksum = 0
-    for block in data.blocks():
-        checksum = zlib.crc32(block.tobytes(), checksum)
     return Mask(data, image.height, image.width, checksum, reach)
+
+
+def _read_mask(url: str, sample: Sample, progress: Progress) -> tuple[PlaneArray | DrawnMask, int]:
+    """Open a store, an image file or outlines; return its planes, and their checksum."""
+    if Path(url).suffix.lower() in SUFFIXES and not is_remote(url) and not is_stored(url):
+        regions, remarks = drawn_regions(url, sample, what="mask")
+        for remark in remarks:
+            warn(progress, remark)
+        return DrawnMask(regions), zlib.crc32(Path(url).read_bytes())
+    if is_remote(url) or not Path(url).is_file():
+        stored, checksum = open_image(url).data, 0
+        for block in stored.blocks():
+            checksum = zlib.crc32(block.tobytes(), checksum)
+        return stored, checksum
+    file = open_file(url, labels=True)
+    if file.size("c") > 1:
+        raise InputError(
+            f"mask must have one channel, 0 where not to look, got {file.size('c')} in {url};"
+            " save it as grey values"
+        )
+    shape = (file.planes, file.size("y"), file.size("x"))
+    there = (file.load().reshape(shape) != 0).astype(np.uint8)
+    return planes_of(there, "zyx", shape, there.dtype, name=url), zlib.crc32(there.tobytes())
 
 
 def is_background(raw: NDArray[Any], tile: Tile, limit: float | None) -> bool:
