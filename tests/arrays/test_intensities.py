@@ -3,7 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from unetkit.arrays.intensities import BINS, Typical, describe, deviations, typical
+from unetkit.arrays.intensities import (
+    BINS,
+    Typical,
+    contrast_share,
+    describe,
+    deviations,
+    typical,
+)
 from unetkit.errors import InputError
 
 
@@ -60,6 +67,25 @@ def test_siblings_are_as_usual_and_an_inverted_or_a_magnified_one_is_not():
     assert any("details are finer" in one for one in fine)
 
 
+def test_noise_beyond_twice_the_usual_leaves_a_share_of_the_contrast():
+    usual = known()
+    most = max(describe([picture(seed)]).roughness[0] for seed in range(4))
+    assert usual.roughest == (most,)
+    for seed in range(10, 20):
+        assert contrast_share(usual, describe([picture(seed)])) == (1.0,)
+    noise = np.random.default_rng(0).random((1, 256, 256), dtype=np.float32)
+    # Two even numbers between 0 and 1 differ by a third, along each of two axes.
+    (share,) = contrast_share(usual, describe([noise]))
+    assert share == pytest.approx(2 * most / (2 / 3), rel=0.01)
+    (said,) = deviations(usual, describe([share * noise]))
+    assert said.startswith("noise stands out as in a field without anything on it")
+    assert contrast_share(usual, describe([np.zeros((1, 64, 64), np.float32)])) == (1.0,)
+    flat = typical([describe([np.zeros((1, 64, 64), np.float32)])])
+    assert contrast_share(flat, describe([noise])) == (1.0,)
+    older = Typical.from_dict({k: v for k, v in usual.to_dict().items() if k != "roughest"})
+    assert contrast_share(older, describe([noise])) == (1.0,)
+
+
 def test_the_channel_is_named_where_there_are_several():
     image = picture(10, channels=2)
     image[1] = 1 - image[1]
@@ -105,6 +131,7 @@ def test_round_trip_through_json():
         {"finest": None},
         {"coarsest": ["x"]},
         {"narrowest": [1.0, 2.0]},
+        {"roughest": [1.0, 2.0]},
     ],
     ids=str,
 )

@@ -104,6 +104,18 @@ def test_nan_and_inf_are_refused_and_named(method, bad):
         fit(lambda: [image], method=method, where="sample 'a'")
 
 
+def test_less_contrast_is_about_the_value_that_stays():
+    image = np.random.default_rng(0).integers(0, 4000, (2, 30, 20), np.uint16)
+    image[1] = 7  # a channel of one value
+    whole = fit(lambda: [image])
+    shares, toward = np.array([0.25, 1.0]), np.array([0.8, 0.3])
+    expected = whole.apply(image) * shares[:, None, None]
+    expected += ((1 - shares) * toward)[:, None, None]
+    found = whole.damped(shares, toward)
+    np.testing.assert_allclose(found.apply(image), expected, atol=1e-5)
+    assert whole.damped([1.0, 1.0], toward) == whole
+
+
 def test_the_place_of_a_pixel_that_is_no_number_is_named():
     blocks = [np.ones((2, 4, 6), np.float32) for _ in range(3)]
     blocks[2][1, 3, 5] = blocks[2][1, 3, 4] = np.nan

@@ -8,6 +8,7 @@ from unetkit.arrays.normalization import fit
 from unetkit.engine.input_shift import (
     check_input_shift,
     describe_image,
+    limited,
     pixel_deviation,
     typical_of,
 )
@@ -66,6 +67,50 @@ def check(header, samples, *, progress, strict=False):
 def real(folder, name):
     paths = sorted((folder / name / "images").iterdir())
     return [np.asarray(Image.open(path)) for path in paths]
+
+
+def dots(seed, *, noise=10.0):
+    """Draw bright discs on dark ground, or on none where noise alone is wanted."""
+    rng = np.random.default_rng(seed)
+    image = 150 + noise * rng.standard_normal((200, 200))
+    y, x = np.mgrid[:200, :200]
+    for centre in rng.uniform(0, 200, (12, 2)) if noise <= 10 else ():
+        image[np.hypot(y - centre[0], x - centre[1]) < 12] += 800
+    return image.astype(np.uint16)
+
+
+def test_an_empty_field_is_not_stretched_until_its_noise_looks_like_objects(tmp_path):
+    learned = stored(tmp_path / "train.zarr", [dots(seed) for seed in range(4)])
+    known = trained_on(learned).intensities
+    seen = [dots(9), dots(8, noise=10.1), 4000 - dots(7, noise=10.1)]
+    full, empty, light = stored(tmp_path / "seen.zarr", seen)
+
+    def limit(sample, *told, method="percentile"):
+        (whole,) = fitted([sample], method)
+        return whole, limited(whole, sample.data, told, replace_nonfinite=False)
+
+    whole, found = limit(full, known)
+    assert found == whole
+    usual = max(
+        describe_image(s.data, n, replace_nonfinite=False).roughness[0]
+        for s, n in zip(learned, fitted(learned), strict=True)
+    )
+    for sample in (empty, light):
+        whole, found = limit(sample, known)
+        own = describe_image(sample.data, found, replace_nonfinite=False)
+        assert own.roughness[0] == pytest.approx(2 * usual, rel=1e-3)
+        # What is left lies where the ground of the others is, whichever way light goes.
+        ground = np.median(fitted(learned[:1])[0].apply(learned[0].data.read(0, 0, 200, 0, 200)))
+        middle = np.median(found.apply(sample.data.read(0, 0, 200, 0, 200)))
+        plain = np.median(whole.apply(sample.data.read(0, 0, 200, 0, 200)))
+        assert abs(middle - ground) < 0.3 * abs(plain - ground)
+        # What one of several networks knows is left as it is, and older ones see what they saw.
+        noisy = trained_on([sample]).intensities
+        assert limit(sample, known, noisy)[1] == whole
+        older = {name: value for name, value in known.items() if name != "roughest"}
+        assert limit(sample, known, older)[1] == limit(sample, None)[1] == whole
+        plain, found = limit(sample, known, method="none")
+        assert found == plain
 
 
 @pytest.mark.parametrize("name", ["isbi2012_em", "phc_u373"])

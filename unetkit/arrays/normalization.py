@@ -184,6 +184,28 @@ class Normalization:
         out *= np.asarray(self.scale, np.float32)[:, None, None]
         return out
 
+    def damped(self, shares: Sequence[float], toward: Sequence[float]) -> Normalization:
+        """Return one of less contrast: what was v becomes share * v + (1 - share) * toward.
+
+        Parameters
+        ----------
+        shares : sequence of float
+            Above 0, at most 1; one number for each channel.
+        toward : sequence of float
+            The normalized value that stays as it is; one for each channel.
+
+        Examples
+        --------
+        >>> Normalization("range", (10.0,), (0.1,)).damped([0.5], [1.0])
+        Normalization(method='range', offset=(0.0,), scale=(0.05,))
+        """
+        scale = tuple(own * share for own, share in zip(self.scale, shares, strict=True))
+        offset = tuple(
+            begin - (1 - share) * value / new if share < 1 else begin
+            for begin, share, value, new in zip(self.offset, shares, toward, scale, strict=True)
+        )
+        return Normalization(self.method, offset, scale)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
         return {"method": self.method, "offset": list(self.offset), "scale": list(self.scale)}

@@ -11,6 +11,7 @@ import numpy as np
 from unetkit.arrays.instances import has_instances
 from unetkit.arrays.normalization import fit
 from unetkit.arrays.scaling import scale, taps, vote
+from unetkit.engine.input_shift import known_by_method, limited
 from unetkit.engine.rescaling import LARGEST, SMALLEST, at_ratios, ratios_to, with_labels_at
 from unetkit.errors import InputError, UsageError
 from unetkit.models import hardware
@@ -335,14 +336,18 @@ def _mean(
 ) -> NDArray[np.float32]:
     """Average what models say of a plane; `known` keeps normalizations."""
     total: NDArray[Any] | None = None
+    learned = known_by_method(model.header for model in models)
     for model in models:
         method = model.header.normalization
         if (sample.name, method) not in known:
-            known[sample.name, method] = fit(
+            fitted = fit(
                 sample.data.blocks,
                 method=method,
                 where=f"sample {sample.name!r}",
                 boxes=sample.data.boxes,
+            )
+            known[sample.name, method] = limited(
+                *(fitted, sample.data, learned[method]), replace_nonfinite=False
             )
         one = _predict(held_out, sample, model, known[sample.name, method])
         total = one if total is None else total + one

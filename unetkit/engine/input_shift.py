@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
-from unetkit.arrays.intensities import Typical, describe, deviations, typical
+from unetkit.arrays.intensities import (
+    Typical,
+    contrast_share,
+    describe,
+    deviations,
+    middles,
+    typical,
+)
 from unetkit.errors import InputError
 from unetkit.progress import warn
 from unetkit.storage.datasets import are_named
@@ -54,6 +63,48 @@ def typical_of(
             for data, normalization in images
         ]
     )
+
+
+def known_by_method(
+    headers: Iterable[ModelHeader],
+) -> dict[str, list[dict[str, Any] | None]]:
+    """Return what networks that share a normalization learned from, by its method."""
+    found: dict[str, list[dict[str, Any] | None]] = {}
+    for header in headers:
+        found.setdefault(header.normalization, []).append(header.intensities)
+    return found
+
+
+def limited(
+    normalization: Normalization,
+    data: PlaneArray,
+    known: Sequence[dict[str, Any] | None],
+    *,
+    replace_nonfinite: bool,
+) -> Normalization:
+    """Take contrast back where an image's noise would stand out as in no image of a training.
+
+    Parameters
+    ----------
+    normalization : Normalization
+        As fitted on the image.
+    data : PlaneArray
+        The image.
+    known : sequence of dict or None
+        What the model files of the networks that share the normalization say of the images that
+        they learned from; what one of them knows is left as it is for all.
+    replace_nonfinite : bool
+        Count NaN and Inf as 0.
+    """
+    usual = [Typical.from_dict(one) for one in known if one is not None]
+    # Networks of an earlier version see what they saw.
+    are_told = all(math.isfinite(most) for one in usual for most in one.roughest)
+    if len(usual) < len(known) or not are_told or normalization.method == "none":
+        return normalization
+    one = describe_image(data, normalization, replace_nonfinite=replace_nonfinite)
+    shares = [max(each) for each in zip(*(contrast_share(u, one) for u in usual), strict=True)]
+    toward = [fmean(each) for each in zip(*map(middles, usual), strict=True)]
+    return normalization.damped(shares, toward)
 
 
 def pixel_deviation(trained: Mapping[str, float] | None, image: Image) -> str | None:

@@ -326,7 +326,7 @@ def _plan(
     memory.check(tiles[0], plan.overlap, contract=contract)
     tiles = [each for each in tiles if each <= LARGEST_TILE] or tiles[:1]
     (sample,) = dataset.samples
-    fitted = fit_normalizations(sample, ensemble.methods, nonfinite=options.nonfinite)
+    fitted = fit_normalizations(sample, ensemble, nonfinite=options.nonfinite)
     plan = replace(plan, normalizations=(fitted,))
     if options.precision == "auto":
         chosen = choose_precision(plan, max_size=memory.largest)

@@ -113,7 +113,7 @@ def make_plan(
     tiles = [known.tile] if known.tile else candidates(plan, memory)
     memory.check(tiles[0], plan.overlap, contract=model.header.contract)
     normalizations = tuple(
-        fit_normalizations(sample, model.methods, nonfinite=options.nonfinite) for sample in samples
+        fit_normalizations(sample, model, nonfinite=options.nonfinite) for sample in samples
     )
     plan = replace(plan, normalizations=normalizations)
     if known.precision == "auto":

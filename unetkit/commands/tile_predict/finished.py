@@ -231,11 +231,10 @@ def plan_like(
 def _normalizations(
     plan: Plan, sample: Sample, stored: ChunkInventory, *, known: dict[str, Any]
 ) -> tuple[Normalization, ...]:
-    methods = plan.model.methods
     if stored == NO_INVENTORY or stored.to_dict() != known["chunks"]:
-        return fit_normalizations(sample, methods, nonfinite=plan.options.nonfinite)
+        return fit_normalizations(sample, plan.model, nonfinite=plan.options.nonfinite)
     given = known["normalization"]
-    each = given if isinstance(given, list) else [given] * len(methods)
+    each = given if isinstance(given, list) else [given] * len(plan.model.files)
     return tuple(Normalization.from_dict(one) for one in each)
 
 

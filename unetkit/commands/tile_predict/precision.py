@@ -12,6 +12,7 @@ from unetkit.arrays.boxes import read_tile
 from unetkit.commands.tile_predict.ensemble import torch_threads
 from unetkit.commands.tile_predict.resources import largest_tile
 from unetkit.engine.block_io import fit_image
+from unetkit.engine.input_shift import known_by_method, limited
 from unetkit.geometry.tiles import cover
 from unetkit.models import hardware
 from unetkit.models.inference import tile_logits, to_classes, to_probabilities
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unetkit.arrays.normalization import Normalization
+    from unetkit.commands.tile_predict.ensemble import Ensemble
     from unetkit.commands.tile_predict.plan import Plan
     from unetkit.geometry.sizes import SizeContract
     from unetkit.geometry.tiles import Tile
@@ -39,13 +41,18 @@ PROBE_TILES = (256, 128)
 
 
 def fit_normalizations(
-    sample: Sample, methods: Sequence[str], *, nonfinite: Literal["error", "fill"]
+    sample: Sample, ensemble: Ensemble, *, nonfinite: Literal["error", "fill"]
 ) -> tuple[Normalization, ...]:
     """Fit the normalization that each network wants; those that want the same share one."""
+    known = known_by_method(file.header for file in ensemble.files)
     fitted = {
-        method: fit_image(sample.data, method, nonfinite) for method in dict.fromkeys(methods)
+        method: limited(
+            *(fit_image(sample.data, method, nonfinite), sample.data, seen),
+            replace_nonfinite=nonfinite == "fill",
+        )
+        for method, seen in known.items()
     }
-    return tuple(fitted[method] for method in methods)
+    return tuple(fitted[method] for method in ensemble.methods)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from unetkit.commands.train.comparison import Comparison, compare
 from unetkit.commands.train.output import compare_surroundings, settings, surroundings
 from unetkit.commands.train.page import TrainingPage
 from unetkit.commands.train.report import TrainReport, report
-from unetkit.commands.train.samples import intensity_summary, training_samples
+from unetkit.commands.train.samples import intensity_summary, training_samples, with_limits
 from unetkit.commands.train.validation import Validator
 from unetkit.errors import UsageError
 from unetkit.models.model_file import load
@@ -144,7 +144,9 @@ class TrainingRun:
         maps: list[HeldOutMap] = []
         comparison: Comparison | None = None
         samples = self._samples(progress)
-        facts = replace(facts, intensities=intensity_summary(samples, facts.parts.train))
+        seen = intensity_summary(samples, facts.parts.train)
+        samples = with_limits(samples, seen, facts.parts.train)
+        facts = replace(facts, intensities=seen)
         cache = BlockCache()
         sampler = self._sampler(samples, cache)
         with ExitStack() as stack:

@@ -11,7 +11,7 @@ from unetkit.arrays.normalization import Normalization, fit
 from unetkit.arrays.targets import make_target
 from unetkit.arrays.weight_map import stored_balance, stored_preset
 from unetkit.commands.train.plan import CONTEXT, PRESET
-from unetkit.engine.input_shift import typical_of
+from unetkit.engine.input_shift import limited, typical_of
 from unetkit.engine.label_tiles import TileJob, tile_weights
 from unetkit.geometry.tiles import Tile
 from unetkit.progress import warn
@@ -103,6 +103,25 @@ def intensity_summary(
     chosen = [known[name] for name in sorted({region.sample for region in regions})]
     images = [(cast("PlaneArray", one.image), one.normalization) for one in chosen]
     return typical_of(images, replace_nonfinite=chosen[0].replace_nonfinite).to_dict()
+
+
+def with_limits(
+    known: Mapping[str, TrainingSample], intensities: dict[str, Any], learned: Iterable[Region]
+) -> dict[str, TrainingSample]:
+    """Normalize those that are not learned from as a prediction will."""
+    names = {region.sample for region in learned}
+    return {
+        name: one
+        if name in names
+        else replace(
+            one,
+            normalization=limited(
+                *(one.normalization, cast("PlaneArray", one.image), [intensities]),
+                replace_nonfinite=one.replace_nonfinite,
+            ),
+        )
+        for name, one in known.items()
+    }
 
 
 def _stored_weights(sample: Sample, task: LearningTask, balance: float) -> Plane | None:
