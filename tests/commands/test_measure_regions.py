@@ -264,7 +264,10 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(cells, tmp_path):
         (tif(np.ones((70, 90), np.float32)), "whole numbers or outlines, got float32"),
         (tif(np.ones((2, 70, 90), np.uint8)), "must have 1 plane"),
         (geojson(geo), "shapes with an area, got none"),
-        (geojson(tmp_path / "s.geojson", feature(box(500, 0, 510, 9))), "must lie on their image"),
+        (
+            geojson(tmp_path / "s.geojson", feature(box(500, 0, 510, 9))),
+            "regions must lie on the image",
+        ),
         (geojson(tmp_path / "t.geojson", feature(box(3.1, 3.1, 3.2, 3.2))), "judged, got none"),
     ):
         assert words in str(refusal(cells, regions)), words

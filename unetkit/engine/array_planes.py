@@ -124,6 +124,11 @@ def array_planes(values: Any, axes: str, *, name: str = "the array") -> ArrayPla
         raise InputError(
             f"{name} must hold whole numbers or floats, got {values.dtype}; convert it first"
         )
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise InputError(
+            f"{name} must have no masked pixels, got {int(values.mask.sum())}; call its"
+            " filled() with what they are to count as"
+        )
     if any(math.isnan(size) for size in values.shape):
         raise InputError(
             f"{name} must have known sizes, got shape {values.shape}; call its"

@@ -316,7 +316,7 @@ def drawn_regions(url: str, sample: Sample, *, what: str = "regions") -> tuple[R
         lost += [] if own else [names[number] or str(number)]
     if len(lost) == len(names):
         raise InputError(
-            f"{what} must lie on their image, got none of {len(lost)} in {url!r} on the"
+            f"{what} must lie on the image, got none of {len(lost)} in {url!r} on the"
             f" {size[0]} x {size[1]} pixels of {sample.name!r}; are they another image's, or of"
             " another scale?"
         )

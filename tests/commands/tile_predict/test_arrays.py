@@ -262,6 +262,7 @@ REFUSED = [
     (np.stack([ARRAY] * 3), {"channels": "7"}, UsageError, "channels must be among those"),
     (ARRAY.astype(complex), {}, InputError, "whole numbers or floats, got complex128"),
     (ARRAY[:0], {}, InputError, "must have pixels"),
+    (np.ma.masked_greater(ARRAY, 253), {}, InputError, r"no masked pixels, got .* filled\(\)"),
     (LAZY[LAZY[:, 0] > 9], {}, InputError, "compute_chunk_sizes"),
     (LAZY, {"output": "instances"}, UsageError, "got instances, .* 'unetkit tile-predict'"),
     (HOLE, {}, NonFiniteError, "the array must hold finite numbers"),

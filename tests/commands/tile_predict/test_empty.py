@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 from scipy import ndimage
 
+from unetkit.commands.info import info
 from unetkit.commands.tile_predict import skipping
 from unetkit.commands.tile_predict.command import tile_predict
-from unetkit.errors import InputError, OutputError, UsageError
+from unetkit.errors import InputError, OutputError, UnetkitError, UsageError
 from unetkit.storage.image_writer import create_image
 from unetkit.storage.images import open_image
 
@@ -85,6 +88,57 @@ def test_a_coarse_mask_says_where_to_look(half, monkeypatch):
             np.testing.assert_array_equal(read(output, name), read("16.zarr", name))
 
 
+def square(*corners):
+    ring = [list(corner) for corner in (*corners, corners[0])]
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"objectType": "annotation"},
+    }
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "processes"])
+def test_a_mask_of_a_file_is_that_of_a_store(half, monkeypatch, scheduler):
+    monkeypatch.setattr(skipping, "REACH", 5)
+    asked = {**TILED, "scheduler": scheduler, "workers": None if scheduler == "sync" else 1}
+    drawn = np.zeros((16, 15), np.uint8)
+    drawn[3:9, 2:7] = 200
+    drawn[12, 9:] = 1
+    create_image("mask.zarr", shape=(16, 15), axes="yx", dtype="u1").write(0, 0, 0, drawn[None])
+    tile_predict(half, **asked, mask="mask.zarr", output="store.zarr")
+    tifffile.imwrite("mask.tif", drawn)
+    Image.fromarray(drawn).save("mask.png")
+    # In pixels of the image: four of them for each of the mask.
+    shapes = [
+        square((8, 12), (28, 12), (28, 36), (8, 36)),
+        square((36, 48), (60, 48), (60, 52), (36, 52)),
+    ]
+    Path("mask.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": shapes}))
+    for name in ("mask.tif", "mask.png", "mask.geojson"):
+        report = tile_predict(half, **asked, mask=name, output=f"{name}.zarr", overwrite=True)
+        assert listed(report.output) == listed("store.zarr")
+        assert 0 < report.tiles_left_out < 16
+        for kind in ("probabilities", "classes", "instances"):
+            np.testing.assert_array_equal(read(report.output, kind), read("store.zarr", kind))
+        told = [
+            info(each)["provenance"]["prediction"]["judged"]
+            for each in (report.output, "store.zarr")
+        ]
+        assert told[0] == told[1]
+        again = tile_predict(half, **asked, mask=name, output=f"{name}.zarr", resume=True)
+        assert again.status == "nothing to do"
+    Path("mask.geojson").write_text(json.dumps(shapes[0]))
+    with pytest.raises(OutputError, match="mask"):
+        tile_predict(half, **asked, mask="mask.geojson", output="mask.geojson.zarr", resume=True)
+
+
+def test_what_is_drawn_lies_over_the_image_whatever_the_model_sees(half, kit):
+    shape = square((8, 12), (28, 12), (28, 36), (8, 36))
+    Path("mask.geojson").write_text(json.dumps(shape))
+    report = tile_predict(half, **TILED, scale=0.5, mask="mask.geojson")
+    assert info(report.output)["provenance"]["prediction"]["judged"]["pixels"] == 20 * 24
+
+
 def grown(objects, distance):
     """Give each pixel the nearest object, of equally near ones that of the lowest id."""
     away = [ndimage.distance_transform_edt(objects != n) for n in range(1, objects.max() + 1)]
@@ -132,6 +186,15 @@ def test_a_mask_must_fit(kit, half):
     kit.image(Path("flat.zarr"), (16, 64), dtype="u1")
     with pytest.raises(InputError, match="mask must have the proportions of the image, 64 x 60"):
         tile_predict(half, mask="flat.zarr")
+    tifffile.imwrite("colours.tif", np.zeros((16, 15, 3), np.uint8), photometric="rgb")
+    with pytest.raises(UnetkitError, match=r"colours\.tif"):
+        tile_predict(half, mask="colours.tif")
+    shape = square((70, 70), (80, 70), (80, 80))
+    Path("away.geojson").write_text(json.dumps(shape))
+    with pytest.raises(InputError, match="mask must lie on the image, got none"):
+        tile_predict(half, mask="away.geojson")
+    with pytest.raises(InputError, match=r"absent\.tif"):
+        tile_predict(half, mask="absent.tif")
     for shape in [(64, 60), (8, 8), (7, 6), (128, 120)]:
         kit.image(Path(f"{shape[0]}.zarr"), shape, dtype="u1")
         assert tile_predict(half, mask=f"{shape[0]}.zarr", dry_run=True).tiles_left_out == 0
