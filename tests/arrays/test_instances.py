@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from skimage.measure import label
 from skimage.segmentation import expand_labels
 
+from unetkit.arrays.components import components
 from unetkit.arrays.instances import (
-    components,
     foreground_of,
     grow,
     growth_of,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage import segmentation
 
-from unetkit.arrays.instances import components, merge_across_blocks, summarize
+from unetkit.arrays.components import components
+from unetkit.arrays.instances import merge_across_blocks, summarize
 from unetkit.arrays.watershed import FloodExchange, arrivals, heights_and_seeds, watershed
 from unetkit.errors import UsageError
 

@@ -13,6 +13,7 @@ from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from unetkit.arrays.components import components, sizes_and_first_pixels
 from unetkit.arrays.watershed import OPPOSITE, heights_and_seeds, same_basin, watershed
 from unetkit.errors import LabelError, UsageError
 
@@ -81,19 +82,16 @@ def summarize(
     -------
     BlockSummary
     """
-    y, x = np.divmod(first_pixels(labels, count), labels.shape[1])
-
-    def pixels(ids: Array) -> Array:
-        return np.bincount(ids.ravel(), minlength=count + 1)[1:].astype(np.int64)
-
+    sizes, inside = sizes_and_first_pixels(labels, count)
+    y, x = np.divmod(inside, labels.shape[1])
     return BlockSummary(
-        sizes=pixels(labels),
+        sizes=sizes,
         first=start + (y + y0) * width + (x + x0),
         top=labels[0].copy(),
         bottom=labels[-1].copy(),
         left=labels[:, 0].copy(),
         right=labels[:, -1].copy(),
-        wanted=None if where is None else pixels(labels[where]),
+        wanted=None if where is None else sizes_and_first_pixels(labels * where, count)[0],
         flooded_faces=flooded_faces,
     )
 
@@ -286,15 +284,6 @@ def id_dtype(count: int) -> np.dtype[Any]:
     return np.dtype(np.uint32 if count <= np.iinfo(np.uint32).max else np.uint64)
 
 
-def first_pixels(labels: Array, count: int) -> Array:
-    """Give the raster index of the first pixel of each of the objects 1 to `count`."""
-    flat = labels.ravel()
-    filled = np.flatnonzero(flat)[::-1]
-    first = np.zeros(count + 1, np.int64)
-    first[flat[filled]] = filled  # of repeated indices NumPy keeps the last, here the first pixel
-    return first[1:]
-
-
 def _grid_pairs(
     summaries: Sequence[BlockSummary], offsets: Array, grid: tuple[int, int, int]
 ) -> Iterable[Array]:
@@ -485,40 +474,6 @@ def separate(
     large[0] = False
     basins = watershed(heights, mask, large[numbers])
     return basins.labels, basins.count
-
-
-def components(mask: Array) -> tuple[Array, int]:
-    """Find the 4-connected objects of a mask and number them in raster order.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (Y, X)
-
-    Returns
-    -------
-    labels : ndarray of uint32, shape (Y, X)
-        0 is background.
-    count : int
-        How many objects there are; also the highest id.
-
-    Examples
-    --------
-    Diagonal contact does not join:
-
-    >>> components(np.array([[1, 0, 1], [1, 0, 0], [0, 1, 1]], bool))[0]
-    array([[1, 0, 2],
-           [1, 0, 0],
-           [0, 3, 3]], dtype=uint32)
-    """
-    found, count = ndimage.label(mask)
-    labels = found.astype(np.uint32)
-    first = first_pixels(labels, count)
-    order = np.argsort(first)
-    if np.array_equal(order, np.arange(count)):
-        return labels, count
-    rank = np.zeros(count + 1, np.uint32)  # SciPy does not promise raster order
-    rank[order + 1] = np.arange(1, count + 1)
-    return rank[labels], count
 
 
 def grow(labels: Array, *, distance: int, within: Array | None = None) -> Array:

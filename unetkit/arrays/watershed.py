@@ -14,6 +14,9 @@ given arrivals of real paths around it computes the earliest ones of the paths t
 They only become earlier from round to round, and when nothing changes, every pixel has the
 earliest arrival by way of any neighbour. Were one later than on its best path, the first such
 pixel of that path would have a neighbour that is right, and could not be late.
+
+Nothing passes from one connected object to another, so that only what two seeds share is flooded,
+and what touches a face, where others may come from. All else belongs to its one seed, or has none.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numba
 import numpy as np
 
+from unetkit.arrays.components import components, sizes_and_first_pixels
 from unetkit.errors import UsageError
 from unetkit.kernel_cache import is_kept
 
@@ -116,7 +120,8 @@ def heights_and_seeds(probability: Array, seed_level: float = SEED_LEVEL) -> tup
     check_seed_level(seed_level)
     if probability.dtype != np.uint8:
         probability = np.rint(probability * 255).astype(np.uint8)
-    return HIGHEST - probability, (np.arange(256) / 255 >= seed_level)[probability]
+    lowest = np.argmax(np.arange(256) / 255 >= seed_level)
+    return HIGHEST - probability, probability >= lowest
 
 
 def watershed(
@@ -150,18 +155,19 @@ def watershed(
     >>> watershed(heights, heights < 10, heights < 1).labels
     array([[1, 1, 1, 1, 2, 2]], dtype=uint32)
     """
-    arrival = _flooded(heights, mask, seeds, around or {})
+    objects, count = components(mask)
+    contested = _at_faces(objects, count) | _shared(objects, count, seeds & mask)
+    arrival = _flooded(heights, objects, seeds, around or {}, wet=contested)
     origin = _origins(arrival.reshape(-1), arrival.shape[1])
-    place = np.arange(arrival.size).reshape(arrival.shape)
-    into = origin.reshape(arrival.shape)
     flooded_faces = {
         side: FloodedFace(
-            arrival[_line(side, 1)].copy(), into[_line(side, 1)] == place[_line(side, 0)]
+            arrival[_line(side, 1)].copy(),
+            origin.reshape(arrival.shape)[_line(side, 1)] == _places(side, arrival.shape),
         )
         for side in OPPOSITE
     }
-    labels, count = _numbered(origin, arrival.shape)
-    return Basins(labels[1:-1, 1:-1], count, flooded_faces)
+    labels = np.zeros(mask.shape, np.uint32)
+    return Basins(labels, _number(origin, objects, count, labels), flooded_faces)
 
 
 def arrivals(
@@ -179,7 +185,9 @@ def arrivals(
     dict of ndarray of int64
         By side.
     """
-    arrival = _flooded(heights, mask, seeds, around or {})
+    objects, count = components(mask)
+    wet = _at_faces(objects, count)
+    arrival = _flooded(heights, objects, seeds, around or {}, wet=wet)
     return {side: arrival[_line(side, 1)].copy() for side in OPPOSITE}
 
 
@@ -288,24 +296,60 @@ def _line(side: Side, depth: int) -> tuple[slice | int, slice | int]:
     return lines[side]
 
 
-def _flooded(heights: Array, mask: Array, seeds: Array, around: Mapping[Side, Array]) -> Array:
-    """Return arrivals of shape (Y + 2, X + 2); the rim shows what is beyond the faces."""
-    height, width = mask.shape
+def _places(side: Side, shape: tuple[int, ...]) -> Array:
+    """Give where the pixels along a side of such a rim lie in the raveled array."""
+    height, width = shape
+    start = {"top": 1, "left": width, "right": 2 * width - 1, "bottom": (height - 1) * width + 1}
+    step, count = (1, width - 2) if side in ("top", "bottom") else (width, height - 2)
+    return start[side] + step * np.arange(count)
+
+
+def _at_faces(objects: Array, count: int) -> Array:
+    """Tell of each of the objects of a block, from 0, which is none, whether it touches a face."""
+    found = np.zeros(count + 1, bool)
+    for line in (objects[0], objects[-1], objects[:, 0], objects[:, -1]):
+        found[line] = True
+    found[0] = False
+    return found
+
+
+def _shared(objects: Array, count: int, seeds: Array) -> Array:
+    """Tell of each of the objects of a block, likewise, whether it has several seeds."""
+    _, first = sizes_and_first_pixels(*components(seeds))
+    return np.bincount(objects.reshape(-1)[first], minlength=count + 1) > 1
+
+
+def _flooded(
+    heights: Array, objects: Array, seeds: Array, around: Mapping[Side, Array], *, wet: Array
+) -> Array:
+    """Return arrivals of shape (Y + 2, X + 2); the rim shows what is beyond the faces.
+
+    Only those objects are flooded that are `wet`.
+    """
+    height, width = objects.shape
     arrival = np.full((height + 2, width + 2), BARRIER)
-    arrival[1:-1, 1:-1][mask] = UNREACHED
-    sown = mask & seeds
-    arrival[1:-1, 1:-1][sown] = BEFORE + heights[sown]
+    _sow(arrival, heights, objects, wet, seeds)
+    flat = arrival.reshape(-1)
+    first, later = np.flatnonzero(flat < 0), [np.empty(0, np.int64)]
     for side, line in around.items():
         # What waits beyond for water has none to give, and is not this block's to flood.
         arrival[_line(side, 0)] = np.where(line == UNREACHED, BARRIER, line)
-    rim = np.ones(arrival.shape, bool)
-    rim[1:-1, 1:-1] = False
-    flat = arrival.reshape(-1)
-    later = np.flatnonzero(rim & (arrival >= 0) & (arrival < UNREACHED))
-    later = later[np.argsort(flat[later])]
-    sources = np.concatenate([np.flatnonzero(flat < 0), later])
-    _flood(flat, np.pad(heights, 1).reshape(-1), width + 2, sources)
+        places = _places(side, arrival.shape)
+        later.append(places[line < UNREACHED])
+    beyond = np.concatenate(later)
+    beyond = beyond[np.argsort(flat[beyond])]
+    _flood(flat, np.pad(heights, 1).reshape(-1), width + 2, np.concatenate([first, beyond]))
     return arrival
+
+
+@numba.njit(nogil=True, cache=is_kept())
+def _sow(arrival, heights, objects, wet, seeds):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Let seeds be there before the water rises, and all other pixels of wet objects wait."""
+    for y in range(objects.shape[0]):
+        for x in range(objects.shape[1]):
+            if wet[objects[y, x]]:
+                sown = BEFORE + np.int64(heights[y, x])
+                arrival[y + 1, x + 1] = sown if seeds[y, x] else UNREACHED
 
 
 @numba.njit(nogil=True, cache=is_kept())
@@ -376,21 +420,20 @@ def _source(origin, i):  # type: ignore[no-untyped-def]  # pragma: no cover
 
 
 @numba.njit(nogil=True, cache=is_kept())
-def _number(origin, labels):  # type: ignore[no-untyped-def]  # pragma: no cover
-    count = 0
-    numbers = np.zeros(origin.size, np.uint32)
-    for i in range(origin.size):
-        if origin[i] >= 0:
-            source = _source(origin, i)
-            if numbers[source] == 0:
+def _number(origin, objects, most, labels):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Give one number to all that has one source, or is one object, in raster order."""
+    count, width = 0, objects.shape[1] + 2
+    of_source, of_object = np.zeros(origin.size, np.uint32), np.zeros(most + 1, np.uint32)
+    for y in range(objects.shape[0]):
+        for x in range(objects.shape[1]):
+            if objects[y, x] == 0:
+                continue
+            i = (y + 1) * width + x + 1
+            flooded = origin[i] >= 0
+            place = _source(origin, i) if flooded else np.int64(objects[y, x])
+            numbers = of_source if flooded else of_object
+            if numbers[place] == 0:
                 count += 1
-                numbers[source] = count
-            labels[i] = numbers[source]
+                numbers[place] = count
+            labels[y, x] = numbers[place]
     return count
-
-
-def _numbered(origin: Array, shape: tuple[int, ...]) -> tuple[Array, int]:
-    """Give one number to all that has one source, in raster order."""
-    labels = np.zeros(origin.size, np.uint32)
-    count = _number(origin, labels)
-    return labels.reshape(shape), count

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from unetkit.arrays.components import components, sizes_and_first_pixels
 from unetkit.arrays.instances import (
-    components,
-    first_pixels,
     foreground_of,
     grow,
     growth_of,
@@ -349,9 +348,8 @@ class _Search:
             if ungrown != known[0]:
                 classes, labels, count = _objects(one, ungrown, self.target)
                 within = growth_of(classes, self.target)
-                sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-                place = places.of(first_pixels(labels, count))
-                found = _Side(np.arange(1, count + 1, dtype=np.uint64), place)
+                sizes, first = sizes_and_first_pixels(labels, count)
+                found = _Side(np.arange(1, count + 1, dtype=np.uint64), places.of(first))
                 known = (ungrown, labels, within, found, sizes)
             _, labels, within, found, sizes = known
             grown = grow(labels, distance=way.grow or 0, within=within)

@@ -3,9 +3,12 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.verify import verify
+from unetkit.storage.images import open_image
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork to start runs with")
 
@@ -65,7 +68,7 @@ def start(output, *, step=None, **more):
     if pid == 0:
         try:
             passed = None if step is None else kill_before(step)
-            report = tile_predict(sys.argv[1], output=output, **options, **more)
+            report = tile_predict(sys.argv[1], output=output, **{**options, **more})
             Path("report").write_text(f"{report.tiles_reused} {report.status}")
             Path("steps").write_text(str(passed and passed[0]))
             os._exit(0)
@@ -146,6 +149,49 @@ print(steps)
 print(bad)
 """
 
+# Kills a run five times at random moments while its blocks are flooded and numbered.
+SEPARATED = """
+from unetkit.commands.tile_predict import plan
+from unetkit.progress import SILENT
+
+plan.BLOCK = 16
+scheduler, threshold, seed_level = sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
+parted = {"separate": "watershed", "threshold": threshold, "seed_level": seed_level, "seed_size": 4}
+
+class Stages(type(SILENT)):
+    def start(self, what, *, total):
+        Path("stage").write_text(what)
+
+def separate(output):
+    Path("stage").write_text("")
+    progress, how = Stages(), {**parted, "scheduler": scheduler, "workers": 2}
+    return start(output, progress=progress, resume=True, **how)
+
+def reach(stage, pid):
+    while stage not in Path("stage").read_text():
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            return False
+        time.sleep(0.001)
+    return True
+
+pid = separate("whole.zarr")
+assert reach("number objects", pid)
+began = time.monotonic()
+assert end(pid) == 0
+lasted = time.monotonic() - began
+chance = random.Random(5)
+kills = 0
+while kills < 5 and not Path("killed.zarr").exists():
+    pid = separate("killed.zarr")
+    if reach("number objects", pid):
+        time.sleep(chance.uniform(0, 0.7 * lasted))
+        os.kill(pid, signal.SIGKILL)
+        kills += end(pid) == -signal.SIGKILL
+assert end(separate("killed.zarr")) == 0
+print(kills)
+print(beside())
+"""
+
 # The earlier one is there at every step until the new one is whole, and may be gone on with.
 REPLACED = """
 first, every, earlier = int(sys.argv[2]), int(sys.argv[3]), {sys.argv[4]: 2}
@@ -193,6 +239,25 @@ def test_ten_kills_at_random_moments_change_no_byte(kit, run):
     assert kills >= 1
     assert left == "[]"
     assert kit.differing("killed.zarr", "whole.zarr") == []
+    verify("killed.zarr")
+
+
+# The processes of every run take some seconds to begin.
+@pytest.mark.parametrize(
+    "scheduler", ["threads", pytest.param("processes", marks=pytest.mark.slow)]
+)
+def test_kills_while_objects_are_parted_change_no_byte(kit, run, scheduler):
+    tile_predict("slide.zarr", output="first.zarr")
+    data = open_image("first.zarr").data
+    stored = data.read(0, 0, data.height, 0, data.width)[1]
+    numbers = [str(float(np.quantile(stored, share)) / 255) for share in (0.3, 0.8)]
+    kills, left = run(SEPARATED, "slide.zarr", scheduler, *numbers)
+    assert kills >= 1
+    assert left == "[]"
+    assert kit.differing("killed.zarr", "whole.zarr") == []
+    made = open_image("killed.zarr")
+    assert made.attributes["prediction"]["separate"] == "watershed"
+    assert made.labels["instances"].read(0, 0, data.height, 0, data.width).max() > 1
     verify("killed.zarr")
 
 

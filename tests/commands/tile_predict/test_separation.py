@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from unetkit.arrays.components import components
 from unetkit.arrays.instances import instances, separate
 from unetkit.cli.app import main
 from unetkit.commands.tile_predict import plan
@@ -197,6 +199,60 @@ def test_two_cells_with_a_bridge_of_one_pixel_are_two(tmp_path, target, tile):
     assert found[2][24, 28:37].tolist() == [1] * 5 + [2] * 4
     np.testing.assert_array_equal(found[2] > 0, found[1] > 0)
     assert (np.bincount(found[2].ravel())[1:] > 550).all()
+
+
+@pytest.fixture(scope="module")
+def clumps(tmp_path_factory):
+    """Store drawn probabilities, most of whose objects are clumps that cross many faces."""
+    folder = tmp_path_factory.mktemp("clumps")
+    noise = np.random.default_rng(8).normal(size=(104, 140))
+    smooth = ndimage.gaussian_filter(noise, 3)
+    found = 128 + 70 * smooth / smooth.std() + 4 * noise
+    probability = np.clip(np.rint(found), 0, 255).astype(np.uint8)
+    data = create_image(f"{folder}/p", shape=(2, 104, 140), axes="cyx", dtype="u1", chunk=16)
+    data.write(0, 0, 0, np.stack([255 - probability, probability]))
+    classes = create_labels(
+        f"{folder}/p", "classes", shape=(104, 140), axes="yx", dtype="u1", chunk=16
+    )
+    classes.write(0, 0, 0, (probability >= 100).astype(np.uint8))
+    return folder, data, classes
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        "sync",
+        "threads",
+        pytest.param("processes", marks=pytest.mark.slow),
+        pytest.param("local:2", marks=pytest.mark.slow),
+    ],
+)
+def test_clumps_have_the_same_ids_for_five_tilings_on_every_scheduler(clumps, scheduler):
+    folder, data, classes = clumps
+    wanted = expected(
+        open_image(f"{folder}/p"), min_size=9, distance=2, seed_level=0.8, seed_size=6
+    )
+    separation, place = Separation(data, 1, seed_level=0.8, seed_size=6), scheduler.replace(":", "")
+    shape = {"shape": (104, 140), "axes": "yx", "dtype": "u4", "chunk": 16}
+    with open_scheduler(scheduler, 2) as opened:
+        for tile in (16, 32, 48, 80, 144):
+            ids = create_labels(f"{folder}/p", f"ids-{place}-{tile}", **shape)
+            number_objects(
+                classes,
+                create_image(f"{folder}/work-{place}-{tile}", **shape),
+                create=lambda _, ids=ids: ids,
+                blocks=cover(104, 140, tile=tile),
+                target="foreground",
+                grow=2,
+                min_size=9,
+                scheduler=opened,
+                advance=lambda *_: None,
+                separation=separation,
+            )
+            found = ids.read(0, 0, 104, 0, 140)[None]
+            np.testing.assert_array_equal(found, wanted, err_msg=f"tile {tile}")
+    assert wanted.max() > 20
+    assert components(wanted[0] > 0)[1] < wanted.max()
 
 
 def test_the_command_parts(slide, numbers, capsys):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from skimage.filters import gaussian, threshold_otsu
 
-from unetkit.arrays.instances import components
+from unetkit.arrays.components import components
 from unetkit.commands.evaluate.command import evaluate
 from unetkit.progress import SILENT, Progress
 from unetkit.storage.datasets import DatasetWriter

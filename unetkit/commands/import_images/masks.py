@@ -340,7 +340,7 @@ def make_labels(
 
 def _pieces(mask: NDArray[Any]) -> NDArray[np.uint32]:
     # Loaded where it is used: most masks need none of it.
-    from unetkit.arrays.instances import components
+    from unetkit.arrays.components import components
 
     planes = mask.reshape(-1, *mask.shape[-2:])
     numbers = np.zeros(planes.shape, dtype=np.uint32)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.arrays.boxes import inside
+from unetkit.arrays.components import components
 from unetkit.arrays.instances import (
     BlockSummary,
-    components,
     foreground_of,
     grow,
     growth_of,

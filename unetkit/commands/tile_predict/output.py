@@ -138,6 +138,8 @@ def command_of(plan: Plan, *, origin: str) -> str:
 
 
 WORK = "work"
+# The side of its chunks, in pixels, where they can be halved.
+LARGEST_WORK = 512
 
 
 @dataclass(frozen=True)
@@ -330,12 +332,14 @@ class PredictionStore:
     def provisional(self, like: PlaneArray) -> PlaneArray:
         """Create an empty array for the provisional ids of an image; one at a time."""
         self.discard_work()
+        # Growing reads a few lines of what is around a block, for which whole chunks are decoded.
+        parts = 2 if self.plan.chunk > LARGEST_WORK and self.plan.chunk % 2 == 0 else 1
         return create_image(
             urls.join(self.url, FOLDER, WORK),
             shape=like.shape,
             axes=like.axes,
             dtype=np.uint32,
-            chunk=self.plan.chunk,
+            chunk=self.plan.chunk // parts,
         ).with_absolute_url()
 
     def discard_work(self) -> None:
