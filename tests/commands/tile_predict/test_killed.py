@@ -149,7 +149,7 @@ print(steps)
 print(bad)
 """
 
-# Kills a run five times at random moments while its blocks are flooded and numbered.
+# Kills a run five times, after drawn parts of what floods and numbers its blocks.
 SEPARATED = """
 from unetkit.commands.tile_predict import plan
 from unetkit.progress import SILENT
@@ -157,38 +157,30 @@ from unetkit.progress import SILENT
 plan.BLOCK = 16
 scheduler, threshold, seed_level = sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
 parted = {"separate": "watershed", "threshold": threshold, "seed_level": seed_level, "seed_size": 4}
-
-class Stages(type(SILENT)):
-    def start(self, what, *, total):
-        Path("stage").write_text(what)
-
-def separate(output):
-    Path("stage").write_text("")
-    progress, how = Stages(), {**parted, "scheduler": scheduler, "workers": 2}
-    return start(output, progress=progress, resume=True, **how)
-
-def reach(stage, pid):
-    while stage not in Path("stage").read_text():
-        if os.waitpid(pid, os.WNOHANG)[0]:
-            return False
-        time.sleep(0.001)
-    return True
-
-pid = separate("whole.zarr")
-assert reach("number objects", pid)
-began = time.monotonic()
-assert end(pid) == 0
-lasted = time.monotonic() - began
 chance = random.Random(5)
-kills = 0
-while kills < 5 and not Path("killed.zarr").exists():
-    pid = separate("killed.zarr")
-    if reach("number objects", pid):
-        time.sleep(chance.uniform(0, 0.7 * lasted))
-        os.kill(pid, signal.SIGKILL)
-        kills += end(pid) == -signal.SIGKILL
-assert end(separate("killed.zarr")) == 0
-print(kills)
+
+class Killing(type(SILENT)):
+    stage, left = "", 0
+
+    def start(self, what, *, total):
+        self.stage = what
+
+    def advance(self, parts=1, *, status=""):
+        self.left -= self.stage == "number objects"
+        if self.left == 0 and self.stage == "number objects":
+            time.sleep(chance.uniform(0, 0.01))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def separate(output, left):
+    progress, how = Killing(), {**parted, "scheduler": scheduler, "workers": 2}
+    progress.left = left
+    return end(start(output, progress=progress, resume=True, **how))
+
+assert separate("whole.zarr", 10**9) == 0
+# Seeds, floods, parts and ids of sixteen blocks.
+kills = [separate("killed.zarr", left) for left in chance.sample(range(1, 65), 5)]
+assert separate("killed.zarr", 10**9) == 0
+print(kills.count(-signal.SIGKILL))
 print(beside())
 """
 
@@ -252,7 +244,7 @@ def test_kills_while_objects_are_parted_change_no_byte(kit, run, scheduler):
     stored = data.read(0, 0, data.height, 0, data.width)[1]
     numbers = [str(float(np.quantile(stored, share)) / 255) for share in (0.3, 0.8)]
     kills, left = run(SEPARATED, "slide.zarr", scheduler, *numbers)
-    assert kills >= 1
+    assert kills == 5
     assert left == "[]"
     assert kit.differing("killed.zarr", "whole.zarr") == []
     made = open_image("killed.zarr")
