@@ -69,12 +69,13 @@ def _connect(mask, labels):  # type: ignore[no-untyped-def]  # pragma: no cover
         left = np.uint32(0)
         for x in range(width):
             if not mask[y, x]:
-                left = 0
+                left = np.uint32(0)
                 continue
             up = labels[y - 1, x] if y else np.uint32(0)
             if left == 0 and up == 0:
                 count += 1
-                above[count] = left = count
+                above[count] = count
+                left = above[count]
             elif left == 0:
                 left = up
             elif up != 0 and up != left:
