@@ -17,6 +17,7 @@ from unetkit.storage.atomic import (
     sweep,
     write_bytes,
     write_json,
+    write_jsons,
     write_text,
 )
 from unetkit.storage.nodes import plain
@@ -100,6 +101,28 @@ def test_text_and_json(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(str(tmp_path / "b.json"), float("nan"))
     assert names(tmp_path) == ["a.json", "a.txt"]
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_many_documents_are_those_that_are_written_alone(count, tmp_path):
+    (tmp_path / "0.json").write_text("old")
+    (tmp_path / "0.json").chmod(0o640)
+    write_jsons({str(tmp_path / f"{n}.json"): {"µ": n} for n in range(count)})
+    write_json(str(tmp_path / "alone"), {"µ": 2})
+    assert (tmp_path / "2.json").read_bytes() == (tmp_path / "alone").read_bytes()
+    assert json.loads((tmp_path / "0.json").read_text("utf-8")) == {"µ": 0}
+    assert mode(tmp_path / "0.json") == 0o640
+    assert len(names(tmp_path)) == count + 1
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_of_many_documents_none_is_half_there(count, tmp_path):
+    last = tmp_path / f"{count - 1}.json"
+    last.mkdir()
+    with pytest.raises((ResourceError, OutputError)):
+        write_jsons({str(tmp_path / f"{n}.json"): n for n in range(count)})
+    assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
+    assert all(path == last or json.loads(path.read_text()) + 1 for path in tmp_path.iterdir())
 
 
 HEX = "0123456789abcdef"

@@ -17,9 +17,10 @@ from unetkit.storage.image_writer import (
     create_image,
     create_labels,
     create_weights,
+    list_new_labels,
     update_attributes,
 )
-from unetkit.storage.images import ome_image
+from unetkit.storage.images import ome_image, open_image
 from unetkit.storage.nodes import GroupNode, read_node
 from unetkit.storage.pyramids import add_pyramid
 
@@ -141,6 +142,26 @@ def test_labels_are_integers_of_an_image(tmp_path):
         create_labels(url, "../x", dtype=np.uint8, **options)
     with pytest.raises(InputError, match="to get labels or weights"):
         create_weights(str(tmp_path), **options)
+
+
+@pytest.mark.parametrize("count", [2, 40])
+def test_labels_of_many_images_are_listed_together(count, tmp_path):
+    options: dict[str, Any] = {"shape": (4, 4), "axes": "yx", "dtype": np.uint8}
+    places = [str(tmp_path / f"{number}.zarr") for number in range(count)]
+    for url in places:
+        create_image(url, **options)
+        create_labels(url, "classes", **options)
+        create_labels(url, "instances", **options, listed=False)
+    assert set(open_image(places[0]).labels) == {"classes"}
+    list_new_labels(places, "instances")
+    assert all(set(open_image(url).labels) == {"classes", "instances"} for url in places)
+    create_image(f"{tmp_path}/a.zarr", **options)
+    for name in ("classes", "instances"):
+        create_labels(f"{tmp_path}/a.zarr", name, **options)
+    listed = [
+        Path(url, "labels", "zarr.json").read_bytes() for url in (places[-1], f"{tmp_path}/a.zarr")
+    ]
+    assert listed[0] == listed[1]
 
 
 def test_as_many_names_as_channels(tmp_path):

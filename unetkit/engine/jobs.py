@@ -38,17 +38,25 @@ def run_jobs(
     function: Callable[[J], R],
     jobs: Iterable[J],
     *,
-    scheduler: str | Scheduler = "threads",
+    scheduler: str | Scheduler | None = "threads",
     workers: int | None = None,
     on_done: Callable[[J, R], None] | None = None,
 ) -> None:
     """Run `function` on every job, drawn as it is needed.
+
+    Without a `scheduler` they run one after the other in the calling thread, as parts of a job do.
 
     `scheduler` is a name as for `open_scheduler`, or one that is already open; it stays so unless
     the run fails. `on_done` is called with a job and its result in the calling thread as each
     finishes. What it or a job raises first ends the run, as it was raised: jobs that are running by
     then come to their end before this function does; no other one is started.
     """
+    if scheduler is None:
+        for job in jobs:
+            result = function(job)
+            if on_done is not None:
+                on_done(job, result)
+        return None
     if not isinstance(scheduler, Scheduler):
         with open_scheduler(scheduler, workers) as opened:
             return run_jobs(function, jobs, scheduler=opened, on_done=on_done)

@@ -8,13 +8,17 @@ import re
 import secrets
 import shutil
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unetkit.errors import OutputError, ResourceError
 from unetkit.storage import urls
 from unetkit.storage.urls import exists, is_remote, join, read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # What says what a group or an array is, in either format of Zarr.
 DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs"})
@@ -39,7 +43,7 @@ def write_bytes(path: str, data: bytes) -> None:
     check_parent(path)
     if target.is_dir():
         raise OutputError(f"{path} must be a file, got a folder; choose another name")
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.tmp")
+    temporary = _temporary(target)
     try:
         _write_new(temporary, data, mode=_mode(target))
         # Before it is there: a command whose output is there looks no further.
@@ -50,6 +54,10 @@ def write_bytes(path: str, data: bytes) -> None:
         raise ResourceError(f"{path} must be writable, got: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.tmp")
 
 
 # Seconds after which a file that is not complete is nobody's any more: none takes so long to write.
@@ -102,15 +110,44 @@ def write_text(path: str, text: str) -> None:
 
 def write_json(path: str, value: Any) -> None:
     """Write strict JSON, without NaN or Inf, as `write_bytes` does."""
+    write_bytes(path, _json(value))
+
+
+def _json(value: Any) -> bytes:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    return (text + "\n").encode(errors="replace")
+
+
+def write_jsons(documents: Mapping[str, Any]) -> None:
+    """Write documents by their paths, each as `write_json` does; many take one wait for the disk.
+
+    What was written before is safe on the disk, too, before the first of many is in its place.
+    """
+    if not waits_once(len(documents)) or any(map(is_remote, documents)):
+        for path, value in documents.items():
+            write_json(path, value)
+        return
+    written: list[tuple[Path, Path]] = []
+    try:
+        for path, value in documents.items():
+            target, data = Path(path), _json(value)
+            written.append((_temporary(target), target))
+            _write_new(written[-1][0], data, mode=_mode(target), synced=False)
+        sync()
+        for temporary, target in written:
+            temporary.replace(target)
+    except OSError as error:
+        raise ResourceError(f"{written[-1][1]} must be writable, got: {error}") from error
+    finally:
+        for temporary, _ in written:
+            temporary.unlink(missing_ok=True)
 
 
 def _mode(target: Path) -> int | None:
     return stat.S_IMODE(target.stat().st_mode) if target.is_file() else None
 
 
-def _write_new(path: Path, data: bytes, *, mode: int | None) -> None:
+def _write_new(path: Path, data: bytes, *, mode: int | None, synced: bool = True) -> None:
     # O_EXCL and O_NOFOLLOW: a link planted under this name is never followed.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
@@ -118,7 +155,8 @@ def _write_new(path: Path, data: bytes, *, mode: int | None) -> None:
         file.flush()
         if mode is not None:
             path.chmod(mode)
-        os.fsync(file.fileno())
+        if synced:
+            os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -137,14 +175,30 @@ def sync() -> None:
         os.sync()
 
 
+# From so many files on it takes less time to wait for all that was written than for each of them:
+# our choice. Less than that does not wait for what other programs write.
+MANY = 32
+
+
+def waits_once(count: int) -> bool:
+    """Tell whether so many files are waited for at once; elsewhere `sync` may return too early."""
+    return count >= MANY and sys.platform == "linux"
+
+
 def sync_documents(folder: str) -> None:
     """Make sure that the metadata of new arrays outlives a power cut; chunks are checked later."""
     if is_remote(folder):
         return  # a store is safe as it is
-    for place, _, files in os.walk(folder):
-        for name in DOCUMENTS.intersection(files):
-            sync_folder(Path(place, name))
-        sync_folder(Path(place))
+    places = [
+        place
+        for above, _, files in os.walk(folder)
+        for place in (*(Path(above, name) for name in DOCUMENTS.intersection(files)), Path(above))
+    ]
+    if waits_once(len(places)):
+        sync()
+        return
+    for place in places:
+        sync_folder(place)
 
 
 def make_folder(path: str) -> None:

@@ -149,13 +149,18 @@ def bounded(array: zarr.Array[Any]) -> zarr.Array[Any]:
     inner: Any = array.async_array
     metadata: Any = inner.metadata
     if metadata.zarr_format == 3:
-        metadata = replace(metadata, codecs=tuple(map(_bounded_codec, metadata.codecs)))
+        metadata = bounded_metadata(metadata)
     elif metadata.compressor is not None:
         # Filters may store a value in a type of eight bytes, whatever it is read as.
         itemsize = 8 if metadata.filters else np.dtype(array.dtype).itemsize
         limit = math.prod(metadata.chunks) * itemsize
         metadata = replace(metadata, compressor=BoundedCompressor(metadata.compressor, limit))
     return zarr.Array(type(inner)(metadata, inner.store_path, inner.config))
+
+
+def bounded_metadata(metadata: Any) -> Any:
+    """Say of an array of format 3 the same, with codecs that make no more than its chunks hold."""
+    return replace(metadata, codecs=tuple(map(_bounded_codec, metadata.codecs)))
 
 
 def _bounded_codec(codec: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from unetkit.errors import InputError, LabelError, OutputError, UsageError
-from unetkit.storage.atomic import sync_documents
+from unetkit.storage.atomic import sync_documents, waits_once, write_json, write_jsons
 from unetkit.storage.image_file import AXES, are_axes
 from unetkit.storage.nodes import (
     GroupNode,
@@ -15,6 +15,7 @@ from unetkit.storage.nodes import (
     create_group,
     read_node,
     replace_attributes,
+    with_attributes,
 )
 from unetkit.storage.ome import (
     FORMATS,
@@ -97,11 +98,13 @@ def create_labels(
     dtype: DTypeLike,
     chunk: int = 512,
     attributes: Mapping[str, Any] | None = None,
+    listed: bool = True,
 ) -> PlaneArray:
     """Create labels of an image, of its axes without c, and list them with the image's labels.
 
     They lie where the image lies. Names other than `instances`, `classes` and `ignore` are kept
-    but not read.
+    but not read. Those that are not `listed` count once `list_labels` was called for them, after
+    `sync_documents`.
     """
     _check_axes_order(axes, len(shape))
     zarr_format, placement = _image_group(url_of_image)
@@ -113,6 +116,8 @@ def create_labels(
     folder = join(url_of_image, "labels")
     group = NewGroup("labels", name, axes, placement, attributes or {}, extra, zarr_format)
     array = _create(join(folder, name), group, shape=shape, dtype=dtype, chunk=chunk)
+    if not listed:
+        return array
     if read_node(folder) is not None:
         # What is listed must be there, even after a power cut.
         sync_documents(join(folder, name))
@@ -122,19 +127,41 @@ def create_labels(
 
 def list_labels(url_of_image: str, *names: str) -> None:
     """List labels with those of an image; of none it is made sure that there is a list."""
+    if (changed := _listing(url_of_image, names)) is not None:
+        write_json(*changed)
+
+
+def list_new_labels(urls_of_images: Sequence[str], name: str) -> None:
+    """List labels that many images got, once all that was created is safe on the disk."""
+    changed = {url: _listing(url, (name,)) for url in urls_of_images}
+    documents = dict(filter(None, changed.values()))
+    if not waits_once(len(documents)):
+        for url, document in changed.items():
+            if document is not None:
+                sync_documents(join(url, "labels", name))
+    write_jsons(documents)
+
+
+def _listing(url_of_image: str, names: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
+    """Return the path and the content of a list with more names; None where it says all.
+
+    Where there is no list yet it is created.
+    """
     folder = join(url_of_image, "labels")
-    image, listing = read_node(url_of_image), read_node(folder)
-    zarr_format = 3 if image is None else image.zarr_format
+    listing = read_node(folder)
     before = label_names(listing)
     listed: dict[str, Any] = {"labels": list(dict.fromkeys([*before, *names]))}
     if isinstance(listing, GroupNode):
         if listed["labels"] == before:
-            return
+            return None
         # The version of another writer stays.
+        zarr_format = listing.zarr_format
         kept = ome(listing) if zarr_format == 3 and "ome" in listing.attributes else {}
-        replace_attributes(folder, ome_part({**kept, **listed}, zarr_format=zarr_format))
-    else:
-        create_group(folder, ome_part(listed, zarr_format=zarr_format), zarr_format=zarr_format)
+        return with_attributes(folder, ome_part({**kept, **listed}, zarr_format=zarr_format))
+    image = read_node(url_of_image)
+    zarr_format = 3 if image is None else image.zarr_format
+    create_group(folder, ome_part(listed, zarr_format=zarr_format), zarr_format=zarr_format)
+    return None
 
 
 def create_weights(

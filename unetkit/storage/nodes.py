@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import zarr
 from numcodecs import Blosc
+from zarr.buffer import cpu
 from zarr.codecs import ZstdCodec
+from zarr.storage import LocalStore, StorePath
 
 from unetkit.errors import InputError, OutputError, UnetkitError
 from unetkit.storage.atomic import DOCUMENTS, write_json
 from unetkit.storage.chunk_files import put_file
-from unetkit.storage.codecs import bounded
+from unetkit.storage.codecs import bounded, bounded_metadata
 from unetkit.storage.urls import (
     base_name,
     check_parts,
@@ -281,12 +283,29 @@ def opened(
         with _OPENING, warnings.catch_warnings():
             # It is the reader's right to take what Zarr 2 takes, and nothing that a user can mend.
             warnings.filterwarnings("ignore", "Numcodecs codecs")
-            array = bounded(zarr.open_array(url, mode=mode, zarr_format=zarr_format))
+            if zarr_format == 3 and not is_remote(url):
+                content = read(join(url, "zarr.json"), stop=DOCUMENT_LIMIT)
+                store = LocalStore(url, read_only=mode == "r")
+                array = zarr.Array(zarr.AsyncArray(_described(content), StorePath(store)))
+            else:
+                array = bounded(zarr.open_array(url, mode=mode, zarr_format=zarr_format))
     except Exception as error:  # zarr and its codecs raise a zoo of types here
         raise InputError(f"{url} must be an array that zarr can open, got: {error}") from error
     if array.shards and is_read_only(url):
         check_parts(join(url, "zarr.json"))
     return array
+
+
+@lru_cache(maxsize=64)
+def _described(document: bytes) -> Any:
+    """Return what the document of an array of format 3 says, with bounded codecs.
+
+    It is kept, since a dataset has thousands of arrays that differ in their place alone, and zarr
+    takes longer to read and to judge a document than it takes to decode a chunk.
+    """
+    stored = {"zarr.json": cpu.Buffer.from_bytes(document)}
+    found: Any = zarr.open_array(stored, mode="r", zarr_format=3)
+    return bounded_metadata(found.metadata)
 
 
 def refuse_links(array: zarr.Array[Any], selection: tuple[Any, ...], *, url: str) -> None:
@@ -498,15 +517,19 @@ def replace_attributes(url: str, attributes: Mapping[str, Any]) -> None:
 
     At no time, a power cut included, is the document of the group half there.
     """
+    write_json(*with_attributes(url, attributes))
+
+
+def with_attributes(url: str, attributes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return what `replace_attributes` writes: the path of a document, and what it says."""
     node = read_node(url)
     if not isinstance(node, GroupNode):
         raise InputError(f"{url} must be a Zarr group, got none there; check the path")
     merged = {**node.attributes, **plain(attributes)}
     if node.zarr_format == 2:
-        write_json(join(url, ".zattrs"), merged)
-        return
+        return join(url, ".zattrs"), merged
     document = json.loads(read(join(url, "zarr.json")))
-    write_json(join(url, "zarr.json"), {**document, "attributes": merged})
+    return join(url, "zarr.json"), {**document, "attributes": merged}
 
 
 def is_consolidated(url: str) -> bool:

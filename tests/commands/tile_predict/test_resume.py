@@ -8,7 +8,10 @@ import pytest
 
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.errors import OutputError
+from unetkit.storage.atomic import MANY
+from unetkit.storage.datasets import DatasetWriter
 from unetkit.storage.image_writer import create_image
+from unetkit.storage.images import open_image
 from unetkit.storage.outputs import partial_url
 
 TILED = {"tile": 16, "precision": "exact", "scheduler": "sync"}
@@ -27,8 +30,10 @@ def test_resuming_after_the_tiles_gives_the_same_bytes(kit, slide, monkeypatch):
     def fail(*_, **__):
         raise OSError("power cut")
 
-    # Before objects are numbered, after that, and when everything but the last list is there.
-    for place in ("run.number_objects", "output.add_pyramid", "output.write_list"):
+    # Before objects are numbered, before they are listed, after that, and when everything but the
+    # last list is there.
+    places = ("instances.number_objects", "run.list_new_labels", "output.add_pyramid")
+    for place in (*places, "output.write_list"):
         with monkeypatch.context() as patch:
             patch.setattr(f"unetkit.commands.tile_predict.{place}", fail)
             with pytest.raises(OSError, match="power cut"):
@@ -37,6 +42,32 @@ def test_resuming_after_the_tiles_gives_the_same_bytes(kit, slide, monkeypatch):
     assert report.tiles_reused == 16
     tile_predict(slide, **TILED, output="whole.prediction.zarr")
     assert kit.differing("slide.prediction.zarr", "whole.prediction.zarr") == []
+
+
+def test_many_small_images_are_those_that_are_predicted_alone(kit, slide, cut_off, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("power cut")
+
+    # More than are waited for one by one.
+    writer, count = DatasetWriter("many.zarr"), MANY + 1
+    for number in range(count):
+        noise = np.random.default_rng(number).integers(0, 999, (20, 24), np.uint16)
+        writer.add(f"a{number}", noise, axes="yx")
+    writer.finish()
+    cut_off("many.zarr", at=5, **TILED)
+    with monkeypatch.context() as patch:
+        patch.setattr("unetkit.commands.tile_predict.run.list_new_labels", fail)
+        with pytest.raises(OSError, match="power cut"):
+            tile_predict("many.zarr", **TILED, resume=True)
+    report = tile_predict("many.zarr", **TILED, resume=True)
+    assert report.tiles_reused == report.tiles_total
+    tile_predict("many.zarr", **TILED | {"scheduler": "threads"}, output="whole.zarr")
+    assert kit.differing("many.prediction.zarr", "whole.zarr") == []
+    alone = tile_predict(f"many.zarr/a{count - 1}", **TILED, output="alone.zarr")
+    found = open_image(f"whole.zarr/a{count - 1}").labels["instances"]
+    wanted = open_image("alone.zarr").labels["instances"]
+    assert np.array_equal(np.asarray(found), np.asarray(wanted))
+    assert np.asarray(wanted).max() == alone.objects > 0
 
 
 @pytest.mark.parametrize("damage", [b"", b"rubbish", None])

@@ -8,7 +8,7 @@ Where a watershed parts objects, blocks are flooded before that until their floo
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -35,10 +35,33 @@ if TYPE_CHECKING:
 
     from unetkit.arrays.instances import LabelMapping
     from unetkit.arrays.watershed import Side
+    from unetkit.commands.tile_predict.output import NewLabels
     from unetkit.commands.tile_predict.skipping import Mask
     from unetkit.engine.pools import Scheduler
     from unetkit.geometry.tiles import Cover, Tile
     from unetkit.storage.planes import PlaneArray
+
+
+class Provisional(Protocol):
+    """Where the ids that each block gives by itself are kept, as an image (C, Y, X)."""
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
+        """Read a box of a plane."""
+
+    def write(self, plane: int, y0: int, x0: int, block: NDArray[Any]) -> None:
+        """Keep a block."""
+
+
+class InMemory:
+    """Provisional ids of an image that is one block."""
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[Any]:
+        """Read a box of the one plane."""
+        return self._block[:, y0:y1, x0:x1]
+
+    def write(self, plane: int, y0: int, x0: int, block: NDArray[Any]) -> None:
+        """Keep the one block."""
+        self._block = block
 
 
 @dataclass(frozen=True)
@@ -46,7 +69,7 @@ class LabelJob:
     """One block whose objects are to be found."""
 
     classes: PlaneArray  # is read
-    provisional: PlaneArray  # is written
+    provisional: Provisional  # is written
     target: str
     plane: int
     block: Tile
@@ -76,7 +99,7 @@ class LabelJob:
 
     def store(self, labels: NDArray[Any], count: int, **told: Any) -> BlockSummary:
         """Write the block's own ids, and report what its neighbours must know of them."""
-        write_tile(self.provisional, self.plane, self.block, labels[np.newaxis])
+        self.provisional.write(self.plane, self.block.y0, self.block.x0, labels[np.newaxis])
         where = None if self.mask is None else self.mask.inside(*self.box)
         return self.summary(labels, count, where=where, **told)
 
@@ -142,7 +165,7 @@ class Objects:
     """What all blocks of an image share when they are numbered."""
 
     classes: PlaneArray
-    provisional: PlaneArray
+    provisional: Provisional
     instances: PlaneArray  # is written, the others are read
     target: str
     grow: int  # how far objects grow, in pixels
@@ -224,10 +247,10 @@ class Labelling:
     """The blocks of an image whose objects are being found."""
 
     classes: PlaneArray
-    provisional: PlaneArray
+    provisional: Provisional
     blocks: Cover
     target: str
-    scheduler: Scheduler
+    scheduler: Scheduler | None
     advance: Callable[..., None]
     mask: Mask | None = None
 
@@ -312,14 +335,14 @@ class Labelling:
 
 def number_objects(
     classes: PlaneArray,
-    provisional: PlaneArray,
+    provisional: Provisional,
     *,
     create: Callable[[np.dtype[Any]], PlaneArray],
     blocks: Cover,
     target: str,
     grow: int,
     min_size: int,
-    scheduler: Scheduler,
+    scheduler: Scheduler | None,
     advance: Callable[..., None],
     mask: Mask | None = None,
     separation: Separation | None = None,
@@ -358,6 +381,63 @@ class NumberedObjects:
 
     count: int
     classes: NDArray[np.int64] | None  # shape (count,), from 1 up, where the target has classes
+
+
+@dataclass(frozen=True)
+class ImageObjects:
+    """An image whose objects are to be found; as `number_objects` takes it."""
+
+    number: int
+    classes: PlaneArray
+    instances: NewLabels
+    blocks: Cover
+    target: str
+    grow: int
+    min_size: int
+    mask: Mask | None
+    separation: Separation | None
+    probabilities: PlaneArray
+
+    def __str__(self) -> str:
+        return f"objects of {self.classes.url}"
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is one block, so that one job does it all, beside those of other images."""
+        return self.classes.planes * len(self.blocks) == 1
+
+    @property
+    def parts(self) -> int:
+        """How often `find` advances."""
+        return stages(self.blocks, self.separation) * len(self.blocks) * self.classes.planes
+
+    def find(
+        self,
+        provisional: Provisional,
+        *,
+        scheduler: Scheduler | None,
+        advance: Callable[..., None],
+    ) -> NumberedObjects:
+        """Find, number and grow them."""
+        return number_objects(
+            self.classes,
+            provisional,
+            create=self.instances.create,
+            blocks=self.blocks,
+            target=self.target,
+            grow=self.grow,
+            min_size=self.min_size,
+            scheduler=scheduler,
+            advance=advance,
+            mask=self.mask,
+            separation=self.separation,
+            probabilities=self.probabilities,
+        )
+
+
+def number_small(image: ImageObjects) -> NumberedObjects:
+    """Do a small image in one go; nothing provisional is stored."""
+    return image.find(InMemory(), scheduler=None, advance=lambda *_: None)
 
 
 def _number_jobs(objects: Objects, blocks: Cover, joined: LabelMapping) -> Iterator[NumberJob]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -122,13 +122,13 @@ def command_of(plan: Plan, *, origin: str) -> str:
     decided |= {"separate"} if "seed_level" in decided else set()
     # Numbers of a watershed are refused without one.
     decided -= set() if plan.options.separation else set(OF_WATERSHED)
-    for field in fields(PredictOptions):
-        value = getattr(plan if field.name in SETTLED else plan.options, field.name)
-        usual = value == field.default and field.name not in decided
-        if value is True and not usual and field.name not in UNSAID:
-            words.append(f"--{field.name.replace('_', '-')}")
-        elif field.name in SETTLED or not (usual or field.name in UNSAID):
-            words += [f"--{field.name.replace('_', '-')}", str(value)]
+    for option in fields(PredictOptions):
+        value = getattr(plan if option.name in SETTLED else plan.options, option.name)
+        usual = value == option.default and option.name not in decided
+        if value is True and not usual and option.name not in UNSAID:
+            words.append(f"--{option.name.replace('_', '-')}")
+        elif option.name in SETTLED or not (usual or option.name in UNSAID):
+            words += [f"--{option.name.replace('_', '-')}", str(value)]
     picked = plan.samples[0].data.picked
     if picked is not None:
         words += ["--channels", ",".join(map(str, picked))]
@@ -154,6 +154,13 @@ class SampleOutput:
     begun: bool  # whether an earlier run, or this one, has made all of it
     rescaled: RescaledSample | None = None  # how the image is read, where at another pixel size
     published: SampleOutput | None = None  # at the image's own size, where this is at the model's
+    # What was opened, by its place: to look at its documents again takes longer than a small tile.
+    arrays: dict[str, PlaneArray] = field(default_factory=dict, compare=False, repr=False)
+
+    def _once(self, place: str, make: Callable[[], PlaneArray]) -> PlaneArray:
+        if place not in self.arrays:
+            self.arrays[place] = make()
+        return self.arrays[place]
 
     @property
     def all(self) -> tuple[SampleOutput, ...]:
@@ -169,6 +176,9 @@ class SampleOutput:
 
     def probabilities(self) -> PlaneArray:
         """Open the array of probabilities, after creating it where it is not there."""
+        return self._once(self.place, self._probabilities)
+
+    def _probabilities(self) -> PlaneArray:
         if read_node(self.place) is not None:
             return open_image(self.place).data.with_absolute_url()
         self._check_not_begun(self.place)
@@ -207,16 +217,34 @@ class SampleOutput:
 
     def classes(self) -> PlaneArray:
         """Open the class map, likewise."""
+        return self._once(urls.join(self.place, "labels", "classes"), self._classes)
+
+    def _classes(self) -> PlaneArray:
         names = self.plan.model.header.class_names
-        dtype = np.min_scalar_type(len(names) - 1)
-        if "classes" not in open_image(self.place).labels:
-            self._check_not_begun(urls.join(self.place, "labels"))
-        return self._labels("classes", dtype, attributes={"class_names": list(names)})
+        new = NewLabels(
+            *(self.place, "classes", self._plain_axes, self._plain_shape, self.plan.chunk),
+            {"class_names": list(names)},
+        )
+        if (earlier := new.earlier()) is not None:
+            return earlier
+        self._check_not_begun(urls.join(self.place, "labels"))
+        return new.create(np.min_scalar_type(len(names) - 1), listed=True)
+
+    @property
+    def _plain_axes(self) -> str:
+        return "".join(axis for axis in "tzyx" if axis in self.sample.data.axes)
+
+    @property
+    def _plain_shape(self) -> tuple[int, ...]:
+        return tuple(self.sample.data.size(axis) for axis in self._plain_axes)
 
     def uncertainty(self) -> PlaneArray | None:
         """Open the disagreement of all looks, likewise; None where it is not asked for."""
         if not self.plan.options.uncertainty:
             return None
+        return self._once(urls.join(self.place, UNCERTAINTY), self._uncertainty)
+
+    def _uncertainty(self) -> PlaneArray:
         earlier = open_image(self.place).uncertainty
         if earlier is not None:
             return earlier.with_absolute_url()
@@ -224,12 +252,10 @@ class SampleOutput:
         self._check_not_begun(place)
         # What was begun when an earlier run was killed.
         outputs.discard(place)
-        data = self.sample.data
-        axes = "".join(axis for axis in "tzyx" if axis in data.axes)
         array = create_uncertainty(
             self.place,
-            shape=[data.size(axis) for axis in axes],
-            axes=axes,
+            shape=self._plain_shape,
+            axes=self._plain_axes,
             chunk=self.plan.chunk,
             attributes={
                 "measure": MEASURE,
@@ -248,26 +274,45 @@ class SampleOutput:
                 " bring it back, or start afresh with --overwrite, without --resume"
             )
 
-    def instances(self, dtype: np.dtype[Any]) -> PlaneArray:
-        """Open the instances, likewise."""
-        return self._labels("instances", dtype, attributes={})
+    def instances(self) -> NewLabels:
+        """Say how the instances are made; they count once they are listed."""
+        place = urls.absolute(self.place)
+        return NewLabels(place, "instances", self._plain_axes, self._plain_shape, self.plan.chunk)
 
-    def _labels(self, name: str, dtype: np.dtype[Any], *, attributes: dict[str, Any]) -> PlaneArray:
-        earlier = open_image(self.place).labels.get(name)
-        if earlier is not None:
-            return earlier.with_absolute_url()
+
+@dataclass(frozen=True)
+class NewLabels:
+    """Labels of an image that are yet to be made; it travels to workers, who may make them."""
+
+    image: str
+    name: str
+    axes: str
+    shape: tuple[int, ...]
+    chunk: int
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def earlier(self) -> PlaneArray | None:
+        """Open what an earlier run made and listed."""
+        if self.name not in label_names(read_node(urls.join(self.image, "labels"))):
+            return None
+        found = open_image(self.image).labels.get(self.name)
+        return None if found is None else found.with_absolute_url()
+
+    def create(self, dtype: np.dtype[Any], *, listed: bool = False) -> PlaneArray:
+        """Create them, or open what an earlier run made."""
+        if (earlier := self.earlier()) is not None:
+            return earlier
         # What was begun when an earlier run was killed is not listed yet.
-        outputs.discard(urls.join(self.place, "labels", name))
-        data = self.sample.data
-        axes = "".join(axis for axis in "tzyx" if axis in data.axes)
+        outputs.discard(urls.join(self.image, "labels", self.name))
         array = create_labels(
-            self.place,
-            name,
-            shape=[data.size(axis) for axis in axes],
-            axes=axes,
+            self.image,
+            self.name,
+            shape=self.shape,
+            axes=self.axes,
             dtype=dtype,
-            chunk=self.plan.chunk,
-            attributes=attributes,
+            chunk=self.chunk,
+            attributes=self.attributes,
+            listed=listed,
         )
         return array.with_absolute_url()
 
@@ -298,6 +343,7 @@ class PredictionStore:
     origin: str  # what is read
     layout: Layout
     progress: Progress = SILENT  # knows what there was to be warned of
+    _outputs: list[tuple[SampleOutput, ...]] = field(default_factory=list, compare=False)
 
     @property
     def url(self) -> str:
@@ -311,6 +357,11 @@ class PredictionStore:
 
     def outputs(self) -> tuple[SampleOutput, ...]:
         """Say where the output of each sample is made; creates what is around them, if anything."""
+        if not self._outputs:
+            self._outputs.append(self._make_outputs())
+        return self._outputs[0]
+
+    def _make_outputs(self) -> tuple[SampleOutput, ...]:
         if self.layout == "dataset":
             self._writer()
         elif self.layout == "plate":

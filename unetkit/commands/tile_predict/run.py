@@ -23,10 +23,10 @@ from unetkit.commands.tile_predict.blocks import (
 )
 from unetkit.commands.tile_predict.finished import TakeOverJob, take_over
 from unetkit.commands.tile_predict.instances import (
+    ImageObjects,
     NumberedObjects,
     Separation,
-    number_objects,
-    stages,
+    number_small,
 )
 from unetkit.commands.tile_predict.magnification import Magnified, at_own_size, magnify
 from unetkit.commands.tile_predict.plan import ABSENT_LIST, LEFT_OUT_LIST, list_absent
@@ -34,6 +34,7 @@ from unetkit.engine.jobs import run_jobs
 from unetkit.progress import warn
 from unetkit.storage.atomic import write_text
 from unetkit.storage.drawings import BACKGROUND
+from unetkit.storage.image_writer import list_new_labels
 from unetkit.storage.images import open_image
 from unetkit.storage.journal import FOLDER
 from unetkit.storage.object_classes import ObjectClasses, write_object_classes
@@ -282,33 +283,40 @@ class PredictionRun:
 
     def _find_instances(self, outputs: tuple[SampleOutput, ...]) -> list[NumberedObjects]:
         """Stages 2 to 4 for each sample; they are short beside the first and begin anew."""
-        covers = [self.plan.blocks(output.sample) for output in outputs]
-        separations = [self._separation(output) for output in outputs]
-        parts = sum(
-            stages(blocks, separation) * len(blocks) * output.sample.data.planes
-            for blocks, separation, output in zip(covers, separations, outputs, strict=True)
-        )
-        self.progress.start("number objects", total=parts)
-        found = []
-        for blocks, separation, output in zip(covers, separations, outputs, strict=True):
-            classes = output.classes()
-            one = number_objects(
-                classes,
-                self.store.provisional(classes),
-                create=output.instances,
-                blocks=blocks,
-                target=self.plan.model.header.target,
-                grow=self.plan.options.grow,
-                min_size=self.plan.options.min_size,
-                scheduler=self.scheduler,
-                advance=lambda *parts: self._advance("all tiles", *parts),
-                mask=self._mask(),
-                separation=separation,
-                probabilities=output.probabilities(),
-            )
-            found.append(one)
+        images = [self._objects(number, output) for number, output in enumerate(outputs)]
+        self.progress.start("number objects", total=sum(image.parts for image in images))
+        found: dict[int, NumberedObjects] = {}
+
+        def keep(image: ImageObjects, one: NumberedObjects) -> None:
+            found[image.number] = one
+            self._advance(parts=image.parts)
+
+        small = (image for image in images if image.is_small)
+        run_jobs(number_small, small, scheduler=self.scheduler, on_done=keep)
+        for image in images:
+            if not image.is_small:
+                found[image.number] = image.find(
+                    self.store.provisional(image.classes),
+                    scheduler=self.scheduler,
+                    advance=lambda *parts: self._advance("all tiles", *parts),
+                )
+        list_new_labels([output.place for output in outputs], "instances")
         self.store.discard_work()
-        return found
+        return [found[number] for number in range(len(outputs))]
+
+    def _objects(self, number: int, output: SampleOutput) -> ImageObjects:
+        return ImageObjects(
+            number,
+            output.classes(),
+            output.instances(),
+            blocks=self.plan.blocks(output.sample),
+            target=self.plan.model.header.target,
+            grow=self.plan.options.grow,
+            min_size=self.plan.options.min_size,
+            mask=self._mask(),
+            separation=self._separation(output),
+            probabilities=output.probabilities(),
+        )
 
     def _write_object_classes(
         self, outputs: tuple[SampleOutput, ...], found: list[NumberedObjects]
@@ -350,13 +358,14 @@ class PredictionRun:
         classes, task = published.classes(), self._task(made)
         ratios = made.rescaled.ratios if made.rescaled else (Fraction(1), Fraction(1))
         see = partial(at_own_size, like=classes, ratios=ratios)
-        instances, unsure = open_image(made.place).labels.get("instances"), task.uncertainty
+        instances, unsure = made.instances().earlier(), task.uncertainty
+        dtype = None if instances is None else instances.dtype
         return Magnified(
             see(task.probabilities, exact=False),
-            None if instances is None else see(instances.with_absolute_url(), exact=True),
+            None if instances is None else see(instances, exact=True),
             published.probabilities(),
             classes,
-            None if instances is None else published.instances(instances.dtype),
+            None if dtype is None else published.instances().create(dtype, listed=True),
             threshold=task.threshold,
             positive=task.positive,
             uncertainty=None if unsure is None else see(unsure, exact=False),
