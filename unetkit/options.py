@@ -110,7 +110,15 @@ Loss = Annotated[
     Opt(default="that of the recipe", panel="Recipe", check="unetkit.models.losses:parse_loss"),
 ]
 Target = Annotated[
-    Literal["foreground", "foreground+boundary", "boundary", "classes", "classes+boundary"] | None,
+    Literal[
+        "foreground",
+        "foreground+boundary",
+        "foreground+distance",
+        "boundary",
+        "classes",
+        "classes+boundary",
+    ]
+    | None,
     Opt(default="by the labels"),
 ]
 Init = Annotated[str | None, Opt(panel="Model")]

@@ -48,12 +48,17 @@ def test_a_comb_is_one_object_named_by_its_first_tooth():
 
 @pytest.mark.parametrize(
     ("target", "seed", "area"),
-    [("foreground", 1, None), ("foreground+boundary", 1, 2), ("boundary", 0, 1)],
+    [
+        ("foreground", [1], None),
+        ("foreground+boundary", [1], 2),
+        ("foreground+distance", [1, 2], None),
+        ("boundary", [0], 1),
+    ],
 )
 def test_each_target_says_where_objects_are_and_grow(target, seed, area):
     classes = np.arange(3).reshape(1, 3)
     assert has_instances(target)
-    assert np.flatnonzero(foreground_of(classes, target)).tolist() == [seed]
+    assert np.flatnonzero(foreground_of(classes, target)).tolist() == seed
     growth = growth_of(classes, target)
     assert growth is None if area is None else np.flatnonzero(growth).tolist() == [area]
 

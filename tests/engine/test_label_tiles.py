@@ -5,10 +5,18 @@ import pickle
 import numpy as np
 import pytest
 
+from unetkit.arrays.distance_bands import REACH, ObjectDepths
 from unetkit.arrays.targets import make_target
 from unetkit.arrays.weight_map import PRESETS
-from unetkit.engine.label_tiles import TileJob, TileJobs, count_tile
-from unetkit.geometry.tiles import cover
+from unetkit.engine.label_tiles import (
+    MeasuredLabels,
+    TileJob,
+    TileJobs,
+    count_tile,
+    measure_tile,
+    survey_depths,
+)
+from unetkit.geometry.tiles import Tile, cover
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 
 
@@ -77,3 +85,70 @@ def test_a_cell_that_goes_on_beyond_what_was_judged_has_no_edge_there(side, tmp_
     expected = make_target(labels, "foreground+boundary")
     np.testing.assert_array_equal(found[:, :20], expected[:, :20])
     assert (found[11:29, 19] == 1).all()
+
+
+DISTANCE = {"target": "foreground+distance", "preset": PRESETS["paper2015"]}
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """Store a cell longer than any context, deep at one end, beside others, partly not judged."""
+    labels = np.zeros((310, 500), np.uint32)
+    labels[20:32, 10:490] = 2**31
+    labels[20:290, 10:280] = 2**31
+    labels[32:90, 300:330], labels[90:140, 300:330], labels[200:, 400:] = 7, 9, 4
+    ignore = np.zeros(labels.shape, np.uint8)
+    ignore[110:230, 315:450] = 1
+    ignore[20:24, 100:400] = 1
+    writer = DatasetWriter(str(tmp_path / "wide.zarr"))
+    writer.add("a", labels, axes="yx", labels=labels, ignore=ignore)
+    writer.finish()
+    return open_dataset(writer.url)["a"]
+
+
+def by_tiles(sample, rng, *, tile, overlap):
+    """Measure labels in some tiles, and make their target in boxes that are drawn."""
+    labels = sample.labels()
+    tiles = cover(labels.height, labels.width, tile=tile, overlap=overlap)
+    jobs = [TileJob(labels, sample.ignore, 0, one, **DISTANCE) for one in tiles]
+    seen = MeasuredLabels.of(labels, ObjectDepths.of([map(measure_tile, jobs)]))
+    for _ in range(6):
+        top, left = rng.integers(0, labels.height), rng.integers(0, labels.width)
+        bottom, right = top + rng.integers(1, 120), left + rng.integers(1, 120)
+        box = top, left, min(bottom, labels.height), min(right, labels.width)
+        around = (*(v - overlap for v in box[:2]), *(v + overlap for v in box[2:]))
+        job = TileJob(seen, sample.ignore, 0, Tile(0, *box, *around), **DISTANCE)
+        block, inner = job.read()
+        yield box, job.make_target(block)[inner]
+
+
+@pytest.mark.parametrize("tile", [32, 100, 512])
+def test_bands_are_those_of_the_whole_image_for_any_tiles(wide, tile):
+    whole = survey_depths(wide.labels(), wide.ignore, target=DISTANCE["target"], scheduler="sync")
+    box = 0, 0, 310, 500
+    job = TileJob(whole, wide.ignore, 0, Tile(0, *box, *box), **DISTANCE)
+    expected = job.make_target(job.read()[0])
+    assert {tuple(one) for one in np.argwhere(expected == 3)} > {(155, 145), (300, 480)}
+    # At the other end of the cell nothing is as deep as where no tile of it looks.
+    assert (expected[20:32, 330:] < 2).all()
+    rng = np.random.default_rng(tile)
+    for (top, left, bottom, right), found in by_tiles(wide, rng, tile=tile, overlap=REACH + 2):
+        np.testing.assert_array_equal(found, expected[top:bottom, left:right])
+
+
+def test_with_less_context_bands_are_others(wide):
+    found = [
+        one.tobytes() for _, one in by_tiles(wide, np.random.default_rng(1), tile=64, overlap=8)
+    ]
+    right = by_tiles(wide, np.random.default_rng(1), tile=64, overlap=REACH + 2)
+    assert found != [one.tobytes() for _, one in right]
+
+
+def test_labels_that_were_measured_travel(wide):
+    seen = survey_depths(wide.labels(), wide.ignore, target=DISTANCE["target"], scheduler="sync")
+    job = pickle.loads(
+        pickle.dumps(TileJob(seen, None, 0, cover(310, 500, tile=64)[0], **DISTANCE))
+    )
+    block, _ = job.read()
+    assert block.max() >> 32 == REACH**2
+    assert len(pickle.dumps(job)) < 4000

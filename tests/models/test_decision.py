@@ -11,7 +11,7 @@ from unetkit.geometry.sizes import SizeContract
 from unetkit.models.decision import Decision, default_decision, joint_decision
 from unetkit.models.model_header import ModelHeader
 
-USUAL = default_decision(classes=2, objects=True)
+USUAL = default_decision("foreground", classes=2)
 FITTED = Decision(
     threshold=0.4,
     min_size=30,
@@ -82,6 +82,6 @@ def test_several_decisions_are_one_where_they_agree_and_else_their_middle():
     lower = dataclasses.replace(FITTED, seed_level=0.8, seed_size=11)
     joint = joint_decision([parted, lower], usual=USUAL)
     assert (joint.seed_level, joint.seed_size) == (0.85, 15)
-    classes = default_decision(classes=2, objects=False)
+    classes = default_decision("classes", classes=2)
     lone = dataclasses.replace(classes, threshold=0.3)
     assert joint_decision([lone, None], usual=classes).numbers == {"threshold": 0.4}

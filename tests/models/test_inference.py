@@ -130,7 +130,7 @@ def test_classes_are_the_most_probable():
     two = np.array([[[0.7, 0.5, 0.2]], [[0.3, 0.5, 0.8]]], np.float32)
     np.testing.assert_array_equal(to_classes(two), [[0, 1, 1]])
     np.testing.assert_array_equal(to_classes(two, threshold=0.6), [[0, 0, 1]])
-    np.testing.assert_array_equal(to_classes(two, threshold=0.6, positive=0), [[0, 1, 1]])
+    np.testing.assert_array_equal(to_classes(two, threshold=0.6, target="boundary"), [[0, 1, 1]])
     assert to_classes(np.zeros((300, 1, 1), np.float32)).dtype == np.uint16
 
 
@@ -160,17 +160,17 @@ def test_by_default_what_is_stored_decides_as_the_probability_does():
 
 
 @pytest.mark.parametrize("threshold", [0.001, 0.2, 1 / 3, 0.6, 0.601, 0.999])
-@pytest.mark.parametrize("positive", [0, 1])
-def test_what_is_stored_decides_about_two_classes(threshold, positive):
+@pytest.mark.parametrize(("target", "positive"), [("boundary", 0), ("foreground", 1)])
+def test_what_is_stored_decides_about_two_classes(threshold, target, positive):
     one = np.linspace(0, 1, 5001, dtype=np.float32)[None]
     probable = np.stack([1 - one, one])
     exact, classes = stored_and_classes(
-        probable, np.dtype("float32"), threshold=threshold, positive=positive
+        probable, np.dtype("float32"), threshold=threshold, target=target
     )
     chosen = exact[positive] >= np.float32(threshold)
     np.testing.assert_array_equal(classes, np.where(chosen, positive, 1 - positive))
     kept, rounded = stored_and_classes(
-        probable, np.dtype("uint8"), threshold=threshold, positive=positive
+        probable, np.dtype("uint8"), threshold=threshold, target=target
     )
     chosen = kept[positive] / 255 >= threshold
     np.testing.assert_array_equal(rounded, np.where(chosen, positive, 1 - positive))
@@ -181,7 +181,7 @@ def test_what_is_stored_decides_about_two_classes(threshold, positive):
 
 def test_the_most_probable_of_several_leads_by_less_than_is_stored():
     probable = np.array([0.333, 0.334, 0.333], np.float32)[:, None, None]
-    kept, classes = stored_and_classes(probable, np.dtype("uint8"), threshold=0.5, positive=1)
+    kept, classes = stored_and_classes(probable, np.dtype("uint8"), threshold=0.5, target="classes")
     assert len(np.unique(kept)) == 1
     assert classes == 1
 

@@ -7,10 +7,10 @@ import pytest
 from scipy import ndimage
 
 from unetkit.arrays.instances import (
+    elevation,
     foreground_of,
     has_instances,
     instances,
-    object_class,
     separate,
 )
 from unetkit.models.inference import to_classes
@@ -19,7 +19,13 @@ from unetkit.scores.table import score_classes, score_instances
 from unetkit.training import tuning
 from unetkit.training.tuning import HeldOutMap, Setting, fit_decision
 
-NAMES = {"foreground": 2, "boundary": 2, "foreground+boundary": 3, "classes": 2}
+NAMES = {
+    "foreground": 2,
+    "boundary": 2,
+    "foreground+boundary": 3,
+    "foreground+distance": 4,
+    "classes": 2,
+}
 
 
 def cells(seed, *, target="foreground", shape=(90, 96), noise=0.3, ignore=True):
@@ -35,14 +41,19 @@ def cells(seed, *, target="foreground", shape=(90, 96), noise=0.3, ignore=True):
     chance = np.clip(chance, 0, 1).astype(np.float32)
     if target == "classes":
         truth = (truth > 0).astype(np.int64)
-    if NAMES[target] == 3:
+    if NAMES[target] == 4:
+        middle = np.clip(1 - np.abs(2 * chance - 1), 0, 1)
+        maps = np.stack([1 - chance, chance * (1 - chance), chance**2 * middle, chance**2])
+        maps[3] *= 1 - middle
+        maps[1] += 1 - maps.sum(axis=0)
+    elif NAMES[target] == 3:
         rim = np.clip(ndimage.gaussian_gradient_magnitude(chance, 1) * 3, 0, 1 - chance)
         maps = np.stack([1 - chance - rim, chance, rim])
     else:
         maps = np.stack([1 - chance, chance] if target != "boundary" else [chance, 1 - chance])
     hidden = np.zeros(shape, np.uint8)
     hidden[:20, :30] = ignore
-    return HeldOutMap.of(maps.astype(np.float32), truth, hidden)
+    return HeldOutMap.of(maps.astype(np.float32), truth, hidden, target=target)
 
 
 def brute_force(maps, target, setting):
@@ -52,13 +63,13 @@ def brute_force(maps, target, setting):
         classes = to_classes(
             one.probabilities,
             threshold=setting.threshold or 0.5,
-            positive=object_class(target),
+            target=target,
         )
         if has_instances(target):
             parted = None
             if setting.seed_level is not None:
                 parted = separate(
-                    one.probabilities[object_class(target)],
+                    elevation(one.probabilities, target),
                     foreground_of(classes, target),
                     seed_level=setting.seed_level,
                     seed_size=setting.seed_size,
@@ -81,15 +92,17 @@ def test_sums_are_those_of_brute_force(target, monkeypatch):
     monkeypatch.setattr(tuning, "THRESHOLDS", (0.4, 0.5))
     monkeypatch.setattr(tuning, "GROWTHS", (0, 1, 2))
     monkeypatch.setattr(tuning, "SEED_LEVELS", (0.45, 0.8))
+    monkeypatch.setattr(tuning, "DISTANCE_LEVELS", (0.45, 0.8))
     maps = [cells(seed, target=target) for seed in (1, 2)]
-    usual = tuning.default_decision(classes=NAMES[target], objects=has_instances(target))
+    usual = tuning.default_decision(target, classes=NAMES[target])
     search = tuning._Search(maps, target, usual, lambda: None)
     tally = search.tally()
     assert (len(search.least) > 3) == (has_instances(target))
     checked = 0
     levels = {(each.threshold, each.seed_level) for each in tally.settings if each.seed_level}
     assert ((usual.threshold, 0.8) in levels) == has_instances(target)
-    assert (0.5, 0.45) not in levels
+    # A probability above that of objects, but any distance.
+    assert ((0.5, 0.45) in levels) == (target == "foreground+distance")
     for setting, score in zip(tally.settings, tally.scores(), strict=True):
         wanted = brute_force(maps, target, setting)
         assert search.score(setting) == pytest.approx(wanted, abs=1e-12), setting
@@ -115,7 +128,7 @@ def test_halves_of_an_object_are_matched_once():
     chance[0, 4] = chance[0, 5] = 0
     hidden[1, 4:6] = 1
     maps = [HeldOutMap.of(np.stack([1 - chance, chance]), truth, hidden)]
-    usual = tuning.default_decision(classes=2, objects=True)
+    usual = tuning.default_decision("foreground", classes=2)
     search = tuning._Search(maps, "foreground", usual, lambda: None)
     for least in ([0], [0, 3, 4, 5, 8]):
         search.__dict__["least"] = np.array(least)
@@ -168,7 +181,7 @@ def test_labels_of_other_images_teach_nothing(target, seed):
 def test_a_network_is_judged_with_a_decision_that_suits_it():
     specks, halves = cells(1, noise=0.4), cells(2, noise=0)
     halves.probabilities[1][halves.truth % 2 == 0] = 0
-    usual = tuning.default_decision(classes=2, objects=True)
+    usual = tuning.default_decision("foreground", classes=2)
     scores = [tuning.score_decision([one], usual, target="foreground") for one in (specks, halves)]
     assert scores[0] < scores[1]
     specked, halved = (tuning.best_score([one], target="foreground") for one in (specks, halves))

@@ -14,12 +14,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from unetkit.arrays.components import components, sizes_and_first_pixels
+from unetkit.arrays.targets import TARGETS, meaning_of
 from unetkit.arrays.watershed import OPPOSITE, heights_and_seeds, same_basin, watershed
 from unetkit.errors import LabelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from unetkit.arrays.targets import Meaning
     from unetkit.arrays.watershed import FloodedFace, Side
 
 Array = np.ndarray[Any, Any]
@@ -306,19 +308,9 @@ def _across(one: BlockSummary, other: BlockSummary, side: Side) -> Array:
     return touching(*faces, where=same_basin(one.flooded_faces[side], other.flooded_faces[beyond]))
 
 
-# Which class of a target holds the objects, and into which class they may grow (None: anywhere).
-# From 2 on it is the first of several: all that follow are objects too, each of its class.
-OBJECT_CLASSES: dict[str, tuple[int, int | None]] = {
-    "foreground": (1, None),
-    "foreground+boundary": (1, 2),
-    "boundary": (0, 1),
-    "classes+boundary": (2, 1),
-}
-
-
 def has_instances(target: str) -> bool:
     """Say whether a prediction with this target has objects (class maps do not)."""
-    return target in OBJECT_CLASSES
+    return meaning_of(target).objects is not None
 
 
 def object_class(target: str) -> int:
@@ -335,7 +327,8 @@ def object_class(target: str) -> int:
         0 for `boundary`, whose objects are what is inside; 2 for `classes+boundary`, where those
         that follow are objects too; else 1.
     """
-    return OBJECT_CLASSES[target][0] if target in OBJECT_CLASSES else 1
+    first = meaning_of(target).objects
+    return 1 if first is None else first
 
 
 def foreground_of(class_map: Array, target: str) -> Array:
@@ -357,19 +350,20 @@ def foreground_of(class_map: Array, target: str) -> Array:
     UsageError
         If the target has no instances.
     """
-    first = _object_and_growth(target)[0]
-    return np.asarray(class_map >= first if first > 1 else class_map == first)
+    meaning = _with_objects(target)
+    several = meaning.several
+    return np.asarray(class_map >= meaning.objects if several else class_map == meaning.objects)
 
 
-def object_probability(probabilities: Array, positive: int) -> Array:
+def object_probability(probabilities: Array, target: str) -> Array:
     """Give the probability of each pixel to belong to an object, of whichever class.
 
     Parameters
     ----------
     probabilities : ndarray of uint8 or float, shape (K, Y, X)
         255ths, or from 0 to 1.
-    positive : int
-        The class of objects, as `object_class` gives it.
+    target : str
+        What the network learned.
 
     Returns
     -------
@@ -378,17 +372,61 @@ def object_probability(probabilities: Array, positive: int) -> Array:
 
     Examples
     --------
-    >>> object_probability(np.array([[[40]], [[15]], [[120]], [[81]]], np.uint8), 2)
+    >>> probabilities = np.array([[[40]], [[15]], [[120]], [[81]]], np.uint8)
+    >>> object_probability(probabilities, "classes+boundary")
     array([[201]], dtype=uint8)
+    >>> object_probability(probabilities, "foreground+distance")
+    array([[215]], dtype=uint8)
     """
-    if positive < 2:
-        return np.asarray(probabilities[positive])
+    first = object_class(target)
     is_stored = probabilities.dtype == np.uint8
-    total = probabilities[positive].astype(np.uint16 if is_stored else probabilities.dtype)
+    if meaning_of(target).bands:
+        # One number that was rounded, not three.
+        return np.asarray((255 if is_stored else 1) - probabilities[0]).astype(probabilities.dtype)
+    if not meaning_of(target).several:
+        return np.asarray(probabilities[first])
+    total = probabilities[first].astype(np.uint16 if is_stored else probabilities.dtype)
     # One after the other: NumPy's sum over an axis depends on how long the others are.
-    for one in probabilities[positive + 1 :]:
+    for one in probabilities[first + 1 :]:
         total += one
     return np.asarray(np.minimum(total, 255).astype(np.uint8) if is_stored else total)
+
+
+def elevation(probabilities: Array, target: str) -> Array:
+    """Give what a watershed goes by: how high each pixel stands out of the water, seeds highest.
+
+    That is the probability of objects, or where bands of distance were learned the expected
+    distance to the rim, as a share of the deepest: the sum over k of P(band >= k) / K.
+
+    Parameters
+    ----------
+    probabilities : ndarray of uint8 or float, shape (K, Y, X)
+        255ths, or from 0 to 1.
+    target : str
+        What the network learned.
+
+    Returns
+    -------
+    ndarray, shape (Y, X)
+        Of the dtype of `probabilities`.
+
+    Examples
+    --------
+    Half of it rim, of 1/3, and half of it core:
+
+    >>> elevation(np.array([[[0]], [[0.5]], [[0]], [[0.5]]]), "foreground+distance").round(3)
+    array([[0.667]])
+    """
+    meaning = meaning_of(target)
+    if not meaning.bands:
+        return object_probability(probabilities, target)
+    is_stored = probabilities.dtype == np.uint8
+    total = np.zeros(probabilities.shape[1:], np.uint16 if is_stored else probabilities.dtype)
+    for band in range(1, meaning.bands + 1):
+        total += band * probabilities[band].astype(total.dtype)
+    if not is_stored:
+        return np.asarray(total / total.dtype.type(meaning.bands))
+    return np.asarray(np.minimum((total + meaning.bands // 2) // meaning.bands, 255), np.uint8)
 
 
 def growth_of(class_map: Array, target: str) -> Array | None:
@@ -407,7 +445,7 @@ def growth_of(class_map: Array, target: str) -> Array | None:
     -------
     ndarray of bool, shape (Y, X), or None
     """
-    area = _object_and_growth(target)[1]
+    area = _with_objects(target).growth
     return None if area is None else np.asarray(class_map == area)
 
 
@@ -446,18 +484,18 @@ def instances(
 
 
 def separate(
-    probability: Array, mask: Array, *, seed_level: float, seed_size: int
+    elevation: Array, mask: Array, *, seed_level: float, seed_size: int
 ) -> tuple[Array, int]:
-    """Part objects by a seeded watershed of their probability, in an image that fits in memory.
+    """Part objects by a seeded watershed of their elevation, in an image that fits in memory.
 
     Parameters
     ----------
-    probability : ndarray of uint8 or float, shape (Y, X)
-        255ths, or from 0 to 1.
+    elevation : ndarray of uint8 or float, shape (Y, X)
+        255ths, or from 0 to 1: what the function of this name gives.
     mask : ndarray of bool, shape (Y, X)
         The pixels of objects.
     seed_level : float
-        Seeds are at least so probable.
+        Seeds are at least so high.
     seed_size : int
         Seeds have at least so many pixels; what has none of them stays whole.
 
@@ -468,7 +506,7 @@ def separate(
     count : int
         How many objects there are.
     """
-    heights, seeds = heights_and_seeds(probability, seed_level)
+    heights, seeds = heights_and_seeds(elevation, seed_level)
     numbers, count = components(seeds & mask)
     large = np.bincount(numbers.ravel(), minlength=count + 1) >= seed_size
     large[0] = False
@@ -564,12 +602,12 @@ def _grow_by_distance(labels: Array, distance: int, within: Array | None) -> Arr
     return grown
 
 
-def _object_and_growth(target: str) -> tuple[int, int | None]:
+def _with_objects(target: str) -> Meaning:
     """Look a target up, or say which have instances."""
-    if target not in OBJECT_CLASSES:
-        names = ", ".join(OBJECT_CLASSES)
+    if not has_instances(target):
+        names = ", ".join(filter(has_instances, TARGETS))
         raise UsageError(f"target must be one with instances, got {target!r}; try {names}")
-    return OBJECT_CLASSES[target]
+    return meaning_of(target)
 
 
 def _lowest_at(padded: Array, y: Array, x: Array, *, squared: int) -> Array:

@@ -1,16 +1,18 @@
 """Turn labels into what the network learns; the one place where that is decided.
 
-Everything here looks at a pixel and its eight neighbours only, so a tile read with two pixels of
-context gives what the whole image gives.
+A tile that is read with the `context` of its target gives what the whole image gives: two pixels,
+since gaps and boundaries are about a pixel and its eight neighbours, and the reach of a distance.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 
+from unetkit.arrays.distance_bands import REACH, distance_bands
 from unetkit.errors import LabelError, UsageError
 from unetkit.kernel_cache import is_kept
 
@@ -19,16 +21,69 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-TARGETS = ("foreground", "foreground+boundary", "boundary", "classes", "classes+boundary")
+
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """What the classes of a target are.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the first classes, in the order of their numbers; classes that labels name follow.
+    objects : int, optional
+        The class that is inside of objects; None where there are none.
+    several : bool
+        Whether all classes from that one on are inside of objects.
+    classed : bool
+        Whether each of these is a class of objects.
+    bands : int
+        How many of them say how deep inside of an object a pixel is, from the rim inwards; 0 for
+        a target that doesn't.
+    growth : int, optional
+        The class into which objects may grow; None for anywhere.
+    parted : bool
+        Whether a watershed parts what touches where nothing else was fitted or asked for.
+    context : int
+        How many pixels around a tile decide about it.
+    """
+
+    names: tuple[str, ...] = ()
+    objects: int | None = None
+    several: bool = False
+    classed: bool = False
+    bands: int = 0
+    growth: int | None = None
+    parted: bool = False
+    context: int = 2
+
+
+BANDS = ("rim", "middle", "core")
+# Every target, by its name.
+MEANINGS = {
+    "foreground": Meaning(names=("background", "foreground"), objects=1),
+    "foreground+boundary": Meaning(
+        names=("background", "interior", "boundary"), objects=1, growth=2
+    ),
+    "foreground+distance": Meaning(
+        names=("background", *BANDS),
+        objects=1,
+        several=True,
+        bands=len(BANDS),
+        parted=True,
+        context=REACH + 2,
+    ),
+    "boundary": Meaning(names=("inside", "boundary"), objects=0, growth=1),
+    "classes": Meaning(),
+    "classes+boundary": Meaning(
+        names=("background", "boundary"), objects=2, several=True, classed=True, growth=1
+    ),
+}
+TARGETS = tuple(MEANINGS)
+# Those of instances without classes.
+OF_IDS = tuple(n for n, one in MEANINGS.items() if one.objects is not None and not one.classed)
 # Where an object's class stands in its label, for the target that asks for both.
 CLASS_SHIFT = 32
 MOST_CLASSES = 253  # of objects, beside background and boundary
-
-_NAMES = {
-    "foreground": ("background", "foreground"),
-    "foreground+boundary": ("background", "interior", "boundary"),
-    "boundary": ("inside", "boundary"),
-}
 
 
 def cut_gaps(labels: NDArray[Any]) -> NDArray[Any]:
@@ -75,7 +130,13 @@ def cut_gaps(labels: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
-def make_target(labels: NDArray[Any], target: str) -> NDArray[np.uint8]:
+def make_target(
+    labels: NDArray[Any],
+    target: str,
+    *,
+    unjudged: NDArray[np.bool_] | None = None,
+    measured: bool = False,
+) -> NDArray[np.uint8]:
     """Give each pixel the class that the network should answer there.
 
     Gaps are cut first (see `cut_gaps`; labels that are cut already stay as they are), except for
@@ -89,9 +150,15 @@ def make_target(labels: NDArray[Any], target: str) -> NDArray[np.uint8]:
         ``foreground``: 1 in a cell. ``boundary``: 0 in a cell, 1 elsewhere.
         ``foreground+boundary``: 1 in a cell, 2 on its outermost pixels (those with an edge on
         another label) and on background with two cells among its eight neighbours.
+        ``foreground+distance``: in a cell 1, 2 or 3, the more the deeper, see `distance_bands`.
         ``classes``: the labels. ``classes+boundary``: as ``foreground+boundary``, but 1 is the
         boundary, and within a cell it is 1 more than the class of the cell, which the label says
         from its bit 32 on.
+    unjudged : ndarray of bool, shape (Y, X), optional
+        Pixels that nobody annotated, which are no rim for ``foreground+distance``.
+    measured : bool
+        Whether labels say from bit 32 on how deep each cell is, as `ObjectDepths` does, since
+        there may be more of it than this part of an image; else it is measured here.
 
     Returns
     -------
@@ -113,10 +180,14 @@ def make_target(labels: NDArray[Any], target: str) -> NDArray[np.uint8]:
     if target == "classes":
         return _classes(integer_labels(labels))
     cut = cut_gaps(labels)
+    meaning = MEANINGS[target]
+    if meaning.bands:
+        largest = cut.astype(np.int64) >> CLASS_SHIFT if measured else None
+        return distance_bands(cut, meaning.bands, unjudged=unjudged, largest=largest)
     out = np.empty(cut.shape, np.uint8)
-    if target in ("foreground+boundary", "classes+boundary"):
+    if target.endswith("+boundary"):
         _interior_and_boundary(cut, out)
-        if target == "classes+boundary":
+        if meaning.classed:
             _add_classes(cut, out)
     else:
         out[:] = cut > 0 if target == "foreground" else cut == 0
@@ -144,15 +215,15 @@ def target_names(target: str, class_names: Sequence[str] = ()) -> tuple[str, ...
         If there is no such target, or a class of objects has a name that means something else.
     """
     check_target(target)
-    if target == "classes+boundary":
-        taken = ("background", "boundary")
+    taken = MEANINGS[target].names
+    if MEANINGS[target].classed:
         if lost := [name for name in class_names[1:] if name in taken]:
             raise UsageError(
                 "a class of objects must not be called background or boundary, which are learned"
                 f" beside the classes, got {lost[0]!r}; rename it where it was drawn"
             )
         return (*taken, *class_names[1:])
-    return _NAMES.get(target, tuple(class_names))
+    return taken or tuple(class_names)
 
 
 def default_target(kind: str, *, classed: bool = False) -> str:
@@ -163,6 +234,16 @@ def default_target(kind: str, *, classed: bool = False) -> str:
     if kind == "classes":
         return "classes"
     return "classes+boundary" if classed else "foreground"
+
+
+def meaning_of(target: str) -> Meaning:
+    """Return what the classes of a target are; of an unknown one that of class maps."""
+    return MEANINGS.get(target, MEANINGS["classes"])
+
+
+def has_threshold(target: str, *, classes: int) -> bool:
+    """Say whether a threshold decides, and not which of so many classes is the most probable."""
+    return classes == 2 or meaning_of(target).bands > 0
 
 
 def check_target(target: str) -> None:

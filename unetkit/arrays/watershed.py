@@ -96,15 +96,15 @@ def check_seed_level(seed_level: float) -> None:
 SEED_LEVEL, SEED_SIZE = 0.9, 20
 
 
-def heights_and_seeds(probability: Array, seed_level: float = SEED_LEVEL) -> tuple[Array, Array]:
-    """Turn the probability of objects into heights, and find the seeds.
+def heights_and_seeds(elevation: Array, seed_level: float = SEED_LEVEL) -> tuple[Array, Array]:
+    """Turn the probability of objects, or an expected distance, into heights, and find the seeds.
 
     Parameters
     ----------
-    probability : ndarray of uint8 or float, shape (Y, X)
+    elevation : ndarray of uint8 or float, shape (Y, X)
         255ths, or from 0 to 1; both give the same.
     seed_level : float
-        Seeds are pixels of at least this probability, as it is in 255ths.
+        Seeds are pixels of at least this elevation, as it is in 255ths.
 
     Returns
     -------
@@ -118,10 +118,10 @@ def heights_and_seeds(probability: Array, seed_level: float = SEED_LEVEL) -> tup
         If `seed_level` is no probability.
     """
     check_seed_level(seed_level)
-    if probability.dtype != np.uint8:
-        probability = np.rint(probability * 255).astype(np.uint8)
+    if elevation.dtype != np.uint8:
+        elevation = np.rint(elevation * 255).astype(np.uint8)
     lowest = np.argmax(np.arange(256) / 255 >= seed_level)
-    return HIGHEST - probability, probability >= lowest
+    return HIGHEST - elevation, elevation >= lowest
 
 
 def watershed(

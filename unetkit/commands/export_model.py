@@ -277,4 +277,6 @@ def _cover(loaded: LoadedModel, image: NDArray[np.float32]) -> bytes:
     probabilities = predict_array(loaded.module, seen, contract=header.contract)
     decision = header.decision or usual_decision(header)
     threshold = 0.5 if decision.threshold is None else decision.threshold
-    return cover_picture(image, to_classes(probabilities, threshold=threshold))
+    return cover_picture(
+        image, to_classes(probabilities, threshold=threshold, target=header.target)
+    )

@@ -311,17 +311,18 @@ def _maps(
     what = "predict" if factor == 1 else f"predict at scale {factor:g}"
     progress.start(what, total=len(chosen) * len(models))
     known: dict[tuple[str, str], Normalization] = {}
-    found = []
+    target, found = models[0].header.target, []
     for held_out in chosen:
         sample = named[held_out.region.sample]
         mean = partial(_mean, models=models, known=known, progress=progress)
         read = partial(_read, plane=held_out.plane)
         if factor != 1:
-            found.append(_rescaled_map(held_out, sample, mean, factor=factor))
+            other = _rescaled_map(held_out, sample, mean, factor=factor, target=target)
+            found.append(other)
             continue
         ignore = None if sample.ignore is None else read(sample.ignore, held_out.region)
         truth = read(sample.labels(), held_out.region)
-        one_map = HeldOutMap.of(mean(held_out, sample), truth, ignore)
+        one_map = HeldOutMap.of(mean(held_out, sample), truth, ignore, target=target)
         found.append(one_map.middle(most=TUNED))
     return found
 
@@ -361,6 +362,7 @@ def _rescaled_map(
     mean: Callable[[HeldOutPlane, Sample], NDArray[np.float32]],
     *,
     factor: float,
+    target: str,
 ) -> HeldOutMap:
     """Predict the middle of a plane at another size; objects are found there, and brought back."""
     whole = held_out.region
@@ -384,7 +386,7 @@ def _rescaled_map(
     ignore = None if sample.ignore is None else read(sample.ignore, own)
     if not objects:
         return HeldOutMap.of(np.asarray(scale(found, *ends), np.float32), truth, ignore)
-    one_map = HeldOutMap.of(found, truth, ignore)
+    one_map = HeldOutMap.of(found, truth, ignore, target=target)
     return replace(one_map, enlarge=lambda labels: vote(labels, *ends))
 
 

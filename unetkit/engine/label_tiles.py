@@ -10,25 +10,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.arrays.boxes import inside
+from unetkit.arrays.distance_bands import ObjectDepths, deepest_of, squared_depths
 from unetkit.arrays.instances import neighbours
-from unetkit.arrays.targets import CLASS_SHIFT, cut_gaps, make_target
-from unetkit.arrays.weight_map import weight_map
+from unetkit.arrays.targets import CLASS_SHIFT, cut_gaps, make_target, meaning_of
+from unetkit.arrays.weight_map import Preset, weight_map
 from unetkit.engine.block_io import write_tile
+from unetkit.engine.jobs import run_jobs
 from unetkit.errors import InputError
 from unetkit.geometry.tiles import cover
 from unetkit.storage.planes import PlaneArray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from unetkit.arrays.weight_map import Preset
+    from unetkit.engine.pools import Scheduler
     from unetkit.geometry.tiles import Cover, Tile
+    from unetkit.progress import Progress
     from unetkit.storage.datasets import Sample
     from unetkit.storage.object_classes import ObjectClasses
 
 CLASSES = 256
+# Adds nothing, and looks no further than a target does.
+BARE = Preset(source="", w0=0.0, sigma=1.0)
 # Pixels a side: the larger, the less context is read twice; some 50 MB at work.
 TILE = 1024
 
@@ -58,6 +63,28 @@ class ClassifiedLabels(PlaneArray):
 
 
 @dataclass(frozen=True)
+class MeasuredLabels(PlaneArray):
+    """Instances read as numbers from 1 on, with how deep each is above, see `ObjectDepths`."""
+
+    source: PlaneArray = field(kw_only=True)
+    depths: ObjectDepths = field(kw_only=True)
+
+    @classmethod
+    def of(cls, labels: PlaneArray, depths: ObjectDepths) -> MeasuredLabels:
+        """See labels so."""
+        told = {one.name: getattr(labels, one.name) for one in fields(PlaneArray)}
+        return cls(**{**told, "dtype": np.dtype(np.int64)}, source=labels, depths=depths)
+
+    def with_absolute_url(self) -> MeasuredLabels:
+        """Name the array so that a worker with another working folder finds it too."""
+        return MeasuredLabels.of(self.source.with_absolute_url(), self.depths)
+
+    def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.int64]:
+        """Read a box of a plane."""
+        return self.depths.above(plane, self.source.read(plane, y0, y1, x0, x1))
+
+
+@dataclass(frozen=True)
 class TileJob:
     """A tile of one plane of labels; small, so that it travels to any worker."""
 
@@ -76,9 +103,8 @@ class TileJob:
         What would lie outside the plane is left out, not mirrored: a mirrored neighbour would cut a
         gap along the edge of the image that the whole image does not have.
         """
-        tile = self.tile
-        read = (tile.read_y0, tile.read_y1), (tile.read_x0, tile.read_x1)
-        box = top, _, left, _ = inside(self.labels, *read)
+        tile, box = self.tile, self._box
+        top, _, left, _ = box
         block = self.labels.read(self.plane, *box)
         if self.ignore is not None:
             # What nobody judged is no cell: the rim of the annotated region makes no border,
@@ -89,6 +115,25 @@ class TileJob:
             block[ignored] = 0
         rows = slice(tile.y0 - top, tile.y1 - top)
         return block, (rows, slice(tile.x0 - left, tile.x1 - left))
+
+    @property
+    def _box(self) -> tuple[int, int, int, int]:
+        """What of the plane is read."""
+        tile = self.tile
+        rows, columns = (tile.read_y0, tile.read_y1), (tile.read_x0, tile.read_x1)
+        return inside(self.labels, rows, columns)
+
+    def unjudged(self) -> NDArray[np.bool_] | None:
+        """Return which pixels around the tile nobody judged; None where all count."""
+        if self.ignore is None:
+            return None
+        return np.asarray(self.ignore.read(self.plane, *self._box) != 0)
+
+    def make_target(self, block: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return the target of what `read` gave."""
+        if not meaning_of(self.target).bands:
+            return make_target(block, self.target)
+        return make_target(block, self.target, unjudged=self.unjudged(), measured=True)
 
     def _goes_on(self, block: NDArray[Any], box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
         """Mark the pixels beside a judged one of the same object, as the whole plane has them."""
@@ -162,13 +207,88 @@ class TileJobs:
                     )
 
     def _cover(self, array: PlaneArray, preset: Preset) -> Cover:
-        return cover(array.height, array.width, tile=TILE, overlap=preset.halo)
+        overlap = context_of(self.target, preset)
+        return cover(array.height, array.width, tile=TILE, overlap=overlap)
+
+
+def context_of(target: str, preset: Preset) -> int:
+    """Return how many pixels around a tile decide about its weights."""
+    return max(preset.halo, meaning_of(target).context)
+
+
+def measure_tile(job: TileJob) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the ids in a tile, and the squared depth of each there at its deepest."""
+    block, inner = job.read()
+    depths = squared_depths(cut_gaps(block), unjudged=job.unjudged())[inner]
+    tile = job.tile
+    # Also of what nobody judged, which is listed like the others.
+    own = job.labels.read(job.plane, tile.y0, tile.y1, tile.x0, tile.x1)
+    ids, squared = deepest_of(own, depths)
+    return ids[ids != 0], squared[ids != 0]
+
+
+def survey_depths(
+    labels: PlaneArray,
+    ignore: PlaneArray | None,
+    *,
+    target: str,
+    scheduler: str | Scheduler,
+    advance: Callable[[], None] = lambda: None,
+) -> PlaneArray:
+    """Look through all labels once, to see them with how deep each object is at its deepest.
+
+    `advance` is called after each tile.
+    """
+    found: list[list[tuple[NDArray[Any], NDArray[np.int64]]]] = [[] for _ in range(labels.planes)]
+
+    def add(job: TileJob, depths: tuple[NDArray[Any], NDArray[np.int64]]) -> None:
+        found[job.plane].append(depths)
+        advance()
+
+    jobs = (
+        TileJob(labels=labels, ignore=ignore, plane=plane, tile=tile, target=target, preset=BARE)
+        for plane, tile in product(range(labels.planes), _measured_in(labels, target))
+    )
+    run_jobs(measure_tile, jobs, scheduler=scheduler, on_done=add)
+    return MeasuredLabels.of(labels, ObjectDepths.of(found))
+
+
+def _measured_in(labels: PlaneArray, target: str) -> Cover:
+    overlap = meaning_of(target).context
+    return cover(labels.height, labels.width, tile=TILE, overlap=overlap)
+
+
+def measured(
+    samples: Sequence[Sample],
+    target: str,
+    *,
+    scheduler: str | Scheduler,
+    progress: Progress,
+    advance: Callable[[], None] | None = None,
+) -> tuple[Sample, ...]:
+    """See the labels of samples so, where a target asks for that; `advance` is told of tiles."""
+    if not meaning_of(target).bands:
+        return tuple(samples)
+    every = [sample.labels() for sample in samples]
+    total = sum(labels.planes * len(_measured_in(labels, target)) for labels in every)
+    progress.start("measuring objects", total=total)
+    found = []
+    for sample, labels in zip(samples, every, strict=True):
+        seen = survey_depths(
+            *(labels, sample.ignore),
+            target=target,
+            scheduler=scheduler,
+            advance=advance or progress.advance,
+        )
+        told = {**sample.image.labels, "instances": seen}
+        found.append(replace(sample, image=replace(sample.image, labels=told)))
+    return tuple(found)
 
 
 def count_tile(job: TileJob) -> NDArray[np.int64]:
     """Count the annotated pixels of each of 256 classes in a tile."""
     block, inner = job.read()
-    target = make_target(block, job.target)[inner]
+    target = job.make_target(block)[inner]
     ignore = job.read_ignore()
     annotated = target.ravel() if ignore is None else target[ignore == 0]
     return np.bincount(annotated, minlength=CLASSES).astype(np.int64)
@@ -181,7 +301,7 @@ def tile_weights(job: TileJob) -> NDArray[np.float32]:
         cells, target = None, make_target(block[inner], "classes")
     else:
         cells = cut_gaps(block)
-        target = make_target(cells, job.target)
+        target = job.make_target(cells)
     found = weight_map(cells, target=target, class_weight=job.balance, preset=job.preset)
     if cells is not None:
         found = found[inner]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from unetkit.arrays.targets import has_threshold, meaning_of
 from unetkit.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -20,14 +21,15 @@ if TYPE_CHECKING:
 class Decision:
     """Threshold, least size, growth and separation, with the scores they were chosen by.
 
-    A number is None where the target has no such choice: no threshold where there are more than
-    two classes, no objects in a class map. Without a seed level, what touches is one object.
+    A number is None where the target has no such choice: no threshold where the most probable of
+    several classes is taken, no objects in a class map. Without a seed level, what touches is one
+    object.
     """
 
     threshold: float | None = None  # probability from which it is foreground
     min_size: int | None = None  # objects of fewer pixels, before they grow, are dropped
     grow: int | None = None  # pixels
-    # Of a watershed: seeds are at least so probable, and have at least so many pixels.
+    # Of a watershed: seeds are at least so high (see `elevation`), and have so many pixels.
     seed_level: float | None = None
     seed_size: int | None = None
     # Mean average precision over IoU 0.5 to 0.95 for instances, mean Dice for classes; None where
@@ -105,18 +107,29 @@ def check_seeds(value: float, *, separate: str | None, name: str) -> None:
         )
 
 
-def default_decision(*, classes: int, objects: bool) -> Decision:
-    """Return what holds where nobody has fitted anything, for so many classes, with objects or not.
+# Where a network learned distances, and nobody has fitted anything: our own choice, see
+# docs/train.md.
+DISTANCE_LEVEL, DISTANCE_SIZE = 0.6, 5
 
-    >>> default_decision(classes=2, objects=True).numbers
+
+def default_decision(target: str, *, classes: int) -> Decision:
+    """Return what holds for a target of so many classes where nobody has fitted anything.
+
+    >>> default_decision("foreground", classes=2).numbers
     {'threshold': 0.5, 'min_size': 0, 'grow': 1}
-    >>> default_decision(classes=3, objects=False).numbers
+    >>> default_decision("foreground+distance", classes=4).numbers["seed_level"]
+    0.6
+    >>> default_decision("classes", classes=3).numbers
     {}
     """
+    meaning = meaning_of(target)
+    objects = meaning.objects is not None
     return Decision(
-        threshold=0.5 if classes == 2 else None,
+        threshold=0.5 if has_threshold(target, classes=classes) else None,
         min_size=0 if objects else None,
         grow=1 if objects else None,
+        seed_level=DISTANCE_LEVEL if meaning.parted else None,
+        seed_size=DISTANCE_SIZE if meaning.parted else None,
     )
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from unetkit.arrays.boxes import gather
-from unetkit.arrays.instances import object_probability
+from unetkit.arrays.instances import object_class, object_probability
+from unetkit.arrays.targets import has_threshold, meaning_of
 from unetkit.errors import NonFiniteError, OutOfMemoryError
 from unetkit.geometry.tiles import cover, mirror
 from unetkit.models import hardware
@@ -139,25 +140,29 @@ def _sum(parts: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def to_classes(
-    probabilities: NDArray[Any], *, threshold: float = 0.5, positive: int = 1
+    probabilities: NDArray[Any], *, threshold: float = 0.5, target: str = "foreground"
 ) -> NDArray[Any]:
     """Choose a class for each pixel of probabilities (K, Y, X), as uint8, or uint16 above 256.
 
-    Of several that are equally probable the lowest is chosen; of two classes `positive`, where it
-    is at least as probable as `threshold`. Probabilities may be stored ones of two classes. Where
-    `positive` is 2 or more, the classes from it on are those of objects: a pixel is of an object
-    where their sum is above each of the others, and then of the most probable one.
+    Of several that are equally probable the lowest is chosen; of two classes the one of objects,
+    where it is at least as probable as `threshold`. Probabilities may be stored ones where a
+    threshold decides. Where several classes are of objects, a pixel is of an object where their
+    sum is above each of the others, or for bands of distance at least `threshold`, and then of the
+    most probable one.
     """
     dtype: np.dtype[Any] = np.min_scalar_type(len(probabilities) - 1)
-    if len(probabilities) == 2:
-        chosen = probabilities[positive] >= lowest_stored(threshold, probabilities.dtype)
-        return np.asarray(chosen if positive else ~chosen).astype(dtype)
-    if positive > 1:
-        others = probabilities[:positive]
-        inside = object_probability(probabilities, positive) > others.max(axis=0)
-        own = _first_largest(probabilities[positive:], dtype) + dtype.type(positive)
-        return np.where(inside, own, _first_largest(others, dtype))
-    return _first_largest(probabilities, dtype)
+    first, several = object_class(target), meaning_of(target).several
+    if has_threshold(target, classes=len(probabilities)):
+        lowest = lowest_stored(threshold, probabilities.dtype)
+        inside = object_probability(probabilities, target) >= lowest
+        if not several:
+            return np.asarray(inside if first else ~inside).astype(dtype)
+    elif several:
+        inside = object_probability(probabilities, target) > probabilities[:first].max(axis=0)
+    else:
+        return _first_largest(probabilities, dtype)
+    own = _first_largest(probabilities[first:], dtype) + dtype.type(first)
+    return np.where(inside, own, _first_largest(probabilities[:first], dtype))
 
 
 def _first_largest(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -193,16 +198,16 @@ def lowest_stored(threshold: float, dtype: np.dtype[Any]) -> float:
 
 
 def stored_and_classes(
-    probabilities: NDArray[np.float32], dtype: np.dtype[Any], *, threshold: float, positive: int
+    probabilities: NDArray[np.float32], dtype: np.dtype[Any], *, threshold: float, target: str
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return what is stored of probabilities (K, Y, X): in `dtype`, and the classes.
 
-    Of two classes it is decided by what is stored, so that it can be decided again; the most
-    probable of several may lead by less than is stored.
+    Where there is a threshold it is decided by what is stored, so that it can be decided again; the
+    most probable of several classes may lead by less than is stored.
     """
     kept = stored(probabilities, dtype)
-    judged = kept if len(kept) == 2 else probabilities
-    return kept, to_classes(judged, threshold=threshold, positive=positive)
+    judged = kept if has_threshold(target, classes=len(kept)) else probabilities
+    return kept, to_classes(judged, threshold=threshold, target=target)
 
 
 def predict_array(

@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from unetkit.arrays.instances import has_instances
 from unetkit.errors import InputError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models.decision import default_decision, joint_decision
@@ -48,7 +47,7 @@ def common_header(paths: Sequence[str], headers: Sequence[ModelHeader]) -> Model
 
 def usual_decision(header: ModelHeader) -> Decision:
     """Return the decision of a model that brings none."""
-    return default_decision(classes=len(header.class_names), objects=has_instances(header.target))
+    return default_decision(header.target, classes=len(header.class_names))
 
 
 def _said(value: object) -> str:

@@ -20,6 +20,7 @@ _FEW = 5
 _TARGETS = {
     "foreground": "each object apart, as foreground with gaps between those that touch",
     "foreground+boundary": "each object apart, by its interior and its boundary",
+    "foreground+distance": "each object apart, by how deep inside of it each pixel is",
     "boundary": "each object apart, by the boundaries between them",
     "classes": "a class for each pixel",
 }

@@ -15,15 +15,15 @@ import numpy as np
 
 from unetkit.arrays.components import components, sizes_and_first_pixels
 from unetkit.arrays.instances import (
+    elevation,
     foreground_of,
     grow,
     growth_of,
     has_instances,
     instances,
-    object_class,
-    object_probability,
     separate,
 )
+from unetkit.arrays.targets import has_threshold, meaning_of
 from unetkit.models.decision import Decision, default_decision
 from unetkit.models.inference import stored, to_classes
 from unetkit.scores.contingency import from_labels
@@ -49,6 +49,8 @@ GROWN = 4
 # probability on, and what share of the usual true object they have at least.
 PARTED = 2
 SEED_LEVELS, SEED_SHARE = (0.7, 0.8, 0.9, 0.95), 1 / 32
+# The same of expected distances, of which a network is rarely sure.
+DISTANCE_LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 # Least sizes are a root of 2 apart, up to the size of the usual true object.
 SMALLEST = 4
 # So many images are units of their own; of fewer, each is cut into so many places a side.
@@ -77,9 +79,16 @@ class HeldOutMap:
     enlarge: Callable[[Array], Array] | None = None
 
     @classmethod
-    def of(cls, probabilities: Array, truth: Array, ignore: Array | None = None) -> HeldOutMap:
-        """Take probabilities as a prediction stores them, by which it decides about two classes."""
-        if len(probabilities) == 2:
+    def of(
+        cls,
+        probabilities: Array,
+        truth: Array,
+        ignore: Array | None = None,
+        *,
+        target: str = "classes",
+    ) -> HeldOutMap:
+        """Take probabilities as a prediction stores them, where it decides by these."""
+        if has_threshold(target, classes=len(probabilities)):
             probabilities = stored(probabilities, np.dtype(np.uint8))
         return cls(probabilities, truth, ignore)
 
@@ -178,7 +187,7 @@ def rounds(target: str) -> int:
 
 def has_choice(target: str, *, classes: int) -> bool:
     """Say whether there is anything to decide: class maps of three and more have nothing."""
-    return bool(default_decision(classes=classes, objects=has_instances(target)).numbers)
+    return bool(default_decision(target, classes=classes).numbers)
 
 
 def fit_decision(
@@ -195,7 +204,7 @@ def fit_decision(
     `advance` is called after each map of each of the `rounds`.
     """
     classes = len(maps[0].probabilities)
-    usual = default_decision(classes=classes, objects=has_instances(target))
+    usual = default_decision(target, classes=classes)
     search = _Search(maps, target, usual, advance)
     tally = search.tally()
     first = tally.settings.index(search.usual)
@@ -222,18 +231,31 @@ def fit_decision(
 
 def best_score(maps: Sequence[HeldOutMap], *, target: str) -> float:
     """Score maps with the best of a few thresholds and any least size, quickly."""
-    usual = default_decision(classes=len(maps[0].probabilities), objects=has_instances(target))
+    usual = default_decision(target, classes=len(maps[0].probabilities))
     search = _Search(maps, target, usual, lambda: None)
     thresholds = (None,) if usual.threshold is None else FEW_THRESHOLDS
-    return float(search.over([Setting(one, usual.grow, None) for one in thresholds]).scores().max())
+    return float(search.over([search.way(threshold=one) for one in thresholds]).scores().max())
 
 
 def score_decision(maps: Sequence[HeldOutMap], decision: Decision, *, target: str) -> float:
     """Score a decision on maps as `fit_decision` does."""
-    usual = default_decision(classes=len(maps[0].probabilities), objects=has_instances(target))
-    numbers: dict[str, Any] = {**usual.numbers, **decision.numbers}
-    setting = Setting(*(numbers.get(name) for name in Setting._fields))
-    return _Search(maps, target, usual, lambda: None).score(setting)
+    usual = default_decision(target, classes=len(maps[0].probabilities))
+    return _Search(maps, target, usual, lambda: None).score(_setting(decision, usual))
+
+
+def decided(probabilities: Array, decision: Decision, *, target: str) -> Array:
+    """Return the objects of probabilities (K, Y, X) that a decision finds, (Y, X)."""
+    usual = default_decision(target, classes=len(probabilities))
+    return _found(probabilities, _setting(decision, usual), target)
+
+
+def _setting(decision: Decision, usual: Decision) -> Setting:
+    """Complete a decision by the usual one; a watershed is its own alone."""
+    own = usual.numbers if not decision.numbers else {}
+    numbers: dict[str, Any] = {**own, **decision.numbers}
+    for name in ("threshold", "min_size", "grow"):
+        numbers.setdefault(name, getattr(usual, name))
+    return Setting(*(numbers.get(name) for name in Setting._fields))
 
 
 def score_places(
@@ -244,9 +266,8 @@ def score_places(
     A place is an image, or where there are few of them a part of one. The score of any places is
     the mean over K of the sum of parts over that of wholes.
     """
-    usual = default_decision(classes=len(maps[0].probabilities), objects=has_instances(target))
-    numbers: dict[str, Any] = {**usual.numbers, **decision.numbers}
-    setting = Setting(*(numbers.get(name) for name in Setting._fields))
+    usual = default_decision(target, classes=len(maps[0].probabilities))
+    setting = _setting(decision, usual)
     search = _Search(maps, target, usual, lambda: None)
     side = 1 if len(maps) >= MANY else PLACES
     found = [search.by_place(one, setting, _Places(one.truth.shape, side)) for one in maps]
@@ -265,7 +286,11 @@ class _Search:
 
     @property
     def usual(self) -> Setting:
-        return Setting(self.decision.threshold, self.decision.grow, self.decision.min_size)
+        return Setting(*(getattr(self.decision, name) for name in Setting._fields))
+
+    def way(self, **numbers: Any) -> Setting:
+        """Return the usual setting with other numbers, of any least size."""
+        return self.usual._replace(min_size=None, **numbers)
 
     @cached_property
     def sizes(self) -> Array:
@@ -300,7 +325,7 @@ class _Search:
     def tally(self) -> Tally:
         """Add up the sums of all settings that are tried: first thresholds, then growths."""
         thresholds = (None,) if self.usual.threshold is None else THRESHOLDS
-        tally = self.over([Setting(one, self.usual.grow, None) for one in thresholds])
+        tally = self.over([self.way(threshold=one) for one in thresholds])
         if self.usual.grow is None:
             return tally
         others = [each for each in GROWTHS if each != self.usual.grow]
@@ -314,8 +339,11 @@ class _Search:
         """List what a watershed may do with what is found so."""
         usual = float(np.median(self.sizes)) if self.objects else 0.0
         size = max(1, round(usual * SEED_SHARE))
-        above = [level for level in SEED_LEVELS if level > (way.threshold or 0.5)]
-        return [way._replace(seed_level=level, seed_size=size) for level in above]
+        levels = [level for level in SEED_LEVELS if level > (way.threshold or 0.5)]
+        if meaning_of(self.target).bands:
+            levels = list(DISTANCE_LEVELS)
+        ways = [way._replace(seed_level=level, seed_size=size) for level in levels]
+        return [one for one in ways if one != way]
 
     def over(self, ways: Sequence[Setting]) -> Tally:
         """Add up the sums of settings with every least size."""
@@ -346,7 +374,7 @@ class _Search:
         for way in ways:
             ungrown = way._replace(grow=None)
             if ungrown != known[0]:
-                classes, labels, count = _objects(one, ungrown, self.target)
+                classes, labels, count = _objects(one.probabilities, ungrown, self.target)
                 within = growth_of(classes, self.target)
                 sizes, first = sizes_and_first_pixels(labels, count)
                 found = _Side(np.arange(1, count + 1, dtype=np.uint64), places.of(first))
@@ -383,14 +411,7 @@ class _Search:
 
     def _found(self, one: HeldOutMap, setting: Setting) -> Array:
         """Return the objects that a prediction would have."""
-        classes, *parted = _objects(one, setting, self.target)
-        predicted = instances(
-            classes,
-            self.target,
-            min_size=setting.min_size or 0,
-            distance=setting.grow or 0,
-            parted=parted,
-        )
+        predicted = _found(one.probabilities, setting, self.target)
         return predicted if one.enlarge is None else one.enlarge(predicted)
 
     def by_place(self, one: HeldOutMap, setting: Setting, places: _Places) -> tuple[Array, Array]:
@@ -435,15 +456,27 @@ class _Places:
         return np.asarray(rows * self.side + columns)
 
 
-def _objects(one: HeldOutMap, way: Setting, target: str) -> tuple[Array, Array, int]:
+def _objects(probabilities: Array, way: Setting, target: str) -> tuple[Array, Array, int]:
     """Return the classes of a map, its objects before they grow, and their number."""
-    positive, threshold = object_class(target), 0.5 if way.threshold is None else way.threshold
-    classes = to_classes(one.probabilities, threshold=threshold, positive=positive)
+    threshold = 0.5 if way.threshold is None else way.threshold
+    classes = to_classes(probabilities, threshold=threshold, target=target)
     mask = foreground_of(classes, target)
     if way.seed_level is None:
         return classes, *components(mask)
     seeds: dict[str, Any] = {"seed_level": way.seed_level, "seed_size": way.seed_size or 0}
-    return classes, *separate(object_probability(one.probabilities, positive), mask, **seeds)
+    return classes, *separate(elevation(probabilities, target), mask, **seeds)
+
+
+def _found(probabilities: Array, setting: Setting, target: str) -> Array:
+    """Return the objects that a prediction would have."""
+    classes, *parted = _objects(probabilities, setting, target)
+    return instances(
+        classes,
+        target,
+        min_size=setting.min_size or 0,
+        distance=setting.grow or 0,
+        parted=parted,
+    )
 
 
 @dataclass(frozen=True, eq=False)

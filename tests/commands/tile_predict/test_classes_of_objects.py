@@ -36,7 +36,7 @@ def classed(kit, slide, tmp_path, monkeypatch):
     ],
 )
 def test_a_pixel_is_of_an_object_where_its_classes_together_are_most_probable(probability, chosen):
-    found = to_classes(np.array(probability, np.float32)[:, None, None], positive=2)
+    found = to_classes(np.array(probability, np.float32)[:, None, None], target=TARGET)
     assert (found.tolist(), found.dtype) == ([[chosen]], np.uint8)
 
 
@@ -81,7 +81,7 @@ def test_a_watershed_parts_them_by_the_sum_of_their_classes(classed):
     seeds = {"seed_level": 0.58, "seed_size": 2}
     tile_predict(classed, output="p.zarr", tile=16, separate="watershed", **seeds, **HOW)
     made, probabilities, classes, ids = read("p.zarr")
-    inside = object_probability(probabilities, 2)
+    inside = object_probability(probabilities, TARGET)
     parted = separate(inside, classes >= 2, **seeds)
     np.testing.assert_array_equal(ids, instances(classes, TARGET, parted=parted))
     assert read_object_classes(made).numbers.tolist() == voted(probabilities, ids).tolist()

@@ -21,6 +21,7 @@ TILED = {"tile": 16, "precision": "exact", "scheduler": "sync"}
 MADE, FRESH = "slide.prediction.zarr", "fresh.zarr"
 INSIDE = ("inside", "boundary")
 THREE = ("background", "interior", "boundary")
+BANDS = ("background", "rim", "middle", "core")
 
 
 def without_origin(document):
@@ -117,6 +118,8 @@ def test_what_was_left_out_is_so_again(kit, slide):
     [
         (INSIDE, "boundary", {"threshold": 0.46}),
         (THREE, "foreground+boundary", {"grow": 2, "min_size": 3}),
+        (BANDS, "foreground+distance", {"threshold": 0.7, "seed_level": 0.4, "seed_size": 2}),
+        (BANDS, "foreground+distance", {"separate": "components", "grow": 0}),
         (("background", "myelin", "axon"), "classes", {"pixel_size": "1um"}),
         (("background", "myelin"), "classes", {"threshold": 0.53}),
     ],

@@ -160,15 +160,15 @@ def two_cells(folder, target):
         f"{folder}/p", "classes", shape=(48, 64), axes="yx", dtype="u1", chunk=16
     )
     classes.write(0, 0, 0, np.where(cell >= 128, positive, 1 - positive).astype(np.uint8))
-    return data, classes, positive
+    return data, classes
 
 
 @pytest.mark.parametrize("target", ["foreground", "boundary"])
 @pytest.mark.parametrize("tile", [16, 32, 64])
 def test_two_cells_with_a_bridge_of_one_pixel_are_two(tmp_path, target, tile):
-    data, classes, positive = two_cells(tmp_path, target)
+    data, classes = two_cells(tmp_path, target)
     found = {}
-    for separation in (None, Separation(data, positive, seed_level=0.9, seed_size=20)):
+    for separation in (None, Separation(data, seed_level=0.9, seed_size=20)):
         work = create_image(
             f"{tmp_path}/work{separation is None}", shape=(48, 64), axes="yx", dtype="u4", chunk=16
         )

@@ -396,7 +396,7 @@ def maps(seed, *, lost=0.0, count=3):
 @pytest.mark.parametrize("target", ["foreground", "classes"])
 def test_places_add_up_to_the_score_of_the_whole(count, target):
     some = maps(3, lost=0.3, count=count)
-    decision = default_decision(classes=2, objects=target != "classes")
+    decision = default_decision(target, classes=2)
     parts, wholes = score_places(some, decision, target=target)
     assert len(parts) == (count if count >= 8 else 16 * count)
     told = (parts.sum(axis=0) / wholes.sum(axis=0)).mean()
@@ -407,7 +407,7 @@ def test_mean_dice_of_several_classes_is_that_of_numpy():
     rng = np.random.default_rng(0)
     truth, said = rng.integers(0, 3, (2, 30, 40))
     chances = np.eye(3, dtype=np.float32)[said].transpose(2, 0, 1)
-    decision = default_decision(classes=3, objects=False)
+    decision = default_decision("classes", classes=3)
     parts, wholes = score_places([HeldOutMap(chances, truth)], decision, target="classes")
     dice = [
         2 * ((said == k) & (truth == k)).sum() / ((said == k).sum() + (truth == k).sum())

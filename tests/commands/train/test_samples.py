@@ -43,7 +43,9 @@ def touching(path, *, side=90, ignore=None):
     return str(path)
 
 
-@pytest.mark.parametrize("target", ["foreground", "foreground+boundary", "boundary"])
+@pytest.mark.parametrize(
+    "target", ["foreground", "foreground+boundary", "foreground+distance", "boundary"]
+)
 def test_boxes_of_targets_and_computed_weights_are_those_of_the_whole_plane(tmp_path, target):
     url = touching(tmp_path / "data.zarr")
     found = prepare(url, target)["a"]

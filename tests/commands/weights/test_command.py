@@ -137,7 +137,9 @@ def test_ignored_pixels_weigh_nothing_and_are_not_counted(tmp_path):
     assert (found[ignore == 0] > 0).all()
 
 
-@pytest.mark.parametrize("target", ["foreground", "foreground+boundary", "boundary"])
+@pytest.mark.parametrize(
+    "target", ["foreground", "foreground+boundary", "foreground+distance", "boundary"]
+)
 @pytest.mark.parametrize("value", [0, 1])
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_no_cell_and_no_background_are_defined(tmp_path, target, value, preset):

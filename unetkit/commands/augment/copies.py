@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +18,10 @@ from unetkit.arrays.deformation import (
     grid_lines,
     sampler,
 )
-from unetkit.arrays.targets import TARGETS, target_names
+from unetkit.arrays.targets import OF_IDS, meaning_of, target_names
 from unetkit.arrays.weight_map import stored_balance, stored_preset
 from unetkit.engine.block_io import fit_image
-from unetkit.engine.label_tiles import TileJob, tile_weights
+from unetkit.engine.label_tiles import TileJob, context_of, survey_depths, tile_weights
 from unetkit.errors import InputError
 from unetkit.geometry.tiles import cover
 from unetkit.storage.image_file import AXES
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.arrays.resampling import Box
-    from unetkit.arrays.weight_map import Preset
     from unetkit.storage.datasets import Dataset, DatasetWriter, Sample
     from unetkit.storage.planes import PlaneArray
 
@@ -77,8 +76,8 @@ def make_copy(copy: Copy) -> None:
             parts = maker.make(plane, (tile.y0, tile.y1, tile.x0, tile.x1))
             for name, block in parts.items():
                 outputs[name].write(plane, tile.y0, tile.x0, block)
-        if weighing is not None:
-            _weigh(plane, outputs, weighing)
+    if weighing is not None:
+        _weigh(outputs, weighing)
 
 
 def _weighing(copy: Copy) -> dict[str, Any] | None:
@@ -91,7 +90,7 @@ def _weighing(copy: Copy) -> dict[str, Any] | None:
     if copy.deformation is None or sample.weights is None or sample.label_kind is None:
         return None
     target, preset = str(stored.get("target")), stored_preset(stored)
-    fits = ("classes",) if sample.label_kind == "classes" else TARGETS[:3]
+    fits = ("classes",) if sample.label_kind == "classes" else OF_IDS
     if target not in fits or preset is None:
         return None
     balance = stored_balance(stored, target_names(target, sample.class_names))
@@ -102,14 +101,17 @@ def _weighing(copy: Copy) -> dict[str, Any] | None:
     return {"target": target, "preset": preset, "balance": balance or ()}
 
 
-def _weigh(plane: int, outputs: dict[str, PlaneArray], weighing: dict[str, Any]) -> None:
+def _weigh(outputs: dict[str, PlaneArray], weighing: dict[str, Any]) -> None:
     """Weigh the labels of a copy, which are written, as the command `weights` would."""
-    labels = outputs["classes" if weighing["target"] == "classes" else "instances"]
-    preset: Preset = weighing["preset"]
-    for tile in cover(labels.height, labels.width, tile=TILE, overlap=preset.halo):
-        job = TileJob(
-            labels=labels, ignore=outputs.get("ignore"), plane=plane, tile=tile, **weighing
-        )
+    target: str = weighing["target"]
+    labels = outputs["classes" if target == "classes" else "instances"]
+    ignore = outputs.get("ignore")
+    overlap = context_of(target, weighing["preset"])
+    if meaning_of(target).bands:
+        labels = survey_depths(labels, ignore, target=target, scheduler="sync")
+    tiles = cover(labels.height, labels.width, tile=TILE, overlap=overlap)
+    for plane, tile in product(range(labels.planes), tiles):
+        job = TileJob(labels=labels, ignore=ignore, plane=plane, tile=tile, **weighing)
         outputs["weights"].write(plane, tile.y0, tile.x0, tile_weights(job))
 
 

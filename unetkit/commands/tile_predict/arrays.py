@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from unetkit.arrays.instances import has_instances, object_class
+from unetkit.arrays.instances import has_instances
 from unetkit.arrays.uncertainty import LEVELS
 from unetkit.commands.tile_predict.blocks import (
     ImageTask,
@@ -560,7 +560,6 @@ class _ArrayJob:
         if options.separate == "watershed":
             separation = Separation(
                 task.probabilities,
-                positive=task.positive,
                 seed_level=options.seed_level,
                 seed_size=options.seed_size,
             )
@@ -611,7 +610,7 @@ class _ArrayJob:
             uncertainty=unsure,
             normalizations=plan.normalizations[0],
             threshold=plan.options.threshold,
-            positive=object_class(plan.model.header.target),
+            target=plan.model.header.target,
             nonfinite=plan.options.nonfinite,
         )
 

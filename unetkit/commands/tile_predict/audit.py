@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unetkit.arrays.boxes import read_tile
-from unetkit.arrays.instances import object_probability
+from unetkit.arrays.instances import object_class, object_probability
+from unetkit.arrays.targets import has_threshold, meaning_of
 from unetkit.commands.tile_predict.averaging import ReadBox
 from unetkit.commands.tile_predict.blocks import ImageTask, job_key, normalized
 from unetkit.commands.tile_predict.precision import FLIPS
@@ -159,7 +160,7 @@ def audit_window(job: AuditJob) -> Compared:
     predictor = replace(inference.predictor(), on_logits=on_logits)
     (again,) = predictor.probabilities([ReadBox(blocks, tile, shape)])
     kind = task.probabilities.dtype
-    _, classes = stored_and_classes(again, kind, threshold=task.threshold, positive=task.positive)
+    _, classes = stored_and_classes(again, kind, threshold=task.threshold, target=task.target)
     box = (job.plane, tile.y0, tile.y1, tile.x0, tile.x1)
     asked = np.ones(classes.shape, bool)
     for empty in job.left_out:
@@ -171,7 +172,7 @@ def audit_window(job: AuditJob) -> Compared:
     tolerance = 0.0 if exact else CLOSE * max(largest)
     gap = _gap(task.probabilities.read(*box), again, exact=exact) * asked
     flipped = (task.classes.read(*box) != classes) & asked
-    lead = _lead(again, kind, threshold=task.threshold, positive=task.positive)
+    lead = _lead(again, kind, threshold=task.threshold, target=task.target)
     return Compared(
         pixels=int(asked.sum()),
         largest_difference=float(gap.max(initial=0)),
@@ -193,23 +194,29 @@ def _gap(there: NDArray[Any], again: NDArray[np.float32], *, exact: bool) -> NDA
 
 
 def _lead(
-    probabilities: NDArray[np.float32], kind: np.dtype[Any], *, threshold: float, positive: int
+    probabilities: NDArray[np.float32], kind: np.dtype[Any], *, threshold: float, target: str
 ) -> NDArray[np.float32]:
     """Return by how much the class of each pixel wins; `kind` is the type of stored ones."""
-    if len(probabilities) == 2:
+    first, several = object_class(target), meaning_of(target).several
+    has_edge = has_threshold(target, classes=len(probabilities))
+    if not has_edge and not several:
+        return _first_lead(probabilities)
+    inside = object_probability(probabilities, target)
+    if has_edge:
         # What is stored as uint8 is rounded before it is decided about.
         lowest = lowest_stored(threshold, kind)
         edge = (lowest - 0.5) / 255 if kind == np.uint8 else lowest
-        return np.asarray(np.abs(probabilities[positive] - np.float32(edge)))
-    if positive > 1:
-        inside = object_probability(probabilities, positive)[None]
-        lead = _first_lead(np.concatenate([probabilities[:positive], inside]))
-        classes = to_classes(probabilities, positive=positive)
-        if len(probabilities) == positive + 1:
-            return lead
-        own = _first_lead(probabilities[positive:])
-        return np.where(classes >= positive, np.minimum(lead, own), lead)
-    return _first_lead(probabilities)
+        lead = np.asarray(np.abs(inside - np.float32(edge)))
+    else:
+        lead = _first_lead(np.concatenate([probabilities[:first], inside[None]]))
+    if not several or len(probabilities) == first + 1:
+        return lead
+    own = _first_lead(probabilities[first:])
+    if has_edge and kind == np.uint8:
+        # Both may be rounded the other way.
+        own = np.maximum(own - np.float32(1 / 255), 0)
+    classes = to_classes(probabilities, threshold=threshold, target=target)
+    return np.where(classes >= first, np.minimum(lead, own), lead)
 
 
 def _first_lead(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

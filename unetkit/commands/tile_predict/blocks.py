@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from unetkit.arrays.boxes import read_tile
+from unetkit.arrays.instances import object_class
 from unetkit.arrays.uncertainty import stored_disagreement
 from unetkit.commands.tile_predict.averaging import Predictor, ReadBox
 from unetkit.commands.tile_predict.ensemble import compute_slots, load_model, use_threads
@@ -124,7 +125,7 @@ class ImageTask:
     classes: PlaneArray
     normalizations: tuple[Normalization, ...]  # one for each network
     threshold: float  # as for `to_classes`
-    positive: int  # the class of objects, likewise
+    target: str  # likewise
     nonfinite: Literal["error", "fill"]  # what to do about NaN and Inf in the image
     skip_below: float | None = None  # tiles that are darker everywhere are left out
     mask: Mask | None = None  # tiles that it does not cover are left out
@@ -244,7 +245,7 @@ def _background(job: TileJob) -> Result:
     task = job.task
     kinds = tuple(array.dtype for array in task.arrays)
     # Objects of the target `boundary` are what is inside, its first class.
-    background = 0 if task.positive else 1
+    background = 0 if object_class(task.target) else 1
     classes = task.probabilities.channel_count
     return background_result(job.tile, classes=classes, background=background, kinds=kinds)
 
@@ -281,7 +282,7 @@ def _compute(varied: Sequence[_Read], *, batch: int) -> Iterator[Result]:
 def _as_stored(task: ImageTask, seen: NDArray[np.float32]) -> Result:
     kind, more = task.probabilities.dtype, task.uncertainty is not None
     found = stored_and_classes(
-        seen[:-1] if more else seen, kind, threshold=task.threshold, positive=task.positive
+        seen[:-1] if more else seen, kind, threshold=task.threshold, target=task.target
     )
     return (*found, stored_disagreement(seen)) if more else found
 
@@ -298,7 +299,7 @@ def _copy(one: _Read, *, batch: int) -> tuple[Result, bool]:
         # At an edge of the image there are fewer windows.
         windows = averaging.layout(tile, shape=(task.data.height, task.data.width))
     key = (
-        (task.inference, task.threshold, task.positive, task.probabilities.dtype),
+        (task.inference, task.threshold, task.target, task.probabilities.dtype),
         (windows, one.blocks[0].shape, one.values),
     )
     alone = replace(one, job=replace(one.job, tile=whole))

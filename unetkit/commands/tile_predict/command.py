@@ -265,17 +265,18 @@ def tile_predict(
     probabilities : {"uint8", "float32"}
         How class probabilities are stored; uint8 holds 0 to 255.
     threshold : float, optional
-        Probability from which it is foreground, with two classes. This and the next five are fitted
-        by training, or by ``unetkit tune``, and remembered by the model.
+        Probability from which it is foreground, with two classes or with distances. This and the
+        next five are fitted by training, or by ``unetkit tune``, and remembered by the model.
     grow : int, optional
         Pixels by which objects grow into the gaps that were cut between them for training.
     min_size : int, optional
         Drop objects of fewer pixels than this, before they grow.
     separate : {"components", "watershed"}, optional
         What is one object: all that touches, or what a watershed of the probabilities floods from
-        one seed, which parts cells that touch.
+        one seed, which parts cells that touch; a model of distances does so by itself.
     seed_level : float, optional
-        Probability from which pixels are seeds of a watershed; what has none of them stays whole.
+        Probability, or expected distance, from which pixels are seeds of a watershed; what has none
+        of them stays whole.
     seed_size : int, optional
         Pixels that a seed has at least.
     skip_below : float, optional

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from unetkit.arrays.normalization import Normalization
+from unetkit.arrays.targets import has_threshold
 from unetkit.commands.tile_predict.blocks import TileDone, tile_checksum
 from unetkit.commands.tile_predict.ensemble import common_value
 from unetkit.commands.tile_predict.magnification import MODEL_SIZE
@@ -264,9 +265,9 @@ def take_over(one: TakeOverJob) -> TileDone | None:
     if task.uncertainty is not None and not _shared(uncertainty, task.uncertainty):
         return None
     if not _shared(decided, task.classes):
-        if task.probabilities.channel_count != 2:
+        if not has_threshold(task.target, classes=task.probabilities.channel_count):
             return None  # what is stored does not tell which of several was the most probable
         kept = task.probabilities.read(job.plane, tile.y0, tile.y1, tile.x0, tile.x1)
-        classes = to_classes(kept, threshold=task.threshold, positive=task.positive)
+        classes = to_classes(kept, threshold=task.threshold, target=task.target)
         write_tile(task.classes, job.plane, tile, classes)
     return TileDone(tile_checksum(job), 0, left_out=one.left_out)

@@ -16,14 +16,15 @@ from unetkit.arrays.boxes import inside
 from unetkit.arrays.components import components
 from unetkit.arrays.instances import (
     BlockSummary,
+    elevation,
     foreground_of,
     grow,
     growth_of,
     merge_across_blocks,
     object_class,
-    object_probability,
     summarize,
 )
+from unetkit.arrays.targets import meaning_of
 from unetkit.arrays.watershed import FloodExchange, arrivals, heights_and_seeds, watershed
 from unetkit.engine.block_io import write_tile
 from unetkit.engine.jobs import run_jobs
@@ -114,8 +115,7 @@ class Separation:
     """Where the heights and the seeds of a watershed come from."""
 
     probabilities: PlaneArray  # is read
-    positive: int  # the channel of objects, or the first of several
-    seed_level: float  # seeds are at least so probable
+    seed_level: float  # seeds are at least so high
     seed_size: int  # and have at least so many pixels
 
 
@@ -138,8 +138,8 @@ class FloodJob:
         """Read heights, objects and seeds, as a watershed takes them."""
         mask = self.job.foreground()
         found = self.separation.probabilities.read(*self.job.box)
-        probability = object_probability(found, self.separation.positive)
-        heights, seeds = heights_and_seeds(probability, self.separation.seed_level)
+        height = elevation(found, self.job.target)
+        heights, seeds = heights_and_seeds(height, self.separation.seed_level)
         seeds &= mask
         return heights, mask, seeds if self.sown is None else self.sown[components(seeds)[0]]
 
@@ -360,7 +360,7 @@ def number_objects(
     summaries = found.components() if separation is None else found.basins(separation)
     joined = merge_across_blocks(summaries, grid=found.grid, min_size=min_size)
     first = object_class(target)
-    classed = probabilities if first > 1 else None
+    classed = probabilities if meaning_of(target).classed else None
     objects = Objects(classes, provisional, create(joined.ids.dtype), target, grow, classed, first)
     count = 0 if classed is None else classed.channel_count - first
     sums = np.zeros((joined.count + 1, count), np.int64)

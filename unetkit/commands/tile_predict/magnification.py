@@ -160,7 +160,7 @@ class Magnified:
     to_classes: PlaneArray
     to_instances: PlaneArray | None
     threshold: float
-    positive: int  # the class of objects, as for `to_classes`
+    target: str  # as for `to_classes`
     uncertainty: RescaledPlanes | None = None  # is read and written, where it was asked for
     to_uncertainty: PlaneArray | None = None
 
@@ -191,7 +191,7 @@ def magnify_block(job: MagnifyJob) -> NDArray[Any] | None:
     if kind == np.uint8:
         found /= 255
     stored, classes = stored_and_classes(
-        found, kind, threshold=shared.threshold, positive=shared.positive
+        found, kind, threshold=shared.threshold, target=shared.target
     )
     write_tile(shared.to_probabilities, job.plane, block, stored)
     write_tile(shared.to_classes, job.plane, block, classes)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 import numpy as np
 
 from unetkit.arrays.instances import has_instances
+from unetkit.arrays.targets import has_threshold
 from unetkit.arrays.watershed import SEED_LEVEL, SEED_SIZE, check_seed_level
 from unetkit.commands.tile_predict.averaging import SYMMETRIES, Merge, Tta
 from unetkit.commands.tile_predict.ensemble import common_value
@@ -143,7 +144,8 @@ class PredictOptions:
                 "merge must be crop for models without a halo, whose windows meet without overlap, "
                 "got gaussian; leave it out"
             )
-        if self.threshold != 0.5 and len(header.class_names) != 2:
+        decides = has_threshold(header.target, classes=len(header.class_names))
+        if self.threshold != 0.5 and not decides:
             raise UsageError(
                 f"threshold must be left out for a model of {len(header.class_names)} classes, got "
                 f"{self.threshold}; the most probable class is taken"
@@ -175,9 +177,10 @@ class PredictOptions:
 
     def decided(self, header: ModelHeader, *, asked: Mapping[str, Any]) -> PredictOptions:
         """Take of the model how it decides where that was not asked for."""
-        own: dict[str, Any] = header.decision.numbers if header.decision else {}
+        usual = usual_decision(header)
+        own: dict[str, Any] = (header.decision or usual).numbers
         # A number that the target has no choice of decides nothing.
-        choices = {*usual_decision(header).numbers}
+        choices = {*usual.numbers}
         if has_instances(header.target):
             own = {**own, "separate": "watershed" if "seed_level" in own else "components"}
             choices.add("separate")

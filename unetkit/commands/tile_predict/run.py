@@ -133,7 +133,7 @@ class PredictionRun:
             classes=output.classes(),
             normalizations=output.normalizations,
             threshold=self.plan.options.threshold,
-            positive=object_class(self.plan.model.header.target),
+            target=self.plan.model.header.target,
             nonfinite=self.plan.options.nonfinite,
             skip_below=self.plan.options.skip_below,
             mask=self._mask(),
@@ -367,7 +367,7 @@ class PredictionRun:
             classes,
             None if dtype is None else published.instances().create(dtype, listed=True),
             threshold=task.threshold,
-            positive=task.positive,
+            target=task.target,
             uncertainty=None if unsure is None else see(unsure, exact=False),
             to_uncertainty=published.uncertainty(),
         )
@@ -378,7 +378,6 @@ class PredictionRun:
             return None
         return Separation(
             output.probabilities(),
-            positive=object_class(self.plan.model.header.target),
             seed_level=options.seed_level,
             seed_size=options.seed_size,
         )

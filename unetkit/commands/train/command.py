@@ -227,8 +227,8 @@ def train(
         As many steps as fit: ``90s``, ``20m``, ``1h``; planned by the pace of the first 20 steps,
         and anew after each validation, unless the precision is exact.
     target : str, optional
-        What to learn: foreground, foreground+boundary, boundary or classes; or classes+boundary,
-        objects of several classes.
+        What to learn: foreground, foreground+boundary, foreground+distance, boundary or classes;
+        or classes+boundary, objects of several classes.
     init : str, optional
         A model file to begin with, also for other channels or classes: its first and last layer
         are adapted. It is kept where no step does better.

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.arrays.instances import has_instances
 from unetkit.commands.train.mixing import SIDES
 from unetkit.errors import CheckError
 from unetkit.models.decision import default_decision
@@ -180,9 +179,7 @@ def compare(
 
 def _sums(maps: Sequence[HeldOutMap], decision: Decision | None, *, target: str) -> Sums:
     """Add up what a decision scores, place by place, so that places can be drawn anew."""
-    known = decision or default_decision(
-        classes=len(maps[0].probabilities), objects=has_instances(target)
-    )
+    known = decision or default_decision(target, classes=len(maps[0].probabilities))
     parts, wholes = score_places(maps, known, target=target)
     terms = parts.shape[1]
 

@@ -183,8 +183,8 @@ def curve(
     loss : str, optional
         What to make small, such as ``unet+0.5*dice``.
     target : str, optional
-        What to learn: foreground, foreground+boundary, boundary or classes; or classes+boundary,
-        objects of several classes.
+        What to learn: foreground, foreground+boundary, foreground+distance, boundary or classes;
+        or classes+boundary, objects of several classes.
     init : str, optional
         A model file that each training begins with.
     seed : int

@@ -9,7 +9,7 @@ import numpy as np
 
 from unetkit.arrays.instances import has_instances, object_class
 from unetkit.arrays.normalization import METHODS
-from unetkit.arrays.targets import TARGETS, check_target, default_target, target_names
+from unetkit.arrays.targets import TARGETS, check_target, default_target, meaning_of, target_names
 from unetkit.arrays.weight_map import PRESETS, class_weights
 from unetkit.engine.label_tiles import (
     CLASSES,
@@ -18,6 +18,7 @@ from unetkit.engine.label_tiles import (
     TileJob,
     TileJobs,
     count_tile,
+    measured,
 )
 from unetkit.errors import InputError, UsageError
 from unetkit.geometry.tiles import Tile, cover
@@ -184,8 +185,6 @@ def _network(
 
 # Of the weights that are computed where a dataset has none.
 PRESET = PRESETS["paper2015"]
-# A gap is cut by looking at the eight neighbours, and a boundary by looking at those of the gap.
-CONTEXT = 2
 
 
 @dataclass(frozen=True)
@@ -241,7 +240,8 @@ class LearningTask:
             for part in cover(region.height, region.width, tile=TILE):
                 start = region.y0 + part.y0, region.x0 + part.x0
                 stop = region.y0 + part.y1, region.x0 + part.x1
-                seen = (*(v - CONTEXT for v in start), *(v + CONTEXT for v in stop))
+                context = meaning_of(self.target).context
+                seen = (*(v - context for v in start), *(v + context for v in stop))
                 job = TileJob(
                     sample.labels(),
                     ignore=sample.ignore,
@@ -307,12 +307,13 @@ def choose_task(dataset: Dataset, target: str | None, progress: Progress) -> Lea
     if unlabelled:
         warn(progress, f"{unlabelled} of {len(dataset.samples)} samples have no labels; left out.")
     chosen = _target(samples, target)
-    if chosen == "classes+boundary":
+    if meaning_of(chosen).classed:
         of_objects = _object_class_names(samples)
         samples = tuple(map(_classified, samples))
         names = target_names(chosen, of_objects)
     else:
         names = target_names(chosen, _class_names(samples))
+    samples = measured(samples, chosen, scheduler="threads", progress=progress)
     return _counted(LearningTask(samples, unlabelled, chosen, names), progress)
 
 

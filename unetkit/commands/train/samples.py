@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 
 from unetkit.arrays.normalization import Normalization, fit
-from unetkit.arrays.targets import make_target
+from unetkit.arrays.targets import meaning_of
 from unetkit.arrays.weight_map import stored_balance, stored_preset
-from unetkit.commands.train.plan import CONTEXT, PRESET
+from unetkit.commands.train.plan import PRESET
 from unetkit.engine.input_shift import limited, typical_of
-from unetkit.engine.label_tiles import TileJob, tile_weights
+from unetkit.engine.label_tiles import TileJob, context_of, tile_weights
 from unetkit.geometry.tiles import Tile
 from unetkit.progress import warn
 from unetkit.training.sampler import TrainingSample
@@ -192,8 +192,10 @@ class Targets(_Derived):
 
     def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.uint8]:
         """Read a box of a plane as classes."""
-        block, inner = self._job(plane, (y0, y1, x0, x1), context=CONTEXT).read()
-        return make_target(block, self.target)[inner]
+        context = meaning_of(self.target).context
+        job = self._job(plane, (y0, y1, x0, x1), context=context)
+        block, inner = job.read()
+        return job.make_target(block)[inner]
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,8 @@ class Weights(_Derived):
 
     def read(self, plane: int, y0: int, y1: int, x0: int, x1: int) -> NDArray[np.float32]:
         """Compute a box of a plane, the same whatever the box."""
-        job = self._job(plane, (y0, y1, x0, x1), context=self.preset.halo)
+        context = context_of(self.target, self.preset)
+        job = self._job(plane, (y0, y1, x0, x1), context=context)
         return tile_weights(replace(job, balance=self.balance, preset=self.preset))
 
 

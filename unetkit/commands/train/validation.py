@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.arrays.instances import instances, object_class
 from unetkit.commands.train.mixing import SIDES
 from unetkit.geometry.tiles import cover
+from unetkit.models.decision import default_decision
 from unetkit.models.inference import to_classes
 from unetkit.scores.contingency import from_labels, pool
 from unetkit.scores.table import Scores, score_classes, score_instances
 from unetkit.training.checkpoint import Validation
 from unetkit.training.held_out import choose_planes, thinned, tile_of
-from unetkit.training.tuning import TUNED, HeldOutMap, best_score, has_choice
+from unetkit.training.tuning import TUNED, HeldOutMap, best_score, decided, has_choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -155,8 +155,8 @@ class Validator:
         task, labelled = self._task, self._labelled[held_out.region.sample]
         sample = self._samples[held_out.region.sample]
         if task.instances:
-            classes = to_classes(found, positive=object_class(task.target))
-            predicted = instances(classes, task.target)
+            usual = default_decision(task.target, classes=len(found))
+            predicted = decided(found, usual, target=task.target)
         else:
             predicted = to_classes(found)
         ignore = self._ignored(held_out)
@@ -206,7 +206,8 @@ class Validator:
 
     def _map(self, found: NDArray[np.float32], held_out: HeldOutPlane) -> HeldOutMap:
         truth = self._read(self._labelled[held_out.region.sample].labels(), held_out)
-        return HeldOutMap.of(found, truth, self._ignored(held_out))
+        ignored = self._ignored(held_out)
+        return HeldOutMap.of(found, truth, ignored, target=self._task.target)
 
 
 def _cut(image: NDArray[Any], truth: NDArray[Any], prediction: NDArray[Any]) -> ValidationPicture:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from unetkit.arrays.targets import TARGETS, check_target
+from unetkit.arrays.targets import OF_IDS, check_target
 from unetkit.arrays.weight_map import TOLERANCE, choose_preset
 from unetkit.commands.weights.run import SampleWeights, Weighing, alone
 from unetkit.engine.schedulers import open_scheduler
@@ -81,7 +81,9 @@ def weights(
         float | str | None,
         Opt(default="by the preset", check="unetkit.storage.pixel_size:check_length"),
     ] = None,
-    target: Literal["foreground", "foreground+boundary", "boundary", "classes"] = "foreground",
+    target: Literal[
+        "foreground", "foreground+boundary", "foreground+distance", "boundary", "classes"
+    ] = "foreground",
     labels: LabelName = None,
     report: bool = False,
     preview: Preview = None,
@@ -113,8 +115,8 @@ def weights(
         Width of the fall-off, in pixels, or with a unit as ``0.5um``: then all distances are
         measured by the height and width of each sample's pixels.
     target : str
-        What the network will learn: foreground, foreground+boundary or boundary. Class maps are
-        learned as they are.
+        What the network will learn: foreground, foreground+boundary, foreground+distance or
+        boundary. Class maps are learned as they are.
     labels : str, optional
         Which labels to weight, by name, or ``NAME=classes`` for class maps of other writers.
     report : bool
@@ -253,10 +255,8 @@ def _target(labelled: Sequence[Sample], target: str) -> str:
         )
     if kinds == {"classes"}:
         return "classes"
-    if target not in TARGETS[:3]:
-        raise UsageError(
-            f"target must be one of {', '.join(TARGETS[:3])} for instances, got {target!r}"
-        )
+    if target not in OF_IDS:
+        raise UsageError(f"target must be one of {', '.join(OF_IDS)} for instances, got {target!r}")
     return target
 
 

@@ -18,6 +18,7 @@ from unetkit.engine.label_tiles import (
     TileJob,
     TileJobs,
     count_tile,
+    measured,
     stored_checksum,
     survey_tile,
     weigh_tile,
@@ -129,8 +130,16 @@ class Weighing:
         stop: Stop,
         progress: Progress,
     ) -> None:
-        self._parts, self._target = parts, target
+        self._target = target
         self._workforce, self._stop, self._progress = workforce, stop, progress
+        samples = measured(
+            *([part.sample for part in parts], target),
+            scheduler=workforce,
+            progress=progress,
+            advance=self._advance,
+        )
+        parts = [replace(part, sample=one) for part, one in zip(parts, samples, strict=True)]
+        self._parts = parts
         self._jobs = self._tiles(parts, [part.sample.labels() for part in parts])
 
     def make(self, attributes: dict[str, Any], *, report: bool) -> dict[str, Any]:
