@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from unetkit.arrays.distance_bands import REACH, ObjectDepths, distance_bands, squared_depths
+from unetkit.arrays.distance_bands import ObjectDepths, distance_bands, squared_depths
 from unetkit.arrays.instances import elevation, foreground_of, instances, separate
+from unetkit.arrays.meanings import REACH
 from unetkit.arrays.targets import cut_gaps, make_target
 from unetkit.errors import LabelError
 from unetkit.models.inference import stored, stored_and_classes, to_classes

@@ -6,16 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from unetkit.arrays.targets import (
-    CLASS_SHIFT,
-    OF_IDS,
-    TARGETS,
-    check_target,
-    cut_gaps,
-    default_target,
-    make_target,
-    target_names,
-)
+from unetkit.arrays.meanings import OF_IDS, TARGETS, check_target, default_target, target_names
+from unetkit.arrays.targets import CLASS_SHIFT, cut_gaps, make_target
 from unetkit.errors import LabelError, UsageError
 
 label_maps = hnp.arrays(

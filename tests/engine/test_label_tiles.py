@@ -5,7 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from unetkit.arrays.distance_bands import REACH, ObjectDepths
+from unetkit.arrays.distance_bands import ObjectDepths
+from unetkit.arrays.meanings import REACH
 from unetkit.arrays.targets import make_target
 from unetkit.arrays.weight_map import PRESETS
 from unetkit.engine.label_tiles import (

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
+from unetkit.arrays.meanings import REACH
 from unetkit.errors import LabelError
 from unetkit.kernel_cache import is_kept
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Pixels; our own choice: cells of a radius of 128 pixels are larger than what networks see well.
-REACH = 128
 # Stands for "no background"; its square is beyond the reach.
 _NONE = np.int16(REACH + 1)
 # How deep a cell is stands above its number, as classes do.

@@ -14,14 +14,14 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from unetkit.arrays.components import components, sizes_and_first_pixels
-from unetkit.arrays.targets import TARGETS, meaning_of
+from unetkit.arrays.meanings import TARGETS, meaning_of
 from unetkit.arrays.watershed import OPPOSITE, heights_and_seeds, same_basin, watershed
 from unetkit.errors import LabelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from unetkit.arrays.targets import Meaning
+    from unetkit.arrays.meanings import Meaning
     from unetkit.arrays.watershed import FloodedFace, Side
 
 Array = np.ndarray[Any, Any]

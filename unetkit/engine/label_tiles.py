@@ -12,7 +12,8 @@ import numpy as np
 from unetkit.arrays.boxes import inside
 from unetkit.arrays.distance_bands import ObjectDepths, deepest_of, squared_depths
 from unetkit.arrays.instances import neighbours
-from unetkit.arrays.targets import CLASS_SHIFT, cut_gaps, make_target, meaning_of
+from unetkit.arrays.meanings import meaning_of
+from unetkit.arrays.targets import CLASS_SHIFT, cut_gaps, make_target
 from unetkit.arrays.weight_map import Preset, weight_map
 from unetkit.engine.block_io import write_tile
 from unetkit.engine.jobs import run_jobs

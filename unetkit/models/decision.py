@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from unetkit.arrays.targets import has_threshold, meaning_of
+from unetkit.arrays.meanings import has_threshold, meaning_of
 from unetkit.errors import InputError, UsageError
 
 if TYPE_CHECKING:

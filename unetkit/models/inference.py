@@ -13,7 +13,7 @@ import torch
 
 from unetkit.arrays.boxes import gather
 from unetkit.arrays.instances import object_class, object_probability
-from unetkit.arrays.targets import has_threshold, meaning_of
+from unetkit.arrays.meanings import has_threshold, meaning_of
 from unetkit.errors import NonFiniteError, OutOfMemoryError
 from unetkit.geometry.tiles import cover, mirror
 from unetkit.models import hardware

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from unetkit.arrays.meanings import TARGETS, target_names
 from unetkit.arrays.normalization import METHODS
-from unetkit.arrays.targets import TARGETS, target_names
 from unetkit.errors import InputError, NonFiniteError, ResourceError, UsageError
 from unetkit.models.build import SkipInit, build_model, build_shapes, models
 from unetkit.models.model_header import (

@@ -228,7 +228,7 @@ class ModelHeader:
     options: dict[str, Any]  # `unetkit.models.model_file.to_bytes` adds the defaults
     in_channels: int
     class_names: tuple[str, ...]  # in the order of the logits
-    target: str  # one of `unetkit.arrays.targets.TARGETS`
+    target: str  # one of `unetkit.arrays.meanings.TARGETS`
     contract: SizeContract
     normalization: str  # the method that makes its input from raw intensities
     # Of the images that it was trained with: the choice of channels, micrometres along y, x and

@@ -23,7 +23,7 @@ from unetkit.arrays.instances import (
     instances,
     separate,
 )
-from unetkit.arrays.targets import has_threshold, meaning_of
+from unetkit.arrays.meanings import has_threshold, meaning_of
 from unetkit.models.decision import Decision, default_decision
 from unetkit.models.inference import stored, to_classes
 from unetkit.scores.contingency import from_labels

@@ -18,7 +18,7 @@ from unetkit.arrays.deformation import (
     grid_lines,
     sampler,
 )
-from unetkit.arrays.targets import OF_IDS, meaning_of, target_names
+from unetkit.arrays.meanings import OF_IDS, meaning_of, target_names
 from unetkit.arrays.weight_map import stored_balance, stored_preset
 from unetkit.engine.block_io import fit_image
 from unetkit.engine.label_tiles import TileJob, context_of, survey_depths, tile_weights

@@ -450,7 +450,7 @@ def _in_memory(values: Any) -> NDArray[Any]:
             f"array must be an array of NumPy, Dask or xarray, or an image of open_image, got"
             f" {type(values).__name__}; use tile_predict for what lies at a path"
         )
-    return np.asarray(values)
+    return np.asanyarray(values) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
 
 
 def _letters(shape: tuple[int, ...], axes: str | None, *, dims: Sequence[Any] | None) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from unetkit.arrays.boxes import read_tile
 from unetkit.arrays.instances import object_class, object_probability
-from unetkit.arrays.targets import has_threshold, meaning_of
+from unetkit.arrays.meanings import has_threshold, meaning_of
 from unetkit.commands.tile_predict.averaging import ReadBox
 from unetkit.commands.tile_predict.blocks import ImageTask, job_key, normalized
 from unetkit.commands.tile_predict.precision import FLIPS

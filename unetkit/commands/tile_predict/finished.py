@@ -11,8 +11,8 @@ import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from unetkit.arrays.meanings import has_threshold
 from unetkit.arrays.normalization import Normalization
-from unetkit.arrays.targets import has_threshold
 from unetkit.commands.tile_predict.blocks import TileDone, tile_checksum
 from unetkit.commands.tile_predict.ensemble import common_value
 from unetkit.commands.tile_predict.magnification import MODEL_SIZE

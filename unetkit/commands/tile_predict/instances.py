@@ -24,7 +24,7 @@ from unetkit.arrays.instances import (
     object_class,
     summarize,
 )
-from unetkit.arrays.targets import meaning_of
+from unetkit.arrays.meanings import meaning_of
 from unetkit.arrays.watershed import FloodExchange, arrivals, heights_and_seeds, watershed
 from unetkit.engine.block_io import write_tile
 from unetkit.engine.jobs import run_jobs

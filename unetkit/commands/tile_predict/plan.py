@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 import numpy as np
 
 from unetkit.arrays.instances import has_instances
-from unetkit.arrays.targets import has_threshold
+from unetkit.arrays.meanings import has_threshold
 from unetkit.arrays.watershed import SEED_LEVEL, SEED_SIZE, check_seed_level
 from unetkit.commands.tile_predict.averaging import SYMMETRIES, Merge, Tta
 from unetkit.commands.tile_predict.ensemble import common_value

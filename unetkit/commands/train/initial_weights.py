@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unetkit.arrays.targets import default_target
+from unetkit.arrays.meanings import default_target
 from unetkit.errors import UsageError
 from unetkit.models.build import build_model, build_shapes
 from unetkit.models.model_file import load

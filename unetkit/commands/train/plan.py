@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from unetkit.arrays.instances import has_instances, object_class
+from unetkit.arrays.meanings import TARGETS, check_target, default_target, meaning_of, target_names
 from unetkit.arrays.normalization import METHODS
-from unetkit.arrays.targets import TARGETS, check_target, default_target, meaning_of, target_names
 from unetkit.arrays.weight_map import PRESETS, class_weights
 from unetkit.engine.label_tiles import (
     CLASSES,

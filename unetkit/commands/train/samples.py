@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from unetkit.arrays.meanings import meaning_of
 from unetkit.arrays.normalization import Normalization, fit
-from unetkit.arrays.targets import meaning_of
 from unetkit.arrays.weight_map import stored_balance, stored_preset
 from unetkit.commands.train.plan import PRESET
 from unetkit.engine.input_shift import limited, typical_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from unetkit.arrays.targets import OF_IDS, check_target
+from unetkit.arrays.meanings import OF_IDS, check_target
 from unetkit.arrays.weight_map import TOLERANCE, choose_preset
 from unetkit.commands.weights.run import SampleWeights, Weighing, alone
 from unetkit.engine.schedulers import open_scheduler

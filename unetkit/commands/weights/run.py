@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unetkit.arrays.targets import target_names
+from unetkit.arrays.meanings import target_names
 from unetkit.arrays.weight_map import class_weights
 from unetkit.engine.jobs import run_jobs
 from unetkit.engine.label_tiles import (
