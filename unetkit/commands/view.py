@@ -168,13 +168,7 @@ def view(
         raise UsageError(
             "napari, open and png must be given one at a time, got several; choose one of them"
         )
-    if annotations is not None:
-        if napari or png is not None:
-            raise UsageError(
-                f"annotations must be drawn on a page that stays open, got {annotations!r} with a"
-                " picture or napari; leave one of them out"
-            )
-        check_annotations(annotations)
+    check_annotations(annotations, napari=napari, png=png)
     if png is not None:
         check_output(png, inputs=[prediction, *more], overwrite=overwrite)
         find_browser()

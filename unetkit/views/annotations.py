@@ -30,10 +30,15 @@ TOOLS = {JUDGED: "annotateBoundingBox"}
 USUAL_TOOL = "annotatePolyline"
 
 
-def check_annotations(path: str | None) -> None:
-    """Refuse a file that `correct` would not take, or that holds anything else."""
+def check_annotations(path: str | None, *, napari: bool, png: str | None) -> None:
+    """Refuse a file that `correct` would not take, that holds anything else, or with no page."""
     if path is None:
         return
+    if napari or png is not None:
+        raise UsageError(
+            f"annotations must be drawn on a page that stays open, got {path!r} with a picture or"
+            " napari; leave one of them out"
+        )
     if not path.lower().endswith((".geojson", ".json")):
         raise UsageError(
             f"annotations must be a file named .geojson, got {path!r}; name for example"

@@ -9,7 +9,6 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-import zarr
 from zarr.storage import LocalStore, WrapperStore
 
 from unetkit.commands.tile_predict import command
@@ -64,14 +63,12 @@ class Watched(WrapperStore[LocalStore]):
 @pytest.fixture
 def watched(monkeypatch):
     """Return what is done to the chunks of all arrays that are opened, in order."""
-    plainly = zarr.open_array
 
-    def watching(url, *, mode, zarr_format):
-        store = Watched(LocalStore(url, read_only=mode == "r"))
-        return plainly(store, mode=mode, zarr_format=zarr_format)
+    def watching(url, *, read_only):
+        return Watched(LocalStore(url, read_only=read_only))
 
     nodes.opened.cache_clear()
-    monkeypatch.setattr(nodes.zarr, "open_array", watching)
+    monkeypatch.setattr(nodes, "LocalStore", watching)
     monkeypatch.setattr(Watched, "seen", [])
     yield Watched.seen
     nodes.opened.cache_clear()

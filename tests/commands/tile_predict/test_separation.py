@@ -232,7 +232,7 @@ def test_clumps_have_the_same_ids_for_five_tilings_on_every_scheduler(clumps, sc
     wanted = expected(
         open_image(f"{folder}/p"), min_size=9, distance=2, seed_level=0.8, seed_size=6
     )
-    separation, place = Separation(data, 1, seed_level=0.8, seed_size=6), scheduler.replace(":", "")
+    separation, place = Separation(data, seed_level=0.8, seed_size=6), scheduler.replace(":", "")
     shape = {"shape": (104, 140), "axes": "yx", "dtype": "u4", "chunk": 16}
     with open_scheduler(scheduler, 2) as opened:
         for tile in (16, 32, 48, 80, 144):
