@@ -112,7 +112,8 @@ def test_each_chunk_is_set_once_and_none_is_read_while_its_array_is_written(
     wanted = {
         f"{group}{n}" for group in ("", "labels/classes/", "labels/instances/") for n in levels
     }
-    assert found.keys() == wanted | {".unetkit/work/0"}
+    # An image of one block has no ids that are not final yet.
+    assert found.keys() == wanted | ({".unetkit/work/0"} if tile != 32 else set())
     made = open_image(report.output)
     for name, data in [("", made.data), *made.labels.items()]:
         level = f"labels/{name}/0" if name else "0"

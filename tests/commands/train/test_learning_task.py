@@ -30,7 +30,7 @@ def test_the_pixels_of_each_class_are_counted_with_gaps_cut(kit, tmp_path, targe
     url = kit.cells(tmp_path / "data.zarr")
     found = task(url, target)
     for sample, counts in zip(found.samples, found.counts, strict=True):
-        labels = kit.read(sample.labels()) % 2**32
+        labels = kit.read(sample.labels()).astype(np.int64) % 2**32
         pixels = make_target(labels, target or "foreground")
         assert list(counts) == np.bincount(pixels.ravel(), minlength=len(counts)).tolist()
     assert found.target == (target or "foreground")
