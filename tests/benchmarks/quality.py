@@ -33,6 +33,7 @@ from skimage.filters import gaussian, threshold_otsu
 from skimage.measure import label
 
 from unetkit.arrays.instances import instances
+from unetkit.arrays.meanings import has_threshold, target_names
 from unetkit.arrays.normalization import fit
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.train.command import train
@@ -259,11 +260,11 @@ def ours(data, work, *, seed, least=0, seconds=None, steps=None, **settings):
         seed=seed,
         **settings,
     )
-    found = {}
+    found, target = {}, settings.get("target", "foreground")
     for tta in ("rotations", "none"):
         output = str(folder / f"{tta}.zarr")
         for name, decision in DECISIONS.items() if tta == "none" else [("rotations", {})]:
-            if settings.get("target", "foreground") != "foreground":
+            if not has_threshold(target, classes=len(target_names(target))):
                 decision = {k: v for k, v in decision.items() if k != "threshold"}
             tile_predict(data.test, model=model, output=output, tta=tta, overwrite=True, **decision)
             labels = [whole(sample.labels()) for sample in open_dataset(output).samples]
