@@ -300,7 +300,7 @@ def drawn_regions(url: str, sample: Sample, *, what: str = "regions") -> tuple[R
         high, wide = drawing.size or size
         raise LabelError(
             f"{what} must be of an image as high and wide, got {high} x {wide} in {url!r} for"
-            f" {size[0]} x {size[1]}; export them from the image that is measured"
+            f" {size[0]} x {size[1]}; export them from that image"
         )
     if not drawing.shapes:
         raise InputError(f"{what} must hold shapes with an area, got none in {url!r}; draw some")
