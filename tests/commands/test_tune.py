@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from unetkit.cli.app import main
 from unetkit.commands.evaluate.command import evaluate
+from unetkit.commands.info import info
 from unetkit.commands.tile_predict.command import tile_predict
 from unetkit.commands.train.command import train
 from unetkit.commands.tune import tune
@@ -75,6 +76,12 @@ def test_training_fits_what_tile_predict_uses_and_the_page_shows(here):
     assert here.decision == decision.to_dict()
     assert decision.models == (header.checksum,)
     assert (decision.images, decision.objects) == (1, 25)
+    scored = header.provenance["held_out"]
+    assert scored["scores"]["average_precision"] == decision.score
+    assert scored["reason"] == "intervals need 5 images or more, got 1"
+    card = info("model.safetensors", card=True)["card"]
+    assert f"| average precision | {decision.score:.3f} | - |" in card
+    assert "Of 1 image of `data.zarr`, to which the decision was fitted. No intervals:" in card
     end = json.loads(Path("model.log.jsonl").read_text().splitlines()[-1])
     assert {key: end["decision"][key] for key in decision.to_dict()} == decision.to_dict()
     page = Path("model.training.html").read_text()
@@ -100,7 +107,14 @@ def test_tuning_changes_the_decision_alone(here, kit, capsys):
     header = read_header("model.safetensors")
     assert told["decision"] == header.decision.to_dict()
     assert header.decision.images == 3
-    assert dataclasses.replace(header, decision=old.decision) == old
+    scored = header.provenance["held_out"]
+    assert scored != old.provenance["held_out"]
+    kept = {**header.provenance, "held_out": old.provenance["held_out"]}
+    assert dataclasses.replace(header, decision=old.decision, provenance=kept) == old
+    assert (scored["data"], scored["images"]) == ("other.zarr", 3)
+    assert scored["scores"]["average_precision"] == header.decision.score
+    assert scored["reason"] == "intervals need 5 images or more, got 3"
+    assert header.network_hash == old.network_hash
     after = safetensors.numpy.load_file("model.safetensors")
     assert {name: value.tobytes() for name, value in after.items()} == {
         name: value.tobytes() for name, value in before.items()

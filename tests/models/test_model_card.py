@@ -44,6 +44,28 @@ def test_a_card_says_what_is_known_and_marks_what_is_not(header):
     assert "by_class" not in card
 
 
+def test_intervals_stand_beside_scores(header):
+    told = {
+        "data": "more.zarr", "images": 9, "unit": "group", "units": 6, "level": 0.95,
+        "scores": {"average_precision": 0.5, "f1": None, "dice of a|b": 0.75},
+        "intervals": {"average_precision": [0.4, 0.61234], "f1": None, "dice of a|b": None},
+        "reason": None,
+    }  # fmt: skip
+    known = replace(header, provenance={**header.provenance, "held_out": told})
+    card = model_card(known, name="nuclei")
+    assert "| score on held-out images | value | 95% interval |" in card
+    assert "| average precision | 0.500 | 0.400 to 0.612 |" in card
+    assert "| f1 | - | - |\n| dice of a\\|b | 0.750 | - |" in card
+    assert "Of 9 images of `more.zarr`, to which the decision was fitted" in card
+    assert "The intervals are of 6 groups, drawn anew" in card
+    few = {**told, "intervals": {}, "reason": "intervals need 5 images or more, got 1"}
+    card = model_card(replace(known, provenance={"held_out": few}), name="nuclei")
+    assert "No intervals: intervals need 5 images or more, got 1" in card
+    # The file may say anything.
+    for odd in ({"scores": {"a": "x"}, "intervals": 3}, {"scores": []}, [1], {"scores": {"a": {}}}):
+        assert "# nuclei" in model_card(replace(known, provenance={"held_out": odd}), name="nuclei")
+
+
 def test_what_is_given_stands_in_it(small_model):
     card = info(str(small_model), card=True, author=("Ada, London",), license="MIT")["card"]
     assert card.startswith("# small\n")

@@ -32,6 +32,7 @@ from unetkit.storage.datasets import open_dataset
 from unetkit.storage.outputs import check_output
 from unetkit.storage.urls import base_name, is_remote
 from unetkit.training.held_out import choose_planes, thinned
+from unetkit.training.held_out_scores import held_out_scores
 from unetkit.training.split import Region
 from unetkit.training.tuning import (
     TUNED,
@@ -170,10 +171,18 @@ def tune(
         rows = [own, *(scored(factor, progress=progress) for factor in factors)]
     score = "AP" if has_instances(header.target) else "Dice"
     progress.note(decision.sentence(score).replace("held-out image", "image"))
+    held_out = held_out_scores(
+        maps,
+        decision,
+        target=header.target,
+        class_names=header.class_names,
+        data=base_name(source),
+    )
     for path, place in zip(paths, outputs, strict=True):
         with open_model(path) as stream:
             content = stream.read()
-        write_bytes(place, with_decision(content, decision, path=path))
+        changed = with_decision(content, decision, held_out=held_out, path=path)
+        write_bytes(place, changed)
     return TuneReport(
         output=outputs[0],
         outputs=tuple(outputs),
@@ -323,6 +332,7 @@ def _maps(
         ignore = None if sample.ignore is None else read(sample.ignore, held_out.region)
         truth = read(sample.labels(), held_out.region)
         one_map = HeldOutMap.of(mean(held_out, sample), truth, ignore, target=target)
+        one_map = replace(one_map, image=sample.source, group=sample.group)
         found.append(one_map.middle(most=TUNED))
     return found
 

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from unetkit.models.joint_header import usual_decision
+from unetkit.models.model_header import HELD_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -109,6 +110,43 @@ def _input(header: ModelHeader) -> Iterator[str]:
 
 
 def _validation(header: ModelHeader) -> Iterator[str]:
+    told = header.provenance.get(HELD_OUT)
+    if isinstance(told, dict) and isinstance(told.get("scores"), dict) and told["scores"]:
+        decided = header.decision is not None and header.decision.score is not None
+        yield from _certain(told, fitted=", to which the decision was fitted" if decided else "")
+    else:
+        yield from _uncertain(header)
+    yield (
+        "To validate it: `unetkit tile-predict` images that it has not seen, and compare with their"
+        " truth by `unetkit eval`."
+    )
+
+
+def _certain(told: Mapping[str, Any], *, fitted: str) -> Iterator[str]:
+    """Say what the decision scored on held-out images, and how sure that is."""
+    known = told.get("intervals")
+    intervals: Mapping[str, Any] = known if isinstance(known, dict) else {}
+    rows = []
+    for name, score in told["scores"].items():
+        ends = intervals.get(name)
+        between = [_three(end) for end in ends] if isinstance(ends, list) else []
+        word = _plain(str(name)).replace("_", " ")
+        rows.append(f"| {word} | {_three(score)} | {' to '.join(between) or '-'} |")
+    level, units, images = told.get("level"), told.get("units"), told.get("images")
+    percent = f"{level:.0%} " if isinstance(level, float) else ""
+    heading = f"| score on held-out images | value | {percent}interval |"
+    yield "\n".join([heading, "|---|---|---|", *rows])
+    unit, data = _plain(str(told.get("unit"))), _plain(str(told.get("data")))
+    how = (
+        f"No intervals: {_plain(str(told['reason']))}; one would say how far others may lie off"
+        if told.get("reason")
+        else f"The intervals are of {_several(units, unit)}, drawn anew (bootstrap)"
+    )
+    yield f"Of {_several(images, 'image')} of `{data}`{fitted}. {how}."
+
+
+def _uncertain(header: ModelHeader) -> Iterator[str]:
+    """Give the scores of a training that kept no intervals, as earlier versions did not."""
     scores = {k: v for k, v in header.scores.items() if isinstance(v, int | float)}
     if not scores:
         yield "No scores are known."
@@ -118,9 +156,8 @@ def _validation(header: ModelHeader) -> Iterator[str]:
     ]
     yield "\n".join(["| score on what was held out | value |", "|---|---|", *rows])
     yield (
-        "One number each, since a training keeps no intervals; `unetkit eval --bootstrap` gives"
-        " them on images of your own. To validate it: `unetkit tile-predict` images that it has"
-        " not seen, and compare with their truth by `unetkit eval`."
+        "One number each, since this file keeps no intervals; `unetkit eval --bootstrap` gives them"
+        " on images of your own."
     )
 
 
@@ -186,6 +223,14 @@ def _some(names: Sequence[str]) -> str:
     if not 0 < len(names) <= _MOST_NAMES:
         return ""
     return f" ({', '.join(map(_plain, names))})"
+
+
+def _several(count: Any, unit: str) -> str:
+    return f"1 {unit}" if count == 1 else f"{_plain(str(count))} {unit}s"
+
+
+def _three(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else "-"
 
 
 def _number(value: float) -> str:

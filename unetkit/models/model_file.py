@@ -17,6 +17,7 @@ from unetkit.arrays.normalization import METHODS
 from unetkit.errors import InputError, NonFiniteError, ResourceError, UsageError
 from unetkit.models.build import SkipInit, build_model, build_shapes, models
 from unetkit.models.model_header import (
+    HELD_OUT,
     KEY,
     ModelHeader,
     check_prefix,
@@ -117,9 +118,22 @@ def check_content(content: bytes, *, path: str) -> ModelHeader:
     return header
 
 
-def with_decision(content: bytes, decision: Decision | None, *, path: str) -> bytes:
-    """Return the bytes of a model file with another decision; its weights stay as they are."""
-    header = replace(check_content(content, path=path), decision=decision)
+def with_decision(
+    content: bytes,
+    decision: Decision | None,
+    *,
+    path: str,
+    held_out: dict[str, Any] | None = None,
+) -> bytes:
+    """Return the bytes of a model file with another decision; its weights stay as they are.
+
+    What another decision scored on held-out images goes; `held_out` says what this one did.
+    """
+    header = check_content(content, path=path)
+    told = {name: value for name, value in header.provenance.items() if name != HELD_OUT}
+    if held_out is not None:
+        told[HELD_OUT] = held_out
+    header = replace(header, decision=decision, provenance=told)
     state = safetensors.torch.load(content)
     changed: bytes = safetensors.torch.save(state, metadata={KEY: header.to_json()})
     return changed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -218,6 +219,9 @@ def _foreign(path: str, prefix: bytes) -> str:
 
 KEY = "unetkit"
 SCHEMA = 1
+# What the decision scored on held-out images, with intervals: in the provenance, whose names are
+# free, so that earlier versions read these files.
+HELD_OUT = "held_out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +259,13 @@ class ModelHeader:
     def full_name(self) -> str:
         """The registry name that is never ambiguous."""
         return f"{self.distribution}/{self.model}" if self.distribution else self.model
+
+    @property
+    def network_hash(self) -> str:
+        """The SHA-256 of all but the decision and what it scored: of one network it is the same."""
+        told = {name: value for name, value in self.provenance.items() if name != HELD_OUT}
+        own = replace(self, decision=None, provenance=told)
+        return hashlib.sha256(own.to_json().encode()).hexdigest()
 
     def learned_from(self, source: str) -> frozenset[str]:
         """Name the samples of a dataset that it learned from; it is known by its name alone."""

@@ -21,10 +21,21 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 LEVEL = 0.95
+# With fewer images or groups resampling says little; our own choice.
+LEAST_UNITS = 5
 # Exchanges of two predictions: all of them up to 2^13, else so many at random.
 EXCHANGES = 9999
 _MOST_UNITS_FOR_ALL = 13
 _ROWS_AT_A_TIME = 256
+
+
+def too_few(unit: str, count: int) -> str:
+    """Say why there is no interval of so many images or groups.
+
+    >>> too_few("image", 3)
+    'intervals need 5 images or more, got 3'
+    """
+    return f"intervals need {LEAST_UNITS} {unit}s or more, got {count}"
 
 
 def interval(sums: Sums, *, resamples: int, seed: int) -> tuple[float, float] | None:

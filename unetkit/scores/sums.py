@@ -7,7 +7,7 @@ sum over these units.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +65,24 @@ class Sums:
         """Give the score of all units as one; None where it does not apply."""
         found = float(self.of(self.by_unit.sum(axis=0)))
         return found if np.isfinite(found) else None
+
+    def grouped(self, names: Sequence[str]) -> Sums:
+        """Add up the units of one group.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The group of each unit.
+
+        Returns
+        -------
+        Sums
+            Of the groups, by name.
+        """
+        known, group = np.unique(names, return_inverse=True)
+        by_group = np.zeros((len(known), self.by_unit.shape[1]))
+        np.add.at(by_group, group, self.by_unit)
+        return replace(self, by_unit=by_group)
 
 
 def aligned(first: Sums, second: Sums) -> tuple[Sums, Sums]:

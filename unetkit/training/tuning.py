@@ -77,6 +77,8 @@ class HeldOutMap:
     ignore: Array | None = None  # pixels where it is not 0 do not count
     # Brings objects to the size of the truth, where a network saw another.
     enlarge: Callable[[Array], Array] | None = None
+    image: str = ""  # of which it is a plane, or a part of one
+    group: str | None = None  # that the image belongs to, if that was told
 
     @classmethod
     def of(
@@ -98,7 +100,8 @@ class HeldOutMap:
             return self
         box = middle_box(self.truth.shape, most=most)
         ignore = None if self.ignore is None else self.ignore[box]
-        return HeldOutMap(self.probabilities[(slice(None), *box)], self.truth[box], ignore)
+        own = self.probabilities[(slice(None), *box)]
+        return replace(self, probabilities=own, truth=self.truth[box], ignore=ignore)
 
 
 def middle_box(shape: Sequence[int], *, most: int) -> tuple[slice, slice]:

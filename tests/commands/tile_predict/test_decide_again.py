@@ -84,18 +84,21 @@ def test_another_decision_has_the_bytes_of_a_fresh_prediction(slide, options, ch
 
 
 @pytest.mark.parametrize("before", [None, Decision(threshold=0.5, min_size=4, grow=2)])
+@pytest.mark.parametrize("scored", [None, {"scores": {"dice": 0.9}}])
 @pytest.mark.parametrize("folds", [1, 2])
-def test_a_decision_that_was_fitted_anew_asks_no_network(kit, slide, before, folds):
+def test_a_decision_that_was_fitted_anew_asks_no_network(kit, slide, before, scored, folds):
     paths = [kit.model(Path(f"m{seed}.safetensors"), seed=seed) for seed in range(folds)]
 
-    def decide(decision):
+    def decide(decision, held_out=None):
         for path in map(Path, paths):
-            path.write_bytes(with_decision(path.read_bytes(), decision, path=str(path)))
+            content = path.read_bytes()
+            changed = with_decision(content, decision, held_out=held_out, path=str(path))
+            path.write_bytes(changed)
 
-    decide(before)
+    decide(before, scored)
     options = {**TILED, "model": paths}
     tile_predict(slide, **options)
-    decide(Decision(threshold=0.52, min_size=3, grow=1))
+    decide(Decision(threshold=0.52, min_size=3, grow=1), {"scores": {"dice": 0.8}})
     (told,) = decided_again(slide, options)
     assert told["prediction"] == MADE
     # The control: the same decision in other networks.

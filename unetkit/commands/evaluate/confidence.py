@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from unetkit.commands.evaluate.counting import border_sums
 from unetkit.scores import bootstrap, contingency
 from unetkit.scores.table import (
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
     from unetkit.scores.contingency import Contingency
     from unetkit.scores.sums import Sums
     from unetkit.scores.table import ClassifiedUnit, ScoreSums
-
-# With fewer images resampling says little; our own choice.
-LEAST_IMAGES = 5
 
 
 @dataclass(frozen=True)
@@ -88,9 +83,8 @@ def units_of(
     are images of one animal.
     """
     unit, count = ("group", len(set(groups))) if groups else ("image", len(tables))
-    if count < LEAST_IMAGES:
-        reason = f"intervals need {LEAST_IMAGES} {unit}s or more, got {count}"
-        return Units(None, count, reason, unit)
+    if count < bootstrap.LEAST_UNITS:
+        return Units(None, count, bootstrap.too_few(unit, count), unit)
     units = contingency.apart(tables)
     found = class_sums(units) if kind == "classes" else instance_sums(units)
     found = {name: sums for name, sums in found.items() if SCORES_BY_NAME[name].best is not None}
@@ -101,16 +95,8 @@ def units_of(
     if borders:
         found |= border_sums(borders, kind, tolerance=tolerance)
     if groups:
-        found = {name: _by_group(sums, groups) for name, sums in found.items()}
+        found = {name: sums.grouped(groups) for name, sums in found.items()}
     return Units(found, count, None, unit)
-
-
-def _by_group(sums: Sums, groups: Sequence[str]) -> Sums:
-    """Add up what images of one group have."""
-    names, group = np.unique(groups, return_inverse=True)
-    by_group = np.zeros((len(names), sums.by_unit.shape[1]))
-    np.add.at(by_group, group, sums.by_unit)
-    return replace(sums, by_unit=by_group)
 
 
 def confidence_intervals(units: Units, *, resamples: int, seed: int) -> ConfidenceIntervals:

@@ -19,7 +19,7 @@ from unetkit.errors import InputError, UsageError
 from unetkit.models import hardware, model_file, model_header
 from unetkit.models.fusion import fuse
 from unetkit.models.joint_header import common_header
-from unetkit.models.model_header import DEFAULT_MODEL, folds
+from unetkit.models.model_header import DEFAULT_MODEL, HELD_OUT, folds
 from unetkit.storage import urls
 from unetkit.storage.urls import absolute
 
@@ -140,6 +140,16 @@ class Ensemble:
     def sha256(self) -> str:
         """The hash of the model file; those of several with `+` between them."""
         return "+".join(file.sha256 for file in self.files)
+
+    @property
+    def networks(self) -> dict[str, Any]:
+        """What tells the networks again once another decision was fitted, scored as this one is.
+
+        Without scores of the decision the hash of the file tells them, as it always did.
+        """
+        if not any(HELD_OUT in file.header.provenance for file in self.files):
+            return {}
+        return {"networks": common_value([file.header.network_hash for file in self.files])}
 
     @property
     def device(self) -> torch.device:

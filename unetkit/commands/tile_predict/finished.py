@@ -148,10 +148,13 @@ def find_finished(
 def _has_networks_of(previous: PreviousRun, ensemble: Ensemble) -> bool:
     """Tell whether the model files of a prediction are the same but for their decision.
 
-    With the decision of then they have the hashes of then.
+    A prediction keeps what tells networks; without that they have the hashes of then with the
+    decision of then.
     """
     try:
         told = told_of(previous.place)
+        if networks := told.get("networks"):
+            return bool(networks == common_value([f.header.network_hash for f in ensemble.files]))
         known = told.get("decision")
         decision = None if known is None else Decision.from_dict(known)
         hashes = [_hash_with(decision, path) for path in ensemble.paths]

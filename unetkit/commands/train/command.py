@@ -43,6 +43,7 @@ from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.storage.urls import base_name, exists
 from unetkit.training.distributed import init_distributed
 from unetkit.training.freezing import freeze
+from unetkit.training.held_out_scores import held_out_scores
 from unetkit.training.recipes import check_keep_old, check_mix
 from unetkit.training.run_folder import RunFolder
 from unetkit.training.split import Fold, split
@@ -377,8 +378,16 @@ def _decide_together(
     progress.start("fitting the decision", total=rounds(target) * len(maps))
     fit = fit_decision(maps, target=target, advance=progress.advance, seed=seed)
     decision = replace(fit.decision, models=tuple(header.checksum for header in headers))
+    held_out = held_out_scores(
+        maps,
+        decision,
+        target=target,
+        class_names=headers[0].class_names,
+        data=str(headers[0].provenance["data"]),
+        seed=seed,
+    )
     for path, content in contents.items():
-        changed = with_decision(content, decision, path=path)
+        changed = with_decision(content, decision, held_out=held_out, path=path)
         if changed != content:
             write_bytes(path, changed)
     progress.note(f"All folds together: {decision.sentence(reports[0].score_name)}")

@@ -46,6 +46,11 @@ class TrainingDescription:
         regions = (*self.parts.train, *self.parts.validation)
         return sorted({region.sample for region in regions})
 
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the datasets that it learns from."""
+        return (base_name(self.dataset.url),) if self.mix is None else tuple(self.mix.names)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold: what is trained, on what, and how."""
         plan = self.plan

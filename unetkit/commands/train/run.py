@@ -21,6 +21,7 @@ from unetkit.progress import keep_warnings, warnings_of
 from unetkit.signals import stoppable
 from unetkit.training.block_cache import BlockCache
 from unetkit.training.freezing import unfreeze_after
+from unetkit.training.held_out_scores import held_out_scores
 from unetkit.training.loop import Callback, Checkpointer, fit
 from unetkit.training.norms import has_statistics
 from unetkit.training.optimizer import Schedule
@@ -163,7 +164,7 @@ class TrainingRun:
                 plan.steps,
                 budget=None if plan.budget is None else plan.budget - (time.monotonic() - began),
                 validation=validator.pixels_read / (PASSES * sampler.pixels_read),
-                ending=ENDING * (self._has_choice + (facts.mix is not None)),
+                ending=ENDING * (1 + (facts.mix is not None)),
                 # "exact" promises the same bits on every run.
                 replans=plan.precision != "exact",
             )
@@ -182,21 +183,23 @@ class TrainingRun:
                 start_counts=facts.start is not None,
             )
             if isinstance(callback, MainCallback) and self.output.run_folder is not None:
-                sides: dict[str, list[HeldOutMap]] = {}
-                if self._has_choice or facts.mix is not None:
-                    best = load(self.output.run_folder.best).module.to(self.group.device)
-                    sides = validator.maps_by_side(best)
-                    maps = [one for found in sides.values() for one in found]
+                best = load(self.output.run_folder.best).module.to(self.group.device)
+                sides = validator.maps_by_side(best)
+                seen_last = [one for found in sides.values() for one in found]
                 if self._has_choice:
+                    maps = seen_last
                     callback.fit = self._decide(maps, progress)
                     decision = callback.fit.decision
+                held_out = self._held_out_scores(seen_last, decision)
                 if facts.mix is not None:
                     comparison = self._compare(validator, sides, decision)
                     callback.compared(comparison)
                     if self.keep_old:
                         comparison.check()
                 callback.ended(result)
-                self.output.run_folder.publish(keep_state=self.keep_state, decision=decision)
+                self.output.run_folder.publish(
+                    keep_state=self.keep_state, decision=decision, held_out=held_out
+                )
         return _Ended(result, schedule.steps, decision, maps, comparison)
 
     def _compare(
@@ -253,6 +256,17 @@ class TrainingRun:
         fit = replace(fit, decision=replace(fit.decision, models=models))
         progress.note(fit.decision.sentence(task.score))
         return fit
+
+    def _held_out_scores(self, maps: list[HeldOutMap], decision: Decision | None) -> dict[str, Any]:
+        """Score what the kept network says of what is held out, for the model file."""
+        return held_out_scores(
+            maps,
+            decision,
+            target=self.facts.task.target,
+            class_names=self.facts.task.class_names,
+            data=" + ".join(self.facts.datasets),
+            seed=self.facts.plan.seed,
+        )
 
     def _sampler(self, samples: Mapping[str, TrainingSample], cache: BlockCache) -> Sampler:
         plan = self.facts.plan

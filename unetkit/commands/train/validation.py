@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -205,9 +205,10 @@ class Validator:
         return found
 
     def _map(self, found: NDArray[np.float32], held_out: HeldOutPlane) -> HeldOutMap:
-        truth = self._read(self._labelled[held_out.region.sample].labels(), held_out)
-        ignored = self._ignored(held_out)
-        return HeldOutMap.of(found, truth, ignored, target=self._task.target)
+        sample = self._labelled[held_out.region.sample]
+        truth = self._read(sample.labels(), held_out)
+        found_map = HeldOutMap.of(found, truth, self._ignored(held_out), target=self._task.target)
+        return replace(found_map, image=sample.source, group=sample.group)
 
 
 def _cut(image: NDArray[Any], truth: NDArray[Any], prediction: NDArray[Any]) -> ValidationPicture:
