@@ -17,7 +17,7 @@ from unetkit.commands.export_prediction import export_prediction
 from unetkit.commands.import_images.command import import_images
 from unetkit.commands.info import info
 from unetkit.commands.measure import measure
-from unetkit.errors import InputError, LabelError, UsageError
+from unetkit.errors import InputError, LabelError, OutputError, UsageError
 from unetkit.storage.datasets import DatasetWriter, open_dataset
 from unetkit.storage.image_writer import update_attributes
 from unetkit.storage.nodes import read_node
@@ -261,6 +261,75 @@ def test_outlines_name_the_class_and_come_back_with_it(to, lab, tmp_path):
     again = str(tmp_path / "again.zarr")
     import_images(str(tmp_path / "t/images"), again, labels=out, kind="instances+classes")
     assert classes_of(again) == classes_of(url)
+
+
+@pytest.mark.parametrize("to", ["tiff", "png"])
+def test_what_holds_ids_alone_has_a_table_of_classes_beside_it(to, lab, tmp_path, capsys):
+    data = lab("data", [feature(A, "tumour"), feature(B, "stroma")], [feature(C, "tumour")])
+    slide = f"{data}/0"
+    out = tmp_path / f"s.{to[:3]}"
+    progress = Watching()
+    report = export_prediction(slide, to=to, output=str(out), progress=progress)
+    table = tmp_path / "s.classes.csv"
+    rows = {int(row["id"]): row["class"] for row in rows_of(table)}
+    assert rows == classes_of(slide)
+    drawn = np.array(Image.open(out))
+    assert set(np.unique(drawn)) - {0} == set(rows)
+    assert report.tables == 1
+    assert any("class of each object is in s.classes.csv" in note for note in progress.notes)
+    # What is there stays, unless it is ours and is to be replaced.
+    out.unlink()
+    with pytest.raises(OutputError, match="must not exist yet"):
+        export_prediction(slide, to=to, output=str(out))
+    assert not out.exists()
+    table.write_text("mine")
+    with pytest.raises(OutputError):
+        export_prediction(slide, to=to, output=str(out), overwrite=True)
+    assert table.read_text() == "mine"
+    folder = tmp_path / "all"
+    assert export_prediction(data, to=to, output=str(folder)).tables == 2
+    for name in "01":
+        rows = {int(row["id"]): row["class"] for row in rows_of(folder / f"{name}.classes.csv")}
+        assert rows == classes_of(data, int(name))
+    # Outlines name the class, and class maps have no objects.
+    assert export_prediction(slide, to="geojson", output=str(tmp_path / "o.geojson")).tables == 0
+
+
+def test_each_error_tells_the_true_and_the_predicted_class(lab, tmp_path):
+    truth = lab("truth", [feature(A, "tumour"), feature(B, "stroma"), feature(C, "tumour")])
+    other = square(10, 20)
+    found = lab("found", [feature(A, "stroma"), feature(B, "stroma"), feature(other, "tumour")])
+    table, page = tmp_path / "o.csv", tmp_path / "r.html"
+    evaluate(found, truth, objects=str(table), report=str(page), bootstrap=0)
+    told = {
+        (row["side"], row["centroid_y"], row["centroid_x"]): (
+            row["kind"], row["true_class"], row["predicted_class"],
+        )
+        for row in rows_of(table)
+    }  # fmt: skip
+    a, b, c, d = ("2.5", "2.5"), ("2.5", "11.5"), ("11.5", "2.5"), ("11.5", "21.5")
+    assert told == {
+        ("truth", *a): ("match", "tumour", "stroma"),
+        ("truth", *b): ("match", "stroma", "stroma"),
+        ("truth", *c): ("miss", "tumour", ""),
+        ("prediction", *a): ("match", "tumour", "stroma"),
+        ("prediction", *b): ("match", "stroma", "stroma"),
+        ("prediction", *d): ("false", "", "tumour"),
+    }
+    content = page.read_text()
+    start = content.index('{"', content.index("data"))
+    data, _ = json.JSONDecoder().raw_decode(content[start:])
+    assert data["confusion"] == {
+        "classes": ["stroma", "tumour"],
+        "matches": [[1, 0], [1, 0]],
+        "missed": [0, 1],
+        "false": [0, 1],
+    }
+    # The one of another class is among those to look at, once.
+    seen = [(one["kind"], one["true_class"], one["predicted_class"]) for one in data["objects"]]
+    assert sorted(seen, key=str) == [
+        ("false", None, "tumour"), ("match", "tumour", "stroma"), ("miss", "tumour", None),
+    ]  # fmt: skip
 
 
 def test_copies_keep_the_classes(lab, tmp_path):

@@ -21,7 +21,14 @@ from unetkit.storage.file_writers import bands, tile_rows, write_png, write_tiff
 from unetkit.storage.journal import FOLDER
 from unetkit.storage.object_classes import object_class_names, read_object_classes
 from unetkit.storage.outline_files import WRITERS, Outline, Picture
-from unetkit.storage.outputs import EXPORTED, check_local, export_name, staged
+from unetkit.storage.outputs import (
+    EXPORTED,
+    check_file,
+    check_local,
+    export_name,
+    staged,
+    write_csv,
+)
 from unetkit.storage.planes import whole_chunks
 from unetkit.storage.urls import base_name, bytes_on_disk, join
 from unetkit.version import __version__
@@ -41,6 +48,8 @@ if TYPE_CHECKING:
 BLOCK = 1024
 # Up to here a float32, in which ImageJ holds 32 bits, is exact.
 FLOAT_EXACT = 2**24
+# Of the classes of objects, as `measure` calls them.
+TABLE, TABLE_SUFFIX = ("id", "class"), ".classes.csv"
 
 
 @dataclass(frozen=True)
@@ -194,6 +203,7 @@ class ExportReport:
     features: int | None  # outlines in all files
     bytes: int  # on disk
     skipped: tuple[str, ...] = ()  # samples without such labels
+    tables: int = 0  # files beside these, of the class of each object
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -226,9 +236,10 @@ def export_prediction(
 
     Ids and classes stay as they are: a TIFF or PNG read again equals the labels, and so do the
     outlines filled again, by ``unetkit import --labels`` or the program they are for. A few blocks
-    are in memory at a time. ImageJ and Fiji show ids as 32-bit floats: from 16,777,217 on
-    neighbouring ids look alike there, and are still apart in the file. Samples without labels are
-    left out.
+    are in memory at a time. Where objects have classes, outlines name them; a TIFF or PNG holds ids
+    alone, so that a table ``NAME.classes.csv`` of ids and classes is written beside it. ImageJ and
+    Fiji show ids as 32-bit floats: from 16,777,217 on neighbouring ids look alike there, and are
+    still apart in the file. Samples without labels are left out.
 
     Parameters
     ----------
@@ -279,6 +290,9 @@ def export_prediction(
     if one_file:
         _check_suffix(target, to)
     exports, skipped = _exports(dataset.samples, to, layer)
+    tables = [export for export in exports if export.has_table]
+    if alone and tables:
+        check_file(table_name(target), overwrite=overwrite, begins=",".join(TABLE))
     features = 0
     with staged(target, inputs=[prediction], overwrite=overwrite) as partial:
         if not one_file:
@@ -290,6 +304,13 @@ def export_prediction(
         for export in exports if to != "coco" else ():
             name = f"{export.sample.name}{EXPORTED[to][0]}"
             features += export.write(partial if alone else join(partial, name), progress)
+        for export in () if alone else tables:
+            export.write_table(join(partial, f"{export.sample.name}{TABLE_SUFFIX}"))
+    if alone and tables:
+        tables[0].write_table(table_name(target))
+    if tables:
+        where = base_name(table_name(target)) if alone else f"NAME{TABLE_SUFFIX} beside it"
+        progress.note(f"A {to.upper()} holds ids alone: the class of each object is in {where}.")
     if skipped:
         warn(
             progress,
@@ -304,7 +325,17 @@ def export_prediction(
         features=features if to in WRITERS else None,
         bytes=bytes_on_disk(target),
         skipped=skipped,
+        tables=len(tables),
     )
+
+
+def table_name(path: str) -> str:
+    """Name the table of classes of objects that belongs to a file of ids.
+
+    >>> table_name("cells/a.tif")
+    'cells/a.classes.csv'
+    """
+    return f"{path.removesuffix(Path(path).suffix)}{TABLE_SUFFIX}"
 
 
 def _check_suffix(target: str, to: Format) -> None:
@@ -383,6 +414,22 @@ class _Export:
         if self.layer == "probabilities":
             return self.sample.data
         return self.sample.image.labels[self.layer]
+
+    @property
+    def has_table(self) -> bool:
+        """Whether its objects have classes that the file can't hold."""
+        return (
+            self.layer == "instances"
+            and self.to not in WRITERS
+            and bool(object_class_names(self.sample.image))
+        )
+
+    def write_table(self, path: str) -> None:
+        """Write the class of each object."""
+        told = read_object_classes(self.sample.image)
+        if told is not None:
+            named = (told.names[number] for number in told.numbers.tolist())
+            write_csv(path, TABLE, zip(told.ids.tolist(), named, strict=True))
 
     @property
     def steps(self) -> int:

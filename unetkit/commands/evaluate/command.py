@@ -158,8 +158,13 @@ def _write_files(done: ScoredPrediction, *, objects: str | None, report: str | N
         return
     matched, found = done.matched, []
     if matched.kind == "instances":
-        found = object_errors.find_objects(matched.pairs, done.tables, done.runner)
+        found = object_errors.find_objects(
+            matched.pairs, done.tables, done.runner, classes=matched.object_classes
+        )
     if objects is not None:
-        write_csv(objects, object_errors.COLUMNS, (one.row() for one in found))
+        classed = bool(matched.object_classes)
+        more = object_errors.CLASS_COLUMNS if classed else ()
+        rows = (one.row(classed=classed) for one in found)
+        write_csv(objects, (*object_errors.COLUMNS, *more), rows)
     if report is not None:
         write_text(report, page(contents(done.report, matched.pairs, found)))

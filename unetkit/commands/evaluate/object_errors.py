@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unetkit.commands.evaluate.counting import Runner
     from unetkit.commands.evaluate.samples import Pair
     from unetkit.scores.contingency import Contingency
+    from unetkit.storage.object_classes import ObjectClasses
     from unetkit.storage.outputs import Cell
     from unetkit.storage.planes import PlaneArray
 
@@ -34,6 +35,8 @@ MEASURED = (
     "circularity",
 )
 COLUMNS = (*BEGINS, "unit", *MEASURED, "kind", "partner", "iou")
+# More of them where objects have classes: that of the object, and that of its match.
+CLASS_COLUMNS = ("true_class", "predicted_class")
 
 
 @dataclass(frozen=True)
@@ -52,39 +55,59 @@ class ScoredObject:
     iou: float  # with that object
     unit: str = "pixel"  # of what was measured
     measured: tuple[float, ...] = ()  # in the order of `MEASURED`
+    # Of what has no match one of them is None, and both where objects have no classes.
+    true_class: str | None = None
+    predicted_class: str | None = None
 
-    def row(self) -> list[Cell]:
-        """Give the cells of its row, in the order of `COLUMNS`."""
+    @property
+    def is_confused(self) -> bool:
+        """Whether it was found, as one of another class."""
+        return None not in (self.true_class, self.predicted_class) and (
+            self.true_class != self.predicted_class
+        )
+
+    def row(self, *, classed: bool = False) -> list[Cell]:
+        """Give the cells of its row, in the order of `COLUMNS`, and of `CLASS_COLUMNS`."""
         begins = (getattr(self, name) for name in BEGINS)
-        return [*begins, self.unit, *self.measured, self.kind, self.partner, self.iou]
+        own = [*begins, self.unit, *self.measured, self.kind, self.partner, self.iou]
+        return [*own, self.true_class, self.predicted_class] if classed else own
 
 
 def find_objects(
-    pairs: Sequence[Pair], tables: Sequence[Contingency], runner: Runner
+    pairs: Sequence[Pair],
+    tables: Sequence[Contingency],
+    runner: Runner,
+    *,
+    classes: Sequence[tuple[ObjectClasses, ObjectClasses]] = (),
 ) -> list[ScoredObject]:
     """List the objects of both sides of each pair of samples, the truth first, plane by plane.
 
-    An object that the annotation ignores whole is not there. Tables are one a pair.
+    An object that the annotation ignores whole is not there. Tables are one a pair, and so are
+    `classes` where objects have some.
     """
     found: list[ScoredObject] = []
     total = sum(piece_count(side.labels("instances")) for pair in pairs for side in pair)
     runner = replace(runner, progress=Together(runner.progress, "measure", total=total))
-    for (predicted, true), table in zip(pairs, tables, strict=True):
+    for number, ((predicted, true), table) in enumerate(zip(pairs, tables, strict=True)):
+        of_class = classes[number][::-1] if classes else (None, None)
         overlaps = matching.overlaps(table)
         errors = matching.errors(overlaps)
         sides = (("truth", true, overlaps.true), ("prediction", predicted, overlaps.pred))
         pixels = [plane_pixel(sample.image.pixel_size) for _, sample, _ in sides]
-        for (side, sample, own), (_, _, other), one, pixel in zip(
-            sides, sides[::-1], errors, pixels, strict=True
+        named = [_names(c, s[2].ids) for c, s in zip(of_class, sides, strict=True)]
+        for (side, sample, own), (_, _, other), one, pixel, names, others in zip(
+            sides, sides[::-1], errors, pixels, named, named[::-1], strict=True
         ):
             pixel = pixel or next(filter(None, pixels), None)
             unit = "micrometre" if pixel else "pixel"
             places = _places(sample.labels("instances"), runner, pixel=pixel)
             parts = (own.image, own.ids, one.kinds, one.partner, one.iou)
-            for plane, label, kind, at, iou in zip(*(p.tolist() for p in parts), strict=True):
+            columns = (*(p.tolist() for p in parts), names)
+            for plane, label, kind, at, iou, name in zip(*columns, strict=True):
                 if label:
                     place, measured = places[plane, label]
                     partner = None if at < 0 else int(other.ids[at])
+                    both = (name, others[at] if kind == "match" else None)
                     found.append(
                         ScoredObject(
                             true.name,
@@ -97,15 +120,46 @@ def find_objects(
                             iou,
                             unit,
                             measured,
+                            *(both if side == "truth" else both[::-1]),
                         )
                     )
     return found
 
 
 def largest_errors(found: Sequence[ScoredObject], count: int) -> list[ScoredObject]:
-    """Choose the objects to look at first: the largest of those that are no match."""
-    wrong = [one for one in found if one.kind != "match"]
+    """Choose what to look at first: the largest without a match, or with one of another class."""
+    wrong = [
+        one for one in found if one.kind != "match" or (one.is_confused and one.side == "truth")
+    ]
     return sorted(wrong, key=lambda one: (-one.area, one.sample, one.side, one.id))[:count]
+
+
+def confusion(found: Sequence[ScoredObject], names: Sequence[str]) -> dict[str, Any]:
+    """Count matches by true and by predicted class, and what of each class has no match."""
+    place = {name: number for number, name in enumerate(names)}
+    matches = np.zeros((len(names), len(names)), np.int64)
+    alone = {side: np.zeros(len(names), np.int64) for side in ("truth", "prediction")}
+    for one in found:
+        true, predicted = (
+            None if name is None else place[name] for name in (one.true_class, one.predicted_class)
+        )
+        if true is not None and predicted is not None:
+            matches[true, predicted] += one.side == "truth"
+        elif one.kind != "match" and (own := true if predicted is None else predicted) is not None:
+            alone[one.side][own] += 1
+    return {
+        "classes": list(names),
+        "matches": matches.tolist(),
+        "missed": alone["truth"].tolist(),
+        "false": alone["prediction"].tolist(),
+    }
+
+
+def _names(classes: ObjectClasses | None, ids: np.ndarray[Any, Any]) -> list[str | None]:
+    """Name the class of each object, None for one of none."""
+    if classes is None:
+        return [None] * len(ids)
+    return [classes.names[number] if number else None for number in classes.of(ids).tolist()]
 
 
 def _places(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from unetkit.commands.evaluate.object_errors import counts, largest_errors
+from unetkit.commands.evaluate.object_errors import confusion, counts, largest_errors
 from unetkit.commands.evaluate.sides import parse_bound
 from unetkit.errors import CheckError
 from unetkit.scores import bootstrap, isbi2012, table
@@ -259,6 +259,7 @@ def contents(
             for one in largest_errors(found, WORST)
         ],
         "counts": counts(found),
+        "confusion": confusion(found, [c.name for c in report.overall.object_classes]),
         "pictures": pictures,
     }
 
