@@ -24,6 +24,9 @@ ROOT = Path(__file__).parents[1]
 # Tests run side by side, one core each; torch reads this when it is first imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# What one test measured is not remembered by the next, nor by whoever runs them.
+os.environ["UNETKIT_CACHE_DIR"] = os.devnull
+
 # Nothing is timed by a test: a busy machine is no fault of the code. What runs unattended draws
 # the same cases each time; at a desk they are drawn anew.
 settings.register_profile(

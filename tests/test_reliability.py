@@ -263,6 +263,7 @@ print(code, len(written), [p for p in outside if not p.startswith(("/dev/", "/pr
     cache = tmp_path_factory.mktemp("cache")
     words = ["tile-predict", "slide.zarr", *PLAIN, "-q"]
     places = {"TMPDIR": str(nowhere), "HOME": str(nowhere), "NUMBA_CACHE_DIR": str(cache)}
+    places["UNETKIT_CACHE_DIR"] = str(cache)
     done = run([sys.executable, "-B", "-c", program, *words], env=places)
     assert done.returncode == 0, done.stderr
     code, count, outside = done.stdout.splitlines()[-1].split(" ", 2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import platform
+import re
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
@@ -21,6 +23,7 @@ Result = TypeVar("Result")
 
 # Where the kernel says which control group a process is in, and what groups may use.
 OWN_GROUP, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+PROCESSORS = Path("/proc/cpuinfo")
 
 
 def processor_count(container: Path = GROUPS, own: Path = OWN_GROUP) -> int:
@@ -39,6 +42,12 @@ def processor_count(container: Path = GROUPS, own: Path = OWN_GROUP) -> int:
         if quota.isdecimal() and period.isdecimal() and int(period):
             count = min(count, max(1, math.ceil(int(quota) / int(period))))
     return count
+
+
+def processor_name(facts: Path = PROCESSORS) -> str:
+    """Return what the processor calls itself, or its architecture where nothing says more."""
+    named = re.search(r"^model name\s*:\s*(.+)$", _text(facts), flags=re.MULTILINE)
+    return named[1] if named else platform.processor() or platform.machine()
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:

@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from unetkit.arrays.components import components, sizes_and_first_pixels
 from unetkit.arrays.meanings import TARGETS, meaning_of
@@ -248,8 +245,7 @@ def merge(
     offsets = np.concatenate([[0], np.cumsum([s.count for s in blocks], dtype=np.int64)])
     total = int(offsets[-1])
     edges = np.concatenate([np.empty((0, 2), np.int64), *pairs]) - 1
-    graph = coo_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(total, total))
-    groups, root = connected_components(graph, directed=False) if total else (0, offsets[:0])
+    groups, root = _united(edges, total)
     sizes = np.zeros(groups, np.int64)
     first = np.full(groups, np.iinfo(np.int64).max)
     if total:
@@ -272,6 +268,19 @@ def merge(
     return LabelMapping(
         sizes=sizes[kept], ids=ids, offsets=offsets, ranks=ranks if len(kept) < len(large) else None
     )
+
+
+def _united(edges: Array, total: int) -> tuple[int, Array]:
+    """Count the groups that pairs (P, 2) of so many objects make, and say which each is in."""
+    if not len(edges):
+        return total, np.arange(total)
+    # Loaded where it is used: no block of an image alone needs it.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(edges), bool), (edges[:, 0], edges[:, 1])), shape=(total, total))
+    groups, root = connected_components(graph, directed=False)
+    return int(groups), root
 
 
 def _numbered(chosen: Array, groups: int) -> Array:
@@ -588,6 +597,9 @@ def _grow_shifted(labels: Array, distance: int, within: Array | None) -> Array:
 
 
 def _grow_by_distance(labels: Array, distance: int, within: Array | None) -> Array:
+    # Loaded where it is used: it takes longer than to grow by shifts.
+    from scipy import ndimage
+
     grown = labels.copy()
     away = np.rint(ndimage.distance_transform_edt(labels == 0) ** 2).astype(np.int64)
     free = (away > 0) & (away <= distance**2)

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import dask
-import dask.array as da
 import numpy as np
-from dask.base import tokenize
-from dask.highlevelgraph import HighLevelGraph
 
 from unetkit.errors import InputError
 from unetkit.geometry.tiles import mirror_span
@@ -55,7 +52,7 @@ class ArrayPlanes(PlaneArray):
     @property
     def is_lazy(self) -> bool:
         """Whether Dask computes it when it is read."""
-        return isinstance(self.values, da.Array)
+        return is_lazy(self.values)
 
     def with_absolute_url(self) -> ArrayPlanes:
         """Return the same: what is no place has no other name."""
@@ -73,7 +70,7 @@ class ArrayPlanes(PlaneArray):
         left = iter(boxes)
         while some := list(itertools.islice(left, max(1, AT_ONCE // size))):
             parts = [self._part(*box) for box in some]
-            yield from map(self._chosen, dask.compute(*parts) if self.is_lazy else parts)
+            yield from map(self._chosen, _computed(parts) if self.is_lazy else parts)
 
     def reading_bytes(self) -> int:
         """Return what is held to read parts: what is in memory is there already."""
@@ -111,6 +108,20 @@ class ArrayPlanes(PlaneArray):
         """Allow any box: no two of them share what is written whole."""
 
 
+def is_lazy(values: Any) -> bool:
+    """Tell whether Dask computes an array when it is read."""
+    # Whoever has one has loaded it; it is not loaded to find none.
+    arrays = sys.modules.get("dask.array")
+    return arrays is not None and isinstance(values, arrays.Array)
+
+
+def _computed(parts: Sequence[Any]) -> tuple[Any, ...]:
+    import dask
+
+    found: tuple[Any, ...] = dask.compute(*parts)
+    return found
+
+
 class _Nowhere:
     """Takes what nobody wants."""
 
@@ -136,7 +147,7 @@ def array_planes(values: Any, axes: str, *, name: str = "the array") -> ArrayPla
         )
     if not all(values.shape):
         raise InputError(f"{name} must have pixels, got shape {values.shape}; leave it out")
-    lazy = isinstance(values, da.Array)
+    lazy = is_lazy(values)
     whole = values.chunksize if lazy else values.shape
     chunks = tuple(
         size if lazy or axis == "c" else min(size, CHUNK if axis in "yx" else 1)
@@ -184,6 +195,10 @@ def lazy_tiles(
     or (Y, X) where there are no `channels`. Axes are t, c, z, y, x, those that there are. What
     is `told` tells the result from others of the same array.
     """
+    import dask.array as da
+    from dask.base import tokenize
+    from dask.highlevelgraph import HighLevelGraph
+
     name = f"unetkit-{tokenize(data.values.name, told)}"
     axes = [a for a in AXES if (a == "c" and channels) or (a != "c" and a in data.axes)]
     sizes = {"c": (channels,), "y": _lengths(tiles.height, tiles.tile)}

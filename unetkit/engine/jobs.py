@@ -12,11 +12,6 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import dask
-from dask import multiprocessing, threaded
-from dask.callbacks import Callback
-from dask.local import get_sync
-
 from unetkit.engine.pools import RETRIES, Scheduler, lost_worker
 from unetkit.engine.schedulers import open_scheduler
 
@@ -29,9 +24,6 @@ R = TypeVar("R")
 # Jobs a worker that are handed to a local scheduler in one go. Between two goes workers wait for
 # the slowest of them, so a go has to be long; records are small, so it may be.
 JOBS_PER_WORKER = 64
-# Dask's schedulers of this machine. By their names it would look for a cluster first, and load
-# what that takes.
-_GET = {"threads": threaded.get, "sync": get_sync, "processes": multiprocessing.get}
 
 
 def run_jobs(
@@ -77,24 +69,6 @@ def _runner(scheduler: Scheduler) -> Callable[..., None]:
     return clusters.run_jobs
 
 
-class _HandOver(Callback):  # type: ignore[misc]
-    """Passes each result on in the calling thread, and lets go of it and of its job."""
-
-    def __init__(self, wave: dict[str, Any], on_done: Callable[[Any, Any], None] | None) -> None:
-        super().__init__()
-        self._wave = wave
-        self._on_done = on_done
-
-    def _posttask(
-        self, key: str, result: Any, dsk: Any, state: dict[str, Any], worker_id: Any
-    ) -> None:
-        job = self._wave.pop(key)
-        if self._on_done is not None:
-            self._on_done(job, result)
-        # Dask would keep every result until the last task of the graph is done.
-        state["cache"][key] = None
-
-
 def _run_locally(
     function: Callable[[J], R],
     jobs: Iterator[J],
@@ -106,6 +80,10 @@ def _run_locally(
     keys = (f"job-{number}" for number in itertools.count(10**12 - 1, -1))
     wave_size = JOBS_PER_WORKER * scheduler.workers
     while wave := dict(zip(keys, itertools.islice(jobs, wave_size), strict=False)):
+        if len(wave) == 1 and scheduler.kind != "processes":
+            (job,) = wave.values()
+            _run_one(function, job, scheduler, on_done=on_done)
+            continue
         while wave:
             try:
                 _compute(function, wave, scheduler, on_done=on_done)
@@ -116,6 +94,20 @@ def _run_locally(
                     _compute_alone(function, {key: wave.pop(key)}, scheduler, on_done=on_done)
 
 
+def _run_one(
+    function: Callable[[J], R],
+    job: J,
+    scheduler: Scheduler,
+    *,
+    on_done: Callable[[J, R], None] | None,
+) -> None:
+    """Run a job that has no other beside it, which takes no scheduler; loading Dask's would."""
+    pool = scheduler.pool
+    result = function(job) if pool is None else pool.submit(function, job).result()
+    if on_done is not None:
+        on_done(job, result)
+
+
 def _compute(
     function: Callable[[J], R],
     wave: dict[str, J],
@@ -124,10 +116,29 @@ def _compute(
     on_done: Callable[[J, R], None] | None,
 ) -> None:
     """Run a wave; what is done is taken out of it."""
-    tasks = [_task(function, job)(dask_key_name=key) for key, job in wave.items()]
-    with _HandOver(wave, on_done):
+    import dask
+    from dask import multiprocessing, threaded
+    from dask.callbacks import Callback
+    from dask.local import get_sync
+
+    def hand_over(key: str, result: Any, dsk: Any, state: dict[str, Any], worker: Any) -> None:
+        job = wave.pop(key)
+        if on_done is not None:
+            on_done(job, result)
+        # Dask would keep every result until the last task of the graph is done.
+        state["cache"][key] = None
+
+    # Dask's schedulers of this machine. By their names it would look for a cluster first, and load
+    # what that takes.
+    get = {"threads": threaded.get, "sync": get_sync, "processes": multiprocessing.get}
+    # A job that is an argument would be searched for dask collections and rebuilt.
+    tasks = [
+        dask.delayed(partial(function, job), pure=False, traverse=False)(dask_key_name=key)
+        for key, job in wave.items()
+    ]
+    with Callback(posttask=hand_over):
         # Dask sends six tasks at a time to a process unless told otherwise.
-        dask.compute(*tasks, scheduler=_GET[scheduler.kind], pool=scheduler.pool, chunksize=1)
+        dask.compute(*tasks, scheduler=get[scheduler.kind], pool=scheduler.pool, chunksize=1)
 
 
 def _compute_alone(
@@ -147,8 +158,3 @@ def _compute_alone(
         else:
             return
     raise lost_worker(scheduler.name, job)
-
-
-def _task(function: Callable[[J], R], job: J) -> Any:
-    # A job that is an argument would be searched for dask collections and rebuilt.
-    return dask.delayed(partial(function, job), pure=False, traverse=False)

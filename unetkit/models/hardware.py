@@ -226,6 +226,12 @@ def thread_count(workers: int = 1) -> int:
     return max(1, count // max(1, workers))
 
 
+def processor_features() -> frozenset[str]:
+    """Return the instructions that torch finds in the processor, as it calls them."""
+    facts = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return frozenset(name for name, there in facts.items() if there is True)
+
+
 def _has_mps() -> bool:
     return torch.backends.mps.is_available()
 
@@ -233,9 +239,8 @@ def _has_mps() -> bool:
 def _processor_has_bfloat16() -> bool:
     # The instructions' names: x86 AVX-512, x86 AMX, ARM.
     names = ("avx512_bf16", "amx_bf16", "bf16")
-    facts = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     onednn: Any = torch.backends.mkldnn
-    return bool(onednn.is_available()) and any(facts.get(name) for name in names)
+    return bool(onednn.is_available()) and not processor_features().isdisjoint(names)
 
 
 def _layout(precision: str) -> torch.memory_format:

@@ -120,7 +120,7 @@ def make_plan(
         chosen = choose_precision(plan, max_size=memory.largest)
         plan = replace(plan, precision=chosen.name, reason=chosen.reason)
     choice = fastest_tile(plan, tiles, fixed=known.tile is not None, max_size=memory.largest)
-    plan = replace(plan, tile=choice.tile)
+    plan = replace(plan, tile=choice.tile, remembered=choice.remembered)
     batch = known.batch or choose_batch(plan, memory)
     peak = replace(memory, batch=batch).peak(plan.size)
     plan = replace(plan, batch=batch, memory_peak=peak, memory_limit=memory.limit)

@@ -340,6 +340,7 @@ class Plan:
     memory_peak: int | None = None
     memory_limit: int | None = None
     seconds: float | None = None  # expected of the networks; None where others compute
+    remembered: bool = False  # whether it was an earlier run that found out how fast they are
     reason: str | None = None  # what speaks against a lower precision that is there
 
     @cached_property

@@ -64,6 +64,7 @@ class PredictionReport:
     # Of the networks, reckoned from a small input and never longer for images with empty parts;
     # None where another machine computes.
     expected_seconds: float | None
+    speed_remembered: bool  # by an earlier run with the same model here, not measured now
     audit: dict[str, Any] | None  # what a second look at some windows found, where asked for
     # How images are read whose pixels have another size than the model's: level, factor, sizes.
     rescaled: tuple[dict[str, Any], ...]
@@ -88,6 +89,9 @@ class PredictionReport:
             )
 
 
+REMEMBERED = ", at a speed that an earlier run found"
+
+
 def summary(plan: Plan) -> str:
     """Say in one sentence what a plan is."""
     count = "1 tile" if plan.tiles_total == 1 else f"{plan.tiles_total} tiles"
@@ -96,6 +100,7 @@ def summary(plan: Plan) -> str:
         f"{count} of {plan.tile} pixels, each read with {plan.overlap} pixels "
         f"of context as {plan.size}{batch}, in {plan.precision}"
         f"{f' since {plan.reason}' if plan.reason else ''}"
+        f"{REMEMBERED if plan.remembered else ''}"
     )
     averaging = plan.averaging
     runs = {"models": len(averaging.members), "turns": len(averaging.symmetries)}
@@ -174,6 +179,7 @@ def planned(plan: Plan, output: str, *, device: str, dry_run: bool) -> Predictio
         context_share=plan.wasted,
         disk_free=outputs.free_bytes(output),
         expected_seconds=plan.seconds,
+        speed_remembered=plan.remembered,
         audit=None,
         rescaled=tuple(rescaled_samples(plan.rescaled)),
         seconds=0.0,

@@ -12,6 +12,7 @@ from torch import nn
 
 from unetkit.commands.tile_predict.averaging import BLEND_SIDE, BLEND_TILES
 from unetkit.commands.tile_predict.ensemble import torch_threads
+from unetkit.commands.tile_predict.speeds import speed_of
 from unetkit.engine.rescaling import RescaledPlanes
 from unetkit.errors import ResourceError
 from unetkit.machine import free_memory, held_memory
@@ -239,14 +240,20 @@ class Throughput:
     precision: str
     work: tuple[float, float, float]  # see `work_of`
     rate: float  # multiplications a second
+    remembered: bool = False  # whether an earlier run found that out
 
     def estimate(self, tile: int) -> float:
         """Reckon the seconds that the network takes over a tile of `tile` pixels a side."""
         return float(np.polyval(self.work, self._size(tile))) / self.rate
 
     def measure(self, tile: int) -> float:
-        """Measure them; the network is run twice, since the first run of a size is slow."""
-        return [_timed(self.model, self._size(tile), precision=self.precision) for _ in "ab"][-1]
+        """Measure them, or remember them; the network is run twice, since the first run is slow."""
+        size = self._size(tile)
+
+        def run() -> float:
+            return [_timed(self.model, size, precision=self.precision) for _ in "ab"][-1]
+
+        return speed_of(self.model, size, precision=self.precision, measure=run).seconds
 
     def _size(self, tile: int) -> int:
         return self.model.header.contract.read_size(tile, self.overlap)
@@ -263,17 +270,23 @@ def estimate_throughput(
     work = work_of(model.module, in_channels=channels, contract=contract)
     tile = min(PROBE_TILE, largest_tile(max_size, contract=contract, overlap=overlap))
     size = contract.read_size(tile, overlap)
-    times = []
-    if next(model.module.parameters()).device.type == "cpu":
-        # Threads that take longer together than one needs alone wait for other programs here. Over
-        # a whole tile they do so far less.
-        with torch_threads(1):
-            times.append(_timed(model, size, precision=precision, clock=time.thread_time))
-    else:
-        _timed(model, size, precision=precision)
-    # The first run of a size is slow; this is the second.
-    times.append(_timed(model, size, precision=precision))
-    return Throughput(model, overlap, precision, work, float(np.polyval(work, size)) / min(times))
+
+    def run() -> float:
+        times = []
+        if next(model.module.parameters()).device.type == "cpu":
+            # Threads that take longer together than one needs alone wait for other programs here.
+            # Over a whole tile they do so far less.
+            with torch_threads(1):
+                times.append(_timed(model, size, precision=precision, clock=time.thread_time))
+        else:
+            _timed(model, size, precision=precision)
+        # The first run of a size is slow; this is the second.
+        times.append(_timed(model, size, precision=precision))
+        return min(times)
+
+    speed = speed_of(model, size, precision=precision, measure=run)
+    rate = float(np.polyval(work, size)) / speed.seconds
+    return Throughput(model, overlap, precision, work, rate, remembered=speed.remembered)
 
 
 def work_of(
@@ -375,6 +388,7 @@ class TileSize:
 
     tile: int
     seconds: float
+    remembered: bool = False  # whether an earlier run found out how fast its networks are
 
 
 def fastest_tile(plan: Plan, tiles: Sequence[int], *, fixed: bool, max_size: int) -> TileSize:
@@ -404,14 +418,16 @@ def fastest_tile(plan: Plan, tiles: Sequence[int], *, fixed: bool, max_size: int
         return runs(tile) * sum(network.measure(tile) for network in networks)
 
     if fixed:
-        return TileSize(tiles[0], estimate(tiles[0]))
-    return choose_tile_size(
-        tiles,
-        count=lambda tile: replace(plan, tile=tile).tiles_total,
-        estimate=estimate,
-        measure=measure,
-        step=plan.model.header.contract.step,
-    )
+        chosen = TileSize(tiles[0], estimate(tiles[0]))
+    else:
+        chosen = choose_tile_size(
+            tiles,
+            count=lambda tile: replace(plan, tile=tile).tiles_total,
+            estimate=estimate,
+            measure=measure,
+            step=plan.model.header.contract.step,
+        )
+    return replace(chosen, remembered=all(network.remembered for network in networks))
 
 
 def choose_tile_size(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from scipy import ndimage
 
 from unetkit.engine.array_planes import planes_of
 from unetkit.engine.regions import drawn_regions
@@ -101,6 +100,9 @@ class Mask:
         y1, x1 = min(self.height, tile.y1 + self.reach), min(self.width, tile.x1 + self.reach)
         found = self.inside(plane, y0, y1, x0, x1)
         if found.any():
+            # Loaded where it is used: most predictions look everywhere.
+            from scipy import ndimage
+
             for axis in (0, 1):
                 size = 2 * self.reach + 1
                 found = ndimage.maximum_filter1d(found, size, axis=axis, mode="constant")
