@@ -65,13 +65,17 @@ def memory(process):
 
 
 def watched(words):
-    """Run a command; return its seconds, and its and its browser's peaks of memory in MiB."""
+    """Run a command; return its seconds, and the peaks of memory in MiB.
+
+    They are the command's, its browser's, and that of both at one time.
+    """
     began = time.perf_counter()
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
-        seen, peaks = psutil.Process(process.pid), np.zeros(2)
+        seen, peaks = psutil.Process(process.pid), np.zeros(3)
         while process.poll() is None:
             try:
-                peaks = np.maximum(peaks, memory(seen))
+                now = memory(seen)
+                peaks = np.maximum(peaks, [*now, sum(now)])
             except psutil.Error:
                 break
             time.sleep(0.05)
@@ -94,9 +98,12 @@ def main(folder, side=50_000):
             links.append(time.perf_counter() - began)
             process.terminate()
     found = [watched([*words, "--png", f"{folder}/a.png", "--overwrite"]) for _ in range(ROUNDS)]
-    seconds, own, browser = zip(*found, strict=True)
+    seconds, own, browser, both = zip(*found, strict=True)
     print(f"link after {min(links):.2f} s, picture after {min(seconds):.2f} s (lowest of {ROUNDS})")
-    print(f"memory at the most: {max(own):.0f} MiB, and {max(browser):.0f} MiB of the browser")
+    print(
+        f"memory at the most: {max(own):.0f} MiB, {max(browser):.0f} MiB of the browser,"
+        f" both at one time {max(both):.0f} MiB ({max(both) * 2**20 / 1e6:.0f} MB)"
+    )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,12 @@ function nearest(values, at) {
   for (let away = 0; away < values.length; away++) for (const n of [at - away, at + away]) if (values[n] != null) return n;
   return at;
 }
+// Where a logarithmic axis has numbers: at round ones, or else at its ends.
+function rounds(low, high) {
+  const decades = Array.from({ length: Math.ceil(high) - Math.floor(low) + 1 }, (_, n) => Math.floor(low) + n);
+  const among = digits => decades.flatMap(decade => digits.map(d => decade + Math.log10(d))).filter(v => v >= low && v <= high);
+  return [[1], [1, 2, 5], [1, 2, 3, 4, 5, 6, 7, 8, 9]].map(among).find(at => at.length > 2) || [low, (low + high) / 2, high];
+}
 function limits(values, { log, whole }) {
   let low = whole ? 0 : Math.min(...values), high = whole ? 1 : Math.max(...values);
   if (!whole && !log) { low = 0; high *= 1.05; }
@@ -49,7 +55,7 @@ function chart(title, yName, lines, { log = false, whole = false, square = false
   const made = new uPlot({
     width: box.clientWidth || 320, height: 250, legend: { markers: { width: 3 } }, cursor: { y: false, drag: { x: false, y: false }, dataIdx: (u, s, at) => s && at != null ? nearest(columns[s], at) : at },
     scales: { x: { time: false, range: () => [0, last] }, y: { range: () => limits(columns.slice(1).flat().filter(v => v != null), { log, whole }) } },
-    axes: [{ ...axis, label: xName, size: 30, values: (u, at) => at.map(tick) }, { ...axis, label: yName, size: 52, values: (u, at) => at.map(v => tick(log ? 10 ** v : v)) }],
+    axes: [{ ...axis, label: xName, size: 30, values: (u, at) => at.map(tick) }, { ...axis, label: yName, size: 52, ...(log && { splits: (u, axis, low, high) => rounds(low, high) }), values: (u, at) => at.map(v => tick(log ? 10 ** v : v)) }],
     series: [{ label: xName, value: (u, v) => v == null ? "–" : say(v) }, ...series],
     hooks: { draw: [u => marked && dash(u, mark)] },
   }, columns, box);
