@@ -23,6 +23,13 @@ def test_objects_are_read_in_pixels_whatever_unit_they_were_measured_in(tmp_path
         read_marks(table(tmp_path, rows.format("micrometre", 2.25, 2)))
 
 
+def test_numbers_of_many_places_are_told_short(tmp_path):
+    text = "y,x,id,area,length,rate,note\r\n"
+    text += "1,2,123456789,70123.45678,33.85863752487145,0.00012345678,v1.23456a\r\n"
+    (mark,) = read_marks(table(tmp_path, text))
+    assert mark.text == "id 123456789, area 70123, length 33.86, rate 0.0001235, note v1.23456a"
+
+
 def test_errors_say_first_what_they_are(tmp_path):
     text = "sample,side,plane,id,unit,area,centroid_y,centroid_x,perimeter,kind,partner,iou\r\n"
     text += "a,truth,0,3,pixel,5,1,2,7.5,miss,,0.0\r\n"

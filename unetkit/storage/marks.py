@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,7 +106,7 @@ def _mark(
             )
         numbers = [n / pixel_size["yx"[k % 2]] for k, n in enumerate(numbers)]
     said = [(name, (row.get(name) or "").removeprefix("'")) for name in told]
-    text = ", ".join(f"{name} {value}" for name, value in said if value)
+    text = ", ".join(f"{name} {_short(value)}" for name, value in said if value)
     text = ", ".join(text.split(", ")[:SAID])
     box = None
     if len(numbers) == 4:
@@ -113,3 +114,11 @@ def _mark(
         numbers, box = [(y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2], (y0, x0, y1, x1)
     sample = (row.get("sample") or "").removeprefix("'")
     return Mark(plane, numbers[0], numbers[1], text, box, row.get("kind") or "", sample)
+
+
+def _short(value: str) -> str:
+    """Round a number with many decimal places to what one line has room for."""
+    if re.fullmatch(r"-?\d+\.\d{4,}", value) is None:
+        return value
+    number = float(value)
+    return f"{number:.4g}" if abs(number) < 1e4 else f"{number:.0f}"
