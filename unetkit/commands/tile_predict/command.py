@@ -57,7 +57,6 @@ from unetkit.storage.datasets import open_dataset
 from unetkit.storage.partial import Partial, PartialLabels
 from unetkit.storage.pixel_size import parse_pixel_size
 from unetkit.storage.urls import base_name
-from unetkit.views.overview import check_overview, draw_overview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -435,6 +434,9 @@ def tile_predict(
     if not (in_place and resume):
         partial.check_writable()
     if overview is not None:
+        # Loaded where it is used: drawing takes a library that predicting does without.
+        from unetkit.views.overview import check_overview
+
         check_overview(overview, inputs=partial.inputs, overwrite=overwrite or resume)
     stored = leave_out_unreadable(stored, broken, nonfinite=nonfinite, progress=progress)
     readable = set(stored.names)
@@ -454,6 +456,8 @@ def tile_predict(
         made = open_dataset(report.output, broken={})
         if in_place:
             made = replace(made, samples=tuple(made[s.name] for s in stored.samples))
+        from unetkit.views.overview import draw_overview
+
         draw_overview(overview, stored, made)
     report = replace(report, broken=tuple(broken))
     done = report.status == "done"
