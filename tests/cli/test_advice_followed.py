@@ -613,6 +613,13 @@ CASES = [
 # fmt: on
 # Messages whose advice no small test can follow, and why.
 EXCUSED = {
+    "--object-classes must come with --kind instances+classes": "masks with class maps;"
+    " tests/commands/import_images/test_class_maps.py",
+    "--object-classes must come with masks": "the same",
+    "classes must name every value of the class maps": "the same",
+    "objects must be of a class, got": "the same",
+    "are these maps of classes? join values by --classes": "the same",
+    "kind must be instances or classes where labels are masks": "the same",
     "--connected-components must be left out where objects have classes": "a store whose objects"
     " have classes; tests/commands/import_images/test_stored.py",
     "objects must be of the classes {}, got the class {}": "the same",
@@ -712,7 +719,7 @@ EXCUSED = {
     "so the package has no cover": "the same",
     "for one size alone, or": "a network that torch can't trace; tests/models/test_export.py",
     "that 'unetkit models export' puts": "a package of another program; test_export_model.py",
-    "since a training keeps no intervals": "a model card, no refusal",
+    "since this file keeps no intervals": "a model card, no refusal",
     "use --tile {}": "the other end of a sentence that has a case",
 }
 

@@ -22,6 +22,9 @@ import s3://a/b c.zarr --labels masks/{stem}_m.png --kind classes --classes back
     scene='Top', axes='zyx', channels='DAPI,2', pixel_size='0.25um', append=True,
     preview='a.png', damaged='fill'
 
+import a c.zarr --labels b --kind instances+classes --object-classes d/{stem}_c.png
+-> 'a', 'c.zarr', labels='b', kind='instances+classes', object_classes='d/{stem}_c.png'
+
 import a c.zarr --labels b --connected-components --overwrite --require-complete-input
 -> 'a', 'c.zarr', labels='b', connected_components=True, overwrite=True,
     require_complete_input=True

@@ -12,10 +12,11 @@ from torch import nn
 from unetkit.errors import UsageError
 from unetkit.geometry.sizes import SizeContract
 from unetkit.models import bioimageio
-from unetkit.models.bioimageio import BlockSizes, Blockwise, blockwise
+from unetkit.models.bioimageio import BlockSizes, Blockwise, blockwise, check_packable
 from unetkit.models.build import build_model
 from unetkit.models.inference import predict_array
 from unetkit.models.model_header import read_header
+from unetkit.models.smp import ARCHITECTURES, HALOS, size_contract
 
 
 class Odd(nn.Module):
@@ -111,3 +112,11 @@ def test_yaml_is_what_was_described():
     }
     text = "\n".join(bioimageio._yaml(described))
     assert yaml.safe_load(text) == described
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES.keys() - HALOS.keys()))
+def test_networks_that_look_at_a_whole_tile_are_refused(name, small_model):
+    contract = size_contract(name, encoder="resnet18", step=32)
+    header = replace(read_header(str(small_model)), model=f"smp-{name}", contract=contract)
+    with pytest.raises(UsageError, match=f"got 'smp-{name}', which looks at a whole tile at once"):
+        check_packable(header)

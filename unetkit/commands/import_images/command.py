@@ -12,6 +12,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from unetkit.commands.import_images.class_maps import check_class_maps, vote, with_class_maps
 from unetkit.commands.import_images.dataset import DatasetOutput
 from unetkit.commands.import_images.groups import group_finder, grouped
 from unetkit.commands.import_images.layouts import channel_names, find_layout
@@ -181,6 +182,7 @@ def import_images(
         Opt(panel="Labels", check="unetkit.commands.import_images.rules:check_rules"),
     ] = "instances",
     classes: Annotated[str | None, Opt(panel="Labels")] = None,
+    object_classes: Annotated[str | None, Opt(panel="Labels")] = None,
     ignore: Annotated[int | None, Opt(panel="Labels")] = None,
     judged: Annotated[Sequence[str], Opt(metavar="NAME|Y0:Y1,X0:X1", panel="Labels")] = (),
     connected_components: Annotated[bool, Opt(panel="Labels")] = False,
@@ -235,6 +237,9 @@ def import_images(
         Class names in the order of their values: ``background,myelin,axon``; or with the values
         that join to each: ``0=background,127-130=myelin,233-255=axon``. Of outlines the first is
         what lies in none.
+    object_classes : str, optional
+        Where masks hold an id for each object: class maps of the same images, given as labels are.
+        Each object is of the class of most of its pixels.
     ignore : int, optional
         The mask value of pixels that nobody judged, such as 255 or -1; they become background and
         a mask of their own.
@@ -315,13 +320,18 @@ def import_images(
     size = parse_pixel_size(pixel_size) if pixel_size is not None else None
     by_file = labels is not None and (not stored or Path(labels).exists())
     drawn = annotation_files(labels, beside=source) if labels is not None and by_file else []
+    check_class_maps(object_classes, kind=kind, stored=stored, drawn=bool(drawn))
     pairs, found = pair_files(source, None if drawn else labels)
+    if object_classes is not None:
+        pairs = with_class_maps(pairs, source, object_classes)
     drawings: dict[str, Drawing] = {}
     rules = rules_of_stored(pairs, rules)
-    if rules.classed and not drawn and not any(pair.sample for pair in pairs):
+    told = drawn or object_classes is not None or any(pair.sample for pair in pairs)
+    if rules.classed and not told:
         raise UsageError(
             "kind must be instances or classes where labels are masks, whose values are one of"
-            " them, got instances+classes; outlines such as GeoJSON say both"
+            " them, got instances+classes; outlines such as GeoJSON say both, and masks with"
+            " --object-classes for their class maps"
         )
     check_drawn(rules, drawn=bool(drawn))
     if drawn:
@@ -358,12 +368,15 @@ def import_images(
         rules = survey_shapes(there, rules)
     elif masks:
         rules = survey(masks, rules, known=here.known, progress=progress)
+    mixed: list[str] = []
+    if object_classes is not None:
+        rules, mixed = vote(pairs, files, rules, progress=progress)
     if rules.judged or rules.rectangles:
         paired = [(p, f) for p, f in zip(pairs, files, strict=True) if p.mask]
         rules = find_regions([(p.name, drawings.get(p.name), f) for p, f in paired], rules)
     if require_complete_input:
         _check_complete((*files, *rules.files.values()))
-    remarks = [*found.remarks, *here.remarks(files)]
+    remarks = [*found.remarks, *here.remarks(files), *mixed]
     known = len(pairs)
     if append:
         new = here.missing(pairs, files, rules)

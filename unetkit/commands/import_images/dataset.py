@@ -451,6 +451,8 @@ def _add_sample(job: _Job, *, rules: MaskRules, told: Told) -> None:
         if rules.ignore is not None:
             notes["ignore_value"] = rules.ignore
         notes.update(_judged(rules))
+        if pair.classes is not None:
+            notes["classes_source"] = Path(pair.classes).name
         if rules.split:
             notes["connected_components"] = True
         if rules.kind == "classes":

@@ -314,7 +314,9 @@ def named_as_stored(pairs: Sequence[Pair], rules: MaskRules) -> MaskRules:
 
 
 def stored_classes(pair: Pair, rules: MaskRules) -> ObjectClasses | None:
-    """Return the class of each object of labels from a store, where they have one."""
+    """Return the class of each object of labels from a store, or of masks with class maps."""
+    if pair.name in rules.voted:
+        return rules.voted[pair.name]
     if pair.sample is None or not rules.classed:
         return None
     found = read_object_classes(pair.sample.image)

@@ -54,13 +54,14 @@ class Pair:
     group: str | None = None  # the animal, patient or well that it belongs to, if that was told
     scene: str | None = None  # of several in the file
     file_name: str | None = None  # what the sample of a whole file of scenes would be called
+    classes: str | None = None  # a class map of the same image, where the mask is of objects
 
     @property
     def files(self) -> list[str]:
         """Every file that is read."""
         images = self.channels.values() or [self.image]
         masks = mask_files(self.mask) if self.mask else []
-        return [*images, *masks, *filter(None, [self.store])]
+        return [*images, *masks, *filter(None, [self.classes, self.store])]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from unetkit.storage.chunk_files import PackedArray
     from unetkit.storage.image_file import ImageFile
+    from unetkit.storage.object_classes import ObjectClasses
 
 Kind = Literal["instances", "classes", "instances+classes"]
 KINDS = ("instances", "classes", "instances+classes")
@@ -34,6 +35,8 @@ class MaskRules:
     ignore: int | None = None  # the value of pixels that nobody annotated
     split: bool = False  # whether connected components become the instances
     classed: bool = False  # whether each instance is of a class
+    # By image, the class of each of its instances, from class maps; `class_maps` fills it in.
+    voted: dict[str, ObjectClasses] = field(default_factory=dict)
     fill: bool = False  # whether parts that can't be decoded come in as ignored
     # What `survey` fills in:
     mapping: dict[int, int] = field(default_factory=dict)  # from value to class
