@@ -25,6 +25,9 @@ SIZE, PANE = (1280, 800), (960, 600)
 # Our choices: how far apart a mark's window and the picture's borders are, and the least that is
 # shown around a mark, in pixels of the image.
 AROUND, NEAR = 3.0, 200
+# What a page keeps of what it has read, in bytes, on the graphics card and beside it: our choice,
+# 40 % of what neuroglancer would, which grows to gigabytes as one goes over a large image.
+KEPT_ON_CARD, KEPT_BESIDE = 400_000_000, 800_000_000
 # What one layer of marks takes without making the page slow; more would be no list to go through.
 MOST_MARKS = 10_000
 KEYS = {"keyj": ("unetkit-next", 1), "keyk": ("unetkit-previous", -1)}
@@ -70,6 +73,8 @@ def state_of(
         "layout": "xy",
         "showAxisLines": False,
         "crossSectionBackgroundColor": "#000000",
+        "gpuMemoryLimit": KEPT_ON_CARD,
+        "systemMemoryLimit": KEPT_BESIDE,
         **({"selectedLayer": side} if side else {}),
     }
 
