@@ -5,8 +5,8 @@ round objects, about 100,000 in the larger one, a part of which touch, and predi
 that hands intensities on as probabilities. Then each prediction is decided about again, by a
 watershed and by components, every time in a process of its own. Said are the seconds of the
 separation, the objects, and the peak of memory; the share of what a network of width 32 takes for
-as many pixels, measured on some tiles, in seconds of the clock and of the processor; and the ratio
-of the peaks of both sizes. ``--folder`` keeps what is drawn for the next time.
+as many pixels in either precision, measured on some tiles, in seconds of the clock and of the
+processor; and the ratio of the peaks of both sizes. ``--folder`` keeps what is drawn for the next time.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from measuring import apart
 # ruff: noqa: T201 - a benchmark prints
 
 
-PITCH, TILE, NETWORK_SIDE = 52, 1024, 2048
+PITCH, TILE, NETWORK_SIDE = 52, 1024, 4096
+PRECISIONS = ("float32", "bfloat16")
 # Of the network that hands on: how steeply its probability rises with the intensity.
 STEEP = 8.0
 
@@ -140,9 +141,9 @@ def separated(folder, side, separate, scheduler):
     return told | {"objects": found["objects"], "peak_mib": round(peak)}
 
 
-def network(folder, side):
+def network(folder, side, precision):
     """Return the seconds that a network of width 32 takes a tile."""
-    found = decide(folder, side, "components", model="wide", overwrite=False)
+    found = decide(folder, side, "components", model="wide", precision=precision)
     seconds, worked = (found["stages"]["predict"] / (side // TILE) ** 2).tolist()
     return {"tile_seconds": seconds, "tile_processor_seconds": worked}
 
@@ -151,8 +152,8 @@ def part(given):
     folder, side = given.folder, given.sides[0]
     if given.part == "draw":
         return draw(folder, side)
-    if given.part == "network":
-        return network(folder, side)
+    if given.part in PRECISIONS:
+        return network(folder, side, given.part)
     return separated(folder, side, given.part, given.scheduler)
 
 
@@ -170,14 +171,16 @@ def measure(given, folder):
     for side in given.sides:
         # What was decided last is not decided again.
         rows[side] = {name: run(name, side) for name in ("watershed", "components")}
-    tile = run("network", NETWORK_SIDE)
+    tiles = {precision: run(precision, NETWORK_SIDE) for precision in PRECISIONS}
     for side, found in rows.items():
-        for what in ("seconds", "processor_seconds"):
-            known = tile[f"tile_{what}"] * (side / TILE) ** 2
-            found[f"share_of_network_{what}"] = round(found["watershed"][what] / known, 3)
+        for precision, tile in tiles.items():
+            for what in ("seconds", "processor_seconds"):
+                known = tile[f"tile_{what}"] * (side / TILE) ** 2
+                share = round(found["watershed"][what] / known, 3)
+                found[f"share_of_{precision}_{what}"] = share
         print(json.dumps({"side": side, **found}))
     small, large = (rows[side]["watershed"]["peak_mib"] for side in given.sides[:: len(rows) - 1])
-    return {"network": tile, "peak_ratio": round(large / small, 3)}
+    return {"network": tiles, "peak_ratio": round(large / small, 3)}
 
 
 def main():

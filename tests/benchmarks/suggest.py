@@ -177,8 +177,8 @@ def shares(seconds):
 def scored(folder, model, tested):
     place = str(folder / f"{Path(model).stem}.tested.zarr")
     tile_predict(tested, model=model, output=place, **HOW)
-    found = evaluate(place, truth=tested, bootstrap=0).to_dict()["overall"]
-    return round(found["average_precision_50"], 4)
+    found = evaluate(place, truth=tested, bootstrap=0).overall
+    return round(found.average_precision_at["0.50"], 4)
 
 
 def main():

@@ -161,6 +161,28 @@ def test_specks_are_dropped_and_the_score_is_the_real_one():
     )
 
 
+def test_what_a_model_decided_before_is_kept_where_nothing_is_surely_better():
+    known = tuning.Decision(threshold=0.52, min_size=13, grow=1)
+    default = Setting(0.5, 1, 0)
+    # A few objects say little, but that specks are none.
+    few = cells(3)
+    few.ignore[:, 40:] = few.ignore[40:] = 1
+    found = fit_decision([few], target="foreground", known=known).decision
+    assert found.numbers == known.numbers
+    assert found.reason.startswith(tuning.KEPT_KNOWN)
+    assert found.score == pytest.approx(brute_force([few], "foreground", Setting(0.52, 1, 13)))
+    assert found.score > found.default_score
+    assert found.default_score == pytest.approx(brute_force([few], "foreground", default))
+    # Many objects choose for themselves, whatever was there before.
+    maps = [cells(seed) for seed in range(3)]
+    senseless = tuning.Decision(threshold=0.9, min_size=500, grow=3)
+    alone, beside = (
+        fit_decision(maps, target="foreground", known=each).decision for each in (None, senseless)
+    )
+    assert beside.score >= alone.score - 0.01 > 0.1
+    assert beside.min_size < 100
+
+
 @pytest.mark.parametrize("target", ["foreground", "classes"])
 @pytest.mark.parametrize("seed", range(3))
 def test_labels_of_other_images_teach_nothing(target, seed):

@@ -65,6 +65,7 @@ PARTS, RESAMPLES, SURE, LEAST_GAIN = 5, 500, 0.84, 0.005
 
 
 KEPT = "the default is kept, since nothing else is better by more than noise"
+KEPT_KNOWN = "that of the model it began with is kept, since nothing else is better by more than noise"
 FLAT = "of what is as good within noise, its neighbours are best"
 
 
@@ -197,29 +198,36 @@ def fit_decision(
     maps: Sequence[HeldOutMap],
     *,
     target: str,
+    known: Decision | None = None,
     advance: Callable[[], None] = lambda: None,
     seed: int = 0,
 ) -> Fit:
     """Choose the decision by the score of held-out maps.
 
-    It is the usual one where no other is surely better. Of all that is as good as the best within
-    noise, that one is taken whose neighbours are best.
+    It is the usual one where no other is surely better, or the one that was `known` before, as of
+    the model that a training began with, where that does better. Of all that is as good as the best
+    within noise, that one is taken whose neighbours are best.
     `advance` is called after each map of each of the `rounds`.
     """
     classes = len(maps[0].probabilities)
     usual = default_decision(target, classes=classes)
-    search = _Search(maps, target, usual, advance)
+    before = None if known is None else _setting(known, usual)
+    search = _Search(maps, target, usual, advance, before)
+    kept, why = search.usual, KEPT
+    if before is not None and search.score(before) > search.score(kept):
+        kept, why = before, KEPT_KNOWN
     tally = search.tally()
-    first = tally.settings.index(search.usual)
+    first = tally.settings.index(kept)
     best = _pick(tally, seed=seed)
     gain, low = _honest_gain(tally, first, seed=seed)
     told = f"on parts that were left out of the fit it gains {gain:.3f}"
     chosen, reason = tally.settings[best], f"{told}; {FLAT}"
     score, default_score = (search.score(each) for each in (chosen, search.usual))
-    if gain < LEAST_GAIN or low <= 0 or score <= max(default_score, search.blind_score):
+    kept_score = search.score(kept)
+    if gain < LEAST_GAIN or low <= 0 or score <= max(kept_score, search.blind_score):
         # Shuffled labels must not choose anything.
-        reason = KEPT if best == first else f"{KEPT} ({told})"
-        chosen, score = search.usual, default_score
+        reason = why if best == first else f"{why} ({told})"
+        chosen, score = kept, kept_score
     decision = replace(
         usual,
         **chosen.numbers,
@@ -286,6 +294,7 @@ class _Search:
     target: str
     decision: Decision  # the usual one
     advance: Callable[[], None]
+    known: Setting | None = None  # another that is tried besides
 
     @property
     def usual(self) -> Setting:
@@ -323,10 +332,18 @@ class _Search:
             return np.zeros(1, np.int64)
         largest = float(np.median(self.sizes)) if self.objects else 0.0
         steps = np.arange(0, 2 * np.log2(max(largest / SMALLEST, 1)) + 1e-9)
-        return np.unique([0, *np.rint(SMALLEST * 2 ** (steps / 2)).astype(int)])
+        known = 0 if self.known is None else self.known.min_size or 0
+        return np.unique([0, known, *np.rint(SMALLEST * 2 ** (steps / 2)).astype(int)])
 
     def tally(self) -> Tally:
-        """Add up the sums of all settings that are tried: first thresholds, then growths."""
+        """Add up the sums of all settings that are tried, with the one that was known before."""
+        tally = self._usual_ways()
+        if self.known is None or self.known in tally.settings:
+            return tally
+        return tally + replace(self, advance=lambda: None).over([self.known])
+
+    def _usual_ways(self) -> Tally:
+        """Try thresholds first, then growths and seeds."""
         thresholds = (None,) if self.usual.threshold is None else THRESHOLDS
         tally = self.over([self.way(threshold=one) for one in thresholds])
         if self.usual.grow is None:

@@ -249,8 +249,13 @@ class TrainingRun:
         """Fit the decision, and say it."""
         task, folder = self.facts.task, self.output.run_folder
         progress.start("fitting the decision", total=rounds(task.target) * len(maps))
+        start = self.facts.start
         fit = fit_decision(
-            maps, target=task.target, advance=progress.advance, seed=self.facts.plan.seed
+            maps,
+            target=task.target,
+            known=start.header.decision if start is not None and is_comparable(self.facts) else None,
+            advance=progress.advance,
+            seed=self.facts.plan.seed,
         )
         models = () if folder is None else (read_header(folder.best).checksum,)
         fit = replace(fit, decision=replace(fit.decision, models=models))
