@@ -6,7 +6,8 @@ that hands intensities on as probabilities. Then each prediction is decided abou
 watershed and by components, every time in a process of its own. Said are the seconds of the
 separation, the objects, and the peak of memory; the share of what a network of width 32 takes for
 as many pixels in either precision, measured on some tiles, in seconds of the clock and of the
-processor; and the ratio of the peaks of both sizes. ``--folder`` keeps what is drawn for the next time.
+processor; and the ratio of the peaks of both sizes. ``--folder`` keeps what is drawn for the next
+time.
 """
 
 import argparse
