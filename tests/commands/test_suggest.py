@@ -1,4 +1,4 @@
-"""Windows to annotate next: where looks disagree, of several kinds of places, none judged."""
+"""Windows to annotate next: where looks are unsure, of several kinds of places, none judged."""
 
 import csv
 import json

@@ -112,7 +112,7 @@ def suggest(
     workers: Workers = None,
     progress: Progress = SILENT,
 ) -> SuggestReport:
-    """Propose windows to annotate next: where looks disagree most, each of another kind of place.
+    """Propose windows to annotate next: where looks are least sure, each of another kind of place.
 
     Takes a prediction with a layer of uncertainty, as ``tile-predict --uncertainty`` writes it. The
     first window is the one with the highest mean. Each further one has the largest product of its
@@ -352,7 +352,7 @@ class _Places:
     """All windows of all planes, in their order."""
 
     at: NDArray[np.int64]  # (N, 6): number of the sample, plane, y0, y1, x0, x1
-    scores: NDArray[np.float64]  # (N,): mean disagreement, 0 to 1
+    scores: NDArray[np.float64]  # (N,): mean uncertainty, 0 to 1
     features: NDArray[np.float64]  # (N, F)
 
     def meeting(self, judged: Sequence[_Judged]) -> NDArray[np.bool_]:

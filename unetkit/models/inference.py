@@ -111,26 +111,6 @@ def _strips(values: NDArray[Any]) -> Iterator[slice]:
     return (slice(first, first + rows) for first in range(0, values.shape[1], rows))
 
 
-def with_entropy(logits: torch.Tensor) -> NDArray[np.float32]:
-    """Return the probabilities of logits (K, Y, X), and their entropy in nats as one more channel.
-
-    The probabilities are those of `to_probabilities`, to the bit; a mean over looks of what is
-    returned is what `mutual_information` takes. The entropy takes one logarithm a pixel.
-    """
-    values = logits.numpy()
-    below = values - values.max(axis=0)
-    powers = np.exp(below)
-    total = _sum(powers)
-    found = np.empty((len(values) + 1, *values.shape[1:]), np.float32)
-    np.divide(powers, total, out=found[:-1])
-    np.log(total, out=found[-1])
-    # What is below 0 by more than a float holds has a power, and a share, of 0.
-    below *= found[:-1]
-    for part in below:
-        found[-1] -= part
-    return found
-
-
 def _sum(parts: NDArray[np.float32]) -> NDArray[np.float32]:
     """Add up along the first axis, in its order."""
     total: NDArray[np.float32] = parts[0].copy()

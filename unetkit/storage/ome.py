@@ -311,7 +311,7 @@ def channel_names(node: GroupNode, count: int) -> tuple[str, ...]:
     return tuple(str(name or number) for number, name in enumerate(names))
 
 
-# Where the layer lies, below a prediction, that says how far those disagreed who looked.
+# Where the layer lies, below a prediction, that says how unsure those were who looked.
 UNCERTAINTY = "uncertainty"
 
 

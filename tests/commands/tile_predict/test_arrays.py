@@ -68,7 +68,7 @@ def test_an_array_has_the_bits_of_its_store_in_any_chunks(kit, case, tmp_path, m
 
 
 @pytest.mark.parametrize("case", ["channels", "stack", "three"])
-def test_the_disagreement_of_looks_at_an_array_is_the_layer_of_its_store(
+def test_the_uncertainty_of_looks_at_an_array_is_the_layer_of_its_store(
     kit, case, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)

@@ -177,9 +177,9 @@ def predict(
         The model file, several that are averaged, or what `load_model` returned.
     output : {"probabilities", "classes", "instances", "uncertainty"}
         Probabilities of all classes, the class of each pixel, or objects with ids from 1 on. Ids
-        need the whole image, so that instances of a Dask array are refused. Or how far models or
-        turns disagree, as 255ths, as ``tile-predict --uncertainty`` stores it; for several models
-        or with `tta`.
+        need the whole image, so that instances of a Dask array are refused. Or how unsure models or
+        turns are together, as 255ths, as ``tile-predict --uncertainty`` stores it; for several
+        models or with `tta`.
     axes : str, optional
         Letters of t, c, z, y, x, one for each axis; left out, those of xarray's dims, else ``yx``
         or ``cyx``. Images with the channels last are ``yxc``.

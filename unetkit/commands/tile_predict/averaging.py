@@ -17,7 +17,6 @@ from unetkit.models.inference import (
     batch_logits,
     check_finite,
     to_probabilities,
-    with_entropy,
 )
 
 if TYPE_CHECKING:
@@ -233,15 +232,11 @@ class Predictor:
     precision: str  # as for `hardware.forward`
     compute_slot: AbstractContextManager[Any]  # held while a network computes
     windows: int = 1  # how many windows of a box that is blended a network sees at once
-    # Whether the mean entropy of all looks follows the mean probabilities, as one more channel.
-    entropy: bool = False
     # Called with the logits of each look, and the tile that they are for.
     on_logits: Callable[[torch.Tensor, Tile], None] = check_finite
 
     def probabilities(self, seen: Sequence[ReadBox]) -> list[NDArray[np.float32]]:
         """Return the mean probabilities (K, Y, X) of each write box; read boxes have one size.
-
-        With `entropy` there is a channel more.
 
         Each network sees all boxes at once, unless they are blended, which each is for itself.
         """
@@ -297,8 +292,7 @@ class _ModelPass:
         tile, averaging, margin = one.tile, self.predictor.averaging, self.member.blend_margin
         bell = _bell(averaging.tile + 2 * margin)
         weights = np.zeros((tile.y1 - tile.y0, tile.x1 - tile.x0), np.float32)
-        channels = self.predictor.classes + self.predictor.entropy
-        total = np.zeros((channels, *weights.shape), np.float32)
+        total = np.zeros((self.predictor.classes, *weights.shape), np.float32)
         windows = self._touching(one)
         while some := list(islice(windows, self.predictor.windows)):
             for window, found in zip(some, self._windows(some), strict=True):
@@ -337,8 +331,7 @@ class _ModelPass:
             )
         for each, window in zip(logits, windows, strict=True):
             self.predictor.on_logits(each, window.tile)
-        found = with_entropy if self.predictor.entropy else to_probabilities
-        return [symmetry.undo(found(each)) for each in logits]
+        return [symmetry.undo(to_probabilities(each)) for each in logits]
 
     def _placed(self, symmetry: Symmetry, window: _Window) -> tuple[NDArray[np.float32], Tile]:
         """Return what the network is to see of a window, turned, and the box that is wanted."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from unetkit.arrays.boxes import read_tile
 from unetkit.arrays.instances import object_class
-from unetkit.arrays.uncertainty import stored_disagreement
+from unetkit.arrays.uncertainty import stored_uncertainty
 from unetkit.commands.tile_predict.averaging import Predictor, ReadBox
 from unetkit.commands.tile_predict.ensemble import compute_slots, load_model, use_threads
 from unetkit.commands.tile_predict.skipping import (
@@ -57,7 +57,7 @@ class InferenceConfig:
     threads: int | None  # torch threads for each network; None leaves the worker's own number
     concurrency: int | None  # how many jobs of one process may be in the network at the same time
     batch: int = 1  # tiles, or windows of a block that is blended, that it sees at once
-    uncertainty: bool = False  # whether the disagreement of all looks is wanted too
+    uncertainty: bool = False  # whether the uncertainty of all looks is wanted too
 
     @property
     def max_batch(self) -> int:
@@ -77,7 +77,6 @@ class InferenceConfig:
             precision=self.precision,
             compute_slot=compute_slots(self.concurrency),
             windows=batch,
-            entropy=self.uncertainty,
         )
 
 
@@ -280,11 +279,10 @@ def _compute(varied: Sequence[_Read], *, batch: int) -> Iterator[Result]:
 
 
 def _as_stored(task: ImageTask, seen: NDArray[np.float32]) -> Result:
-    kind, more = task.probabilities.dtype, task.uncertainty is not None
     found = stored_and_classes(
-        seen[:-1] if more else seen, kind, threshold=task.threshold, target=task.target
+        seen, task.probabilities.dtype, threshold=task.threshold, target=task.target
     )
-    return (*found, stored_disagreement(seen)) if more else found
+    return found if task.uncertainty is None else (*found, stored_uncertainty(seen))
 
 
 def _copy(one: _Read, *, batch: int) -> tuple[Result, bool]:

@@ -259,8 +259,8 @@ def tile_predict(
         Crop tiles, or blend their windows, for padded models whose tiles can't be exact; what is
         blended depends on the tile.
     uncertainty : bool
-        Store how far models or turns disagree as one more layer, ``uncertainty``: their mutual
-        information, 0 to 255. Takes folds or several models, or ``--tta``.
+        Store how unsure models or turns are together as one more layer, ``uncertainty``: the
+        entropy of their mean, 0 to 255. Takes folds or several models, or ``--tta``.
     probabilities : {"uint8", "float32"}
         How class probabilities are stored; uint8 holds 0 to 255.
     threshold : float, optional

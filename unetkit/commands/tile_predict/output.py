@@ -240,7 +240,7 @@ class SampleOutput:
         return tuple(self.sample.data.size(axis) for axis in self._plain_axes)
 
     def uncertainty(self) -> PlaneArray | None:
-        """Open the disagreement of all looks, likewise; None where it is not asked for."""
+        """Open how unsure all looks are, likewise; None where it is not asked for."""
         if not self.plan.options.uncertainty:
             return None
         return self._once(urls.join(self.place, UNCERTAINTY), self._uncertainty)

@@ -120,11 +120,11 @@ class PredictOptions:
                 raise UsageError(f"{name} must be at least 0 {unit}, got {value}; use 0 for none")
 
     def check_looks(self, models: int) -> None:
-        """Refuse the disagreement of a single look."""
+        """Refuse the uncertainty of a single look, which its probabilities show."""
         if self.uncertainty and models * len(SYMMETRIES[self.tta]) == 1:
             raise UsageError(
-                "uncertainty must be how far several models or turns disagree, got one model that"
-                " looks once; add --tta flips, or name more models"
+                "uncertainty must be that of several models or turns, got one model that looks"
+                " once; add --tta flips, or name more models"
             )
 
     def check_fit(self, header: ModelHeader, dataset: Dataset) -> None:
@@ -414,7 +414,7 @@ class Plan:
 
     @property
     def looks(self) -> int:
-        """How many looks are compared where their disagreement is asked for."""
+        """How many looks are averaged where their uncertainty is asked for."""
         return len(self.averaging.members) * len(self.averaging.symmetries)
 
     @property
@@ -491,7 +491,7 @@ class Plan:
             **{name: self.settled(name) for name in OF_PIXELS},
             **({"decided_by": "stored"} if self._decided_by_stored else {}),
             **self.options.separation,
-            **({"uncertainty": True} if self.options.uncertainty else {}),
+            **({"uncertainty": "entropy of the mean"} if self.options.uncertainty else {}),
             "mask": None if self.mask is None else [self.mask.checksum, self.mask.reach],
             "input": {
                 sample.name: {

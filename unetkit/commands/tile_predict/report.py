@@ -52,7 +52,7 @@ class PredictionReport:
     models: int
     tta: str
     merge: str
-    uncertainty: int | None  # looks whose disagreement is stored; None where it is not asked for
+    uncertainty: int | None  # looks whose uncertainty is stored; None where it is not asked for
     cost_factor: float  # work, in that of one network that looks once at each tile
     context_share: float  # of the networks' work, that is context or overhangs the image
     output_bytes: int  # the most that the output can take on disk
@@ -109,8 +109,8 @@ def summary(plan: Plan) -> str:
     if not parts:
         return text
     text = f"{text}, averaged over {' and '.join(parts)} at {plan.cost_factor:.1f} times the work"
-    apart = f"; the disagreement of the {plan.looks} looks is stored as uncertainty"
-    return text + apart if plan.options.uncertainty else text
+    unsure = f"; how unsure the {plan.looks} looks are together is stored as uncertainty"
+    return text + unsure if plan.options.uncertainty else text
 
 
 def decided_by(plan: Plan) -> str | None:

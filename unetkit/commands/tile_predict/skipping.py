@@ -219,7 +219,7 @@ def background_result(
 ) -> Result:
     """Return what is stored of a tile that is left out: the class `background` for certain.
 
-    `kinds` are the types of the stored probabilities and classes, and of the disagreement where
+    `kinds` are the types of the stored probabilities and classes, and of the uncertainty where
     that is stored.
     """
     shape = (tile.y1 - tile.y0, tile.x1 - tile.x0)
@@ -229,7 +229,7 @@ def background_result(
     return probabilities, np.full(shape, background, kinds[1]), *unsure
 
 
-# Probabilities and classes of a whole tile as they are stored; the disagreement, where asked for.
+# Probabilities and classes of a whole tile as they are stored; the uncertainty, where asked for.
 Result: TypeAlias = "tuple[NDArray[Any], ...]"
 
 # A slide has few values that fill whole tiles, and a result can take tens of megabytes.

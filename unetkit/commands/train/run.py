@@ -249,11 +249,11 @@ class TrainingRun:
         """Fit the decision, and say it."""
         task, folder = self.facts.task, self.output.run_folder
         progress.start("fitting the decision", total=rounds(task.target) * len(maps))
-        start = self.facts.start
+        start = self.facts.start if is_comparable(self.facts) else None
         fit = fit_decision(
             maps,
             target=task.target,
-            known=start.header.decision if start is not None and is_comparable(self.facts) else None,
+            known=None if start is None else start.header.decision,
             advance=progress.advance,
             seed=self.facts.plan.seed,
         )
