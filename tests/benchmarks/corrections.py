@@ -30,6 +30,8 @@ from unetkit.storage.datasets import DatasetWriter, open_dataset
 OLD, NEW = ("fluo256", "fluo360", "fluo256x320"), "he256x320"
 # Objects in each of the two windows.
 OBJECTS = 15
+# Of fewer images than have an interval, the quarters are scored as images of their own.
+FEWEST = 5
 SCORE = "average_precision_50"
 MODEL = ("depth=3", "width=8")
 # Small tiles, of which many are seen in two minutes.
@@ -49,12 +51,16 @@ def read(data, stem):
     return np.rint(image.mean(axis=2)).astype(np.uint8), labels
 
 
-def store(path, data, chosen):
-    """Make a dataset of some images."""
+def store(path, data, chosen, *, cut=1):
+    """Make a dataset of some images, or of their parts, `cut` a side."""
     writer = DatasetWriter(str(path))
     for stem in chosen:
         image, labels = read(data, stem)
-        writer.add(stem, image, axes="yx", labels=labels)
+        for y, x in np.ndindex(cut, cut):
+            high, wide = (side // cut for side in labels.shape)
+            part = slice(y * high, (y + 1) * high), slice(x * wide, (x + 1) * wide)
+            name = stem if cut == 1 else f"{stem}-{y}{x}"
+            writer.add(name, image[part], axes="yx", labels=labels[part])
     writer.finish()
     return str(path)
 
@@ -151,7 +157,8 @@ def main():
     store(f"{work}/old.zarr", data, [stem for n, stem in enumerate(old) if n % 3])
     store(f"{work}/old-test.zarr", data, old[::3])
     store(f"{work}/new.zarr", data, chosen)
-    store(f"{work}/new-test.zarr", data, [stem for stem in new if stem not in chosen])
+    others = [stem for stem in new if stem not in chosen]
+    store(f"{work}/new-test.zarr", data, others, cut=1 if len(others) >= FEWEST else 2)
     length = {"time_budget": args.budget} if args.steps is None else {"steps": args.steps}
     run = {"options": MODEL, "recipe_set": RECIPE, "seed": args.seed, "device": "cpu", **length}
     first = f"{work}/first.safetensors"
