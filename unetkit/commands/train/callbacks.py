@@ -202,7 +202,8 @@ class MainCallback(Callback):
     def examining(self) -> None:
         """Say that a held-out plane is predicted, or end where a signal came."""
         self.check()
-        self._progress.advance(0, status=f"{self._status()} · validating")
+        status = " · ".join(filter(None, (self._status(), "validating")))
+        self._progress.advance(0, status=status)
 
     def validated(self, step: int, found: Validation, *, better: bool) -> None:
         """Write a line, and show the score from now on."""
