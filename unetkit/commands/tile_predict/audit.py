@@ -152,7 +152,7 @@ def audit_window(job: AuditJob) -> Compared:
         check_finite(logits, at)
         largest.append(float(logits.abs().max()))
 
-    inference = replace(task.inference, averaging=job.averaging, uncertainty=False)
+    inference = replace(task.inference, averaging=job.averaging)
     if inference.precision != "exact":
         inference = replace(inference, precision="float32")
     blocks = normalized(task, read_tile(task.data, job.plane, tile))

@@ -57,7 +57,6 @@ class InferenceConfig:
     threads: int | None  # torch threads for each network; None leaves the worker's own number
     concurrency: int | None  # how many jobs of one process may be in the network at the same time
     batch: int = 1  # tiles, or windows of a block that is blended, that it sees at once
-    uncertainty: bool = False  # whether the uncertainty of all looks is wanted too
 
     @property
     def max_batch(self) -> int:
@@ -90,7 +89,6 @@ def inference_config(plan: Plan, *, device: str, parallelism: Parallelism) -> In
         threads=parallelism.threads,
         concurrency=parallelism.concurrency,
         batch=plan.batch,
-        uncertainty=plan.options.uncertainty,
     )
 
 
@@ -298,6 +296,7 @@ def _copy(one: _Read, *, batch: int) -> tuple[Result, bool]:
         windows = averaging.layout(tile, shape=(task.data.height, task.data.width))
     key = (
         (task.inference, task.threshold, task.target, task.probabilities.dtype),
+        task.uncertainty is not None,
         (windows, one.blocks[0].shape, one.values),
     )
     alone = replace(one, job=replace(one.job, tile=whole))
