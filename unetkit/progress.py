@@ -34,6 +34,9 @@ class Progress(Protocol):
     def advance(self, parts: int = 1, *, status: str = "") -> None:
         """Say that `parts` more are done; `status` is a short text such as a loss."""
 
+    def expect(self, total: int) -> None:
+        """Let the stage that runs have another number of parts than was thought."""
+
     def note(self, text: str) -> None:
         """Tell the user one sentence that they should read."""
 
@@ -46,6 +49,9 @@ class Silent:
 
     def advance(self, parts: int = 1, *, status: str = "") -> None:
         """Ignore the step."""
+
+    def expect(self, total: int) -> None:
+        """Ignore the number."""
 
     def note(self, text: str) -> None:
         """Ignore the sentence."""
@@ -68,6 +74,10 @@ class ForwardingProgress:
         """Advance it."""
         self._progress.advance(parts, status=status)
 
+    def expect(self, total: int) -> None:
+        """Change its length."""
+        self._progress.expect(total)
+
     def note(self, text: str) -> None:
         """Tell the user."""
         self._progress.note(text)
@@ -86,6 +96,9 @@ class Together(ForwardingProgress):
 
     def start(self, what: str, *, total: int) -> None:
         """Ignore the start: the whole has begun."""
+
+    def expect(self, total: int) -> None:
+        """Ignore the number: that of the whole is known."""
 
 
 Told = Callable[[float], object]

@@ -201,6 +201,32 @@ def test_what_was_done_before_does_not_make_the_rest_seem_short(meter):
     assert said()[1] == "training: 80 of 100, about 20 s left"
 
 
+def test_a_stage_that_turns_out_longer_goes_on_counting(meter):
+    lines, clock, said = meter
+    lines.start("training", total=60)
+    for step in range(90):
+        if step == 40:
+            lines.expect(90)
+        clock.now += 1
+        lines.advance()
+    lines.close(done=True)
+    assert said() == [
+        "training: 60 to do",
+        "training: 30 of 60, about 30 s left",
+        "training: 60 of 90, about 30 s left",
+        "training: done in 1 min 30 s",
+    ]
+    sheet = paper(terminal=True)
+    bar = Bar(sheet)
+    bar.expect(3)
+    bar.start("training", total=2)
+    bar.advance()
+    bar.expect(5)
+    bar.advance()
+    bar.close(done=False)
+    assert "2/5" in text(sheet)
+
+
 def test_a_first_part_that_is_slow_tells_how_long_the_others_take(meter):
     lines, clock, said = meter
     lines.start("tiles", total=3)

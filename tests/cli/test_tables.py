@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from unetkit.cli.tables import details, model, safe, scores, summary, table, value, walk
+from unetkit.cli.tables import (
+    details,
+    model,
+    predicted,
+    safe,
+    scores,
+    summary,
+    table,
+    training,
+    value,
+    walk,
+)
 
 
 def shown(*parts, width=80):
@@ -85,6 +96,31 @@ def test_a_summary_leaves_out_what_is_empty_but_no_zero():
     report |= {"error": None, "note": "", "kind": "[x]\x1b"}
     assert shown(*summary(report)) == "objects 0, largest difference 0, kind [x]\\x1b\n"
     assert summary({"output": "a.zarr"}) == []
+
+
+def test_a_training_and_a_prediction_say_on_one_line_what_came_of_them():
+    reached = {
+        "output": "m.safetensors",
+        "score": 0.5,
+        "score_name": "AP",
+        "validated_on": 3,
+        "best_step": 80,
+        "steps": 90,
+        "seconds": 125.0,
+        "decision": None,
+    }
+    line = "AP {} on 3 held-out parts, kept from step 80 of 90, 2 min 05 s\n"
+    assert shown(*training(reached)) == line.format("0.500")
+    fitted = {**reached, "decision": {"score": 0.625}}
+    assert shown(*training(fitted)) == line.format("0.625")
+    folds = {"output": "m.safetensors", "folds": 5, "score": 0.5}
+    assert shown(*training(folds)) == "folds 5, score 0.5\n"
+    found = {"samples": 2, "objects": 0, "tiles_total": 9, "tiles_reused": 0, "retries": 3,
+             "threshold": 0.5, "min_size": 0, "grow": 1, "batch": 1, "seconds": 2.0}  # fmt: skip
+    assert shown(*predicted(found), width=200) == (
+        "samples 2, objects 0, tiles total 9, retries 3, threshold 0.5, min size 0, grow 1,"
+        " seconds 2 s\n"
+    )
 
 
 def test_scores_stand_under_each_other():

@@ -180,6 +180,9 @@ class Watching:
             if self.left == 0:
                 self.act()
 
+    def expect(self, total):
+        self.stages[-1][1] = total
+
     def note(self, text):
         self.notes.append(text)
 

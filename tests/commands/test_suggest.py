@@ -212,6 +212,10 @@ def test_the_sheet_has_a_picture_for_each(places):
     with Image.open("a.png") as sheet:
         assert sheet.width > 4 * 320
         assert sheet.height > 2 * 320
+        # A dark place of a slide with bright ones looks dark, and not as noise.
+        first = np.asarray(sheet.crop((20, 60, 300, 340)).convert("L"))
+    assert report.windows[0].x1 <= 64
+    assert first.max() < 30
 
 
 def test_a_prediction_without_a_layer_is_refused(kit, slide):

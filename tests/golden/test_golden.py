@@ -205,6 +205,12 @@ def test_a_training_goes_on(golden, capsys):
         np.testing.assert_allclose(tensor, wanted[name], rtol=1e-3, atol=1e-4)
     logs = [Path(f"{stem}.log.jsonl").read_text().splitlines() for stem in ("model", "whole")]
     lines, before = ([json.loads(line) for line in log] for log in logs)
+    # A later version may warn of more, as of a poor score.
+    warned = [
+        {line["text"] for line in log if line["event"] == "warning"} for log in (lines, before)
+    ]
+    assert warned[0] >= warned[1]
+    lines, before = ([one for one in log if one["event"] != "warning"] for log in (lines, before))
     assert [line["event"] for line in lines] == [line["event"] for line in before]
     for line, other in zip(lines, before, strict=True):
         assert line.get("step") == other.get("step")

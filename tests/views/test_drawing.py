@@ -5,7 +5,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.segmentation import find_boundaries
 
-from unetkit.views.drawing import PALETTE, colours, edges, heat, outlined, to_grey8, to_rgb8
+from unetkit.views.drawing import (
+    PALETTE,
+    colours,
+    contrast,
+    edges,
+    heat,
+    outlined,
+    to_grey8,
+    to_rgb8,
+)
 
 LABELS = hnp.arrays(
     np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 5)
@@ -15,7 +24,7 @@ LABELS = hnp.arrays(
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
 def test_contrast_fills_black_to_white(dtype):
     image = np.arange(100, dtype=dtype).reshape(1, 10, 10)
-    grey = to_grey8(image, low=0, high=100)
+    grey = to_grey8(image)
     assert grey.dtype == np.uint8
     assert (grey.min(), grey.max()) == (0, 255)
     assert np.all(np.diff(grey.ravel().astype(int)) >= 0)
@@ -24,7 +33,7 @@ def test_contrast_fills_black_to_white(dtype):
 def test_a_constant_image_is_black_and_not_finite_pixels_count_as_0():
     assert not to_grey8(np.full((1, 4, 4), 7.0)).any()
     holes = np.array([[[np.nan, np.inf], [-np.inf, 5.0]]])
-    assert to_grey8(holes, low=0, high=100).tolist() == [[0, 0], [0, 255]]
+    assert to_grey8(holes).tolist() == [[0, 0], [0, 255]]
 
 
 def test_one_speck_on_an_even_ground_is_seen():
@@ -36,9 +45,9 @@ def test_one_speck_on_an_even_ground_is_seen():
 def test_three_channels_are_red_green_blue_and_one_is_grey():
     image = np.zeros((3, 2, 2), dtype=np.uint8)
     image[0, 0, 0] = image[1, 0, 1] = image[2, 1, 0] = 9
-    rgb = to_rgb8(image, low=0, high=100)
+    rgb = to_rgb8(image)
     assert rgb.tolist() == [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [0, 0, 0]]]
-    grey = to_rgb8(image[:1], low=0, high=100)
+    grey = to_rgb8(image[:1])
     assert (grey == grey[..., :1]).all()
 
 
@@ -47,10 +56,21 @@ def test_other_numbers_of_channels_are_mixed(channels):
     image = np.zeros((channels, 3, 3), dtype=np.uint8)
     for channel in range(min(channels, 6)):
         image[channel].flat[channel] = 1
-    rgb = to_rgb8(image, low=0, high=100).reshape(9, 3)
+    rgb = to_rgb8(image).reshape(9, 3)
     shown = rgb[: min(channels, 6)]
     assert len({tuple(colour) for colour in shown}) == len(shown)
     assert shown.max(axis=1).min() == 255
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 8])
+def test_a_part_looks_as_in_the_whole_with_the_contrast_of_the_whole(channels):
+    whole = np.random.default_rng(0).integers(0, 4000, (channels, 30, 30)).astype(np.uint16)
+    whole[:, :10, :10] //= 50
+    part = whole[:, :10, :10]
+    np.testing.assert_array_equal(to_rgb8(part, ends=contrast(whole)), to_rgb8(whole)[:10, :10])
+    # By itself it is as bright as anything.
+    assert to_rgb8(part).max() == 255
+    assert to_rgb8(part, ends=contrast(whole)).max() < 40
 
 
 @given(LABELS)

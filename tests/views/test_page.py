@@ -201,6 +201,11 @@ def test_outlines_switch_and_the_picture_zooms(opened):
     assert width() == pytest.approx(1.5 * before, abs=2)
     opened.find_element("id", "frame").send_keys("-")
     assert width() == pytest.approx(before, abs=2)
+    # All of it is seen at once.
+    opened.execute_script("document.getElementById('fit').click()")
+    high = opened.execute_script("return document.getElementById('stack').clientHeight")
+    assert high <= 0.75 * opened.execute_script("return window.innerHeight") + 1
+    before = width()
     # A thumbnail leads to its place, which is marked, never smaller than the whole fits.
     opened.execute_script("document.querySelector('#thumbs button').click()")
     assert width() >= before - 20  # a scroll bar is there now

@@ -68,7 +68,7 @@ def trained(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
     from unetkit.commands.train.callbacks import is_main
 
     if is_main():
-        console.written(report, json=json, quiet=quiet)
+        console.written(report, json=json, quiet=quiet, layout=tables.training)
 
 
 def predicted(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
@@ -77,7 +77,7 @@ def predicted(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
     if call.given["dry_run"]:
         console.found(report, json=json, layout=tables.details)
     else:
-        console.written(report, json=json, quiet=quiet)
+        console.written(report, json=json, quiet=quiet, layout=tables.predicted)
     report.check()
 
 

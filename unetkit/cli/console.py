@@ -68,6 +68,11 @@ class Bar:
         if self._rich.finished:
             self._stop(done=True)
 
+    def expect(self, total: int) -> None:
+        """Let the bar that moves end elsewhere."""
+        if self._rich is not None:
+            self._rich.update(self._task, total=total)
+
     def note(self, text: str) -> None:
         """Print a sentence above the bar that moves."""
         self._console.print(Text(safe(text)), soft_wrap=True)
@@ -125,6 +130,11 @@ class Lines:
             left = format_duration(took / made * max(self._total - self._done, 0))
             facts = [f"{self._done} of {self._total}", status, f"about {left} left"]
             self._print(f"{self._what}: {', '.join(fact for fact in facts if fact)}")
+
+    def expect(self, total: int) -> None:
+        """Let the lines to come count to another number."""
+        with self._lock:
+            self._total = total
 
     def note(self, text: str) -> None:
         """Print the sentence."""

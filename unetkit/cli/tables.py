@@ -91,9 +91,54 @@ def summary(document: Document) -> list[RenderableType]:
     return [*line, *(table(rows) for rows in lists if rows)]
 
 
+def training(document: Document) -> list[RenderableType]:
+    """Say on one line what a training reached; `--json` has all that was chosen."""
+    if "best_step" not in document:  # of several folds
+        return summary(document)
+    score, name = document["score"], document["score_name"]
+    if (decision := document["decision"]) and decision["score"] is not None:
+        score = decision["score"]
+    held_out = document["validated_on"]
+    facts = [
+        f"{name} {score:.3f} on {held_out} held-out part{'s' * (held_out != 1)}",
+        f"kept from step {document['best_step']} of {document['steps']}",
+        format_duration(document["seconds"]),
+    ]
+    return [Text(", ".join(facts), style="dim")]
+
+
+# What a prediction tells of always, and what where it isn't 0 or as usual.
+_ALWAYS = ("samples", "objects", "tiles_total")
+_UNUSUAL = (
+    "tiles_reused",
+    "tiles_taken_over",
+    "tiles_left_out",
+    "tiles_constant",
+    "retries",
+    "filled",
+    "input_chunks_absent",
+)
+_HOW = ("threshold", "min_size", "grow", "precision", "seconds")
+
+
+def predicted(document: Document) -> list[RenderableType]:
+    """Say on one line what a prediction found, and how; `--json` has all that was chosen."""
+    wanted = [*_ALWAYS, *(name for name in _UNUSUAL if document.get(name)), *_HOW]
+    return summary({name: document[name] for name in wanted if name in document})
+
+
 def rows(document: Sequence[Document]) -> list[RenderableType]:
     """Lay out a list."""
     return [table(document)]
+
+
+# The way from a folder of annotated images to the segmentation of another.
+_OWN_IMAGES = (
+    "unetkit import images/ --labels masks/ data.zarr",
+    "unetkit train data.zarr",
+    "unetkit import slide.tif slide.zarr",
+    "unetkit tile-predict slide.zarr",
+)
 
 
 def walk(document: Document) -> list[RenderableType]:
@@ -115,6 +160,8 @@ def walk(document: Document) -> list[RenderableType]:
         *(Text(f"  {safe(path)}") for path in document["pictures"]),
         Text("Run next", style="bold"),
         *(Text(f"  {safe(command)}") for command in document["commands"]),
+        Text("With your own images", style="bold"),
+        *(Text(f"  {command}") for command in _OWN_IMAGES),
         "",
     ]
 

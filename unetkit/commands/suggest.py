@@ -20,6 +20,7 @@ from unetkit.storage.datasets import listed_names, open_dataset
 from unetkit.storage.outline_files import Outline, Picture, write_geojson
 from unetkit.storage.outputs import check_file, check_output, output_name, write_csv
 from unetkit.storage.predicted_images import image_name, predicted_images
+from unetkit.views.layers import image_contrast
 from unetkit.views.pictures import contact_sheet, image_panel, weight_panel
 
 if TYPE_CHECKING:
@@ -438,7 +439,13 @@ def _draw(
     samples: Sequence[Sample],
     images: Sequence[Image],
 ) -> None:
-    """Draw each window beside its uncertainty, all on one scale."""
+    """Draw each window beside its uncertainty, all on one scale, and as bright as in its image."""
+    shown = {one.sample for one in windows}
+    ends = {
+        s.name: image_contrast(i.data)
+        for s, i in zip(samples, images, strict=True)
+        if s.name in shown
+    }
     names = [sample.name for sample in samples]
     maps, panels = [], []
     for one in windows:
@@ -454,7 +461,8 @@ def _draw(
         name = f"{one.sample}, " if len(samples) > 1 else ""
         plane = f"plane {one.plane}, " if image.data.planes > 1 else ""
         caption = f"{one.rank}: {name}{plane}{where}"
-        panels.append(image_panel(image.data.read(one.plane, *one.box), caption))
+        pixels = image.data.read(one.plane, *one.box)
+        panels.append(image_panel(pixels, caption, ends=ends[one.sample]))
         panels.append(weight_panel(values, f"uncertainty, mean {one.uncertainty:.3g}", high=high))
     contact_sheet(path, panels, columns=2 * IN_A_ROW, title="annotate next")
 

@@ -87,7 +87,7 @@ def _data(header: ModelHeader) -> Iterator[str]:
     learned, held_out = (_names(told.get(key)) for key in ("trained_on", "validated_on"))
     yield f"Learned from {_counted(learned)} of `{data}`{_some(learned)}"
     if set(held_out) & set(learned):
-        yield "Held out for validation: a part of what it learned from, which it did not see"
+        yield "Held out for validation: a part of that image from which it did not learn"
     else:
         yield f"Held out for validation: {_counted(held_out)}{_some(held_out)}"
     yield "Where the images come from, and who annotated them: _to be filled in_"
@@ -137,12 +137,14 @@ def _certain(told: Mapping[str, Any], *, fitted: str) -> Iterator[str]:
     heading = f"| score on held-out images | value | {percent}interval |"
     yield "\n".join([heading, "|---|---|---|", *rows])
     unit, data = _plain(str(told.get("unit"))), _plain(str(told.get("data")))
+    objects = told.get("objects")
+    counted = "" if objects is None else f" with {_several(objects, 'object')}"
     how = (
         f"No intervals: {_plain(str(told['reason']))}; one would say how far others may lie off"
         if told.get("reason")
         else f"The intervals are of {_several(units, unit)}, drawn anew (bootstrap)"
     )
-    yield f"Of {_several(images, 'image')} of `{data}`{fitted}. {how}."
+    yield f"Of {_several(images, 'image')}{counted} of `{data}`{fitted}. {how}."
 
 
 def _uncertain(header: ModelHeader) -> Iterator[str]:
@@ -193,7 +195,7 @@ def _training(header: ModelHeader) -> Iterator[str]:
     told: Mapping[str, Any] = header.provenance
     yield f"By unetkit {_plain(str(told.get('unetkit') or header.version or 'unknown'))}"
     for key, word in (
-        ("recipe", "Recipe"),
+        ("recipe", "Recipe, a set of numbers such as the learning rate"),
         ("loss_function", "Loss"),
         ("steps", "Steps"),
         ("best_step", "Kept from step"),

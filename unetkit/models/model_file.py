@@ -28,7 +28,7 @@ from unetkit.models.model_header import (
 from unetkit.options import complete
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -124,15 +124,19 @@ def with_decision(
     *,
     path: str,
     held_out: dict[str, Any] | None = None,
+    warnings: Sequence[str] = (),
 ) -> bytes:
     """Return the bytes of a model file with another decision; its weights stay as they are.
 
     What another decision scored on held-out images goes; `held_out` says what this one did.
+    `warnings`, where there are any, take the place of those that it has.
     """
     header = check_content(content, path=path)
     told = {name: value for name, value in header.provenance.items() if name != HELD_OUT}
     if held_out is not None:
         told[HELD_OUT] = held_out
+    if warnings:
+        told["warnings"] = list(warnings)
     header = replace(header, decision=decision, provenance=told)
     state = safetensors.torch.load(content)
     changed: bytes = safetensors.torch.save(state, metadata={KEY: header.to_json()})

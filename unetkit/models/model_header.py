@@ -135,9 +135,11 @@ def open_model(path: str, *, max_size: int | None = None) -> Any:
     except FileNotFoundError as error:
         known = Registry("unetkit.models", noun="model").offers(os.fspath(path))
         hint = ", an installed model where a file is meant" if known else ""
+        near = "" if known else f" {urls.near_name(os.fspath(path))}".rstrip()
         raise MissingError(
-            f"the model file must exist, got {os.fspath(path)!r}{hint}; 'unetkit train' writes one,"
-            " and tile-predict takes it by --model"
+            f"the model file must exist, got {os.fspath(path)!r}{hint};"
+            f"{near} 'unetkit train' writes one, and"
+            " tile-predict takes it by --model"
         ) from error
     except OSError as error:
         raise InputError(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetkit.errors import InputError, MissingError, UnetkitError, UsageError
+from unetkit.storage.urls import near_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -417,7 +418,8 @@ def reading(path: str) -> Iterator[None]:
     except (UnetkitError, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise MissingError(f"image file must exist, got {path!r}") from error
+        hint = near_name(path, otherwise="check the path")
+        raise MissingError(f"image file must exist, got nothing at {path!r}; {hint}") from error
     # Decoders raise errors of every kind over foreign bytes, their own base classes included.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__

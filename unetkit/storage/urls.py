@@ -381,12 +381,22 @@ def check_png(path: str, *, name: str) -> None:
 
 def missing(url: str) -> MissingError:
     """Say that nothing is there, and name what looks like it beside it."""
+    hint = near_name(url, otherwise="check the path")
+    return MissingError(f"{url} must exist, got nothing there; {hint}")
+
+
+def near_name(url: str, *, otherwise: str = "") -> str:
+    """Ask whether what looks like a path, and lies beside it, was meant; else say `otherwise`.
+
+    >>> near_name("no/such/folder")
+    ''
+    """
     parent, name = os.path.split(url.rstrip("/"))
     near = [] if is_remote(url) else difflib.get_close_matches(name, children(parent or "."), n=1)
     if not near:
-        return MissingError(f"{url} must exist, got nothing there; check the path")
+        return otherwise
     close = join(parent, near[0]) if parent else near[0]
-    return MissingError(f"{url} must exist, got nothing there; did you mean {close!r}?")
+    return f"did you mean {close!r}?"
 
 
 # What tells a folder that exists from all others; of one that does not, its name.

@@ -255,10 +255,11 @@ class RunFolder:
         keep_state: bool = False,
         decision: Decision | None = None,
         held_out: dict[str, Any] | None = None,
+        warnings: Sequence[str] = (),
     ) -> None:
         """Put log, page and best model in their places, and remove the folder, if it shall go.
 
-        The model gets the decision and what it scored, where there are such.
+        The model gets the decision, what it scored, and what was warned of, where there are such.
         """
         if keep_state:
             self.finish()
@@ -268,8 +269,10 @@ class RunFolder:
         for running, place in ((self.running_log, self.log), (self.running_page, self.page)):
             if Path(running).exists():
                 write_bytes(place, Path(running).read_bytes())
-        if decision is not None or held_out is not None:
-            content = with_decision(content, decision, held_out=held_out, path=self.best)
+        if decision is not None or held_out is not None or warnings:
+            content = with_decision(
+                content, decision, held_out=held_out, warnings=warnings, path=self.best
+            )
         write_bytes(self.output, content)
         self._published = True
         # A training that was killed right after it had kept its first model has left it.

@@ -37,29 +37,32 @@ _HEAT = np.array(
 )
 
 
-def to_grey8(image: npt.NDArray[np.generic], *, low: float = 1.0, high: float = 99.5) -> Rgb:
+def to_grey8(image: npt.NDArray[np.generic]) -> Rgb:
     """Stretch the mean of the channels of an image (C, Y, X) so that it fills black to white.
 
-    `low` and `high` are the percentiles that become black and white. What is not finite counts as
-    0; a constant image is all 0.
+    What is not finite counts as 0; a constant image is all 0.
     """
-    return _stretch(_finite(image).mean(axis=0), low=low, high=high)
+    mean = _finite(image).mean(axis=0)
+    return _stretch(mean, contrast(mean))
 
 
-def to_rgb8(image: npt.NDArray[np.generic], *, low: float = 1.0, high: float = 99.5) -> Rgb:
+def to_rgb8(image: npt.NDArray[np.generic], *, ends: npt.NDArray[np.number] | None = None) -> Rgb:
     """Show each channel of an image (C, Y, X), stretched like `to_grey8`.
 
     One is grey, three are red, green, blue, others have colours of their own; those after the
-    sixth are left out.
+    sixth are left out. A part of an image looks as in the whole with the `ends` (2, C, 1, 1) that
+    `contrast` found there.
     """
-    if len(image) == 1:
-        return np.repeat(to_grey8(image, low=low, high=high)[..., None], 3, axis=2)
     planes = _finite(image[: len(_CHANNEL_COLOURS)])
+    ends = contrast(planes) if ends is None else ends[:, : len(planes)]
+    shown = _stretch(planes, ends)
+    if len(image) == 1:
+        return np.repeat(shown[0][..., None], 3, axis=2)
     if len(image) == 3:
-        return np.moveaxis(_stretch(planes, low=low, high=high), 0, 2)
+        return np.moveaxis(shown, 0, 2)
     mixed = np.zeros((*planes.shape[1:], 3), dtype=np.float32)
-    for plane, colour in zip(planes, _CHANNEL_COLOURS, strict=False):
-        mixed += _stretch(plane, low=low, high=high)[..., None] * colour
+    for plane, colour in zip(shown, _CHANNEL_COLOURS, strict=False):
+        mixed += plane[..., None] * colour
     return np.minimum(mixed, 255).astype(np.uint8)
 
 
@@ -181,9 +184,9 @@ def _finite(image: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
     return np.nan_to_num(image.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _stretch(planes: npt.NDArray[np.float32], *, low: float, high: float) -> Rgb:
-    """Stretch each (Y, X) plane between two of its percentiles."""
-    bottom, top = contrast(planes, low=low, high=high)
+def _stretch(planes: npt.NDArray[np.float32], ends: npt.NDArray[np.number]) -> Rgb:
+    """Stretch each (Y, X) plane between what is to be black and what is to be white."""
+    bottom, top = ends
     span = np.where(top > bottom, top - bottom, np.inf)
     part = ((planes - bottom) / span).clip(0, 1)
     result: Rgb = np.round(part * 255).astype(np.uint8)

@@ -18,6 +18,8 @@ from unetkit.views.drawing import PALETTE, channel_colours, contrast
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from numpy.typing import NDArray
+
     from unetkit.storage.images import Image
     from unetkit.storage.marks import Mark
     from unetkit.storage.planes import PlaneArray
@@ -123,7 +125,7 @@ def image_layers(image: Image, *, over: PlaneArray) -> Iterator[Layer]:
     """
     data, levels = image.data, _placed(image.data, over=over, nearest=False)
     colours = channel_colours(data.channel_count).tolist()
-    ends = _contrast(data)
+    ends = _limits(data)
     for channel, (name, colour, limits) in enumerate(
         zip(image.channel_names, colours, ends, strict=True)
     ):
@@ -209,8 +211,11 @@ def _factor(data: PlaneArray, level: PlaneArray, axis: str, told: float | None) 
     return size / own
 
 
-def _contrast(data: PlaneArray) -> list[tuple[float, float]]:
-    """Find the contrast of each channel, from a small level or else from the middle of a plane."""
+def image_contrast(data: PlaneArray) -> NDArray[np.number]:
+    """Find the contrast of each channel, from a small level or else from the middle of a plane.
+
+    Shape (2, C, 1, 1), as of `views.drawing.contrast`.
+    """
     plane = data.planes // 2
     smallest = levels_of(data)[-1][0]
     if max(smallest.height, smallest.width) <= 2 * SAMPLED:
@@ -223,7 +228,12 @@ def _contrast(data: PlaneArray) -> list[tuple[float, float]]:
         pixels = data.read(plane, *ends)
     if pixels.dtype.kind == "f":
         pixels = np.nan_to_num(pixels.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = contrast(pixels)
+    return contrast(pixels)
+
+
+def _limits(data: PlaneArray) -> list[tuple[float, float]]:
+    """Give what becomes black and what becomes white of each channel."""
+    low, high = image_contrast(data)
     limits = zip(low.ravel().tolist(), high.ravel().tolist(), strict=True)
     return [(bottom, top if top > bottom else _above(bottom)) for bottom, top in limits]
 

@@ -152,6 +152,7 @@ def image_panel(
     ignore: npt.NDArray[np.integer] | None = None,
     grid_lines: npt.NDArray[np.floating] | None = None,
     scale: float | None = None,
+    ends: npt.NDArray[np.number] | None = None,
 ) -> Panel:
     """Show an image (C, Y, X) at a size that can be looked at, with what belongs over it.
 
@@ -159,11 +160,11 @@ def image_panel(
     strongly as `fill` says, 0 to 1, or `classes` with a colour each. Where `ignore` is not 0 the
     picture is dim. `grid_lines` (2, P, Q) are y and x of the crossings of a grid,
     in pixels of the image. `scale` is pixels of the picture for one of the image; left out, what
-    suits a screen.
+    suits a screen. `ends` are what becomes black and white, as for `views.drawing.to_rgb8`.
     """
     shape = image.shape[1:]
     size = _panel_size(shape, scale=scale)
-    picture = _resized(to_rgb8(image), size)
+    picture = _resized(to_rgb8(image, ends=ends), size)
     if labels is not None:
         # Outlines are drawn after the change of size, so that they are one fine line everywhere.
         picture = outlined(picture, _nearest(labels, size), fill=fill, classes=classes)

@@ -48,6 +48,9 @@ class Screen:
         self.stages[-1][2] += parts
         self.status = status
 
+    def expect(self, total):
+        self.stages[-1][1] = total
+
     def note(self, text):
         self.notes.append(text)
 
@@ -125,6 +128,39 @@ def test_with_a_budget_the_bar_first_counts_steps_to_the_pace(work, main_callbac
     watch.validated(8, GOOD, better=True)
     assert screen.stages == [["finding the pace", 20, 4], ["training", 8, 8]]
     assert {"event": "planned", "step": 5, "steps": 8} in log(work)
+
+
+def test_a_new_plan_moves_the_end_of_the_bar_and_begins_none(main_callback):
+    watch, screen = main_callback(steps=1000, time_budget="1h")
+    watch.planned(5, steps=8, seconds_a_step=0.1)
+    watch.stepped(5, loss=1.0, rate=0.1)
+    watch.replanned(5, steps=7)
+    watch.stepped(6, loss=1.0, rate=0.1)
+    assert screen.stages[1:] == [["training", 7, 6]]
+    # One that was full already and turns out longer is there again.
+    watch.stepped(7, loss=1.0, rate=0.1)
+    watch.validated(7, GOOD, better=True)
+    watch.replanned(7, steps=9)
+    assert screen.stages[1:] == [["training", 7, 7], ["training", 9, 7]]
+
+
+@pytest.mark.parametrize(
+    ("steps", "score", "budget", "said"),
+    [
+        (100, 0.2, "1h", ()),
+        (99, 0.2, "1h", ("Only 99 steps fitted into the time",)),
+        (1, 0.2, "1h", ("Only 1 step fitted into the time",)),
+        (99, 0.2, None, ()),
+        (500, 0.19, None, ("AP 0.19 on what was held out is poor: look at the page",)),
+        (4, 0.0, "1h", ("Only 4 steps", "AP 0.00 on what was held out is poor")),
+    ],
+)
+def test_a_model_that_learned_too_little_is_called_so(main_callback, *, steps, score, budget, said):
+    watch, screen = main_callback(steps=1000, time_budget=budget)
+    found = Validation(score, loss=1.0)
+    watch.ended(TrainingResult(steps, steps, found, stopped_early=False))
+    assert len(screen.notes) == len(said)
+    assert all(note.startswith(part) for note, part in zip(screen.notes, said, strict=True))
 
 
 def test_the_log_tells_steps_skips_and_validations(work, main_callback):

@@ -288,13 +288,11 @@ def _weights(url: str) -> npt.NDArray[np.floating]:
 
 
 def _commands(folder: str) -> tuple[str, ...]:
-    """Say what to run next: with the demo's own files, then with the user's."""
-    at = {name: shlex.quote(join(folder, name)) for name in _WRITTEN}
+    """Say what to run next with the demo's own files."""
+    at = {name: shlex.quote(join(folder, name)) for name in (*_WRITTEN, "nuclei.csv")}
     return (
         f"unetkit info {at['model.safetensors']}",
         f"unetkit eval {at['held-out.unetkit.zarr']} {at['truth.zarr']}",
-        "unetkit import images/ --labels masks/ data.zarr",
-        "unetkit train data.zarr",
-        "unetkit import slide.tif slide.zarr",
-        "unetkit tile-predict slide.zarr",
+        f"unetkit measure {at['slide.prediction.zarr']} {at['slide.zarr']}"
+        f" --csv {at['nuclei.csv']}",
     )

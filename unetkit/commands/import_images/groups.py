@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from unetkit.commands.import_images.pairing import stem
 from unetkit.errors import InputError, MissingError, UsageError
 from unetkit.storage.drawings import base
+from unetkit.storage.urls import near_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,7 +93,10 @@ def _rows(path: str) -> list[tuple[str, str]]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise MissingError(f"a table of groups must exist, got nothing at {path!r}") from error
+        hint = near_name(path, otherwise="check the path")
+        raise MissingError(
+            f"a table of groups must exist, got nothing at {path!r}; {hint}"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"a table of groups must be a CSV file of UTF-8, got {path!r}: {error}; save it as one"

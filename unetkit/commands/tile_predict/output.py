@@ -17,7 +17,7 @@ from unetkit.commands.tile_predict.magnification import MODEL_SIZE, RescaledSamp
 from unetkit.commands.tile_predict.plan import PredictOptions, missing_chunks
 from unetkit.errors import InputError, OutputError, UsageError
 from unetkit.models.decision import OF_WATERSHED
-from unetkit.progress import SILENT, warn, warnings_of
+from unetkit.progress import SILENT, span, warn, warnings_of
 from unetkit.storage import outputs, urls
 from unetkit.storage.chunks import write_list
 from unetkit.storage.collections import create_plate
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from unetkit.arrays.normalization import Normalization
     from unetkit.commands.tile_predict.plan import Plan
-    from unetkit.progress import Progress
+    from unetkit.progress import Progress, Told
     from unetkit.storage.datasets import Dataset, Sample
     from unetkit.storage.ome import OmeVersion
     from unetkit.storage.partial import Partial
@@ -398,17 +398,19 @@ class PredictionStore:
         """Remove what only the work needs."""
         outputs.discard(urls.join(self.url, FOLDER, WORK))
 
-    def add_pyramids(self, *, advance: Callable[[], None]) -> None:
-        """Add the smaller levels; `advance` is called after each sample."""
-        for output in self.outputs():
+    def add_pyramids(self, *, told: Told) -> None:
+        """Add the smaller levels; `told` takes the share that is done."""
+        outputs = self.outputs()
+        for number, output in enumerate(outputs):
+            part = span(told, number / len(outputs), (number + 1) / len(outputs))
             # Labels in their places have the levels of their image.
             made = output.published or output
             steps = steps_of(made.sample.image.url) if self.in_place else None
             # Unlike tiles they have no checksums that would tell what a power cut left of them.
-            add_pyramid(made.place, rebuild=True, steps=steps)
+            add_pyramid(made.place, rebuild=True, steps=steps, told=part)
             if self.plan.options.uncertainty:
                 add_pyramid(urls.join(made.place, UNCERTAINTY), rebuild=True, steps=steps)
-            advance()
+            part(1.0)
 
     def complete(self, **noted: dict[str, Any] | None) -> None:
         """Add the list of samples, and of chunks, which takes the place of the journal.

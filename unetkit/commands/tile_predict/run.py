@@ -31,7 +31,7 @@ from unetkit.commands.tile_predict.instances import (
 from unetkit.commands.tile_predict.magnification import Magnified, at_own_size, magnify
 from unetkit.commands.tile_predict.plan import ABSENT_LIST, LEFT_OUT_LIST, list_absent
 from unetkit.engine.jobs import run_jobs
-from unetkit.progress import warn
+from unetkit.progress import Portion, noted_if_slow, warn
 from unetkit.storage.atomic import write_text
 from unetkit.storage.drawings import BACKGROUND
 from unetkit.storage.image_writer import list_new_labels
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 # No sample can be named so: a name has no slash.
 LEFT_OUT, FILLED = "//left out/", "//filled/"
 TAKEN_OVER = "//taken over/"
+# In which the making of the smaller levels is told.
+LEVEL_PARTS = 100
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,10 @@ class PredictionRun:
         objects = sum(counts) if with_objects else None
         if filled:
             warn(self.progress, f"{filled} values of the input were NaN or Inf and read as 0")
-        self.progress.start("smaller levels", total=len(outputs))
-        self.store.add_pyramids(advance=self._advance)
+        self._add_pyramids(max(LEVEL_PARTS, len(outputs)))
         audited = self._audit(tasks, left_out) if self.plan.options.audit else None
-        self.store.complete(audit=audited, probabilities_from=self._taken_from(journal))
+        with noted_if_slow(self.progress, "listing what was written, with checksums"):
+            self.store.complete(audit=audited, probabilities_from=self._taken_from(journal))
         return PredictionResult(
             *(reused - taken, taken, objects, filled),
             *(self.retries, constant, len(left_out), audited),
@@ -382,7 +384,21 @@ class PredictionRun:
             seed_size=options.seed_size,
         )
 
+    def _add_pyramids(self, parts: int) -> None:
+        """Add the smaller levels of every output, in a stage of so many parts."""
+        self.progress.start("smaller levels", total=parts)
+        portion = Portion(self.progress, parts)
+
+        def told(share: float) -> None:
+            portion.reach(share)
+            self._check()
+
+        self.store.add_pyramids(told=told)
+
     def _advance(self, reached: str = "all tiles", parts: int = 1) -> None:
         self.progress.advance(parts)
+        self._check(reached)
+
+    def _check(self, reached: str = "all tiles") -> None:
         rule, number = "prediction must go on to its end", self.stop.signal
         self.stop.check(stop_message(rule, number, f" after {reached}"))

@@ -14,14 +14,14 @@ from unetkit.errors import ResourceError
 from unetkit.models.model_file import to_bytes
 from unetkit.progress import format_duration, keep_warnings, warn, warnings_of
 from unetkit.storage.atomic import make_folder
-from unetkit.storage.urls import is_remote
+from unetkit.storage.urls import base_name, is_remote
 from unetkit.training.distributed import SINGLE
 from unetkit.training.loop import Callback
 from unetkit.training.optimizer import SHARE, WARM
 from unetkit.views.drawing import outlined, to_rgb8
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import nn
 
@@ -71,6 +71,9 @@ GROWTH = 1.5
 # How often the loss is written into the log: lines enough for a curve.
 LINES = 500
 SMOOTHING = 0.95
+# Our choices: fewer steps teach little; below these scores little is found as it was drawn.
+FEW = 100
+POOR = {"AP": 0.2, "Dice": 0.5}
 
 
 class MainCallback(Callback):
@@ -160,10 +163,14 @@ class MainCallback(Callback):
 
     def replanned(self, step: int, *, steps: int) -> None:
         """Let the bar and the log know."""
+        full = self._done >= self._steps
         self._steps = steps
         self._run_folder.write(event="planned", step=step, steps=steps)
-        self._progress.start("training", total=max(steps, 1))
-        self._progress.advance(min(step, steps))
+        if full:
+            self._progress.start("training", total=steps)
+            self._progress.advance(step, status=self._status())
+        else:
+            self._progress.expect(steps)
 
     def stepped(self, step: int, *, loss: float | None, rate: float) -> None:
         """Write a line now and then, move the bar, and end where a signal came."""
@@ -246,7 +253,9 @@ class MainCallback(Callback):
         """Write the last line of the log."""
         start = self._description.start
         if start is not None and outcome.best_step == 0:
-            warn(self._progress, f"No step did better than {start.path}, which is kept.")
+            warn(self._progress, f"No step did better than {base_name(start.path)}, which is kept.")
+        for doubt in self._doubts(outcome):
+            warn(self._progress, doubt)
         self._log_warnings()
         self._run_folder.write(
             event="end",
@@ -261,6 +270,24 @@ class MainCallback(Callback):
         )
         for callback in self.callbacks:
             callback.ended(outcome)
+
+    def _doubts(self, outcome: TrainingResult) -> Iterator[str]:
+        """Say where a model has learned too little to be relied on."""
+        few = outcome.steps < FEW and self._description.plan.budget is not None
+        if few:
+            yield (
+                f"Only {outcome.steps} step{'s' * (outcome.steps > 1)} fitted into the time, which"
+                " teaches little: allow more of it, or take a smaller network."
+            )
+        name = self._description.task.score
+        fitted = None if self.fit is None else self.fit.decision.score
+        score = outcome.best.score if fitted is None else fitted
+        if score < POOR[name]:
+            yield (
+                f"{name} {score:.2f} on what was held out is poor: look at the page of the"
+                " training before you use this model"
+                f"{'' if few else ', train for longer, or annotate more'}."
+            )
 
     def _log_warnings(self) -> None:
         """Let the log, and so the page, tell of what is new."""

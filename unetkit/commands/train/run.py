@@ -198,7 +198,10 @@ class TrainingRun:
                         comparison.check()
                 callback.ended(result)
                 self.output.run_folder.publish(
-                    keep_state=self.keep_state, decision=decision, held_out=held_out
+                    keep_state=self.keep_state,
+                    decision=decision,
+                    held_out=held_out,
+                    warnings=warnings_of(progress),
                 )
         return _Ended(result, schedule.steps, decision, maps, comparison)
 

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 # Pixels a side of what a preview shows: a gap of one pixel is still seen.
 PREVIEW = 512
 UNUSED = (
-    "'unetkit train' leaves the class balance out unless it is told --recipe paper or"
-    " --recipe-set balance=1."
+    "Of these maps 'unetkit train' takes what they add at borders; their balance of the classes"
+    " counts with --recipe paper or --recipe-set balance=1."
 )
 
 
