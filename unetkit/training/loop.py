@@ -177,7 +177,7 @@ def fit(
         if start_counts and at.step == 0 and at.best is None:
             judge()
         while True:
-            if at.step > at.validated and schedule.is_time_to_validate(at.step):
+            if schedule.is_time_to_validate(at.step, since=at.validated):
                 schedule.begin_validation()
                 with trainer.average.inside(network):
                     judge()

@@ -186,9 +186,13 @@ class Schedule:
         now = self._clock()
         self._began, self._marked = now - found["seconds"], (now, found.get("step", 0))
 
-    def is_time_to_validate(self, step: int) -> bool:
-        """Say whether a validation follows this step; one always follows the last."""
-        return step >= self.steps or step % self._interval == 0
+    def is_time_to_validate(self, step: int, *, since: int) -> bool:
+        """Say whether a validation follows this step; one always follows the last.
+
+        They are counted from the step `since`, that of the validation before: a new plan would have
+        multiples of its own.
+        """
+        return step > since and (step >= self.steps or step - since >= self._interval)
 
     @property
     def _interval(self) -> int:
