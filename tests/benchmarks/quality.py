@@ -104,7 +104,8 @@ DECISIONS = {
     "components": {"separate": "components"},
     "watershed": {"separate": "watershed"},
 }
-PEERS = {"stardist": ("stardist==0.9.1", "tensorflow-cpu==2.21.0", "tifffile")}
+# The wheel of StarDist was compiled with NumPy 1 and does not say so.
+PEERS = {"stardist": ("stardist==0.9.1", "tensorflow-cpu==2.21.0", "numpy==1.26.4", "tifffile")}
 
 
 @dataclass(frozen=True)
