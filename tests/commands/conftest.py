@@ -167,6 +167,7 @@ class Watching:
     def __init__(self, at=None, act=lambda: None):
         self.notes: list[str] = []
         self.stages: list[list[Any]] = []
+        self.calls = 0  # of `advance`, each of which may be of several parts
         self.left, self.act = at, act
 
     def start(self, what, *, total):
@@ -175,6 +176,7 @@ class Watching:
     def advance(self, parts=1, *, status=""):
         if self.stages:
             self.stages[-1][2] += parts
+        self.calls += 1
         if self.left is not None:
             self.left -= 1
             if self.left == 0:

@@ -81,7 +81,7 @@ def test_training_fits_what_tile_predict_uses_and_the_page_shows(here):
     assert scored["reason"] == "intervals need 5 images or more, got 1"
     card = info("model.safetensors", card=True)["card"]
     assert f"| average precision | {decision.score:.3f} | - |" in card
-    assert "Of 1 image of `data.zarr`, to which the decision was fitted. No intervals:" in card
+    assert "Of 1 image with 25 objects of `data.zarr`, to which the decision was fitted. No" in card
     end = json.loads(Path("model.log.jsonl").read_text().splitlines()[-1])
     assert {key: end["decision"][key] for key in decision.to_dict()} == decision.to_dict()
     page = Path("model.training.html").read_text()

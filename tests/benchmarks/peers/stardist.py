@@ -64,7 +64,12 @@ def main():
     # Patches are at most as large as the smallest image; a multiple of what the network halves.
     side = min(256, *(extent // 16 * 16 for image in images for extent in image.shape))
     config = Config2D(
-        n_rays=32, grid=(2, 2), n_channel_in=1, train_patch_size=(side, side), train_epochs=400
+        n_rays=32,
+        grid=(2, 2),
+        n_channel_in=1,
+        train_patch_size=(side, side),
+        train_epochs=400,
+        train_tensorboard=False,
     )
     model = StarDist2D(config, name="model", basedir=str(given.folder / "stardist"))
     held = sorted(rng.permutation(len(images))[: max(1, len(images) // 5)])
