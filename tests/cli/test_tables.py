@@ -169,11 +169,18 @@ def test_the_demo_says_what_to_run_next():
         "average_precision_50": 0.75,
         "average_precision": 0.5,
         "objects": 29,
+        "matched": 28,
         "objects_true": 30,
     }
     document = {"scores": [row], "pictures": ["d/demo.png"], "commands": ["unetkit info d"]}
     text = shown(*walk(document))
-    for part in ("unetkit", "0.750", "29 of 30", "  d/demo.png\n", "  unetkit info d\n"):
+    for part in (
+        "unetkit",
+        "0.750",
+        "29     28            30",
+        "  d/demo.png\n",
+        "  unetkit info d\n",
+    ):
         assert part in text
 
 

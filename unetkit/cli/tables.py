@@ -148,7 +148,9 @@ def walk(document: Document) -> list[RenderableType]:
             "on the part that nobody trained on": row["method"],
             "AP 0.5": row["average_precision_50"],
             "AP": row["average_precision"],
-            "objects": f"{row['objects']} of {row['objects_true']}",
+            "found": row["objects"],
+            "right": row["matched"],
+            "in the truth": row["objects_true"],
         }
         for row in document["scores"]
     ]

@@ -65,7 +65,7 @@ PARTS, RESAMPLES, SURE, LEAST_GAIN = 5, 500, 0.84, 0.005
 
 
 KEPT = "the default is kept, since nothing else is better by more than noise"
-KEPT_KNOWN = "that of the model it began with is kept, for nothing is better by more than noise"
+KEPT_KNOWN = "so the model it began with decides, and no other way is better by more than noise"
 FLAT = "of those that chance could not tell from the best, the one with the best neighbours"
 
 

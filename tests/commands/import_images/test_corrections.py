@@ -156,7 +156,7 @@ def test_what_is_not_as_predicted_is_counted(slide):
     before = np.asarray(open_dataset(slide).samples[0].labels("instances"))
     tifffile.imwrite("same.tif", before)
     same = correct(slide, edited="same.tif", judged=["0:90,0:110"], output="same.zarr")
-    assert (same.objects, same.changed) == (len(np.unique(before)) - 1, 0)
+    assert (same.objects, same.changed, same.removed) == (len(np.unique(before)) - 1, 0, 0)
     edited = before.copy()
     lost, cut = np.unique(before[before > 0])[:2]
     edited[before == lost] = 0
@@ -165,6 +165,7 @@ def test_what_is_not_as_predicted_is_counted(slide):
     report = correct(slide, edited="edited.tif", judged=["0:90,0:110"], output="c.zarr")
     assert report.objects == len(np.unique(edited)) - 1
     assert report.changed == int((edited == cut).any())
+    assert report.removed == 1 + int(not (edited == cut).any())
 
 
 def test_more_windows_are_added_and_known_ones_skipped(slide):

@@ -132,7 +132,7 @@ def draw_held_out(
         image_panel(image[None], f"person: {_count(truth)} nuclei", labels=truth, scale=2),
     ]
     for name, (labels, scores) in methods.items():
-        found = f"{name}: {scores.objects}, AP50 {scores.average_precision_50 or 0:.2f}"
+        found = f"{name}: {scores.matched} right of {scores.objects}"
         panels.append(image_panel(image[None], found, labels=labels, scale=2))
     side_by_side(path, panels, title="The quarter that nobody trained on")
 

@@ -40,6 +40,7 @@ class CorrectReport:
     samples: tuple[str, ...]  # those that were added, one a window
     objects: int  # in these, as far as they lie where the labels were judged
     changed: int  # of these, those that are not as they were predicted
+    removed: int  # predicted ones of which nothing is left there
     judged_pixels: int
     skipped_known: int = 0  # windows that the dataset has already
     preview: str | None = None
@@ -189,8 +190,9 @@ def correct(
     return CorrectReport(
         output,
         names,
-        objects=sum(one.objects for one in added),
-        changed=sum(one.changed for one in added),
+        objects=sum(one.counts.objects for one in added),
+        changed=sum(one.counts.changed for one in added),
+        removed=sum(one.counts.removed for one in added),
         judged_pixels=sum(int(one.judged.sum()) for one in added),
         skipped_known=len(corrections) - len(added),
         preview=preview if added else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -135,6 +135,14 @@ class PredictedImage:
         return self.image.name, None
 
 
+class EditCounts(NamedTuple):
+    """What was done to the predicted objects, as far as they lie where it was judged."""
+
+    objects: int = 0  # that are drawn
+    changed: int = 0  # of these, those that were not predicted so
+    removed: int = 0  # predicted ones of which no pixel is drawn any more
+
+
 @dataclass(frozen=True, eq=False)
 class Correction:
     """One window, ready to be stored."""
@@ -144,8 +152,7 @@ class Correction:
     seen: Window  # with its surroundings
     labels: NDArray[Any]  # (N, Y, X), its planes one after the other
     judged: NDArray[np.bool_]  # (N, Y, X)
-    objects: int
-    changed: int
+    counts: EditCounts
     kind: str = "instances"
     classes: ObjectClasses | None = None
 
@@ -154,7 +161,9 @@ class Correction:
         """What a user should know of it."""
         if self.kind == "classes":
             return f"{self.name}: {int(self.judged.sum()):,} pixels"
-        return f"{self.name}: {self.objects:,} objects, {self.changed:,} not as predicted"
+        objects, changed, removed = self.counts
+        gone = f", {removed:,} predicted ones removed" if removed else ""
+        return f"{self.name}: {objects:,} objects, {changed:,} not as predicted{gone}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,9 +194,9 @@ class Edit:
         else:
             labels, ids = _renumbered(numbers, judged)
             classes = self._classes(ids)
-        objects, changed = self._count(labels, judged, seen) if kind == "instances" else (0, 0)
+        counts = self._count(labels, judged, seen) if kind == "instances" else EditCounts()
         name = self._name(window)
-        return Correction(name, window, seen, labels, judged, objects, changed, kind, classes)
+        return Correction(name, window, seen, labels, judged, counts, kind, classes)
 
     def _name(self, window: Window) -> str:
         """Call a window after its image, and its first plane, row and column."""
@@ -243,11 +252,9 @@ class Edit:
             )
         return ObjectClasses.of_objects(np.arange(1, len(ids) + 1), numbers, names)
 
-    def _count(
-        self, labels: NDArray[Any], judged: NDArray[np.bool_], seen: Window
-    ) -> tuple[int, int]:
-        """Count the judged objects, and those that were not predicted so where they were judged."""
-        objects = changed = 0
+    def _count(self, labels: NDArray[Any], judged: NDArray[np.bool_], seen: Window) -> EditCounts:
+        """Count what was done to the objects where they were judged."""
+        objects = changed = removed = 0
         for own, inside, plane in zip(
             labels, judged, seen.planes(self.source.sizes["z"]), strict=True
         ):
@@ -263,7 +270,8 @@ class Edit:
                 sizes.get(a) == count == old.get(b)
                 for (a, b), count in zip(both.T.tolist(), counts.tolist(), strict=True)
             )
-        return objects, changed
+            removed += len(old.keys() - set(both[1, both[0] > 0].tolist()))
+        return EditCounts(objects, changed, removed)
 
     def check(self, corrections: Sequence[Correction]) -> None:
         """Refuse labels of which one number stands for many objects, and windows of no pixel."""
