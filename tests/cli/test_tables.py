@@ -91,8 +91,9 @@ def test_the_options_of_a_model_have_all_their_columns_whatever_they_share():
     assert shown(*model({"options": []})).split() == ["options", "-"]
 
 
-def test_a_summary_leaves_out_what_is_empty_but_no_zero():
+def test_a_summary_leaves_out_what_is_empty_but_no_zero_that_tells_something():
     report = {"output": "a.zarr", "objects": 0, "largest_difference": 0.0, "names": ["a"]}
+    report |= {"skipped_hidden": 0, "damaged_parts": 0}
     report |= {"error": None, "note": "", "kind": "[x]\x1b"}
     assert shown(*summary(report)) == "objects 0, largest difference 0, kind [x]\\x1b\n"
     assert summary({"output": "a.zarr"}) == []

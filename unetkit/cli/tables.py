@@ -75,16 +75,30 @@ def scores(document: Document) -> list[RenderableType]:
     return parts
 
 
+# What would be unusual: that there is none of it need not be said.
+_UNUSUAL = frozenset(
+    {
+        *("unlabelled", "skipped_hidden", "skipped_other", "skipped_known", "skipped_unlabelled"),
+        *("alpha_dropped", "absent_parts", "damaged_parts"),
+        *("tiles_reused", "tiles_taken_over", "tiles_left_out", "tiles_constant"),
+        *("retries", "filled", "input_chunks_absent"),
+    }
+)
+
+
 def summary(document: Document) -> list[RenderableType]:
     """Say on one line what a command that wrote something counted and chose.
 
-    Its path, lists and what is empty are left out; a 0 is not. What stands under ``report``, such
-    as a line a sample, follows as a table.
+    Its path, lists and what is empty are left out, and of what would be unusual a 0. What stands
+    under ``report``, such as a line a sample, follows as a table.
     """
     facts = [
         f"{safe(name.replace('_', ' '))} {_cell(item, name)}"
         for name, item in document.items()
-        if name != "output" and isinstance(item, str | int | float) and not _empty(item)
+        if name != "output"
+        and isinstance(item, str | int | float)
+        and not _empty(item)
+        and (item or name not in _UNUSUAL)
     ]
     line = [Text(", ".join(facts), style="dim")] if facts else []
     lists = (document.get(name) for name in ("report", "scales"))
@@ -107,24 +121,17 @@ def training(document: Document) -> list[RenderableType]:
     return [Text(", ".join(facts), style="dim")]
 
 
-# What a prediction tells of always, and what where it isn't 0 or as usual.
-_ALWAYS = ("samples", "objects", "tiles_total")
-_UNUSUAL = (
-    "tiles_reused",
-    "tiles_taken_over",
-    "tiles_left_out",
-    "tiles_constant",
-    "retries",
-    "filled",
-    "input_chunks_absent",
+# What a prediction tells of, in this order.
+_OF_PREDICTION = (
+    *("samples", "objects", "tiles_total", "tiles_reused", "tiles_taken_over", "tiles_left_out"),
+    *("tiles_constant", "retries", "filled", "input_chunks_absent"),
+    *("threshold", "min_size", "grow", "precision", "seconds"),
 )
-_HOW = ("threshold", "min_size", "grow", "precision", "seconds")
 
 
 def predicted(document: Document) -> list[RenderableType]:
     """Say on one line what a prediction found, and how; `--json` has all that was chosen."""
-    wanted = [*_ALWAYS, *(name for name in _UNUSUAL if document.get(name)), *_HOW]
-    return summary({name: document[name] for name in wanted if name in document})
+    return summary({name: document[name] for name in _OF_PREDICTION if name in document})
 
 
 def rows(document: Sequence[Document]) -> list[RenderableType]:
