@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from unetkit.arrays.instances import components, separate
-from unetkit.views.drawing import outlined, to_rgb8
+from unetkit.views.drawing import contrast, outlined, to_rgb8
 
 # /// script
 # dependencies = ["unetkit"]
@@ -25,7 +25,8 @@ def main() -> None:
     parted = separate(probability, mask, seed_level=0.9, seed_size=20)
     print("by contact", touching[1], "object, by a watershed", parted[1])
 
-    grey = to_rgb8(probability[None], low=0, high=100).repeat(3, axis=0).repeat(3, axis=1)
+    ends = contrast(probability[None], low=0, high=100)
+    grey = to_rgb8(probability[None], ends=ends).repeat(3, axis=0).repeat(3, axis=1)
     panels = [grey]
     for labels, _ in (touching, parted):
         panels += [np.full((180, 6, 3), 255, np.uint8)]
