@@ -101,7 +101,7 @@ def check_reader(reader: Callable[..., ImageFile], path: str, *, axes: str | Non
     >>> check_reader(open_picture, "none.png")
     Traceback (most recent call last):
     ...
-    unetkit.errors.MissingError: image file must exist, got 'none.png'
+    unetkit.errors.MissingError: image file must exist, got nothing at 'none.png'; check the path
     """
     before = _held_open(path)
     file = reader(path, axes=axes, labels=False)
