@@ -135,7 +135,7 @@ def open_model(path: str, *, max_size: int | None = None) -> Any:
     except FileNotFoundError as error:
         known = Registry("unetkit.models", noun="model").offers(os.fspath(path))
         hint = ", an installed model where a file is meant" if known else ""
-        near = "" if known else f" {urls.near_name(os.fspath(path))}".rstrip()
+        near = "" if known else f" {urls.did_you_mean(os.fspath(path), otherwise='')}".rstrip()
         raise MissingError(
             f"the model file must exist, got {os.fspath(path)!r}{hint};"
             f"{near} 'unetkit train' writes one, and"

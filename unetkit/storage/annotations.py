@@ -31,7 +31,7 @@ from unetkit.storage.drawings import (
     runs_by_row,
 )
 from unetkit.storage.readers import decode_png, suffixes
-from unetkit.storage.urls import near_name
+from unetkit.storage.urls import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -110,7 +110,7 @@ def read_annotations(
     except (UnetkitError, MemoryError):
         raise
     except FileNotFoundError as error:
-        hint = near_name(path, otherwise="check the path")
+        hint = did_you_mean(path)
         raise MissingError(f"annotations must exist, got nothing at {path!r}; {hint}") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetkit.errors import InputError, MissingError, UnetkitError, UsageError
-from unetkit.storage.urls import near_name
+from unetkit.storage.urls import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -418,7 +418,7 @@ def reading(path: str) -> Iterator[None]:
     except (UnetkitError, MemoryError):
         raise
     except FileNotFoundError as error:
-        hint = near_name(path, otherwise="check the path")
+        hint = did_you_mean(path)
         raise MissingError(f"image file must exist, got nothing at {path!r}; {hint}") from error
     # Decoders raise errors of every kind over foreign bytes, their own base classes included.
     except Exception as error:

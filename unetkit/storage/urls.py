@@ -381,15 +381,15 @@ def check_png(path: str, *, name: str) -> None:
 
 def missing(url: str) -> MissingError:
     """Say that nothing is there, and name what looks like it beside it."""
-    hint = near_name(url, otherwise="check the path")
+    hint = did_you_mean(url)
     return MissingError(f"{url} must exist, got nothing there; {hint}")
 
 
-def near_name(url: str, *, otherwise: str = "") -> str:
-    """Ask whether what looks like a path, and lies beside it, was meant; else say `otherwise`.
+def did_you_mean(url: str, *, otherwise: str = "check the path") -> str:
+    """Ask whether what looks like a path, and lies beside it, was meant; or say `otherwise`.
 
-    >>> near_name("no/such/folder")
-    ''
+    >>> did_you_mean("no/such/folder")
+    'check the path'
     """
     parent, name = os.path.split(url.rstrip("/"))
     near = [] if is_remote(url) else difflib.get_close_matches(name, children(parent or "."), n=1)

@@ -51,6 +51,12 @@ def test_nothing_there(tmp_path, source):
         find_files(str(tmp_path / source))
 
 
+def test_a_folder_whose_name_is_nearly_right_is_asked_for(tmp_path):
+    touch(tmp_path / "images", "a.png")
+    with pytest.raises(MissingError, match=r"; did you mean '.*images'\?"):
+        find_files(str(tmp_path / "imagse"))
+
+
 @pytest.mark.parametrize("target", ["a.png", "nothing.png"])
 @pytest.mark.parametrize("masks", [None, "masks", "masks/{stem}.png"])
 def test_a_link_that_leads_nowhere_is_named(tmp_path, target, masks):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unetkit.commands.import_images.pairing import stem
 from unetkit.errors import InputError, MissingError, UsageError
 from unetkit.storage.drawings import base
-from unetkit.storage.urls import near_name
+from unetkit.storage.urls import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,7 +93,7 @@ def _rows(path: str) -> list[tuple[str, str]]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        hint = near_name(path, otherwise="check the path")
+        hint = did_you_mean(path)
         raise MissingError(
             f"a table of groups must exist, got nothing at {path!r}; {hint}"
         ) from error

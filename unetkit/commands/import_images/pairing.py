@@ -15,7 +15,7 @@ from unetkit.errors import InputError, MissingError, UsageError
 from unetkit.storage.atomic import is_stored
 from unetkit.storage.datasets import open_dataset
 from unetkit.storage.readers import suffixes
-from unetkit.storage.urls import is_remote, join, near_name, resolved
+from unetkit.storage.urls import did_you_mean, is_remote, join, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -99,7 +99,7 @@ def find_files(source: str, *, what: str = "images") -> FoundFiles:
     else:
         paths = []
     if not path.is_dir() and not paths:
-        hint = near_name(source, otherwise="check the path")
+        hint = did_you_mean(source)
         raise MissingError(
             f"{what} must be a folder, a glob or a file, got nothing at {source!r}; {hint}"
         )
