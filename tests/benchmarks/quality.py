@@ -256,8 +256,7 @@ def ours(data, work, *, seed, least=0, seconds=None, steps=None, **settings):
         data.train,
         output=model,
         options=[f"{key}={value}" for key, value in options.items()],
-        time_budget=None if steps else f"{seconds}s",
-        steps=steps,
+        **({"steps": steps} if steps else {"time_budget": f"{seconds}s"}),
         seed=seed,
         **settings,
     )
