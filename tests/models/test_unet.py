@@ -105,6 +105,16 @@ def test_no_size_below_or_between_the_contracts_would_work(depth):
         network(torch.zeros(1, 1, contract.minimum + 1, contract.minimum))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_of_a_crop_is_that_of_a_slice_and_lies_as_its_features_do(layout):
+    picture = torch.rand(2, 3, 7, 9).contiguous(memory_format=layout).requires_grad_()
+    pull = torch.rand(2, 3, 3, 7).contiguous(memory_format=layout)
+    (found,) = torch.autograd.grad(crop(picture, height=3, width=7), picture, pull)
+    (right,) = torch.autograd.grad(picture[:, :, 2:5, 1:8], picture, pull)
+    assert torch.equal(found, right)
+    assert found.is_contiguous(memory_format=layout)
+
+
 def test_crop_takes_the_same_off_both_sides():
     picture = torch.arange(48.0).view(1, 1, 6, 8)
     assert torch.equal(crop(picture, height=2, width=6), picture[:, :, 2:4, 1:7])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from unetkit.errors import UsageError
 from unetkit.geometry.sizes import SizeContract
@@ -120,7 +121,30 @@ def crop(features: Tensor, *, height: int, width: int) -> Tensor:
             )
         starts.append((have - want) // 2)
     top, left = starts
+    if torch.is_grad_enabled() and features.requires_grad:
+        cropped: Tensor = _Crop.apply(features, top, left, height, width)
+        return cropped
     return features[:, :, top : top + height, left : left + width]
+
+
+class _Crop(torch.autograd.Function):
+    """A crop whose gradient lies in memory as its features do.
+
+    The gradient of a slice lies there channel by channel whatever the features do, and what reads
+    both takes up to three times as long: a step of the default recipe took 1.15 times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
+        ctx.box, ctx.shape = (top, left), features.shape
+        return features[:, :, top : top + height, left : left + width]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (top, left), (*_, high, wide) = ctx.box, ctx.shape
+        height, width = gradient.shape[2:]
+        beside = (left, wide - width - left, top, high - height - top)
+        return functional.pad(gradient, beside), None, None, None, None
 
 
 def build(

@@ -225,9 +225,8 @@ class MainCallback(Callback):
         )
         for callback in self.callbacks:
             callback.validated(step, found, better=better)
-        self._score = (
-            f"{self._description.task.score} {found.score:.3f}{' (best)' if better else ''}"
-        )
+        best = ", best yet" if better else ""
+        self._score = f"held-out {self._description.task.score} {found.score:.3f}{best}"
         sides = {side: found.scores.get(f"{side}_score") for side in SIDES}
         if self._description.mix is not None:
             self._score += "".join(f", {s} {v:.3f}" for s, v in sides.items() if v is not None)
