@@ -153,7 +153,7 @@ def main():
     parser.add_argument("--steps", type=int, help="of each training, in the place of its budget")
     parser.add_argument("--old", nargs="+", default=OLD, help="kinds of what is learned first")
     parser.add_argument("--kind", default=NEW, help="of the new images, such as fluo360")
-    parser.add_argument("--mix", type=float, default=0.5, help="share of the new among what is seen")
+    parser.add_argument("--mix", type=float, default=0.5, help="share of new tiles, mixed")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     data, work = args.data / "dsb2018_mixed", args.work
