@@ -189,8 +189,22 @@ def test_a_position_survives_json():
     for again in (
         position,
         Position(7, 5, 5, Validation(0.1 + 0.2, loss=1e-7, scores={"a": 1}), 2),
+        Position(7, 5, 0, Validation(0.5, loss=1.0), 1, doubt=0.1),
     ):
         assert Position.from_dict(json.loads(json.dumps(again.to_dict()))) == again
+    # What earlier versions wrote, and read.
+    assert "doubt" not in position.to_dict()
+
+
+def test_the_network_at_the_start_is_left_for_one_that_is_hardly_worse():
+    position = Position()
+    better = []
+    for step, score in ((0, 0.57), (10, 0.46), (20, 0.48), (30, 0.53), (40, 0.52)):
+        position.step = step
+        better.append(position.judge(Validation(score, loss=1.0)))
+        position.doubt = 0.1
+    assert better == [True, False, True, True, False]
+    assert position.best == Validation(0.53, loss=1.0)
 
 
 def test_the_best_is_remembered_and_the_others_are_counted():

@@ -41,7 +41,9 @@ class Diary(Callback):
         self.kept_weights[step] = network.weight.detach().numpy().copy()
 
 
-def train(kit, *, steps=20, scores=None, validation=0.0, budget=None, batches=None, **recipe):
+def train(
+    kit, *, steps=20, scores=None, validation=0.0, budget=None, batches=None, more=None, **recipe
+):
     """Train the smallest network, with scores as they are given, or those of its own loss."""
     network, diary = kit.Dots(), Diary()
     listed = iter(scores or ())
@@ -61,8 +63,20 @@ def train(kit, *, steps=20, scores=None, validation=0.0, budget=None, batches=No
         precision="float32",
         validate=validate,
         callback=diary,
+        **(more or {}),
     )
     return outcome, diary, network
+
+
+@pytest.mark.parametrize(
+    ("start", "doubt", "best_step"), [(0.5, 0.0, 0), (0.5, 0.06, 10), (0.5, 0.02, 0), (0.6, 9.0, 0)]
+)
+def test_a_start_counts_for_as_much_as_is_sure(kit, start, doubt, best_step):
+    scores = [Validation(value, loss=1.0) for value in (start, 0.45, 0.44, *8 * [0.3])]
+    more = {"start_counts": True, "doubt": lambda: doubt}
+    outcome, diary, _ = train(kit, steps=100, scores=scores, more=more)
+    assert (outcome.best_step, outcome.best.score) == (best_step, 0.45 if best_step else start)
+    assert [step for step, better in diary.validations if better] == sorted({0, best_step})
 
 
 def test_a_threshold_is_learned(kit):

@@ -206,8 +206,19 @@ def test_a_network_is_judged_with_a_decision_that_suits_it():
     usual = tuning.default_decision("foreground", classes=2)
     scores = [tuning.score_decision([one], usual, target="foreground") for one in (specks, halves)]
     assert scores[0] < scores[1]
-    specked, halved = (tuning.best_score([one], target="foreground") for one in (specks, halves))
+    specked, halved = (tuning.best_score([one], target="foreground")[0] for one in (specks, halves))
     assert specked > halved >= scores[1]
+
+
+def test_the_score_of_a_network_is_as_sure_as_its_places_are_alike():
+    halves = cells(2, noise=0)
+    halves.probabilities[1][:, : halves.truth.shape[1] // 2] = 0
+    one = tuning.best_score([halves], target="foreground")
+    four = tuning.best_score([halves] * 4, target="foreground")
+    assert four[0] == pytest.approx(one[0])
+    assert one[1] > 0.05
+    # Four times as many places, half the error.
+    assert four[1] == pytest.approx(one[1] / 2, rel=0.15)
 
 
 def test_of_a_large_plane_the_middle_counts():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -218,27 +218,39 @@ class Position:
     best_step: int = 0  # those of the best network so far
     best: Validation | None = None
     since_best: int = 0  # validations since then
+    # How far the score of the network before the first step is not to be trusted.
+    doubt: float = 0.0
 
     def judge(self, found: Validation) -> bool:
-        """Take the scores of this step's network, and say whether it is the best so far."""
+        """Take the scores of this step's network, and say whether it is the best so far.
+
+        The network before the first step is left for one that is hardly worse: its own score may
+        be the highest of many on the same places, which the next ones don't repeat.
+        """
         self.validated = self.step
-        better = self.best is None or found.rank > self.best.rank
+        best = self.best
+        if best is not None and self.best_step == 0 < self.step:
+            best = replace(best, score=best.score - self.doubt)
+        better = best is None or found.rank > best.rank
         self.since_best = 0 if better else self.since_best + 1
         if better:
             self.best_step, self.best = self.step, found
         return better
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
-        return asdict(self)
+        """Return what JSON can hold; earlier versions read it where there is no doubt."""
+        found = asdict(self)
+        return found if self.doubt else {k: v for k, v in found.items() if k != "doubt"}
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Self:
         """Read what `to_dict` returned; ValueError for what it never does."""
         names = ("step", "validated", "best_step", "since_best")
-        if not isinstance(found, dict) or found.keys() != {*names, "best"}:
+        if not isinstance(found, dict) or found.keys() - {"doubt"} != {*names, "best"}:
             raise ValueError(f"a position must have {', '.join(names)} and best, got {found!r:.80}")
         if any(type(found[name]) is not int or found[name] < 0 for name in names):
             raise ValueError(f"steps must be counts, got {found!r:.80}")
+        if type(found.get("doubt", 0.0)) is not float:
+            raise ValueError(f"doubt must be a number, got {found!r:.80}")
         best = found["best"]
         return cls(**{**found, "best": None if best is None else Validation.from_dict(best)})

@@ -108,6 +108,8 @@ class Checkpointer:
 # that falls, and statistics that are frozen in the end, do their work in the last part of the way,
 # before which the score may well stand still.
 PATIENCE = 5
+# The share of the score at the start that a network must have to take its place; our own choice.
+LEAST = 0.8
 
 
 class Callback:
@@ -158,13 +160,15 @@ def fit(
     group: ProcessGroup = SINGLE,
     accumulate: int = 1,
     start_counts: bool = False,
+    doubt: Callable[[], float] = lambda: 0.0,
 ) -> TrainingResult:
     """Train a network in place, and hand the best one to the callback.
 
-    With `start_counts` that may be the network before its first step. `batches` begin with the
-    first step that is still to be made; `accumulate` is the number of parts in which each is
-    computed. Where the callback ends it, the state is kept. A NonFiniteError tells of a loss that
-    was not finite in ten steps in a row, and again after going back.
+    With `start_counts` that may be the network before its first step, unless a later one scores at
+    most so much less as `doubt` says of its score, and no less than `LEAST` of it. `batches` begin
+    with the first step that is still to be made; `accumulate` is the number of parts in which each
+    is computed. Where the callback ends it, the state is kept. A NonFiniteError tells of a loss
+    that was not finite in ten steps in a row, and again after going back.
     """
     if schedule.steps < 1:
         raise UsageError(f"steps must be at least 1, got {schedule.steps}; leave it out for 1000")
@@ -176,6 +180,9 @@ def fit(
     try:
         if start_counts and at.step == 0 and at.best is None:
             judge()
+            (at.doubt,) = group.first([doubt()])
+            assert at.best is not None
+            at.doubt = min(at.doubt, (1 - LEAST) * at.best.score)
         while True:
             if schedule.is_time_to_validate(at.step, since=at.validated):
                 schedule.begin_validation()

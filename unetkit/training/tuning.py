@@ -240,12 +240,18 @@ def fit_decision(
     return Fit(decision, _curve(tally, search.usual))
 
 
-def best_score(maps: Sequence[HeldOutMap], *, target: str) -> float:
-    """Score maps with the best of a few thresholds and any least size, quickly."""
+def best_score(maps: Sequence[HeldOutMap], *, target: str) -> tuple[float, float]:
+    """Score maps with the best of a few thresholds and any least size, quickly.
+
+    Returns the score and its standard error, had other places been held out.
+    """
     usual = default_decision(target, classes=len(maps[0].probabilities))
     search = _Search(maps, target, usual, lambda: None)
     thresholds = (None,) if usual.threshold is None else FEW_THRESHOLDS
-    return float(search.over([search.way(threshold=one) for one in thresholds]).scores().max())
+    tally = search.over([search.way(threshold=one) for one in thresholds])
+    scores = tally.scores()
+    drawn = tally.scores(_times(len(tally.parts), seed=0))[:, scores.argmax()]
+    return float(scores.max()), float(drawn.std())
 
 
 def score_decision(maps: Sequence[HeldOutMap], decision: Decision, *, target: str) -> float:

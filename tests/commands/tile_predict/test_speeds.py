@@ -156,7 +156,9 @@ def test_a_prediction_by_what_is_remembered_is_the_same(cache, kit, slide, monke
     # The input that shows the speed was run twice.
     assert len(runs) == measured - 2
     assert again.tile == first.tile
-    assert any(note.endswith("at a speed that an earlier run found on cpu") for note in notes.notes)
+    assert any(
+        note.endswith("with the speed that an earlier run measured on cpu") for note in notes.notes
+    )
     assert tile_predict(slide, output="c.zarr", precision="exact", dry_run=True).speed_remembered
     assert kit.differing("a.zarr", "b.zarr") == []
 

@@ -104,7 +104,7 @@ def test_the_bar_is_full_when_the_last_validation_is_done(main_callback):
     assert screen.status == "loss 1.000 · validating"
     watch.validated(3, GOOD, better=True)
     assert screen.stages == [["training", 3, 3]]
-    assert screen.status == "loss 1.000 · held-out AP 0.500, best yet"
+    assert screen.status == "loss 1.000 · held-out score 0.500, best yet"
 
 
 def test_no_bar_tells_the_time_of_all_steps_by_the_first(main_callback):

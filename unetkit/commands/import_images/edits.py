@@ -162,8 +162,8 @@ class Correction:
         if self.kind == "classes":
             return f"{self.name}: {int(self.judged.sum()):,} pixels"
         objects, changed, removed = self.counts
-        gone = f", {removed:,} predicted ones removed" if removed else ""
-        return f"{self.name}: {objects:,} objects, {changed:,} not as predicted{gone}"
+        gone = f", {removed:,} removed" if removed else ""
+        return f"{self.name}: {objects:,} objects, {changed:,} drawn or changed{gone}"
 
 
 @dataclass(frozen=True, eq=False)

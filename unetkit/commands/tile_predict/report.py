@@ -89,7 +89,7 @@ class PredictionReport:
             )
 
 
-REMEMBERED = ", at a speed that an earlier run found"
+REMEMBERED = ", with the speed that an earlier run measured"
 
 
 def summary(plan: Plan) -> str:

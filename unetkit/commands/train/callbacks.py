@@ -226,7 +226,8 @@ class MainCallback(Callback):
         for callback in self.callbacks:
             callback.validated(step, found, better=better)
         best = ", best yet" if better else ""
-        self._score = f"held-out {self._description.task.score} {found.score:.3f}{best}"
+        # Of the best of a few decisions, so that it is not the score of the end.
+        self._score = f"held-out score {found.score:.3f}{best}"
         sides = {side: found.scores.get(f"{side}_score") for side in SIDES}
         if self._description.mix is not None:
             self._score += "".join(f", {s} {v:.3f}" for s, v in sides.items() if v is not None)
@@ -252,7 +253,11 @@ class MainCallback(Callback):
         """Write the last line of the log."""
         start = self._description.start
         if start is not None and outcome.best_step == 0:
-            warn(self._progress, f"No step did better than {base_name(start.path)}, which is kept.")
+            warn(
+                self._progress,
+                f"No step did better than {base_name(start.path)}, which is kept: nothing was"
+                " learned, and what its scores gained or lost comes from how it decides.",
+            )
         for doubt in self._doubts(outcome):
             warn(self._progress, doubt)
         self._log_warnings()

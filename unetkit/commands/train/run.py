@@ -181,6 +181,8 @@ class TrainingRun:
                 group=self.group,
                 accumulate=plan.accumulate,
                 start_counts=facts.start is not None,
+                # What new data teach is wanted, where it is not surely worse.
+                doubt=lambda: 0.0 if facts.mix is None else validator.error,
             )
             if isinstance(callback, MainCallback) and self.output.run_folder is not None:
                 best = load(self.output.run_folder.best).module.to(self.group.device)

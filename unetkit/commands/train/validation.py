@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,8 @@ class Validator:
         self.planes = [plane for side in self._sides.values() for plane in side]
         self.picture: ValidationPicture | None = None
         """After each validation, the same place of it, with objects where there are any."""
+        self.error = 0.0
+        """The standard error of the last score; 0 where none is known."""
 
     @property
     def pixels_read(self) -> int:
@@ -97,26 +100,28 @@ class Validator:
         """Predict every held-out plane, and score all of them together; old and new count apart."""
         self.picture = None
         if self._mix is None:
-            return self._validate(network, self.planes)[0]
+            found_here, _, self.error = self._validate(network, self.planes)
+            return found_here
         found = {side: self._validate(network, self._sides[side]) for side in self._sides}
         weights = {s: w for s, w in zip(SIDES, self._mix.weights, strict=True) if s in found}
         total = sum(weights.values())
         # Of one side alone where nothing of the other counts.
         weights = {s: w / total if total else 1.0 for s, w in weights.items()}
-        scores = _named(self._score(pool([t for _, tables in found.values() for t in tables])))
+        scores = _named(self._score(pool([t for _, tables, _ in found.values() for t in tables])))
         for side in SIDES:
             if side in found:
                 own = {"score": found[side][0].score, **found[side][0].scores}
                 scores |= {f"{side}_{name}": value for name, value in own.items()}
+        self.error = math.hypot(*(weights[side] * error for side, (*_, error) in found.items()))
         return Validation(
-            sum(weights[side] * one.score for side, (one, _) in found.items()),
-            loss=sum(weights[side] * one.loss for side, (one, _) in found.items()),
+            sum(weights[side] * one.score for side, (one, *_) in found.items()),
+            loss=sum(weights[side] * one.loss for side, (one, *_) in found.items()),
             scores=scores,
         )
 
     def _validate(
         self, network: nn.Module, planes: Sequence[HeldOutPlane]
-    ) -> tuple[Validation, list[Contingency]]:
+    ) -> tuple[Validation, list[Contingency], float]:
         tables: list[Contingency] = []
         maps: list[HeldOutMap] = []
         entropy = weight = 0.0
@@ -132,16 +137,16 @@ class Validator:
             weight += counted
         scores = self._score(pool(tables))
         # No score applies where nothing is held out that could be found; then the loss decides.
-        main = self._best(maps, scores) or 0.0
+        main, error = self._best(maps, scores)
         found_loss = entropy / max(weight, 1.0)
-        return Validation(main, loss=found_loss, scores=_named(scores)), tables
+        return Validation(main or 0.0, loss=found_loss, scores=_named(scores)), tables, error
 
-    def _best(self, maps: list[HeldOutMap], scores: Scores) -> float | None:
-        """Score a network as it will be used: with a decision that suits it."""
+    def _best(self, maps: list[HeldOutMap], scores: Scores) -> tuple[float | None, float]:
+        """Score a network as it will be used, with a decision that suits it, and say how surely."""
         task = self._task
         if has_choice(task.target, classes=len(task.class_names)):
             return best_score(maps, target=task.target)
-        return scores.dice
+        return scores.dice, 0.0
 
     def _score(self, table: Contingency) -> Scores:
         if self._task.instances:
