@@ -109,7 +109,7 @@ class Checkpointer:
 # before which the score may well stand still.
 PATIENCE = 5
 # The share of the score at the start that a network must have to take its place; our own choice.
-LEAST = 0.8
+SHARE_OF_START = 0.8
 
 
 class Callback:
@@ -165,9 +165,9 @@ def fit(
     """Train a network in place, and hand the best one to the callback.
 
     With `start_counts` that may be the network before its first step, unless a later one scores at
-    most so much less as `doubt` says of its score, and no less than `LEAST` of it. `batches` begin
-    with the first step that is still to be made; `accumulate` is the number of parts in which each
-    is computed. Where the callback ends it, the state is kept. A NonFiniteError tells of a loss
+    most so much less as `doubt` says of its score, and no less than `SHARE_OF_START` of it.
+    `batches` begin with the first step that is still to be made; `accumulate` is the number of
+    parts in which each is computed. Where the callback ends it, the state is kept. A NonFiniteError tells of a loss
     that was not finite in ten steps in a row, and again after going back.
     """
     if schedule.steps < 1:
@@ -182,7 +182,7 @@ def fit(
             judge()
             (at.doubt,) = group.first([doubt()])
             assert at.best is not None
-            at.doubt = min(at.doubt, (1 - LEAST) * at.best.score)
+            at.doubt = min(at.doubt, (1 - SHARE_OF_START) * at.best.score)
         while True:
             if schedule.is_time_to_validate(at.step, since=at.validated):
                 schedule.begin_validation()
