@@ -167,8 +167,9 @@ def fit(
     With `start_counts` that may be the network before its first step, unless a later one scores at
     most so much less as `doubt` says of its score, and no less than `SHARE_OF_START` of it.
     `batches` begin with the first step that is still to be made; `accumulate` is the number of
-    parts in which each is computed. Where the callback ends it, the state is kept. A NonFiniteError tells of a loss
-    that was not finite in ten steps in a row, and again after going back.
+    parts in which each is computed. Where the callback ends it, the state is kept. A
+    NonFiniteError tells of a loss that was not finite in ten steps in a row, and again after going
+    back.
     """
     if schedule.steps < 1:
         raise UsageError(f"steps must be at least 1, got {schedule.steps}; leave it out for 1000")
