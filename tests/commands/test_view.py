@@ -1,6 +1,7 @@
 """What `unetkit view` shows of predictions, datasets and tables, and how it ends."""
 
 import http.client
+import io
 import json
 import os
 import shutil
@@ -212,6 +213,26 @@ def test_it_serves_until_ctrl_c_which_is_a_good_end(predicted):
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         assert process.stderr.read() == b""
+
+
+def test_ctrl_c_as_soon_as_the_link_is_there_is_a_good_end(predicted, monkeypatch, capsys):
+    """Whoever waits for the link alone may stop the view before it has begun to wait."""
+
+    class Reader(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, data):
+            read.append(bytes(data))
+            signal.raise_signal(signal.SIGINT)
+            return len(data)
+
+    read = []
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(Reader()), "utf-8"))
+    assert main(["view", predicted]) == 0
+    assert read[0].startswith(b"http://")
+    monkeypatch.undo()
+    assert "error" not in capsys.readouterr().err
 
 
 def test_the_same_layers_are_handed_to_napari(slide, kit):

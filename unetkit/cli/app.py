@@ -92,9 +92,10 @@ def reviewed(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
 
 def viewed(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:
     """Say where it is to be seen, and serve it until Ctrl-C, which is how it is meant to end."""
-    view = call(quiet=quiet)
-    console.written(view, json=json, quiet=quiet, layout=tables.viewed)
-    view.wait()
+    # A script that reads the link may end the view before `wait` is reached.
+    with call(quiet=quiet) as view:
+        console.written(view, json=json, quiet=quiet, layout=tables.viewed)
+        view.wait()
 
 
 def evaluated(

@@ -71,15 +71,19 @@ class View:
         told = {"url": self.url, "picture": self.picture, **self.scene.to_dict()}
         return {**told, "warnings": list(self.warnings)}
 
+    def __enter__(self) -> View:
+        """Serve inside a `with` block, which Ctrl-C ends without an error."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        """End the server."""
+        self.close()
+        return kind is not None and issubclass(kind, KeyboardInterrupt)
+
     def wait(self) -> None:
         """Serve until Ctrl-C."""
-        try:
-            if self.shown is not None:
-                threading.Event().wait()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            self.close()
+        if self.shown is not None:
+            threading.Event().wait()
 
     def close(self) -> None:
         """End the server."""
