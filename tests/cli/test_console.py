@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -269,6 +270,27 @@ def test_a_bar_is_drawn_at_any_width(width):
     assert "\x1b[2J" not in shown.replace("\x1b[2K", "")
     assert "\x1b]0;" not in shown
     assert "\x9b" not in shown
+
+
+@pytest.mark.parametrize(
+    ("width", "status", "seen"),
+    [
+        (60, "AP 0.50, best · loss 0.074", "AP 0.50, best · "),
+        (80, "AP 0.50, best · loss 0.074", "AP 0.50, best · loss 0.074"),
+        (80, "AP 0.50, old 0.45, new 0.55, best · loss", "AP 0.50, old 0.45, new 0.55, best"),
+        (100, "AP 0.50, best · loss 0.074 · validating", "AP 0.50, best · loss 0.074 · validating"),
+    ],
+)
+def test_a_bar_gives_way_to_a_status(width, status, seen):
+    sheet = paper(width=width, terminal=True)
+    bar = Bar(sheet)
+    bar.start("training", total=1000)
+    bar.advance(1000, status=status)
+    bar.close(done=True)
+    line = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text(sheet)).split("\r")[-1].split("\n")[0]
+    assert seen in line
+    assert line.count("━") > 1
+    assert len(line) == width
 
 
 def test_a_bar_is_full_after_success_and_only_then():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from unetkit.cli.tables import (
+    described,
     details,
     model,
     predicted,
@@ -42,6 +43,33 @@ def test_amounts_and_times_have_units():
         *("bytes", "781"),
         *("memory", "peak", "781", "bytes"),
     ]
+
+
+def test_a_score_of_a_model_has_one_name():
+    sides = [{"data": "a.zarr", "objects": 25, "score": 0.566, "before": 0.513}]
+    held_out = {
+        "data": "a.zarr + b.zarr",
+        "scores": {"average_precision": 0.577},
+        "intervals": {"average_precision": None},
+        "reason": "intervals need 5 images or more, got 2",
+        "datasets": sides,
+    }
+    document = {
+        "kind": "model",
+        "scores": {"average_precision": 0.473, "old_score": 0.553, "old_dice": 0.9},
+        "decision": {"threshold": 0.5, "score": 0.577, "default_score": 0.473},
+        "provenance": {"held_out": held_out, "seed": 0},
+    }
+    found = "\n".join(line.rstrip() for line in shown(*described(document)).splitlines())
+    for score in ("0.577", "0.473", "0.566", "0.513"):
+        assert found.count(score) == 1
+    assert "0.553" not in found
+    assert "with the default decision\n  average precision  0.473\n  old dice" in found
+    assert "intervals\n" not in found
+    # A file that keeps no more has these alone.
+    document["provenance"] = {"seed": 0}
+    assert "default score  0.473" in shown(*described(document))
+    assert shown(*described({"kind": "array"})) == shown(*details({"kind": "array"}))
 
 
 @pytest.mark.parametrize(

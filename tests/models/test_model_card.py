@@ -35,7 +35,7 @@ def test_a_card_says_what_is_known_and_marks_what_is_not(header):
         "1 channel: DAPI",
         "Pixel size: 0.5 x 0.25 micrometres",
         "| dice | 0.912 |\n| objects true | 25 |",
-        "average precision 0.500 on 3 held-out images, 0.400 by default",
+        "average precision 0.500 on 3 held-out images, 0.400 with the default decision",
         "Its scores are of 1 image",
         "- Few objects.",
         "Seed: 3",

@@ -91,11 +91,25 @@ def test_slow_steps_are_not_waited_for(took):
     assert schedule.seconds_a_step == pytest.approx(took[2])
 
 
+@pytest.mark.parametrize("slow", range(4))
+@pytest.mark.parametrize("budget", [None, 60.0])
+def test_what_is_paid_once_is_not_taken_for_the_pace(slow, budget):
+    clock, took = Clock(), [0.1] * 20
+    took[slow] = 25.0
+    schedule = Schedule(1000, budget=budget, validation=0, clock=clock)
+    assert run(schedule, clock, took=took) == 20
+    assert schedule.seconds_a_step == pytest.approx(0.1)
+    if budget is not None:
+        left = budget * 0.95 - sum(took)
+        assert schedule.steps - 20 == pytest.approx(left / 0.1 * 0.9, abs=2)
+
+
 def test_a_very_slow_first_step_is_not_taken_for_the_pace():
     clock = Clock()
     schedule = Schedule(1000, budget=20, validation=0, clock=clock)
-    assert run(schedule, clock, took=[10.0, 0.5, 0.1]) == 3
-    assert schedule.steps > 50
+    assert run(schedule, clock, took=[10.0, 0.5, 0.5]) == 3
+    assert schedule.seconds_a_step == pytest.approx(0.5)
+    assert 10 < schedule.steps < 20
 
 
 def test_few_steps_need_no_pace():

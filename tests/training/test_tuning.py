@@ -169,7 +169,7 @@ def test_what_a_model_decided_before_is_kept_where_nothing_is_surely_better():
     few.ignore[:, 40:] = few.ignore[40:] = 1
     found = fit_decision([few], target="foreground", known=known).decision
     assert found.numbers == known.numbers
-    assert found.reason.startswith(tuning.KEPT_KNOWN)
+    assert "those of the model that training began with" in found.reason
     assert found.score == pytest.approx(brute_force([few], "foreground", Setting(0.52, 1, 13)))
     assert found.score > found.default_score
     assert found.default_score == pytest.approx(brute_force([few], "foreground", default))
@@ -197,7 +197,7 @@ def test_labels_of_other_images_teach_nothing(target, seed):
     decision = fit_decision(shuffled, target=target).decision
     assert decision.score == decision.default_score
     assert decision.numbers["threshold"] == 0.5
-    assert "default is kept" in decision.reason
+    assert decision.reason.startswith("these numbers are the default, since no others did better")
 
 
 def test_a_network_is_judged_with_a_decision_that_suits_it():

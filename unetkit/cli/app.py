@@ -59,7 +59,7 @@ def described(call: Call, *, json: Json = False) -> None:
     if "card" in found and not json:
         console.emit(found["card"].rstrip())
     else:
-        console.found(found, json=json, layout=tables.details)
+        console.found(found, json=json, layout=tables.described)
 
 
 def trained(call: Call, *, json: Json = False, quiet: Quiet = False) -> None:

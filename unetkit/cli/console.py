@@ -33,8 +33,8 @@ from unetkit.progress import SILENT, Progress, format_duration
 _SECONDS_BETWEEN_LINES = 30.0
 # Own choice: below this many characters the bar itself has no room.
 _NARROW = 60
-# Room for the name of a stage and for "1000/1000", in characters.
-_NAME, _COUNT = 20, 9
+# Room for the name of a stage, for "1000/1000" and for "0:00:00", and what a bar has at least.
+_NAME, _COUNT, _LEFT, _BAR = 20, 9, 7, 4
 
 
 class Bar:
@@ -160,19 +160,23 @@ class Lines:
 
 
 def _columns(width: int) -> list[ProgressColumn]:
-    """Choose what there is room for; fixed widths, so that bars stand under each other."""
-    what = _text("description", width=max(1, min(_NAME, width // 2)))
+    """Choose what there is room for; fixed widths, so that bars begin under each other.
+
+    A bar gives way to a status that is longer than usual.
+    """
+    what = _text("description", width=max(1, min(_NAME, width // 3)))
     count = MofNCompleteColumn(table_column=Column(justify="right", width=_COUNT, no_wrap=True))
     left = TimeRemainingColumn(compact=True, elapsed_when_finished=True)
     if width < _NARROW:
         return [what, MofNCompleteColumn(), left]
     bar = BarColumn(bar_width=None, table_column=Column(ratio=1))
-    return [what, bar, count, left, _text("fields[status]", width=width // 3)]
+    least, most = width // 3, width - min(_NAME, width // 3) - _COUNT - _LEFT - _BAR - 4
+    return [what, bar, count, left, _text("fields[status]", width=least, most=max(least, most))]
 
 
-def _text(name: str, *, width: int) -> TextColumn:
-    """Show a text of a task on one line, cut where it is too long."""
-    column = Column(no_wrap=True, overflow="ellipsis", width=width)
+def _text(name: str, *, width: int, most: int | None = None) -> TextColumn:
+    """Show a text of a task on one line, cut where it is too long, `most` where that is given."""
+    column = Column(no_wrap=True, overflow="ellipsis", min_width=width, max_width=most or width)
     return TextColumn(f"{{task.{name}}}", markup=False, table_column=column)
 
 

@@ -49,6 +49,39 @@ def details(document: Document) -> list[RenderableType]:
     return list(_parts(document, indent=0))
 
 
+def described(document: Document) -> list[RenderableType]:
+    """Lay out what `unetkit info` found; of a model each score once, by the name that tells how.
+
+    The kept network's scores by its own decision are those of what is held out, so that those that
+    chose network and decision, on the same images, are left to ``--json``.
+    """
+    if document["kind"] != "model":
+        return details(document)
+    found, told = dict(document), dict(document["provenance"])
+    held_out = told.pop("held_out", None)
+    chosen = ("score", "default_score", "old_score", "new_score")
+    usual = {n: item for n, item in found.pop("scores").items() if n not in chosen}
+    if held_out:
+        found["decision"] = {n: v for n, v in (found["decision"] or {}).items() if n not in chosen}
+        found["scores on what is held out"] = _held_out(held_out)
+    found["scores in validation, with the default decision"] = usual
+    del found["provenance"]
+    return details({**found, "provenance": told})
+
+
+def _held_out(told: Document) -> Document:
+    """Give the scores of each dataset by their names, and no list of intervals that are unknown."""
+    shown = {n: item for n, item in told.items() if n != "intervals" or not told.get("reason")}
+    if not (rows := told.get("datasets")):
+        return shown
+    name = "dice" if rows[0]["objects"] is None else "average precision"
+    of_each = [
+        {"of": row["data"], "objects": row["objects"], name: row["score"], "before": row["before"]}
+        for row in rows
+    ]
+    return {**shown, "datasets": of_each}
+
+
 def scores(document: Document) -> list[RenderableType]:
     """Lay out what `unetkit eval` found: overall, then by class and by sample."""
     alone = len(document["samples"]) == 1

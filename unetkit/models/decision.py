@@ -61,7 +61,7 @@ class Decision:
         """Say what was fitted, to what and why; `score` is what its score is called."""
         images = "1 held-out image" if self.images == 1 else f"{self.images} held-out images"
         found, usual = (value or 0.0 for value in (self.score, self.default_score))
-        other = "" if found == usual else f", {usual:.3f} by default"
+        other = "" if found == usual else f", {usual:.3f} with the default decision"
         return f"Decides with {self}: {score} {found:.3f} on {images}{other}; {self.reason}."
 
     def to_dict(self) -> dict[str, Any]:

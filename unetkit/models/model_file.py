@@ -125,11 +125,12 @@ def with_decision(
     path: str,
     held_out: dict[str, Any] | None = None,
     warnings: Sequence[str] = (),
+    steps: int | None = None,
 ) -> bytes:
     """Return the bytes of a model file with another decision; its weights stay as they are.
 
     What another decision scored on held-out images goes; `held_out` says what this one did.
-    `warnings`, where there are any, take the place of those that it has.
+    `warnings`, where there are any, take the place of those that it has, and so do `steps`.
     """
     header = check_content(content, path=path)
     told = {name: value for name, value in header.provenance.items() if name != HELD_OUT}
@@ -137,6 +138,8 @@ def with_decision(
         told[HELD_OUT] = held_out
     if warnings:
         told["warnings"] = list(warnings)
+    if steps is not None:
+        told["steps"] = steps
     header = replace(header, decision=decision, provenance=told)
     state = safetensors.torch.load(content)
     changed: bytes = safetensors.torch.save(state, metadata={KEY: header.to_json()})

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from unetkit.arrays.instances import has_instances
 from unetkit.models.decision import default_decision
 from unetkit.models.inference import to_classes
@@ -82,7 +80,7 @@ def held_out_scores(
     return {
         "data": data,
         "images": len({one.image for one in maps}),
-        **({"objects": sum(map(_objects, maps))} if has_instances(target) else {}),
+        **({"objects": sum(one.objects for one in maps)} if has_instances(target) else {}),
         "unit": unit,
         "units": units,
         "level": bootstrap.LEVEL,
@@ -106,12 +104,6 @@ def _table(one: HeldOutMap, decision: Decision | None, *, target: str) -> Contin
         threshold = (decision or usual).threshold
         found = to_classes(one.probabilities, threshold=0.5 if threshold is None else threshold)
     return from_labels(one.truth, found, ignore=one.ignore)
-
-
-def _objects(one: HeldOutMap) -> int:
-    """Count the objects of the truth that are judged, at least in part."""
-    judged = one.truth if one.ignore is None else np.where(one.ignore, 0, one.truth)
-    return int(np.count_nonzero(np.unique(judged)))
 
 
 def _sums(

@@ -123,7 +123,10 @@ class Schedule:
         now = self._clock()
         self._times.append(now - self._last)
         patience = SOON if self._budget is None else min(SOON, self._budget / 4)
-        if len(self._times) < UNUSUAL or (step < WARM and now - self._began < patience):
+        # What is paid once, a compilation or a pause, says nothing of the steps to come: as long as
+        # the others are quick it is worth while to see more of them.
+        waits = now - self._began < patience or (WARM - step) * min(self._times) < patience
+        if len(self._times) < UNUSUAL or (step < WARM and waits):
             return False
         usual = sorted(self._times[min(UNUSUAL, len(self._times) - 1) :])
         self.seconds_a_step = max(usual[len(usual) // 2], 1e-6)

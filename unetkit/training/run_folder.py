@@ -256,10 +256,12 @@ class RunFolder:
         decision: Decision | None = None,
         held_out: dict[str, Any] | None = None,
         warnings: Sequence[str] = (),
+        steps: int | None = None,
     ) -> None:
         """Put log, page and best model in their places, and remove the folder, if it shall go.
 
-        The model gets the decision, what it scored, and what was warned of, where there are such.
+        The model gets the decision, what it scored, what was warned of, and how many steps were
+        made, which nobody knew when it was kept, where these are given.
         """
         if keep_state:
             self.finish()
@@ -269,10 +271,9 @@ class RunFolder:
         for running, place in ((self.running_log, self.log), (self.running_page, self.page)):
             if Path(running).exists():
                 write_bytes(place, Path(running).read_bytes())
-        if decision is not None or held_out is not None or warnings:
-            content = with_decision(
-                content, decision, held_out=held_out, warnings=warnings, path=self.best
-            )
+        told: dict[str, Any] = {"held_out": held_out, "warnings": warnings, "steps": steps}
+        if decision is not None or any(told.values()):
+            content = with_decision(content, decision, **told, path=self.best)
         write_bytes(self.output, content)
         self._published = True
         # A training that was killed right after it had kept its first model has left it.

@@ -64,9 +64,13 @@ CLOSE = 0.05
 PARTS, RESAMPLES, SURE, LEAST_GAIN = 5, 500, 0.84, 0.005
 
 
-KEPT = "the default is kept, since nothing else is better by more than noise"
-KEPT_KNOWN = "so the model it began with decides, and no other way is better by more than noise"
-FLAT = "of those that chance could not tell from the best, the one with the best neighbours"
+# Whose numbers may stay, and why a decision is what it is: sentences that stand alone in `info`.
+DEFAULT, KNOWN = "the default", "those of the model that training began with"
+KEPT = "these numbers are {}, since no others did better by more than chance"
+FITTED = (
+    "these numbers gain {gain:.3f} over {first} in places that the fit had not seen; of several"
+    " that chance could not tell apart, those were taken whose neighbours do well, too"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +84,12 @@ class HeldOutMap:
     enlarge: Callable[[Array], Array] | None = None
     image: str = ""  # of which it is a plane, or a part of one
     group: str | None = None  # that the image belongs to, if that was told
+
+    @property
+    def objects(self) -> int:
+        """How many objects of the truth are judged, at least in part."""
+        judged = self.truth if self.ignore is None else np.where(self.ignore, 0, self.truth)
+        return int(np.count_nonzero(np.unique(judged)))
 
     @classmethod
     def of(
@@ -213,21 +223,21 @@ def fit_decision(
     usual = default_decision(target, classes=classes)
     before = None if known is None else _setting(known, usual)
     search = _Search(maps, target, usual, advance, before)
-    kept, why = search.usual, KEPT
+    kept, owner = search.usual, DEFAULT
     if before is not None and search.score(before) > search.score(kept):
-        kept, why = before, KEPT_KNOWN
+        kept, owner = before, KNOWN
     tally = search.tally()
     first = tally.settings.index(kept)
     best = _pick(tally, seed=seed)
     gain, low = _honest_gain(tally, first, seed=seed)
-    told = f"on parts that were left out of the fit it gains {gain:.3f}"
-    chosen, reason = tally.settings[best], f"{told}; {FLAT}"
+    chosen, reason = tally.settings[best], FITTED.format(gain=gain, first=owner)
     score, default_score = (search.score(each) for each in (chosen, search.usual))
     kept_score = search.score(kept)
     if gain < LEAST_GAIN or low <= 0 or score <= max(kept_score, search.blind_score):
         # Shuffled labels must not choose anything.
-        reason = why if best == first else f"{why} ({told})"
-        chosen, score = kept, kept_score
+        chosen, score, reason = kept, kept_score, KEPT.format(owner)
+        if best != first:
+            reason += f": in places that the fit had not seen the best change it by {gain:+.3f}"
     decision = replace(
         usual,
         **chosen.numbers,

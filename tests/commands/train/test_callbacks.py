@@ -2,6 +2,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -104,7 +105,7 @@ def test_the_bar_is_full_when_the_last_validation_is_done(main_callback):
     assert screen.status == "loss 1.000 · validating"
     watch.validated(3, GOOD, better=True)
     assert screen.stages == [["training", 3, 3]]
-    assert screen.status == "loss 1.000 · held-out score 0.500, best yet"
+    assert screen.status == "AP 0.50, best · loss 1.000"
 
 
 def test_no_bar_tells_the_time_of_all_steps_by_the_first(main_callback):
@@ -211,6 +212,39 @@ def test_people_hear_when_it_ends_and_how_it_would_end_sooner(
     watch.planned(3, steps=1000, seconds_a_step=seconds)
     assert len(screen.notes) == len(words)
     assert all(word in note for word, note in zip(words, screen.notes, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("first", "kept", "words"),
+    [
+        (0.25, 0.5, "It has learned: step 3, which is kept, scored AP 0.500 in validation, a.b"),
+        (0.5, 0.4, "scored AP 0.400 in validation, which is not surely worse than the 0.500 of"),
+        (0.5, 0.5, "scored AP 0.500 in validation, which is not surely worse than the 0.500 of"),
+    ],
+)
+@pytest.mark.parametrize("resumed", [False, True])
+def test_people_hear_that_a_network_has_learned(
+    work, main_callback, first, kept, words, *, resumed
+):
+    watch, screen = main_callback()
+    watch._description = replace(watch._description, start=SimpleNamespace(path="/x/a.b"))
+    watch.validated(0, Validation(first, loss=1.0), better=True)
+    if resumed:
+        known = watch.to_dict()
+        watch, screen = main_callback()
+        watch._description = replace(watch._description, start=SimpleNamespace(path="/x/a.b"))
+        position = {"step": 3, "best": None}
+        facts = {"more": {"reporter": known}, "pace": {"steps": 10}, "position": position}
+        watch.go_on(SimpleNamespace(facts=json.loads(json.dumps(facts))))
+    watch.validated(3, Validation(kept, loss=0.5), better=True)
+    watch.ended(TrainingResult(3, 3, Validation(kept, loss=0.5), stopped_early=False))
+    (said,) = (note for note in screen.notes if "learned" in note)
+    assert words in said
+    assert f"{first:.3f}" in said
+    # Who begins with nothing has nothing to compare with.
+    watch, screen = main_callback()
+    watch.ended(TrainingResult(3, 3, Validation(kept, loss=0.5), stopped_early=False))
+    assert not any("learned" in note for note in screen.notes)
 
 
 def test_a_kept_model_can_be_loaded_and_says_when_it_was_kept(work, main_callback):

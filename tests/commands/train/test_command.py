@@ -176,8 +176,9 @@ def test_a_budget_replaces_the_steps(kit, here):
     report = run(steps=10**7, time_budget="3s")
     planned = [row["steps"] for row in log() if row["event"] == "planned"]
     assert report.steps == planned[-1] or report.stopped_early
-    # A model says how many steps were planned when it was kept.
-    assert load(report.output).header.provenance["steps"] in planned
+    assert planned
+    # What was made in the end, and not what was planned when the best network was kept.
+    assert load(report.output).header.provenance["steps"] == report.steps
 
 
 def test_channels_are_chosen_and_remembered(here):

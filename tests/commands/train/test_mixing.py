@@ -1,5 +1,6 @@
 """Old and new data are learned from together, held out apart, and compared with before."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -284,6 +285,9 @@ def test_both_scores_are_reported_and_logged(lab):
     assert "old.zarr, held out: AP" in page
     header = load("model.safetensors").header
     assert header.provenance["mix"] == 0.5
+    kept = header.provenance["held_out"]
+    assert [each["score"] for each in kept["datasets"]] == [old["score"], new["score"]]
+    assert sum(each["objects"] for each in kept["datasets"]) == kept["objects"]
     # The score before is what the model at the start gets, with its own decision.
     again = run(*lab, resume=True)
     assert again.comparison == report.comparison
@@ -455,4 +459,18 @@ def test_without_a_score_before_nothing_is_compared():
     )
     (side,) = found.sides
     assert (side.before, side.change, side.fell) == (None, None, False)
+    assert side.sentence("AP") == f"old.zarr, held out: AP {side.score:.3f} on 48 objects."
+    # Logs of earlier versions don't count them.
+    told = found.to_dict()
+    del told["sides"][0]["objects"]
+    (side,) = Comparison.from_dict(told).sides
     assert side.sentence("AP") == f"old.zarr, held out: AP {side.score:.3f}."
+
+
+def test_objects_that_nobody_judged_are_not_counted():
+    (one,) = maps(1, count=1)
+    assert one.objects == 16
+    ignore = np.ones(one.truth.shape, np.uint8)
+    assert dataclasses.replace(one, ignore=ignore).objects == 0
+    ignore[one.truth == 7] = 0
+    assert dataclasses.replace(one, ignore=ignore).objects == 1

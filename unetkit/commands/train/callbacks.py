@@ -99,6 +99,8 @@ class MainCallback(Callback):
         self._finds_pace = False
         self._score = ""
         self._kept = False
+        # Of the network before its first step, where it may be kept.
+        self._first: float | None = None
         self.fit: Fit | None = None
         """How the decision was fitted, once it is."""
         self.comparison: Comparison | None = None
@@ -127,6 +129,8 @@ class MainCallback(Callback):
         self._smooth, self._score = earlier["smooth"], earlier["score"]
         self._steps, self._done = state.facts["pace"]["steps"], state.facts["position"]["step"]
         self._kept = state.facts["position"]["best"] is not None
+        # States of earlier versions don't know it.
+        self._first = earlier.get("first")
         # A budget changes the number of steps once the pace is known.
         self._finds_pace = self._description.plan.budget is not None
         self._log_warnings()
@@ -135,7 +139,8 @@ class MainCallback(Callback):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold: what `go_on` needs beside what the training itself knows."""
-        return {**self._clock(), "smooth": self._smooth, "score": self._score}
+        known = {**self._clock(), "smooth": self._smooth, "score": self._score}
+        return known if self._first is None else {**known, "first": self._first}
 
     def planned(self, step: int, *, steps: int, seconds_a_step: float) -> None:
         """Say when it will end, and how it would end sooner."""
@@ -225,12 +230,14 @@ class MainCallback(Callback):
         )
         for callback in self.callbacks:
             callback.validated(step, found, better=better)
-        best = ", best yet" if better else ""
+        if step == 0:
+            self._first = found.score
         # Of the best of a few decisions, so that it is not the score of the end.
-        self._score = f"held-out score {found.score:.3f}{best}"
+        self._score = f"{self._description.task.score} {found.score:.2f}"
         sides = {side: found.scores.get(f"{side}_score") for side in SIDES}
         if self._description.mix is not None:
-            self._score += "".join(f", {s} {v:.3f}" for s, v in sides.items() if v is not None)
+            self._score += "".join(f", {s} {v:.2f}" for s, v in sides.items() if v is not None)
+        self._score += ", best" if better else ""
         self._progress.advance(int(step >= self._steps), status=self._status())
 
     def kept(self, step: int, network: nn.Module, found: Validation) -> None:
@@ -251,13 +258,7 @@ class MainCallback(Callback):
 
     def ended(self, outcome: TrainingResult) -> None:
         """Write the last line of the log."""
-        start = self._description.start
-        if start is not None and outcome.best_step == 0:
-            warn(
-                self._progress,
-                f"No step did better than {base_name(start.path)}, which is kept: nothing was"
-                " learned, and what its scores gained or lost comes from how it decides.",
-            )
+        self._compare_with_start(outcome)
         for doubt in self._doubts(outcome):
             warn(self._progress, doubt)
         self._log_warnings()
@@ -274,6 +275,28 @@ class MainCallback(Callback):
         )
         for callback in self.callbacks:
             callback.ended(outcome)
+
+    def _compare_with_start(self, outcome: TrainingResult) -> None:
+        """Say whether anything was learned beside the model that the training began with."""
+        if self._description.start is None:
+            return
+        name = base_name(self._description.start.path)
+        if outcome.best_step == 0:
+            warn(
+                self._progress,
+                f"No step did better than {name}, which is kept: nothing was"
+                " learned, and what its scores gained or lost comes from how it decides.",
+            )
+        elif self._first is not None:
+            score = f"{self._description.task.score} {outcome.best.score:.3f} in validation"
+            step = f"step {outcome.best_step}"
+            told = f"It has learned: {step}, which is kept, scored {score}, {name} {{:.3f}}."
+            if round(outcome.best.score, 3) <= round(self._first, 3):
+                told = (
+                    f"It may have learned: {step}, which is kept, scored {score}, which is not"
+                    f" surely worse than the {{:.3f}} of {name}."
+                )
+            self._progress.note(told.format(self._first))
 
     def _doubts(self, outcome: TrainingResult) -> Iterator[str]:
         """Say where a model has learned too little to be relied on."""
@@ -301,8 +324,9 @@ class MainCallback(Callback):
                 self._run_folder.write(event="warning", step=self._done, text=text)
 
     def _status(self) -> str:
+        # What a narrow terminal cuts off stands last.
         loss = "" if self._smooth is None else f"loss {self._smooth:.3f}"
-        return " · ".join(part for part in (loss, self._score) if part)
+        return " · ".join(part for part in (self._score, loss) if part)
 
     def _clock(self) -> dict[str, float]:
         return {"seconds": round(time.monotonic() - self._began, 2)}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unetkit.arrays.instances import has_instances
 from unetkit.commands.train.mixing import SIDES
 from unetkit.errors import CheckError
 from unetkit.models.decision import default_decision
@@ -37,6 +38,7 @@ class SideScore:
     interval: tuple[float, float] | None = None  # 95 %, of the score
     before_interval: tuple[float, float] | None = None  # of the score before
     change_interval: tuple[float, float] | None = None  # of the difference, image by image
+    objects: int | None = None  # that are to be found; None of class maps
 
     @property
     def change(self) -> float | None:
@@ -51,6 +53,8 @@ class SideScore:
     def sentence(self, name: str) -> str:
         """Say it; `name` is what the score is called."""
         told = f"{self.data}, held out: {name} {self.score:.3f}"
+        if self.objects is not None:
+            told += f" on {self.objects} object{'s' * (self.objects != 1)}"
         if self.before is None or self.change is None:
             return f"{told}."
         if self.score == self.before:
@@ -107,6 +111,11 @@ class Comparison:
             " with --resume, without --keep-old, and it is published all the same"
         )
 
+    def by_dataset(self) -> list[dict[str, Any]]:
+        """Return what the model file says of each side."""
+        names = ("data", "objects", "score", "before")
+        return [{name: getattr(side, name) for name in names} for side in self.sides]
+
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
         return {"score_name": self.score_name, "sides": [side.to_dict() for side in self.sides]}
@@ -119,6 +128,7 @@ class Comparison:
             told: dict[str, Any] = {
                 key: tuple(one[key]) if isinstance(one[key], list) else one[key]
                 for key in SideScore.__dataclass_fields__
+                if key in one  # logs of earlier versions count no objects
             }
             sides.append(SideScore(**told))
         return cls(values["score_name"], tuple(sides))
@@ -160,7 +170,10 @@ def compare(
         if not after.get(side):
             continue
         now = _sums(after[side], decisions[0], target=target)
-        told = SideScore(side, data, len(after[side]), now.overall() or 0.0, None)
+        objects = sum(one.objects for one in after[side]) if has_instances(target) else None
+        told = SideScore(
+            side, data, len(after[side]), now.overall() or 0.0, before=None, objects=objects
+        )
         drawn: dict[str, Any] = {"resamples": RESAMPLES, "seed": seed}
         several = len(now.by_unit) > 1
         told = replace(told, interval=interval(now, **drawn) if several else None)

@@ -195,6 +195,7 @@ class TrainingRun:
                 held_out = self._held_out_scores(seen_last, decision)
                 if facts.mix is not None:
                     comparison = self._compare(validator, sides, decision)
+                    held_out["datasets"] = comparison.by_dataset()
                     callback.compared(comparison)
                     if self.keep_old:
                         comparison.check()
@@ -204,6 +205,7 @@ class TrainingRun:
                     decision=decision,
                     held_out=held_out,
                     warnings=warnings_of(progress),
+                    steps=result.steps,
                 )
         return _Ended(result, schedule.steps, decision, maps, comparison)
 
