@@ -426,8 +426,8 @@ def compose(weight: Tensor, layer: UpConvolution | None) -> tuple[Tensor, Tensor
     Returns
     -------
     composite : Tensor, shape (4 K, C', 2, 2)
-        Of a convolution of the small image. Pixel (2 i + p, 2 j + q) of the enlarged image is
-        output ``(2 p + q) K + k`` of what lies around the corner (i + p, j + q) of small pixels.
+        Of a convolution of the small image. Its output ``(2 p + q) K + k`` around the corner
+        before small pixel (i, j) is pixel (2 i - 1 + p, 2 j - 1 + q) of the enlarged image.
     beyond : Tensor, shape (K, 3, 3)
         What each tap makes of the enlarging layer's bias.
     """
@@ -436,10 +436,10 @@ def compose(weight: Tensor, layer: UpConvolution | None) -> tuple[Tensor, Tensor
     enlarging = None if layer is None else layer.weight.permute(2, 3, 1, 0).contiguous()
     composite = weight.new_zeros(2, 2, 2, 2, len(weight), inputs)
     for p, q, y, x in product((0, 1), (0, 1), range(3), range(3)):
-        # Which small pixel the tap falls on, counted from the corner, and which of its four.
-        row, a = divmod(p + y - 1, 2)
-        column, b = divmod(q + x - 1, 2)
-        total = composite[p, q, row + 1 - p, column + 1 - q]
+        # Which small pixel around the corner the tap falls on, and which of its four.
+        row, a = divmod(p + y, 2)
+        column, b = divmod(q + x, 2)
+        total = composite[p, q, row, column]
         if enlarging is None:
             total += taps[y, x]
         else:
@@ -556,16 +556,23 @@ def unfold_pixels(four: Tensor, *, padded: bool) -> Tensor:
         In the memory order ``channels_last``.
     """
     count, channels, height, width = four.shape
-    values = four.permute(0, 2, 3, 1).view(count, height, width, 2, 2, channels // 4)
-    if padded:
-        height, width = height - 1, width - 1
-    pixels = four.new_empty(count, height, 2, width, 2, channels // 4)
-    for p, q in product((0, 1), (0, 1)):
-        # Without the rim, the first pixel is the one before the corner.
-        y, x = (p, q) if padded else (1 - p, 1 - q)
-        top, left = (p, q) if padded else (0, 0)
-        pixels[:, :, y, :, x] = values[:, top : top + height, left : left + width, p, q]
-    return pixels.view(count, 2 * height, 2 * width, channels // 4).permute(0, 3, 1, 2)
+    features = channels // 4
+    # Of the four, neighbours in a row lie side by side, so that both are copied as one.
+    values = four.permute(0, 2, 3, 1).view(count, height, width, 2, 2 * features)
+    if not padded:
+        pixels = four.new_empty(count, height, 2, width, 2 * features)
+        pixels[:, :, 0], pixels[:, :, 1] = values[:, :, :, 0], values[:, :, :, 1]
+        whole = pixels.view(count, 2 * height, 2 * width, features)
+        return whole.permute(0, 3, 1, 2)
+    height, width = height - 1, width - 1
+    pixels = four.new_empty(count, height, 2, 2 * width * features)
+    for row, pairs in enumerate((values[:, :-1, :, 1], values[:, 1:, :, 0])):
+        # Corners on the rim have one pixel of a row inside.
+        inside = pixels[:, :, row, features:-features].unflatten(-1, (width - 1, 2 * features))
+        inside.copy_(pairs[:, :, 1:-1])
+        pixels[:, :, row, :features] = pairs[:, :, 0, features:]
+        pixels[:, :, row, -features:] = pairs[:, :, -1, :features]
+    return pixels.view(count, 2 * height, 2 * width, features).permute(0, 3, 1, 2)
 
 
 def pool(image: Tensor) -> Tensor:
