@@ -2,6 +2,7 @@ import platform
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -156,6 +157,33 @@ thread.join()
 def test_a_thread_keeps_the_pages_of_a_large_tensor(run_python):
     # 96 MiB are 48 pages even of the largest kind.
     assert int(run_python(FAULTS, "tuned")) < 24 < int(run_python(FAULTS, "untuned"))
+
+
+LARGE = """
+import re, resource, sys
+from pathlib import Path
+from unetkit.models import hardware
+
+if sys.argv[1] == "limited":
+    resource.setrlimit(resource.RLIMIT_DATA, (2**33, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+asked = hardware.ask_for_large_pages()
+maps = Path("/proc/self/smaps").read_text()
+parts = re.findall(r"Size: +([0-9]+) kB[^-]*?VmFlags:([^\\n]*)", maps)
+large = sum(int(size) for size, flags in parts if "hg" in flags.split())
+used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(int(asked), large * 1024 > 2**30, used < 2**15)
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").is_dir() or platform.libc_ver()[0] != "glibc",
+    reason="the kernel has no large pages to give, or there is no glibc to ask for them",
+)
+def test_large_pages_are_asked_for_and_not_taken(run_python):
+    assert run_python(LARGE, "free").split() == ["1", "True", "True"]
+    # A limit would count them from the start.
+    assert run_python(LARGE, "limited").split()[:2] == ["0", "False"]
 
 
 def test_threads_are_shared_out_among_workers(monkeypatch):

@@ -568,7 +568,7 @@ def unfold_pixels(four: Tensor, *, padded: bool) -> Tensor:
     pixels = four.new_empty(count, height, 2, 2 * width * features)
     for row, pairs in enumerate((values[:, :-1, :, 1], values[:, 1:, :, 0])):
         # Corners on the rim have one pixel of a row inside.
-        inside = pixels[:, :, row, features:-features].unflatten(-1, (width - 1, 2 * features))
+        inside = pixels[:, :, row, features:-features].view(count, height, -1, 2 * features)
         inside.copy_(pairs[:, :, 1:-1])
         pixels[:, :, row, :features] = pairs[:, :, 0, features:]
         pixels[:, :, row, -features:] = pairs[:, :, -1, :features]

@@ -214,6 +214,44 @@ def tune_allocator() -> bool:
     return bool(mallopt(-8, 1) and mallopt(-4, 0) and mallopt(-1, 2**31 - 1))
 
 
+# So much of the heap is to come in large pages: less than the 2 GiB that glibc, as `tune_allocator`
+# sets it, gives back where they are free at the heap's end.
+LARGE_PAGES = 3 * 2**29
+# Of the Linux kernel, on the processors where torch runs; and its word for them.
+_LARGE_PAGE, _MADV_HUGEPAGE = 2**21, 14
+
+
+@functools.cache
+def ask_for_large_pages() -> bool:
+    """Let the kernel back what the heap takes next by large pages, where it has them to give.
+
+    A network's features lie on very many small pages, and to look up where those are took a
+    fifteenth of a step of training. Large ones cost up to a second until all are there, which a
+    short prediction does not win back. Nothing is taken yet. Returns whether it was asked for,
+    which it is not where memory counts for a limit before it is used; later calls do nothing.
+    """
+    if not tune_allocator() or _address_space_is_limited():
+        return False
+    library: Any = ctypes.CDLL(None)
+    library.malloc.restype = ctypes.c_void_p
+    place = library.malloc(ctypes.c_size_t(LARGE_PAGES))
+    if not place:
+        return False
+    first = -(-place // _LARGE_PAGE) * _LARGE_PAGE
+    length = ctypes.c_size_t(place + LARGE_PAGES - first)
+    # A kernel that has no such pages refuses, which changes nothing.
+    refused = library.madvise(ctypes.c_void_p(first), length, _MADV_HUGEPAGE)
+    library.free(ctypes.c_void_p(place))
+    return not refused
+
+
+def _address_space_is_limited() -> bool:
+    import resource
+
+    limits = (resource.RLIMIT_DATA, resource.RLIMIT_AS)
+    return any(resource.getrlimit(limit)[0] != resource.RLIM_INFINITY for limit in limits)
+
+
 def thread_count(workers: int = 1) -> int:
     """Return how many threads torch should use in each of `workers` that compute at once.
 

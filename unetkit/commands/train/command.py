@@ -469,6 +469,7 @@ def prepare(
         target = target_of(start, dataset)
     task = choose_task(dataset, target, progress)
     hardware.tune_allocator()
+    hardware.ask_for_large_pages()
     torch.manual_seed(plan.seed)
     in_channels, names = dataset.samples[0].data.channel_count, task.class_names
     network = build_model(
