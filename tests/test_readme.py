@@ -102,11 +102,14 @@ def test_every_command_of_a_page_runs_where_the_readme_ended(page, walked, tmp_p
     assert commands(page) or page.stem in ("figures", "python")
     # One process for them all, since most of the time would be the loading of torch; not this
     # one, whose memory is full of earlier tests and counts against --max-memory.
-    child = [sys.executable, "-c", ONE_AFTER_ANOTHER, *commands(page)]
+    children = [[sys.executable, "-c", ONE_AFTER_ANOTHER, *commands(page)]]
     if page.stem == "python":
-        child = [sys.executable, "-c", program]
-    ran = subprocess.run(child, cwd=lab, capture_output=True, text=True, timeout=600, check=False)
-    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
+        children = []
+    for child in [*children, [sys.executable, "-c", program]] if program else children:
+        ran = subprocess.run(
+            child, cwd=lab, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
 
 
 def test_the_readme_lists_every_command_and_every_exit_code():

@@ -8,6 +8,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.commands.conftest import cells, tiny_model
@@ -54,7 +55,25 @@ def test_only_an_earlier_export_is_replaced(small_model, kit):
     with pytest.raises(OutputError, match="add --overwrite"):
         export_model(str(small_model), size=40)
     assert export_model(str(small_model), size=41, overwrite=True, progress=watching).minimum == 42
-    assert watching.notes == ["size 41 becomes 42, the next that the model takes"]
+    assert watching.notes[0] == "size 41 becomes 42, the next that the model takes"
+
+
+@pytest.mark.parametrize("size", [None, 40])
+def test_what_a_program_must_do_is_said_in_numbers(small_model, kit, size):
+    watching = kit.watching()
+    report = export_model(str(small_model), size=size, progress=watching)
+    (said,) = watching.notes
+    sides = "sides of 40 pixels," if size else "sides of 18 + 2 k pixels (18, 20, 22, ...)"
+    assert sides in said
+    assert "1st percentile of each channel to 0, 99.8th to 1" in said
+    assert (report.margin, report.normalization) == (8, "percentile")
+    # What is said is what is so.
+    network = torch.export.load(report.output).module()
+    for side in (40,) if size else (18, 20, 22):
+        found = network(torch.zeros(1, 1, side, side))
+        assert tuple(found.shape) == (1, 2, side - 16, side - 16)
+    assert "height and width are 16 pixels smaller: mirror the image by 8 pixels" in said
+    assert (normalization.LOW, normalization.HIGH) == (1, 99.8)
 
 
 @pytest.fixture(scope="module")

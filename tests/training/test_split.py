@@ -103,7 +103,7 @@ def test_the_other_end_is_held_out_where_only_that_one_holds_something():
     assert default.validation == (Region("only", 0, 800, 50, 1000),)
     assert turned.validation == (Region("only", 0, 0, 50, 200),)
     assert turned.train == (Region("only", 0, 292, 50, 1000),)
-    assert "its first 200 pixels" in turned.notes[0]
+    assert "the first 200 pixels" in turned.notes[0]
 
 
 def test_copies_of_a_parted_image_are_left_out_with_a_note():

@@ -506,7 +506,13 @@ def _missing(reasons: Mapping[str, str]) -> list[RenderableType]:
         stem = name.rstrip("0123456789").rstrip("_") if "precision_" in name else name
         if stem not in names.setdefault(reason, []):
             names[reason].append(stem)
-    lines = [f"Not there: {', '.join(found)}: {reason}." for reason, found in names.items()]
+    # The names of what a word would bring are in `--json`.
+    lines = [
+        f"Not there: {reason}."
+        if reason.startswith("scores of borders")
+        else f"Not there: {', '.join(found)}: {reason}."
+        for reason, found in names.items()
+    ]
     return [Text(safe(line), style="dim") for line in lines]
 
 

@@ -16,7 +16,7 @@ from unetkit.models.bioimageio import LARGEST_GAP, Told, check_packable, fitting
 from unetkit.models.export import InputSizes, check_onnx, export
 from unetkit.models.inference import predict_array, to_classes
 from unetkit.models.joint_header import usual_decision
-from unetkit.models.model_card import model_card
+from unetkit.models.model_card import NORMALIZATIONS, model_card
 from unetkit.models.model_file import load
 from unetkit.models.model_header import PACKED, SUFFIX, export_path, open_model
 from unetkit.progress import SILENT, collects_warnings, warn
@@ -53,6 +53,9 @@ class ExportReport:
     largest_difference: float
     bytes: int
     example: str = ""  # the image that a package shows and is tried with
+    # Of a network alone: pixels that its output has less on each side, and what makes its input.
+    margin: int | None = None
+    normalization: str = ""
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,7 +158,32 @@ def export_model(
     written = export(loaded.module, to=to, sizes=takes, facts=facts)
     write_bytes(output, written.content)
     progress.advance()
-    return ExportReport(output, to, takes.minimum, takes.step, written.gap, len(written.content))
+    progress.note(_usage(header, takes))
+    return ExportReport(
+        *(output, to, takes.minimum, takes.step, written.gap, len(written.content)),
+        margin=header.contract.margin,
+        normalization=header.normalization,
+    )
+
+
+def _usage(header: ModelHeader, takes: InputSizes) -> str:
+    """Say what a program must do that has the network alone."""
+    least, step, margin = takes.minimum, takes.step, header.contract.margin
+    sides = f"{least} pixels"
+    if step:
+        sides = f"{least} + {step} k pixels ({least}, {least + step}, {least + 2 * step}, ...)"
+    how = NORMALIZATIONS.get(header.normalization, header.normalization)
+    size = "in maps of the same size"
+    if margin:
+        size = (
+            f"in maps whose height and width are {2 * margin} pixels smaller: mirror the image by"
+            f" {margin} pixels at each border, and they are of the image's size"
+        )
+    return (
+        f"It takes float32 images (N, {takes.channels}, height, width) with sides of {sides},"
+        f" normalized by numbers of the whole image: {how}, unclipped. It returns a logit for each"
+        f" of {len(header.class_names)} classes {size}."
+    )
 
 
 def _check_options(to: str, *, size: int | None, told: dict[str, Any]) -> None:

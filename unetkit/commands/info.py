@@ -187,7 +187,7 @@ def _sample(sample: Sample) -> dict[str, Any]:
         "labels": kind,
         "other_labels": list(image.other_labels),
         "classes": list(sample.class_names),
-        "objects": told.get("objects"),
+        **({"objects": told["objects"]} if told.get("objects") is not None else {}),
         **({"object_classes": list(names[1:])} if names else {}),
         "ignore": sample.ignore is not None,
         "weights": sample.weights is not None,

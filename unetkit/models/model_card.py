@@ -25,7 +25,7 @@ _TARGETS = {
     "boundary": "each object apart, by the boundaries between them",
     "classes": "a class for each pixel",
 }
-_NORMALIZATIONS = {
+NORMALIZATIONS = {
     "percentile": "1st percentile of each channel to 0, 99.8th to 1",
     "range": "minimum of each channel to 0, maximum to 1",
     "zscore": "mean of each channel to 0, standard deviation to 1",
@@ -100,7 +100,7 @@ def _input(header: ModelHeader) -> Iterator[str]:
     sizes = header.pixel_size or {}
     told = " x ".join(f"{sizes[axis]:g}" for axis in "yx" if axis in sizes)
     yield f"Pixel size: {f'{told} micrometres' if told else 'unknown'}"
-    how = _NORMALIZATIONS.get(header.normalization, "")
+    how = NORMALIZATIONS.get(header.normalization, "")
     yield f"Normalization: `{_plain(header.normalization)}` of the whole image ({how})"
     contract = header.contract
     yield (

@@ -245,13 +245,13 @@ def _part_one(
         # The last end, unless only the other way round both parts hold something to find.
         end = max(ends, key=lambda e: (has_foreground(ends[e][0][0]), has_foreground(ends[e][1])))
         train, validation = ends[end]
-        where = f"its {end} {held} pixels"
+        where = f"the {end} {held} pixels"
     notes = _part_notes(where, between=between, gap=gap, copies=copies)
     return Split(train=train, validation=(validation,), notes=notes)
 
 
 def _part_notes(where: str, *, between: int, gap: int, copies: int) -> tuple[str, ...]:
-    notes = [f"One image: {where} along the longer side are held out for validation."]
+    notes = [f"One image, of which {where} along the longer side are held out for validation."]
     if between < gap:
         notes.append(
             f"It is small: {between} pixels instead of {gap} part them from the rest, so scores "

@@ -71,3 +71,26 @@ def test_files_are_refused_before_any_work(stores, tmp_path):
     assert Path(foreign).read_text() == "mine\n"
     with pytest.raises(UsageError, match="of one prediction, got 2"):
         evaluate(stores[0], stores[0], truth=stores[1], report=str(tmp_path / "r.html"))
+
+
+@pytest.mark.parametrize(("least", "told"), [(16, False), (17, True), (0, False), (None, False)])
+def test_people_hear_that_a_least_size_lets_objects_be_missed(write, kit, least, told):
+    # Of the truth one object of 16 pixels is missed; the split one is not.
+    attributes = {"prediction": {} if least is None else {"min_size": least}}
+    found = write("p.zarr", {"a": FOUND}, attributes=attributes)
+    watching = kit.watching()
+    evaluate(found, write("t.zarr", {"a": TRUTH}), scheduler="sync", progress=watching)
+    words = "1 of the 1 missed objects have fewer pixels than the prediction's least size, 17"
+    assert any(note.startswith(words) for note in watching.notes) == told
+    assert bool(watching.notes) == told
+
+
+def test_large_objects_that_are_missed_are_no_fault_of_a_least_size(write, kit):
+    truth = np.zeros((40, 40), np.uint16)
+    truth[2:12, 2:12], truth[20:30, 2:12], truth[20:24, 20:24] = 1, 2, 3
+    found = write(
+        "p.zarr", {"a": np.zeros_like(truth)}, attributes={"prediction": {"min_size": 50}}
+    )
+    watching = kit.watching()
+    evaluate(found, write("t.zarr", {"a": truth}), scheduler="sync", progress=watching)
+    assert not watching.notes

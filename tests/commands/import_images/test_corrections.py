@@ -152,7 +152,7 @@ def test_shapes_of_a_class_say_what_was_judged(slide):
     assert np.array_equal(np.asarray(sample.labels()) > 0, kept)
 
 
-def test_what_is_not_as_predicted_is_counted(slide):
+def test_what_is_not_as_predicted_is_counted(slide, kit):
     before = np.asarray(open_dataset(slide).samples[0].labels("instances"))
     tifffile.imwrite("same.tif", before)
     same = correct(slide, edited="same.tif", judged=["0:90,0:110"], output="same.zarr")
@@ -162,7 +162,11 @@ def test_what_is_not_as_predicted_is_counted(slide):
     edited[before == lost] = 0
     edited[np.unravel_index((before == cut).argmax(), SIZE)] = 0
     tifffile.imwrite("edited.tif", edited)
-    report = correct(slide, edited="edited.tif", judged=["0:90,0:110"], output="c.zarr")
+    watching = kit.watching()
+    options = {"judged": ["0:90,0:110"], "output": "c.zarr", "progress": watching}
+    report = correct(slide, edited="edited.tif", **options)
+    words = f"{report.changed} of them new, or of another outline by a pixel or more"
+    assert any(words in note for note in watching.notes)
     assert report.objects == len(np.unique(edited)) - 1
     assert report.changed == int((edited == cut).any())
     assert report.removed == 1 + int(not (edited == cut).any())

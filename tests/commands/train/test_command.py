@@ -119,7 +119,7 @@ def test_one_image_is_parted(kit, here):
     watching = kit.watching()
     report = run(progress=watching)
     assert (report.trained_on, report.validated_on) == (1, 1)
-    assert any("One image: its last 24 pixels" in note for note in watching.notes)
+    assert any("One image, of which the last 24 pixels" in note for note in watching.notes)
 
 
 def test_unlabelled_samples_are_skipped_and_counted(kit, here):

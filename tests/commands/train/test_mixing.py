@@ -101,6 +101,13 @@ def test_the_old_data_are_held_out_as_if_they_were_alone():
     assert sources[0].isdisjoint(sources[1])
 
 
+def test_what_is_said_of_a_split_is_said_of_its_dataset():
+    found, _ = parted([origin("a")], [origin("b")])
+    begins = [f"{name}.zarr: one image, of which the last " for name in ("old", "new")]
+    assert len(found.notes) == 2
+    assert all(note.startswith(one) for note, one in zip(found.notes, begins, strict=True))
+
+
 def test_a_source_of_both_is_on_one_side():
     old = [origin(f"a{n}") for n in range(10)]
     (held, *_), learned = (
@@ -283,6 +290,7 @@ def test_both_scores_are_reported_and_logged(lab):
             assert row["score"] == pytest.approx((row["old_score"] + row["new_score"]) / 2)
     page = Path("model.training.html").read_text()
     assert "old.zarr, held out: AP" in page
+    assert "Training on old.zarr + new.zarr" in page
     header = load("model.safetensors").header
     assert header.provenance["mix"] == 0.5
     kept = header.provenance["held_out"]

@@ -192,7 +192,7 @@ def test_unlabelled_samples_are_left_out_and_named(tmp_path):
     assert open_dataset(url)["bare"].weights is None
     assert progress.notes[0] == "1 of 2 samples have no labels; left out."
     # What is stored and shown is not all that is used.
-    assert "their balance of the classes counts with" in progress.notes[1]
+    assert "it uses the second, too, with" in progress.notes[1]
     assert progress.parts == sum(progress.totals)
 
 

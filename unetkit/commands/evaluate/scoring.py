@@ -15,6 +15,7 @@ from unetkit.commands.evaluate.samples import match_samples, probability_map
 from unetkit.progress import WarningCollector, warn
 from unetkit.scores import table, threshold_curve
 from unetkit.scores.contingency import apart, pool
+from unetkit.scores.matching import errors, overlaps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +84,8 @@ def score_prediction(
     runner = replace(options.runner, run=kept.run)
     counted = count(matched.pairs, matched.kind, runner)
     tables = [one.table for one in counted]
+    if matched.kind == "instances" and (told := _too_small(matched, tables)):
+        progress.note(told)
     thin = matched.kind == "instances" or _is_two(matched, tables)
     borders = (
         count_borders(matched.pairs, matched.kind, runner, thin=thin) if options.borders else []
@@ -132,6 +135,27 @@ def _pass_on(matched: MatchedSamples, progress: Progress) -> None:
     if texts:
         more = f" (and {len(texts) - 1} more warnings)" if texts[1:] else ""
         warn(progress, *texts, note=f"{texts[0]}{more}")
+
+
+def _too_small(matched: MatchedSamples, tables: Sequence[Contingency]) -> str | None:
+    """Say where most of what was not found is smaller than anything that the prediction keeps."""
+    least, small, missed = 0, 0, 0
+    for (ours, _), one in zip(matched.pairs, tables, strict=True):
+        told = ours.image.attributes.get("prediction")
+        size = told.get("min_size") if isinstance(told, dict) else None
+        if not isinstance(size, int) or size < 1:
+            continue
+        pairs = overlaps(one)
+        lost = pairs.true.sizes[errors(pairs)[0].kinds == "miss"]
+        small += int(np.count_nonzero(lost < size))
+        missed, least = missed + len(lost), max(least, size)
+    if 2 * small <= missed:
+        return None
+    return (
+        f"{small:,} of the {missed:,} missed objects have fewer pixels than the prediction's"
+        f" least size, {least}: a smaller 'tile-predict --min-size' may find them, and"
+        " more specks."
+    )
 
 
 def _scores(

@@ -163,7 +163,10 @@ class Correction:
             return f"{self.name}: {int(self.judged.sum()):,} pixels"
         objects, changed, removed = self.counts
         gone = f", {removed:,} removed" if removed else ""
-        return f"{self.name}: {objects:,} objects, {changed:,} drawn or changed{gone}"
+        told = (
+            f"{self.name}: {objects:,} objects, {changed:,} of them new, or of another outline by a"
+        )
+        return f"{told} pixel or more{gone}"
 
 
 @dataclass(frozen=True, eq=False)

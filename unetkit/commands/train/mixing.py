@@ -150,7 +150,7 @@ def split_sides(
         if _kin(origin) & held & learned
         and any(_meets(mix.places.get(origin.name), region) for region in first.validation)
     ]
-    notes = first.notes
+    notes = _notes_of(mix.names[0], first)
     if len(bound) + len(within) < len(new):
         bound += within
     elif within:
@@ -208,13 +208,13 @@ def _split_new(
             f"All of {mix.names[1]} are of images that are learned from, so that what is held out"
             " of them may score a little too well."
         )
-        return replace(found, notes=(note, *found.notes))
+        return replace(found, notes=(note, *_notes_of(mix.names[1], found)))
     if fixed and len({origin.group or origin.source for origin in free}) == 1:
         return Split(_whole(fixed), _whole(free))
     found = _split_alone(free, mix, asked=asked)
     source = {origin.name: origin.source for origin in free}
     learned, held = ({source[r.sample] for r in side} for side in (found.train, found.validation))
-    notes = found.notes
+    notes = _notes_of(mix.names[1], found)
     if len(free) > 1 and (both := sorted(learned & held)):
         note = (
             f"Windows of {', '.join(both)} are learned from and held out of {mix.names[1]}, whose"
@@ -222,6 +222,11 @@ def _split_new(
         )
         notes = (note, *notes)
     return replace(found, train=_whole(fixed) + found.train, notes=notes)
+
+
+def _notes_of(data: str, found: Split) -> tuple[str, ...]:
+    """Say of which dataset it is what was to be said of a split."""
+    return tuple(f"{data}: {note[:1].lower()}{note[1:]}" for note in found.notes)
 
 
 def _whole(*origins: Sequence[Origin]) -> tuple[Region, ...]:

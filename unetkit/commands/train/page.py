@@ -95,7 +95,7 @@ class TrainingPage(Callback):
             ("on", f"{plan.device}, {plan.precision}"),
         ]
         return {
-            "title": f"Training on {self._description.to_dict()['data']}",
+            "title": f"Training on {' + '.join(self._description.datasets)}",
             "state": state,
             "running": running,
             "warnings": list(logged_warnings(lines)),

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 # Pixels a side of what a preview shows: a gap of one pixel is still seen.
 PREVIEW = 512
 UNUSED = (
-    "Of these maps 'unetkit train' takes what they add at borders; their balance of the classes"
-    " counts with --recipe paper or --recipe-set balance=1."
+    "These maps weigh two things: pixels in narrow gaps between objects, and rare classes."
+    " 'unetkit train' uses the first; it uses the second, too, with --recipe-set balance=1 or"
+    " --recipe paper."
 )
 
 
