@@ -636,7 +636,7 @@ EXCUSED = {
     " tests/commands/train/test_curve.py",
     "'unetkit tile-predict {}'": "what it writes is named instead of the image;"
     " tests/commands/test_suggest.py",
-    "a smaller 'tile-predict --min-size' may find them": "a prediction that misses small objects;"
+    "'unetkit tile-predict --min-size' with fewer may find them": "what misses small objects;"
     " tests/commands/evaluate/test_object_errors.py",
     "unetkit review {}": "a browser saves the file; tests/views/test_review_page.py follows it",
     "must be what a page of 'unetkit review' saved": "the same",

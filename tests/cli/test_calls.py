@@ -214,6 +214,12 @@ class Answer:
     output = "a.prediction.zarr"
     holds = True
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
     def check(self):
         pass
 

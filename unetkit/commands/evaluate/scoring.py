@@ -153,7 +153,7 @@ def _too_small(matched: MatchedSamples, tables: Sequence[Contingency]) -> str | 
         return None
     return (
         f"{small:,} of the {missed:,} missed objects have fewer pixels than the prediction's"
-        f" least size, {least}: a smaller 'tile-predict --min-size' may find them, and"
+        f" least size, {least}: 'unetkit tile-predict --min-size' with fewer may find them, and"
         " more specks."
     )
 
