@@ -1,6 +1,7 @@
 """The decision that scores best is found as brute force finds it, and noise is no reason."""
 
 import dataclasses
+from itertools import product
 
 import numpy as np
 import pytest
@@ -159,6 +160,24 @@ def test_specks_are_dropped_and_the_score_is_the_real_one():
     assert brute_force(others, "foreground", setting) > 0.05 + brute_force(
         others, "foreground", Setting(0.5, 1, 0)
     )
+
+
+def test_a_least_size_spares_the_small_objects_of_other_images():
+    # Large cells on this image alone, and between them what is none, as large as others' cells.
+    truth, chance = np.zeros((2, 160, 160), np.float32)
+    for number, (y, x) in enumerate(product(range(4), repeat=2), start=1):
+        truth[40 * y + 2 : 40 * y + 22, 40 * x + 2 : 40 * x + 22] = number
+        chance[40 * y + 2 : 40 * y + 22, 40 * x + 2 : 40 * x + 22] = 1
+        chance[40 * y + 26 : 40 * y + 36, 40 * x + 26 : 40 * x + 36] = 1
+    maps = [HeldOutMap.of(np.stack([1 - chance, chance]), truth.astype(np.int64))]
+    alone = fit_decision(maps, target="foreground").decision
+    assert 100 < alone.min_size <= 400
+    learned = np.repeat([60, 500], (10, 90))
+    beside = fit_decision(maps, target="foreground", learned=learned).decision
+    assert beside.min_size <= 60
+    # As many as one in twenty may be too small to be told from what is none.
+    rare = fit_decision(maps, target="foreground", learned=np.repeat([60, 500], (4, 96))).decision
+    assert rare.min_size > 100
 
 
 def test_what_a_model_decided_before_is_kept_where_nothing_is_surely_better():

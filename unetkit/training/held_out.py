@@ -98,9 +98,9 @@ def choose_planes(regions: Sequence[Region], planes: Mapping[str, int]) -> list[
 
 
 def thinned(planes: Sequence[HeldOutPlane], *, most: int) -> list[HeldOutPlane]:
-    """Return an evenly spaced choice of planes of at most so many pixels, at least one."""
+    """Return an evenly spaced choice of planes of at most so many pixels, at least one of any."""
     pixels = sum(held_out.region.height * held_out.region.width for held_out in planes)
-    keep = max(1, min(len(planes), len(planes) * most // max(pixels, 1)))
+    keep = min(len(planes), max(1, len(planes) * most // max(pixels, 1)))
     return [planes[k * len(planes) // keep] for k in range(keep)]
 
 

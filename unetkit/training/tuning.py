@@ -7,7 +7,7 @@ module does not know: networks, files, and where probabilities come from.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,8 +51,11 @@ PARTED = 2
 SEED_LEVELS, SEED_SHARE = (0.7, 0.8, 0.9, 0.95), 1 / 32
 # The same of expected distances, of which a network is rarely sure.
 DISTANCE_LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-# Least sizes are a root of 2 apart, up to the size of the usual true object.
-SMALLEST = 4
+# Least sizes are a root of 2 apart, up to one that drops this share of the annotated objects: what
+# is no object is smaller. On one held-out image of large cells a larger least size looks good, and
+# costs the small cells of other images.
+SMALLEST, DROPPED = 4, 1 / 20
+_NONE = np.zeros(0, np.int64)
 # So many images are units of their own; of fewer, each is cut into so many places a side.
 MANY, PLACES = 8, 4
 # What is farther from the best is not looked at.
@@ -209,6 +212,7 @@ def fit_decision(
     *,
     target: str,
     known: Decision | None = None,
+    learned: Array = _NONE,
     advance: Callable[[], None] = lambda: None,
     seed: int = 0,
 ) -> Fit:
@@ -217,12 +221,14 @@ def fit_decision(
     It is the usual one where no other is surely better, or the one that was `known` before, as of
     the model that a training began with, where that does better. Of all that is as good as the best
     within noise, that one is taken whose neighbours are best.
-    `advance` is called after each map of each of the `rounds`.
+    `learned` holds the pixels of each of some objects that were learned from, since few held-out
+    images don't tell how small objects are. `advance` is called after each map of each of the
+    `rounds`.
     """
     classes = len(maps[0].probabilities)
     usual = default_decision(target, classes=classes)
     before = None if known is None else _setting(known, usual)
-    search = _Search(maps, target, usual, advance, before)
+    search = _Search(maps, target, usual, advance, before, learned)
     kept, owner = search.usual, DEFAULT
     if before is not None and search.score(before) > search.score(kept):
         kept, owner = before, KNOWN
@@ -250,13 +256,15 @@ def fit_decision(
     return Fit(decision, _curve(tally, search.usual))
 
 
-def best_score(maps: Sequence[HeldOutMap], *, target: str) -> tuple[float, float]:
+def best_score(
+    maps: Sequence[HeldOutMap], *, target: str, learned: Array = _NONE
+) -> tuple[float, float]:
     """Score maps with the best of a few thresholds and any least size, quickly.
 
     Returns the score and its standard error, had other places been held out.
     """
     usual = default_decision(target, classes=len(maps[0].probabilities))
-    search = _Search(maps, target, usual, lambda: None)
+    search = _Search(maps, target, usual, lambda: None, learned=learned)
     thresholds = (None,) if usual.threshold is None else FEW_THRESHOLDS
     tally = search.over([search.way(threshold=one) for one in thresholds])
     scores = tally.scores()
@@ -311,6 +319,7 @@ class _Search:
     decision: Decision  # the usual one
     advance: Callable[[], None]
     known: Setting | None = None  # another that is tried besides
+    learned: Array = field(default_factory=lambda: _NONE)  # pixels of other true objects
 
     @property
     def usual(self) -> Setting:
@@ -346,7 +355,8 @@ class _Search:
         """The least sizes to try, from 0 up."""
         if self.decision.min_size is None:
             return np.zeros(1, np.int64)
-        largest = float(np.median(self.sizes)) if self.objects else 0.0
+        every = np.concatenate([self.sizes, self.learned])
+        largest = float(np.quantile(every, DROPPED)) if len(every) else 0.0
         steps = np.arange(0, 2 * np.log2(max(largest / SMALLEST, 1)) + 1e-9)
         known = 0 if self.known is None else self.known.min_size or 0
         return np.unique([0, known, *np.rint(SMALLEST * 2 ** (steps / 2)).astype(int)])

@@ -31,6 +31,8 @@ from unetkit.training.tuning import fit_decision, has_choice, rounds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
     from unetkit.commands.train.output import TrainingOutput
@@ -190,7 +192,7 @@ class TrainingRun:
                 seen_last = [one for found in sides.values() for one in found]
                 if self._has_choice:
                     maps = seen_last
-                    callback.fit = self._decide(maps, progress)
+                    callback.fit = self._decide(maps, validator.learned_sizes, progress)
                     decision = callback.fit.decision
                 held_out = self._held_out_scores(seen_last, decision)
                 if facts.mix is not None:
@@ -252,8 +254,10 @@ class TrainingRun:
         """Let a model that was kept predict what it has not learned from."""
         return validator.maps(load(path).module.to(self.group.device))
 
-    def _decide(self, maps: list[HeldOutMap], progress: Progress) -> Fit:
-        """Fit the decision, and say it."""
+    def _decide(
+        self, maps: list[HeldOutMap], learned: NDArray[np.int64], progress: Progress
+    ) -> Fit:
+        """Fit the decision, and say it; `learned` are sizes of objects that were learned from."""
         task, folder = self.facts.task, self.output.run_folder
         progress.start("fitting the decision", total=rounds(task.target) * len(maps))
         start = self.facts.start if is_comparable(self.facts) else None
@@ -261,6 +265,7 @@ class TrainingRun:
             maps,
             target=task.target,
             known=None if start is None else start.header.decision,
+            learned=learned,
             advance=progress.advance,
             seed=self.facts.plan.seed,
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unetkit.arrays.instances import has_instances
 from unetkit.commands.train.mixing import SIDES
 from unetkit.geometry.tiles import cover
 from unetkit.models.decision import default_decision
@@ -17,7 +18,14 @@ from unetkit.scores.contingency import from_labels, pool
 from unetkit.scores.table import Scores, score_classes, score_instances
 from unetkit.training.checkpoint import Validation
 from unetkit.training.held_out import choose_planes, thinned, tile_of
-from unetkit.training.tuning import TUNED, HeldOutMap, best_score, decided, has_choice
+from unetkit.training.tuning import (
+    TUNED,
+    HeldOutMap,
+    best_score,
+    decided,
+    has_choice,
+    middle_box,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -79,6 +87,7 @@ class Validator:
             if regions:
                 self._sides[side] = choose_planes(regions, planes)
         self.planes = [plane for side in self._sides.values() for plane in side]
+        self._learned = thinned(choose_planes(description.parts.train, planes), most=TUNED)
         self.picture: ValidationPicture | None = None
         """After each validation, the same place of it, with objects where there are any."""
         self.error = 0.0
@@ -145,7 +154,7 @@ class Validator:
         """Score a network as it will be used, with a decision that suits it, and say how surely."""
         task = self._task
         if has_choice(task.target, classes=len(task.class_names)):
-            return best_score(maps, target=task.target)
+            return best_score(maps, target=task.target, learned=self.learned_sizes)
         return scores.dice, 0.0
 
     def _score(self, table: Contingency) -> Scores:
@@ -157,15 +166,14 @@ class Validator:
         self, found: NDArray[np.float32], held_out: HeldOutPlane
     ) -> tuple[Contingency, float, float]:
         """Return the table of a plane, the sum of its weighted cross-entropy, and its pixels."""
-        task, labelled = self._task, self._labelled[held_out.region.sample]
-        sample = self._samples[held_out.region.sample]
+        task, sample = self._task, self._samples[held_out.region.sample]
         if task.instances:
             usual = default_decision(task.target, classes=len(found))
             predicted = decided(found, usual, target=task.target)
         else:
             predicted = to_classes(found)
         ignore = self._ignored(held_out)
-        truth = self._read(labelled.labels(), held_out)
+        truth = self._true(held_out)
         table = from_labels(truth, predicted, ignore=ignore)
         if self.picture is None or (truth.any() and not self.picture.truth.any()):
             self.picture = _cut(self._read(sample.image, held_out), truth, predicted)
@@ -177,6 +185,9 @@ class Validator:
 
     def _read(self, array: Plane, held_out: HeldOutPlane) -> NDArray[Any]:
         return self._box(array, held_out.region, held_out.plane)
+
+    def _true(self, held_out: HeldOutPlane) -> NDArray[Any]:
+        return self._read(self._labelled[held_out.region.sample].labels(), held_out)
 
     def _box(self, array: Plane, region: Region, plane: int) -> NDArray[Any]:
         rows, columns = (region.y0, region.y1), (region.x0, region.x1)
@@ -195,6 +206,17 @@ class Validator:
         ignore = self._labelled[held_out.region.sample].ignore
         return None if ignore is None else self._read(ignore, held_out)
 
+    @cached_property
+    def learned_sizes(self) -> NDArray[np.int64]:
+        """The pixels of each object in some of what is learned from."""
+        found = [np.zeros(0, np.int64)]
+        for place in self._learned if has_instances(self._task.target) else ():
+            truth, ignore = self._true(place), self._ignored(place)
+            box = middle_box(truth.shape, most=TUNED)
+            judged = truth[box] if ignore is None else truth[box][ignore[box] == 0]
+            found.append(np.unique(judged[judged != 0], return_counts=True)[1])
+        return np.concatenate(found)
+
     def maps(self, network: nn.Module) -> list[HeldOutMap]:
         """Predict some of the held-out planes, to fit the decision to."""
         return [one for maps in self.maps_by_side(network).values() for one in maps]
@@ -211,7 +233,7 @@ class Validator:
 
     def _map(self, found: NDArray[np.float32], held_out: HeldOutPlane) -> HeldOutMap:
         sample = self._labelled[held_out.region.sample]
-        truth = self._read(sample.labels(), held_out)
+        truth = self._true(held_out)
         found_map = HeldOutMap.of(found, truth, self._ignored(held_out), target=self._task.target)
         return replace(found_map, image=sample.source, group=sample.group)
 
