@@ -118,6 +118,13 @@ class HeldOutMap:
         return replace(self, probabilities=own, truth=self.truth[box], ignore=ignore)
 
 
+def whole_sizes(labels: Array) -> Array:
+    """Return the pixels of each object of a plane (Y, X) that its rim does not cut."""
+    names, sizes = np.unique(labels, return_counts=True)
+    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    return np.asarray(sizes[(names != 0) & ~np.isin(names, rim)])
+
+
 def middle_box(shape: Sequence[int], *, most: int) -> tuple[slice, slice]:
     """Return the middle of a plane, of its proportions and of at most so many pixels."""
     share = min(1.0, math.sqrt(most / max(1, shape[0] * shape[1])))
@@ -355,7 +362,7 @@ class _Search:
         """The least sizes to try, from 0 up."""
         if self.decision.min_size is None:
             return np.zeros(1, np.int64)
-        every = np.concatenate([self.sizes, self.learned])
+        every = np.concatenate([*(whole_sizes(one.truth) for one in self.maps), self.learned])
         largest = float(np.quantile(every, DROPPED)) if len(every) else 0.0
         steps = np.arange(0, 2 * np.log2(max(largest / SMALLEST, 1)) + 1e-9)
         known = 0 if self.known is None else self.known.min_size or 0

@@ -25,6 +25,7 @@ from unetkit.training.tuning import (
     decided,
     has_choice,
     middle_box,
+    whole_sizes,
 )
 
 if TYPE_CHECKING:
@@ -208,13 +209,13 @@ class Validator:
 
     @cached_property
     def learned_sizes(self) -> NDArray[np.int64]:
-        """The pixels of each object in some of what is learned from."""
+        """The pixels of each whole object in some of what is learned from."""
         found = [np.zeros(0, np.int64)]
         for place in self._learned if has_instances(self._task.target) else ():
             truth, ignore = self._true(place), self._ignored(place)
             box = middle_box(truth.shape, most=TUNED)
-            judged = truth[box] if ignore is None else truth[box][ignore[box] == 0]
-            found.append(np.unique(judged[judged != 0], return_counts=True)[1])
+            judged = truth[box] if ignore is None else np.where(ignore[box], 0, truth[box])
+            found.append(whole_sizes(judged))
         return np.concatenate(found)
 
     def maps(self, network: nn.Module) -> list[HeldOutMap]:
