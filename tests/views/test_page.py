@@ -274,7 +274,7 @@ def test_a_large_image_is_shown_smaller_and_its_objects_as_they_are(browser, lar
     def heading():
         return browser.find_element("id", "seen").text
 
-    assert heading() == "Picture of a: 160 x 120 pixels, one shown of 2 x 2"
+    assert heading() == "Picture of a: 120 x 160 pixels, one shown of 2 x 2"
     browser.execute_script("document.querySelector('#thumbs button').click()")
     assert heading().startswith("Part of a from row ")
     assert "shown" not in heading()
