@@ -175,6 +175,10 @@ def test_a_least_size_spares_the_small_objects_of_other_images():
     learned = np.repeat([60, 500], (10, 90))
     beside = fit_decision(maps, target="foreground", learned=learned).decision
     assert beside.min_size <= 60
+    # Objects that the rim cuts all are better than none to go by.
+    cut = HeldOutMap(maps[0].probabilities[:, :20, :20], maps[0].truth[2:22, 2:22])
+    usual = tuning.default_decision("foreground", classes=2)
+    assert tuning._Search([cut], "foreground", usual, lambda: None).least.max() > 100
     # As many as one in twenty may be too small to be told from what is none.
     rare = fit_decision(maps, target="foreground", learned=np.repeat([60, 500], (4, 96))).decision
     assert rare.min_size > 100

@@ -363,6 +363,8 @@ class _Search:
         if self.decision.min_size is None:
             return np.zeros(1, np.int64)
         every = np.concatenate([*(whole_sizes(one.truth) for one in self.maps), self.learned])
+        # Where the rim cuts all of them, parts tell more than nothing.
+        every = every if len(every) else self.sizes
         largest = float(np.quantile(every, DROPPED)) if len(every) else 0.0
         steps = np.arange(0, 2 * np.log2(max(largest / SMALLEST, 1)) + 1e-9)
         known = 0 if self.known is None else self.known.min_size or 0

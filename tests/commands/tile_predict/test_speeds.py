@@ -110,14 +110,14 @@ def test_a_home_that_is_none_is_no_error(model, monkeypatch):
 
 
 def test_the_folder_is_the_one_named_or_in_the_users_cache(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/a")
+    monkeypatch.setenv("HOME", "/a/home")
     monkeypatch.setenv("XDG_CACHE_HOME", "/fast")
     monkeypatch.setenv(speeds.VARIABLE, "/mine")
     assert speeds.folder() == Path("/mine/speeds")
     monkeypatch.delenv(speeds.VARIABLE)
     assert speeds.folder() == Path("/fast/unetkit/speeds")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert speeds.folder() == Path("/home/a/.cache/unetkit/speeds")
+    assert speeds.folder() == Path("/a/home/.cache/unetkit/speeds")
 
 
 def test_the_oldest_are_forgotten(cache, model, monkeypatch):
