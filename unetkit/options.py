@@ -122,7 +122,7 @@ Target = Annotated[
     Opt(default="by the labels"),
 ]
 Init = Annotated[str | None, Opt(panel="Model")]
-Steps = Annotated[int, Opt(min=1)]
+Steps = Annotated[int | None, Opt(min=1, default="1000, or what fits a time budget")]
 TimeBudget = Annotated[str | None, Opt(check="unetkit.progress:parse_duration")]
 # Threads that draw tiles.
 Samplers = Annotated[int | None, Opt(min=0, default="by the machine", panel="Hardware")]

@@ -182,6 +182,31 @@ def test_a_budget_becomes_steps_that_fit_into_it(seconds, budget, validation):
         assert spent > 0.75 * budget
 
 
+@pytest.mark.parametrize("pace", PACES)
+@pytest.mark.parametrize(("most", "made"), [(400, 400), (10**6, 10**4)])
+def test_a_budget_makes_no_more_steps_than_were_asked_for(pace, most, made):
+    clock, step, since, plans = Clock(), 0, 0, set()
+    schedule = Schedule(most, budget=1000, most=most, validation=2, replans=True, clock=clock)
+    while step < schedule.steps:
+        schedule.begin_step()
+        clock.now += 0.1 * PACES[pace]((clock.now - 100) / 1000)
+        step += 1
+        if not schedule.found(step) and schedule.is_over():
+            schedule.steps = step
+        if schedule.is_time_to_validate(step, since=since):
+            since = step
+            schedule.begin_validation()
+            clock.now += 0.2
+            schedule.replan(step)
+        plans.add(schedule.steps)
+    if most == made:
+        # From the first step on, so that the learning rate falls as it does without a budget.
+        assert plans == {step} == {most}
+    else:
+        assert 0.3 * made < step < 3.4 * made
+        assert 900 < clock.now - 100 < 1100
+
+
 @pytest.mark.parametrize(
     ("steps", "validation", "at"),
     [

@@ -79,11 +79,11 @@ RESERVE = 0.05
 class Schedule:
     """Turns a time budget into a number of steps, and a number of steps into validations.
 
-    `budget` is in seconds from now on; with one, `steps` are a first guess. What a `validation`
-    costs is in steps: counted in pixels and not measured in seconds, so that a slower machine does
-    not keep another network; `ending` is what follows the last one, in validations. With `replans`
-    a budget is looked at again after every validation, since machines become busy and idle; the
-    bits of the result then depend on the clock.
+    `budget` is in seconds from now on; with one, `steps` are a first guess, and no plan has more
+    than `most`. What a `validation` costs is in steps: counted in pixels and not measured in
+    seconds, so that a slower machine does not keep another network; `ending` is what follows the
+    last one, in validations. With `replans` a budget is looked at again after every validation,
+    since machines become busy and idle; the bits of the result then depend on the clock.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Schedule:
         steps: int,
         *,
         budget: float | None,
+        most: int | None = None,
         validation: float,
         ending: float = 0.0,
         replans: bool = False,
@@ -100,6 +101,7 @@ class Schedule:
         self.seconds_a_step: float | None = None
         """Known once `found` was True."""
         self._budget = budget
+        self._most = math.inf if most is None else most
         self._validation = validation
         self._ending = ending
         self._clock = clock
@@ -134,7 +136,7 @@ class Schedule:
             left = (self._budget * (1 - RESERVE) - (now - self._began)) / self.seconds_a_step
             # The last validation may come on top of the others' share.
             last = self._validation * (1 + self._ending)
-            self.steps = step + max(0, math.floor((left - last) * (1 - SHARE)))
+            self.steps = self._at_most(step + max(0, math.floor((left - last) * (1 - SHARE))))
         self._marked = now, step
         return True
 
@@ -155,11 +157,14 @@ class Schedule:
         pace = (self._validating - then) / (step - before) if step > before else 0.0
         self._marked = now, step
         left = self._time_left(now)
-        if step >= self.steps and left < self._budget * RESERVE:
+        if step >= self._most or (step >= self.steps and left < self._budget * RESERVE):
             return False
         each = max(pace, 1e-6) + self._cost / self._interval
-        self.steps = step + max(0, math.floor((left - self._cost) / each))
+        self.steps = self._at_most(step + max(0, math.floor((left - self._cost) / each)))
         return True
+
+    def _at_most(self, steps: int) -> int:
+        return int(min(steps, self._most))
 
     def is_over(self) -> bool:
         """Say whether a validation is all that there is still time for."""

@@ -164,6 +164,13 @@ def test_a_model_that_learned_too_little_is_called_so(main_callback, *, steps, s
     assert all(note.startswith(part) for note, part in zip(screen.notes, said, strict=True))
 
 
+@pytest.mark.parametrize(("made", "doubts"), [(50, 0), (49, 1)])
+def test_few_steps_are_no_doubt_where_no_more_were_asked_for(main_callback, made, doubts):
+    watch, screen = main_callback(steps=50, time_budget="1h")
+    watch.ended(TrainingResult(made, made, Validation(0.5, loss=1.0), stopped_early=False))
+    assert len(screen.notes) == doubts
+
+
 def test_the_log_tells_steps_skips_and_validations(work, main_callback):
     watch, _ = main_callback()
     watch.stepped(1, loss=1.5, rate=0.1)

@@ -181,6 +181,19 @@ def test_a_budget_replaces_the_steps(kit, here):
     assert load(report.output).header.provenance["steps"] == report.steps
 
 
+@pytest.mark.parametrize("precision", ["float32", "exact"])
+def test_steps_beside_a_budget_are_the_most_that_are_made(kit, here, precision):
+    kit.cells(here / "data.zarr")
+    steps = run(output="steps.safetensors", steps=25, precision=precision)
+    both = run(output="both.safetensors", steps=25, time_budget="1h", precision=precision)
+    assert steps.steps == both.steps == 25
+    assert not [row for row in log("both.log.jsonl") if "warning" in row]
+    losses = [
+        [row["loss"] for row in log(f"{n}.log.jsonl") if "loss" in row] for n in ("steps", "both")
+    ]
+    assert losses[0] == losses[1]
+
+
 def test_channels_are_chosen_and_remembered(here):
     writer = DatasetWriter("data.zarr")
     labels = np.zeros((30, 30), np.uint8)

@@ -300,7 +300,8 @@ class MainCallback(Callback):
 
     def _doubts(self, outcome: TrainingResult) -> Iterator[str]:
         """Say where a model has learned too little to be relied on."""
-        few = outcome.steps < FEW and self._description.plan.budget is not None
+        plan = self._description.plan
+        few = plan.budget is not None and outcome.steps < min(FEW, plan.most_steps or FEW)
         if few:
             yield (
                 f"Only {outcome.steps} step{'s' * (outcome.steps > 1)} fitted into the time, which"

@@ -162,7 +162,7 @@ def train(
     recipe: RecipeName = "default",
     recipe_set: RecipeChanges = (),
     loss: Loss = None,
-    steps: Steps = 1000,
+    steps: Steps = None,
     time_budget: TimeBudget = None,
     target: Target = None,
     init: Init = None,
@@ -222,8 +222,8 @@ def train(
     loss : str, optional
         What to make small, such as ``unet+0.5*dice``: unet, ce, dice, jaccard, tversky, focal,
         lovasz.
-    steps : int
-        Updates of the network.
+    steps : int, optional
+        Updates of the network; with a time budget at most so many.
     time_budget : str, optional
         As many steps as fit: ``90s``, ``20m``, ``1h``; planned by the pace of the first 20 steps,
         and anew after each validation, unless the precision is exact.

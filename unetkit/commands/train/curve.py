@@ -76,7 +76,7 @@ class CurveTraining:
     draw: int  # from 1; of one draw, larger parts hold the smaller ones
     size: int  # images, or groups of them
     score: float  # on what is held out
-    steps: int
+    steps: int | None
     seconds: float = field(compare=False)
 
 
@@ -119,7 +119,7 @@ def curve(
     source: Store,
     *,
     time_budget: TimeBudget = None,
-    steps: Steps = 1000,
+    steps: Steps = None,
     more: Annotated[int | None, Opt(min=1, default="as many as there are")] = None,
     draws: Annotated[int, Opt(min=1, max=20)] = 3,
     output: Annotated[
@@ -164,8 +164,8 @@ def curve(
         A dataset with labels.
     time_budget : str, optional
         For all trainings together: ``90s``, ``2h``; each gets the same part of it.
-    steps : int
-        Updates of each network, where there is no time budget.
+    steps : int, optional
+        Updates of each network; with a time budget at most so many.
     more : int, optional
         How many images more to ask about.
     draws : int
@@ -398,7 +398,7 @@ class _Growing:
             )
         told = description.to_dict()
         fingerprint = {**told, "draws": draws, "sizes": sizes, "nonfinite": given.nonfinite}
-        length = f"{given.time_budget} each" if given.time_budget else given.steps
+        length = f"{given.time_budget} each" if given.time_budget else plan.steps
         facts = [
             *(("model", plan.model), *sorted(plan.options.items()), ("recipe", plan.recipe)),
             *(("target", told["target"]), ("steps", length), ("seed", given.seed)),

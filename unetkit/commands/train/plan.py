@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 MOST_WORKERS = 8
 # The network that is trained where none is named.
 USUAL = "unet"
+# Updates of a network where neither their number nor a time is named.
+STEPS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ class TrainOptions:
     recipe: str
     recipe_set: Sequence[str]
     loss: str | None
-    steps: int
+    steps: int | None
     time_budget: str | None
     target: str | None
     normalization: str | None
@@ -91,6 +93,7 @@ class Plan:
     workers: int  # threads that draw tiles
     freeze_encoder: int = 0  # steps at the start in which the encoder does not learn
     normalization: str = METHODS[0]
+    most_steps: int | None = None  # beside a budget
     accumulate: int = 1  # parts in which a batch is computed
     fold: Fold | None = None
 
@@ -135,7 +138,7 @@ def make_plan(
         options=options,
         recipe=given.recipe,
         numbers=numbers,
-        steps=given.steps,
+        steps=given.steps or STEPS,
         budget=None if given.time_budget is None else parse_duration(given.time_budget) / share,
         seed=given.seed,
         channels=given.channels,
@@ -144,6 +147,7 @@ def make_plan(
         workers=min(MOST_WORKERS, hardware.thread_count()) if workers is None else workers,
         freeze_encoder=given.freeze_encoder,
         normalization=method,
+        most_steps=given.steps if given.time_budget else None,
         accumulate=given.accumulate,
         fold=fold,
     )

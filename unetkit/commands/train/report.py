@@ -66,6 +66,8 @@ class TrainingDescription:
             "loss_function": plan.numbers.loss,
             "steps": plan.steps,
             "time_budget": plan.budget,
+            # Descriptions of earlier versions lack it: there a budget had no such bound.
+            **({} if plan.most_steps is None else {"most_steps": plan.most_steps}),
             "seed": plan.seed,
             "fold": None if plan.fold is None else asdict(plan.fold),
             "init": None if self.start is None else self.start.to_dict(),

@@ -165,6 +165,7 @@ class TrainingRun:
             schedule = Schedule(
                 plan.steps,
                 budget=None if plan.budget is None else plan.budget - (time.monotonic() - began),
+                most=plan.most_steps,
                 validation=validator.pixels_read / (PASSES * sampler.pixels_read),
                 ending=ENDING * (1 + (facts.mix is not None)),
                 # "exact" promises the same bits on every run.
