@@ -312,6 +312,56 @@ def test_pooling_is_torchs(kind):
             assert places.dtype == torch.int64
 
 
+def test_what_a_relu_made_is_pooled_by_its_bits(monkeypatch):
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 2, 1)).eval()
+    fused, seen = fuse(copy.deepcopy(plain)), []
+    real = fusion.pool
+    monkeypatch.setattr(fusion, "pool", lambda *one, **how: seen.append(how) or real(*one, **how))
+    image = 100 * torch.randn(2, 4, 23, 18)
+    for precision, rough in (("float32", 1e-5), ("bfloat16", 2e-2)):
+        one, other = logits_of(plain, fused, image=image, precision=precision)
+        torch.testing.assert_close(other, one, rtol=rough, atol=rough * float(one.abs().max()))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        if fused_kind(image) is not None:
+            assert seen.count({"positive": True}) == 2
+    values = torch.tensor([0.0, -0.0, 1e-40, 3.0, 3.02, 1e30, torch.inf], dtype=torch.bfloat16)
+    known = values[torch.randint(7, (2, 5, 9, 12))].to(memory_format=torch.channels_last)
+    found = real(known, positive=True)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, functional.max_pool2d(known, 2), rtol=0, atol=0)
+
+
+CHANGES_BELOW_ZERO = {
+    "whole": lambda image: image.neg_(),
+    "a part of it": lambda image: image[:, 1:].sub_(9),
+    "as an output": lambda image: torch.neg(image, out=image),
+    "by an index": lambda image: image.__setitem__((0, slice(2)), -7.0),
+    "another": lambda image: -image,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES_BELOW_ZERO.values(), ids=CHANGES_BELOW_ZERO)
+def test_what_a_relu_made_and_another_changed_is_pooled_by_its_values(change):
+    class Changed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.chain = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU())
+
+        def forward(self, image):
+            image = self.chain(image)
+            changed = change(image)
+            # What is written by an index has no value.
+            return functional.max_pool2d(image if changed is None else changed, 2)
+
+    torch.manual_seed(0)
+    plain = Changed().eval()
+    fused, image = fuse(copy.deepcopy(plain)), torch.randn(1, 2, 8, 8)
+    one, other = logits_of(plain, fused, image=image, precision="bfloat16")
+    assert float(one.min()) < 0
+    torch.testing.assert_close(other, one, rtol=2e-2, atol=1e-2)
+
+
 def test_networks_of_other_types_are_left_to_torch():
     layer = fuse(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()).eval().double())
     found = logits_of(layer, image=torch.randn(1, 1, 5, 5, dtype=torch.float64))[0]

@@ -58,7 +58,11 @@ def computing(device: torch.device, precision: str) -> Iterator[None]:
 
 def widened(tensor: Tensor) -> Tensor:
     """Return numbers of 16 bits in float32, and all others as they are."""
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+    return tensor.to(_wide(tensor.dtype))
+
+
+def _wide(kind: torch.dtype) -> torch.dtype:
+    return torch.float32 if kind in (torch.bfloat16, torch.float16) else kind
 
 
 class _SharedSetting:
@@ -168,7 +172,8 @@ def forward(module: nn.Module, batch: Tensor, *, precision: str) -> Tensor:
         image = batch.contiguous(memory_format=_layout(precision))
         with fusing(fused_kind(image)):
             logits: Tensor = computed(module(image))
-    return widened(logits).contiguous()
+    # Both at once, since logits are large.
+    return logits.to(_wide(logits.dtype), memory_format=torch.contiguous_format).contiguous()
 
 
 def lay_out(module: nn.Module, *, precision: str) -> None:
