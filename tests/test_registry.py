@@ -1,8 +1,11 @@
+import os
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from unetkit import registry
 from unetkit.errors import ResourceError, UsageError
 from unetkit.registry import Registry, status
 
@@ -50,6 +53,23 @@ def test_a_plugin_is_found_by_both_of_its_names(install):
     assert models().get("good") == "a network"
     assert models().get("my-nets/good") == "a network"
     assert models().get("My_Nets/good") == "a network"
+
+
+def test_what_is_installed_is_looked_at_once_until_it_changes(install, lay, monkeypatch):
+    install("my-nets", {"good": "build"})
+    an_hour_ago = time.time() - 3600
+    os.utime(lay.folder, (an_hour_ago, an_hour_ago))
+    looks: list[int] = []
+    real = registry.distributions
+    monkeypatch.setattr(registry, "distributions", lambda: looks.append(1) or real())
+    for _ in range(3):
+        assert "good" in models().names()
+    assert len(looks) == 1
+    # What came this instant may not be all that comes in it.
+    install("more-nets", {"better": "build"})
+    assert {"good", "better"} <= set(models().names())
+    install("most-nets", {"best": "build"})
+    assert {"good", "better", "best"} <= set(models().names())
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_all(install):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import sys
 import threading
+import time
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import Distribution, EntryPoint, distributions
+from pathlib import Path
 from typing import Any
 
 from unetkit.errors import ResourceError, UnetkitError, UsageError
@@ -78,8 +80,8 @@ class Registry:
     @cached_property
     def _entries(self) -> dict[str, list[Entry]]:
         found: dict[str, dict[str, Entry]] = {}
-        for origin in distributions():
-            for entry in _offered(origin, self.group):
+        for origin, text in _installed():
+            for entry in _offered(origin, text, self.group):
                 found.setdefault(entry.name, {}).setdefault(plain_name(entry.distribution), entry)
         return {name: [by[key] for key in sorted(by)] for name, by in sorted(found.items())}
 
@@ -196,10 +198,41 @@ def is_distribution_name(value: object) -> bool:
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 
 
-def _offered(origin: Distribution, group: str) -> list[Entry]:
-    """Return what a distribution offers under a group."""
+# A folder that changed so short a time ago may change again without another time: nanoseconds.
+_RECENT = 10**9
+
+
+def _installed() -> list[tuple[Distribution, str]]:
+    """Return the distributions that offer anything, with what; a command asks for it often."""
+    places = tuple((place, _changed(place or ".")) for place in sys.path)
+    if any(time.time_ns() - changed < _RECENT for _, changed in places):
+        return _look()
+    return _known(places)
+
+
+def _changed(folder: str) -> int:
+    """Return when something last came into a folder or went from it."""
+    try:
+        return Path(folder).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=4)
+def _known(places: tuple[tuple[str, int], ...]) -> list[tuple[Distribution, str]]:
+    """Look once at `places` as they are."""
+    return _look()
+
+
+def _look() -> list[tuple[Distribution, str]]:
+    found = ((origin, origin.read_text("entry_points.txt")) for origin in distributions())
+    return [(origin, text) for origin, text in found if text]
+
+
+def _offered(origin: Distribution, text: str, group: str) -> list[Entry]:
+    """Return what a distribution, whose entry points are `text`, offers under a group."""
     # Most distributions know nothing of unetkit: one look spares taking their points apart.
-    if group not in (origin.read_text("entry_points.txt") or ""):
+    if group not in text:
         return []
     name, version = _name_and_version(origin)
     if not name:  # the rest of an installation that went wrong

@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 # What fills a tensor with random numbers; on shapes torch would load its compiler for it.
 DRAWS = frozenset(
     {
+        torch.nn.init.kaiming_normal_,
+        torch.nn.init.kaiming_uniform_,
         torch.nn.init.normal_,
+        torch.nn.init.orthogonal_,
         torch.nn.init.trunc_normal_,
         torch.nn.init.uniform_,
+        torch.nn.init.xavier_normal_,
+        torch.nn.init.xavier_uniform_,
         torch.Tensor.normal_,
         torch.Tensor.uniform_,
     }
