@@ -23,7 +23,7 @@ BASE = {
     "signals",
     "version",
 }
-MOST_FILES, LONG = 224, 700
+MOST_FILES, LONG = 225, 700
 ROOMS = {
     "zarr": ["storage/*"],
     "numcodecs": ["storage/*"],

@@ -16,6 +16,7 @@ A network is fused once its weights are fixed. What it computes stays the same b
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 from torch.utils._pytree import tree_map
 
+from unetkit.models.feature_bounds import FeatureBounds, Growth
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -43,8 +46,7 @@ _KIND: ContextVar[torch.dtype | None] = ContextVar("kind", default=None)
 _KINDS = (torch.float32, torch.bfloat16)
 # What was put off, as long as somebody holds it.
 _WAITING: ContextVar[list[ref[Deferred]]] = ContextVar("waiting")
-# What is nowhere below 0, as long as somebody holds it and nobody has changed it.
-_POSITIVE: ContextVar[list[ref[Tensor]]] = ContextVar("positive")
+_BOUNDS: ContextVar[FeatureBounds] = ContextVar("bounds")
 
 
 def fused_kind(image: Tensor) -> torch.dtype | None:
@@ -73,14 +75,14 @@ def fusing(kind: torch.dtype | None) -> Iterator[None]:
 
     Outside of it each layer computes for itself, by torch's own functions.
     """
-    before, waiting, positive = _KIND.set(kind), _WAITING.set([]), _POSITIVE.set([])
+    before, waiting, bounds = _KIND.set(kind), _WAITING.set([]), _BOUNDS.set(FeatureBounds())
     try:
         with nullcontext() if kind is None else _WithoutDetours():
             yield
     finally:
         _KIND.reset(before)
         _WAITING.reset(waiting)
-        _POSITIVE.reset(positive)
+        _BOUNDS.reset(bounds)
 
 
 def fuse(module: nn.Module) -> nn.Module:
@@ -155,21 +157,34 @@ class Convolution(nn.Conv2d):
             # To a mode it is one function: else each that it calls is asked about by itself.
             fused = Convolution._fused
             found: Tensor = handle_torch_function(fused, (input,), self, input, kind)
-        else:
-            found = self._fused(input, kind)
-        if self.activation == "relu":
-            _POSITIVE.get().append(ref(found))
-        return found
+            return found
+        return self._fused(input, kind)
 
     def _fused(self, input: Tensor, kind: torch.dtype) -> Tensor:  # noqa: A002
         if isinstance(input, Deferred):
             place = input.worth_splitting(self)
             if place is not None:
                 return self._of_parts(input.parts, place, kind)
-        weight, bias = self._kept(kind, lambda: self._whole(kind))
-        return _convolve(
-            computed(input).to(kind), weight, bias, self._numbers, activation=self.activation
+        whole = self._kept(kind, lambda: self._whole(kind))
+        image = computed(input).to(kind)
+        return self._summed(
+            [(image, whole.growth)],
+            lambda activation: _convolve(
+                image, whole.weight, whole.bias, self._numbers, activation=activation
+            ),
         )
+
+    def _summed(
+        self, parts: Sequence[tuple[Tensor, Growth]], compute: Callable[[str], Tensor]
+    ) -> Tensor:
+        """Compute with an activation and remember how large the result is, or activate alone."""
+        bounds = _BOUNDS.get()
+        largest = bounds.of_sum(*parts)
+        if largest == math.inf:
+            return self._activated(compute("none"))
+        found = compute(self.activation)
+        bounds.note(found, largest=largest, positive=self.activation == "relu")
+        return found
 
     @property
     def _numbers(self) -> _Numbers:
@@ -191,10 +206,15 @@ class Convolution(nn.Conv2d):
         split = self._kept((kind, own.start, source.layer), lambda: self._split(own, source, kind))
         small, padded = source.small.to(kind), self.padding == (1, 1)
         edges: _Numbers = ((int(padded), int(padded)), *_PLAIN[1:])
+        grown = small, split.growth
         if not others and split.beyond is None:
             biases = split.bias.repeat(4)
-            four = _convolve(small, split.composite, biases, edges, activation=self.activation)
-            return unfold_pixels(four, padded=padded)
+
+            def unfolded(activation: str) -> Tensor:
+                four = _convolve(small, split.composite, biases, edges, activation=activation)
+                return unfold_pixels(four, padded=padded)
+
+            return self._summed([grown], unfolded)
         enlarged = unfold_pixels(_convolve(small, split.composite, None, edges), padded=padded)
         if split.beyond is not None:
             _subtract_beyond(enlarged, split.beyond)
@@ -202,13 +222,18 @@ class Convolution(nn.Conv2d):
             return self._activated(enlarged.add_(split.bias[:, None, None]))
         images = [computed(part).to(kind) for part in others]
         beside = torch.cat(images, 1) if len(images) > 1 else images[0]
-        return _convolve(
-            beside, split.rest, split.bias, self._numbers, activation=self.activation, add=enlarged
+        return self._summed(
+            [grown, (beside, split.rest_growth)],
+            lambda activation: _convolve(
+                *(beside, split.rest, split.bias, self._numbers),
+                activation=activation,
+                add=enlarged,
+            ),
         )
 
-    def _whole(self, kind: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    def _whole(self, kind: torch.dtype) -> _Whole:
         bias = None if self.bias is None else self.bias.detach().to(kind)
-        return self._ordered(self.weight, kind), bias
+        return _Whole(self._ordered(self.weight, kind), bias, Growth.of(self.weight, bias))
 
     def _split(self, own: slice, source: Enlarged, kind: torch.dtype) -> _Split:
         # What is composed in few bits would be rounded twice.
@@ -225,6 +250,9 @@ class Convolution(nn.Conv2d):
                 bias.detach().to(kind),
                 self._ordered(rest, kind) if rest.shape[1] else None,
                 beyond.to(kind) if counts else None,
+                # At a corner of the image three taps' sums are taken or given back.
+                Growth.of(composite, bias, beyond.abs().sum((1, 2))),
+                Growth.of(rest) if rest.shape[1] else Growth(),
             )
 
     def _ordered(self, weight: Tensor, kind: torch.dtype) -> Tensor:
@@ -252,6 +280,15 @@ class ConvolutionReLU(Convolution):
 
 
 @dataclass(frozen=True)
+class _Whole:
+    """A convolution of features as they are."""
+
+    weight: Tensor  # as the kernels want it
+    bias: Tensor | None
+    growth: Growth
+
+
+@dataclass(frozen=True)
 class _Split:
     """A convolution of joined features, of which some were enlarged, in two."""
 
@@ -259,6 +296,8 @@ class _Split:
     bias: Tensor  # (K,)
     rest: Tensor | None  # for the others
     beyond: Tensor | None  # where something is beyond the rim that enlarging makes of nothing
+    growth: Growth  # of the small image, with bias and what is beyond
+    rest_growth: Growth
 
 
 # Padding, stride, dilation and groups.
@@ -415,10 +454,6 @@ def _place_of(image: Tensor) -> int:
     return image.untyped_storage().data_ptr()
 
 
-def _is_part_of(image: Tensor | None, other: Tensor) -> bool:
-    return image is not None and _place_of(image) == _place_of(other)
-
-
 _JOINING = (torch.cat, torch.concat, torch.concatenate)
 # What is known of an image without its numbers.
 _ASKING = {
@@ -494,16 +529,21 @@ class _WithoutDetours(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Replace two functions; hand on every other."""
-        named = dict(kwargs or {})
+        named, bounds = dict(kwargs or {}), _BOUNDS.get()
         changed = _changed_in_place(func, args, named)
         if isinstance(changed, Tensor) and not isinstance(changed, Deferred):
             for one in [reference() for reference in _WAITING.get()]:
                 if one is not None and one.is_made_of(changed):
                     one.computed()
-            known = _POSITIVE.get()
-            known[:] = [one for one in known if not _is_part_of(one(), changed)]
+            bounds.forget(changed)
         if func in _POOLING and _is_pooling_by_two(*args, **named):
-            return pool(args[0], positive=any(one() is args[0] for one in _POSITIVE.get()))
+            pooled = pool(args[0], positive=bounds.is_positive(args[0]))
+            bounds.copy(args[0], to=pooled)
+            return pooled
+        if func is Tensor.__getitem__ and not isinstance(args[0], Deferred):
+            part = func(*args, **named)
+            bounds.copy(args[0], to=part)
+            return part
         if func is functional.interpolate and _is_repeating_twice(*args, **named):
             return Deferred([Enlarged(computed(args[0]), None)])
         return func(*args, **named)

@@ -92,13 +92,15 @@ def test_16_bits_predict_as_their_copies_of_32(kit, slide, method):
     assert not np.array_equal(one, kit.one_pass(model, image))
 
 
-def test_a_network_that_overflows_stops_it(kit, slide, monkeypatch):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "exact"])
+@pytest.mark.parametrize("factor", [1e6, 1e10])
+def test_a_network_that_overflows_stops_it(kit, slide, factor, precision):
     loaded = model_file.load("model.safetensors")
     with torch.no_grad():
         for parameter in loaded.module.parameters():
-            parameter *= 1e10
+            parameter *= factor
     Path("wild.safetensors").write_bytes(model_file.to_bytes(loaded.module, loaded.header))
     before = kit.contents(".")
     with pytest.raises(NonFiniteError, match="network's output must be finite"):
-        tile_predict(slide, model="wild.safetensors", precision="float32", tile=16)
+        tile_predict(slide, model="wild.safetensors", precision=precision, tile=16)
     assert kit.contents(".") == before
