@@ -18,7 +18,7 @@ from unetkit.models.inference import to_classes
 from unetkit.scores.contingency import from_labels, pool
 from unetkit.scores.table import score_classes, score_instances
 from unetkit.training import tuning
-from unetkit.training.tuning import HeldOutMap, Setting, fit_decision
+from unetkit.training.tuning import HeldOutMap, Setting, fit_decision, whole_sizes
 
 NAMES = {
     "foreground": 2,
@@ -184,6 +184,25 @@ def test_a_least_size_spares_the_small_objects_of_other_images():
     assert rare.min_size > 100
 
 
+def test_annotated_objects_say_how_small_one_is_where_scores_say_nothing():
+    few = cells(3, noise=0.4)
+    few.ignore[:, 40:] = few.ignore[40:] = 1
+    sizes = np.repeat([80, 200], (10, 90))
+    found = fit_decision([few], target="foreground", learned=sizes).decision
+    default = Setting(0.5, 1, 0)
+    # A step of the least sizes below half of 80.
+    assert (found.threshold, found.grow, found.seed_level) == (0.5, 1, None)
+    assert 40 / 2**0.5 < found.min_size <= 40
+    assert "the default with a least size by the annotated objects" in found.reason
+    wanted = brute_force([few], "foreground", default._replace(min_size=found.min_size))
+    assert found.score == pytest.approx(wanted, abs=1e-6)
+    assert found.score > found.default_score
+    assert found.default_score == pytest.approx(brute_force([few], "foreground", default), abs=1e-6)
+    # Other images, where all is larger, don't count against what is held out.
+    large = fit_decision([few], target="foreground", learned=np.full(1000, 2000)).decision
+    assert large.min_size < 100
+
+
 def test_what_a_model_decided_before_is_kept_where_nothing_is_surely_better():
     known = tuning.Decision(threshold=0.52, min_size=13, grow=1)
     default = Setting(0.5, 1, 0)
@@ -220,7 +239,12 @@ def test_labels_of_other_images_teach_nothing(target, seed):
     decision = fit_decision(shuffled, target=target).decision
     assert decision.score == decision.default_score
     assert decision.numbers["threshold"] == 0.5
-    assert decision.reason.startswith("these numbers are the default, since no others did better")
+    assert decision.reason.startswith("these numbers are the default")
+    assert "since no others did better by more than chance" in decision.reason
+    if decision.min_size:
+        # By sizes alone: it drops no object that was annotated so.
+        sizes = np.concatenate([whole_sizes(one.truth) for one in shuffled])
+        assert 2 * decision.min_size <= np.quantile(sizes, 0.05)
 
 
 def test_a_network_is_judged_with_a_decision_that_suits_it():

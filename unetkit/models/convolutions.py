@@ -62,6 +62,7 @@ def convolve(
     groups: int = 1,
 ) -> Tensor:
     """Do what ``torch.nn.functional.conv2d`` does, with its parameters."""
+    weight = _as_it_lies(weight)
     steps, gaps = _pair(stride), _pair(dilation)
     kernel = (weight.shape[2], weight.shape[3])
     image = functional.pad(image, _borders(padding, kernel, gaps))
@@ -90,6 +91,7 @@ def convolve_transposed(
     dilation: int | Sequence[int] = 1,
 ) -> Tensor:
     """Do what ``torch.nn.functional.conv_transpose2d`` does, with its parameters."""
+    weight = _as_it_lies(weight)
     steps, gaps, edges = _pair(stride), _pair(dilation), _pair(padding)
     kernel = (weight.shape[2], weight.shape[3])
     height, width = (
@@ -107,6 +109,15 @@ def convolve_transposed(
         sums, (height, width), kernel, dilation=gaps, padding=edges, stride=steps
     )
     return result if bias is None else result.add_(bias[:, None, None])
+
+
+def _as_it_lies(weight: Tensor) -> Tensor:
+    """Return weights that stay in place where another thread lays the network's out anew.
+
+    A parameter's memory and its strides are exchanged while the interpreter is held, and so is this
+    read of both; torch's own functions let it go.
+    """
+    return weight.data
 
 
 def _products(weights: Tensor, columns: Tensor, *, groups: int) -> Tensor:

@@ -55,6 +55,10 @@ DISTANCE_LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 # is no object is smaller. On one held-out image of large cells a larger least size looks good, and
 # costs the small cells of other images.
 SMALLEST, DROPPED = 4, 1 / 20
+# What is at least half as large as nearly all annotated objects may well be one: that much is known
+# without any score. Six networks that learned from parts of five sets (300 steps, BBBC039, DSB2018,
+# HeLa, U373 and Usiigaci twice) had a mean AP of 0.12 without it on other parts, and 0.31 with it.
+SPARED = 1 / 2
 _NONE = np.zeros(0, np.int64)
 # So many images are units of their own; of fewer, each is cut into so many places a side.
 MANY, PLACES = 8, 4
@@ -69,6 +73,7 @@ PARTS, RESAMPLES, SURE, LEAST_GAIN = 5, 500, 0.84, 0.005
 
 # Whose numbers may stay, and why a decision is what it is: sentences that stand alone in `info`.
 DEFAULT, KNOWN = "the default", "those of the model that training began with"
+SIZED = "the default with a least size by the annotated objects"
 KEPT = "these numbers are {}, since no others did better by more than chance"
 FITTED = (
     "these numbers gain {gain:.3f} over {first} in places that the fit had not seen; of several"
@@ -225,9 +230,10 @@ def fit_decision(
 ) -> Fit:
     """Choose the decision by the score of held-out maps.
 
-    It is the usual one where no other is surely better, or the one that was `known` before, as of
-    the model that a training began with, where that does better. Of all that is as good as the best
-    within noise, that one is taken whose neighbours are best.
+    It is the usual one where no other is surely better, with a least size by what the annotated
+    objects have, or the one that was `known` before, as of the model that a training began with,
+    where that does better. Of all that is as good as the best within noise, that one is taken whose
+    neighbours are best.
     `learned` holds the pixels of each of some objects that were learned from, since few held-out
     images don't tell how small objects are. `advance` is called after each map of each of the
     `rounds`.
@@ -237,6 +243,9 @@ def fit_decision(
     before = None if known is None else _setting(known, usual)
     search = _Search(maps, target, usual, advance, before, learned)
     kept, owner = search.usual, DEFAULT
+    # What sizes tell needs no score to speak for it, only none against it.
+    if search.sized is not None and search.score(search.sized) >= search.score(kept):
+        kept, owner = search.sized, SIZED
     if before is not None and search.score(before) > search.score(kept):
         kept, owner = before, KNOWN
     tally = search.tally()
@@ -341,6 +350,12 @@ class _Search:
         """The pixels of every true object."""
         found = [np.unique(one.truth[one.truth != 0], return_counts=True)[1] for one in self.maps]
         return np.concatenate([*found, np.zeros(0, np.int64)])
+
+    @property
+    def sized(self) -> Setting | None:
+        """The usual setting with a least size that spares the annotated objects."""
+        small = self.least[self.least <= SPARED * self.least[-1]]
+        return self.usual._replace(min_size=int(small[-1])) if small[-1] > 0 else None
 
     @property
     def objects(self) -> int:
