@@ -1,9 +1,10 @@
 """What weights and features of 8 bits cost in objects and gain in time; a JSON line a model.
 
 Run ``python tests/benchmarks/int8.py TRAIN TEST MODEL...`` with two datasets of labelled instances,
-models that learned from the first, and `openvino` and `nncf` installed. Each image of TEST is
-predicted whole, mirrored at its edges: by ours in float32 and bfloat16, and by OpenVINO's network
-that `nncf` quantized by images of TRAIN, on the same threads. All decide as the model does.
+all images of one size, models that learned from the first, and `openvino` and `nncf` installed.
+Each image of TEST is predicted whole, mirrored at its edges: by ours in float32 and bfloat16, and
+by OpenVINO's network that `nncf` quantized by images of TRAIN, on the same threads. All decide as
+the model does.
 """
 
 import argparse
@@ -16,7 +17,8 @@ import openvino
 import torch
 from measuring import whole
 
-from unetkit.arrays.normalization import fit
+from unetkit.engine.block_io import fit_image
+from unetkit.engine.input_shift import known_by_method, limited
 from unetkit.geometry.tiles import mirror
 from unetkit.models import hardware, model_file
 from unetkit.models.fusion import fuse
@@ -34,16 +36,23 @@ CALIBRATED, ROUNDS = 24, 3
 class Padded:
     """Images of one size, mirrored to what a network reads, and cut again."""
 
-    def __init__(self, contract, height, width):
-        self.shape, self.contract = (height, width), contract
+    def __init__(self, loaded, height, width):
+        contract = loaded.module.contract
+        self.shape, self.contract, self.header = (height, width), contract, loaded.header
         need = contract.need
         self.rows, self.columns = (
             mirror(-need, contract.legal(size + 2 * need) - need, size) for size in self.shape
         )
 
-    def read(self, image):
-        normalized = fit(lambda: [image]).apply(image)
+    def read(self, sample):
+        normalized = self.normalization(sample).apply(whole(sample.data))
         return np.ascontiguousarray(normalized[:, self.rows][:, :, self.columns][None])
+
+    def normalization(self, sample):
+        method = self.header.normalization
+        seen = known_by_method([self.header])[method]
+        fitted = fit_image(sample.data, method)
+        return limited(fitted, sample.data, seen, replace_nonfinite=False)
 
     def cut(self, logits):
         top = self.contract.need - self.contract.margin
@@ -51,14 +60,14 @@ class Padded:
         return torch.from_numpy(logits[0, :, top : top + height, top : top + width])
 
 
-def quantized(network, padded, images):
+def quantized(network, padded, samples):
     """Compile OpenVINO's network of 8 bits for one size."""
-    given = padded.read(images[0])
+    given = padded.read(samples[0])
     with torch.no_grad():
         converted = openvino.convert_model(network, example_input=torch.from_numpy(given))
     converted.reshape(given.shape)
-    seen = nncf.Dataset([padded.read(image) for image in images])
-    small = nncf.quantize(converted, seen, subset_size=len(images))
+    seen = nncf.Dataset([padded.read(sample) for sample in samples])
+    small = nncf.quantize(converted, seen, subset_size=len(samples))
     hints = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "bf16"
@@ -74,10 +83,8 @@ def compare(model, train, test):
     hardware.tune_allocator()
     loaded = model_file.load(model)
     samples = open_dataset(test).samples
-    images = [whole(sample.data) for sample in samples]
-    padded = Padded(loaded.module.contract, *images[0].shape[1:])
-    some = [whole(sample.data) for sample in open_dataset(train).samples[:CALIBRATED]]
-    int8 = quantized(loaded.module, padded, [one for one in some if one.shape == images[0].shape])
+    padded = Padded(loaded, samples[0].data.height, samples[0].data.width)
+    int8 = quantized(loaded.module, padded, open_dataset(train).samples[:CALIBRATED])
     fused = fuse(loaded.module)
 
     def ours(precision):
@@ -86,7 +93,7 @@ def compare(model, train, test):
         ).numpy()
 
     ways = {"float32": ours("float32"), "bfloat16": ours("bfloat16"), "int8": int8}
-    batches, target = [padded.read(image) for image in images], loaded.header.target
+    batches, target = [padded.read(sample) for sample in samples], loaded.header.target
     figures = {"model": model, "decision": str(loaded.header.decision)}
     for name, way in ways.items():
         tables = []
