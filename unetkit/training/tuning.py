@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 
 from unetkit.arrays.components import components, sizes_and_first_pixels
 from unetkit.arrays.instances import (
@@ -96,8 +97,12 @@ class HeldOutMap:
     @property
     def objects(self) -> int:
         """How many objects of the truth are judged, at least in part."""
-        judged = self.truth if self.ignore is None else np.where(self.ignore, 0, self.truth)
-        return int(np.count_nonzero(np.unique(judged)))
+        return int(np.count_nonzero(np.unique(self.counted)))
+
+    @property
+    def counted(self) -> Array:
+        """The truth of the pixels that count, in one row."""
+        return self.truth.ravel() if self.ignore is None else self.truth[self.ignore == 0]
 
     @classmethod
     def of(
@@ -123,11 +128,18 @@ class HeldOutMap:
         return replace(self, probabilities=own, truth=self.truth[box], ignore=ignore)
 
 
-def whole_sizes(labels: Array) -> Array:
-    """Return the pixels of each object of a plane (Y, X) that its rim does not cut."""
+def whole_sizes(labels: Array, ignore: Array | None = None) -> Array:
+    """Return the pixels of each object of a plane (Y, X) that is there as a whole.
+
+    Neither the plane's rim cuts it, nor pixels that do not count, where `ignore` is not 0: what
+    labels say there is nobody's word.
+    """
+    rims = [labels[0], labels[-1], labels[:, 0], labels[:, -1]]
+    if ignore is not None:
+        labels = np.where(ignore, 0, labels)
+        rims.append(labels[binary_dilation(ignore != 0)])
     names, sizes = np.unique(labels, return_counts=True)
-    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    return np.asarray(sizes[(names != 0) & ~np.isin(names, rim)])
+    return np.asarray(sizes[(names != 0) & ~np.isin(names, np.concatenate(rims))])
 
 
 def middle_box(shape: Sequence[int], *, most: int) -> tuple[slice, slice]:
@@ -347,8 +359,9 @@ class _Search:
 
     @cached_property
     def sizes(self) -> Array:
-        """The pixels of every true object."""
-        found = [np.unique(one.truth[one.truth != 0], return_counts=True)[1] for one in self.maps]
+        """The pixels that count of every true object."""
+        counted = (one.counted for one in self.maps)
+        found = [np.unique(truth[truth != 0], return_counts=True)[1] for truth in counted]
         return np.concatenate([*found, np.zeros(0, np.int64)])
 
     @property
@@ -366,9 +379,7 @@ class _Search:
         """What a map gets that finds everything everywhere; of objects nothing."""
         if has_instances(self.target):
             return 0.0
-        counted = [
-            one.truth if one.ignore is None else one.truth[one.ignore == 0] for one in self.maps
-        ]
+        counted = [one.counted for one in self.maps]
         true = sum(int((one == 1).sum()) for one in counted)
         return 2 * true / max(1, true + sum(one.size for one in counted)) + LEAST_GAIN
 
@@ -377,7 +388,8 @@ class _Search:
         """The least sizes to try, from 0 up."""
         if self.decision.min_size is None:
             return np.zeros(1, np.int64)
-        every = np.concatenate([*(whole_sizes(one.truth) for one in self.maps), self.learned])
+        held_out = (whole_sizes(one.truth, one.ignore) for one in self.maps)
+        every = np.concatenate([*held_out, self.learned])
         # Where the rim cuts all of them, parts tell more than nothing.
         every = every if len(every) else self.sizes
         largest = float(np.quantile(every, DROPPED)) if len(every) else 0.0

@@ -214,8 +214,7 @@ class Validator:
         for place in self._learned if has_instances(self._task.target) else ():
             truth, ignore = self._true(place), self._ignored(place)
             box = middle_box(truth.shape, most=TUNED)
-            judged = truth[box] if ignore is None else np.where(ignore[box], 0, truth[box])
-            found.append(whole_sizes(judged))
+            found.append(whole_sizes(truth[box], None if ignore is None else ignore[box]))
         return np.concatenate(found)
 
     def maps(self, network: nn.Module) -> list[HeldOutMap]:
