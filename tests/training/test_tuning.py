@@ -217,6 +217,10 @@ def test_annotated_objects_say_how_small_one_is_where_scores_say_nothing():
     assert found.score == pytest.approx(wanted, abs=1e-6)
     assert found.score > found.default_score
     assert found.default_score == pytest.approx(brute_force([few], "foreground", default), abs=1e-6)
+    # What a model before had as its least size says nothing of these objects.
+    known = tuning.Decision(threshold=0.5, min_size=5000, grow=1)
+    after = fit_decision([few], target="foreground", known=known, learned=sizes).decision
+    assert after.numbers == found.numbers
     # Other images, where all is larger, don't count against what is held out.
     large = fit_decision([few], target="foreground", learned=np.full(1000, 2000)).decision
     assert large.min_size < 100

@@ -76,7 +76,7 @@ class CurveTraining:
     draw: int  # from 1; of one draw, larger parts hold the smaller ones
     size: int  # images, or groups of them
     score: float  # on what is held out
-    steps: int | None
+    steps: int
     seconds: float = field(compare=False)
 
 
